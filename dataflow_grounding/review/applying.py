@@ -88,7 +88,7 @@ def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], in
             try:
                 if row.error is not None:
                     raise InputError(str(row.error))
-                changes = listed(given.get("changes"))
+                changes = listed(given, "changes")
                 if key not in reviewable.places:
                     raise InputError(f"there is no record {key!r} here")
                 record, made_on = reviewable.record(reviewable.places[key]), []

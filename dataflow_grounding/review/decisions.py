@@ -182,7 +182,7 @@ class Decisions:
             now, changes = expressions_of(said.over(record, key)), list[dict[str, Any]]()
             undone = reversed(self._changes(given["undoes"], key)) if given.get("undoes") else ()
             back = [{"id": c["id"], "version": version_of(c["after"]), "exact": c["before"]} for c in undone]
-            for change in back if given.get("undoes") else listed(given.get("changes")):
+            for change in back if given.get("undoes") else listed(given, "changes"):
                 fresh = change.get("fresh") or not change.get("id")
                 id = next_id(record, {**now, **said.truths.get(key, {})}) if fresh else str(change["id"])
                 before = now.pop(id, None)
@@ -221,8 +221,9 @@ def _of_decision(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "seconds": round(float(str(seconds)), 2) if is_number(seconds) else None}
 
 
-def listed(changes: Any) -> list[Mapping[str, Any]]:
-    """The changes of a decision. Raises InputError where they are no list of objects."""
-    if not isinstance(changes, list) or not all(isinstance(change, Mapping) for change in changes):
-        raise InputError("'changes' should be a list of objects")
-    return changes
+def listed(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """What is given under a name. Raises InputError where it is no list of objects."""
+    found = given.get(name)
+    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+        raise InputError(f"{name!r} should be a list of objects")
+    return found

@@ -12,6 +12,7 @@ from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.errors import GroundingError, InputError, MissingExtra, RecordError
 from dataflow_grounding.images import url_of
 from dataflow_grounding.records import Record, parse_line
+from dataflow_grounding.review.decisions import listed
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session, page_html
@@ -95,9 +96,9 @@ def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
     wanted = dict(parse_qsl(str(asked["path"]).partition("?")[2]))
     try:
         if asked["body"]:
-            said: dict[str, Any] = {"answers": session.decide(parse_line(asked["body"])["decisions"])}
+            said: dict[str, Any] = {"answers": session.decide(listed(parse_line(asked["body"]), "decisions"))}
         else:
-            said = session.next(wanted, int(wanted["place"]), int(wanted["most"]))
+            said = session.next(wanted)
         for view in [answer["view"] for answer in said.get("answers", ())] or said["records"].values():
             if view["thumbnail"]:
                 try:

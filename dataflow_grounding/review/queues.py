@@ -16,7 +16,7 @@ from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.metrics.annotations import head_of
-from dataflow_grounding.records import Record, dump_line, is_number, parse_line
+from dataflow_grounding.records import Record, dump_text, is_number, parse_value
 from dataflow_grounding.results_folder import image_folders_of
 from dataflow_grounding.review.decisions import Decisions, review_files
 from dataflow_grounding.review.record_view import Expression, expressions_of
@@ -55,14 +55,12 @@ class Reviewable:
         self.places: dict[str, int] = {}
         self.items: list[Item] = []
         self.unread: list[str] = []  # of records whose phrases can't be read, why
-        self._names: list[tuple[str | None, int]] = []
         self._begins, self._lines = array("Q"), tempfile.TemporaryFile()  # noqa: SIM115
         for place, (key, record) in enumerate(records_with_keys(self.files.annotations)):
             self.keys.append(key)
             self.places[key] = place
-            self._names.append((record.image_id, record.occurrence))
             self._begins.append(self._lines.tell())
-            self._lines.write(dump_line(record).encode())
+            self._lines.write(dump_text([record.image_id, record.occurrence, record]).encode())
             try:
                 self.items += _items_of(place, record, expressions_of(record))
             except BrokenRow as why:  # the page says it, too
@@ -78,9 +76,9 @@ class Reviewable:
     def record(self, place: int) -> Record:
         """A record, as the pipeline left it."""
         begin, end = self._begins[place : place + 2]
-        image_id, occurrence = self._names[place]
         line = os.pread(self._lines.fileno(), end - begin, begin)  # pictures are asked for in threads
-        return Record(parse_line(line), self.folders, occurrence, image_id, place)
+        image_id, occurrence, row = parse_value(line)
+        return Record(row, self.folders, occurrence, image_id, place)
 
     def sample(self, size: int, seed: int) -> dict[str, Any]:
         """So many items drawn at random, each as likely as any other, and of what they were drawn.

@@ -5,12 +5,12 @@ import secrets
 import socket
 import webbrowser
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import web
 
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.records import parse_line
+from dataflow_grounding.review.decisions import listed
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.session import FILES, SIDES, Session, page_html
 from dataflow_grounding.terminal import say
@@ -102,10 +102,7 @@ class ReviewServer:
         return web.Response(text=page_file(name), content_type=_TYPES[name.rpartition(".")[2]])
 
     async def _next(self, request: web.Request) -> web.StreamResponse:
-        place, most = (request.query.get(name, "0") for name in ("place", "most"))
-        if not all(number.isdecimal() and len(number) < 10 for number in (place, most)):
-            raise InputError("'place' and 'most' should be numbers")
-        return web.json_response(self.session.next(request.query, int(place), min(int(most), 100)))
+        return web.json_response(self.session.next(request.query))
 
     async def _record(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self.session.view(self._place(request)))
@@ -123,8 +120,5 @@ class ReviewServer:
     async def _decide(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json" or "Origin" not in request.headers:
             raise web.HTTPForbidden
-        given: Any = parse_line(await request.read())
-        decisions = given.get("decisions")
-        if not isinstance(decisions, list) or not all(isinstance(one, dict) for one in decisions):
-            raise InputError("'decisions' should be a list of objects")
+        decisions = listed(parse_line(await request.read()), "decisions")
         return web.json_response({"answers": self.session.decide(decisions)})

@@ -30,7 +30,7 @@ FILES = tuple(re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page_file("revi
 """What the page is made of besides its HTML."""
 _GRID = 60  # boxes on a page of the grid
 _FILTERS = ("status", "text", "head", "below", "order")
-_CHUNK = 500  # records in a script of a folder without a server
+_MOST = 100  # single records that are asked for at once
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; base-uri 'none'"
 )
@@ -90,21 +90,22 @@ class Session:
         except ValueError:
             raise InputError(f"'below' should be a score from 0 to 1, not {wanted['below']!r}") from None
 
-    def next(self, wanted: Mapping[str, str], place: int = 0, most: int = 0) -> dict[str, Any]:
+    def next(self, wanted: Mapping[str, str]) -> dict[str, Any]:
         """The next items, with their records: a page of the grid's, or so many from a place in the queue.
 
         Args:
             wanted: `mode` (`grid` or `single`), and the filters that a `Queue` takes; its order stays as long as the
-                session.
-            place: The place in the queue, for single records.
-            most: How many of them.
+                session. For single records `place` in the queue, and `most`: how many, up to 100.
 
         Raises:
-            InputError: `below` is no score.
+            InputError: `below` is no score, `place` or `most` no number.
         """
         self.decisions.refresh()
-        queue = self._queue(*(str(wanted.get(name) or "") for name in _FILTERS))
-        found, after = (queue.page(_GRID), 0) if wanted.get("mode") == "grid" else queue.after(place, most)
+        place, most = (wanted.get(name, "0") for name in ("place", "most"))
+        if not all(number.isdecimal() and len(number) < 10 for number in (place, most)):
+            raise InputError("'place' and 'most' should be numbers")
+        queue, is_grid = self._queue(*(wanted.get(name) or "" for name in _FILTERS)), wanted.get("mode") == "grid"
+        found, after = (queue.page(_GRID), 0) if is_grid else queue.after(int(place), min(int(most), _MOST))
         records = {item.record: self.view(item.record) for item in found}
         return {"items": queue.told(found), "records": records, "place": after, "left": queue.left(), "who": self.who}
 
@@ -178,22 +179,18 @@ class Session:
         queue = self._queue(*[""] * len(_FILTERS))
         items, _ = queue.after(0, len(queue.items))
         places = sorted({item.record for item in items})
-        head = {"who": self.who, "items": queue.told(items), "records": {}}
-        scripts = ["data.js", *(f"data-{n + 1}.js" for n in range(-(-len(places) // _CHUNK)))]
-        for number, name in enumerate(scripts):
-            some = places[_CHUNK * (number - 1) : _CHUNK * number] if number else []
-            part = json.dumps({place: self.view(place) for place in some})
-            text = f"Object.assign(reviewData.records, {part})" if number else f"window.reviewData = {json.dumps(head)}"
-            write_text(os.path.join(folder, name), f"{text};\n")
-            for place, side in product(some, SIDES):
-                with suppress(RecordError), told_as(InputError, f"can't write {folder}"):  # without its picture
-                    picture = self.picture(place, side)
-                    os.makedirs(os.path.join(folder, "picture"), exist_ok=True)
-                    write_bytes(os.path.join(folder, "picture", f"{place}-{side}.jpg"), picture)
-        for name in FILES:
-            write_text(os.path.join(folder, name), page_file(name))
-        page = page_html(_POLICY, "\n".join(f'<script src="{name}"></script>' for name in scripts))
-        write_text(os.path.join(folder, "review.html"), page)
+        records = ",\n".join(f'"{place}": {json.dumps(self.view(place))}' for place in places)
+        head = f"who: {json.dumps(self.who)}, items: {json.dumps(queue.told(items))}"
+        files = {name: page_file(name) for name in FILES}
+        files["data.js"] = f"window.reviewData = {{ {head}, records: {{\n{records}\n}} }};\n"
+        files["review.html"] = page_html(_POLICY, '<script src="data.js"></script>')
+        for name, text in files.items():
+            write_text(os.path.join(folder, name), text)
+        for place, side in product(places, SIDES):
+            with suppress(RecordError), told_as(InputError, f"can't write {folder}"):  # without its picture
+                picture = self.picture(place, side)
+                os.makedirs(os.path.join(folder, "picture"), exist_ok=True)
+                write_bytes(os.path.join(folder, "picture", f"{place}-{side}.jpg"), picture)
         return os.path.join(folder, "review.html")
 
 
