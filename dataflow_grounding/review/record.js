@@ -79,11 +79,7 @@ const recordPage = (() => {
     return shape("svg", { class: "overlay" }, groups);
   }
 
-  // The same on one canvas, as canvas.js draws it.
-  const canvasOf = (boxes, frame) => drawnOn(
-    node("canvas", { class: "overlay", role: "img", "aria-label": `${boxes.length} boxes` }), boxes, frame);
-
-  // A canvas over a record's picture, whose boxes light up under the pointer.
+  // The same on one canvas, whose boxes light up under the pointer.
   function canvasOver(view, boxes) {
     const canvas = canvasOf(boxes, () => {
       const right = canvas.clientWidth / view.width, down = canvas.clientHeight / view.height;
@@ -263,6 +259,6 @@ const recordPage = (() => {
       node("form", { method: "dialog" }, node("button", null, "Close")));
   }
 
-  return { MOST_SHAPES, pageText, node, shape, describe, boxesOf, hitsOf, canvasOf, pictureOf, captionOf, rowOf, listOf,
-    lightsUp, recordOf, cropOf, helpOf };
+  return { MOST_SHAPES, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf, rowOf, listOf, lightsUp,
+    recordOf, cropOf, helpOf };
 })();
