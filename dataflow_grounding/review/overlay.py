@@ -34,6 +34,11 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
     return "" if expression is None else hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def word_of(row: Mapping[str, Any]) -> Any:
+    """What a reviewer said of an expression or a box: right, wrong, or None."""
+    return row.get("verified") if row.get("reviewed_by") else None
+
+
 def is_judged(expression: Expression | None) -> bool:
     """Whether a reviewer said something of it, or of one of its boxes."""
     return expression is not None and any(one.get("reviewed_by") for one in (expression, *expression["instances"]))
@@ -51,16 +56,15 @@ def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = No
     column, found = annotated_column(record) or "expressions", expressions_of(record)
     rows = _rows(record, found, said)
     if column == "expressions":
-        written = dict(zip(found, record.get(column) or (), strict=True))
-        items = [_as_it_was(row, written[id]) if row is found.get(id) else row for id, row in rows.items()]
+        written = zip(found, record.get(column) or (), strict=True)
+        as_it_was = {id: one if isinstance(one, dict) else {"text": one} for id, one in written}
+        items = [
+            {**as_it_was[id], "expression_id": row["expression_id"]} if row is found.get(id) else row
+            for id, row in rows.items()
+        ]
     else:
         items = list(_regions(record[column], column, rows, [*found]))
     return record.updated({column: items, **({} if comment is None else {"review_comment": comment})})
-
-
-def _as_it_was(row: Expression, written: Any) -> Expression:
-    """An item that nobody judged, as it was written, with the id that it had without saying so."""
-    return {**(written if isinstance(written, dict) else {"text": written}), "expression_id": row["expression_id"]}
 
 
 def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, Expression]:
@@ -214,7 +218,7 @@ def _judged(after: Expression, given: Mapping[str, Any], who: str) -> Expression
     Until then nothing: what was said before was of something else.
     """
     instances = after["instances"]
-    verdicts = {instance.get("verified") if instance.get("reviewed_by") else None for instance in instances}
+    verdicts = {*map(word_of, instances)}
     verified = given.get("verified") if not instances else False if False in verdicts else verdicts == {True} or None
     if isinstance(verified, bool):
         return {**after, "verified": verified, "reviewed_by": who}
@@ -227,16 +231,11 @@ def _instance(id: str, old: dict[str, Any], item: Mapping[str, Any], who: str) -
     if not _is_box(bbox) and (bbox != list(old["bbox"]) or verified is True):  # one that is none can be rejected
         raise InputError(f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {bbox!r}")
     if bbox == list(old["bbox"]):  # its numbers stay as they were written
-        return old | _told(old, verified, who)
+        is_news = type(verified) is bool and verified != word_of(old)
+        return {**old, "verified": verified, "reviewed_by": who} if is_news else old
     exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox or [], old["bbox"], strict=True)]
     drawn = {"bbox": exact, "score": None, "evidence": "person", "verified": True, "reviewed_by": who}
     return {name: old[name] for name in old.keys() & {"bbox_id", "region_id"}} | drawn
-
-
-def _told(old: Mapping[str, Any], verified: Any, who: str) -> dict[str, Any]:
-    """What a reviewer's word on a box adds: nothing where it says what one said before."""
-    known = old.get("verified") if old.get("reviewed_by") else None
-    return {"verified": verified, "reviewed_by": who} if type(verified) is bool and verified != known else {}
 
 
 def _is_box(bbox: Any) -> bool:

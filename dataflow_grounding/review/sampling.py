@@ -12,7 +12,7 @@ from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import area, box_of, iou
 from dataflow_grounding.records import VERDICTS
 from dataflow_grounding.review.decisions import Decisions
-from dataflow_grounding.review.overlay import version_of
+from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
 from dataflow_grounding.review.record_view import Expression, expressions_of
 
@@ -44,7 +44,7 @@ def _is_right(original: Expression, after: Expression | None, box: int | None) -
     if box is not None:
         old = original["instances"][box]
         judged = [i for i in after["instances"] if (i["bbox"], i.get("bbox_id")) == (old["bbox"], old.get("bbox_id"))]
-    return next((one.get("verified") if one.get("reviewed_by") else None for one in judged), False)
+    return next(map(word_of, judged), False)
 
 
 def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:

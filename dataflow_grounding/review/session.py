@@ -17,7 +17,7 @@ from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.records import Record, has_id, write_bytes
 from dataflow_grounding.review.decisions import Decisions, Said
 from dataflow_grounding.review.door_html import page_file
-from dataflow_grounding.review.overlay import version_of
+from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Item, Queue, Reviewable, digest_of
 from dataflow_grounding.review.record_view import Picture, expressions_of, view_of
 from dataflow_grounding.review.sampling import gold_answers, mixed_in
@@ -124,9 +124,9 @@ class Session:
         rows = {} if view["problem"] else expressions_of(now)
         for e in view["expressions"]:
             row = rows[e["id"]]
-            e |= {"version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": _word(row)}
+            e |= {"version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": word_of(row)}
             for instance, box in zip(e["instances"], row["instances"], strict=True):
-                instance["verified"] = _word(box)
+                instance["verified"] = word_of(box)
         return view
 
     @property
@@ -192,8 +192,3 @@ class Session:
                 os.makedirs(os.path.join(folder, "picture"), exist_ok=True)
                 write_bytes(os.path.join(folder, "picture", f"{place}-{side}.jpg"), picture)
         return os.path.join(folder, "review.html")
-
-
-def _word(row: Mapping[str, Any]) -> Any:
-    """What a reviewer said of a phrase or a box."""
-    return row.get("verified") if row.get("reviewed_by") else None
