@@ -147,16 +147,12 @@ const reportPage = (() => {
   }
 
   async function showFailures(state) {
-    const wanted = kinds.has(state.kind) ? state.kind : null, found = [];
+    const wanted = kinds.has(state.kind) ? state.kind : null, all = [...Array(about.failures).keys()];
     const last = Math.ceil((wanted ? kinds.get(wanted) : about.failures) / SIZE.failures);
     const page = Math.min(Math.max(1, Number(state.failed) || 1), last), first = (page - 1) * SIZE.failures;
-    let skip = wanted ? first : first % about.perFile;
-    const files = Math.ceil(about.failures / about.perFile);
-    for (let n = wanted ? 1 : Math.floor(first / about.perFile) + 1; n <= files && found.length < SIZE.failures; n++) {
-      const here = (await load(`failures-${n}`)).filter((row) => !wanted || row[4] === wanted);
-      found.push(...here.slice(skip, skip + SIZE.failures - found.length));
-      skip = Math.max(0, skip - here.length);
-    }
+    const part = (rows) => rows.slice(first, first + SIZE.failures);
+    const found = wanted ? part((await rowsAt("failures", all)).filter((row) => row[4] === wanted))
+      : await rowsAt("failures", part(all));
     const heading = node("h2", { id: "failures" }, "Failures");
     parts.failures.replaceChildren(heading, kinds.size > 1 ? chips("kind", [...kinds], about.failures, state) : "",
       node("div", { tabindex: 0, role: "group", "aria-label": "Table of failures" }, node("table", null,
