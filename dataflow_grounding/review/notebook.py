@@ -15,7 +15,7 @@ from dataflow_grounding.records import Record, parse_line
 from dataflow_grounding.review.decisions import listed
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.queues import Reviewable
-from dataflow_grounding.review.session import Session, page_html
+from dataflow_grounding.review.session import Session, page_files
 from dataflow_grounding.review.thumbnails import why_missing
 from dataflow_grounding.rows import write_rows
 
@@ -113,6 +113,7 @@ def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _page() -> str:
     """The page with its styles and scripts in it."""
-    page = page_html(_POLICY, "<!-- in frame -->")
-    page = re.sub(r'<link rel="stylesheet" href="(.*?)">', lambda of: f"<style>{page_file(of[1])}</style>", page)
-    return re.sub(r'<script src="(.*?)">', lambda of: f"<script>{page_file(of[1])}", page)
+    files = page_files(_POLICY, "<!-- in frame -->")
+    page = files["review.html"]
+    page = re.sub(r'<link rel="stylesheet" href="(.*?)">', lambda of: f"<style>{files[of[1]]}</style>", page)
+    return re.sub(r'<script src="(.*?)">', lambda of: f"<script>{files[of[1]]}", page)

@@ -68,10 +68,10 @@ class Reviewable:
         self._begins.append(self._lines.tell())
         self._lines.flush()
 
-    @cached_property
-    def by_place(self) -> dict[tuple[str, str, int | None], Item]:
-        """The items, by record, phrase and box."""
-        return {(self.keys[item.record], item.id, item.box): item for item in self.items}
+    def drawn(self, sample: Mapping[str, Any]) -> list[Item]:
+        """The items of a sample, in its order."""
+        by_place = {(self.keys[item.record], item.id, item.box): item for item in self.items}
+        return [by_place[key, id, box] for key, id, box in sample["items"]]
 
     def record(self, place: int) -> Record:
         """A record, as the pipeline left it."""

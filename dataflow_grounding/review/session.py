@@ -26,8 +26,6 @@ from dataflow_grounding.rows import write_text
 
 SIDES = {"small": 640, "large": 2048}
 """The most pixels of a picture's longer side, by the name of the copy that a page shows."""
-FILES = tuple(re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page_file("review.html")))
-"""What the page is made of besides its HTML."""
 _GRID = 60  # boxes on a page of the grid
 _FILTERS = ("status", "text", "head", "below", "order")
 _MOST = 100  # single records that are asked for at once
@@ -36,10 +34,14 @@ _POLICY = (
 )
 
 
-def page_html(policy: str = "", data: str = "") -> str:
-    """The page; of one without a server the `policy`, and what is to stand before its scripts: `data`, as HTML."""
+def page_files(policy: str = "", data: str = "") -> dict[str, str]:
+    """The page `review.html`, its styles and scripts; of one without a server the `policy`, and what stands before its
+    scripts: `data`, as HTML.
+    """
+    page = page_file("review.html")
     told = policy and f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-    return Template(page_file("review.html")).substitute(policy=told, data=data)
+    files = {name: page_file(name) for name in re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page)}
+    return {**files, "review.html": Template(page).substitute(policy=told, data=data)}
 
 
 class Session:
@@ -68,19 +70,20 @@ class Session:
     ) -> None:
         self.reviewable, self.who, self.blind, self.order = reviewable, who, blind, order
         self.decisions = Decisions(reviewable.files.decisions)
-        known = gold_answers(reviewable, gold).keys() if sample and gold else ()
         self.sample = None if sample is None else self._drawn(*sample, gold)
-        if self.sample and gold:
-            self.sample += mixed_in(known, self.sample)
-            random.Random(0).shuffle(self.sample)
         self._queue = lru_cache(16)(self._make_queue)
 
     def _drawn(self, size: int, seed: int, gold: str | None) -> list[Item]:
-        """The items of the sample, which is stated unless it was before, and with which gold."""
+        """The items of the sample, which is stated unless it was before, and with which gold; that is mixed in."""
+        known = gold_answers(self.reviewable, gold) if gold else {}
         drawn = {**self.reviewable.sample(size, seed), "gold": gold and digest_of(gold)}
         if drawn not in [{name: one.get(name) for name in drawn} for one in self.decisions.samples]:
             self.decisions.state_sample(drawn, self.who)
-        return [self.reviewable.by_place[key, id, box] for key, id, box in drawn["items"]]
+        items = self.reviewable.drawn(drawn)
+        if known:
+            items += mixed_in(known, items)
+            random.Random(0).shuffle(items)
+        return items
 
     def _make_queue(self, *values: str) -> Queue:
         wanted = dict(zip(_FILTERS, values, strict=True))
@@ -181,9 +184,8 @@ class Session:
         places = sorted({item.record for item in items})
         records = ",\n".join(f'"{place}": {json.dumps(self.view(place))}' for place in places)
         head = f"who: {json.dumps(self.who)}, items: {json.dumps(queue.told(items))}"
-        files = {name: page_file(name) for name in FILES}
+        files = page_files(_POLICY, '<script src="data.js"></script>')
         files["data.js"] = f"window.reviewData = {{ {head}, records: {{\n{records}\n}} }};\n"
-        files["review.html"] = page_html(_POLICY, '<script src="data.js"></script>')
         for name, text in files.items():
             write_text(os.path.join(folder, name), text)
         for place, side in product(places, SIDES):
