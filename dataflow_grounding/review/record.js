@@ -210,20 +210,6 @@ const recordPage = (() => {
     return article;
   }
 
-  // A record as an article, the form in which the report shows it.
-  function recordOf(view) {
-    const missing = (text) => node("p", { class: "missing" }, text);
-    const facts = [view.path && node("bdi", null, view.path),
-      view.width && `${view.width.toLocaleString("en")} × ${view.height.toLocaleString("en")} px`].filter(Boolean);
-    return lightsUp(node("article", { class: ["record", ...view.marks.map((m) => `has-${m}`)].join(" "), tabindex: -1 },
-      node("figure", null, pictureOf(view), view.missing && missing(view.missing)),
-      node("div", { class: "text" },
-        node("h2", { dir: "auto" }, view.id),
-        node("p", { class: "facts" }, facts.flatMap((fact, n) => (n ? [" · ", fact] : [fact]))),
-        view.notes.map(missing), view.only && missing(`Only in ${view.only}.`),
-        captionOf(view), view.problem && missing(view.problem), listOf(view))));
-  }
-
   // The part of a picture around a box, with the box on it, `side` CSS pixels wide and high. It is drawn from the
   // thumbnail or, where that has too few pixels, from the full picture.
   function cropOf(view, instance, color, side = 160) {
@@ -260,5 +246,5 @@ const recordPage = (() => {
   }
 
   return { MOST_SHAPES, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf, rowOf, listOf, lightsUp,
-    recordOf, cropOf, helpOf };
+    cropOf, helpOf };
 })();

@@ -3,7 +3,7 @@
 "use strict";
 
 const reportPage = (() => {
-  const { node, pageText } = recordPage;
+  const { node, pageText, pictureOf, listOf, lightsUp } = recordPage;
   const SIZE = { pictures: 20, phrases: 60, failures: 20 }; // things on a page
   const HEADS = 300; // most frequent ones that are offered
   const WORDS = { // what each filter in the address is called
@@ -167,19 +167,24 @@ const reportPage = (() => {
       node("b", null, change.version), " ", node("bdi", null, change.text), ": ", change.said)));
     const versions = view.versions.map((version) => {
       const one = { ...view, expressions: version.expressions };
-      return recordPage.lightsUp(node("section", { class: "version record" }, node("h3", null, version.name),
-        recordPage.pictureOf(one), recordPage.listOf(one)));
+      return lightsUp(node("section", { class: "version record" }, node("h3", null, version.name), pictureOf(one),
+        listOf(one)));
     });
     return node("details", { class: "beside" }, node("summary", null, `${count(view.changes.length)} changed`), changes,
       node("div", { class: "versions" }, versions));
   }
 
   function articleOf(view) {
-    const article = recordPage.recordOf(view);
-    const text = article.querySelector(".text");
-    text.querySelector("h2").replaceChildren(node("a", { href: addressOf({ record: view.id }) }, view.id));
-    if (view.changes) article.append(besideOf(view));
-    return article;
+    const missing = (text) => node("p", { class: "missing" }, text);
+    const size = view.width ? `${count(view.width)} × ${count(view.height)} px` : "";
+    return lightsUp(node("article", { class: ["record", ...view.marks.map((m) => `has-${m}`)].join(" "), tabindex: -1 },
+      node("figure", null, pictureOf(view), view.missing && missing(view.missing)),
+      node("div", { class: "text" },
+        node("h2", { dir: "auto" }, node("a", { href: addressOf({ record: view.id }) }, view.id)),
+        node("p", { class: "facts" }, view.path && node("bdi", null, view.path), view.path && size && " · ", size),
+        view.notes.map(missing), view.only && missing(`Only in ${view.only}.`),
+        recordPage.captionOf(view), view.problem && missing(view.problem), listOf(view)),
+      view.changes && besideOf(view)));
   }
 
   function cropOf(view, e, n) {
