@@ -16,7 +16,6 @@ from dataflow_grounding.records import STATUSES
 from dataflow_grounding.review.door_html import door_html
 from dataflow_grounding.review.record_view import FIRST, MEANING, View, view_of
 from dataflow_grounding.review.report_files import PER_FILE, ReportFiles, script_json
-from dataflow_grounding.review.thumbnails import Thumbnails
 from dataflow_grounding.review.versions import Version, beside, with_versions
 from dataflow_grounding.secrets import blotted_message
 
@@ -58,9 +57,8 @@ def write_report(
         new = partial(tempfile.TemporaryFile, "w+", encoding="utf-8", newline="\n", dir=files.folder)
         # By rank, lines of the index and of the records in turn.
         ranks: list[IO[str]] = [stack.enter_context(new()) for _ in range(len(FIRST) + 1)]
-        thumbnails = Thumbnails(files.folder, files.thumbnails)
         found = ((*item, find_image(item[0])) for item in with_versions(records, versions, called))
-        shown = side_by_side(lambda one: (*one[:2], thumbnails.of(one[2])), found, lambda _: True)
+        shown = side_by_side(lambda one: (*one[:2], files.thumbnails.of(one[2])), found, lambda _: True)
         for record, earlier, picture in shown:
             view = view_of(record, picture)
             view |= beside(view, earlier, called)
@@ -77,7 +75,6 @@ def write_report(
         about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": marked}
         about |= {"meaning": MEANING, "kinds": kinds, "records": counts["images"], "failures": counts["failures"]}
         files.put(door_html(counts, kinds, about, files.inline(), **head))
-        thumbnails.remove_others()
     return counts["images"]
 
 

@@ -1,6 +1,5 @@
 """A review under way: what its page asks for, the decisions that it hands over; or a folder that works on its own."""
 
-import io
 import json
 import os
 import random
@@ -21,7 +20,7 @@ from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Item, Queue, Reviewable, digest_of
 from dataflow_grounding.review.record_view import Picture, expressions_of, view_of
 from dataflow_grounding.review.sampling import gold_answers, mixed_in
-from dataflow_grounding.review.thumbnails import path_of_picture, why_missing
+from dataflow_grounding.review.thumbnails import path_of_picture, small_copy, why_missing
 from dataflow_grounding.rows import write_text
 
 SIDES = {"small": 640, "large": 2048}
@@ -145,12 +144,9 @@ class Session:
 
     def picture(self, place: int, name: str) -> bytes:
         """A copy of a record's picture for a page: an upright JPEG without metadata. Raises RecordError."""
-        path, most = path_of_picture(self.reviewable.record(place)), (SIDES[name], SIDES[name])
-        with decoding(read_file(path), path, most) as picture:
-            picture.info.clear()
-            picture.thumbnail(most, reducing_gap=2.0)
-            picture.save(out := io.BytesIO(), "JPEG", quality=85)
-        return out.getvalue()
+        path = path_of_picture(self.reviewable.record(place))
+        with decoding(read_file(path), path, (SIDES[name], SIDES[name])) as picture:
+            return small_copy(picture, SIDES[name], "JPEG", quality=85)
 
     def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Take decisions and put them on disk; of each its record as it stands then, and why it wasn't taken, if so."""
