@@ -177,7 +177,7 @@ const reportPage = (() => {
   function articleOf(view) {
     const missing = (text) => node("p", { class: "missing" }, text);
     const size = view.width ? `${count(view.width)} × ${count(view.height)} px` : "";
-    return lightsUp(node("article", { class: ["record", ...view.marks.map((m) => `has-${m}`)].join(" "), tabindex: -1 },
+    return lightsUp(node("article", { class: "record", tabindex: -1 },
       node("figure", null, pictureOf(view), view.missing && missing(view.missing)),
       node("div", { class: "text" },
         node("h2", { dir: "auto" }, node("a", { href: addressOf({ record: view.id }) }, view.id)),

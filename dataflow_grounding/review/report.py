@@ -67,9 +67,7 @@ def write_report(
             ranks[rank].write(f"{script_json(_index_row(view, marks))}\n{script_json(view)}\n")
             counts.update(_counts_of(record, view))
             marked.update(marks)
-        counts.update(
-            {"failures": kinds.total(), **{name: marked[name] for name in ("doubtful", "suspect", "changed")}}
-        )
+        counts.update({name: marked[name] for name in ("doubtful", "suspect", "changed")}, failures=kinds.total())
         files.write_parts("records", _lines(ranks, 1))
         files.write("index", _lines(ranks, 0))
         about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": marked}
