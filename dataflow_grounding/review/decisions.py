@@ -180,18 +180,15 @@ class Decisions:
                 return _left(self._changes(given["uid"], key))
             said = self.said[who if blind else ""]
             now, changes = expressions_of(said.over(record, key)), list[dict[str, Any]]()
-            undone = reversed(self._changes(given["undoes"], key)) if given.get("undoes") else ()
-            back = [{"id": c["id"], "version": version_of(c["after"]), "exact": c["before"]} for c in undone]
-            for change in back if given.get("undoes") else listed(given, "changes"):
+            undoes = given.get("undoes")
+            for change in reversed(self._changes(undoes, key)) if undoes else listed(given, "changes"):
                 fresh = change.get("fresh") or not change.get("id")
                 id = next_id(record, {**now, **said.truths.get(key, {})}) if fresh else str(change["id"])
                 before = now.pop(id, None)
-                if version_of(before) != change.get("version"):
+                if version_of(before) != (version_of(change["after"]) if undoes else change.get("version")):
                     name, other = before["text"] if before else id, self.by.get((key, id), "another run")
                     raise InputError(f"{name}: {other} changed it meanwhile")
-                after = (
-                    change["exact"] if "exact" in change else changed(record, id, before, change.get("after"), who, now)
-                )
+                after = change["before"] if undoes else changed(record, id, before, change.get("after"), who, now)
                 now |= {id: after} if after else {}
                 changes.append({"id": id, "version": version_of(before), "before": before, "after": after})
             self._append(file, who, {"record": key, "changes": changes, **own})

@@ -182,6 +182,15 @@ def test_a_decision_of_no_form_is_refused(tmp_path: Path) -> None:
     assert "'uid'" in decided(folder, "a#0", judged("A"), uid=[1])["error"]
 
 
+def test_a_decision_changes_nothing_past_its_check(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    [row] = expressions_of(Session(Reviewable(str(folder)), "ann").reviewable.record(0)).values()
+    forged = {**row, "text": "a cat", "verified": True, "reviewed_by": "bob"}
+    change = {"id": "a#0", "version": version_of(row), "after": judged("A"), "exact": forged, "before": forged}
+    assert decided(folder, "a#0", None, changes=[change])["error"] == ""
+    assert [(row["text"], row["reviewed_by"]) for row in applied(folder)] == [("a dog", "ann")]
+
+
 def test_export_says_that_reviewers_left_another_file(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"), image_path="a.png")
     export = ["export", str(folder), "--format", "coco", "--images", "reference", "-o"]
