@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,7 +20,8 @@ from dataflow_grounding.review.report_files import PER_FILE, ReportFiles, script
 from dataflow_grounding.review.versions import Version, beside, with_versions
 from dataflow_grounding.secrets import blotted_message
 
-FLAGS = (*MEANING, "verified", "small", "medium", "large", "changed", "without picture")
+_SIZES = ("small", "medium", "large")  # COCO's
+FLAGS = (*MEANING, "verified", *_SIZES, "changed", "without picture")
 """What a record may have, by the bit that says so: the filters, and sizes of boxes below 32² and 96² pixels."""
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
 
@@ -99,7 +101,8 @@ def _marks_of(view: View) -> set[str]:
     """Those of FLAGS that a record has."""
     found = {"without picture": view["missing"], "changed": view.get("changes")}
     for e in view["expressions"]:
-        found |= {e["check"]: e["check"] == "verified", **{_size_of(i["bbox"]): True for i in e["instances"]}}
+        sizes = (_SIZES[bisect((32**2, 96**2), area(box_of(i["bbox"])))] for i in e["instances"])
+        found |= {e["check"]: e["check"] == "verified", **dict.fromkeys(sizes, True)}
     return {*view["marks"], *(name for name, applies in found.items() if applies)}
 
 
@@ -115,12 +118,6 @@ def _index_row(view: View, marks: Collection[str]) -> list[Any]:
     low, high = (round(100 * edge(scores)) if scores else -1 for edge in (min, max))
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
     return [view["id"], bits, texts, counted, low, high, view["model"]]
-
-
-def _size_of(bbox: Any) -> str:
-    """The name of a box's size, as COCO has it."""
-    pixels = area(box_of(bbox))
-    return "small" if pixels < 32**2 else "medium" if pixels < 96**2 else "large"
 
 
 def _counts_of(record: Mapping[str, Any], view: View) -> Counter[str]:
