@@ -109,7 +109,7 @@ def _alike(found: Mapping[str, Expression], said: Mapping[str, Truth]) -> Iterat
                 meets = max(_overlap(expression, side) for side in sides)
                 at_one_place = (expression.get("char_span") or "nowhere") in [side.get("char_span") for side in sides]
                 is_only = truth.before and texts[expression["text"]] == 1
-                if meets or at_one_place or id == own or is_only:
+                if any((meets, at_one_place, id == own, is_only)):
                     yield meets, at_one_place, id == own, id, own
 
 
