@@ -23,8 +23,9 @@ from typing import Any
 
 from dataflow_grounding.records import dump_line
 from dataflow_grounding.review.certificate import certificate_of
-from dataflow_grounding.review.overlay import expressions_of, version_of
+from dataflow_grounding.review.overlay import version_of
 from dataflow_grounding.review.queues import Item, Reviewable
+from dataflow_grounding.review.record_view import expressions_of
 from dataflow_grounding.review.sampling import figures, groups_of
 
 RECORDS, GOAL = 250, 0.95

@@ -1,15 +1,17 @@
 """From decisions to a file: the records as their reviewers left them."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding.errors import InputError, told_as
 from dataflow_grounding.metrics.agreeing import agreement
 from dataflow_grounding.records import Record, annotated_column
-from dataflow_grounding.review.decisions import Decisions, ReviewFiles, Said, listed, review_files
-from dataflow_grounding.review.overlay import expressions_of
+from dataflow_grounding.review.decisions import Decisions, ReviewFiles, listed, review_files
+from dataflow_grounding.review.overlay import word_of
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
+from dataflow_grounding.review.record_view import expressions_of
 from dataflow_grounding.rows import read_rows, write_rows
 from dataflow_grounding.terminal import counted, say
 
@@ -36,42 +38,38 @@ def apply_decisions(results: str, out: str | None = None, downloads: tuple[str, 
     decisions = Decisions(files.decisions)
     if not decisions.count:
         raise InputError(f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first")
-    counts, keys = {"records": 0, "verified": 0, "rejected": 0}, set[str]()
+    counts, homeless = Counter(records=0, verified=0, rejected=0), {*decisions.said[""].truths}
     path = out or files.reviewed
     if os.path.realpath(path) in map(os.path.realpath, (files.annotations, files.decisions)):
         raise InputError(f"{path} would be overwritten: choose another name for the reviewed records")
     with told_as(InputError, f"can't write {path}"):
-        write_rows(path, _counted(_reviewed(files, decisions.said[""], keys), counts))
+        write_rows(path, _reviewed(files, decisions, counts, homeless))
     for line in decisions.damaged:
         say(f"Note: {files.decisions}, line {line} can't be read and counts for nothing.")
-    if homeless := sorted(decisions.said[""].truths.keys() - keys):
-        first = f"{homeless[0]!r}{', …' if len(homeless) > 1 else ''}"
+    if homeless:
+        first = f"{min(homeless)!r}{', …' if len(homeless) > 1 else ''}"
         say(f"Note: decisions on {counted(len(homeless), 'record')} that {files.annotations} doesn't have: {first}")
     more = {"taken_over": taken, "refused": refused, "second_reviews": _agreement(files, decisions)}
     return {"reviewed": path, **counts, "decisions": decisions.count, **more}
 
 
-def _reviewed(files: ReviewFiles, said: Said, keys: set[str]) -> Iterator[Record]:
+def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str], homeless: set[str]) -> Iterator[Record]:
+    """The records as reviewed, which are counted, with what was said of them; those there are aren't `homeless`."""
     for key, record in records_with_keys(files.annotations):
-        keys.add(key)
-        yield said.over(record, key)
+        homeless.discard(key)
+        reviewed = decisions.said[""].over(record, key)
+        rows = reviewed.get(annotated_column(reviewed))
+        words = [word_of(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        told = {"verified": sum(word is True for word in words), "rejected": sum(word is False for word in words)}
+        counts.update({"records": 1, **told})
+        yield reviewed
 
 
 def bring_up_to_date(annotations: str) -> None:
     """Apply the decisions on a file of records anew, where they were applied before: it may be another by now."""
     files = review_files(annotations)
     if os.path.exists(files.reviewed) and (decisions := Decisions(files.decisions)).count:
-        write_rows(files.reviewed, _reviewed(files, decisions.said[""], set()))
-
-
-def _counted(records: Iterator[Record], counts: dict[str, int]) -> Iterator[Record]:
-    for record in records:
-        counts["records"] += 1
-        rows = record.get(annotated_column(record))
-        for row in rows if isinstance(rows, list) else ():
-            if isinstance(row, dict) and row.get("reviewed_by") and isinstance(row.get("verified"), bool):
-                counts["verified" if row["verified"] else "rejected"] += 1
-        yield record
+        write_rows(files.reviewed, _reviewed(files, decisions, Counter(), set()))
 
 
 def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], int]:
@@ -88,7 +86,7 @@ def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], in
             try:
                 if row.error is not None:
                     raise InputError(str(row.error))
-                changes = listed(given.get("changes"))
+                changes = listed(given, "changes")
                 if key not in reviewable.places:
                     raise InputError(f"there is no record {key!r} here")
                 record, made_on = reviewable.record(reviewable.places[key]), []

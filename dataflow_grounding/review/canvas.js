@@ -1,9 +1,10 @@
 // Boxes on one canvas, for more of them than a browser bears as elements.
 "use strict";
 
-// Draws `boxes` ({e, instance, bbox}, the large ones first) on `canvas`. `frame()` gives, for each drawing, what tells a
+// A canvas with `boxes` ({e, instance, bbox}, the large ones first). `frame()` gives, for each drawing, what tells a
 // box's left, top, width and height on it; who moves it calls `canvas.draw()`, and light() `canvas.light(e)`.
-function drawnOn(canvas, boxes, frame) {
+function canvasOf(boxes, frame) {
+  const canvas = recordPage.node("canvas", { class: "overlay", role: "img", "aria-label": `${boxes.length} boxes` });
   const colors = new Map();
   let lit = null, isWaiting = false;
   function colorsOf(color) {

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from importlib import resources
@@ -71,14 +71,15 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
     """
     reviewable = Reviewable(results)
     decisions, folder = Decisions(reviewable.files.decisions), os.path.dirname(reviewable.files.annotations) or "."
-    (samples, drawn), groups = _sampled(reviewable, decisions), groups_of(reviewable)
+    sampled, groups = _sampled(reviewable, decisions), groups_of(reviewable)
+    samples, drawn = [told for told, _ in sampled], dict.fromkeys(item for _, items in sampled for item in items)
     found = figures(groups, settled_of(reviewable, decisions, drawn), 1 - 0.05 / len(samples))
     phrases = [item for item in groups if not item.box]  # each by its first box, or none
     checks = Counter(groups[item]["check"] for item in phrases if "check" in groups[item])
     found |= {
         "samples": samples,
         "reviewers": {**Counter(str(decisions.by.get((reviewable.keys[i.record], i.id))) for i in drawn)},
-        "gold": gold and {"file": os.path.relpath(gold, folder), **_on_gold(reviewable, decisions, gold, samples)},
+        "gold": gold and {"file": os.path.relpath(gold, folder), **_on_gold(reviewable, decisions, gold, sampled)},
         "target": max_error and {"max_error": max_error, "accepted": found["boxes"]["high"] <= max_error},
         "statuses": {**Counter(item.status for item in phrases)},
         "checks": {said: {"phrases": n, "share": round(n / checks.total(), 6)} for said, n in checks.items()},
@@ -87,9 +88,9 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
     return {"sentence": _sentence(found), **found}
 
 
-def _sampled(reviewable: Reviewable, decisions: Decisions) -> tuple[list[dict[str, Any]], list[Item]]:
-    """The samples of the file as it is, and what they drew, each once. Raises InputError."""
-    samples, items = dict[Any, dict[str, Any]](), dict[Any, None]()
+def _sampled(reviewable: Reviewable, decisions: Decisions) -> list[tuple[dict[str, Any], list[Item]]]:
+    """The samples of the file as it is, each with what it drew. Raises InputError."""
+    samples = dict[Any, tuple[dict[str, Any], list[Item]]]()
     for one in decisions.samples:
         size, seed = one.get("size"), one.get("seed")
         drawn = reviewable.sample(size, seed) if type(size) is type(seed) is int and size > 0 else {}
@@ -97,25 +98,21 @@ def _sampled(reviewable: Reviewable, decisions: Decisions) -> tuple[list[dict[st
             if {**one, **drawn} != one:
                 raise InputError(f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited")
             known = {**{name: one[name] for name in ("size", "seed", "when", "who")}, "gold": []}
-            samples.setdefault((size, seed), known)["gold"] += [one["gold"]] if one.get("gold") else []
-            items |= dict.fromkeys(map(tuple, drawn["items"]))
+            told, _ = samples.setdefault((size, seed), (known, reviewable.drawn(drawn)))
+            told["gold"] += [one["gold"]] if one.get("gold") else []
     if not samples:
         since = "has changed since one was stated" if decisions.samples else "has none"
         command = f"dataflowgrounding review {reviewable.files.annotations} --sample 200"
         raise InputError(f"no sample to certify: {reviewable.files.annotations} {since}. Run `{command}`")
-    return [*samples.values()], [reviewable.by_place[place] for place in items]
+    return [*samples.values()]
 
 
 def _on_gold(
-    reviewable: Reviewable, decisions: Decisions, gold: str, samples: Collection[Mapping[str, Any]]
+    reviewable: Reviewable, decisions: Decisions, gold: str, sampled: Iterable[tuple[Mapping[str, Any], list[Item]]]
 ) -> dict[str, Any]:
     """How often reviewers said otherwise than the gold; what was mixed in and not settled counts as wrong."""
-    answers, shown, here = gold_answers(reviewable, gold), set[Item](), reviewable.by_place
-    digest = digest_of(gold)
-    for one in samples:
-        if digest in one["gold"]:
-            drawn = reviewable.sample(one["size"], one["seed"])["items"]
-            shown.update(mixed_in(answers, [here[key, id, box] for key, id, box in drawn]))
+    answers, digest = gold_answers(reviewable, gold), digest_of(gold)
+    shown = {item for one, drawn in sampled if digest in one["gold"] for item in mixed_in(answers, drawn)}
     said = settled_of(reviewable, decisions, answers)
     told = {item: None if said[item] is None else said[item] == right for item, right in answers.items()}
     return figure([right for item, right in told.items() if right is not None or item in shown])

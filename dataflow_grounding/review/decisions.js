@@ -79,7 +79,7 @@ const reviewDecisions = (() => {
   // that more or fewer wait, and what one has made of its record, null where more wait.
   function of(page) {
     const views = new Map(), versions = new Map(); // by record's place; by its key and an expression's id
-    const waiting = [], touched = new Map(); // decisions to send; by uid the ids of expressions
+    const waiting = []; // decisions to send; `ids`: of the expressions that each is on
     const done = [], undone = []; // to undo and to redo, those together that are taken back in one
     const local = window.reviewData, store = local ? collecting(local, views) : asking;
     let sending = false, lost = null, since = performance.now(), who = local && local.who;
@@ -99,20 +99,19 @@ const reviewDecisions = (() => {
       who = said.who || who;
       return said;
     }
-    function enqueue(action, view, changes, next, more = {}) {
+    function enqueue(action, view, ids, changes, next, more) {
       const uid = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`, now = performance.now();
-      waiting.push({ uid, record: view.key, action, queue: page.why(), changes, seconds: (now - since) / 1000,
+      waiting.push({ uid, ids, record: view.key, action, queue: page.why(), changes, seconds: (now - since) / 1000,
         ...(local && { who, when: new Date().toISOString() }), ...more });
       if (!more.seconds) since = now;
-      touched.set(uid, more.undoes ? touched.get(more.undoes) : changes.map(({ id }) => id));
       views.set(view.place, next);
       flush();
       return uid;
     }
     function commit(action, view, changes, more = {}) {
       const next = { ...applied(view, changes), ...("comment" in more && { comment: more.comment }) };
-      const uid = enqueue(action, view, changes, next, more), items = more.items || [];
-      done.push([{ uid, action, place: view.place, before: view, id: changes.length ? changes[0].id : null, items }]);
+      const ids = changes.map(({ id }) => id), uid = enqueue(action, view, ids, changes, next, more);
+      done.push([{ uid, ids, action, place: view.place, before: view, id: ids[0], items: more.items || [] }]);
       undone.length = 0;
     }
     // What run() commits is taken back in one.
@@ -127,7 +126,8 @@ const reviewDecisions = (() => {
       if (!last) return null;
       to.push(last.reverse().map((one) => {
         const now = views.get(one.place), comment = one.action === "comment" && { comment: one.before.comment };
-        return { ...one, before: now, uid: enqueue("undo", now, [], one.before, { undoes: one.uid, ...comment }) };
+        const uid = enqueue("undo", now, one.ids, [], one.before, { undoes: one.uid, ...comment });
+        return { ...one, before: now, uid };
       }));
       return last;
     }
@@ -187,19 +187,19 @@ const reviewDecisions = (() => {
         list.splice(0, list.length, ...rest);
       }
       const old = view && views.get(view.place), items = off.flatMap((one) => one.items || []);
-      const isShown = view && learn(view, error ? [] : touched.get(decision.uid));
+      const isShown = view && learn(view, error ? [] : decision.ids);
       page.taken(error, error ? { ...decision, items } : decision, isShown ? view : null, old);
     }
     // A decision and those waiting that were made on it.
     function follow(decision) {
-      const ids = touched.get(decision.uid), isOnIt = ({ uid }) => touched.get(uid).some((id) => ids.includes(id));
+      const isOnIt = ({ ids }) => ids.some((id) => decision.ids.includes(id));
       return [decision, ...waiting.filter((one) => one.record === decision.record && isOnIt(one))];
     }
     const sent = async () => { while (sending || waiting.length) await pause(5); };
     const mayBeLost = () => waiting.length > 0 || Boolean(local);
     function fileOf() {
       if (!local) waiting.forEach(stamp);
-      const lines = (local ? store.kept : waiting).map(({ items, ...decision }) =>
+      const lines = (local ? store.kept : waiting).map(({ items, ids, ...decision }) =>
         `${JSON.stringify({ ...decision, ...(who && { who }) })}\n`);
       return URL.createObjectURL(new Blob(lines));
     }

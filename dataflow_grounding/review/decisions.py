@@ -16,7 +16,8 @@ from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.records import Record, dump_line, is_number, parse_line, read_expressions
 from dataflow_grounding.results_folder import annotations_of
-from dataflow_grounding.review.overlay import Truth, changed, expressions_of, is_judged, next_id, overlaid, version_of
+from dataflow_grounding.review.overlay import Truth, changed, is_judged, next_id, overlaid, version_of
+from dataflow_grounding.review.record_view import expressions_of
 
 ACTIONS = ("accept", "reject", "absent", "draw", "move", "phrase", "split", "join", "add", "delete", "comment", "undo")
 
@@ -85,7 +86,7 @@ class Decisions:
         self.by: dict[tuple[str, str], str] = {}  # record and expression → who decided last
         self.samples: list[dict[str, Any]] = []
         self.count = 0
-        self._places: dict[str, int] = {}  # a decision's own id → where its line is
+        self._taken: dict[str, dict[str, Any]] = {}  # by their own ids
         self.damaged: list[int] = []  # lines that count for nothing, from 1
         self._read = self._lines = 0
         self.refresh()
@@ -113,7 +114,7 @@ class Decisions:
         who = str(line.get("who"))
         self.said[who if line.get("blind") else ""].take(line)
         self.count += 1
-        self._places[str(line.get("uid"))] = self._read
+        self._taken[str(line.get("uid"))] = line
         if not line.get("blind"):
             self.by.update({(line["record"], str(change["id"])): who for change in line["changes"]})
 
@@ -175,22 +176,19 @@ class Decisions:
         """
         own = {**_of_decision(given), **({"blind": True} if blind else {})}
         with self._alone() as file:
-            if own.get("uid") in self._places:  # it came before, and its answer was lost
+            if own.get("uid") in self._taken:  # it came before, and its answer was lost
                 return _left(self._changes(given["uid"], key))
             said = self.said[who if blind else ""]
             now, changes = expressions_of(said.over(record, key)), list[dict[str, Any]]()
-            undone = reversed(self._changes(given["undoes"], key)) if given.get("undoes") else ()
-            back = [{"id": c["id"], "version": version_of(c["after"]), "exact": c["before"]} for c in undone]
-            for change in back if given.get("undoes") else listed(given.get("changes")):
+            undoes = given.get("undoes")
+            for change in reversed(self._changes(undoes, key)) if undoes else listed(given, "changes"):
                 fresh = change.get("fresh") or not change.get("id")
                 id = next_id(record, {**now, **said.truths.get(key, {})}) if fresh else str(change["id"])
                 before = now.pop(id, None)
-                if version_of(before) != change.get("version"):
+                if version_of(before) != (version_of(change["after"]) if undoes else change.get("version")):
                     name, other = before["text"] if before else id, self.by.get((key, id), "another run")
                     raise InputError(f"{name}: {other} changed it meanwhile")
-                after = (
-                    change["exact"] if "exact" in change else changed(record, id, before, change.get("after"), who, now)
-                )
+                after = change["before"] if undoes else changed(record, id, before, change.get("after"), who, now)
                 now |= {id: after} if after else {}
                 changes.append({"id": id, "version": version_of(before), "before": before, "after": after})
             self._append(file, who, {"record": key, "changes": changes, **own})
@@ -198,13 +196,10 @@ class Decisions:
 
     def _changes(self, uid: Any, key: str) -> list[dict[str, Any]]:
         """The changes of a decision on a record. Raises InputError where there is none."""
-        if uid in self._places:
-            with storing(self.path), open(self.path, "rb") as file:
-                file.seek(self._places[uid])
-                line = parse_line(file.readline())
-            if line["record"] == key:
-                return list(line["changes"])
-        raise InputError("there is no such decision on this record")
+        line = self._taken.get(uid, {})
+        if line.get("record") != key:
+            raise InputError("there is no such decision on this record")
+        return list(line["changes"])
 
 
 def _left(changes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -223,8 +218,9 @@ def _of_decision(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "seconds": round(float(str(seconds)), 2) if is_number(seconds) else None}
 
 
-def listed(changes: Any) -> list[Mapping[str, Any]]:
-    """The changes of a decision. Raises InputError where they are no list of objects."""
-    if not isinstance(changes, list) or not all(isinstance(change, Mapping) for change in changes):
-        raise InputError("'changes' should be a list of objects")
-    return changes
+def listed(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """What is given under a name. Raises InputError where it is no list of objects."""
+    found = given.get(name)
+    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+        raise InputError(f"{name!r} should be a list of objects")
+    return found

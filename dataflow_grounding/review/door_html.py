@@ -28,8 +28,7 @@ _FIGURES_IF_ANY = ("pending", "verified", "unverified", "doubtful", "suspect", "
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _MOST_BARS, _MOST_ROWS = 15, 200
-_ROW, _NAMES, _BARS, _WIDTH, _CELL = 20, 150, 200, 420, 8  # heights and widths in SVG units
-_LONGEST = 22  # letters of a name beside its bar
+_WIDTH, _HEIGHT, _CELL = 200, 14, 8  # of a bar, and of a cell each way, in SVG units
 
 
 def page_file(name: str) -> str:
@@ -131,7 +130,8 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
         if value is None or value == {}:
             continue
         if kind in ("names", "bins"):
-            charts.append(_chart(title, _bars(value), [(key, f"{n:,}") for key, n in value.items()]))
+            rows = [(key, _bar(n / max(1, *value.values())), f"{n:,}") for key, n in value.items()]
+            charts.append(_chart(title, _table(title, rows[:_MOST_BARS]), rows[_MOST_BARS:_MOST_ROWS]))
         elif kind == "grid":
             charts.append(_chart(title, _map(value), _thirds(value)))
         elif kind == "spread":
@@ -143,30 +143,22 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
     return f'<details class="plots"><summary>Figures of the data set</summary>\n<div>{shown}</div></details>'
 
 
-def _chart(title: str, svg: str, rows: Sequence[Sequence[str]]) -> str:
-    table = f"<details><summary>Table</summary>{_table(title, rows[:_MOST_ROWS])}</details>"
-    return f'<figure class="plot"><figcaption>{_text(title)}</figcaption>{svg}{table}</figure>\n'
+def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
+    table = f"<details><summary>More</summary>{_table(title, more)}</details>" if more else ""
+    return f'<figure class="plot"><figcaption>{_text(title)}</figcaption>{shown}{table}</figure>\n'
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """Rows of a name, which is text, and of cells, which are HTML."""
     cells = []
-    for name, *numbers in rows:
-        row = "".join(f"<td>{_text(n)}</td>" for n in numbers)
+    for name, *others in rows:
+        row = "".join(f"<td>{cell}</td>" for cell in others)
         cells.append(f'<tr><th scope="row"><bdi>{_text(name)}</bdi></th>{row}</tr>')
     return f'<div class="numbers"><table aria-label="{_text(title)}">{"".join(cells)}</table></div>\n'
 
 
-def _bars(counts: Mapping[str, int]) -> str:
-    shown, parts = list(counts.items())[:_MOST_BARS], []
-    for place, (name, n) in enumerate(shown):
-        y, width = place * _ROW, _BARS * n / max(1, *counts.values())
-        short = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
-        parts.append(
-            f'<text x="{_NAMES - 8}" y="{y + 14}" text-anchor="end">{_text(short)}</text>'
-            f'<rect x="{_NAMES}" y="{y + 3}" width="{width:.1f}" height="{_ROW - 6}"/>'
-            f'<text x="{_NAMES + width + 6:.1f}" y="{y + 14}" class="count">{n:,}</text>'
-        )
-    return _svg(_WIDTH, _ROW * len(shown), parts)
+def _bar(share: float) -> str:
+    return _svg(_WIDTH, _HEIGHT, [f'<rect width="{_WIDTH * share:.1f}" height="{_HEIGHT}"/>'])
 
 
 def _map(grid: Sequence[Sequence[int]]) -> str:

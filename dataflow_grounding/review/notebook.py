@@ -12,10 +12,10 @@ from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.errors import GroundingError, InputError, MissingExtra, RecordError
 from dataflow_grounding.images import url_of
 from dataflow_grounding.records import Record, parse_line
-from dataflow_grounding.review.decisions import Decisions
+from dataflow_grounding.review.decisions import listed
 from dataflow_grounding.review.door_html import page_file
-from dataflow_grounding.review.queues import Reviewable, records_with_keys
-from dataflow_grounding.review.session import Session, page_html
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.session import Session, page_files
 from dataflow_grounding.review.thumbnails import why_missing
 from dataflow_grounding.rows import write_rows
 
@@ -74,9 +74,8 @@ def review(
         results = path
 
         def reviewed(self) -> list[ShownRecord]:
-            files, folders = session.reviewable.files, session.reviewable.folders
-            said, rows = Decisions(files.decisions).said[""], records_with_keys(files.annotations)
-            return [show(Record(said.over(record, key), folders)) for key, record in rows]
+            session.decisions.refresh()
+            return [show(session.reviewed(place)) for place in range(len(session.reviewable.keys))]
 
     widget = Review()
     widget.on_msg(lambda _, asked, buffers: widget.send({"id": asked["id"], "said": _answer(session, asked)}))
@@ -97,9 +96,9 @@ def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
     wanted = dict(parse_qsl(str(asked["path"]).partition("?")[2]))
     try:
         if asked["body"]:
-            said: dict[str, Any] = {"answers": session.decide(parse_line(asked["body"])["decisions"])}
+            said: dict[str, Any] = {"answers": session.decide(listed(parse_line(asked["body"]), "decisions"))}
         else:
-            said = session.next(wanted, int(wanted["place"]), int(wanted["most"]))
+            said = session.next(wanted)
         for view in [answer["view"] for answer in said.get("answers", ())] or said["records"].values():
             if view["thumbnail"]:
                 try:
@@ -114,6 +113,7 @@ def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _page() -> str:
     """The page with its styles and scripts in it."""
-    page = page_html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">', "<!-- in frame -->")
-    page = re.sub(r'<link rel="stylesheet" href="(.*?)">', lambda of: f"<style>{page_file(of[1])}</style>", page)
-    return re.sub(r'<script src="(.*?)">', lambda of: f"<script>{page_file(of[1])}", page)
+    files = page_files(_POLICY, "<!-- in frame -->")
+    page = files["review.html"]
+    page = re.sub(r'<link rel="stylesheet" href="(.*?)">', lambda of: f"<style>{files[of[1]]}</style>", page)
+    return re.sub(r'<script src="(.*?)">', lambda of: f"<script>{files[of[1]]}", page)

@@ -5,15 +5,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import box_of, iou
 from dataflow_grounding.metrics.annotations import is_span
-from dataflow_grounding.records import STATUSES, Record, annotated_column, expression_id, is_number, read_annotations
-from dataflow_grounding.review.record_view import caption_of
+from dataflow_grounding.records import STATUSES, Record, annotated_column, expression_id, is_number
+from dataflow_grounding.review.record_view import Expression, caption_of, expressions_of
 
-Expression: TypeAlias = dict[str, Any]
 _OF_THE_TEXT = ("noun_chunk", "caption_span")  # what holds no longer for another text
 
 
@@ -22,20 +21,6 @@ class Truth(NamedTuple):
 
     expression: Expression | None
     before: Expression | None
-
-
-def expressions_of(record: Record) -> dict[str, Expression]:
-    """The record's expressions, else its region captions or regions, in order, by id; a further one with an id that is
-    taken is told by a number behind it, `a#0~2`.
-
-    Raises BrokenRow.
-    """
-    found: dict[str, Expression] = {}
-    for expression in read_annotations(record) if annotated_column(record) else ():
-        id = str(expression["expression_id"])
-        names = (id if number == 1 else f"{id}~{number}" for number in count(1))
-        found[next(name for name in names if name not in found)] = expression
-    return found
 
 
 def version_of(expression: Mapping[str, Any] | None) -> str:
@@ -47,6 +32,11 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
     """
     text = json.dumps(expression, sort_keys=True)
     return "" if expression is None else hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def word_of(row: Mapping[str, Any]) -> Any:
+    """What a reviewer said of an expression or a box: right, wrong, or None."""
+    return row.get("verified") if row.get("reviewed_by") else None
 
 
 def is_judged(expression: Expression | None) -> bool:
@@ -66,29 +56,29 @@ def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = No
     column, found = annotated_column(record) or "expressions", expressions_of(record)
     rows = _rows(record, found, said)
     if column == "expressions":
-        written = dict(zip(found, record.get(column) or (), strict=True))
-        items = [_as_it_was(row, written[id]) if row is found.get(id) else row for id, row in rows.items()]
+        written = zip(found, record.get(column) or (), strict=True)
+        as_it_was = {id: one if isinstance(one, dict) else {"text": one} for id, one in written}
+        items = [
+            {**as_it_was[id], "expression_id": row["expression_id"]} if row is found.get(id) else row
+            for id, row in rows.items()
+        ]
     else:
         items = list(_regions(record[column], column, rows, [*found]))
     return record.updated({column: items, **({} if comment is None else {"review_comment": comment})})
-
-
-def _as_it_was(row: Expression, written: Any) -> Expression:
-    """An item that nobody judged, as it was written, with the id that it had without saying so."""
-    return {**(written if isinstance(written, dict) else {"text": written}), "expression_id": row["expression_id"]}
 
 
 def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, Expression]:
     """What stands of the record's expressions, in their order, then what reviewers said besides."""
     pairs = _pairs(found, said)
     now = {own: found[id] for id, own in pairs.items()}
-    standing = {id: truth.expression for id, truth in said.items() if truth.expression and _stands(truth, now.get(id))}
+    left = {id: truth.expression for id, truth in said.items() if truth.expression}
+    standing = {id: expression for id, expression in left.items() if _stands(expression, now.get(id))}
     rows: dict[str, Expression] = {}
     for id, expression in found.items():
         own = pairs.get(id)
         if own in standing:
             rows[own] = standing[own]
-        elif own is None or said[own].expression:  # nobody judged it, or other boxes of it were rejected
+        elif own is None or own in left:  # nobody judged it, or other boxes of it were rejected
             name = id if id not in said or own == id else next_id(record, {**found, **said, **rows})
             rows[name] = expression if name == id else {**expression, "expression_id": name}
     return rows | {id: expression for id, expression in standing.items() if id not in rows}
@@ -113,20 +103,14 @@ def _alike(found: Mapping[str, Expression], said: Mapping[str, Truth]) -> Iterat
     """Of each two that read alike and may be the same, how far their boxes meet, and so on; then their ids."""
     texts = Counter(expression["text"] for expression in found.values())
     for own, truth in said.items():
-        read = [side["text"] for side in truth if side]
+        sides = [side for side in truth if side]  # as it is and was
         for id, expression in found.items():
-            if expression["text"] in read:
-                meets, at_one_place = _meeting(expression, truth)
+            if expression["text"] in [side["text"] for side in sides]:
+                meets = max(_overlap(expression, side) for side in sides)
+                at_one_place = (expression.get("char_span") or "nowhere") in [side.get("char_span") for side in sides]
                 is_only = truth.before and texts[expression["text"]] == 1
-                if meets or at_one_place or id == own or is_only:
+                if any((meets, at_one_place, id == own, is_only)):
                     yield meets, at_one_place, id == own, id, own
-
-
-def _meeting(expression: Expression, truth: Truth) -> tuple[float, bool]:
-    """How far its boxes meet those of a reviewed one, as it is or was, and whether both stand at one place."""
-    sides, place = [side for side in truth if side is not None], expression.get("char_span") or "nowhere"
-    overlap = max((_overlap(expression, side) for side in sides), default=0.0)
-    return overlap, place in [side.get("char_span") for side in sides]
 
 
 def _overlap(one: Expression, other: Expression) -> float:
@@ -138,12 +122,10 @@ def _overlap(one: Expression, other: Expression) -> float:
     return least if least >= 0.5 else 0.0
 
 
-def _stands(truth: Truth, now: Expression | None) -> bool:
+def _stands(said: Expression, now: Expression | None) -> bool:
     """Whether a reviewer's word stands: a rejection is of the boxes that were seen, and of no others."""
-    said = truth.expression
-    if said is None or said.get("verified") is not False:
-        return said is not None
-    return now is not None and [i["bbox"] for i in said["instances"]] == [i["bbox"] for i in now["instances"]]
+    seen, there = ([i["bbox"] for i in one["instances"]] if one else None for one in (said, now))
+    return said.get("verified") is not False or seen == there
 
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:
@@ -236,7 +218,7 @@ def _judged(after: Expression, given: Mapping[str, Any], who: str) -> Expression
     Until then nothing: what was said before was of something else.
     """
     instances = after["instances"]
-    verdicts = {instance.get("verified") if instance.get("reviewed_by") else None for instance in instances}
+    verdicts = {*map(word_of, instances)}
     verified = given.get("verified") if not instances else False if False in verdicts else verdicts == {True} or None
     if isinstance(verified, bool):
         return {**after, "verified": verified, "reviewed_by": who}
@@ -249,16 +231,11 @@ def _instance(id: str, old: dict[str, Any], item: Mapping[str, Any], who: str) -
     if not _is_box(bbox) and (bbox != list(old["bbox"]) or verified is True):  # one that is none can be rejected
         raise InputError(f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {bbox!r}")
     if bbox == list(old["bbox"]):  # its numbers stay as they were written
-        return old | _told(old, verified, who)
+        is_news = type(verified) is bool and verified != word_of(old)
+        return {**old, "verified": verified, "reviewed_by": who} if is_news else old
     exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox or [], old["bbox"], strict=True)]
     drawn = {"bbox": exact, "score": None, "evidence": "person", "verified": True, "reviewed_by": who}
     return {name: old[name] for name in old.keys() & {"bbox_id", "region_id"}} | drawn
-
-
-def _told(old: Mapping[str, Any], verified: Any, who: str) -> dict[str, Any]:
-    """What a reviewer's word on a box adds: nothing where it says what one said before."""
-    known = old.get("verified") if old.get("reviewed_by") else None
-    return {"verified": verified, "reviewed_by": who} if type(verified) is bool and verified != known else {}
 
 
 def _is_box(bbox: Any) -> bool:

@@ -16,10 +16,10 @@ from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.metrics.annotations import head_of
-from dataflow_grounding.records import Record, dump_line, is_number, parse_line
+from dataflow_grounding.records import Record, dump_text, is_number, parse_value
 from dataflow_grounding.results_folder import image_folders_of
 from dataflow_grounding.review.decisions import Decisions, review_files
-from dataflow_grounding.review.overlay import Expression, expressions_of
+from dataflow_grounding.review.record_view import Expression, expressions_of
 from dataflow_grounding.rows import read_whole_rows
 
 RANDOM_EVERY = 5
@@ -41,13 +41,6 @@ class Item(NamedTuple):
     doubt: float
 
 
-class Queued(NamedTuple):
-    """An item, and by which rule it is in a queue."""
-
-    item: Item
-    why: str
-
-
 class Reviewable:
     """The records of RESULTS, kept on disk in a file without a name, and their items in memory.
 
@@ -62,14 +55,12 @@ class Reviewable:
         self.places: dict[str, int] = {}
         self.items: list[Item] = []
         self.unread: list[str] = []  # of records whose phrases can't be read, why
-        self._names: list[tuple[str | None, int]] = []
         self._begins, self._lines = array("Q"), tempfile.TemporaryFile()  # noqa: SIM115
         for place, (key, record) in enumerate(records_with_keys(self.files.annotations)):
             self.keys.append(key)
             self.places[key] = place
-            self._names.append((record.image_id, record.occurrence))
             self._begins.append(self._lines.tell())
-            self._lines.write(dump_line(record).encode())
+            self._lines.write(dump_text([record.image_id, record.occurrence, record]).encode())
             try:
                 self.items += _items_of(place, record, expressions_of(record))
             except BrokenRow as why:  # the page says it, too
@@ -77,17 +68,17 @@ class Reviewable:
         self._begins.append(self._lines.tell())
         self._lines.flush()
 
-    @cached_property
-    def by_place(self) -> dict[tuple[str, str, int | None], Item]:
-        """The items, by record, phrase and box."""
-        return {(self.keys[item.record], item.id, item.box): item for item in self.items}
+    def drawn(self, sample: Mapping[str, Any]) -> list[Item]:
+        """The items of a sample, in its order."""
+        by_place = {(self.keys[item.record], item.id, item.box): item for item in self.items}
+        return [by_place[key, id, box] for key, id, box in sample["items"]]
 
     def record(self, place: int) -> Record:
         """A record, as the pipeline left it."""
         begin, end = self._begins[place : place + 2]
-        image_id, occurrence = self._names[place]
         line = os.pread(self._lines.fileno(), end - begin, begin)  # pictures are asked for in threads
-        return Record(parse_line(line), self.folders, occurrence, image_id, place)
+        image_id, occurrence, row = parse_value(line)
+        return Record(row, self.folders, occurrence, image_id, place)
 
     def sample(self, size: int, seed: int) -> dict[str, Any]:
         """So many items drawn at random, each as likely as any other, and of what they were drawn.
@@ -158,24 +149,25 @@ class Queue:
     ) -> None:
         self._keys, self._decisions, self._wanted, self._who = reviewable.keys, decisions, wanted, who
         if sample is None:
-            self.queued = self._ordered([i for i in reviewable.items if self._fits(i) and self._is_mine(i)])
+            self.why = self._ordered([i for i in reviewable.items if self._fits(i) and self._is_mine(i)])
         else:
-            self.queued = [Queued(item, "sample") for item in sample]
-        self._of_record = _grouped(self.queued, lambda queued: self._keys[queued.item.record])
+            self.why = dict.fromkeys(sample, "sample")
+        self.items = [*self.why]
+        self._of_record = _grouped(self.items, lambda item: self._keys[item.record])
 
-    def _ordered(self, found: list[Item]) -> list[Queued]:
+    def _ordered(self, found: list[Item]) -> dict[Item, str]:
+        """The items in their order, and by which rule each is where it is."""
         order = self._wanted["order"]
         filtered = "filter" if any(value for name, value in self._wanted.items() if name != "order") else ""
         shuffled = random.Random("queue").sample(found, len(found))
         by_chance = shuffled if order == "random" else shuffled[: len(found) // RANDOM_EVERY]
         rest = sorted(found, key=lambda item: -item.doubt) if order == "doubt" else found
-        drawn = {*map(id, by_chance)}
-        others = (Queued(item, filtered or order) for item in rest if id(item) not in drawn)
-        chance = (Queued(item, filtered or "random") for item in by_chance)
-        queued: list[Queued] = []
+        chance = dict.fromkeys(by_chance, filtered or "random")
+        others = ((item, filtered or order) for item in rest if item not in chance)
+        left, why = iter(chance.items()), dict[Item, str]()
         while some := list(islice(others, RANDOM_EVERY - 1)):
-            queued += [*some, *islice(chance, 1)]
-        return [*queued, *chance]
+            why.update([*some, *islice(left, 1)])
+        return why | dict(left)
 
     def _fits(self, item: Item) -> bool:
         status, text, head, below = (self._wanted[name] for name in ("status", "text", "head", "below"))
@@ -193,38 +185,41 @@ class Queue:
         by = self._decisions.by.get((key, item.id), self._who)
         return self._who is None or (chance % BLIND_OF == 0 and by != self._who)
 
-    def after(self, place: int, most: int) -> tuple[list[Queued], int]:
+    def after(self, place: int, most: int) -> tuple[list[Item], int]:
         """Up to so many items from a place on that nobody has decided, and the place after them."""
-        places = (n for n in range(place, len(self.queued)) if not self._is_decided(self.queued[n]))
+        places = (n for n in range(place, len(self.items)) if not self._is_decided(self.items[n]))
         found = list(islice(places, most))
-        return [self.queued[n] for n in found], found[-1] + 1 if found else len(self.queued)
+        return [self.items[n] for n in found], found[-1] + 1 if found else len(self.items)
 
-    def page(self, most: int) -> list[Queued]:
+    def page(self, most: int) -> list[Item]:
         """The next boxes that nobody decided: of one thing, or of several where there are few; each fifth by chance."""
         drawn = list(islice(filterfalse(self._is_decided, self._by_chance), most // RANDOM_EVERY))
-        others = (queued for queued in filterfalse(self._is_decided, self._by_head) if queued not in drawn)
-        return sorted([*islice(others, most - len(drawn)), *drawn], key=lambda queued: queued.item.head)
+        others = (item for item in filterfalse(self._is_decided, self._by_head) if item not in drawn)
+        return sorted([*islice(others, most - len(drawn)), *drawn], key=lambda item: item.head)
+
+    def told(self, items: Iterable[Item]) -> list[dict[str, Any]]:
+        """The items as the page has them."""
+        return [{"why": self.why[item], **item._asdict()} for item in items]
 
     def left(self) -> int:
         """How many nobody has decided."""
         touched = self._decisions.said[self._who or ""].truths
-        own = (queued for key in touched for queued in self._of_record.get(key, ()))
-        return len(self.queued) - sum(map(self._is_decided, own))
+        own = (item for key in touched for item in self._of_record.get(key, ()))
+        return len(self.items) - sum(map(self._is_decided, own))
 
     @cached_property
-    def _by_head(self) -> list[Queued]:
+    def _by_head(self) -> list[Item]:
         """The boxes by what their phrases name, the most doubtful things first, each by phrase."""
-        groups = _grouped((q for q in self.queued if q.item.box is not None), lambda queued: queued.item.head)
-        worst = sorted(groups.values(), key=lambda group: -sum(queued.item.doubt for queued in group))
-        return [queued for group in worst for queued in sorted(group, key=lambda q: q.item.text.casefold())]
+        groups = _grouped((item for item in self.items if item.box is not None), lambda item: item.head)
+        worst = sorted(groups.values(), key=lambda group: -sum(item.doubt for item in group))
+        return [item for group in worst for item in sorted(group, key=lambda item: item.text.casefold())]
 
     @cached_property
-    def _by_chance(self) -> list[Queued]:
-        return [queued for queued in self.queued if queued.why == "random" and queued.item.box is not None]
+    def _by_chance(self) -> list[Item]:
+        return [item for item, why in self.why.items() if why == "random" and item.box is not None]
 
-    def _is_decided(self, queued: Queued) -> bool:
+    def _is_decided(self, item: Item) -> bool:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
-        item = queued.item
         truth = self._decisions.said[self._who or ""].truths.get(self._keys[item.record], {}).get(item.id)
         if truth is None or item.text not in [side["text"] for side in truth if side]:  # of another run's phrase
             return False
@@ -235,8 +230,8 @@ class Queue:
         return judged is None or bool(judged.get("reviewed_by"))
 
 
-def _grouped(items: Iterable[Queued], key: Callable[[Queued], str]) -> dict[str, list[Queued]]:
-    groups: defaultdict[str, list[Queued]] = defaultdict(list)
-    for queued in items:
-        groups[key(queued)].append(queued)
+def _grouped(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, list[Item]]:
+    groups = defaultdict[str, list[Item]](list)
+    for item in items:
+        groups[key(item)].append(item)
     return groups

@@ -79,11 +79,7 @@ const recordPage = (() => {
     return shape("svg", { class: "overlay" }, groups);
   }
 
-  // The same on one canvas, as canvas.js draws it.
-  const canvasOf = (boxes, frame) => drawnOn(
-    node("canvas", { class: "overlay", role: "img", "aria-label": `${boxes.length} boxes` }), boxes, frame);
-
-  // A canvas over a record's picture, whose boxes light up under the pointer.
+  // The same on one canvas, whose boxes light up under the pointer.
   function canvasOver(view, boxes) {
     const canvas = canvasOf(boxes, () => {
       const right = canvas.clientWidth / view.width, down = canvas.clientHeight / view.height;
@@ -214,20 +210,6 @@ const recordPage = (() => {
     return article;
   }
 
-  // A record as an article, the form in which the report shows it.
-  function recordOf(view) {
-    const missing = (text) => node("p", { class: "missing" }, text);
-    const facts = [view.path && node("bdi", null, view.path),
-      view.width && `${view.width.toLocaleString("en")} × ${view.height.toLocaleString("en")} px`].filter(Boolean);
-    return lightsUp(node("article", { class: ["record", ...view.marks.map((m) => `has-${m}`)].join(" "), tabindex: -1 },
-      node("figure", null, pictureOf(view), view.missing && missing(view.missing)),
-      node("div", { class: "text" },
-        node("h2", { dir: "auto" }, view.id),
-        node("p", { class: "facts" }, facts.flatMap((fact, n) => (n ? [" · ", fact] : [fact]))),
-        view.notes.map(missing), view.only && missing(`Only in ${view.only}.`),
-        captionOf(view), view.problem && missing(view.problem), listOf(view))));
-  }
-
   // The part of a picture around a box, with the box on it, `side` CSS pixels wide and high. It is drawn from the
   // thumbnail or, where that has too few pixels, from the full picture.
   function cropOf(view, instance, color, side = 160) {
@@ -263,6 +245,6 @@ const recordPage = (() => {
       node("form", { method: "dialog" }, node("button", null, "Close")));
   }
 
-  return { MOST_SHAPES, pageText, node, shape, describe, boxesOf, hitsOf, canvasOf, pictureOf, captionOf, rowOf, listOf,
-    lightsUp, recordOf, cropOf, helpOf };
+  return { MOST_SHAPES, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf, rowOf, listOf, lightsUp,
+    cropOf, helpOf };
 })();

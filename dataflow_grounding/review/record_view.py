@@ -1,6 +1,7 @@
 """A record as the pages' scripts have it: plain JSON, offsets in UTF-16 units, its picture by address."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.drawing import PALETTE
@@ -40,6 +41,7 @@ _NOTES = {
     "doubtful": "Doubtful: much of a reply was dropped, moved or missing, or several phrases have the whole picture.",
 }
 View: TypeAlias = dict[str, Any]
+Expression: TypeAlias = dict[str, Any]
 
 
 class Picture(NamedTuple):
@@ -79,10 +81,10 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
     """
     column, caption, path, problem = annotated_column(record), caption_of(record), blotted_message(path_of(record)), ""
     try:
-        rows = read_annotations(Record(record)) if column else []
+        rows = expressions_of(record if isinstance(record, Record) else Record(record))
     except BrokenRow as error:
-        rows, problem = [], str(error)
-    expressions = [_expression(number, row, caption) for number, row in enumerate(rows)]
+        rows, problem = {}, str(error)
+    expressions = [_expression(number, id, row, caption) for number, (id, row) in enumerate(rows.items())]
     for number, e in enumerate(e for e in expressions if e["instances"]):
         e["color"] = number % len(PALETTE)
     width, height = picture.size or stated_size(record) or (0, 0)
@@ -104,13 +106,27 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
     }
 
 
+def expressions_of(record: Record) -> dict[str, Expression]:
+    """The record's expressions, else its region captions or regions, in order, by id; a further one with an id that is
+    taken is told by a number behind it, `a#0~2`.
+
+    Raises BrokenRow.
+    """
+    found: dict[str, Expression] = {}
+    for expression in read_annotations(record) if annotated_column(record) else ():
+        id = str(expression["expression_id"])
+        names = (id if number == 1 else f"{id}~{number}" for number in count(1))
+        found[next(name for name in names if name not in found)] = expression
+    return found
+
+
 def caption_of(record: Mapping[str, Any]) -> str:
     """The caption that spans are of; empty without one."""
     texts = (record.get(key) for key in ("cleaned_caption", "caption"))
     return next((text for text in texts if isinstance(text, str)), "")
 
 
-def _expression(index: int, row: Mapping[str, Any], caption: str) -> dict[str, Any]:
+def _expression(index: int, id: str, row: Expression, caption: str) -> dict[str, Any]:
     status, verified, verification = map(row.get, ("status", "verified", "verification"))
     span: Any = row.get("char_span")
     if status not in STATUSES:
@@ -120,7 +136,7 @@ def _expression(index: int, row: Mapping[str, Any], caption: str) -> dict[str, A
     said = verification.get("reason") if isinstance(verification, Mapping) else ""
     return {
         "index": index,
-        "id": str(row["expression_id"]),
+        "id": id,
         "text": row["text"],
         "status": status,
         "meaning": STATUS_MEANING[status],

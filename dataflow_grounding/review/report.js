@@ -3,7 +3,7 @@
 "use strict";
 
 const reportPage = (() => {
-  const { node, pageText } = recordPage;
+  const { node, pageText, pictureOf, listOf, lightsUp } = recordPage;
   const SIZE = { pictures: 20, phrases: 60, failures: 20 }; // things on a page
   const HEADS = 300; // most frequent ones that are offered
   const WORDS = { // what each filter in the address is called
@@ -48,21 +48,21 @@ const reportPage = (() => {
     `#${new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== undefined))}`;
   const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
 
-  // Places of the records that pass the filters, in order. What is in a row: see `_Index` of report.py.
-  let heads = [], models = [], rows = [];
+  // Places of the records that pass the filters, in order. What is in a row: see `_index_row` of report.py.
+  let rows = [];
+  const headsOf = (counted) => counted.filter((cell, at) => at % 2 === 0);
   const bitOf = (flag) => 1 << about.flags.indexOf(flag);
   function matching(state) {
     const bits = ["show", "size"].filter((name) => about.flags.includes(state[name])).map((name) => bitOf(state[name]));
     const all = bits.reduce((sum, bit) => sum | bit, 0), words = (state.q || "").toLowerCase().trim();
-    const head = heads.indexOf(state.head), model = models.indexOf(state.model);
     const [low, high] = ["low", "high"].map((name) => (state[name] ? 100 * Number(state[name]) : null));
     const found = [];
     for (let place = 0; place < rows.length; place++) {
       const [id, flags, texts, counted, least, most, by] = rows[place];
-      if ((flags & all) !== all || (state.model !== undefined && by !== model)) continue;
+      if ((flags & all) !== all || (state.model !== undefined && by !== state.model)) continue;
       if (low !== null && !(most >= low) || (high !== null && !(least >= 0 && least <= high))) continue;
       if (words && !texts.includes(words) && !id.toLowerCase().includes(words)) continue;
-      if (state.head !== undefined && !counted.some((n, at) => at % 2 === 0 && n === head)) continue;
+      if (state.head !== undefined && !headsOf(counted).includes(state.head)) continue;
       if (state.record !== undefined && id !== state.record) continue;
       found.push(place);
     }
@@ -71,11 +71,11 @@ const reportPage = (() => {
 
   // The boxes of the phrases asked for, of the records at `places`: [place of the record, expression, instance].
   function boxesAmong(places, state) {
-    const head = heads.indexOf(state.head), words = (state.q || "").toLowerCase().trim(), found = [];
+    const words = (state.q || "").toLowerCase().trim(), found = [];
     for (const place of places) {
       const [, , texts, counted] = rows[place], lines = texts.split("\n");
       for (let e = 0; 2 * e < counted.length; e++) {
-        if (state.head !== undefined && counted[2 * e] !== head) continue;
+        if (state.head !== undefined && counted[2 * e] !== state.head) continue;
         if (words && texts.includes(words) && !lines[e].includes(words)) continue;
         for (let n = 0; n < counted[2 * e + 1]; n++) found.push([place, e, n]);
       }
@@ -111,8 +111,9 @@ const reportPage = (() => {
     const marked = Object.keys(about.meaning).concat("verified", "changed", "without picture")
       .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
     const times = new Map();
-    rows.forEach((row) => row[3].forEach((n, at) => at % 2 || times.set(n, (times.get(n) || 0) + 1)));
-    const frequent = [...times].sort((a, b) => b[1] - a[1]).slice(0, HEADS).map(([n]) => heads[n]);
+    for (const head of rows.flatMap((row) => headsOf(row[3]))) times.set(head, (times.get(head) || 0) + 1);
+    const frequent = [...times].sort((a, b) => b[1] - a[1]).slice(0, HEADS).map(([head]) => head);
+    const models = [...new Set(rows.map((row) => row[6]))];
     const sizes = ["small", "medium", "large"].filter((flag) => about.marked[flag]);
     parts.marked = marked;
     parts.failures = node("section", { class: "failures", "aria-labelledby": "failures" });
@@ -146,16 +147,12 @@ const reportPage = (() => {
   }
 
   async function showFailures(state) {
-    const wanted = kinds.has(state.kind) ? state.kind : null, found = [];
+    const wanted = kinds.has(state.kind) ? state.kind : null, all = [...Array(about.failures).keys()];
     const last = Math.ceil((wanted ? kinds.get(wanted) : about.failures) / SIZE.failures);
     const page = Math.min(Math.max(1, Number(state.failed) || 1), last), first = (page - 1) * SIZE.failures;
-    let skip = wanted ? first : first % about.perFile;
-    const files = Math.ceil(about.failures / about.perFile);
-    for (let n = wanted ? 1 : Math.floor(first / about.perFile) + 1; n <= files && found.length < SIZE.failures; n++) {
-      const here = (await load(`failures-${n}`)).filter((row) => !wanted || row[4] === wanted);
-      found.push(...here.slice(skip, skip + SIZE.failures - found.length));
-      skip = Math.max(0, skip - here.length);
-    }
+    const part = (rows) => rows.slice(first, first + SIZE.failures);
+    const found = wanted ? part((await rowsAt("failures", all)).filter((row) => row[4] === wanted))
+      : await rowsAt("failures", part(all));
     const heading = node("h2", { id: "failures" }, "Failures");
     parts.failures.replaceChildren(heading, kinds.size > 1 ? chips("kind", [...kinds], about.failures, state) : "",
       node("div", { tabindex: 0, role: "group", "aria-label": "Table of failures" }, node("table", null,
@@ -170,19 +167,24 @@ const reportPage = (() => {
       node("b", null, change.version), " ", node("bdi", null, change.text), ": ", change.said)));
     const versions = view.versions.map((version) => {
       const one = { ...view, expressions: version.expressions };
-      return recordPage.lightsUp(node("section", { class: "version record" }, node("h3", null, version.name),
-        recordPage.pictureOf(one), recordPage.listOf(one)));
+      return lightsUp(node("section", { class: "version record" }, node("h3", null, version.name), pictureOf(one),
+        listOf(one)));
     });
     return node("details", { class: "beside" }, node("summary", null, `${count(view.changes.length)} changed`), changes,
       node("div", { class: "versions" }, versions));
   }
 
   function articleOf(view) {
-    const article = recordPage.recordOf(view);
-    const text = article.querySelector(".text");
-    text.querySelector("h2").replaceChildren(node("a", { href: addressOf({ record: view.id }) }, view.id));
-    if (view.changes) article.append(besideOf(view));
-    return article;
+    const missing = (text) => node("p", { class: "missing" }, text);
+    const size = view.width ? `${count(view.width)} × ${count(view.height)} px` : "";
+    return lightsUp(node("article", { class: "record", tabindex: -1 },
+      node("figure", null, pictureOf(view), view.missing && missing(view.missing)),
+      node("div", { class: "text" },
+        node("h2", { dir: "auto" }, node("a", { href: addressOf({ record: view.id }) }, view.id)),
+        node("p", { class: "facts" }, view.path && node("bdi", null, view.path), view.path && size && " · ", size),
+        view.notes.map(missing), view.only && missing(`Only in ${view.only}.`),
+        recordPage.captionOf(view), view.problem && missing(view.problem), listOf(view)),
+      view.changes && besideOf(view)));
   }
 
   function cropOf(view, e, n) {
@@ -243,8 +245,8 @@ const reportPage = (() => {
       "stand beside this page; a page that needs none comes from: dataflowgrounding report RESULTS --single-file"));
   }
 
-  document.addEventListener("DOMContentLoaded", () => load("index").then(([words, ...others]) => {
-    [heads, models, rows] = [words.heads, words.models, others];
+  document.addEventListener("DOMContentLoaded", () => load("index").then((all) => {
+    rows = all;
     build();
     window.addEventListener("hashchange", () => show().catch(fail));
     return show();

@@ -2,24 +2,26 @@
 
 import os
 import tempfile
+from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import IO, Any
 
+from dataflow_grounding.elsewhere import side_by_side
 from dataflow_grounding.geometry import area, box_of
 from dataflow_grounding.metrics.annotations import head_of
 from dataflow_grounding.records import STATUSES
 from dataflow_grounding.review.door_html import door_html
 from dataflow_grounding.review.record_view import FIRST, MEANING, View, view_of
 from dataflow_grounding.review.report_files import PER_FILE, ReportFiles, script_json
-from dataflow_grounding.review.thumbnails import Thumbnails
 from dataflow_grounding.review.versions import Version, beside, with_versions
 from dataflow_grounding.secrets import blotted_message
 
-FLAGS = (*MEANING, "verified", "small", "medium", "large", "changed", "without picture")
+_SIZES = ("small", "medium", "large")  # COCO's
+FLAGS = (*MEANING, "verified", *_SIZES, "changed", "without picture")
 """What a record may have, by the bit that says so: the filters, and sizes of boxes below 32² and 96² pixels."""
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
 
@@ -50,34 +52,30 @@ def write_report(
     Raises:
         InputError, OSError: It is too large for a single file; a file can't be written, or its name is taken.
     """
-    kinds, counts, index = Counter[str](), Counter[str](), _Index()
+    kinds, counts, marked = Counter[str](), Counter[str](), Counter[str]()
     with ExitStack() as stack:
         files = stack.enter_context(ReportFiles(out_path, single))
         files.write_parts("failures", _failure_rows(failures, kinds))
         new = partial(tempfile.TemporaryFile, "w+", encoding="utf-8", newline="\n", dir=files.folder)
         # By rank, lines of the index and of the records in turn.
         ranks: list[IO[str]] = [stack.enter_context(new()) for _ in range(len(FIRST) + 1)]
-        thumbnails = Thumbnails(files.folder, files.thumbnails)
-        found = ((item, find_image(item[0])) for item in with_versions(records, versions, called))
-        for (record, earlier), picture in thumbnails.along(found):
+        found = ((*item, find_image(item[0])) for item in with_versions(records, versions, called))
+        shown = side_by_side(lambda one: (*one[:2], files.thumbnails.of(one[2])), found, lambda _: True)
+        for record, earlier, picture in shown:
             view = view_of(record, picture)
             view |= beside(view, earlier, called)
-            ranks[_rank_of(view)].write(f"{script_json(index.row(view))}\n{script_json(view)}\n")
+            marks = _marks_of(view)
+            rank = next((rank for rank, mark in enumerate(FIRST) if mark in marks), len(FIRST))
+            ranks[rank].write(f"{script_json(_index_row(view, marks))}\n{script_json(view)}\n")
             counts.update(_counts_of(record, view))
-        counts["failures"] = kinds.total()
+            marked.update(marks)
+        counts.update({name: marked[name] for name in ("doubtful", "suspect", "changed")}, failures=kinds.total())
         files.write_parts("records", _lines(ranks, 1))
-        words = script_json({"heads": [*index.heads], "models": [*index.models]})
-        files.write("index", chain([words], _lines(ranks, 0)))
-        about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": index.marked}
+        files.write("index", _lines(ranks, 0))
+        about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": marked}
         about |= {"meaning": MEANING, "kinds": kinds, "records": counts["images"], "failures": counts["failures"]}
         files.put(door_html(counts, kinds, about, files.inline(), **head))
-        thumbnails.remove_others()
     return counts["images"]
-
-
-def _rank_of(view: View) -> int:
-    """Where a record stands: suspect ones first, then doubtful and unverified ones, then all others."""
-    return next((rank for rank, mark in enumerate(FIRST) if mark in view["marks"]), len(FIRST))
 
 
 def _failure_rows(failures: Iterable[Mapping[str, Any]], kinds: Counter[str]) -> Iterator[str]:
@@ -99,54 +97,32 @@ def _lines(ranks: Sequence[IO[str]], which: int) -> Iterator[str]:
         yield from (line.rstrip("\n") for line in islice(file, which, None, 2))
 
 
-class _Index:
-    """Of each record, in a short row, what the page filters and orders by; words are named by number."""
-
-    def __init__(self) -> None:
-        self.heads: dict[str, int] = {}
-        self.models: dict[str, int] = {}
-        self.marked: Counter[str] = Counter()
-
-    def row(self, view: View) -> list[Any]:
-        """Id; flags as a number; the expressions' texts in lower case, in lines; for each expression the number of its
-        head noun and that of its boxes, one after the other; lowest and highest score in hundredths, or -1; the number
-        of its model.
-        """
-        counted, texts = [], []
-        marks = {
-            *view["marks"],
-            *(["without picture"] if view["missing"] else []),
-            *(["changed"] if view.get("changes") else []),
-        }
-        for e in view["expressions"]:
-            texts.append(" ".join(e["text"].lower().split()))
-            counted += [self.heads.setdefault(head_of(e["text"]), len(self.heads)), len(e["instances"])]
-            marks |= {_size_of(instance["bbox"]) for instance in e["instances"]} | ({e["check"]} & {"verified"})
-        scores = [i["score"] for e in view["expressions"] for i in e["instances"] if i["score"] is not None]
-        low, high = (round(100 * edge(scores)) if scores else -1 for edge in (min, max))
-        self.marked.update(marks)
-        bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
-        return [
-            view["id"],
-            bits,
-            "\n".join(texts),
-            counted,
-            low,
-            high,
-            self.models.setdefault(view["model"], len(self.models)),
-        ]
+def _marks_of(view: View) -> set[str]:
+    """Those of FLAGS that a record has."""
+    found = {"without picture": view["missing"], "changed": view.get("changes")}
+    for e in view["expressions"]:
+        sizes = (_SIZES[bisect((32**2, 96**2), area(box_of(i["bbox"])))] for i in e["instances"])
+        found |= {e["check"]: e["check"] == "verified", **dict.fromkeys(sizes, True)}
+    return {*view["marks"], *(name for name, applies in found.items() if applies)}
 
 
-def _size_of(bbox: Any) -> str:
-    """The name of a box's size, as COCO has it."""
-    pixels = area(box_of(bbox))
-    return "small" if pixels < 32**2 else "medium" if pixels < 96**2 else "large"
+def _index_row(view: View, marks: Collection[str]) -> list[Any]:
+    """What the page filters and orders a record by: id; flags as a number; the expressions' texts in lower case, in
+    lines; of each expression head noun and number of boxes, one after the other; lowest and highest score in
+    hundredths, or -1; model.
+    """
+    expressions = view["expressions"]
+    texts = "\n".join(" ".join(e["text"].lower().split()) for e in expressions)
+    counted = [cell for e in expressions for cell in (head_of(e["text"]), len(e["instances"]))]
+    scores = [i["score"] for e in expressions for i in e["instances"] if i["score"] is not None]
+    low, high = (round(100 * edge(scores)) if scores else -1 for edge in (min, max))
+    bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
+    return [view["id"], bits, texts, counted, low, high, view["model"]]
 
 
 def _counts_of(record: Mapping[str, Any], view: View) -> Counter[str]:
     """What a record adds to the figures; a key with 0 says that it has such things at all."""
-    found = Counter({"images": 1, "changed": "changes" in view})
-    found.update({name: name in view["marks"] for name in ("doubtful", "suspect")})
+    found = Counter({"images": 1})
     regions = record.get("regions", record.get("region_captions"))
     if isinstance(regions, list):
         found["regions"] = len(regions)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.review.thumbnails import THUMBNAIL
+from dataflow_grounding.review.thumbnails import THUMBNAIL, Thumbnails
 
 GENERATOR = '<meta name="generator" content="dataflow-grounding report, page {}">'
 PER_FILE = 500  # records or failures in a file of data
@@ -55,12 +55,12 @@ class ReportFiles:
             raise _taken(self.page, "page")
         if not (single or self._is_first or self._is_ours):
             raise _taken(self.beside, "folder")
-        self.thumbnails = "" if single else os.path.join(self.beside, "thumbnails")
         self.data = tempfile.mkdtemp() if single else os.path.join(self.beside, secrets.token_hex(4))
         self.address = "" if single else quote(os.fsencode(os.path.relpath(self.data, self.folder))) + "/"
         if not single:
             os.makedirs(self.data)
             Path(self.beside, _MARKER).write_text(_SAID, encoding="utf-8")
+        self.thumbnails = Thumbnails(self.folder, "" if single else os.path.join(self.beside, "thumbnails"))
 
     def __enter__(self) -> "ReportFiles":
         return self
@@ -103,6 +103,7 @@ class ReportFiles:
             with suppress(FileNotFoundError):
                 os.unlink(unfinished)
         _remove_pages(self.page)
+        self.thumbnails.remove_others()
         if self._is_ours:
             self._clear(but=self.data)
 

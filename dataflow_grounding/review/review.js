@@ -52,9 +52,11 @@
   function saving() {
     reviewTelling.saving(page.left, decisions.waiting.length, decisions.isLocal, decisions.lost());
   }
+  const isCommenting = () => document.activeElement.localName === "textarea";
+  const leaveComment = () => { if (isCommenting()) document.activeElement.blur(); }; // what was typed is then saved
   // An action begins: what was typed is saved, what was told has been read. A page of the grid under way allows none.
   function act() {
-    reviewComment.save();
+    leaveComment();
     if (!isGrid() || !grid.isClosed()) reviewTelling.begin();
   }
   function taken(error, decision, view, old) {
@@ -69,8 +71,7 @@
       const now = view.expressions.find((e) => !found(old, e.id) && e.text === text);
       picked.id = now ? now.id : null;
     }
-    const isBusy = stage.isBusy() || document.activeElement.localName === "textarea" || !getSelection().isCollapsed;
-    if (!isBusy) drawSingle();
+    if (!stage.isBusy() && !isCommenting() && getSelection().isCollapsed) drawSingle();
   }
   // Items of which nothing was taken come next, unless they are what is looked at.
   function bringBack(items) {
@@ -141,8 +142,10 @@
     return row;
   }
   function drawRecord(view) {
-    const item = page.items[at], comment = reviewComment.fieldOf(() => viewOf(item).comment,
-      (text) => commit("comment", viewOf(item), [], { comment: text }));
+    const item = page.items[at];
+    const comment = node("textarea", { rows: 2, "aria-label": "Comment", placeholder: "Comment (c)" });
+    comment.value = view.comment;
+    comment.addEventListener("change", () => commit("comment", viewOf(item), [], { comment: comment.value }));
     const list = node("ul", { class: "expressions" }, view.expressions.map((e) => rowOf(e, view)));
     const tools = Object.entries(ACTIONS).map(([key, [name, run]]) => name && button(name, key, run));
     const article = recordPage.lightsUp(node("article", { class: "record single" }, node("figure"),
@@ -287,7 +290,7 @@
     sent().then(() => load());
   });
   window.addEventListener("beforeunload", (event) => {
-    reviewComment.save();
+    leaveComment();
     if (decisions.mayBeLost()) event.preventDefault();
   });
   window.addEventListener("hashchange", () => { act(); readAddress(); load(); });

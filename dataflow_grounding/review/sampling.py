@@ -5,14 +5,16 @@ import random
 from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import area, box_of, iou
 from dataflow_grounding.records import VERDICTS
 from dataflow_grounding.review.decisions import Decisions
-from dataflow_grounding.review.overlay import Expression, expressions_of, version_of
+from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
+from dataflow_grounding.review.record_view import Expression, expressions_of
 
 SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's
 
@@ -42,7 +44,7 @@ def _is_right(original: Expression, after: Expression | None, box: int | None) -
     if box is not None:
         old = original["instances"][box]
         judged = [i for i in after["instances"] if (i["bbox"], i.get("bbox_id")) == (old["bbox"], old.get("bbox_id"))]
-    return next((one.get("verified") if one.get("reviewed_by") else None for one in judged), False)
+    return next(map(word_of, judged), False)
 
 
 def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
@@ -76,19 +78,19 @@ def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
 
 def groups_of(reviewable: Reviewable) -> dict[Item, dict[str, str]]:
     """Of each item its box's size, its status, model, and what a check of the pipeline said, where there was one."""
-    found, place, rows, model = dict[Item, dict[str, str]](), -1, dict[str, Expression](), ""
-    for item in reviewable.items:
-        if item.record != place:
-            place, record = item.record, reviewable.record(item.record)
-            rows, model = expressions_of(record), str(record.get("model") or "unknown")
-        row = rows[item.id]
-        found[item] = {"status": item.status, "model": model}
-        if item.box is not None:
-            found[item]["size"] = SIZES[bisect((32**2, 96**2), area(box_of(row["instances"][item.box]["bbox"])))]
-        if "verified" in row and not row.get("reviewed_by"):
-            told, said = row.get("verification"), row["verified"]
-            method = told.get("method") if isinstance(told, Mapping) else "check"
-            found[item]["check"] = f"{method}: {VERDICTS[said if isinstance(said, bool) else None]}"
+    found = dict[Item, dict[str, str]]()
+    for place, items in groupby(reviewable.items, lambda item: item.record):
+        record = reviewable.record(place)
+        rows, model = expressions_of(record), str(record.get("model") or "unknown")
+        for item in items:
+            row = rows[item.id]
+            found[item] = {"status": item.status, "model": model}
+            if item.box is not None:
+                found[item]["size"] = SIZES[bisect((32**2, 96**2), area(box_of(row["instances"][item.box]["bbox"])))]
+            if "verified" in row and not row.get("reviewed_by"):
+                told, said = row.get("verification"), row["verified"]
+                method = told.get("method") if isinstance(told, Mapping) else "check"
+                found[item]["check"] = f"{method}: {VERDICTS[said if isinstance(said, bool) else None]}"
     return found
 
 

@@ -5,14 +5,13 @@ import secrets
 import socket
 import webbrowser
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import web
 
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.records import parse_line
-from dataflow_grounding.review.door_html import page_file
-from dataflow_grounding.review.session import FILES, SIDES, Session, page_html
+from dataflow_grounding.review.decisions import listed
+from dataflow_grounding.review.session import SIDES, Session, page_files
 from dataflow_grounding.terminal import say
 
 _HEADERS = {
@@ -24,7 +23,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_TYPES = {"css": "text/css", "js": "text/javascript"}
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -43,7 +42,7 @@ class ReviewServer:
     """
 
     def __init__(self, session: Session, port: int = 0) -> None:
-        self.session = session
+        self.session, self._files = session, page_files()
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -66,8 +65,7 @@ class ReviewServer:
     def app(self) -> web.Application:
         """The routes, behind the guard."""
         app = web.Application(middlewares=[self._guarded], client_max_size=8 * 2**20)
-        app.router.add_get("/{token}/", self._page)
-        app.router.add_get("/{token}/{name:[a-z]+[.](?:css|js)}", self._file)
+        app.router.add_get("/{token}/{name:(?:[a-z]+[.](?:css|js))?}", self._file)
         app.router.add_get("/{token}/next", self._next)
         app.router.add_get("/{token}/record/{place:[0-9]{1,9}}", self._record)
         app.router.add_get(f"/{{token}}/picture/{{place:[0-9]{{1,9}}}}-{{name:{'|'.join(SIDES)}}}.jpg", self._picture)
@@ -92,20 +90,14 @@ class ReviewServer:
         response.headers.update({**_HEADERS, **response.headers})
         return response
 
-    async def _page(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(text=page_html(), content_type="text/html")
-
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
-        if name not in FILES:
+        name = request.match_info["name"] or "review.html"
+        if name not in self._files:
             raise web.HTTPNotFound
-        return web.Response(text=page_file(name), content_type=_TYPES[name.rpartition(".")[2]])
+        return web.Response(text=self._files[name], content_type=_TYPES[name.rpartition(".")[2]])
 
     async def _next(self, request: web.Request) -> web.StreamResponse:
-        place, most = (request.query.get(name, "0") for name in ("place", "most"))
-        if not all(number.isdecimal() and len(number) < 10 for number in (place, most)):
-            raise InputError("'place' and 'most' should be numbers")
-        return web.json_response(self.session.next(request.query, int(place), min(int(most), 100)))
+        return web.json_response(self.session.next(request.query))
 
     async def _record(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self.session.view(self._place(request)))
@@ -123,8 +115,5 @@ class ReviewServer:
     async def _decide(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json" or "Origin" not in request.headers:
             raise web.HTTPForbidden
-        given: Any = parse_line(await request.read())
-        decisions = given.get("decisions")
-        if not isinstance(decisions, list) or not all(isinstance(one, dict) for one in decisions):
-            raise InputError("'decisions' should be a list of objects")
+        decisions = listed(parse_line(await request.read()), "decisions")
         return web.json_response({"answers": self.session.decide(decisions)})

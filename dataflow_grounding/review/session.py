@@ -1,9 +1,9 @@
 """A review under way: what its page asks for, the decisions that it hands over; or a folder that works on its own."""
 
-import io
 import json
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -13,43 +13,34 @@ from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, RecordError, StorageFailed, told_as
 from dataflow_grounding.image_files import decoding, read_file, read_header
-from dataflow_grounding.records import has_id, write_bytes
+from dataflow_grounding.records import Record, has_id, write_bytes
 from dataflow_grounding.review.decisions import Decisions, Said
 from dataflow_grounding.review.door_html import page_file
-from dataflow_grounding.review.overlay import expressions_of, version_of
-from dataflow_grounding.review.queues import Item, Queue, Queued, Reviewable, digest_of
-from dataflow_grounding.review.record_view import Picture, view_of
+from dataflow_grounding.review.overlay import version_of, word_of
+from dataflow_grounding.review.queues import Item, Queue, Reviewable, digest_of
+from dataflow_grounding.review.record_view import Picture, expressions_of, view_of
 from dataflow_grounding.review.sampling import gold_answers, mixed_in
-from dataflow_grounding.review.thumbnails import path_of_picture, why_missing
+from dataflow_grounding.review.thumbnails import path_of_picture, small_copy, why_missing
 from dataflow_grounding.rows import write_text
 
 SIDES = {"small": 640, "large": 2048}
 """The most pixels of a picture's longer side, by the name of the copy that a page shows."""
-FILES = (
-    "report.css",
-    "review.css",
-    "canvas.js",
-    "record.js",
-    "decisions.js",
-    "phrases.js",
-    "stage.js",
-    "grid.js",
-    "telling.js",
-    "comment.js",
-    "review.js",
-)
-"""What the page is made of besides its HTML."""
 _GRID = 60  # boxes on a page of the grid
 _FILTERS = ("status", "text", "head", "below", "order")
-_CHUNK = 500  # records in a script of a folder without a server
+_MOST = 100  # single records that are asked for at once
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; base-uri 'none'"
 )
 
 
-def page_html(policy: str = "", data: str = "") -> str:
-    """The page; `policy` and `data`: what a folder without a server has in its head and before its script."""
-    return Template(page_file("review.html")).substitute(policy=policy, data=data)
+def page_files(policy: str = "", data: str = "") -> dict[str, str]:
+    """The page `review.html`, its styles and scripts; of one without a server the `policy`, and what stands before its
+    scripts: `data`, as HTML.
+    """
+    page = page_file("review.html")
+    told = policy and f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    files = {name: page_file(name) for name in re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page)}
+    return {**files, "review.html": Template(page).substitute(policy=told, data=data)}
 
 
 class Session:
@@ -78,19 +69,20 @@ class Session:
     ) -> None:
         self.reviewable, self.who, self.blind, self.order = reviewable, who, blind, order
         self.decisions = Decisions(reviewable.files.decisions)
-        known = gold_answers(reviewable, gold).keys() if sample and gold else ()
         self.sample = None if sample is None else self._drawn(*sample, gold)
-        if self.sample and gold:
-            self.sample += mixed_in(known, self.sample)
-            random.Random(0).shuffle(self.sample)
         self._queue = lru_cache(16)(self._make_queue)
 
     def _drawn(self, size: int, seed: int, gold: str | None) -> list[Item]:
-        """The items of the sample, which is stated unless it was before, and with which gold."""
+        """The items of the sample, which is stated unless it was before, and with which gold; that is mixed in."""
+        known = gold_answers(self.reviewable, gold) if gold else {}
         drawn = {**self.reviewable.sample(size, seed), "gold": gold and digest_of(gold)}
         if drawn not in [{name: one.get(name) for name in drawn} for one in self.decisions.samples]:
             self.decisions.state_sample(drawn, self.who)
-        return [self.reviewable.by_place[key, id, box] for key, id, box in drawn["items"]]
+        items = self.reviewable.drawn(drawn)
+        if known:
+            items += mixed_in(known, items)
+            random.Random(0).shuffle(items)
+        return items
 
     def _make_queue(self, *values: str) -> Queue:
         wanted = dict(zip(_FILTERS, values, strict=True))
@@ -100,43 +92,43 @@ class Session:
         except ValueError:
             raise InputError(f"'below' should be a score from 0 to 1, not {wanted['below']!r}") from None
 
-    def next(self, wanted: Mapping[str, str], place: int = 0, most: int = 0) -> dict[str, Any]:
+    def next(self, wanted: Mapping[str, str]) -> dict[str, Any]:
         """The next items, with their records: a page of the grid's, or so many from a place in the queue.
 
         Args:
             wanted: `mode` (`grid` or `single`), and the filters that a `Queue` takes; its order stays as long as the
-                session.
-            place: The place in the queue, for single records.
-            most: How many of them.
+                session. For single records `place` in the queue, and `most`: how many, up to 100.
 
         Raises:
-            InputError: `below` is no score.
+            InputError: `below` is no score, `place` or `most` no number.
         """
         self.decisions.refresh()
-        queue = self._queue(*(str(wanted.get(name) or "") for name in _FILTERS))
-        found, after = (queue.page(_GRID), 0) if wanted.get("mode") == "grid" else queue.after(place, most)
-        records = {queued.item.record: self.view(queued.item.record) for queued in found}
-        shown = {"items": list(map(_shown, found)), "records": records, "place": after}
-        return {**shown, "left": queue.left(), "who": self.who}
+        place, most = (wanted.get(name, "0") for name in ("place", "most"))
+        if not all(number.isdecimal() and len(number) < 10 for number in (place, most)):
+            raise InputError("'place' and 'most' should be numbers")
+        queue, is_grid = self._queue(*(wanted.get(name) or "" for name in _FILTERS)), wanted.get("mode") == "grid"
+        found, after = (queue.page(_GRID), 0) if is_grid else queue.after(int(place), min(int(most), _MOST))
+        records = {item.record: self.view(item.record) for item in found}
+        return {"items": queue.told(found), "records": records, "place": after, "left": queue.left(), "who": self.who}
+
+    def reviewed(self, place: int) -> Record:
+        """A record with what was said of it, of blind second reviews by this reviewer alone."""
+        return self._said.over(self.reviewable.record(place), self.reviewable.keys[place])
 
     def view(self, place: int) -> dict[str, Any]:
         """A record for the page: what `view_of` gives, with `place`, `comment`, and of each expression its `version`,
         of it and of each box `reviewed_by` and `verified`, where a reviewer said so.
         """
-        record, key = self.reviewable.record(place), self.reviewable.keys[place]
-        now = self._said.over(record, key)
-        try:
-            rows = expressions_of(now)
-        except BrokenRow:
-            rows = {}
-        shown = {**now, "expressions": list(rows.values())} if rows and "expressions" in now else now
-        view = view_of(shown, self._picture_of(place))
-        view |= {"place": place, "key": key, "id": str(record.image_id) if has_id(record.image_id) else key}
+        now, key = self.reviewed(place), self.reviewable.keys[place]
+        view = view_of(now, self._picture_of(place))
+        view |= {"place": place, "key": key, "id": str(now.image_id) if has_id(now.image_id) else key}
         view["comment"] = self._said.comments.get(key, "")
-        for e, (id, row) in zip(view["expressions"], rows.items(), strict=False):
-            e |= {"id": id, "version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": _word(row)}
+        rows = {} if view["problem"] else expressions_of(now)
+        for e in view["expressions"]:
+            row = rows[e["id"]]
+            e |= {"version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": word_of(row)}
             for instance, box in zip(e["instances"], row["instances"], strict=True):
-                instance["verified"] = _word(box)
+                instance["verified"] = word_of(box)
         return view
 
     @property
@@ -152,12 +144,9 @@ class Session:
 
     def picture(self, place: int, name: str) -> bytes:
         """A copy of a record's picture for a page: an upright JPEG without metadata. Raises RecordError."""
-        path, most = path_of_picture(self.reviewable.record(place)), (SIDES[name], SIDES[name])
-        with decoding(read_file(path), path, most) as picture:
-            picture.info.clear()
-            picture.thumbnail(most, reducing_gap=2.0)
-            picture.save(out := io.BytesIO(), "JPEG", quality=85)
-        return out.getvalue()
+        path = path_of_picture(self.reviewable.record(place))
+        with decoding(read_file(path), path, (SIDES[name], SIDES[name])) as picture:
+            return small_copy(picture, SIDES[name], "JPEG", quality=85)
 
     def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Take decisions and put them on disk; of each its record as it stands then, and why it wasn't taken, if so."""
@@ -187,33 +176,17 @@ class Session:
         if os.path.isdir(folder) and os.listdir(folder):
             raise InputError(f"{folder} has files already: choose another name for --static")
         queue = self._queue(*[""] * len(_FILTERS))
-        items, _ = queue.after(0, len(queue.queued))
-        places = sorted({queued.item.record for queued in items})
-        head = {"who": self.who, "items": list(map(_shown, items)), "records": {}}
-        scripts = ["data.js", *(f"data-{n + 1}.js" for n in range(-(-len(places) // _CHUNK)))]
-        for number, name in enumerate(scripts):
-            some = places[_CHUNK * (number - 1) : _CHUNK * number] if number else []
-            part = json.dumps({place: self.view(place) for place in some})
-            text = f"Object.assign(reviewData.records, {part})" if number else f"window.reviewData = {json.dumps(head)}"
-            write_text(os.path.join(folder, name), f"{text};\n")
-            for place, side in product(some, SIDES):
-                with suppress(RecordError), told_as(InputError, f"can't write {folder}"):  # without its picture
-                    picture = self.picture(place, side)
-                    os.makedirs(os.path.join(folder, "picture"), exist_ok=True)
-                    write_bytes(os.path.join(folder, "picture", f"{place}-{side}.jpg"), picture)
-        for name in FILES:
-            write_text(os.path.join(folder, name), page_file(name))
-        policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        page = page_html(policy, "\n".join(f'<script src="{name}"></script>' for name in scripts))
-        write_text(os.path.join(folder, "review.html"), page)
+        items, _ = queue.after(0, len(queue.items))
+        places = sorted({item.record for item in items})
+        records = ",\n".join(f'"{place}": {json.dumps(self.view(place))}' for place in places)
+        head = f"who: {json.dumps(self.who)}, items: {json.dumps(queue.told(items))}"
+        files = page_files(_POLICY, '<script src="data.js"></script>')
+        files["data.js"] = f"window.reviewData = {{ {head}, records: {{\n{records}\n}} }};\n"
+        for name, text in files.items():
+            write_text(os.path.join(folder, name), text)
+        for place, side in product(places, SIDES):
+            with suppress(RecordError), told_as(InputError, f"can't write {folder}"):  # without its picture
+                picture = self.picture(place, side)
+                os.makedirs(os.path.join(folder, "picture"), exist_ok=True)
+                write_bytes(os.path.join(folder, "picture", f"{place}-{side}.jpg"), picture)
         return os.path.join(folder, "review.html")
-
-
-def _shown(queued: Queued) -> dict[str, Any]:
-    """An item as the page has it."""
-    return {"why": queued.why, **queued.item._asdict()}
-
-
-def _word(row: Mapping[str, Any]) -> Any:
-    """What a reviewer said of a phrase or a box."""
-    return row.get("verified") if row.get("reviewed_by") else None

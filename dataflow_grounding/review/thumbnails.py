@@ -4,12 +4,11 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from dataflow_grounding.elsewhere import is_elsewhere, look, side_by_side
+from dataflow_grounding.elsewhere import is_elsewhere, look
 from dataflow_grounding.errors import BrokenRow, ImageMissing, InputError, RecordError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import decoding, read_file, read_header
@@ -17,7 +16,8 @@ from dataflow_grounding.images import find_image, url_of
 from dataflow_grounding.records import Record
 from dataflow_grounding.review.record_view import Picture
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 MAX_BYTES = 20_000  # of a small copy
 _TRIES = ((640, 75), (640, 50), (480, 50), (360, 40), (240, 30), (120, 20))  # longest side in pixels, quality of WebP
@@ -36,50 +36,41 @@ class Thumbnails:
     def __init__(self, page_folder: str, folder: str = "") -> None:
         self._page_folder, self._folder = page_folder, folder
         self._used: set[str] = set()
-        self._there: dict[str, str] = {}
+        self._there: dict[str, tuple[str, Size]] = {}  # by key; name and size of the picture
         if folder:
             os.makedirs(folder, exist_ok=True)
-            self._there = {found[1]: found[0] for found in map(THUMBNAIL.fullmatch, os.listdir(folder)) if found}
+            for found in filter(None, map(THUMBNAIL.fullmatch, os.listdir(folder))):
+                self._there[found[1]] = found[0], (int(found[2]), int(found[3]))
 
     def of(self, path: str | None) -> Picture:
         """The picture of a file, None for one that is not there; from any thread. Raises OSError: it can't be kept."""
         if path is None:
             return Picture(missing=why_missing())
         try:
-            found, full = look(path), link(path, self._page_folder)
-            key = hashlib.sha256(os.fsencode(f"{full or path}\n{found.size}\n{found.changed}")).hexdigest()[:24]
-            if name := self._there.get(key):
-                self._used.add(name)
-                _, width, height = THUMBNAIL.fullmatch(name).groups()  # type: ignore[union-attr]
-                return Picture((int(width), int(height)), self._address(name), full)
-            size, small, kind = thumbnail_of(path)
+            state, full = look(path), link(path, self._page_folder)
+            key = hashlib.sha256(os.fsencode(f"{full or path}\n{state.size}\n{state.changed}")).hexdigest()[:24]
+            name, size = self._there.get(key, ("", (0, 0)))
+            if not name:
+                size, small, kind = thumbnail_of(path)
         except (RecordError, InputError, OSError, ValueError) as error:
             return Picture(missing=why_missing(error))
         if not self._folder:
             return Picture(size, url_of(small, f"image/{kind}").decode(), full)
-        ending = "jpg" if kind == "jpeg" else kind
-        return Picture(size, self._kept(f"{key}-{size[0]}x{size[1]}.{ending}", small), full)
-
-    def _kept(self, name: str, small: bytes) -> str:
-        path = os.path.join(self._folder, name)
-        unfinished = f"{path}.{os.urandom(4).hex()}.tmp"
-        Path(unfinished).write_bytes(small)
-        os.replace(unfinished, path)
+        if not name:
+            name = f"{key}-{size[0]}x{size[1]}.{'jpg' if kind == 'jpeg' else kind}"
+            unfinished = os.path.join(self._folder, f"{name}.{os.urandom(4).hex()}.tmp")
+            Path(unfinished).write_bytes(small)
+            os.replace(unfinished, os.path.join(self._folder, name))
         self._used.add(name)
-        return self._address(name)
-
-    def _address(self, name: str) -> str:
-        return quote(os.fsencode(os.path.relpath(os.path.join(self._folder, name), self._page_folder)))
+        return Picture(
+            size, quote(os.fsencode(os.path.relpath(os.path.join(self._folder, name), self._page_folder))), full
+        )
 
     def remove_others(self) -> None:
         """Remove the copies of earlier reports that this one has no use for."""
-        for name in self._there.values():
+        for name, _ in self._there.values():
             if name not in self._used:
                 Path(self._folder, name).unlink(missing_ok=True)
-
-    def along(self, items: Iterable[tuple[T, str | None]]) -> Iterator[tuple[T, Picture]]:
-        """Each item with the picture of its path, in order, made in threads."""
-        return side_by_side(lambda item: (item[0], self.of(item[1])), items, lambda _: True)
 
 
 def path_of_picture(record: Record) -> str:
@@ -93,6 +84,14 @@ def why_missing(error: Exception | None = None) -> str:
     return "The image file is not there." if gone else "The image file can't be read."
 
 
+def small_copy(picture: "PillowImage", side: int, kind: str, **how: Any) -> bytes:
+    """A copy without metadata, at most so many pixels wide and high; the picture is then as small, too."""
+    picture.info.clear()
+    picture.thumbnail((side, side), reducing_gap=2.0)
+    picture.save(out := io.BytesIO(), kind, **how)
+    return out.getvalue()
+
+
 def thumbnail_of(path: str) -> tuple[Size, bytes, str]:
     """The size in pixels of an upright picture, and a copy of 20,000 bytes at most without metadata: jpeg or webp.
 
@@ -101,14 +100,12 @@ def thumbnail_of(path: str) -> tuple[Size, bytes, str]:
     data = read_file(path)
     size = read_header(path, data).size
     with decoding(data, path, (_TRIES[0][0],) * 2) as picture:
-        picture.info.clear()
         few = picture.width * picture.height <= _FEW
         for side, quality, kind in (*[(640, 80, "jpeg")] * few, *((*one, "webp") for one in _TRIES)):
-            picture.thumbnail((side, side), reducing_gap=2.0)
-            picture.save(out := io.BytesIO(), kind, quality=quality, **({"method": 1} if kind == "webp" else {}))
-            if out.tell() <= MAX_BYTES:
+            small = small_copy(picture, side, kind, quality=quality, **({"method": 1} if kind == "webp" else {}))
+            if len(small) <= MAX_BYTES:
                 break
-    return size, out.getvalue(), kind
+    return size, small, kind
 
 
 def link(path: str, folder: str) -> str:

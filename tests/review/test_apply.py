@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.workplace import command
 from dataflow_grounding.review.decisions import Decisions, review_files
-from dataflow_grounding.review.overlay import expressions_of, version_of
+from dataflow_grounding.review.overlay import version_of
 from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.record_view import expressions_of
 from dataflow_grounding.review.session import Session
 
 BOXES = {"A": [0, 0, 40, 40], "B": [50, 0, 90, 40], "C": [100, 0, 140, 40], "bus": [150, 0, 190, 40]}
@@ -179,6 +180,15 @@ def test_apply_writes_over_nothing_else(tmp_path: Path) -> None:
 def test_a_decision_of_no_form_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     assert "'uid'" in decided(folder, "a#0", judged("A"), uid=[1])["error"]
+
+
+def test_a_decision_changes_nothing_past_its_check(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    [row] = expressions_of(Session(Reviewable(str(folder)), "ann").reviewable.record(0)).values()
+    forged = {**row, "text": "a cat", "verified": True, "reviewed_by": "bob"}
+    change = {"id": "a#0", "version": version_of(row), "after": judged("A"), "exact": forged, "before": forged}
+    assert decided(folder, "a#0", None, changes=[change])["error"] == ""
+    assert [(row["text"], row["reviewed_by"]) for row in applied(folder)] == [("a dog", "ann")]
 
 
 def test_export_says_that_reviewers_left_another_file(tmp_path: Path) -> None:
