@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.lazy import public_name
 from dataflow_grounding.tables import load_table
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.base import Format
-    from dataflow_grounding.formats.export import write as write
+    from dataflow_grounding.formats.export import Exported, Selection
+    from dataflow_grounding.formats.export_pictures import Images
 
 FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml, by name."""
@@ -47,6 +47,50 @@ def find_format(name: str, **options: Any) -> Format:
     return made
 
 
+def write(
+    records: Iterable[Mapping[str, Any]],
+    format: str,
+    path: str,
+    *,
+    images: Images | None = None,
+    folders: Sequence[str] = (),
+    select: Selection | None = None,
+    strict: bool = False,
+    **options: Any,
+) -> Exported:
+    """Write records in a format that a trainer reads: a folder with data, pictures, README; or the data file alone.
+
+    Args:
+        records: Read once, one at a time.
+        format: One of FORMATS, or the user's own as `module:Class`.
+        path: A folder; or a file, where its ending is that of the format's data file.
+        images: `copy` (into a folder, upright), `link`, or `reference`, the only one for a file alone.
+        folders: Where relative paths of pictures are looked for, in this order.
+        select: Which expressions are wanted; all unless given.
+        strict: Refuse where anything is lost or left out.
+        options: Those of the format.
+
+    Returns:
+        Counts of what was written, lost and left out.
+
+    Raises:
+        SpecError: There is no such format, or it has no such option.
+        InputError: The place is taken or can't be written; with `strict`, something is lost. Nothing is left there.
+
+    Example:
+        >>> import tempfile
+        >>> box = {"text": "a cat", "instances": [{"bbox": [1, 2, 30, 40]}]}
+        >>> record = {"image_path": "a.jpg", "width": 64, "height": 48, "caption": "A cat.", "expressions": [box]}
+        >>> done = write([record], "odvg", tempfile.mkdtemp() + "/odvg.jsonl")
+        >>> done.written["boxes"], done.losses()
+        (1, 'spans (1)')
+    """
+    from dataflow_grounding.formats.export import export
+
+    made = find_format(format, **options)
+    return export(records, made, path, images=images, folders=folders, select=select, strict=strict)
+
+
 def read(path: str, format: str | Format, *, image_root: str | None = None, **options: Any) -> Iterator[dict[str, Any]]:
     """The records of a file or folder of a format, one at a time, completed as this package's are.
 
@@ -72,7 +116,3 @@ def read(path: str, format: str | Format, *, image_root: str | None = None, **op
 def folder_of(path: str) -> str:
     """The folder that is there, or that the file is in."""
     return (path if os.path.isdir(path) else os.path.dirname(path)) or "."
-
-
-def __getattr__(name: str) -> Any:
-    return public_name(__name__, {"write": "export"}, name)

@@ -9,7 +9,6 @@ from importlib.resources import files
 from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError, told_as
-from dataflow_grounding.formats import find_format
 from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
@@ -86,61 +85,32 @@ class Exported:
         return ", ".join(f"{what} ({count})" for what, count in self.lost.items())
 
 
-def write(
+def export(
     records: Iterable[Mapping[str, Any]],
-    format: str,
+    format: Format,
     path: str,
-    *,
     images: Images | None = None,
     folders: Sequence[str] = (),
     select: Selection | None = None,
     strict: bool = False,
-    **options: Any,
 ) -> Exported:
-    """Write records in a format that a trainer reads: a folder with data, pictures, README; or the data file alone.
-
-    Args:
-        records: Read once, one at a time.
-        format: One of FORMATS, or the user's own as `module:Class`.
-        path: A folder; or a file, where its ending is that of the format's data file.
-        images: `copy` (into a folder, upright), `link`, or `reference`, the only one for a file alone.
-        folders: Where relative paths of pictures are looked for, in this order.
-        select: Which expressions are wanted; all unless given.
-        strict: Refuse where anything is lost or left out.
-        options: Those of the format.
-
-    Returns:
-        Counts of what was written, lost and left out.
-
-    Raises:
-        SpecError: There is no such format, or it has no such option.
-        InputError: The place is taken or can't be written; with `strict`, something is lost. Nothing is left there.
-
-    Example:
-        >>> import tempfile
-        >>> box = {"text": "a cat", "instances": [{"bbox": [1, 2, 30, 40]}]}
-        >>> record = {"image_path": "a.jpg", "width": 64, "height": 48, "caption": "A cat.", "expressions": [box]}
-        >>> done = write([record], "odvg", tempfile.mkdtemp() + "/odvg.jsonl")
-        >>> done.written["boxes"], done.losses()
-        (1, 'spans (1)')
-    """
-    made = find_format(format, **options)
-    ending = os.path.splitext(made.data_file)[1]
+    """What `formats.write` does, with the format as an object."""
+    ending = os.path.splitext(format.data_file)[1]
     if alone := bool(ending) and path.endswith(ending):
         if images in ("copy", "link"):
             raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
         if os.path.lexists(path):
             raise InputError(f"{path} is there already: remove it, or choose another name")
     done = Exported(path)
-    with told_as(InputError, f"can't write {path}"), ExportFolder(path, made.data_file if alone else None) as out:
-        pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders, made.packs)
-        made.write(_Way(made, pictures, select or Selection(), done).samples(records), out)
+    with told_as(InputError, f"can't write {path}"), ExportFolder(path, format.data_file if alone else None) as out:
+        pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders, format.packs)
+        format.write(_Way(format, pictures, select or Selection(), done).samples(records), out)
         why = "; ".join(filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)]))
         if why and (strict or not done.written):
-            whose = f"{made.name} would lose" if done.written else "no record is left"
+            whose = f"{format.name} would lose" if done.written else "no record is left"
             raise InputError(f"nothing is written, because {whose}: {why}")
         with out.file(README) as file:
-            file.write(_card(made, done, pictures, out))
+            file.write(_card(format, done, pictures, out))
     return done
 
 

@@ -236,10 +236,7 @@ def estimate(run: SpecRun) -> Estimate:
 async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> Estimate:
     first = run.steps[0]
     source = Source(first, first.image_key, None, run.options.pilot)
-    stored = sum(
-        len(log) - len({line["key"] for line in log.lines(0, log.end) if line.get("task") == CHECK})
-        for log in (there, *there.others)
-    )
+    stored = _answers_in(there)
     real = _Pass(run, rules, there)
     guess = _Pass(run, rules, None) if stored else None
     steps = [StepEstimate(step.label) for step in run.steps]
@@ -264,6 +261,13 @@ async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> 
     _add_checks(run.steps, steps)
     unreadable = sorted(set().union(*(serving.unreadable for serving in real.servings)))
     return Estimate(run, total, looked_at, stored, steps, rules, unreadable)
+
+
+def _answers_in(replies: KeyedLog) -> int:
+    """How many replies answer a record's question, in all logs."""
+    logs = (replies, *replies.others)
+    checks = ({line["key"] for line in log.lines(0, log.end) if line.get("task") == CHECK} for log in logs)
+    return sum(map(len, logs)) - sum(map(len, checks))
 
 
 def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
