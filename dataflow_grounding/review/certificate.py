@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from dataflow_grounding.errors import GroundingError, InputError
-from dataflow_grounding.records import dump_text, read_object
+from dataflow_grounding.records import dump_text, path_of, read_object
 from dataflow_grounding.review.decisions import Decisions, review_files
 from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 from dataflow_grounding.review.sampling import figure, figures, gold_answers, groups_of, mixed_in, settled_of
@@ -119,17 +119,20 @@ def _on_gold(
 
 
 def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None, folder: str) -> dict[str, Any]:
-    """What `run.json` told, and digests of all that was read, by paths from the folder."""
+    """What `run.json` told, and digests of all that was read, by paths from the folder; of pictures as records name
+    them, so that the folder may be moved.
+    """
     at = next(filter(os.path.exists, (os.path.join(folder, up, "run.json") for up in ("", ".."))), "")
     run = read_object(at)
-    paths = [*reviewable.files[:2], at, gold or "", *_inputs(run)]
-    for place in sorted({item.record for item in drawn}):
+    paths = {os.path.relpath(path, folder): path for path in (*reviewable.files[:2], at, gold) if path}
+    paths |= {path: path for path in _inputs(run)}
+    for record in map(reviewable.record, sorted({item.record for item in drawn})):
         with suppress(GroundingError):
-            paths.append(path_of_picture(reviewable.record(place)))
+            paths[path_of(record)] = path_of_picture(record)
     prompts = sorted(resources.files("dataflow_grounding.prompts").iterdir(), key=str)
     return {
         "run": {name: run.get(name) for name in ("model", "box_format", "version", "started", "summary")},
-        "files": {os.path.relpath(path, folder): digest_of(path) for path in paths if os.path.isfile(path)},
+        "files": {name: digest_of(path) for name, path in paths.items() if os.path.isfile(path)},
         "prompts": _checksum([one.read_text("utf-8") for one in prompts if one.name.endswith(".txt")]),
         "version": __version__,
     }

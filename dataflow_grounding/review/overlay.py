@@ -14,6 +14,7 @@ from dataflow_grounding.records import STATUSES, Record, annotated_column, expre
 from dataflow_grounding.review.record_view import Expression, caption_of, expressions_of
 
 _OF_THE_TEXT = ("noun_chunk", "caption_span")  # what holds no longer for another text
+_OF_THE_NUMBERS = ("zoomed", "area", "segmentation", "mask", "polygon", "keypoints")  # nor for another box
 
 
 class Truth(NamedTuple):
@@ -169,6 +170,8 @@ def changed(
     """
     if given is None:
         return None
+    if not isinstance(given, Mapping):
+        raise InputError(f"expression {id}: what comes after should be an object or null, not {given!r:.40}")
     old: Expression = before or {"expression_id": id, "instances": []}
     after = {**old, **_text(record, id, old, given)} if "text" in given or not before else dict(old)
     if after.get("text") != old.get("text"):
@@ -235,7 +238,7 @@ def _instance(id: str, old: dict[str, Any], item: Mapping[str, Any], who: str) -
         return {**old, "verified": verified, "reviewed_by": who} if is_news else old
     exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox or [], old["bbox"], strict=True)]
     drawn = {"bbox": exact, "score": None, "evidence": "person", "verified": True, "reviewed_by": who}
-    return {name: old[name] for name in old.keys() & {"bbox_id", "region_id"}} | drawn
+    return {name: value for name, value in old.items() if name not in _OF_THE_NUMBERS} | drawn
 
 
 def _is_box(bbox: Any) -> bool:

@@ -40,6 +40,7 @@ _NOTES = {
     "suspect_boxes": "Suspect: the boxes look as if they were in another format than the one they are read in.",
     "doubtful": "Doubtful: much of a reply was dropped, moved or missing, or several phrases have the whole picture.",
 }
+_OTHER_SIZE = "The record is of a picture of {} x {} pixels, and this one has {} x {}: its boxes may be off."
 View: TypeAlias = dict[str, Any]
 Expression: TypeAlias = dict[str, Any]
 
@@ -87,7 +88,11 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
     expressions = [_expression(number, id, row, caption) for number, (id, row) in enumerate(rows.items())]
     for number, e in enumerate(e for e in expressions if e["instances"]):
         e["color"] = number % len(PALETTE)
-    width, height = picture.size or stated_size(record) or (0, 0)
+    stated = stated_size(record)
+    width, height = picture.size or stated or (0, 0)
+    notes = [note for name, note in _NOTES.items() if record.get(name) is True]
+    if stated not in (None, (width, height)):
+        notes.append(_OTHER_SIZE.format(*stated, width, height))
     return {
         "id": str(record.get("image_id") or path or "no id"),
         "path": path,
@@ -101,7 +106,7 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
         "kind": column,
         "problem": problem,
         "marks": sorted(_marks(record, expressions, column, problem)),
-        "notes": [note for name, note in _NOTES.items() if record.get(name) is True],
+        "notes": notes,
         "expressions": expressions,
     }
 

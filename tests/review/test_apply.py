@@ -30,6 +30,11 @@ def write(folder: Path, *rows: dict[str, Any], **more: Any) -> Path:
     return folder
 
 
+def phrases_of(folder: Path) -> dict[str, Any]:
+    """Those of the record, as the pipeline left them, by id."""
+    return expressions_of(Session(Reviewable(str(folder)), "ann").reviewable.record(0))
+
+
 def decided(folder: Path, id: str, after: dict[str, Any] | None, action: str = "accept", **more: Any) -> dict[str, Any]:
     """The session's answer to a decision on an expression, by the id that it has now."""
     session = Session(Reviewable(str(folder)), "ann")
@@ -95,6 +100,18 @@ def test_what_a_reviewer_added_takes_the_place_of_no_other(tmp_path: Path) -> No
     new = {"text": "a dog", "char_span": None, "status": "grounded", "instances": [{"bbox": BOXES["B"], "from": None}]}
     decided(folder, "", {**new, "verified": True}, "add", changes=[{"fresh": True, "version": "", "after": new}])
     assert what_stands(folder) == [("a dog", "A", None), ("a dog", "B", True)]
+
+
+def test_a_box_that_is_moved_keeps_what_is_not_of_its_numbers(tmp_path: Path) -> None:
+    own = {"track_id": 7, "label": "pet", "bbox_id": "b7"}
+    folder = write(
+        tmp_path, phrase("a dog", "A") | {"instances": [{"bbox": BOXES["A"], "score": 0.5, "area": 1600, **own}]}
+    )
+    moved = {"instances": [{"bbox": BOXES["B"], "from": 0, "verified": True}], "status": "grounded"}
+    assert not decided(folder, "a#0", moved)["error"]
+    [row] = applied(folder)
+    person = {"score": None, "evidence": "person", "verified": True, "reviewed_by": "ann"}
+    assert row["instances"] == [{"bbox": BOXES["B"], **own, **person}]
 
 
 def test_what_nobody_judged_stays_as_it_was_written(tmp_path: Path) -> None:
@@ -180,11 +197,14 @@ def test_apply_writes_over_nothing_else(tmp_path: Path) -> None:
 def test_a_decision_of_no_form_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     assert "'uid'" in decided(folder, "a#0", judged("A"), uid=[1])["error"]
+    for after in ("gone", 3, []):
+        change = {"id": "a#0", "version": version_of(phrases_of(folder)["a#0"]), "after": after}
+        assert "should be an object or null" in decided(folder, "a#0", None, changes=[change])["error"]
 
 
 def test_a_decision_changes_nothing_past_its_check(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
-    [row] = expressions_of(Session(Reviewable(str(folder)), "ann").reviewable.record(0)).values()
+    [row] = phrases_of(folder).values()
     forged = {**row, "text": "a cat", "verified": True, "reviewed_by": "bob"}
     change = {"id": "a#0", "version": version_of(row), "after": judged("A"), "exact": forged, "before": forged}
     assert decided(folder, "a#0", None, changes=[change])["error"] == ""

@@ -350,7 +350,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("out/reviews.jsonl", lambda text: text[: text.rindex('{"record"')], "boxes: share: |phrases_missed: share: "),
     ("out/reviews.jsonl", None, "sentence: .*, now 'no sample to certify"),
     ("out/run.json", lambda text: text.replace("seer", "liar"), "run: model: 'seer', now 'liar'"),
-    ("a.png", lambda text: text[:-1], "files: ../a.png: "),
+    ("a.png", lambda text: text[:-1], "files: a.png: "),
     ("gold.jsonl", lambda text: text.replace("10, 10", "10, 11"), "files: ../gold.jsonl: "),
     ("gold.jsonl", None, "sentence: .*gold.jsonl"),
     ("out/certificate.json", lambda text: text.replace("{", '{"sentence": "0.0% wrong",', 1), "edited since"),
@@ -382,6 +382,15 @@ def test_verify_finds_any_change(results: Path, review: Any) -> None:
         assert (done.code, done.err) == (1, ""), path
         assert re.search(finds, done.out), (path, done.out)
         at.write_bytes(whole)
+
+
+def test_a_folder_that_was_moved_has_not_changed(results: Path, review: Any) -> None:
+    reviewer = review()
+    reviewer.judge_all()
+    reviewer.server.kill()
+    certified(results)
+    moved = results.rename(results.parent.parent / f"moved-{results.parent.name}")
+    assert verified(moved) == Done(0, "nothing has changed\n", "")
 
 
 def test_gold_wants_a_sample(results: Path) -> None:

@@ -55,6 +55,13 @@ def run_folder(path: Path, model: str, **instance: Any) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("size", "told"), [((640, 480), 0), ((320, 240), 1), (None, 0)])
+def test_a_picture_of_another_size_than_the_record_says_is_told(size: tuple[int, int] | None, told: int) -> None:
+    notes = view_of({"width": 640, "height": 480, "expressions": []}, Picture(size))["notes"]
+    assert [note for note in notes if "640 x 480 pixels, and this one has 320 x 240" in note] == notes
+    assert len(notes) == told
+
+
 def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
     a, b = run_folder(tmp_path / "a", "m1"), run_folder(tmp_path / "b", "m2", bbox=[1, 2, 30, 80])
     command = [sys.executable, "-m", "dataflow_grounding", "report", "--json"]
