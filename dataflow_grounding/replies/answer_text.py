@@ -1,11 +1,11 @@
 """The parts of a reply that are its answers: without thinking, echoed prompt, role words and fences."""
 
-import json
 import re
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.channels import spoken
+from dataflow_grounding.replies.json_text import strict_json
 from dataflow_grounding.replies.talk import statements
 
 _ANSWER = re.compile(r"<(/?)(?:answer|final_answer)>|<\|(begin|end)_of_answer\|>", re.IGNORECASE)
@@ -35,10 +35,10 @@ def answers_of(reply: str) -> list[AnswerText]:
     """Return the answers in a model's reply, in order. Raises UnreadableReply for none or an unfinished thought."""
     if not reply.strip():
         raise UnreadableReply("the reply is empty")
-    if _is_json(reply):  # whatever its strings hold
+    if strict_json(reply) is not None:  # whatever its strings hold
         return [AnswerText(reply, [], [""])]
     fenced = _FENCED.fullmatch(reply.strip())
-    if fenced is not None and _is_json(fenced[1]):
+    if fenced is not None and strict_json(fenced[1]) is not None:
         return [AnswerText(reply, [fenced[1]], ["", ""])]
     answers = []
     for part in spoken(reply):
@@ -57,16 +57,6 @@ def corrected(answer: AnswerText) -> list[AnswerText]:
 def without_control_tokens(text: str) -> str:
     """Return `text` without the tokens that begin and end turns and texts."""
     return _CONTROL.sub(" ", text)
-
-
-def _is_json(text: str) -> bool:
-    if text.lstrip()[:1] not in ("{", "["):
-        return False
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _in_parts(text: str, cue: str = "") -> AnswerText:

@@ -42,7 +42,7 @@ _KEYWORDS: dict[str, Any] = {
 
 def find_json(text: str) -> Scan:
     """Return all outermost arrays and objects in `text`, strict JSON or not. Raises UnreadableReply past MAX_DEPTH."""
-    strict = _strict(text)
+    strict = strict_json(text)
     if strict is None and not text.isascii():
         text = _WIDE.sub(lambda match: match[1] or match[0].translate(_NARROW), text)
     return strict if strict is not None else _Scanner(text).run()
@@ -58,7 +58,8 @@ def decoded(value: Any) -> Any:
     return found if isinstance(found, JsonObject) or objects else value
 
 
-def _strict(text: str) -> Scan | None:
+def strict_json(text: str) -> Scan | None:
+    """Return the one array or object that `text` is, in strict JSON; None for any other text."""
     start = len(text) - len(text.lstrip())
     if text[start : start + 1] not in ("{", "["):
         return None
