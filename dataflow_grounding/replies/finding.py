@@ -10,7 +10,7 @@ from dataflow_grounding.replies.absence import missing_in, refuses
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
 from dataflow_grounding.replies.json_shapes import is_pair
-from dataflow_grounding.replies.json_text import find_json
+from dataflow_grounding.replies.json_text import find_json, holds_objects
 from dataflow_grounding.replies.json_values import FoundJson, Scan, number
 from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
@@ -163,7 +163,7 @@ class _ScanReader:
                 self.parsed.drop(f"{self.scan.text[item.start : item.end][:40]!r} is an example, or denied")
                 continue
             since = len(self.parsed.boxes)
-            if _holds_objects(item.value):
+            if holds_objects(item.value):
                 self.objects(item.value, between, before)
             else:
                 if not _AND.fullmatch(between) or self.said is NOTHING_SAID:
@@ -199,10 +199,6 @@ def _with_talk(scan: Scan) -> Iterator[tuple[FoundJson, str, str]]:
     ends = [*(item.start for item in items[1:]), len(scan.text)]
     for item, start, end in zip(items, starts, ends, strict=False):
         yield item, scan.text[start : item.start], scan.text[item.end : end]
-
-
-def _holds_objects(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
 def _said_beside(before: str, behind: str) -> Said:
@@ -242,18 +238,16 @@ def _take_state(scan: Scan, parsed: ParsedReply) -> None:
         parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
 
 
-def _joined_pairs(scan: Scan) -> Iterator[FoundJson]:
-    """Yield what was found, with two pairs of numbers that follow one another, as in `(1, 2), (3, 4)`, made one box."""
-    first: FoundJson | None = None
+def _joined_pairs(scan: Scan) -> list[FoundJson]:
+    """Return what was found, with two pairs of numbers that follow one another, as in `(1, 2), (3, 4)`, as one box."""
+    joined: list[FoundJson] = []
+    half = False  # whether the last one is a pair that no other has joined
     for item in scan.found:
-        if first is not None:
-            if is_pair(item.value) and _BETWEEN_PAIRS.fullmatch(scan.text[first.end : item.start][:60]):
-                yield FoundJson([*first.value, *item.value], first.start, item.end)
-                first = None
-                continue
-            yield first
-        first = item if is_pair(item.value) else None
-        if first is None:
-            yield item
-    if first is not None:
-        yield first
+        pair = is_pair(item.value)
+        if half and pair and _BETWEEN_PAIRS.fullmatch(scan.text[joined[-1].end : item.start][:60]):
+            joined[-1] = FoundJson([*joined[-1].value, *item.value], joined[-1].start, item.end)
+            half = False
+        else:
+            joined.append(item)
+            half = pair
+    return joined

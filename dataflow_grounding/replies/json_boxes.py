@@ -9,7 +9,7 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import json_shapes as shapes
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, says_none
-from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded
+from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects
 from dataflow_grounding.replies.json_values import JsonObject, measured, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
@@ -234,10 +234,11 @@ class _Walk:
             plain, since = keys.plain_key(key), len(self.parsed.boxes)
             if self.is_box_key(plain) or plain in keys.NO_CHILDREN:
                 continue
+            item = decoded(item)
             if not (named or has_box):
-                self.labelled_or_wrapped(key, decoded(item), said, talks=talks)
-            elif plain not in keys.LABEL_KEYS:
-                self.part_of_detection(decoded(item), NOTHING_SAID if has_box else said)
+                self.labelled_or_wrapped(key, item, said, talks=talks)
+            elif plain not in keys.LABEL_KEYS and holds_objects(item):  # a further detection, not a colour or size
+                self.value(item, NOTHING_SAID if has_box else said, boxy=False)
                 if has_box and not value.cut:  # a part without a name is not another thing
                     self.parsed.boxes[since:] = filter(shapes.is_named, self.parsed.boxes[since:])
             if len(self.parsed.boxes) > since:
@@ -252,11 +253,6 @@ class _Walk:
         elif item is not None or not talks:
             inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
             self.labelled_by_key(plain, item, inner.within(said))
-
-    def part_of_detection(self, item: Any, said: Said) -> None:
-        """Take further detections in a detection, never its colours or sizes."""
-        if isinstance(item, JsonObject) or (isinstance(item, list) and any(isinstance(i, JsonObject) for i in item)):
-            self.value(item, said, boxy=False)
 
     def wrapped(self, item: Any, said: Said) -> None:
         """Take what is under a key that names nothing."""

@@ -54,8 +54,12 @@ def decoded(value: Any) -> Any:
         return value
     scan = find_json(value)
     found = scan.found[0].value if len(scan.found) == 1 else None
-    objects = isinstance(found, list) and any(isinstance(item, JsonObject) for item in found)
-    return found if isinstance(found, JsonObject) or objects else value
+    return found if holds_objects(found) else value
+
+
+def holds_objects(value: Any) -> bool:
+    """Whether a value is an object, or an array with objects in it."""
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
 def strict_json(text: str) -> Scan | None:
