@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from dataflow_grounding.frames import Order
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.json_values import JsonObject, hull, measured, number
@@ -50,18 +49,14 @@ def _labels_in(value: JsonObject, fields: Mapping[str, Any]) -> list[str]:
 
 def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> None:
     """Give the boxes from the `since`-th on the order and the unit that their object's other fields state."""
-    order, unit = _stated_by(fields)
+    said = [item for key, item in fields.items() if isinstance(item, (str, list)) and key not in keys.LABEL_KEYS]
+    texts = [item if isinstance(item, str) else ", ".join(item) for item in said if _are_texts([*item])]
+    order = stated_order("\n".join(text for text in texts if len(text) < 100)) if texts else None
+    unit = next((unit for text in texts if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
     side = _stated_size(fields)
     if unit is None and side and all(max(raw.numbers) <= side for raw in parsed.boxes[since:]):
         unit = "px"
     parsed.state(since, order, unit)
-
-
-def _stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
-    said = [item for key, item in fields.items() if isinstance(item, (str, list)) and key not in keys.LABEL_KEYS]
-    texts = [item if isinstance(item, str) else ", ".join(item) for item in said if _are_texts([*item])]
-    unit = next((unit for text in texts if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
-    return stated_order("\n".join(text for text in texts if len(text) < 100)) if texts else None, unit
 
 
 def _stated_size(fields: Mapping[str, Any]) -> float | None:
@@ -182,9 +177,14 @@ def _corners(value: list[Any]) -> list[float]:
 
 
 def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[Any]]) -> None:
-    """Give the boxes from the `since`-th on what lists of labels, scores and ids beside them say, entry by entry."""
+    """Give the boxes from the `since`-th on what lists beside them say, entry by entry: labels, scores and ids.
+
+    Labels are in the list under a key for them; of several boxes also under any key, if it has a text for each.
+    """
     count = len(parsed.boxes) - since
-    labels = _labels_beside(lists, count)
+    texts = [lists[key] for key in keys.LABEL_LIST_KEYS if lists.get(key)]
+    texts += [item for item in lists.values() if len(item) == count > 1]
+    labels = next(filter(_are_texts, texts), None)
     if labels is not None and len(labels) != count:
         parsed.notes.append(Note("labels_ignored", "the lists of boxes and labels differ in length"))
     elif labels is not None:
@@ -194,15 +194,6 @@ def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[
             parsed.say(since, "score", item)
         if len(item) == count and key in ("ids", "phraseids") and all(type(entry) is int for entry in item):
             parsed.say(since, "id", item)
-
-
-def _labels_beside(lists: Mapping[str, list[Any]], count: int) -> list[str] | None:
-    """Return the list under a key for labels; of several boxes also one under any key, if it has a text for each."""
-    texts = (lists[key] for key in keys.LABEL_LIST_KEYS if lists.get(key) and _are_texts(lists[key]))
-    labels = next(texts, None)
-    if labels is None and count > 1:
-        labels = next((item for item in lists.values() if len(item) == count and _are_texts(item)), None)
-    return labels
 
 
 def _are_texts(items: list[Any]) -> bool:

@@ -4,7 +4,8 @@ import re
 
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.absence import says_none
-from dataflow_grounding.replies.json_values import hull, number
+from dataflow_grounding.replies.json_shapes import pair
+from dataflow_grounding.replies.json_values import hull
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, named
 
 # Tags that open and close a label, a box or a point.
@@ -150,10 +151,9 @@ class _TagReader:
 
     def points(self, content: str, attributes: dict[str, str]) -> None:
         alt = attributes.get("alt") or attributes.get("mention") or ""
-        points = _named_points(attributes)
-        if not points:
-            pairs = [group for group in number_groups(content) if len(group) == 2 and None not in map(number, group)]
-            points = [(float(pair[0]), float(pair[1])) for pair in pairs]
+        pairs = [(x, attributes.get(f"y{key[1:]}")) for key, x in attributes.items() if re.fullmatch(r"x\d*", key)]
+        points = [point for given in pairs if (point := pair([*given])) is not None]
+        points = points or [point for group in number_groups(content) if (point := pair(group)) is not None]
         names = [name.strip() for name in alt.split(",")]
         if len(names) != len(points):
             names = [alt.strip() if len(names) == 1 else ""] * len(points)
@@ -167,15 +167,6 @@ def _tag(match: re.Match[str]) -> tuple[bool, str, dict[str, str]]:
     name = match["bar"] or match["plain"]
     found = _ATTRIBUTE.findall(match["attributes"] or "")
     return name.startswith("/"), name.lstrip("/"), {key.lower(): a or b or c for key, a, b, c in found}
-
-
-def _named_points(attributes: dict[str, str]) -> list[tuple[float, float]]:
-    points = []
-    for key, value in attributes.items():
-        x, y = number(value), number(attributes.get("y" + key[1:]))
-        if re.fullmatch(r"x\d*", key) and x is not None and y is not None:
-            points.append((x, y))
-    return points
 
 
 def _read_patches(text: str, parsed: ParsedReply) -> None:
@@ -200,7 +191,7 @@ def _read_locations(text: str, parsed: ParsedReply) -> None:
     order: Order = "xyxy" if florence else "yxyx"
     # Locations that follow one another are a run, whatever other tokens stand between them.
     pieces = [piece.strip() for piece in _LOCATIONS.split(_OTHER_TOKEN.sub("", text))]
-    runs = [[float(number) for number in _LOCATION.findall(piece)] for piece in pieces[1::2]]
+    runs = [[float(digits) for digits in _LOCATION.findall(piece)] for piece in pieces[1::2]]
     quads = florence and all(len(bins) % 8 == 0 and _is_upright_quad(bins[:8]) for bins in runs)
     for before, bins, behind in zip(pieces[0::2], runs, pieces[2::2], strict=False):
         said = named(_BEFORE_STRING.sub("", before[-400:]) if florence else behind.partition(";")[0].strip())

@@ -21,7 +21,7 @@ _CUE, _MORE, _TAKEN_BACK = map(pattern, ("corrections", "more", "taken_back"))
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _TAG = re.compile(r"<[^<>]{0,200}>")
 _IF = re.compile(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
-_MOST_CLAUSES = 60
+_MOST_CLAUSES = 60  # that are looked at from the beginning, and from the end
 _MOST_CORRECTIONS = 50
 
 
@@ -78,8 +78,10 @@ def _rejection(text: str, things: Mapping[int, str]) -> str | None:
 
 
 def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | None:
-    """Return the first clause that says that one of the things, or anything at all, is not there."""
-    for clause in _clauses(text):
+    """Return the first sentence or clause that says that one of the things, or anything at all, is not there."""
+    sentences = SENTENCE_END.split(text)
+    clauses = [part for sentence in sentences for part in (sentence, *_CLAUSE_END.split(sentence)) if part.strip()]
+    for clause in clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]:
         missing = missing_in_clause(clause)
         if missing is None or (clause.strip(_MARKUP).isascii() and clause.strip(_MARKUP).isalpha()):
             continue
@@ -88,13 +90,6 @@ def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | Non
         if same or unknown or not missing.thing:
             return clause.strip()
     return None
-
-
-def _clauses(text: str) -> list[str]:
-    """Return the sentences of a text and the clauses of each, the first and the last ones of very many."""
-    sentences = SENTENCE_END.split(text)
-    clauses = [part for sentence in sentences for part in (sentence, *_CLAUSE_END.split(sentence)) if part.strip()]
-    return clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]
 
 
 def statements(text: str) -> list[tuple[str, str]]:
