@@ -1,5 +1,6 @@
 """Operator: type, colour and description of each region of an image."""
 
+from dataclasses import asdict
 from typing import Any
 
 from dataflow_grounding.boxes.regions import read_regions
@@ -40,15 +41,8 @@ class RegionExpressionGenerator(RegionOperator):
         def request(near: list[dict[str, Any]]) -> Request[list[Described]]:
             return region_expression(self.shown(image, near), near, self.box_format)
 
-        described: dict[int, Described] = {}
+        described = list(regions)
         for places, found in await self.ask_about(regions, request, ask):
-            described.update(zip(places, found, strict=True))
-        return {
-            **facts_of(record, image, ask, self.serving),
-            self.keys.output: [_with(region, described[place]) for place, region in enumerate(regions)],
-        }
-
-
-def _with(region: dict[str, Any], found: Described) -> dict[str, Any]:
-    kind = region["type"] or found.type
-    return {**region, "type": kind, "color": found.color, "description": found.description}
+            for place, one in zip(places, found, strict=True):
+                described[place] = {**regions[place], **asdict(one), "type": regions[place]["type"] or one.type}
+        return {**facts_of(record, image, ask, self.serving), self.keys.output: described}

@@ -6,14 +6,12 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.replies.absence import Missing
 from dataflow_grounding.replies.json_values import hull, number
-
-Kind: TypeAlias = Literal["box", "point"]
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 # The share of a reply's boxes that may be dropped or moved before the reading counts as doubtful.
@@ -77,7 +75,7 @@ class RawBox:
     corner and a size; `answer` counts the answers in the reply, where it has several.
     """
 
-    kind: Kind
+    kind: Literal["box", "point"]
     numbers: tuple[float, ...]
     said: Said = NOTHING_SAID
     order: Order | None = None
