@@ -16,11 +16,7 @@ _LARGEST = 10**9
 class JsonArray(list[Any]):
     """An array as read; `cut`: the text ended inside of it."""
 
-    __slots__ = ("cut",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cut = False
+    cut = False
 
 
 class JsonObject(dict[str, Any]):

@@ -116,8 +116,9 @@ class Columns(NamedTuple):
                 parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
                 return True
             return False
-        label = cells[self.label] if self.label is not None else None
-        parsed.add([cells[i] for i in self.coordinates], named(label), order=self.order)
+        label, since = cells[self.label] if self.label is not None else None, len(parsed.boxes)
+        parsed.add([cells[i] for i in self.coordinates], named(label))
+        parsed.state(since, self.order, None)
         return True
 
 

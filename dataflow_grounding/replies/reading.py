@@ -128,22 +128,14 @@ class ParsedReply:
     def __bool__(self) -> bool:
         return bool(self.size or self.statuses)
 
-    def add(
-        self,
-        values: Sequence[Any],
-        said: Said,
-        *,
-        corners: bool = False,
-        quad: bool = False,
-        order: Order | None = None,
-    ) -> None:
+    def add(self, values: Sequence[Any], said: Said, *, corners: bool = False, quad: bool = False) -> None:
         """Take numbers as the box or point that their count makes (`quad`: eight are four corners), or drop them."""
         numbers = [number(value) for value in values]
         known = [value for value in numbers if value is not None]
         if len(known) != len(numbers) or not numbers:
             self.drop(f"a box with a coordinate that is not a number: {_shown(values)}", said)
         elif len(known) == 4:
-            self.put(RawBox("box", tuple(known), said, order))
+            self.put(RawBox("box", tuple(known), said))
         elif len(known) == 2 and not corners:
             self.put(RawBox("point", tuple(known), said))
         elif len(known) == 5 and 0 < known[4] < 1 < max(known[:4]):  # a detector's row: the fifth number is the score
