@@ -18,8 +18,8 @@ from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.several import ServingByTask
 from dataflow_grounding.spans import find_spans
-from dataflow_grounding.tasks.double_check import Asked, Check, double_check
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
+from dataflow_grounding.tasks.regions import Asked, Check, double_check
 from dataflow_grounding.terminal import say
 
 Method: TypeAlias = Literal["ask", "reground", "both"]

@@ -7,7 +7,7 @@ from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, o
 from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.records import Record, Update, expression_id
 from dataflow_grounding.spans import find_spans
-from dataflow_grounding.tasks.region_expressions import Merged, grounding_expression
+from dataflow_grounding.tasks.regions import Merged, grounding_expression
 from dataflow_grounding.tasks.request import Request
 
 

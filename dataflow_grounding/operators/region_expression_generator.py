@@ -7,7 +7,7 @@ from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.tasks.region_expressions import Described, region_expression
+from dataflow_grounding.tasks.regions import Described, region_expression
 from dataflow_grounding.tasks.request import Request
 
 

@@ -1,4 +1,4 @@
-"""The pipelines that a spec names: images with captions, images with boxes to refer to, images with boxes to describe."""
+"""The pipelines that a spec names: captions grounded, boxes referred to, boxes described."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
