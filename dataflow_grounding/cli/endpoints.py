@@ -8,9 +8,9 @@ import click
 
 from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear, calibrate
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
-from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
+from dataflow_grounding.cli.arguments import answer, check_writable, overrides_argument, spec_option_for
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
-from dataflow_grounding.errors import GroundingError, SpecError
+from dataflow_grounding.errors import GroundingError, SpecError, told_as
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment, serving_of
@@ -84,6 +84,8 @@ def of_calibrate(
     endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does `auto` for a model it doesn't know.
     Exits with 2 if the answers fit no format.
     """
+    if plot_path:
+        check_writable(plot_path)
     serving, options = _serving(spec_paths, overrides, **endpoint)
     try:
         start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
@@ -125,12 +127,9 @@ def _serving(
 
 
 def _write_plot(done: Calibrated | CalibrationUnclear, path: str | None) -> None:
-    if not path:
-        return
-    from dataflow_grounding.calibration.probes import plot
+    if path:
+        from dataflow_grounding.calibration.probes import plot
 
-    boxes = done.fit.boxes if isinstance(done, Calibrated) else [[] for _ in done.pictures]
-    try:
-        plot(done.pictures, boxes).save(path)
-    except (OSError, ValueError) as error:
-        raise GroundingError(f"can't write {path}: {error}") from None
+        boxes = done.fit.boxes if isinstance(done, Calibrated) else [[] for _ in done.pictures]
+        with told_as(GroundingError, f"can't write {path}"):
+            plot(done.pictures, boxes).save(path)
