@@ -180,22 +180,18 @@ class Operator(ABC):
         return record
 
     def bound(self: O, **arguments: str) -> O:
-        """This operator with its columns set. Raises PlanError for a role that it doesn't have."""
+        """This operator with its columns set by `input_<role>_key` and `output_<role>_key`. Raises PlanError."""
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
+        roles = calling.roles_of(self)
+        for prefix, keys in (("input", self.input_keys), ("output", self.output_keys)):
+            roles |= {f"{prefix}_key": role for role in list(keys)[:1]}  # the first role needs no name
         for argument, column in arguments.items():
-            columns[self._role(argument)] = column
+            if argument not in roles:
+                raise PlanError(f"{type(self).__name__} takes no {argument}; it has {', '.join(roles)}")
+            columns[roles[argument]] = column
         operator.__dict__["_keys"] = SimpleNamespace(**columns)
         return operator
-
-    def _role(self, argument: str) -> str:
-        """`input_<role>_key` or `output_<role>_key`; `input_key` and `output_key` mean the first role."""
-        arguments = calling.roles_of(self)
-        for prefix, roles in (("input", self.input_keys), ("output", self.output_keys)):
-            arguments |= {f"{prefix}_key": role for role in list(roles)[:1]}
-        if argument not in arguments:
-            raise PlanError(f"{type(self).__name__} takes no {argument}; it has {', '.join(arguments)}")
-        return arguments[argument]
 
     def reads(self) -> dict[str, str]:
         """Role → column that it reads."""

@@ -148,12 +148,11 @@ class _ScanReader:
         self.scan, self.parsed, self.key = scan, parsed, key
         self.answered = False  # whether objects gave boxes
         self.in_talk: list[RawBox] = []
-        self.said = NOTHING_SAID
 
     def read(self, lead: str) -> None:
         """Add what was found to the reply; `lead` are words before the text."""
         around: list[str] = []
-        unit, behind = None, self.scan.text
+        unit, behind, said = None, self.scan.text, NOTHING_SAID
         for item, between, behind in _with_talk(self.scan):
             first = not around
             around.append(between)
@@ -166,9 +165,11 @@ class _ScanReader:
             if holds_objects(item.value):
                 self.objects(item.value, between, before)
             else:
-                if not _AND.fullmatch(between) or self.said is NOTHING_SAID:
-                    self.said = _said_beside(before, behind)
-                self.numbers(item.value)
+                if not _AND.fullmatch(between) or said is NOTHING_SAID:
+                    said = _said_beside(before, behind)
+                points = len(self.parsed.points)
+                read_value(item.value, self.parsed, self.key, said)
+                self.in_talk += [*self.parsed.boxes[since:], *self.parsed.points[points:]]
             self.parsed.state(since, None, stated_unit(before) or unit or stated_unit(behind.partition("\n")[0]))
         around.append(behind)
         self.parsed.hear(around[0], behind=False)
@@ -185,11 +186,6 @@ class _ScanReader:
             self.parsed.answer += 1
         read_value(value, self.parsed, self.key, Said(talk=named_before(before)))
         self.answered = self.answered or len(self.parsed.boxes) > since
-
-    def numbers(self, value: Any) -> None:
-        boxes, points = len(self.parsed.boxes), len(self.parsed.points)
-        read_value(value, self.parsed, self.key, self.said)
-        self.in_talk += [*self.parsed.boxes[boxes:], *self.parsed.points[points:]]
 
 
 def _with_talk(scan: Scan) -> Iterator[tuple[FoundJson, str, str]]:
