@@ -1,12 +1,13 @@
 """Finding boxes and points in a reply, whichever of the known shapes it has."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.replies.absence import missing_in, refuses
+from dataflow_grounding.replies.absence import missing_in
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
 from dataflow_grounding.replies.json_shapes import is_pair
@@ -16,7 +17,7 @@ from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
 from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
-from dataflow_grounding.replies.talk import adds, before_numbers, denies, named_before, named_behind, takes_back
+from dataflow_grounding.replies.talk import adds, named_before, named_behind
 from dataflow_grounding.replies.vocabulary import LEGEND, WRAPPERS, pattern, plain_key, stated_order, stated_unit
 
 # An empty list says "none" only if nothing around it may be a box.
@@ -27,7 +28,9 @@ _DIGITS = re.compile(r"\d+")
 _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
 _AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
-_BETWEEN_PAIRS = pattern("between_pairs")
+_BETWEEN_PAIRS, _REFUSAL = map(pattern, ("between_pairs", "refusal"))
+# Words right before a box: it is an example, or not the thing's. Words without a box: what was said before is not so.
+_DENIED, _TAKEN_BACK = map(pattern, ("denied", "taken_back"))
 
 
 def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
@@ -37,7 +40,7 @@ def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
         answers = [part for answer in answers_of(_unwrapped(reply)) for part in corrected(answer)]
         parsed = _in_answers(answers, key)
         found = parsed.boxes or parsed.points or parsed.dropped or parsed.statuses
-        if not found and any(refuses(answer.text) for answer in answers):
+        if not found and any(_REFUSAL.search(answer.text[:4000]) for answer in answers):  # whatever else it says
             raise UnreadableReply(f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}")
     if "&" in reply:
         for kind in (parsed.boxes, parsed.points):
@@ -58,19 +61,19 @@ def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
     parsed = ParsedReply()
     for i, answer in enumerate(answers):
         last = i == len(answers) - 1
-        found = ParsedReply(answer=parsed.answer)
-        if parsed and not (answer.cue and adds(answer.cue + before_numbers(answer.text))):
-            found.answer += 1
-            found.corrections |= {found.answer} if answer.cue else set()
+        blank = partial(ParsedReply, answer=parsed.answer)
+        if parsed and not (answer.cue and adds(answer.cue + _DIGITS.split(answer.text, maxsplit=1)[0])):
+            number = parsed.answer + 1
+            blank = partial(ParsedReply, answer=number, corrections={number} if answer.cue else set())
         try:
-            found = _in_answer(answer, key, found)
+            found = _in_answer(answer, key, blank)
         except TruncatedReply:
             if last:
                 raise
             continue
         if found:
             parsed.join(found, last=last)
-        elif parsed and answer.cue and takes_back(answer.cue + answer.text):
+        elif parsed and answer.cue and _TAKEN_BACK.search(answer.cue + answer.text):
             raise UnreadableReply("the reply takes back its answer and gives no other")
         elif parsed:
             parsed.hear(answer.cue + answer.text, behind=True)
@@ -80,13 +83,13 @@ def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
     return parsed
 
 
-def _in_answer(answer: AnswerText, key: str, blank: ParsedReply) -> ParsedReply:
-    """Return what one answer says, by the first way of reading that finds a box; each begins with a copy of `blank`."""
+def _in_answer(answer: AnswerText, key: str, blank: Callable[[], ParsedReply]) -> ParsedReply:
+    """Return what one answer says, by the first way of reading that finds a box; each begins with a `blank` one."""
     # A reply that begins as JSON is JSON, whatever tags stand in its strings.
     readers = (_blocks, _json, _tokens) if answer.text.lstrip()[:1] in ("{", "[", "`") else (_tokens, _blocks, _json)
     unusable: list[ParsedReply] = []
     for read in readers:
-        parsed = blank.like()
+        parsed = blank()
         read(answer, key, parsed)
         parsed.state(0, stated_order(" ".join(talk.text for talk in parsed.talk)), None)
         if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
@@ -97,7 +100,7 @@ def _in_answer(answer: AnswerText, key: str, blank: ParsedReply) -> ParsedReply:
             return parsed
         if parsed.absences and parsed.truncated:
             raise TruncatedReply("the reply is cut off before its first complete box")
-    return _in_words(answer, blank.like())
+    return _in_words(answer, blank())
 
 
 def _in_words(answer: AnswerText, parsed: ParsedReply) -> ParsedReply:
@@ -158,7 +161,7 @@ class _ScanReader:
             around.append(between)
             before = LEGEND.sub(" ", lead if first and not between.strip() else between)
             unit = stated_unit(before) if first else unit
-            if denies(before):
+            if _DENIED.search(before[-160:]):
                 self.parsed.drop(f"{self.scan.text[item.start : item.end][:40]!r} is an example, or denied")
                 continue
             since = len(self.parsed.boxes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.json_values import FoundJson, JsonArray, JsonObject, Scan, nested, to_number, unescaped
+from dataflow_grounding.replies.json_values import FoundJson, JsonArray, JsonObject, Scan, nested, unescaped
 
 MAX_DEPTH = 100
 
@@ -29,6 +29,7 @@ _BOX_IN_COMMENT = re.compile(
     r"(?:#|//|/\*)[^\n#/]{0,200}?[\[(]\s*((?:[-+]?\d[\d.]{0,20}\s*,\s*){3}[-+]?\d[\d.]{0,20})\s*[\])]"
 )
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,6})?(?=[\s,;:\]})/#<]|$)")
+_WHOLE = re.compile(r"[-+]?\d{1,18}")
 _WORD = re.compile(r"[^\s,:=;{}\[\]()\"“”][^,:=;{}\[\]()\"“”\n]*")
 _AFTER_STRING = re.compile(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
 _NEW_LINE_OF_STRUCTURE = re.compile(r"[ \t]*(?:[{}\[\]]|[\"'][^\"'\n]{1,40}[\"']\s*:)")
@@ -261,7 +262,7 @@ class _Scanner:
         self.at = match.end()
         if number is not None:
             if self.at < len(self.text):
-                self._add(to_number(match[0]))
+                self._add(int(match[0]) if _WHOLE.fullmatch(match[0]) else float(match[0]))
             return
         word = match[0].rstrip()
         if word.startswith("```"):

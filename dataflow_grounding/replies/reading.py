@@ -185,10 +185,6 @@ class ParsedReply:
         self.statuses.update(later.statuses)
         self.reasons.update(later.reasons)
 
-    def like(self) -> ParsedReply:
-        """Return an empty one that goes on with the same answer."""
-        return ParsedReply(answer=self.answer, corrections=set(self.corrections))
-
     def state(self, since: int, order: Order | None, unit: str | None) -> None:
         """Give the boxes from the `since`-th on an order and a unit, where they have none of their own."""
         for i, raw in enumerate(self.boxes[since:] if order or unit else (), start=since):

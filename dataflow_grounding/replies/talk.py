@@ -16,8 +16,7 @@ _MARKUP = " \t\r\n：:，,、。.*#-—"
 _REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
 _DIGIT = re.compile(r"\d")
 _CORNER, _SPACELESS_FILLER, _CLAUSE_END = map(pattern, ("corner", "spaceless_filler", "clause_end"))
-_REJECTS, _NOT_A, _DENIED = map(pattern, ("rejects", "not_a", "denied"))
-_CUE, _MORE, _TAKEN_BACK = map(pattern, ("corrections", "more", "taken_back"))
+_REJECTS, _NOT_A, _CUE, _MORE = map(pattern, ("rejects", "not_a", "corrections", "more"))
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _TAG = re.compile(r"<[^<>]{0,200}>")
 _IF = re.compile(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
@@ -120,19 +119,3 @@ def statements(text: str) -> list[tuple[str, str]]:
 def adds(talk: str) -> bool:
     """Whether talk before a box says that it comes beside those before it, and not instead of them."""
     return _MORE.search(talk) is not None
-
-
-def denies(talk: str) -> bool:
-    """Whether the words right before a box say that it is an example, or not the thing's."""
-    return _DENIED.search(talk[-160:]) is not None
-
-
-def takes_back(talk: str) -> bool:
-    """Whether talk that gives no box says that what was said before is not so."""
-    return _TAKEN_BACK.search(talk) is not None
-
-
-def before_numbers(text: str) -> str:
-    """Return the talk of a text before its first number."""
-    match = _DIGIT.search(text)
-    return text[: match.start()] if match else text
