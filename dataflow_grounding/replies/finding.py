@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.absence import missing_in
@@ -134,61 +133,46 @@ def _blocks(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
     for i, block in enumerate(answer.blocks):
         if parsed and not adds(answer.talk[i]):
             parsed.answer += 1
-        _ScanReader(find_json(block), parsed, key).read(answer.talk[i])
+        _read_scan(find_json(block), key, parsed, answer.talk[i])
         parsed.hear(answer.talk[i], behind=i > 0)
     parsed.hear(answer.talk[-1], behind=True)
     parsed.unclear = parsed.unclear or bool(_MORE_THAN_TALK.search("".join(answer.talk)))
 
 
 def _json(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
-    _ScanReader(find_json(answer.text), parsed, key).read("")
+    _read_scan(find_json(answer.text), key, parsed)
 
 
-class _ScanReader:
-    """Reads what a scan found, with the words around it."""
-
-    def __init__(self, scan: Scan, parsed: ParsedReply, key: str) -> None:
-        self.scan, self.parsed, self.key = scan, parsed, key
-        self.answered = False  # whether objects gave boxes
-        self.in_talk: list[RawBox] = []
-
-    def read(self, lead: str) -> None:
-        """Add what was found to the reply; `lead` are words before the text."""
-        around: list[str] = []
-        unit, behind, said = None, self.scan.text, NOTHING_SAID
-        for item, between, behind in _with_talk(self.scan):
-            first = not around
-            around.append(between)
-            before = LEGEND.sub(" ", lead if first and not between.strip() else between)
-            unit = stated_unit(before) if first else unit
-            if _DENIED.search(before[-160:]):
-                self.parsed.drop(f"{self.scan.text[item.start : item.end][:40]!r} is an example, or denied")
-                continue
-            since = len(self.parsed.boxes)
-            if holds_objects(item.value):
-                self.objects(item.value, between, before)
-            else:
-                if not _AND.fullmatch(between) or said is NOTHING_SAID:
-                    said = _said_beside(before, behind)
-                points = len(self.parsed.points)
-                read_value(item.value, self.parsed, self.key, said)
-                self.in_talk += [*self.parsed.boxes[since:], *self.parsed.points[points:]]
-            self.parsed.state(since, None, stated_unit(before) or unit or stated_unit(behind.partition("\n")[0]))
-        around.append(behind)
-        self.parsed.hear(around[0], behind=False)
-        self.parsed.hear(" ".join(around[1:]), behind=True)
-        if self.answered and self.in_talk:
-            _drop_talk(self.parsed, self.in_talk)
-        more = _MORE_THAN_TALK.search(without_control_tokens(" ".join(around)))
-        self.parsed.unclear = self.parsed.unclear or self.scan.broken or more is not None
-        _take_state(self.scan, self.parsed)
-
-    def objects(self, value: Any, between: str, before: str) -> None:
-        since = len(self.parsed.boxes)
-        if self.answered and not self.scan.broken and _PROSE.search(between) and not adds(between):
-            self.parsed.answer += 1
-        read_value(value, self.parsed, self.key, Said(talk=named_before(before)))
-        self.answered = self.answered or len(self.parsed.boxes) > since
+def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> None:
+    """Add what a scan found to the reply, with the words around it; `lead` are words before the text."""
+    around: list[str] = []
+    in_talk: list[RawBox] = []
+    answered = False  # whether objects gave boxes
+    unit, behind, said = None, scan.text, NOTHING_SAID
+    for item, between, behind in _with_talk(scan):
+        first = not around
+        around.append(between)
+        before = LEGEND.sub(" ", lead if first and not between.strip() else between)
+        unit = stated_unit(before) if first else unit
+        if _DENIED.search(before[-160:]):
+            parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
+            continue
+        boxes, points = len(parsed.boxes), len(parsed.points)
+        if holds_objects(item.value):
+            if answered and not scan.broken and _PROSE.search(between) and not adds(between):
+                parsed.answer += 1
+            read_value(item.value, parsed, key, Said(talk=named_before(before)))
+            answered = answered or len(parsed.boxes) > boxes
+        else:
+            if not _AND.fullmatch(between) or said is NOTHING_SAID:
+                said = _said_beside(before, behind)
+            read_value(item.value, parsed, key, said)
+            in_talk += [*parsed.boxes[boxes:], *parsed.points[points:]]
+        units = (stated_unit(before), unit, stated_unit(behind.partition("\n")[0]))
+        parsed.state(boxes, None, next(filter(None, units), None))
+    if answered:
+        _drop_talk(parsed, in_talk)
+    _take_state(scan, parsed, [*around, behind])
 
 
 def _with_talk(scan: Scan) -> Iterator[tuple[FoundJson, str, str]]:
@@ -212,7 +196,7 @@ def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:
     answer = [raw for raw in parsed.boxes if id(raw) not in outside]
     inside = {raw.numbers for raw in answer}
     labels = dict.fromkeys(label for raw in answer for label in raw.said.labels)
-    things = dict(enumerate(list(labels)[: _MOST_COMPARED // len(in_talk)]))
+    things = dict(enumerate(list(labels)[: _MOST_COMPARED // max(1, len(in_talk))]))
     for raw in in_talk:
         if raw.numbers in inside:
             continue
@@ -224,7 +208,11 @@ def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:
         kind[:] = [raw for raw in kind if id(raw) not in outside]
 
 
-def _take_state(scan: Scan, parsed: ParsedReply) -> None:
+def _take_state(scan: Scan, parsed: ParsedReply, around: list[str]) -> None:
+    parsed.hear(around[0], behind=False)
+    parsed.hear(" ".join(around[1:]), behind=True)
+    more = _MORE_THAN_TALK.search(without_control_tokens(" ".join(around)))
+    parsed.unclear = parsed.unclear or scan.broken or more is not None
     boxes = {raw.numbers for raw in parsed.boxes}
     if any(tuple(map(number, numbers.split(","))) not in boxes for numbers in scan.commented):
         raise UnreadableReply("there are boxes in comments, and it is unclear whether they count")
