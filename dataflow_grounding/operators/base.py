@@ -15,6 +15,7 @@ from dataflow_grounding.errors import BrokenRow, InputError, PlanError
 from dataflow_grounding.operators import calling
 from dataflow_grounding.operators.calling import Annotated, OnError, Rows
 from dataflow_grounding.records import Record, Update
+from dataflow_grounding.secrets import blotted_message, masked
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.terminal import say
 
@@ -66,7 +67,10 @@ class Operator(ABC):
             return operator
 
     def __repr__(self) -> str:
-        return calling.as_made(self, self.__dict__["_made_with"])
+        known = inspect.signature(type(self).__init__).parameters
+        given = masked(self.__dict__["_made_with"], ours=False)
+        told = (f"{n}={v!r}" for n, v in given.items() if n not in known or repr(v) != repr(known[n].default))
+        return blotted_message(f"{type(self).__name__}({', '.join(told)})")
 
     @property
     def sees_all(self) -> bool:

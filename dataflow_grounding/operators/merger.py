@@ -46,20 +46,15 @@ class Merger(RegionOperator):
             merged += [(item.text, [places[n] for n in item.places]) for item in found]
         if set(range(len(regions))) - {place for _, places in merged for place in places}:
             ask.note("uncovered", "a region that no expression names")
-        return {self.keys.expressions: _expressions(record, merged, regions, caption or "")}
-
-
-def _expressions(
-    record: Record, merged: list[tuple[str, list[int]]], regions: list[dict[str, Any]], caption: str
-) -> list[dict[str, Any]]:
-    spans = find_spans([text for text, _ in merged], caption)
-    return [
-        {
-            "expression_id": (own_id := expression_id(record, number)),
-            "text": text,
-            "char_span": list(span) if span else None,
-            "instances": instances_on(places, regions, own_id),
-            "status": "grounded",
-        }
-        for number, ((text, places), span) in enumerate(zip(merged, spans, strict=True))
-    ]
+        spans = find_spans([text for text, _ in merged], caption or "")
+        expressions = [
+            {
+                "expression_id": (own_id := expression_id(record, number)),
+                "text": text,
+                "char_span": list(span) if span else None,
+                "instances": instances_on(places, regions, own_id),
+                "status": "grounded",
+            }
+            for number, ((text, places), span) in enumerate(zip(merged, spans, strict=True))
+        ]
+        return {self.keys.expressions: expressions}

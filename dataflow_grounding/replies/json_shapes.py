@@ -11,10 +11,6 @@ from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
 from dataflow_grounding.replies.vocabulary import stated_order, stated_unit
 
 
-class _Cut(Exception):
-    """The reply ends inside a value that is useless in parts."""
-
-
 def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object's fields by their keys as keys are compared."""
     return {keys.plain_key(key): item for key, item in value.items()}
@@ -118,12 +114,12 @@ def take_outline(parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[
     """Take the boxes around an object's polygons; `lists` stand beside them. False where there are none."""
     since = len(parsed.boxes)
     outlines = (key for key, item in fields.items() if key in keys.OUTLINE_KEYS and isinstance(item, list))
-    try:
-        for corners in _outlines(fields.get(next(outlines, ""))):  # or under a key without a letter
-            parsed.put(RawBox("box", hull(corners), said, corners=True))
-    except _Cut:
+    value = fields.get(next(outlines, ""))  # or under a key without a letter
+    if isinstance(value, list) and getattr(value, "cut", False):  # as all are that hold one which is
         parsed.drop("an outline that is cut off", said)
         return True
+    for corners in _outlines(value):
+        parsed.put(RawBox("box", hull(corners), said, corners=True))
     take_lists_beside(parsed, since, lists)
     return len(parsed.boxes) > since
 
@@ -158,11 +154,9 @@ def pair(value: Any) -> tuple[float, float] | None:
 
 
 def _outlines(value: Any) -> list[list[float]]:
-    """Return the corners of each polygon in a value, as x, y, x, y, …; raises _Cut where one is cut off."""
+    """Return the corners of each polygon in a value, as x, y, x, y, …"""
     if not isinstance(value, list):
         return []
-    if getattr(value, "cut", False):
-        raise _Cut
     corners = _corners(value)
     return [corners] if corners else [outline for item in value for outline in _outlines(item)]
 
