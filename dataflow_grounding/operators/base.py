@@ -242,6 +242,3 @@ def _plain(value: Any) -> Any:
         return value
     shows_too_little = isinstance(value, Operator) or hasattr(value, "answer")
     return object.__repr__(value) if shows_too_little else repr(value)
-
-
-__all__ = ["Annotated", "Operator"]

@@ -66,23 +66,18 @@ def _file_name(unique_id: str) -> str:
 
 def draw_once(image: Image, marks: "Callable[[], list[Mark]]", drawn: Any, path: str) -> bytes | None:
     """Write the picture unless `path` has it of the same image with the same `drawn` (JSON); the bytes, if written."""
+    import PIL.Image
+
     from dataflow_grounding.drawing import draw_marks
 
     state = json.dumps([STYLE, image.facts.digest, drawn])
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()
-    if _stamp_of(path) == stamp:
-        return None
+    with suppress(OSError), PIL.Image.open(path, formats=["JPEG"]) as there:
+        if there.info.get("comment") == stamp:
+            return None
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     out = io.BytesIO()
     with image.decoded() as picture:
         draw_marks(picture, marks()).save(out, "JPEG", quality=92, subsampling=0, comment=stamp)
     write_bytes(path, out.getvalue())
     return out.getvalue()
-
-
-def _stamp_of(path: str) -> Any:
-    import PIL.Image
-
-    with suppress(OSError), PIL.Image.open(path, formats=["JPEG"]) as picture:
-        return picture.info.get("comment")
-    return None

@@ -174,7 +174,10 @@ class _BoxReader:
         written = _shown(raw.numbers)
         if raw.unit is not None and raw.unit != {"px": "px", 100: "%"}.get(meant.scale):
             raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
-        repaired = _without_runaway(raw.numbers, meant)
+        # DeepSeek-VL2 writes 9999 or 99999 for the edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123).
+        repaired = raw.numbers
+        if meant.scale in (999, 1000):
+            repaired = tuple(999.0 if n > 1000 and set(f"{n:.0f}") == {"9"} else n for n in repaired)
         if repaired != raw.numbers:
             self.note("clamped", f"{written}: a row of nines means the far edge")
         if _out_of_scale(to_xyxy(repaired, meant.order), meant.limits(self.sent)):
@@ -225,13 +228,6 @@ class _BoxReader:
             known = any(surely_alike(name, phrase) for name in (label, said.talk))
         if not known:
             self.note("unlike_label", f"{label[:60]!r} may be something other than phrase {phrase_id}")
-
-
-def _without_runaway(numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:
-    # DeepSeek-VL2 writes 9999 or 99999 for the edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123).
-    if meant.scale not in (999, 1000):
-        return numbers
-    return tuple(999.0 if value > 1000 and set(f"{value:.0f}") == {"9"} else value for value in numbers)
 
 
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:

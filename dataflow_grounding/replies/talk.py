@@ -62,18 +62,14 @@ def denial(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None
     unreal = UNREAL.search(talk.text) or BLIND.search(talk.text)
     if unreal is not None:
         return unreal[0]
-    return (_rejection(talk.text, things) if talk.behind else None) or _absence(talk.text, things, others=others)
-
-
-def _rejection(text: str, things: Mapping[int, str]) -> str | None:
-    """Return the words that point back at a box and say that it is wrong, or none of the things."""
-    rejects = _REJECTS.search(text)
-    if rejects is not None and not _IF.search(text[: rejects.start()][-300:]):
-        return rejects[0]
-    for match in _NOT_A.finditer(text):
-        if any(alike(match[1].split(" at ")[0], thing) for thing in things.values()):
-            return match[0]
-    return None
+    if talk.behind:  # words that point back at a box and say that it is wrong, or none of the things
+        rejects = _REJECTS.search(talk.text)
+        if rejects is not None and not _IF.search(talk.text[: rejects.start()][-300:]):
+            return rejects[0]
+        for match in _NOT_A.finditer(talk.text):
+            if any(alike(match[1].split(" at ")[0], thing) for thing in things.values()):
+                return match[0]
+    return _absence(talk.text, things, others=others)
 
 
 def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | None:
