@@ -228,13 +228,10 @@ def _take_state(scan: Scan, parsed: ParsedReply, around: list[str]) -> None:
 def _joined_pairs(scan: Scan) -> list[FoundJson]:
     """Return what was found, with two pairs of numbers that follow one another, as in `(1, 2), (3, 4)`, as one box."""
     joined: list[FoundJson] = []
-    half = False  # whether the last one is a pair that no other has joined
     for item in scan.found:
-        pair = is_pair(item.value)
-        if half and pair and _BETWEEN_PAIRS.fullmatch(scan.text[joined[-1].end : item.start][:60]):
-            joined[-1] = FoundJson([*joined[-1].value, *item.value], joined[-1].start, item.end)
-            half = False
+        last = joined[-1] if joined and is_pair(item.value) and is_pair(joined[-1].value) else None
+        if last is not None and _BETWEEN_PAIRS.fullmatch(scan.text[last.end : item.start][:60]):
+            joined[-1] = FoundJson([*last.value, *item.value], last.start, item.end)
         else:
             joined.append(item)
-            half = pair
     return joined

@@ -54,15 +54,12 @@ def number_groups(text: str) -> list[list[str]]:
     if _NUMBER_TOKEN.search(text):
         return [_NUMBER_TOKEN.findall(part) for part in text.split(",")]
     groups: list[list[str]] = []
-    half = False
     for match in _GROUP.finditer(text):
         group = _split(match[1])
-        if half and len(group) == 2:
+        if groups and len(groups[-1]) == len(group) == 2:
             groups[-1] += group
-            half = False
         else:
             groups.append(group)
-            half = len(group) == 2
     if not groups and not re.search(r"[\[({<]", text):
         groups = [_split(text)]
     return [group for group in groups if any(group)]
