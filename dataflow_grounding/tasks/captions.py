@@ -78,13 +78,12 @@ def _read_extracted(reply: str, caption: str) -> tuple[Extracted, list[Note]]:
         notes = [*notes, Note("no_cleaned_caption")]
     expressions: list[tuple[str, str | None]] = []
     for item in data["expressions"]:
-        found = {"text": item} if isinstance(item, str) else item
-        text = found.get("text") if isinstance(found, dict) else None
-        if not isinstance(text, str) or not text.strip():
+        given = (item.get("text"), item.get("noun_chunk")) if isinstance(item, dict) else (item, None)
+        text, noun_chunk = (value.strip() if isinstance(value, str) else "" for value in given)
+        if text:
+            expressions.append((text, noun_chunk or None))
+        else:
             notes = [*notes, Note("dropped", "an expression without text")]
-            continue
-        noun_chunk = found.get("noun_chunk")
-        expressions.append((text.strip(), noun_chunk.strip() if isinstance(noun_chunk, str) and noun_chunk else None))
     if data["expressions"] and not expressions:
         raise UnreadableReply('no item of "expressions" has a "text".')
     return Extracted(cleaned.strip(), expressions), notes
