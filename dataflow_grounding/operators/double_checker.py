@@ -19,7 +19,7 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.several import ServingByTask
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
-from dataflow_grounding.tasks.regions import Asked, double_check
+from dataflow_grounding.tasks.regions import Merged, double_check
 from dataflow_grounding.terminal import say
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
@@ -137,7 +137,7 @@ class DoubleChecker(RegionOperator):
         """The model's judgement of some expressions, in one request that shows the group's regions and theirs."""
         before = [standing.verdicts[number] for number in numbers]
         near = sorted({*group, *(place for verdict in before for place in verdict.places)})
-        asked = [Asked(verdict.text, [near.index(place) for place in verdict.places]) for verdict in before]
+        asked = [Merged(verdict.text, [near.index(place) for place in verdict.places]) for verdict in before]
         regions = [standing.regions[place] for place in near]
         texts = ("type",) if self.serving.needs_labels else ()
         checks = await ask(double_check(self.shown(image, regions), asked, regions, self.box_format, texts))

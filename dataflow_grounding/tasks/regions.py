@@ -209,14 +209,6 @@ def _read_merged(reply: str, count: int) -> tuple[list[Merged], list[Note]]:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An expression to judge; `places` are the indices of its regions in the request, from 0."""
-
-    text: str
-    places: Sequence[int]
-
-
-@dataclass(frozen=True)
 class Check:
     """A judgement: `matches` is None if the model can't tell; `text` and `places` are what should be there instead."""
 
@@ -228,7 +220,7 @@ class Check:
 
 def double_check(
     image: Image,
-    expressions: Sequence[Asked],
+    expressions: Sequence[Merged],
     regions: Sequence[Region],
     box_format: BoxFormat,
     texts: Sequence[str] = (),
