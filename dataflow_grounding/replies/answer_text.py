@@ -7,14 +7,11 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.channels import spoken
 from dataflow_grounding.replies.json_text import strict_json
 from dataflow_grounding.replies.talk import statements
+from dataflow_grounding.replies.vocabulary import words
 
 _ANSWER = re.compile(r"<(/?)(?:answer|final_answer)>|<\|(begin|end)_of_answer\|>", re.IGNORECASE)
 _GLM_BOX, _GLM_BOX_END = "<|begin_of_box|>", "<|end_of_box|>"
-_CONTROL = re.compile(
-    r"<\|(?:endoftext|im_end|im_start|eot_id|end_of_text|begin_of_text|end|return|end▁of▁sentence|Assistant|assistant"
-    r"|user|User)\|>|<｜[^｜>\n]{1,40}｜>|</?s>|<pad>|<eos>|<bos>|<end_of_turn>|<start_of_turn>|<\|end_of_box\|>"
-    r"|<\|begin_of_box\|>"
-)
+_CONTROL = re.compile("|".join([*map(re.escape, words("control")), "<｜[^｜>\n]{1,40}｜>"]))
 _ESCAPED_JSON = re.compile(r'"?\s*(?:[\[{]\s*)+\\+["n]')
 _LANGUAGE = re.compile(r"[ \t]*(?:[A-Za-z0-9_+-]+[ \t]*)?(?:\n|(?=[\[{]))")
 _STRUCK = re.compile(r"~~[^~]{1,2000}(?:~~|\Z)")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import says_none
-from dataflow_grounding.replies.vocabulary import pattern
+from dataflow_grounding.replies.vocabulary import pattern, words
 
 _HEADER, _END = pattern("header"), pattern("end")
 # Templates whose special tokens were left out of the text: "analysisI see … assistantfinal[…]".
@@ -18,10 +18,7 @@ _BARE_FINAL = re.compile(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*
 _ROLE_LINE = re.compile(
     r"(?:^|\n)[ \t]*(?:\*\*)?((?i:user|human|assistant))(?:\*\*)?[ \t]*[:：](?:\*\*)?|(?:^|\s)(USER|ASSISTANT):"
 )
-_ASKING = frozenset(["user", "human", "system", "developer"])
-_ANSWERING = frozenset(
-    ["", "assistant", "model", "bot", "final", "answer", "response", "output", "result", "json", "user"]
-)
+_ASKING, _ANSWERING = words("asking"), words("answering") | {""}
 
 # Tags and tokens that may open or close a part: <x> </x> <|x|> <|/x|> <|x> <x|> ◁x▷ ◁/x▷ [X] [/X].
 _MARKER = re.compile(

@@ -16,12 +16,11 @@ from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
 from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
-from dataflow_grounding.replies.talk import adds, named_before, named_behind
+from dataflow_grounding.replies.talk import TAG, adds, named_before, named_behind
 from dataflow_grounding.replies.vocabulary import LEGEND, WRAPPERS, pattern, plain_key, stated_order, stated_unit
 
 # An empty list says "none" only if nothing around it may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
-_TAG = re.compile(r"<[^<>]{0,200}>")
 _STRING_IN_OBJECT = re.compile(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
 _DIGITS = re.compile(r"\d+")
 _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
@@ -117,7 +116,7 @@ def _in_words(answer: AnswerText, parsed: ParsedReply) -> ParsedReply:
 
 
 def _hear_around(text: str, parsed: ParsedReply) -> None:
-    text = _TAG.sub(" ", text)
+    text = TAG.sub(" ", text)
     last = max((match.end() for match in _DIGITS.finditer(text)), default=0)
     parsed.hear(text[:last], behind=False)
     parsed.hear(text[last:], behind=True)

@@ -18,7 +18,7 @@ _DIGIT = re.compile(r"\d")
 _CORNER, _SPACELESS_FILLER, _CLAUSE_END = map(pattern, ("corner", "spaceless_filler", "clause_end"))
 _REJECTS, _NOT_A, _CUE, _MORE = map(pattern, ("rejects", "not_a", "corrections", "more"))
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-_TAG = re.compile(r"<[^<>]{0,200}>")
+TAG = re.compile(r"<[^<>]{0,200}>")
 _IF = re.compile(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
 _MOST_CLAUSES = 60  # that are looked at from the beginning, and from the end
 _MOST_CORRECTIONS = 50
@@ -26,7 +26,7 @@ _MOST_CORRECTIONS = 50
 
 def named_before(text: str) -> str:
     """Return what the words before a box name as its thing: "I see a cat at" names a cat, "Here it is:" nothing."""
-    sentences = [part for part in SENTENCE_END.split(_TAG.sub(" ", text[-600:])) if _WORD.search(part)]
+    sentences = [part for part in SENTENCE_END.split(TAG.sub(" ", text[-600:])) if _WORD.search(part)]
     for sentence in reversed(sentences[-2:]):
         thing, refers = _thing(sentence)
         if thing or not refers:
@@ -36,7 +36,7 @@ def named_before(text: str) -> str:
 
 def named_behind(text: str) -> str:
     """Return what the rest of a sentence behind a box names as its thing, as in `[1, 2, 3, 4] is the cat.`."""
-    return _thing(SENTENCE_END.split(_TAG.sub(" ", text[:300]), maxsplit=1)[0])[0]
+    return _thing(SENTENCE_END.split(TAG.sub(" ", text[:300]), maxsplit=1)[0])[0]
 
 
 def _thing(sentence: str) -> tuple[str, bool]:
