@@ -37,12 +37,8 @@ def answers_of(reply: str) -> list[AnswerText]:
     fenced = _FENCED.fullmatch(reply.strip())
     if fenced is not None and strict_json(fenced[1]) is not None:
         return [AnswerText(reply, [fenced[1]], ["", ""])]
-    answers = []
-    for part in spoken(reply):
-        echo = part.rfind("</input>")
-        for inside in _inside_answers(part[echo + len("</input>") :] if echo >= 0 else part):
-            answers.append(_in_parts(_repaired(inside)))
-    return answers
+    behind_echoes = (part.rpartition("</input>")[2] for part in spoken(reply))
+    return [_in_parts(_repaired(inside)) for part in behind_echoes for inside in _inside_answers(part)]
 
 
 def corrected(answer: AnswerText) -> list[AnswerText]:

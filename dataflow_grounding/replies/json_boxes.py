@@ -186,9 +186,8 @@ class _Walk:
         return not self.box_keys.isdisjoint(keys.box_names(plain))
 
     def box_field(self, plain: str, item: Any, lists: dict[str, list[Any]], said: Said) -> bool:
-        if plain in ("location", "position", "region") and (
-            item is None or (isinstance(item, str) and not re.search(r"\d", item))
-        ):
+        described = item is None or (isinstance(item, str) and not re.search(r"\d", item))
+        if described and plain in ("location", "position", "region"):
             return False  # words such as "top left" are a description and no box
         boxes, since = self.parsed.boxes, len(self.parsed.boxes)
         self.value(item, said, boxy=True, quad=plain in keys.QUAD_KEYS)
