@@ -93,13 +93,10 @@ def take_corners(parsed: ParsedReply, fields: Mapping[str, Any], said: Said) -> 
     """Take an object's box of four coordinates, or of two corners, that have a key each; False if there is none."""
     for names, order in keys.CORNERS:
         if all(name in fields for name in names):
-            given = [fields[name] for name in names]
-            values, unit = measured(given)
-            numbers = [value for item in values if (value := number(item)) is not None]
-            if len(numbers) == 4:
-                parsed.put(RawBox("box", tuple(numbers), said, order, unit=unit))
-            else:
-                parsed.add(given, said)
+            since = len(parsed.boxes)
+            values, unit = measured([fields[name] for name in names])
+            parsed.add(values, said)
+            parsed.state(since, order, unit)
             return True
     for first, last in keys.CORNER_PAIRS:
         one, other = pair(fields.get(first)), pair(fields.get(last))
