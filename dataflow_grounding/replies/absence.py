@@ -55,14 +55,18 @@ def missing_in(text: str) -> Missing | None:
     sentences = [part for part in SENTENCE_END.split(_NUMBERING.sub("", text)) if part.strip(_MARKUP)]
     readings = [(part, _missing_in_sentence(part)) for part in sentences]
     missing = [reading for _, reading in readings if reading is not None]
+    if not missing or _in_doubt(missing, [part for part, reading in readings if reading is None]):
+        return None
     things = [reading.thing for reading in missing]
-    heads = {head_word(part) for reading in missing for part in reading.parts}
-    others = [part for part, reading in readings if reading is None]  # these may take it back, or speak of the thing
-    if not missing or (others and not all(things)):
-        return None
-    if any(_CONTRAST.search(part) or heads & all_words(part) for part in others):
-        return None
     return Missing(", ".join(things) if all(things) else "", any(reading.foreign for reading in missing))
+
+
+def _in_doubt(missing: list[Missing], others: list[str]) -> bool:
+    """Whether the other sentences of a text may take back what it misses, or speak of the same thing."""
+    if others and not all(reading.thing for reading in missing):
+        return True
+    named = {head_word(part) for reading in missing for part in reading.parts}
+    return any(_CONTRAST.search(part) or named & all_words(part) for part in others)
 
 
 def says_none(text: str) -> bool:

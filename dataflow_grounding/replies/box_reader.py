@@ -81,9 +81,8 @@ class _BoxReader:
         return reading
 
     def take_boxes(self, parsed: ParsedReply) -> None:
-        if self.format.scale == "grid_32":  # two numbers are two cells of the grid, and no point
-            parsed.boxes += [replace(raw, kind="box") for raw in parsed.points if raw.order is None]
-            parsed.points = [raw for raw in parsed.points if raw.order is not None]
+        if self.format.scale == "grid_32":
+            _take_cells(parsed)
         if parsed.points and not parsed.boxes:
             raise UnreadableReply("the reply has points where boxes were asked for")
         unusable: list[tuple[RawBox, str]] = []
@@ -228,6 +227,12 @@ class _BoxReader:
             known = any(surely_alike(name, phrase) for name in (label, said.talk))
         if not known:
             self.note("unlike_label", f"{label[:60]!r} may be something other than phrase {phrase_id}")
+
+
+def _take_cells(parsed: ParsedReply) -> None:
+    # Two numbers are two cells of the grid, and no point.
+    parsed.boxes += [replace(raw, kind="box") for raw in parsed.points if raw.order is None]
+    parsed.points = [raw for raw in parsed.points if raw.order is not None]
 
 
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:

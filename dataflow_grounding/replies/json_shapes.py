@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from dataflow_grounding.frames import Order
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.json_values import JsonObject, hull, measured, number
@@ -45,14 +46,18 @@ def _labels_in(value: JsonObject, fields: Mapping[str, Any]) -> list[str]:
 
 def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> None:
     """Give the boxes from the `since`-th on the order and the unit that their object's other fields state."""
-    said = [item for key, item in fields.items() if isinstance(item, (str, list)) and key not in keys.LABEL_KEYS]
-    texts = [item if isinstance(item, str) else ", ".join(item) for item in said if _are_texts([*item])]
-    order = stated_order("\n".join(text for text in texts if len(text) < 100)) if texts else None
-    unit = next((unit for text in texts if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
+    order, unit = _stated_by(fields)
     side = _stated_size(fields)
     if unit is None and side and all(max(raw.numbers) <= side for raw in parsed.boxes[since:]):
         unit = "px"
     parsed.state(since, order, unit)
+
+
+def _stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
+    said = [item for key, item in fields.items() if isinstance(item, (str, list)) and key not in keys.LABEL_KEYS]
+    texts = [item if isinstance(item, str) else ", ".join(item) for item in said if _are_texts([*item])]
+    unit = next((unit for text in texts if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
+    return stated_order("\n".join(text for text in texts if len(text) < 100)) if texts else None, unit
 
 
 def _stated_size(fields: Mapping[str, Any]) -> float | None:
@@ -173,7 +178,7 @@ def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[
     Labels are in the list under a key for them; of several boxes also under any key, if it has a text for each.
     """
     count = len(parsed.boxes) - since
-    texts = [lists[key] for key in keys.LABEL_LIST_KEYS if lists.get(key)]
+    texts = [*filter(None, map(lists.get, keys.LABEL_LIST_KEYS))]
     texts += [item for item in lists.values() if len(item) == count > 1]
     labels = next(filter(_are_texts, texts), None)
     if labels is not None and len(labels) != count:

@@ -23,6 +23,7 @@ _GROUP = re.compile(r"[\[(<]([^\[\](){}<>]*)[\])>]")
 _NUMBER_TOKEN = re.compile(r"<\s{0,3}(\d{1,12})\s{0,3}>")
 _LOCATION = re.compile(r"<loc_?(\d{1,6})>")
 _LOCATIONS = re.compile(r"((?:<loc_?\d{1,6}>\s*)+)")
+_ORDERS: dict[str, Order] = {"florence-2": "xyxy", "paligemma": "yxyx"}
 _PATCH = re.compile(r"<patch_index_(\d{1,6})>")
 _PATCH_TAG = re.compile(r"<(/?phrase|/?object|/delimiter_of_multi_objects/)>")
 _OTHER_TOKEN = re.compile(r"</?(?!loc_?\d{1,6}>)[a-z_|]{1,40}\d{0,6}>")
@@ -184,25 +185,24 @@ def _read_patches(text: str, parsed: ParsedReply) -> None:
 
 def _read_locations(text: str, parsed: ParsedReply) -> None:
     """Read `<loc_12>` (Florence-2: the label comes before) and `<loc0012>` (PaliGemma: after, up to a semicolon)."""
-    florence = "<loc_" in text
-    order: Order = "xyxy" if florence else "yxyx"
+    family = "florence-2" if "<loc_" in text else "paligemma"
+    florence, order = family == "florence-2", _ORDERS[family]
     # Locations that follow one another are a run, whatever other tokens stand between them.
-    pieces = [piece.strip() for piece in _LOCATIONS.split(_OTHER_TOKEN.sub("", text))]
-    runs = [[float(digits) for digits in _LOCATION.findall(piece)] for piece in pieces[1::2]]
-    quads = florence and all(len(bins) % 8 == 0 and _is_upright_quad(bins[:8]) for bins in runs)
+    pieces = [*map(str.strip, _LOCATIONS.split(_OTHER_TOKEN.sub("", text)))]
+    runs = [[*map(float, _LOCATION.findall(piece))] for piece in pieces[1::2]]
+    quads = florence and all(map(_are_upright_quads, runs))
+    step, numbers_of = (8, hull) if quads else (4, tuple)
     for before, bins, behind in zip(pieces[0::2], runs, pieces[2::2], strict=False):
         said = named(_BEFORE_STRING.sub("", before[-400:]) if florence else behind.partition(";")[0].strip())
         if florence and not quads and _is_outline(bins):
             parsed.drop(f"an outline of {len(bins) // 2} corners", said)
             continue
-        step = 8 if quads else 4
         left_over = len(bins) % step
         if left_over:
             parsed.drop(f"{len(bins)} location tokens, which are not whole boxes", said)
         if not left_over or florence:  # Florence-2 stops in the middle of a box; PaliGemma with five has lost its way
             for i in range(0, len(bins) - step + 1, step):
-                numbers = hull(bins[i : i + 8]) if quads else tuple(bins[i : i + 4])
-                parsed.put(RawBox("box", numbers, said, order, "florence-2" if florence else "paligemma"))
+                parsed.put(RawBox("box", numbers_of(bins[i : i + step]), said, order, family))
 
 
 def _is_outline(bins: list[float]) -> bool:
@@ -211,8 +211,10 @@ def _is_outline(bins: list[float]) -> bool:
     return len(boxes) > 1 and any(x2 <= x1 or y2 <= y1 for x1, y1, x2, y2 in boxes)
 
 
-def _is_upright_quad(bins: list[float]) -> bool:
+def _are_upright_quads(bins: list[float]) -> bool:
     # Corners go round from the top left; two boxes of four numbers each don't have such sides.
-    x1, y1, x2, y2, x3, y3, x4, y4 = bins
+    if len(bins) % 8:
+        return False
+    x1, y1, x2, y2, x3, y3, x4, y4 = bins[:8]
     width, height = x3 - x1, y3 - y1
     return max(abs(y2 - y1), abs(y4 - y3)) * 2 <= height and max(abs(x3 - x2), abs(x4 - x1)) * 2 <= width

@@ -54,13 +54,16 @@ def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
         elif _A_FIFTH.search(before[-20:]):
             parsed.drop(f"more than four numbers: {line.strip()[-60:]!r}")
         else:
-            before = LEGEND.sub(" ", before)
-            few_words = len(before.split()) <= 4 and not _TALK.search(before)
-            label = label_before(before) or (_label(before) if few_words else None)
-            if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
-                parsed.add(four.groups(), named(label, named_before(before)))
+            _take_four(list(four.groups()), LEGEND.sub(" ", before), parsed)
     elif "x" in stated and "y" in stated:
         parsed.put(RawBox("point", (stated["x"], stated["y"]), order="xyxy"))
+
+
+def _take_four(numbers: list[str], before: str, parsed: ParsedReply) -> None:
+    few_words = len(before.split()) <= 4 and not _TALK.search(before)
+    label = label_before(before) or (_label(before) if few_words else None)
+    if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
+        parsed.add(numbers, named(label, named_before(before)))
 
 
 def label_before(text: str) -> str | None:

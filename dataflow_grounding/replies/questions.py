@@ -1,5 +1,6 @@
 """Which question of the request a box answers, and which of several answers to one question counts."""
 
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import UnreadableReply
@@ -54,8 +55,12 @@ class Questions:
         numbered = [one for one in said if one.id is not None] if self.phrases else []
         if any(one.id not in self.phrases and (one.id == 0 or not one.labels) for one in numbered):
             self._count(numbered)
-        unknown = {_name(raw.said) for raw in parsed.boxes if len(self.phrases) == 1 and not self._named(raw.said)}
-        if len(unknown := unknown - {""}) == 1:
+        if len(self.phrases) == 1:
+            self._translate(parsed.boxes)
+
+    def _translate(self, boxes: list[RawBox]) -> None:
+        unknown = {_name(raw.said) for raw in boxes if not self._named(raw.said)} - {""}
+        if len(unknown) == 1:
             self.translations = {name for name in unknown if not comparable(name, *self.phrases.values())}
 
     def _count(self, numbered: list[Said]) -> None:
@@ -98,11 +103,8 @@ class Questions:
         kept = self._told(kept, parsed.corrections)
         boxed = {one.answer for one in kept} | {dropped.answer for dropped in parsed.dropped}
         emptied = max((answer for _, answer in parsed.absences if answer not in boxed), default=-1)
-        answered = [(one.question, one.answer) for one in kept]
-        answered += [(self.of(dropped.said), dropped.answer) for dropped in parsed.dropped]
-        answered += [(self.of(said), answer) for said, answer in parsed.absences]
         last: dict[Question, int] = {}
-        for question, answer in answered:
+        for question, answer in self._answered(kept, parsed):
             last[question] = max(answer, last.get(question, emptied))
         notes = [_compared(question, answer, kept) for question, answer in last.items()]
         return [one for one in kept if one.answer >= last[one.question]], [note for note in notes if note is not None]
@@ -120,6 +122,11 @@ class Questions:
                     for one in kept
                 ]
         return kept
+
+    def _answered(self, kept: list[Kept], parsed: ParsedReply) -> Iterator[tuple[Question, int]]:
+        yield from ((one.question, one.answer) for one in kept)
+        yield from ((self.of(dropped.said), dropped.answer) for dropped in parsed.dropped)
+        yield from ((self.of(said), answer) for said, answer in parsed.absences)
 
 
 def _compared(question: Question, last: int, kept: list[Kept]) -> Note | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import BLIND, SENTENCE_END, UNREAL, missing_in_clause
@@ -74,8 +75,8 @@ def denial(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None
 
 def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | None:
     """Return the first sentence or clause that says that one of the things, or anything at all, is not there."""
-    sentences = SENTENCE_END.split(text)
-    clauses = [part for sentence in sentences for part in (sentence, *_CLAUSE_END.split(sentence)) if part.strip()]
+    parts = chain.from_iterable((sentence, *_CLAUSE_END.split(sentence)) for sentence in SENTENCE_END.split(text))
+    clauses = [*filter(str.strip, parts)]
     for clause in clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]:
         missing = missing_in_clause(clause)
         if missing is None or (clause.strip(_MARKUP).isascii() and clause.strip(_MARKUP).isalpha()):

@@ -114,7 +114,14 @@ def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) ->
     for name in unknown:
         if name in names or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
             del merged[name]
-    blocks = [name for name in merged if name in others]
+    return [*names, *_keys_passed_over(merged, [name for name in merged if name in others])]
+
+
+def _keys_passed_over(merged: Any, blocks: list[str]) -> list[str]:
+    """Take keys of TAO's out of these blocks; returns what they are called."""
+    from omegaconf import OmegaConf
+
+    names = []
     for place, keys in other_keys()["keys"].items():
         for block in blocks:
             inside = OmegaConf.select(merged, f"{block}.{place}")
@@ -197,13 +204,16 @@ def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]
     for key in ["results_dir", *keys]:
         *_, name = location = key.split(".")
         block = block_with(values, location)
-        value = None if block is None or name in NO_PATHS else block[name]
-        named = isinstance(value, str) and (value == "" or value.startswith("datasets:") or has_scheme(value))
-        if block is None or named or not isinstance(value, (str, int)):
+        if block is None or not _is_path(name, block[name]):
             continue
         folder = "."
         for path, stated in sources:
             if block_with(stated, location) is not None:
                 folder = os.path.dirname(path) if path else "."
-        path = joined(folder, os.path.expanduser(plain_path(str(value))))
+        path = joined(folder, os.path.expanduser(plain_path(str(block[name]))))
         block[name] = path if is_elsewhere(path) else os.path.abspath(path)
+
+
+def _is_path(name: str, value: Any) -> bool:
+    named = isinstance(value, str) and (value == "" or value.startswith("datasets:") or has_scheme(value))
+    return isinstance(value, (str, int)) and not named and name not in NO_PATHS
