@@ -8,8 +8,8 @@ from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.boxes.regions import instances_on, places_of
 from dataflow_grounding.errors import RecordError
 from dataflow_grounding.geometry import Bbox, box_of, iou
-from dataflow_grounding.tasks.double_check import Check
 from dataflow_grounding.tasks.phrase_grounding import Found
+from dataflow_grounding.tasks.regions import Check
 
 Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
 

@@ -1,5 +1,6 @@
 """Arguments that several commands take, and how they answer."""
 
+import os
 from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from dataflow_grounding.elsewhere import is_elsewhere
+from dataflow_grounding.errors import SpecError
 from dataflow_grounding.terminal import answers_alone, say, say_json
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,6 +56,21 @@ def answer(as_json: bool, found: Any, lines: Iterable[str], indent: int | None =
         say_json(found, indent)
     else:
         say("\n".join(lines), err=False)
+
+
+def check_writable(path: str, image: str = "") -> None:
+    """Raises SpecError, before anything is paid for, where a picture, made of `image`, can't be written."""
+    from PIL import Image
+
+    if os.path.exists(path) and os.path.exists(image) and os.path.samefile(path, image):
+        raise SpecError(f"can't write {path}: it is the picture itself, choose another file")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise SpecError(f"can't write {path}: there is no folder {folder}")
+    if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise SpecError(f"can't write {path}: choose another file")
+    if os.path.splitext(path)[1].lower() not in Image.registered_extensions():
+        raise SpecError(f"can't write {path}: its ending should name a kind of picture, as .png or .jpg")
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
-from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
+from dataflow_grounding.cli.arguments import answer, check_writable, overrides_argument, spec_option_for
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
-from dataflow_grounding.errors import GroundingError, SpecError
+from dataflow_grounding.errors import GroundingError, SpecError, told_as
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment, serving_of
@@ -85,6 +85,8 @@ def of_calibrate(
     """
     from dataflow_grounding.calibration.asking import CalibrationUnclear, calibrate
 
+    if plot_path:
+        check_writable(plot_path)
     serving, options = _serving(spec_paths, overrides, **endpoint)
     try:
         start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
@@ -126,11 +128,8 @@ def _serving(
 
 
 def _write_plot(pictures: Sequence[Any], boxes: Sequence[Any], path: str | None) -> None:
-    if not path:
-        return
-    from dataflow_grounding.calibration.probes import plot
+    if path:
+        from dataflow_grounding.calibration.probes import plot
 
-    try:
-        plot(pictures, boxes).save(path)
-    except (OSError, ValueError) as error:
-        raise GroundingError(f"can't write {path}: {error}") from None
+        with told_as(GroundingError, f"can't write {path}"):
+            plot(pictures, boxes).save(path)

@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import click
 
-from dataflow_grounding.cli.arguments import spec_option_for
+from dataflow_grounding.cli.arguments import check_writable, spec_option_for
 from dataflow_grounding.display import marks_of
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.env_files import cache_folder
-from dataflow_grounding.errors import GroundingError, RecordError, SpecError
+from dataflow_grounding.errors import GroundingError, RecordError, SpecError, told_as
 from dataflow_grounding.image_files import decode
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.jobs.spec_run import grounder_of_spec
@@ -35,7 +35,7 @@ def command(
     if blank := [number for number, phrase in enumerate(phrases, 1) if not phrase.strip()]:
         raise SpecError(f"phrase {blank[0]} is an empty text: say what to look for")
     if draw_path:
-        _check_writable(draw_path, image)
+        check_writable(draw_path, image)
     grounder = grounder_of_spec(spec_paths) if spec_paths else PhraseGrounder(serving_from_environment())
     if obstacles := grounder.serving.obstacles():
         raise SpecError("\n".join(obstacles))
@@ -48,7 +48,10 @@ def command(
         current_options.reset(token)
     say_json(record, indent=1)
     if draw_path:
-        _draw(image, record["expressions"], draw_path)
+        from dataflow_grounding.drawing import draw_marks
+
+        with told_as(GroundingError, f"can't write {draw_path}"):
+            draw_marks(decode(image), marks_of(record["expressions"])).save(draw_path)
 
 
 def _cache_of(image: str) -> str | None:
@@ -58,27 +61,3 @@ def _cache_of(image: str) -> str | None:
         os.makedirs(folder, exist_ok=True)
         return os.path.join(folder, f"{hashlib.sha256(os.path.abspath(image).encode()).hexdigest()[:20]}.jsonl")
     return None
-
-
-def _check_writable(path: str, image: str) -> None:
-    """Raises SpecError, before anything is paid for."""
-    from PIL import Image
-
-    if os.path.exists(path) and os.path.exists(image) and os.path.samefile(path, image):
-        raise SpecError(f"can't write {path}: it is the picture itself, choose another file")
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise SpecError(f"can't write {path}: there is no folder {folder}")
-    if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise SpecError(f"can't write {path}: choose another file")
-    if os.path.splitext(path)[1].lower() not in Image.registered_extensions():
-        raise SpecError(f"can't write {path}: its ending should name a kind of picture, as .png or .jpg")
-
-
-def _draw(image: str, expressions: list[dict[str, object]], path: str) -> None:
-    from dataflow_grounding.drawing import draw_marks
-
-    try:
-        draw_marks(decode(image), marks_of(expressions)).save(path)
-    except (OSError, ValueError) as error:
-        raise GroundingError(f"can't write {path}: {error}") from None

@@ -1,16 +1,19 @@
-"""`dataflowgrounding`: the group of commands, and how errors become messages and exit codes."""
+"""`dataflowgrounding`: the group of commands; how errors, and streams that can't be written, become exit codes."""
 
+import errno
 import importlib
 import io
+import os
+import select
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TextIO
 
 import click
 from click.shell_completion import get_completion_class
 
-from dataflow_grounding.cli.streams import standard_streams
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import GroundingError, RunStopped
 from dataflow_grounding.terminal import say, speaks_of_specs
@@ -84,7 +87,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     words = speaks_of_specs.set(True)
     try:
-        with standard_streams():
+        with _standard_streams():
             _run()
     finally:
         speaks_of_specs.reset(words)
@@ -128,3 +131,48 @@ def _run() -> None:
             say(traceback.format_exc())
         say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
         sys.exit(70)
+
+
+class _Sink(io.FileIO):
+    """What can't be written is dropped; the first reason is kept."""
+
+    failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            while (written := super().write(data)) is None:  # a pipe that is full and doesn't block
+                select.select([], [self], [])
+            return written
+        except OSError as error:
+            self.failed = self.failed or error
+            return memoryview(data).nbytes
+
+
+@contextmanager
+def _standard_streams() -> Iterator[None]:
+    """Makes printing safe: exits with 130 where output couldn't be written; a reader that went away is fine."""
+    if sys.stdout is not sys.__stdout__:  # a caller's own
+        yield
+        return
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: the next file that is opened would be it, and take what others print
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    sinks = [_Sink(os.dup(stream.fileno()), "w") for stream in streams]
+    os.dup2(streams[1].fileno(), streams[0].fileno())  # what user code starts prints there, not into the answer
+    sys.stdout, sys.stderr = map(_over, sinks, streams)
+    try:
+        yield
+    except SystemExit as leave:
+        sys.stdout.flush()
+        failed = sinks[0].failed
+        if failed is None or failed.errno == errno.EPIPE:
+            raise
+        say(f"Error: can't write to standard output: {failed.strerror}")
+        raise SystemExit(leave.code or 130) from None
+
+
+def _over(sink: _Sink, stream: Any) -> TextIO:
+    """The stream's text into the sink; what can't be encoded is written escaped."""
+    errors = "backslashreplace" if stream.errors == "strict" else stream.errors
+    return io.TextIOWrapper(io.BufferedWriter(sink), stream.encoding, errors, line_buffering=stream.line_buffering)

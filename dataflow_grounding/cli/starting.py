@@ -50,23 +50,16 @@ def init(folder: str, force: bool) -> None:
 
 def _shipped_files() -> Iterator[tuple[str, str]]:
     """Each file, and its name in a new working folder; what's in `init_template` goes to the top. Raises InputError."""
-    for folder in _FOLDERS:
-        top, into = _find(folder), "" if folder == "init_template" else folder
-        for path, names, files in os.walk(top):
-            names[:] = sorted(name for name in names if name != "__pycache__")
-            for name in sorted(files):
-                if not name.endswith(".pyc"):
-                    source = os.path.join(path, name)
-                    yield source, os.path.join(into, os.path.relpath(source, top))
-
-
-def _find(folder: str) -> str:
-    """Beside the package in a repository, inside it when installed from a wheel."""
     package = Path(__file__).parents[1]
-    for top in (package / "_shipped" / folder, package.parent / folder):
-        if top.is_dir():
-            return str(top)
-    raise InputError(f"this installation has no {folder}: install dataflow-grounding again")
+    for folder in _FOLDERS:
+        places = (package / "_shipped" / folder, package.parent / folder)  # installed from a wheel, or in a repository
+        top = next(filter(Path.is_dir, places), None)
+        if top is None:
+            raise InputError(f"this installation has no {folder}: install dataflow-grounding again")
+        for source in sorted(top.rglob("*"), key=lambda path: (path.parent, path.name)):
+            if source.is_file() and source.suffix != ".pyc":
+                within = "" if folder == "init_template" else folder
+                yield str(source), os.path.join(within, source.relative_to(top))
 
 
 @click.command("default_specs")

@@ -9,7 +9,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.base import RowsJob
 from dataflow_grounding.operators import PhraseLister
-from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
+from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
 from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
 from dataflow_grounding.storage import ResultsStorage
 

@@ -18,7 +18,7 @@ from dataflow_grounding.formats.seed_records import Made, find_seeds, write_seed
 from dataflow_grounding.formats.tao_records import refuse_taos_results
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.pipelines.image_referring_expression import ImageReferringExpressionPipeline
+from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, Spec, VlmBlock, WorkflowBlock

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.jobs.base import RowsJob
-from dataflow_grounding.pipelines.image_region_caption import ImageRegionCaptionPipeline
+from dataflow_grounding.pipelines.shipped import ImageRegionCaptionPipeline
 from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
 from dataflow_grounding.storage import ResultsStorage
 

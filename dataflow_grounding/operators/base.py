@@ -15,6 +15,7 @@ from dataflow_grounding.errors import BrokenRow, InputError, PlanError
 from dataflow_grounding.operators import calling
 from dataflow_grounding.operators.calling import Annotated, OnError, Rows
 from dataflow_grounding.records import Record, Update
+from dataflow_grounding.secrets import blotted_message, masked
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.terminal import say
 
@@ -66,7 +67,10 @@ class Operator(ABC):
             return operator
 
     def __repr__(self) -> str:
-        return calling.as_made(self, self.__dict__["_made_with"])
+        known = inspect.signature(type(self).__init__).parameters
+        given = masked(self.__dict__["_made_with"], ours=False)
+        told = (f"{n}={v!r}" for n, v in given.items() if n not in known or repr(v) != repr(known[n].default))
+        return blotted_message(f"{type(self).__name__}({', '.join(told)})")
 
     @property
     def sees_all(self) -> bool:
@@ -180,22 +184,18 @@ class Operator(ABC):
         return record
 
     def bound(self: O, **arguments: str) -> O:
-        """This operator with its columns set. Raises PlanError for a role that it doesn't have."""
+        """This operator with its columns set by `input_<role>_key` and `output_<role>_key`. Raises PlanError."""
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
+        roles = calling.roles_of(self)
+        for prefix, keys in (("input", self.input_keys), ("output", self.output_keys)):
+            roles |= {f"{prefix}_key": role for role in list(keys)[:1]}  # the first role needs no name
         for argument, column in arguments.items():
-            columns[self._role(argument)] = column
+            if argument not in roles:
+                raise PlanError(f"{type(self).__name__} takes no {argument}; it has {', '.join(roles)}")
+            columns[roles[argument]] = column
         operator.__dict__["_keys"] = SimpleNamespace(**columns)
         return operator
-
-    def _role(self, argument: str) -> str:
-        """`input_<role>_key` or `output_<role>_key`; `input_key` and `output_key` mean the first role."""
-        arguments = calling.roles_of(self)
-        for prefix, roles in (("input", self.input_keys), ("output", self.output_keys)):
-            arguments |= {f"{prefix}_key": role for role in list(roles)[:1]}
-        if argument not in arguments:
-            raise PlanError(f"{type(self).__name__} takes no {argument}; it has {', '.join(arguments)}")
-        return arguments[argument]
 
     def reads(self) -> dict[str, str]:
         """Role → column that it reads."""
@@ -242,6 +242,3 @@ def _plain(value: Any) -> Any:
         return value
     shows_too_little = isinstance(value, Operator) or hasattr(value, "answer")
     return object.__repr__(value) if shows_too_little else repr(value)
-
-
-__all__ = ["Annotated", "Operator"]

@@ -7,12 +7,13 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.display import marks_of
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, open_image
-from dataflow_grounding.records import Record, Update, read_expressions
+from dataflow_grounding.records import Record, Update, read_expressions, write_bytes
 
 if TYPE_CHECKING:
     from dataflow_grounding.drawing import Mark
@@ -65,29 +66,18 @@ def _file_name(unique_id: str) -> str:
 
 def draw_once(image: Image, marks: "Callable[[], list[Mark]]", drawn: Any, path: str) -> bytes | None:
     """Write the picture unless `path` has it of the same image with the same `drawn` (JSON); the bytes, if written."""
+    import PIL.Image
+
     from dataflow_grounding.drawing import draw_marks
 
     state = json.dumps([STYLE, image.facts.digest, drawn])
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()
-    if _stamp_of(path) == stamp:
-        return None
+    with suppress(OSError), PIL.Image.open(path, formats=["JPEG"]) as there:
+        if there.info.get("comment") == stamp:
+            return None
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     out = io.BytesIO()
     with image.decoded() as picture:
         draw_marks(picture, marks()).save(out, "JPEG", quality=92, subsampling=0, comment=stamp)
-    part = f"{path}.part"
-    with open(part, "wb") as file:
-        file.write(out.getbuffer())
-    os.replace(part, path)
+    write_bytes(path, out.getvalue())
     return out.getvalue()
-
-
-def _stamp_of(path: str) -> bytes | None:
-    import PIL.Image
-
-    try:
-        with PIL.Image.open(path, formats=["JPEG"]) as picture:
-            comment = picture.info.get("comment")
-            return comment if isinstance(comment, bytes) else None
-    except OSError:
-        return None

@@ -10,7 +10,6 @@ from dataflow_grounding.dataframes import plain_row
 from dataflow_grounding.display import ShownRecord, table
 from dataflow_grounding.engine.plan import NO_MODEL, for_want_of_a_model
 from dataflow_grounding.errors import GroundingError, InputError, PlanError, RecordError, SpecError
-from dataflow_grounding.secrets import blotted_message, masked
 from dataflow_grounding.terminal import say
 
 if TYPE_CHECKING:
@@ -80,14 +79,6 @@ def made_with(kind: type[Any], args: tuple[Any, ...], settings: dict[str, Any]) 
         wanted = "OpenAIServing(api_url, model_name) or EmbeddedServing()"
         raise SpecError(f"{kind.__name__} needs a serving, such as {wanted}, not {kind_given}")
     return dict(given)
-
-
-def as_made(operator: Any, given: Mapping[str, Any]) -> str:
-    """The operator as it is made, without what is as it is by default, and without secrets."""
-    known = inspect.signature(type(operator).__init__).parameters
-    given = masked(given, ours=False)
-    told = [f"{name}={v!r}" for name, v in given.items() if name not in known or repr(v) != repr(known[name].default)]
-    return blotted_message(f"{type(operator).__name__}({', '.join(told)})")
 
 
 class Annotated(list[ShownRecord]):

@@ -1,25 +1,25 @@
 """Operator: checks that each expression means its regions, and corrects what doesn't."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, batched, near_groups, reground
-from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.boxes.verdicts import Standing, Verdict, combined, judged, regrounded, standing_of
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import RecordError, SpecError
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.region_operator import RegionMarks, RegionOperator
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.several import ServingByTask
 from dataflow_grounding.spans import find_spans
-from dataflow_grounding.tasks.double_check import Asked, Check, double_check
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
+from dataflow_grounding.tasks.regions import Merged, double_check
 from dataflow_grounding.terminal import say
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
@@ -93,11 +93,11 @@ class DoubleChecker(RegionOperator):
         """Of records with boxes. Raises BrokenRow."""
         return any(expression["instances"] for expression in read_expressions(record, self.keys.expressions))
 
-    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
+    async def described(
+        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+    ) -> Update | Partial:
         """Adds `verified` and `verification`; Partial where an answer could not be had."""
         expressions = read_expressions(record, self.keys.expressions)
-        regions = read_regions(record, self.keys.regions)
-        image = open_image(record, self.keys.image, self.serving.image_limits)
         standing = standing_of(expressions, regions)
         results: dict[int, Result] = dict(standing.verdicts)
         if self.method != "reground":
@@ -108,10 +108,7 @@ class DoubleChecker(RegionOperator):
             standing.entered(number, expression, results[number], self.method) if number in results else expression
             for number, expression in enumerate(expressions)
         ]
-        update = {
-            **facts_of(record, image, ask, self.serving),
-            self.keys.output: _with_spans(checked, expressions, record.get("cleaned_caption")),
-        }
+        update = {self.keys.output: _with_spans(checked, expressions, record.get("cleaned_caption"))}
         for result in results.values():
             if isinstance(result, Verdict) and result.kind in NOTES:
                 ask.note(*NOTES[result.kind])
@@ -140,12 +137,15 @@ class DoubleChecker(RegionOperator):
         """The model's judgement of some expressions, in one request that shows the group's regions and theirs."""
         before = [standing.verdicts[number] for number in numbers]
         near = sorted({*group, *(place for verdict in before for place in verdict.places)})
-        asked = [Asked(verdict.text, [near.index(place) for place in verdict.places]) for verdict in before]
+        asked = [Merged(verdict.text, [near.index(place) for place in verdict.places]) for verdict in before]
         regions = [standing.regions[place] for place in near]
         texts = ("type",) if self.serving.needs_labels else ()
         checks = await ask(double_check(self.shown(image, regions), asked, regions, self.box_format, texts))
         pairs = zip(checks, before, strict=True)
-        return [judged(_placed(check, near), verdict.text, verdict.places) for check, verdict in pairs]
+        return [
+            judged(replace(check, places=[near[place] for place in check.places]), verdict.text, verdict.places)
+            for check, verdict in pairs
+        ]
 
     async def _regrounded(
         self, image: Image, standing: Standing, asked: dict[int, Result], ask: Ask
@@ -168,10 +168,6 @@ class DoubleChecker(RegionOperator):
             else:
                 results[number] = answer
         return results
-
-
-def _placed(check: Check, near: list[int]) -> Check:
-    return Check(check.matches, check.text, [near[place] for place in check.places], check.reason)
 
 
 def _with_spans(checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any) -> list[dict[str, Any]]:

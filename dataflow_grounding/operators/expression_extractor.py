@@ -5,7 +5,7 @@ from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, o
 from dataflow_grounding.records import Record, Update, expression_id, read_text
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spans import find_spans
-from dataflow_grounding.tasks.expression_extraction import expression_extraction
+from dataflow_grounding.tasks.captions import expression_extraction
 
 
 @OPERATOR_REGISTRY.register()

@@ -25,9 +25,8 @@ class Registry:
 
     def register(self, cls: C | None = None) -> C | Callable[[C], C]:
         """Class decorator: `@OPERATOR_REGISTRY.register()`; or a call with the class."""
-        return self._add if cls is None else self._add(cls)
-
-    def _add(self, cls: C) -> C:
+        if cls is None:
+            return self.register
         self._classes[cls.__name__] = cls
         return cls
 
@@ -55,14 +54,14 @@ OPERATOR_REGISTRY = Registry()
 
 def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:
     """`image_id` where there is none, the file's size (noted where the row differs), and a non-VLM serving's name."""
-    width, height = image.size
+    size = dict(zip(("width", "height"), image.size, strict=True))
     update: Update = {}
     if record.occurrence:
         update[ROW_OF_IMAGE] = record.occurrence + 1
     if record.image_id is not None and not has_id(record.get("image_id")):
         update["image_id"] = record.image_id
-    update |= {"width": width, "height": height}
-    for name, value in (("width", width), ("height", height)):
+    update |= size
+    for name, value in size.items():
         if name in record and not _same(record[name], value):
             ask.note("size_differs", "the row states another width or height than the file has")
     if serving is not None and not serving.is_vlm:

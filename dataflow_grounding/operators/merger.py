@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from dataflow_grounding.boxes.regions import instances_on, read_regions
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
+from dataflow_grounding.boxes.regions import instances_on
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.records import Record, Update, expression_id
 from dataflow_grounding.spans import find_spans
-from dataflow_grounding.tasks.region_expressions import Merged, grounding_expression
+from dataflow_grounding.tasks.regions import Merged, grounding_expression
 from dataflow_grounding.tasks.request import Request
 
 
@@ -33,12 +33,8 @@ class Merger(RegionOperator):
     optional_keys = ("caption",)
     descriptions = {"zh": "将区域描述与图像描述合并为指代表达式,并附上对应区域的边界框。"}
 
-    asks = RegionOperator.asks
-
-    async def annotate(self, record: Record, ask: Ask) -> Update:
+    async def described(self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask) -> Update:
         """Adds `expressions`: text, span in the caption, an instance per region (its box as it is), status grounded."""
-        regions = read_regions(record, self.keys.regions)
-        image = open_image(record, self.keys.image, self.serving.image_limits)
         given = record.get(self.keys.caption)
         caption = given if isinstance(given, str) and given.strip() else None
 
@@ -50,23 +46,15 @@ class Merger(RegionOperator):
             merged += [(item.text, [places[n] for n in item.places]) for item in found]
         if set(range(len(regions))) - {place for _, places in merged for place in places}:
             ask.note("uncovered", "a region that no expression names")
-        return {
-            **facts_of(record, image, ask, self.serving),
-            self.keys.expressions: _expressions(record, merged, regions, caption or ""),
-        }
-
-
-def _expressions(
-    record: Record, merged: list[tuple[str, list[int]]], regions: list[dict[str, Any]], caption: str
-) -> list[dict[str, Any]]:
-    spans = find_spans([text for text, _ in merged], caption)
-    return [
-        {
-            "expression_id": (own_id := expression_id(record, number)),
-            "text": text,
-            "char_span": list(span) if span else None,
-            "instances": instances_on(places, regions, own_id),
-            "status": "grounded",
-        }
-        for number, ((text, places), span) in enumerate(zip(merged, spans, strict=True))
-    ]
+        spans = find_spans([text for text, _ in merged], caption or "")
+        expressions = [
+            {
+                "expression_id": (own_id := expression_id(record, number)),
+                "text": text,
+                "char_span": list(span) if span else None,
+                "instances": instances_on(places, regions, own_id),
+                "status": "grounded",
+            }
+            for number, ((text, places), span) in enumerate(zip(merged, spans, strict=True))
+        ]
+        return {self.keys.expressions: expressions}

@@ -1,7 +1,6 @@
 """Operator: the same expressions for every image, out of a list."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.operators.base import Operator
@@ -33,8 +32,7 @@ class PhraseLister(Operator):
     descriptions = {"zh": "为每幅图像给出类别列表中的指代表达式。"}
 
     def __init__(self, classes: Iterable[str] | Mapping[str, str]) -> None:
-        pairs = classes.items() if isinstance(classes, Mapping) else [(name, name) for name in classes]
-        self.pairs = [(phrase, name) for phrase, name in pairs]
+        self.pairs = list(classes.items()) if isinstance(classes, Mapping) else [(name, name) for name in classes]
         phrases = [phrase for phrase, _ in self.pairs]
         if not phrases or isinstance(classes, str):
             raise SpecError("classes: should be a list of class names, or a mapping of phrases to classes")
@@ -47,8 +45,8 @@ class PhraseLister(Operator):
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `expressions` without spans and instances."""
-        expressions: list[dict[str, Any]] = [
-            {"expression_id": expression_id(record, number), "text": phrase, "class": name, "char_span": None}
-            for number, (phrase, name) in enumerate(self.pairs)
+        expressions = [
+            {"expression_id": expression_id(record, n), "text": text, "class": name, "char_span": None, "instances": []}
+            for n, (text, name) in enumerate(self.pairs)
         ]
-        return {self.keys.expressions: [{**expression, "instances": []} for expression in expressions]}
+        return {self.keys.expressions: expressions}

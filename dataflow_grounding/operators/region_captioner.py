@@ -3,12 +3,11 @@
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.crops import crop_of
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import box_of
 from dataflow_grounding.marked_image import marked
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
@@ -57,12 +56,8 @@ class RegionCaptioner(RegionOperator):
         super().__init__(serving, box_format=box_format, regions_per_request=most)
         self.style = marks
 
-    asks = RegionOperator.asks
-
-    async def annotate(self, record: Record, ask: Ask) -> Update:
+    async def described(self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask) -> Update:
         """Adds `region_captions` (region_id, bbox in pixels xyxy, text) per region, and `answer`, all as one text."""
-        regions = read_regions(record, self.keys.regions)
-        image = open_image(record, self.keys.image, self.serving.image_limits)
         texts: dict[int, str] = {}
         answers: list[str] = []
         for places, found in await self.ask_about(regions, partial(self._request, image), ask):
@@ -70,7 +65,6 @@ class RegionCaptioner(RegionOperator):
             own = found.answer and renumbered(found.answer, places)
             answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))
         return {
-            **facts_of(record, image, ask, self.serving),
             self.keys.answer: "\n".join(answers) or None,
             self.keys.region_captions: [_caption(place, region, texts[place]) for place, region in enumerate(regions)],
         }

@@ -1,12 +1,12 @@
 """Operator: type, colour and description of each region of an image."""
 
+from dataclasses import asdict
 from typing import Any
 
-from dataflow_grounding.boxes.regions import read_regions
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.tasks.region_expressions import Described, region_expression
+from dataflow_grounding.tasks.regions import Described, region_expression
 from dataflow_grounding.tasks.request import Request
 
 
@@ -30,25 +30,14 @@ class RegionExpressionGenerator(RegionOperator):
     output_keys = {"output": "regions"}
     descriptions = {"zh": "描述图像中的每个区域:类型、颜色以及能唯一指代该区域的短语。"}
 
-    asks = RegionOperator.asks
-
-    async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `type` where the region has none, `color` and `description` to every region, and the image's size."""
-        regions = read_regions(record, self.keys.regions)
-        image = open_image(record, self.keys.image, self.serving.image_limits)
+    async def described(self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask) -> Update:
+        """Adds `type` where the region has none, `color` and `description` to every region."""
 
         def request(near: list[dict[str, Any]]) -> Request[list[Described]]:
             return region_expression(self.shown(image, near), near, self.box_format)
 
-        described: dict[int, Described] = {}
+        described = list(regions)
         for places, found in await self.ask_about(regions, request, ask):
-            described.update(zip(places, found, strict=True))
-        return {
-            **facts_of(record, image, ask, self.serving),
-            self.keys.output: [_with(region, described[place]) for place, region in enumerate(regions)],
-        }
-
-
-def _with(region: dict[str, Any], found: Described) -> dict[str, Any]:
-    kind = region["type"] or found.type
-    return {**region, "type": kind, "color": found.color, "description": found.description}
+            for place, one in zip(places, found, strict=True):
+                described[place] = {**regions[place], **asdict(one), "type": regions[place]["type"] or one.type}
+        return {self.keys.output: described}

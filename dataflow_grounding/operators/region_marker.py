@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.errors import BrokenRow, SpecError
+from dataflow_grounding.frames import from_xyxy
 from dataflow_grounding.geometry import Bbox, box_of
 from dataflow_grounding.marked_image import marked, numbered_marks
 from dataflow_grounding.operators.bbox_visualizer import draw_once
@@ -114,7 +115,9 @@ class RegionMarker(BoxWatching):
             **facts_of(record, image, ask, None),
             self.keys.image_with_bbox: path,
             self.keys.type: "without_bbox" if given is None else "with_bbox",
-            self.keys.bbox: [_as_given(b) for _, b in found.boxes] if given is None else record[self.keys.bbox],
+            self.keys.bbox: [[*from_xyxy(b, "xywh")] for _, b in found.boxes]
+            if given is None
+            else record[self.keys.bbox],
             self.keys.normalized_bbox: [normalized(bbox, image.size) for _, bbox in kept] + padding,
             self.keys.result_file: self.output_dir,
             self.keys.valid_bboxes_num: len(kept),
@@ -143,7 +146,7 @@ class RegionMarker(BoxWatching):
         for place, bbox in found.boxes:
             if place not in places:
                 ask.note("over_max_boxes", "a box was left out")
-                problem = {"box": place, "bbox": _as_given(bbox), "kind": "over_max_boxes"}
+                problem = {"box": place, "bbox": [*from_xyxy(bbox, "xywh")], "kind": "over_max_boxes"}
                 found.problems.append({**problem, "reason": f"is not among the {self.max_boxes} largest"})
 
     def _draw(self, image: Image, boxes: list[list[float]], path: str) -> None:
@@ -157,11 +160,6 @@ class RegionMarker(BoxWatching):
 def prompt_for(n: int) -> str:
     """The prompt that states how many regions there are, in DataFlow's words."""
     return f"Describe the content of each marked region in the image. There are {n} regions: <region1> to <region{n}>."
-
-
-def _as_given(bbox: Bbox) -> list[float]:
-    x1, y1, x2, y2 = bbox
-    return [x1, y1, x2 - x1, y2 - y1]
 
 
 def _seen(image: Image, most: int) -> list[Bbox]:

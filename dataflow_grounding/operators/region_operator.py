@@ -1,5 +1,6 @@
 """What the operators that show regions to a model have in common."""
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -9,13 +10,13 @@ from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.images import Image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.records import Record
+from dataflow_grounding.operators.kit import Ask, Image, facts_of, open_image
+from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.request import Request
 
@@ -60,6 +61,20 @@ class RegionOperator(Operator):
     def asks(self, record: Record) -> bool:
         """Of records with regions. Raises BrokenRow."""
         return bool(read_regions(record, self.keys.regions))
+
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
+        """Adds what `described` returns, and the image's size. Raises RecordError."""
+        regions = read_regions(record, self.keys.regions)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        found = await self.described(record, image, regions, ask)
+        facts = facts_of(record, image, ask, self.serving)
+        return Partial(facts | found.update, found.error) if isinstance(found, Partial) else facts | found
+
+    @abstractmethod
+    async def described(
+        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+    ) -> Update | Partial:
+        """The columns to add to a record with these regions."""
 
     def settle(self, start: RunStart) -> Counter[str]:
         """Calibrates a model whose box format isn't known."""

@@ -72,7 +72,9 @@ class Pipeline:
 
     def _call_operators(self) -> None:
         """Runs `forward()` as written, however often it ran before; operators from elsewhere tell of their steps."""
-        outside = {name: value for name, value in vars(self).items() if _is_from_elsewhere(value)}
+        runnable = {name: value for name, value in vars(self).items() if callable(getattr(value, "run", None))}
+        ours = (Operator, Pipeline, type)
+        outside = {name: value for name, value in runnable.items() if not isinstance(value, ours)}
         try:
             for value in vars(self).values():
                 if isinstance(value, FileStorage):
@@ -90,9 +92,8 @@ class Pipeline:
     def _without_storage(self, error: AttributeError) -> PlanError | None:
         """What an error means that comes of a pipeline without a storage; None for any other."""
         storage = vars(self).get("storage")
-        if error.name != "step" and (error.name, error.obj) != ("storage", self):
-            return None
-        if callable(getattr(storage, "step", None)):
+        of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
+        if not of_storage or callable(getattr(storage, "step", None)):
             return None
         has = "has no storage" if storage is None else f"has {type(storage).__name__} {storage!r} for a storage"
         how = "give it self.storage = FileStorage('captions.jsonl', './cache')"
@@ -189,10 +190,6 @@ class _FromElsewhere:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._operator, name)
-
-
-def _is_from_elsewhere(value: Any) -> bool:
-    return callable(getattr(value, "run", None)) and not isinstance(value, (Operator, Pipeline, type))
 
 
 def _check_columns(steps: list[Step]) -> None:

@@ -1,4 +1,4 @@
-"""Whether a reply says a thing is not there, or refuses to look."""
+"""Whether a reply says a thing is not there."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataflow_grounding.replies.vocabulary import pattern, patterns
 
 _ENGLISH, _OTHER_LANGUAGES = patterns("english"), patterns("other_languages")
 _NONE, _NEGATION, _PREAMBLE, _CAPTION = map(pattern, ("none", "negation", "preamble", "caption"))
-_LEADING, _ANYTHING, _NO_THING, _REFUSAL = map(pattern, ("leading", "anything", "no_thing", "refusal"))
+_LEADING, _ANYTHING, _NO_THING = map(pattern, ("leading", "anything", "no_thing"))
 _CONTRAST, _AND, BLIND, UNREAL = map(pattern, ("contrast", "and", "blind", "unreal"))
 SENTENCE_END = re.compile(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
@@ -82,11 +82,6 @@ def missing_in_clause(text: str) -> Missing | None:
 def denies_itself(label: str) -> bool:
     """Whether a label says that what it names is not there, as "cat (not visible)" and "no cat" do."""
     return any(missing_in_clause(text) for text in (label, _PUNCTUATION.sub(" ", label)))
-
-
-def refuses(text: str) -> bool:
-    """Whether a text says that the model can't or won't look: whatever else it gives is not an answer."""
-    return _REFUSAL.search(text[:4000]) is not None
 
 
 def _missing_in_sentence(asked: str) -> Missing | None:

@@ -1,20 +1,17 @@
 """The parts of a reply that are its answers: without thinking, echoed prompt, role words and fences."""
 
-import json
 import re
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.channels import spoken
+from dataflow_grounding.replies.json_text import strict_json
 from dataflow_grounding.replies.talk import statements
+from dataflow_grounding.replies.vocabulary import words
 
 _ANSWER = re.compile(r"<(/?)(?:answer|final_answer)>|<\|(begin|end)_of_answer\|>", re.IGNORECASE)
 _GLM_BOX, _GLM_BOX_END = "<|begin_of_box|>", "<|end_of_box|>"
-_CONTROL = re.compile(
-    r"<\|(?:endoftext|im_end|im_start|eot_id|end_of_text|begin_of_text|end|return|end▁of▁sentence|Assistant|assistant"
-    r"|user|User)\|>|<｜[^｜>\n]{1,40}｜>|</?s>|<pad>|<eos>|<bos>|<end_of_turn>|<start_of_turn>|<\|end_of_box\|>"
-    r"|<\|begin_of_box\|>"
-)
+_CONTROL = re.compile("|".join([*map(re.escape, words("control")), "<｜[^｜>\n]{1,40}｜>"]))
 _ESCAPED_JSON = re.compile(r'"?\s*(?:[\[{]\s*)+\\+["n]')
 _LANGUAGE = re.compile(r"[ \t]*(?:[A-Za-z0-9_+-]+[ \t]*)?(?:\n|(?=[\[{]))")
 _STRUCK = re.compile(r"~~[^~]{1,2000}(?:~~|\Z)")
@@ -35,17 +32,13 @@ def answers_of(reply: str) -> list[AnswerText]:
     """Return the answers in a model's reply, in order. Raises UnreadableReply for none or an unfinished thought."""
     if not reply.strip():
         raise UnreadableReply("the reply is empty")
-    if _is_json(reply):  # whatever its strings hold
+    if strict_json(reply) is not None:  # whatever its strings hold
         return [AnswerText(reply, [], [""])]
     fenced = _FENCED.fullmatch(reply.strip())
-    if fenced is not None and _is_json(fenced[1]):
+    if fenced is not None and strict_json(fenced[1]) is not None:
         return [AnswerText(reply, [fenced[1]], ["", ""])]
-    answers = []
-    for part in spoken(reply):
-        echo = part.rfind("</input>")
-        for inside in _inside_answers(part[echo + len("</input>") :] if echo >= 0 else part):
-            answers.append(_in_parts(_repaired(inside)))
-    return answers
+    behind_echoes = (part.rpartition("</input>")[2] for part in spoken(reply))
+    return [_in_parts(_repaired(inside)) for part in behind_echoes for inside in _inside_answers(part)]
 
 
 def corrected(answer: AnswerText) -> list[AnswerText]:
@@ -57,16 +50,6 @@ def corrected(answer: AnswerText) -> list[AnswerText]:
 def without_control_tokens(text: str) -> str:
     """Return `text` without the tokens that begin and end turns and texts."""
     return _CONTROL.sub(" ", text)
-
-
-def _is_json(text: str) -> bool:
-    if text.lstrip()[:1] not in ("{", "["):
-        return False
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _in_parts(text: str, cue: str = "") -> AnswerText:

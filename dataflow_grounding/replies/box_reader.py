@@ -26,9 +26,7 @@ STATUSES = ("ambiguous", "unsupported")
 
 def to_reading(parsed: ParsedReply, asked: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]) -> Reading:
     """Return what a reply says, its boxes in pixels of the original. Raises UnreadableReply, TruncatedReply."""
-    reader = _BoxReader(asked, original, sent, phrases)
-    reader.take(parsed)
-    return reader.reading
+    return _BoxReader(asked, original, sent, phrases).read(parsed)
 
 
 class _NoBox(Exception):
@@ -51,7 +49,7 @@ class _BoxReader:
         self.noted: set[str] = set()
         self.out_of_scale: list[RawBox] = []
 
-    def take(self, parsed: ParsedReply) -> None:
+    def read(self, parsed: ParsedReply) -> Reading:
         reading = self.reading
         reading.notes += parsed.notes
         if parsed.truncated:
@@ -59,7 +57,9 @@ class _BoxReader:
         self.take_statuses(parsed)
         self.questions.learn(parsed)
         self.take_boxes(parsed)
-        self.take_points(parsed)
+        if parsed.points:
+            self.note("dropped", f"{len(parsed.points)} points, which are not boxes")
+            reading.unread += [i for point in parsed.points for i in self.questions.about(point.said)[:1]]
         kept, notes = self.questions.last_answers(self.kept, parsed)
         self.check_scale(parsed, {parsed.answer, *(one.answer for one in kept)})
         self.check_talk(parsed, kept)
@@ -71,13 +71,14 @@ class _BoxReader:
             reading.unread += self.questions.about(dropped.said)[:1]
         reading.unread = sorted(set(reading.unread) - found)
         if reading.boxes or reading.statuses:
-            return
+            return reading
         if parsed.truncated:
             raise TruncatedReply("the reply is cut off before its first complete box")
         if parsed.dropped:
             raise UnreadableReply(f"no box of the reply can be used: {parsed.dropped[0].reason}")
         if parsed.missing is not None and not parsed.missing.answers_for(self.phrases):
             raise UnreadableReply(f"the reply says only that {parsed.missing.thing[:60]!r} is not there")
+        return reading
 
     def take_boxes(self, parsed: ParsedReply) -> None:
         if self.format.scale == "grid_32":
@@ -101,8 +102,13 @@ class _BoxReader:
         """Raise UnreadableReply if an answer that counts is in another scale; one that was taken back may be."""
         boxes = Counter(raw.answer for raw in parsed.boxes)
         outside = Counter(raw.answer for raw in self.out_of_scale)
-        if any(outside[answer] > OUT_OF_SCALE_SHARE * boxes[answer] for answer in counted):
-            raise UnreadableReply(self.scale_complaint(counted))
+        if all(outside[answer] <= OUT_OF_SCALE_SHARE * boxes[answer] for answer in counted):
+            return
+        numbers = [number for raw in self.out_of_scale if raw.answer in counted for number in raw.numbers]
+        x, y = self.format.limits(self.sent)
+        asked = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
+        go = f"the coordinates go from {min(numbers):g} to {max(numbers):g}"
+        raise UnreadableReply(f"{go}, where {asked} was asked for")
 
     def check_talk(self, parsed: ParsedReply, kept: list[Kept]) -> None:
         """Raise UnreadableReply where words beside the boxes say that they are none."""
@@ -114,12 +120,6 @@ class _BoxReader:
             words = denial(talk, things[talk.answer], others=others) if talk.answer in things else None
             if words is not None:
                 raise UnreadableReply(f"the reply gives boxes and takes them back: {' '.join(words.split())[:60]!r}")
-
-    def take_points(self, parsed: ParsedReply) -> None:
-        if parsed.points:
-            self.note("dropped", f"{len(parsed.points)} points, which are not boxes")
-        for point in parsed.points:
-            self.reading.unread += self.questions.about(point.said)[:1]
 
     def note(self, code: str, what: str) -> None:
         self.reading.notes.append(Note(code, what))
@@ -173,20 +173,16 @@ class _BoxReader:
         written = _shown(raw.numbers)
         if raw.unit is not None and raw.unit != {"px": "px", 100: "%"}.get(meant.scale):
             raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
-        repaired = _without_runaway(raw.numbers, meant)
+        # DeepSeek-VL2 writes 9999 or 99999 for the edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123).
+        repaired = raw.numbers
+        if meant.scale in (999, 1000):
+            repaired = tuple(999.0 if n > 1000 and set(f"{n:.0f}") == {"9"} else n for n in repaired)
         if repaired != raw.numbers:
             self.note("clamped", f"{written}: a row of nines means the far edge")
         if _out_of_scale(to_xyxy(repaired, meant.order), meant.limits(self.sent)):
             self.out_of_scale.append(replace(raw, numbers=repaired))
             raise _NoBox(f"{written} does not fit the box format {self.format.name}")
         return repaired
-
-    def scale_complaint(self, counted: set[int]) -> str:
-        outside = [raw.numbers for raw in self.out_of_scale if raw.answer in counted]
-        x, y = self.format.limits(self.sent)
-        asked = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
-        low, high = min(map(min, outside)), max(map(max, outside))
-        return f"the coordinates go from {low:g} to {high:g}, where {asked} was asked for"
 
     def keep(self, raw: RawBox, bbox: Bbox) -> None:
         said = raw.said
@@ -239,13 +235,6 @@ def _take_cells(parsed: ParsedReply) -> None:
     parsed.points = [raw for raw in parsed.points if raw.order is not None]
 
 
-def _without_runaway(numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:
-    # DeepSeek-VL2 writes 9999 or 99999 for the edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123).
-    if meant.scale not in (999, 1000):
-        return numbers
-    return tuple(999.0 if value > 1000 and set(f"{value:.0f}") == {"9"} else value for value in numbers)
-
-
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
     if any(not -TOLERANCE <= value / limits[i % 2] <= 1 + TOLERANCE for i, value in enumerate(corners)):
         return True
@@ -254,13 +243,11 @@ def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool
 
 
 def _score(value: Any) -> float | None:
-    if isinstance(value, str):
-        per_cent = value.strip().endswith("%")
-        as_number = number(value.strip().rstrip("%"))
-        as_number = as_number / 100 if per_cent and as_number is not None else as_number
-    else:
-        as_number = number(value)
-    return as_number if as_number is not None and 0 <= as_number <= 1 else None
+    per_cent = isinstance(value, str) and value.strip().endswith("%")
+    score = number(value.strip().rstrip("%") if per_cent else value)
+    if score is not None and per_cent:
+        score /= 100
+    return score if score is not None and 0 <= score <= 1 else None
 
 
 def _shown(numbers: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import says_none
-from dataflow_grounding.replies.vocabulary import pattern
+from dataflow_grounding.replies.vocabulary import pattern, words
 
 _HEADER, _END = pattern("header"), pattern("end")
 # Templates whose special tokens were left out of the text: "analysisI see … assistantfinal[…]".
@@ -18,10 +18,7 @@ _BARE_FINAL = re.compile(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*
 _ROLE_LINE = re.compile(
     r"(?:^|\n)[ \t]*(?:\*\*)?((?i:user|human|assistant))(?:\*\*)?[ \t]*[:：](?:\*\*)?|(?:^|\s)(USER|ASSISTANT):"
 )
-_ASKING = frozenset(["user", "human", "system", "developer"])
-_ANSWERING = frozenset(
-    ["", "assistant", "model", "bot", "final", "answer", "response", "output", "result", "json", "user"]
-)
+_ASKING, _ANSWERING = words("asking"), words("answering") | {""}
 
 # Tags and tokens that may open or close a part: <x> </x> <|x|> <|/x|> <|x> <x|> ◁x▷ ◁/x▷ [X] [/X].
 _MARKER = re.compile(
@@ -144,19 +141,19 @@ def _bare_channels(text: str) -> str:
 
 def _turn_in_words(text: str) -> str:
     """Return a text without "Assistant:" before it, an echo of the question above it, and a next turn below it."""
-    roles = [(match.start(), match.end(), (match[1] or match[2]).lower()) for match in _ROLE_LINE.finditer(text)]
-    answers = [i for i, role in enumerate(roles) if role[2] == "assistant"]
-    if not answers:
+    roles = [Marker((match[1] or match[2]).lower(), 0, *match.span()) for match in _ROLE_LINE.finditer(text)]
+    names = [role.name for role in roles]
+    if "assistant" not in names:
         return text
-    first = roles[answers[0]]
-    before = text[: first[0]]
-    if any(role[2] != "assistant" for role in roles[: answers[0]]) and not text[: roles[0][0]].strip():
+    first = names.index("assistant")
+    before = text[: roles[first].start]
+    if first and not text[: roles[0].start].strip():
         before = ""  # the question
     if may_answer(before):
         return before
-    following = [role[0] for role in roles[answers[0] + 1 :] if role[2] != "assistant"]
-    end = following[0] if following and len(answers) > 1 else len(text)
-    return text[first[1] : end]
+    following = [role.start for role in roles[first + 1 :] if role.name != "assistant"]
+    end = following[0] if following and names.count("assistant") > 1 else len(text)
+    return text[roles[first].end : end]
 
 
 def _without_thinking(text: str) -> list[str]:

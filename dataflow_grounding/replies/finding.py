@@ -1,33 +1,34 @@
 """Finding boxes and points in a reply, whichever of the known shapes it has."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.replies.absence import missing_in, refuses
+from dataflow_grounding.replies.absence import missing_in
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
 from dataflow_grounding.replies.json_shapes import is_pair
-from dataflow_grounding.replies.json_text import find_json
+from dataflow_grounding.replies.json_text import find_json, holds_objects
 from dataflow_grounding.replies.json_values import FoundJson, Scan, number
 from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
 from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
-from dataflow_grounding.replies.talk import adds, before_numbers, denies, named_before, named_behind, takes_back
+from dataflow_grounding.replies.talk import TAG, adds, named_before, named_behind
 from dataflow_grounding.replies.vocabulary import LEGEND, WRAPPERS, pattern, plain_key, stated_order, stated_unit
 
 # An empty list says "none" only if nothing around it may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
-_TAG = re.compile(r"<[^<>]{0,200}>")
 _STRING_IN_OBJECT = re.compile(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
 _DIGITS = re.compile(r"\d+")
 _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
 _AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
-_BETWEEN_PAIRS = pattern("between_pairs")
+_BETWEEN_PAIRS, _REFUSAL = map(pattern, ("between_pairs", "refusal"))
+# Words right before a box: it is an example, or not the thing's. Words without a box: what was said before is not so.
+_DENIED, _TAKEN_BACK = map(pattern, ("denied", "taken_back"))
 
 
 def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
@@ -37,7 +38,7 @@ def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
         answers = [part for answer in answers_of(_unwrapped(reply)) for part in corrected(answer)]
         parsed = _in_answers(answers, key)
         found = parsed.boxes or parsed.points or parsed.dropped or parsed.statuses
-        if not found and any(refuses(answer.text) for answer in answers):
+        if not found and any(_REFUSAL.search(answer.text[:4000]) for answer in answers):  # whatever else it says
             raise UnreadableReply(f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}")
     if "&" in reply:
         for kind in (parsed.boxes, parsed.points):
@@ -58,19 +59,19 @@ def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
     parsed = ParsedReply()
     for i, answer in enumerate(answers):
         last = i == len(answers) - 1
-        found = ParsedReply(answer=parsed.answer)
-        if parsed and not (answer.cue and adds(answer.cue + before_numbers(answer.text))):
-            found.answer += 1
-            found.corrections |= {found.answer} if answer.cue else set()
+        blank = partial(ParsedReply, answer=parsed.answer)
+        if parsed and not (answer.cue and adds(answer.cue + _DIGITS.split(answer.text, maxsplit=1)[0])):
+            number = parsed.answer + 1
+            blank = partial(ParsedReply, answer=number, corrections={number} if answer.cue else set())
         try:
-            found = _in_answer(answer, key, found)
+            found = _in_answer(answer, key, blank)
         except TruncatedReply:
             if last:
                 raise
             continue
         if found:
             parsed.join(found, last=last)
-        elif parsed and answer.cue and takes_back(answer.cue + answer.text):
+        elif parsed and answer.cue and _TAKEN_BACK.search(answer.cue + answer.text):
             raise UnreadableReply("the reply takes back its answer and gives no other")
         elif parsed:
             parsed.hear(answer.cue + answer.text, behind=True)
@@ -80,13 +81,13 @@ def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
     return parsed
 
 
-def _in_answer(answer: AnswerText, key: str, blank: ParsedReply) -> ParsedReply:
-    """Return what one answer says, by the first way of reading that finds a box; each begins with a copy of `blank`."""
+def _in_answer(answer: AnswerText, key: str, blank: Callable[[], ParsedReply]) -> ParsedReply:
+    """Return what one answer says, by the first way of reading that finds a box; each begins with a `blank` one."""
     # A reply that begins as JSON is JSON, whatever tags stand in its strings.
     readers = (_blocks, _json, _tokens) if answer.text.lstrip()[:1] in ("{", "[", "`") else (_tokens, _blocks, _json)
     unusable: list[ParsedReply] = []
     for read in readers:
-        parsed = blank.like()
+        parsed = blank()
         read(answer, key, parsed)
         parsed.state(0, stated_order(" ".join(talk.text for talk in parsed.talk)), None)
         if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
@@ -97,7 +98,7 @@ def _in_answer(answer: AnswerText, key: str, blank: ParsedReply) -> ParsedReply:
             return parsed
         if parsed.absences and parsed.truncated:
             raise TruncatedReply("the reply is cut off before its first complete box")
-    return _in_words(answer, blank.like())
+    return _in_words(answer, blank())
 
 
 def _in_words(answer: AnswerText, parsed: ParsedReply) -> ParsedReply:
@@ -115,7 +116,7 @@ def _in_words(answer: AnswerText, parsed: ParsedReply) -> ParsedReply:
 
 
 def _hear_around(text: str, parsed: ParsedReply) -> None:
-    text = _TAG.sub(" ", text)
+    text = TAG.sub(" ", text)
     last = max((match.end() for match in _DIGITS.finditer(text)), default=0)
     parsed.hear(text[:last], behind=False)
     parsed.hear(text[last:], behind=True)
@@ -131,65 +132,46 @@ def _blocks(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
     for i, block in enumerate(answer.blocks):
         if parsed and not adds(answer.talk[i]):
             parsed.answer += 1
-        _ScanReader(find_json(block), parsed, key).read(answer.talk[i])
+        _read_scan(find_json(block), key, parsed, answer.talk[i])
         parsed.hear(answer.talk[i], behind=i > 0)
     parsed.hear(answer.talk[-1], behind=True)
     parsed.unclear = parsed.unclear or bool(_MORE_THAN_TALK.search("".join(answer.talk)))
 
 
 def _json(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
-    _ScanReader(find_json(answer.text), parsed, key).read("")
+    _read_scan(find_json(answer.text), key, parsed)
 
 
-class _ScanReader:
-    """Reads what a scan found, with the words around it."""
-
-    def __init__(self, scan: Scan, parsed: ParsedReply, key: str) -> None:
-        self.scan, self.parsed, self.key = scan, parsed, key
-        self.answered = False  # whether objects gave boxes
-        self.in_talk: list[RawBox] = []
-        self.said = NOTHING_SAID
-
-    def read(self, lead: str) -> None:
-        """Add what was found to the reply; `lead` are words before the text."""
-        around: list[str] = []
-        unit, behind = None, self.scan.text
-        for item, between, behind in _with_talk(self.scan):
-            first = not around
-            around.append(between)
-            before = LEGEND.sub(" ", lead if first and not between.strip() else between)
-            unit = stated_unit(before) if first else unit
-            if denies(before):
-                self.parsed.drop(f"{self.scan.text[item.start : item.end][:40]!r} is an example, or denied")
-                continue
-            since = len(self.parsed.boxes)
-            if _holds_objects(item.value):
-                self.objects(item.value, between, before)
-            else:
-                if not _AND.fullmatch(between) or self.said is NOTHING_SAID:
-                    self.said = _said_beside(before, behind)
-                self.numbers(item.value)
-            self.parsed.state(since, None, stated_unit(before) or unit or stated_unit(behind.partition("\n")[0]))
-        around.append(behind)
-        self.parsed.hear(around[0], behind=False)
-        self.parsed.hear(" ".join(around[1:]), behind=True)
-        if self.answered and self.in_talk:
-            _drop_talk(self.parsed, self.in_talk)
-        more = _MORE_THAN_TALK.search(without_control_tokens(" ".join(around)))
-        self.parsed.unclear = self.parsed.unclear or self.scan.broken or more is not None
-        _take_state(self.scan, self.parsed)
-
-    def objects(self, value: Any, between: str, before: str) -> None:
-        since = len(self.parsed.boxes)
-        if self.answered and not self.scan.broken and _PROSE.search(between) and not adds(between):
-            self.parsed.answer += 1
-        read_value(value, self.parsed, self.key, Said(talk=named_before(before)))
-        self.answered = self.answered or len(self.parsed.boxes) > since
-
-    def numbers(self, value: Any) -> None:
-        boxes, points = len(self.parsed.boxes), len(self.parsed.points)
-        read_value(value, self.parsed, self.key, self.said)
-        self.in_talk += [*self.parsed.boxes[boxes:], *self.parsed.points[points:]]
+def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> None:
+    """Add what a scan found to the reply, with the words around it; `lead` are words before the text."""
+    around: list[str] = []
+    in_talk: list[RawBox] = []
+    answered = False  # whether objects gave boxes
+    unit, behind, said = None, scan.text, NOTHING_SAID
+    for item, between, behind in _with_talk(scan):
+        first = not around
+        around.append(between)
+        before = LEGEND.sub(" ", lead if first and not between.strip() else between)
+        unit = stated_unit(before) if first else unit
+        if _DENIED.search(before[-160:]):
+            parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
+            continue
+        boxes, points = len(parsed.boxes), len(parsed.points)
+        if holds_objects(item.value):
+            if answered and not scan.broken and _PROSE.search(between) and not adds(between):
+                parsed.answer += 1
+            read_value(item.value, parsed, key, Said(talk=named_before(before)))
+            answered = answered or len(parsed.boxes) > boxes
+        else:
+            if not _AND.fullmatch(between) or said is NOTHING_SAID:
+                said = _said_beside(before, behind)
+            read_value(item.value, parsed, key, said)
+            in_talk += [*parsed.boxes[boxes:], *parsed.points[points:]]
+        units = (stated_unit(before), unit, stated_unit(behind.partition("\n")[0]))
+        parsed.state(boxes, None, next(filter(None, units), None))
+    if answered:
+        _drop_talk(parsed, in_talk)
+    _take_state(scan, parsed, [*around, behind])
 
 
 def _with_talk(scan: Scan) -> Iterator[tuple[FoundJson, str, str]]:
@@ -199,10 +181,6 @@ def _with_talk(scan: Scan) -> Iterator[tuple[FoundJson, str, str]]:
     ends = [*(item.start for item in items[1:]), len(scan.text)]
     for item, start, end in zip(items, starts, ends, strict=False):
         yield item, scan.text[start : item.start], scan.text[item.end : end]
-
-
-def _holds_objects(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
 def _said_beside(before: str, behind: str) -> Said:
@@ -217,7 +195,7 @@ def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:
     answer = [raw for raw in parsed.boxes if id(raw) not in outside]
     inside = {raw.numbers for raw in answer}
     labels = dict.fromkeys(label for raw in answer for label in raw.said.labels)
-    things = dict(enumerate(list(labels)[: _MOST_COMPARED // len(in_talk)]))
+    things = dict(enumerate(list(labels)[: _MOST_COMPARED // max(1, len(in_talk))]))
     for raw in in_talk:
         if raw.numbers in inside:
             continue
@@ -229,7 +207,11 @@ def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:
         kind[:] = [raw for raw in kind if id(raw) not in outside]
 
 
-def _take_state(scan: Scan, parsed: ParsedReply) -> None:
+def _take_state(scan: Scan, parsed: ParsedReply, around: list[str]) -> None:
+    parsed.hear(around[0], behind=False)
+    parsed.hear(" ".join(around[1:]), behind=True)
+    more = _MORE_THAN_TALK.search(without_control_tokens(" ".join(around)))
+    parsed.unclear = parsed.unclear or scan.broken or more is not None
     boxes = {raw.numbers for raw in parsed.boxes}
     if any(tuple(map(number, numbers.split(","))) not in boxes for numbers in scan.commented):
         raise UnreadableReply("there are boxes in comments, and it is unclear whether they count")
@@ -242,18 +224,13 @@ def _take_state(scan: Scan, parsed: ParsedReply) -> None:
         parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
 
 
-def _joined_pairs(scan: Scan) -> Iterator[FoundJson]:
-    """Yield what was found, with two pairs of numbers that follow one another, as in `(1, 2), (3, 4)`, made one box."""
-    first: FoundJson | None = None
+def _joined_pairs(scan: Scan) -> list[FoundJson]:
+    """Return what was found, with two pairs of numbers that follow one another, as in `(1, 2), (3, 4)`, as one box."""
+    joined: list[FoundJson] = []
     for item in scan.found:
-        if first is not None:
-            if is_pair(item.value) and _BETWEEN_PAIRS.fullmatch(scan.text[first.end : item.start][:60]):
-                yield FoundJson([*first.value, *item.value], first.start, item.end)
-                first = None
-                continue
-            yield first
-        first = item if is_pair(item.value) else None
-        if first is None:
-            yield item
-    if first is not None:
-        yield first
+        last = joined[-1] if joined and is_pair(item.value) and is_pair(joined[-1].value) else None
+        if last is not None and _BETWEEN_PAIRS.fullmatch(scan.text[last.end : item.start][:60]):
+            joined[-1] = FoundJson([*last.value, *item.value], last.start, item.end)
+        else:
+            joined.append(item)
+    return joined

@@ -1,6 +1,5 @@
 """Boxes and points in parsed JSON, whatever its keys and nesting."""
 
-import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,7 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import json_shapes as shapes
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, says_none
-from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded
+from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects, strict_json
 from dataflow_grounding.replies.json_values import JsonObject, measured, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
@@ -21,26 +20,19 @@ _BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*
 
 def read_as_asked(reply: str, key: str) -> ParsedReply | None:
     """Return what a reply says that keeps to the letter of what was asked for, as most do; None for any other."""
-    try:
-        data = json.loads(reply, object_pairs_hook=_no_key_twice)
-    except (ValueError, RecursionError):
-        return None
-    objects = data.get("objects") if isinstance(data, dict) and len(data) == 1 else None
+    scan = strict_json(reply)
+    data = scan.found[0].value if scan is not None else None
+    objects = data.get("objects") if isinstance(data, JsonObject) and len(data) == 1 and not data.parts else None
     if not isinstance(objects, list):
         return None
-    parsed = ParsedReply()
-    if not objects:
-        parsed.lack()
+    boxes = [raw for item in objects if (raw := _as_asked(item, key)) is not None]
+    return ParsedReply(boxes, absences=[] if boxes else [(NOTHING_SAID, 0)]) if len(boxes) == len(objects) else None
+
+
+def _as_asked(item: Any, key: str) -> RawBox | None:
     known = {"id", "label", key, "score", "evidence"}
-    for item in objects:
-        raw = _as_asked(item, key) if isinstance(item, dict) and item.keys() <= known else None
-        if raw is None:
-            return None
-        parsed.boxes.append(raw)
-    return parsed
-
-
-def _as_asked(item: dict[str, Any], key: str) -> RawBox | None:
+    if not isinstance(item, JsonObject) or item.parts or not item.keys() <= known:
+        return None
     numbers, label, phrase_id, evidence = item.get(key), item.get("label"), item.get("id"), item.get("evidence")
     if not isinstance(numbers, list) or len(numbers) != 4 or type(phrase_id) is not int:
         return None
@@ -49,13 +41,6 @@ def _as_asked(item: dict[str, Any], key: str) -> RawBox | None:
     if not isinstance(label, str) or not label.strip() or evidence not in keys.EVIDENCE:
         return None
     return RawBox("box", tuple(numbers), Said((label.strip(),), phrase_id, item.get("score"), evidence))
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a key is repeated")
-    return fields
 
 
 def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_SAID) -> None:
@@ -201,9 +186,8 @@ class _Walk:
         return not self.box_keys.isdisjoint(keys.box_names(plain))
 
     def box_field(self, plain: str, item: Any, lists: dict[str, list[Any]], said: Said) -> bool:
-        if plain in ("location", "position", "region") and (
-            item is None or (isinstance(item, str) and not re.search(r"\d", item))
-        ):
+        described = item is None or (isinstance(item, str) and not re.search(r"\d", item))
+        if described and plain in ("location", "position", "region"):
             return False  # words such as "top left" are a description and no box
         boxes, since = self.parsed.boxes, len(self.parsed.boxes)
         self.value(item, said, boxy=True, quad=plain in keys.QUAD_KEYS)
@@ -234,10 +218,11 @@ class _Walk:
             plain, since = keys.plain_key(key), len(self.parsed.boxes)
             if self.is_box_key(plain) or plain in keys.NO_CHILDREN:
                 continue
+            item = decoded(item)
             if not (named or has_box):
-                self.labelled_or_wrapped(key, decoded(item), said, talks=talks)
-            elif plain not in keys.LABEL_KEYS:
-                self.part_of_detection(decoded(item), NOTHING_SAID if has_box else said)
+                self.labelled_or_wrapped(key, item, said, talks=talks)
+            elif plain not in keys.LABEL_KEYS and holds_objects(item):  # a further detection, not a colour or size
+                self.value(item, NOTHING_SAID if has_box else said, boxy=False)
                 if has_box and not value.cut:  # a part without a name is not another thing
                     self.parsed.boxes[since:] = filter(shapes.is_named, self.parsed.boxes[since:])
             if len(self.parsed.boxes) > since:
@@ -252,11 +237,6 @@ class _Walk:
         elif item is not None or not talks:
             inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
             self.labelled_by_key(plain, item, inner.within(said))
-
-    def part_of_detection(self, item: Any, said: Said) -> None:
-        """Take further detections in a detection, never its colours or sizes."""
-        if isinstance(item, JsonObject) or (isinstance(item, list) and any(isinstance(i, JsonObject) for i in item)):
-            self.value(item, said, boxy=False)
 
     def wrapped(self, item: Any, said: Said) -> None:
         """Take what is under a key that names nothing."""

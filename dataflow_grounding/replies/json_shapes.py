@@ -12,10 +12,6 @@ from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
 from dataflow_grounding.replies.vocabulary import stated_order, stated_unit
 
 
-class _Cut(Exception):
-    """The reply ends inside a value that is useless in parts."""
-
-
 def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object's fields by their keys as keys are compared."""
     return {keys.plain_key(key): item for key, item in value.items()}
@@ -102,13 +98,10 @@ def take_corners(parsed: ParsedReply, fields: Mapping[str, Any], said: Said) -> 
     """Take an object's box of four coordinates, or of two corners, that have a key each; False if there is none."""
     for names, order in keys.CORNERS:
         if all(name in fields for name in names):
-            given = [fields[name] for name in names]
-            values, unit = measured(given)
-            numbers = [value for item in values if (value := number(item)) is not None]
-            if len(numbers) == 4:
-                parsed.put(RawBox("box", tuple(numbers), said, order, unit=unit))
-            else:
-                parsed.add(given, said)
+            since = len(parsed.boxes)
+            values, unit = measured([fields[name] for name in names])
+            parsed.add(values, said)
+            parsed.state(since, order, unit)
             return True
     for first, last in keys.CORNER_PAIRS:
         one, other = pair(fields.get(first)), pair(fields.get(last))
@@ -123,12 +116,12 @@ def take_outline(parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[
     """Take the boxes around an object's polygons; `lists` stand beside them. False where there are none."""
     since = len(parsed.boxes)
     outlines = (key for key, item in fields.items() if key in keys.OUTLINE_KEYS and isinstance(item, list))
-    try:
-        for corners in _outlines(fields.get(next(outlines, ""))):  # or under a key without a letter
-            parsed.put(RawBox("box", hull(corners), said, corners=True))
-    except _Cut:
+    value = fields.get(next(outlines, ""))  # or under a key without a letter
+    if isinstance(value, list) and getattr(value, "cut", False):  # as all are that hold one which is
         parsed.drop("an outline that is cut off", said)
         return True
+    for corners in _outlines(value):
+        parsed.put(RawBox("box", hull(corners), said, corners=True))
     take_lists_beside(parsed, since, lists)
     return len(parsed.boxes) > since
 
@@ -163,11 +156,9 @@ def pair(value: Any) -> tuple[float, float] | None:
 
 
 def _outlines(value: Any) -> list[list[float]]:
-    """Return the corners of each polygon in a value, as x, y, x, y, …; raises _Cut where one is cut off."""
+    """Return the corners of each polygon in a value, as x, y, x, y, …"""
     if not isinstance(value, list):
         return []
-    if getattr(value, "cut", False):
-        raise _Cut
     corners = _corners(value)
     return [corners] if corners else [outline for item in value for outline in _outlines(item)]
 
@@ -182,9 +173,14 @@ def _corners(value: list[Any]) -> list[float]:
 
 
 def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[Any]]) -> None:
-    """Give the boxes from the `since`-th on what lists of labels, scores and ids beside them say, entry by entry."""
+    """Give the boxes from the `since`-th on what lists beside them say, entry by entry: labels, scores and ids.
+
+    Labels are in the list under a key for them; of several boxes also under any key, if it has a text for each.
+    """
     count = len(parsed.boxes) - since
-    labels = _labels_beside(lists, count)
+    texts = [*filter(None, map(lists.get, keys.LABEL_LIST_KEYS))]
+    texts += [item for item in lists.values() if len(item) == count > 1]
+    labels = next(filter(_are_texts, texts), None)
     if labels is not None and len(labels) != count:
         parsed.notes.append(Note("labels_ignored", "the lists of boxes and labels differ in length"))
     elif labels is not None:
@@ -194,15 +190,6 @@ def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[
             parsed.say(since, "score", item)
         if len(item) == count and key in ("ids", "phraseids") and all(type(entry) is int for entry in item):
             parsed.say(since, "id", item)
-
-
-def _labels_beside(lists: Mapping[str, list[Any]], count: int) -> list[str] | None:
-    """Return the list under a key for labels; of several boxes also one under any key, if it has a text for each."""
-    texts = (lists[key] for key in keys.LABEL_LIST_KEYS if lists.get(key) and _are_texts(lists[key]))
-    labels = next(texts, None)
-    if labels is None and count > 1:
-        labels = next((item for item in lists.values() if len(item) == count and _are_texts(item)), None)
-    return labels
 
 
 def _are_texts(items: list[Any]) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.json_values import FoundJson, JsonArray, JsonObject, Scan, nested, to_number, unescaped
+from dataflow_grounding.replies.json_values import FoundJson, JsonArray, JsonObject, Scan, nested, unescaped
 
 MAX_DEPTH = 100
 
@@ -29,6 +29,7 @@ _BOX_IN_COMMENT = re.compile(
     r"(?:#|//|/\*)[^\n#/]{0,200}?[\[(]\s*((?:[-+]?\d[\d.]{0,20}\s*,\s*){3}[-+]?\d[\d.]{0,20})\s*[\])]"
 )
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,6})?(?=[\s,;:\]})/#<]|$)")
+_WHOLE = re.compile(r"[-+]?\d{1,18}")
 _WORD = re.compile(r"[^\s,:=;{}\[\]()\"“”][^,:=;{}\[\]()\"“”\n]*")
 _AFTER_STRING = re.compile(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
 _NEW_LINE_OF_STRUCTURE = re.compile(r"[ \t]*(?:[{}\[\]]|[\"'][^\"'\n]{1,40}[\"']\s*:)")
@@ -42,7 +43,7 @@ _KEYWORDS: dict[str, Any] = {
 
 def find_json(text: str) -> Scan:
     """Return all outermost arrays and objects in `text`, strict JSON or not. Raises UnreadableReply past MAX_DEPTH."""
-    strict = _strict(text)
+    strict = strict_json(text)
     if strict is None and not text.isascii():
         text = _WIDE.sub(lambda match: match[1] or match[0].translate(_NARROW), text)
     return strict if strict is not None else _Scanner(text).run()
@@ -54,11 +55,16 @@ def decoded(value: Any) -> Any:
         return value
     scan = find_json(value)
     found = scan.found[0].value if len(scan.found) == 1 else None
-    objects = isinstance(found, list) and any(isinstance(item, JsonObject) for item in found)
-    return found if isinstance(found, JsonObject) or objects else value
+    return found if holds_objects(found) else value
 
 
-def _strict(text: str) -> Scan | None:
+def holds_objects(value: Any) -> bool:
+    """Whether a value is an object, or an array with objects in it."""
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+
+
+def strict_json(text: str) -> Scan | None:
+    """Return the one array or object that `text` is, in strict JSON; None for any other text."""
     start = len(text) - len(text.lstrip())
     if text[start : start + 1] not in ("{", "["):
         return None
@@ -256,7 +262,7 @@ class _Scanner:
         self.at = match.end()
         if number is not None:
             if self.at < len(self.text):
-                self._add(to_number(match[0]))
+                self._add(int(match[0]) if _WHOLE.fullmatch(match[0]) else float(match[0]))
             return
         word = match[0].rstrip()
         if word.startswith("```"):

@@ -1,6 +1,5 @@
 """Values as replies write them: JSON arrays and objects, what had to be repaired to read them, numbers and units."""
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +15,7 @@ _LARGEST = 10**9
 class JsonArray(list[Any]):
     """An array as read; `cut`: the text ended inside of it."""
 
-    __slots__ = ("cut",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cut = False
+    cut = False
 
 
 class JsonObject(dict[str, Any]):
@@ -79,13 +74,6 @@ def nested(value: Any) -> list[Any]:
     """Return the arrays and objects in an array or object."""
     values = value.values() if isinstance(value, dict) else value
     return [inner for inner in values if isinstance(inner, (dict, list))]
-
-
-def to_number(digits: str) -> int | float:
-    """Return the number that digits write; infinity where there are too many of them."""
-    if re.fullmatch(r"[-+]?\d{1,18}", digits):
-        return int(digits)
-    return float(digits) if len(digits) < 400 else math.inf
 
 
 def unescaped(raw: str) -> str:

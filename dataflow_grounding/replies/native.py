@@ -1,12 +1,12 @@
 """Boxes and points in the special tokens and tags that model families write by training."""
 
 import re
-from typing import Any
 
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.absence import says_none
-from dataflow_grounding.replies.json_values import number
-from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said, named
+from dataflow_grounding.replies.json_shapes import pair
+from dataflow_grounding.replies.json_values import hull
+from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, named
 
 # Tags that open and close a label, a box or a point.
 _TAG = re.compile(
@@ -21,9 +21,12 @@ _POINT_TAGS = frozenset(["point", "points"])
 _ATTRIBUTE = re.compile(r"([A-Za-z_]\w{0,30})\s{0,3}=\s{0,3}(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>/]+))")
 _GROUP = re.compile(r"[\[(<]([^\[\](){}<>]*)[\])>]")
 _NUMBER_TOKEN = re.compile(r"<\s{0,3}(\d{1,12})\s{0,3}>")
-_LOCATION = re.compile(r"<loc(?P<low_line>_?)(?P<bin>\d{1,6})>")
-_PATCH = re.compile(r"<(?P<tag>/?phrase|/?object|/delimiter_of_multi_objects/|patch_index_(?P<index>\d{1,6}))>")
-_OTHER_TOKEN = re.compile(r"</?[a-z_|]{1,40}\d{0,6}>")
+_LOCATION = re.compile(r"<loc_?(\d{1,6})>")
+_LOCATIONS = re.compile(r"((?:<loc_?\d{1,6}>\s*)+)")
+_ORDERS: dict[str, Order] = {"florence-2": "xyxy", "paligemma": "yxyx"}
+_PATCH = re.compile(r"<patch_index_(\d{1,6})>")
+_PATCH_TAG = re.compile(r"<(/?phrase|/?object|/delimiter_of_multi_objects/)>")
+_OTHER_TOKEN = re.compile(r"</?(?!loc_?\d{1,6}>)[a-z_|]{1,40}\d{0,6}>")
 _HTML_BOX = re.compile(r"\bdata-bbox\s{0,3}=\s{0,3}[\"']([^\"'<>]{0,200})[\"']")
 _BEFORE_STRING = re.compile(r'.*[{,]\s*"[^"]{0,80}"\s*:\s*"', re.DOTALL)  # of tokens in a string of JSON
 _SEPARATORS = re.compile(r"[,;\s]+")
@@ -52,15 +55,12 @@ def number_groups(text: str) -> list[list[str]]:
     if _NUMBER_TOKEN.search(text):
         return [_NUMBER_TOKEN.findall(part) for part in text.split(",")]
     groups: list[list[str]] = []
-    half = False
     for match in _GROUP.finditer(text):
         group = _split(match[1])
-        if half and len(group) == 2:
+        if groups and len(groups[-1]) == len(group) == 2:
             groups[-1] += group
-            half = False
         else:
             groups.append(group)
-            half = len(group) == 2
     if not groups and not re.search(r"[\[({<]", text):
         groups = [_split(text)]
     return [group for group in groups if any(group)]
@@ -149,10 +149,9 @@ class _TagReader:
 
     def points(self, content: str, attributes: dict[str, str]) -> None:
         alt = attributes.get("alt") or attributes.get("mention") or ""
-        points = _named_points(attributes)
-        if not points:
-            pairs = [group for group in number_groups(content) if len(group) == 2 and None not in map(number, group)]
-            points = [(float(pair[0]), float(pair[1])) for pair in pairs]
+        pairs = [(x, attributes.get(f"y{key[1:]}")) for key, x in attributes.items() if re.fullmatch(r"x\d*", key)]
+        points = [point for given in pairs if (point := pair([*given])) is not None]
+        points = points or [point for group in number_groups(content) if (point := pair(group)) is not None]
         names = [name.strip() for name in alt.split(",")]
         if len(names) != len(points):
             names = [alt.strip() if len(names) == 1 else ""] * len(points)
@@ -168,75 +167,42 @@ def _tag(match: re.Match[str]) -> tuple[bool, str, dict[str, str]]:
     return name.startswith("/"), name.lstrip("/"), {key.lower(): a or b or c for key, a, b, c in found}
 
 
-def _named_points(attributes: dict[str, str]) -> list[tuple[float, float]]:
-    points = []
-    for key, value in attributes.items():
-        x, y = number(value), number(attributes.get("y" + key[1:]))
-        if re.fullmatch(r"x\d*", key) and x is not None and y is not None:
-            points.append((x, y))
-    return points
-
-
 def _read_patches(text: str, parsed: ParsedReply) -> None:
     # Kosmos-2: <phrase>label</phrase><object><patch_index_0001><patch_index_0044></object>
     label: str | None = None
-    label_from: int | None = None
-    cells: list[float] = []
-
-    def flush() -> None:
+    pieces = ["", *_PATCH_TAG.split(text), ""]
+    for tag, content, following in zip(pieces[0::2], pieces[1::2], pieces[2::2], strict=False):
+        cells = [float(index) for index in _PATCH.findall(content)]
         if len(cells) == 2:
             parsed.put(RawBox("box", tuple(cells), named(label), family="kosmos-2"))
         elif cells:
             parsed.drop(f"a box of {len(cells)} grid cells")
-        cells.clear()
-
-    for match in _PATCH.finditer(text):
-        if match["index"]:
-            cells.append(float(match["index"]))
-            continue
-        flush()
-        if match["tag"] == "phrase":
-            label_from = match.end()
-        elif match["tag"] == "/phrase" and label_from is not None:
-            label, label_from = text[label_from : match.start()].strip(), None
-    if cells:
-        parsed.truncated = True
-    flush()
+        if cells and not following:
+            parsed.truncated = True
+        elif (tag, following) == ("phrase", "/phrase"):
+            label = content.strip()
 
 
 def _read_locations(text: str, parsed: ParsedReply) -> None:
     """Read `<loc_12>` (Florence-2: the label comes before) and `<loc0012>` (PaliGemma: after, up to a semicolon)."""
-    florence = any(match["low_line"] for match in _LOCATION.finditer(text))
-    runs = _location_runs(text)
-    quads = florence and all(len(bins) % 8 == 0 and _is_upright_quad(bins[:8]) for _, bins, _ in runs)
-    for before, bins, behind in runs:
+    family = "florence-2" if "<loc_" in text else "paligemma"
+    florence, order = family == "florence-2", _ORDERS[family]
+    # Locations that follow one another are a run, whatever other tokens stand between them.
+    pieces = [*map(str.strip, _LOCATIONS.split(_OTHER_TOKEN.sub("", text)))]
+    runs = [[*map(float, _LOCATION.findall(piece))] for piece in pieces[1::2]]
+    quads = florence and all(map(_are_upright_quads, runs))
+    step, numbers_of = (8, hull) if quads else (4, tuple)
+    for before, bins, behind in zip(pieces[0::2], runs, pieces[2::2], strict=False):
         said = named(_BEFORE_STRING.sub("", before[-400:]) if florence else behind.partition(";")[0].strip())
         if florence and not quads and _is_outline(bins):
             parsed.drop(f"an outline of {len(bins) // 2} corners", said)
             continue
-        step = 8 if quads else 4
         left_over = len(bins) % step
         if left_over:
             parsed.drop(f"{len(bins)} location tokens, which are not whole boxes", said)
         if not left_over or florence:  # Florence-2 stops in the middle of a box; PaliGemma with five has lost its way
             for i in range(0, len(bins) - step + 1, step):
-                _add_bins(parsed, bins[i : i + step], said, florence=florence)
-
-
-def _location_runs(text: str) -> list[tuple[str, list[float], str]]:
-    """Return the bins of location tokens that follow one another, with the text before and behind them."""
-    runs: list[tuple[str, list[float], str]] = []
-    end = 0
-    for match in _LOCATION.finditer(text):
-        between = _OTHER_TOKEN.sub("", text[end : match.start()]).strip()
-        if between or not runs:
-            if runs:
-                runs[-1] = (*runs[-1][:2], between)
-            runs.append((between, [], ""))
-        runs[-1][1].append(float(match["bin"]))
-        end = match.end()
-    runs[-1] = (*runs[-1][:2], _OTHER_TOKEN.sub("", text[end:]).strip())
-    return runs
+                parsed.put(RawBox("box", numbers_of(bins[i : i + step]), said, order, family))
 
 
 def _is_outline(bins: list[float]) -> bool:
@@ -245,16 +211,10 @@ def _is_outline(bins: list[float]) -> bool:
     return len(boxes) > 1 and any(x2 <= x1 or y2 <= y1 for x1, y1, x2, y2 in boxes)
 
 
-def _add_bins(parsed: ParsedReply, bins: list[float], said: Said, *, florence: bool) -> None:
-    if len(bins) == 8:
-        bins = [min(bins[0::2]), min(bins[1::2]), max(bins[0::2]), max(bins[1::2])]
-    order: Order = "xyxy" if florence else "yxyx"
-    family: Any = "florence-2" if florence else "paligemma"
-    parsed.put(RawBox("box", tuple(bins), said, order, family))
-
-
-def _is_upright_quad(bins: list[float]) -> bool:
+def _are_upright_quads(bins: list[float]) -> bool:
     # Corners go round from the top left; two boxes of four numbers each don't have such sides.
-    x1, y1, x2, y2, x3, y3, x4, y4 = bins
+    if len(bins) % 8:
+        return False
+    x1, y1, x2, y2, x3, y3, x4, y4 = bins[:8]
     width, height = x3 - x1, y3 - y1
     return max(abs(y2 - y1), abs(y4 - y3)) * 2 <= height and max(abs(x3 - x2), abs(x4 - x1)) * 2 <= width

@@ -115,12 +115,13 @@ class Columns(NamedTuple):
         if _RULE.fullmatch(line):
             return True
         if len(cells) != self.width:
-            if sum(number(cell) is not None for cell in cells) >= 4:
+            unfit = sum(number(cell) is not None for cell in cells) >= 4
+            if unfit:
                 parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
-                return True
-            return False
-        label = cells[self.label] if self.label is not None else None
-        parsed.add([cells[i] for i in self.coordinates], named(label), order=self.order)
+            return unfit
+        label, since = cells[self.label] if self.label is not None else None, len(parsed.boxes)
+        parsed.add([cells[i] for i in self.coordinates], named(label))
+        parsed.state(since, self.order, None)
         return True
 
 

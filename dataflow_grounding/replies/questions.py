@@ -10,7 +10,6 @@ from dataflow_grounding.replies.reading import FoundBox, Note, ParsedReply, RawB
 # A phrase's id; without phrases the id or the label that the reply gives; None where it gives none.
 Question: TypeAlias = int | str | None
 
-
 _FAR = -(10**10)
 
 

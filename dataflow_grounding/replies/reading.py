@@ -6,14 +6,12 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.replies.absence import Missing
 from dataflow_grounding.replies.json_values import hull, number
-
-Kind: TypeAlias = Literal["box", "point"]
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 # The share of a reply's boxes that may be dropped or moved before the reading counts as doubtful.
@@ -77,7 +75,7 @@ class RawBox:
     corner and a size; `answer` counts the answers in the reply, where it has several.
     """
 
-    kind: Kind
+    kind: Literal["box", "point"]
     numbers: tuple[float, ...]
     said: Said = NOTHING_SAID
     order: Order | None = None
@@ -130,22 +128,14 @@ class ParsedReply:
     def __bool__(self) -> bool:
         return bool(self.size or self.statuses)
 
-    def add(
-        self,
-        values: Sequence[Any],
-        said: Said,
-        *,
-        corners: bool = False,
-        quad: bool = False,
-        order: Order | None = None,
-    ) -> None:
+    def add(self, values: Sequence[Any], said: Said, *, corners: bool = False, quad: bool = False) -> None:
         """Take numbers as the box or point that their count makes (`quad`: eight are four corners), or drop them."""
         numbers = [number(value) for value in values]
         known = [value for value in numbers if value is not None]
         if len(known) != len(numbers) or not numbers:
             self.drop(f"a box with a coordinate that is not a number: {_shown(values)}", said)
         elif len(known) == 4:
-            self.put(RawBox("box", tuple(known), said, order))
+            self.put(RawBox("box", tuple(known), said))
         elif len(known) == 2 and not corners:
             self.put(RawBox("point", tuple(known), said))
         elif len(known) == 5 and 0 < known[4] < 1 < max(known[:4]):  # a detector's row: the fifth number is the score
@@ -194,10 +184,6 @@ class ParsedReply:
         self.corrections |= later.corrections
         self.statuses.update(later.statuses)
         self.reasons.update(later.reasons)
-
-    def like(self) -> ParsedReply:
-        """Return an empty one that goes on with the same answer."""
-        return ParsedReply(answer=self.answer, corrections=set(self.corrections))
 
     def state(self, since: int, order: Order | None, unit: str | None) -> None:
         """Give the boxes from the `since`-th on an order and a unit, where they have none of their own."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import BLIND, SENTENCE_END, UNREAL, missing_in_clause
@@ -16,18 +17,17 @@ _MARKUP = " \t\r\n：:，,、。.*#-—"
 _REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
 _DIGIT = re.compile(r"\d")
 _CORNER, _SPACELESS_FILLER, _CLAUSE_END = map(pattern, ("corner", "spaceless_filler", "clause_end"))
-_REJECTS, _NOT_A, _DENIED = map(pattern, ("rejects", "not_a", "denied"))
-_CUE, _MORE, _TAKEN_BACK = map(pattern, ("corrections", "more", "taken_back"))
+_REJECTS, _NOT_A, _CUE, _MORE = map(pattern, ("rejects", "not_a", "corrections", "more"))
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-_TAG = re.compile(r"<[^<>]{0,200}>")
+TAG = re.compile(r"<[^<>]{0,200}>")
 _IF = re.compile(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
-_MOST_CLAUSES = 60
+_MOST_CLAUSES = 60  # that are looked at from the beginning, and from the end
 _MOST_CORRECTIONS = 50
 
 
 def named_before(text: str) -> str:
     """Return what the words before a box name as its thing: "I see a cat at" names a cat, "Here it is:" nothing."""
-    sentences = [part for part in SENTENCE_END.split(_TAG.sub(" ", text[-600:])) if _WORD.search(part)]
+    sentences = [part for part in SENTENCE_END.split(TAG.sub(" ", text[-600:])) if _WORD.search(part)]
     for sentence in reversed(sentences[-2:]):
         thing, refers = _thing(sentence)
         if thing or not refers:
@@ -37,7 +37,7 @@ def named_before(text: str) -> str:
 
 def named_behind(text: str) -> str:
     """Return what the rest of a sentence behind a box names as its thing, as in `[1, 2, 3, 4] is the cat.`."""
-    return _thing(SENTENCE_END.split(_TAG.sub(" ", text[:300]), maxsplit=1)[0])[0]
+    return _thing(SENTENCE_END.split(TAG.sub(" ", text[:300]), maxsplit=1)[0])[0]
 
 
 def _thing(sentence: str) -> tuple[str, bool]:
@@ -63,23 +63,21 @@ def denial(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None
     unreal = UNREAL.search(talk.text) or BLIND.search(talk.text)
     if unreal is not None:
         return unreal[0]
-    return (_rejection(talk.text, things) if talk.behind else None) or _absence(talk.text, things, others=others)
-
-
-def _rejection(text: str, things: Mapping[int, str]) -> str | None:
-    """Return the words that point back at a box and say that it is wrong, or none of the things."""
-    rejects = _REJECTS.search(text)
-    if rejects is not None and not _IF.search(text[: rejects.start()][-300:]):
-        return rejects[0]
-    for match in _NOT_A.finditer(text):
-        if any(alike(match[1].split(" at ")[0], thing) for thing in things.values()):
-            return match[0]
-    return None
+    if talk.behind:  # words that point back at a box and say that it is wrong, or none of the things
+        rejects = _REJECTS.search(talk.text)
+        if rejects is not None and not _IF.search(talk.text[: rejects.start()][-300:]):
+            return rejects[0]
+        for match in _NOT_A.finditer(talk.text):
+            if any(alike(match[1].split(" at ")[0], thing) for thing in things.values()):
+                return match[0]
+    return _absence(talk.text, things, others=others)
 
 
 def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | None:
-    """Return the first clause that says that one of the things, or anything at all, is not there."""
-    for clause in _clauses(text):
+    """Return the first sentence or clause that says that one of the things, or anything at all, is not there."""
+    parts = chain.from_iterable((sentence, *_CLAUSE_END.split(sentence)) for sentence in SENTENCE_END.split(text))
+    clauses = [*filter(str.strip, parts)]
+    for clause in clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]:
         missing = missing_in_clause(clause)
         if missing is None or (clause.strip(_MARKUP).isascii() and clause.strip(_MARKUP).isalpha()):
             continue
@@ -88,13 +86,6 @@ def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | Non
         if same or unknown or not missing.thing:
             return clause.strip()
     return None
-
-
-def _clauses(text: str) -> list[str]:
-    """Return the sentences of a text and the clauses of each, the first and the last ones of very many."""
-    sentences = SENTENCE_END.split(text)
-    clauses = [part for sentence in sentences for part in (sentence, *_CLAUSE_END.split(sentence)) if part.strip()]
-    return clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]
 
 
 def statements(text: str) -> list[tuple[str, str]]:
@@ -125,19 +116,3 @@ def statements(text: str) -> list[tuple[str, str]]:
 def adds(talk: str) -> bool:
     """Whether talk before a box says that it comes beside those before it, and not instead of them."""
     return _MORE.search(talk) is not None
-
-
-def denies(talk: str) -> bool:
-    """Whether the words right before a box say that it is an example, or not the thing's."""
-    return _DENIED.search(talk[-160:]) is not None
-
-
-def takes_back(talk: str) -> bool:
-    """Whether talk that gives no box says that what was said before is not so."""
-    return _TAKEN_BACK.search(talk) is not None
-
-
-def before_numbers(text: str) -> str:
-    """Return the talk of a text before its first number."""
-    match = _DIGIT.search(text)
-    return text[: match.start()] if match else text

@@ -96,11 +96,10 @@ class GeminiServing(Serving):
         """Sends one request. See Serving.answer for what it raises."""
         client = self._client.get()
         where = f"{self.endpoint} ({self.model})"
+        import aiohttp
         from google.genai import errors, types
 
-        urls = [
-            image.data_url() if image.ready else await asyncio.to_thread(image.data_url) for image in request.images
-        ]
+        urls = [i.data_url() if i.ready else await asyncio.to_thread(i.data_url) for i in request.images]
         # The body is ours: the client would encode the pictures anew for every request.
         whole = types.GenerateContentConfig(http_options=types.HttpOptions(extra_body=self._body(request, urls)))
         try:
@@ -111,20 +110,14 @@ class GeminiServing(Serving):
             raise error_of(int(error.code or 0), headers, body, where=where) from None
         except asyncio.TimeoutError:
             raise ServerFault(f"{where} did not answer within {self.timeout:g} s") from None
-        except Exception as error:  # the client lets its transport's errors through, and JSON's
-            raise self._fault(error, where) from None
+        except aiohttp.InvalidURL:  # the client lets its transport's errors through, and JSON's
+            raise EndpointRefused(f"{self.endpoint!r} is not an address: check vlm.gemini.base_url") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise broken(where, error, isinstance(error, aiohttp.ClientConnectorError)) from None
+        except Exception as error:
+            said = excerpt(str(error) or type(error).__name__, 200)
+            raise ServerFault(f"{where} answered something that is not a Gemini reply: {said}") from None
         return _reply_of(response, where)
-
-    def _fault(self, error: Exception, where: str) -> Exception:
-        """What an error of the client's transport, or of its reading of a reply, means."""
-        import aiohttp
-
-        if isinstance(error, aiohttp.InvalidURL):
-            return EndpointRefused(f"{self.endpoint!r} is not an address: check vlm.gemini.base_url")
-        if isinstance(error, (aiohttp.ClientError, OSError)):
-            return broken(where, error, isinstance(error, aiohttp.ClientConnectorError))
-        said = excerpt(str(error) or type(error).__name__, 200)
-        return ServerFault(f"{where} answered something that is not a Gemini reply: {said}")
 
     def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
         temperature = request.temperature(self.temperature)

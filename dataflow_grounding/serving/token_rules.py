@@ -9,6 +9,7 @@ from typing import Any
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.tables import load_table
 
+_rules = functools.cache(functools.partial(load_table, __package__, "token_rules.yaml"))
 ASSUMED = 1000  # tokens of an image where the model's rule isn't known
 
 
@@ -63,11 +64,6 @@ class TokenRules:
     @property
     def _name(self) -> str:
         return self.model.lower().rsplit("/", 1)[-1]
-
-
-@functools.cache
-def _rules() -> Any:
-    return load_table(__package__, "token_rules.yaml")
 
 
 def _cells(size: tuple[float, float], side: int) -> int:

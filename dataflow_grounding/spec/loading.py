@@ -3,7 +3,7 @@
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 from dataflow_grounding.elsewhere import has_scheme, is_elsewhere, joined, plain_path
@@ -166,23 +166,20 @@ def _check_depth(text: str, where: str) -> None:
             raise SpecError(f"{where}: more than {DEEPEST} lists and mappings inside each other")
 
 
-def _read_overrides(overrides: Iterable[str]) -> tuple[Any, list[str]]:
+def _read_overrides(overrides: Sequence[str]) -> tuple[Any, list[str]]:
     """The overrides; and `hydra` where some are Hydra's own, which are not read."""
     from omegaconf import OmegaConf
 
-    cleaned, of_hydra = [], []
-    for number, override in enumerate(overrides, 1):
-        if _HYDRA.match(override):
-            of_hydra = ["hydra"]
-            continue
+    ours = {number: one for number, one in enumerate(overrides, 1) if not _HYDRA.match(one)}
+    for number, override in ours.items():
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():  # not shown: it may be a key that lost its name
             raise SpecError(f"override {number} has no '=': write key=value, for instance results_dir=./results")
-        cleaned.append(override.lstrip("+"))
     try:
-        for override in cleaned:
+        for override in ours.values():
             _check_depth(override.partition("=")[2], "the overrides")
-        return OmegaConf.from_dotlist(cleaned), of_hydra
+        read = OmegaConf.from_dotlist([override.lstrip("+") for override in ours.values()])
+        return read, ["hydra"] * (len(ours) < len(overrides))
     except SpecError:
         raise
     except Exception as error:

@@ -50,7 +50,9 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        near = nearest(location[-1], _keys_beside(location, model), 0.5) or _inside(location, model)
+        before = key.removesuffix(location[-1])
+        beside = {known.removeprefix(before).partition(".")[0] for known in keys_of(model) if known.startswith(before)}
+        near = nearest(location[-1], beside, 0.5) or _inside(location, model)
         return f"{key} is not a key of the spec{near}"
     if problem["type"] == "missing":
         if location == [getattr(model.model_fields.get("block"), "alias", None)]:
@@ -70,15 +72,6 @@ def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
 def close(word: str, known: Iterable[str], least: float = 0.6) -> str:
     """The known word that is nearest, empty where none is near."""
     return next(iter(difflib.get_close_matches(word, list(known), 1, least)), "")
-
-
-def _keys_beside(location: Sequence[str], model: type[BaseModel]) -> list[str]:
-    for name in location[:-1]:
-        inner = _block_in(_fields(model).get(name))
-        if inner is None:
-            return []
-        model = inner
-    return list(_fields(model))
 
 
 def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model, field_validator
 from pydantic_core import PydanticCustomError
@@ -214,7 +214,5 @@ def _as_stated(value: Any, stated: Any) -> Any:
     return value
 
 
-@functools.cache
-def other_keys() -> dict[str, Any]:
-    """What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of a block."""
-    return cast(dict[str, Any], load_table(__package__, "other_keys.yaml"))
+other_keys = functools.cache(functools.partial(load_table, __package__, "other_keys.yaml"))
+"""What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of a block."""

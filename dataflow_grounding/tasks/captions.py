@@ -1,4 +1,4 @@
-"""Tasks `image_caption` and `region_caption`: what the whole image shows, and each marked region."""
+"""Tasks about texts: `image_caption`, `region_caption`, and `expression_extraction`, the phrases in a caption."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.spans import clean_caption
 from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, region_items, region_prompt, text_of
 from dataflow_grounding.tasks.request import INTEGER, STRING, Request, is_cut_off, list_of, object_of
 
@@ -43,6 +44,49 @@ def _read_caption(reply: str) -> tuple[str, list[Note]]:
     if not caption:
         raise UnreadableReply('"caption" is not a text.')
     return caption, notes
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The caption, cleaned, and its expressions in order, each as (text, noun chunk or None)."""
+
+    cleaned_caption: str
+    expressions: list[tuple[str, str | None]]
+
+
+def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
+    """Ask for the cleaned caption and the referring expressions in it."""
+    return Request(
+        task="expression_extraction",
+        input={"caption": caption},
+        images=(image,),
+        instructions=load_prompt("expression_extraction"),
+        schema=object_of(cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING))),
+        read=lambda reply: _read_extracted(reply, caption),
+    )
+
+
+def _read_extracted(reply: str, caption: str) -> tuple[Extracted, list[Note]]:
+    data, notes = read_object(reply, required="expressions")
+    if not isinstance(data["expressions"], list):
+        raise UnreadableReply('"expressions" is not a list.')
+    if is_cut_off(notes) and not reply.rstrip().endswith("]"):
+        raise TruncatedReply("the reply is cut off in the middle of its expressions.")  # the rest isn't "not there"
+    cleaned = data.get("cleaned_caption")
+    if not isinstance(cleaned, str) or not cleaned.strip():
+        cleaned = clean_caption(caption)
+        notes = [*notes, Note("no_cleaned_caption")]
+    expressions: list[tuple[str, str | None]] = []
+    for item in data["expressions"]:
+        given = (item.get("text"), item.get("noun_chunk")) if isinstance(item, dict) else (item, None)
+        text, noun_chunk = (value.strip() if isinstance(value, str) else "" for value in given)
+        if text:
+            expressions.append((text, noun_chunk or None))
+        else:
+            notes = [*notes, Note("dropped", "an expression without text")]
+    if data["expressions"] and not expressions:
+        raise UnreadableReply('no item of "expressions" has a "text".')
+    return Extracted(cleaned.strip(), expressions), notes
 
 
 @dataclass(frozen=True)

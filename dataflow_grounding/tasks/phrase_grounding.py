@@ -1,5 +1,6 @@
 """Task `phrase_grounding`: the boxes of phrases in an image."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,7 +81,9 @@ def _read(
         notes += [merged] * (len(instances) - len(once))
         status = "grounded" if once else reading.statuses.get(number, "none")
         found.append(Found(status, once, reading.reasons.get(number)))
-    whole = [phrase for phrase, one in zip(phrases, found, strict=True) if _has_whole_picture(one, image)]
+    most = WHOLE_PICTURE * image.size[0] * image.size[1]
+    large = [any(area(instance["bbox"]) > most for instance in one.instances) for one in found]
+    whole = list(itertools.compress(phrases, large))
     notes += [Note("whole_picture", f"the box of {phrase[:60]!r} covers nearly all of it") for phrase in whole]
     if reading.doubtful:
         notes.append(Note("doubtful", "much was dropped or moved"))
@@ -100,11 +103,6 @@ def _check_all_read(reading: Reading, count: int) -> None:
         ids = ", ".join(map(str, reading.unread))
         why = next((note for note in reading.notes if note.code == "dropped"), "dropped")
         raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).")
-
-
-def _has_whole_picture(found: Found, image: Image) -> bool:
-    width, height = image.size
-    return any(area(instance["bbox"]) > WHOLE_PICTURE * width * height for instance in found.instances)
 
 
 def _instance(box: FoundBox, image: Image) -> dict[str, Any]:

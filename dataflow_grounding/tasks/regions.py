@@ -1,6 +1,10 @@
-"""Regions in requests and replies: each has an id, counted from 1 within its request, by which replies name it."""
+"""Tasks about regions: `region_expression`, `grounding_expression` and `double_check`.
+
+Each region has an id, counted from 1 within its request, by which replies name it.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from dataflow_grounding.coordinates import BoxFormat
@@ -8,9 +12,11 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.tasks.request import is_cut_off
+from dataflow_grounding.tasks.request import BOOLEAN, INTEGER, STRING, Request, is_cut_off, list_of, object_of
 
 T = TypeVar("T")
+
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 Region: TypeAlias = Mapping[str, Any]
 """A region of a record: `bbox` in pixels of the upright image, `type`, and what is known of it."""
@@ -61,12 +67,7 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
 def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[Note]]:
     """Read the objects in list `key` by id, 1 to `count`; the first of an id counts, others are dropped with a note.
 
-    Returns:
-        Id → object, and notes on what was done to read them.
-
-    Raises:
-        UnreadableReply: There is no such list, or no object in it.
-        TruncatedReply: The reply is cut off before the list.
+    Returns id → object and notes, and raises what `read_items` raises.
 
     Example:
         >>> read_by_id('{"regions": [{"id": "2"}, {"id": 9}]}', "regions", 2)
@@ -123,3 +124,147 @@ def read_ids(value: Any, count: int) -> tuple[list[int], list[Note]]:
 def text_of(value: Any) -> str:
     """Return a text single-spaced, and an empty one for anything else."""
     return " ".join(value.split()) if isinstance(value, str) else ""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a region shows; `type` and `color` are empty where the model didn't say."""
+
+    type: str
+    color: str
+    description: str
+
+
+def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFormat) -> Request[list[Described]]:
+    """Ask what each region shows; the answer is one Described per region, in their order."""
+    width, height = image.sent_size
+    item = object_of(id=INTEGER, type=STRING, color=STRING, description=STRING)
+    return Request(
+        task="region_expression",
+        input={
+            "image": {"width": width, "height": height},
+            "regions": region_items(regions, image, box_format, ("type",)),
+        },
+        images=(image,),
+        instructions=region_prompt("region_expression", image, box_format),
+        schema=object_of(regions=list_of(item)),
+        read=lambda reply: _read_described(reply, len(regions)),
+        divisible=len(regions) > 1,
+    )
+
+
+def _read_described(reply: str, count: int) -> tuple[list[Described], list[Note]]:
+    items, notes = read_by_id(reply, "regions", count)
+    found = {}
+    for number, item in items.items():
+        description = text_of(item.get("description"))
+        if description:
+            found[number] = Described(text_of(item.get("type")), text_of(item.get("color")), description)
+    return all_of(found, count, "the description", notes), notes
+
+
+@dataclass(frozen=True)
+class Merged:
+    """An expression and the regions that it names, as indices into the request's, from 0."""
+
+    text: str
+    places: list[int]
+
+
+def grounding_expression(
+    image: Image, caption: str | None, regions: Sequence[Region], box_format: BoxFormat
+) -> Request[list[Merged]]:
+    """Ask for expressions that each name at least one of `regions`."""
+    item = object_of(text=STRING, region_ids=list_of(INTEGER))
+    return Request(
+        task="grounding_expression",
+        input={
+            "caption": caption,
+            "regions": region_items(regions, image, box_format, ("type", "color", "description")),
+        },
+        images=(image,),
+        instructions=region_prompt("grounding_expression", image, box_format),
+        schema=object_of(expressions=list_of(item)),
+        read=lambda reply: _read_merged(reply, len(regions)),
+        divisible=len(regions) > 1,
+    )
+
+
+def _read_merged(reply: str, count: int) -> tuple[list[Merged], list[Note]]:
+    items, notes = read_items(reply, "expressions")
+    if is_cut_off(notes):
+        raise TruncatedReply("the reply is cut off before its last expression.")
+    found = []
+    for item in items:
+        ids, more = read_ids(item.get("region_ids"), count)
+        notes += more
+        text = text_of(item.get("text"))
+        if text and ids:
+            found.append(Merged(text, [number - 1 for number in ids]))
+        else:
+            notes.append(Note("dropped", f"an expression without {'a region' if text else 'text'}"))
+    if not found:
+        raise UnreadableReply('no item of "expressions" has a "text" and the id of a region in "region_ids".')
+    return found, notes
+
+
+@dataclass(frozen=True)
+class Check:
+    """A judgement: `matches` is None if the model can't tell; `text` and `places` are what should be there instead."""
+
+    matches: bool | None
+    text: str
+    places: list[int]
+    reason: str
+
+
+def double_check(
+    image: Image,
+    expressions: Sequence[Merged],
+    regions: Sequence[Region],
+    box_format: BoxFormat,
+    texts: Sequence[str] = (),
+) -> Request[list[Check]]:
+    """Ask whether each expression is right; the answer is one Check per expression, in their order.
+
+    Args:
+        image: The image that the expressions describe.
+        expressions: The expressions, each with the regions that it names.
+        regions: The regions of the image.
+        box_format: How the model writes boxes.
+        texts: Columns of the regions to tell a serving that can't see what things are.
+    """
+    asked = [
+        {"id": number, "text": expression.text, "region_ids": [place + 1 for place in expression.places]}
+        for number, expression in enumerate(expressions, 1)
+    ]
+    item = object_of(id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING, reason=STRING)
+    return Request(
+        task="double_check",
+        input={"expressions": asked, "regions": region_items(regions, image, box_format, texts)},
+        images=(image,),
+        instructions=region_prompt("double_check", image, box_format),
+        schema=object_of(checks=list_of(item)),
+        read=lambda reply: _read_checks(reply, len(expressions), len(regions)),
+        divisible=len(expressions) > 1,
+    )
+
+
+def _read_checks(reply: str, count: int, regions: int) -> tuple[list[Check], list[Note]]:
+    items, notes = read_by_id(reply, "checks", count)
+    found = {}
+    for number, item in items.items():
+        ids, more = read_ids(item.get("region_ids"), regions)
+        notes += more
+        places = [i - 1 for i in ids]
+        found[number] = Check(_matches(item, number), text_of(item.get("text")), places, text_of(item.get("reason")))
+    return all_of(found, count, "the check", notes), notes
+
+
+def _matches(item: Mapping[str, Any], number: int) -> bool | None:
+    value = item.get("matches", "")
+    if isinstance(value, str):
+        value = _TRUTHS.get(value.strip().lower(), "")
+    if value is not None and not isinstance(value, bool):
+        raise UnreadableReply(f'"matches" of id {number} is neither true nor false.')
+    return value

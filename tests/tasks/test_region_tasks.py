@@ -17,17 +17,8 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks import (
-    Asked,
-    Check,
-    Described,
-    Merged,
-    Request,
-    double_check,
-    grounding_expression,
-    image_caption,
-    region_expression,
-)
+from dataflow_grounding.tasks import Request, double_check, grounding_expression, image_caption, region_expression
+from dataflow_grounding.tasks.regions import Check, Described, Merged
 
 REGIONS = [{"bbox": [10, 20, 110, 220], "type": "Car"}, {"bbox": [300.5, 0, 640, 480.0], "type": ""}]
 PIXELS, GEMINI = find_box_format("xyxy_px", ""), find_box_format("yxyx_1000", "")
@@ -45,7 +36,7 @@ def requests(image: Image) -> dict[str, Request[Any]]:
         "region_expression": region_expression(image, REGIONS, PIXELS),
         "image_caption": image_caption(image),
         "grounding_expression": grounding_expression(image, "A car.", REGIONS, GEMINI),
-        "double_check": double_check(image, [Asked("the car", [0]), Asked("both", [0, 1])], REGIONS, PIXELS),
+        "double_check": double_check(image, [Merged("the car", [0]), Merged("both", [0, 1])], REGIONS, PIXELS),
     }
 
 
