@@ -188,7 +188,9 @@ class Decisions:
                 if version_of(before) != (version_of(change["after"]) if undoes else change.get("version")):
                     name, other = before["text"] if before else id, self.by.get((key, id), "another run")
                     raise InputError(f"{name}: {other} changed it meanwhile")
-                after = change["before"] if undoes else changed(record, id, before, change.get("after"), who, now)
+                after = change["before"] if undoes else change.get("after")
+                if not (undoes or after is None):
+                    after = changed(record, id, before, after, who, now)
                 now |= {id: after} if after else {}
                 changes.append({"id": id, "version": version_of(before), "before": before, "after": after})
             self._append(file, who, {"record": key, "changes": changes, **own})

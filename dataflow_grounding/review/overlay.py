@@ -150,10 +150,10 @@ def _regions(items: Sequence[Any], column: str, rows: Mapping[str, Expression], 
 
 
 def changed(
-    record: Record, id: str, before: Expression | None, given: Mapping[str, Any] | None, who: str,
-    others: Mapping[str, Expression] | None = None,
-) -> Expression | None:  # fmt: skip
-    """An expression as a reviewer wants it, None for deleted.
+    record: Record, id: str, before: Expression | None, given: Mapping[str, Any], who: str,
+    others: Mapping[str, Expression],
+) -> Expression:  # fmt: skip
+    """An expression as a reviewer wants it.
 
     Args:
         record: Whose caption the span is of.
@@ -168,8 +168,6 @@ def changed(
     Raises:
         InputError: Something of `given` is not of that form.
     """
-    if given is None:
-        return None
     if not isinstance(given, Mapping):
         raise InputError(f"expression {id}: what comes after should be an object or null, not {given!r:.40}")
     old: Expression = before or {"expression_id": id, "instances": []}
@@ -180,7 +178,7 @@ def changed(
     if status not in (*STATUSES, "pending") or not isinstance(items, list):
         raise InputError(f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}")
     items = [item if isinstance(item, Mapping) else {} for item in items]
-    instances = [_instance(id, _as_was(id, item, old, others or {}), item, who) for item in items]
+    instances = [_instance(id, _as_was(id, item, old, others), item, who) for item in items]
     _number_boxes(id, instances)
     return _judged({**after, "instances": instances, "status": status}, given, who)
 

@@ -1,6 +1,5 @@
 """How many tokens a request takes, by what providers publish: for estimates before anything is sent."""
 
-import functools
 import math
 import re
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from typing import Any
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.tables import load_table
 
-_rules = functools.cache(functools.partial(load_table, __package__, "token_rules.yaml"))
 ASSUMED = 1000  # tokens of an image where the model's rule isn't known
 
 
@@ -42,7 +40,8 @@ class TokenRules:
 
     def _published(self, size: Size) -> Any:
         width, height = size
-        rule: Any = next((rule for rule in _rules() if re.match(rule["models"], self._name)), {})
+        rules = load_table(__package__, "token_rules.yaml")
+        rule: Any = next((rule for rule in rules if re.match(rule["models"], self._name)), {})
         counts = rule.get("by_resolution", {})
         if found := counts.get(self.media_resolution, counts.get("other")):
             return found

@@ -1,6 +1,5 @@
 """Every key of a spec, with its type and default."""
 
-import functools
 import json
 from typing import Annotated, Any, Literal
 
@@ -214,5 +213,7 @@ def _as_stated(value: Any, stated: Any) -> Any:
     return value
 
 
-other_keys = functools.cache(functools.partial(load_table, __package__, "other_keys.yaml"))
-"""What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of a block."""
+def other_keys() -> dict[str, Any]:
+    """What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of a block."""
+    found: dict[str, Any] = load_table(__package__, "other_keys.yaml")
+    return found
