@@ -1,13 +1,12 @@
 """`eval`, `agree`: compare results with gold annotations, and two annotators."""
 
-import gc
 import os
 from typing import Any
 
 import click
 import numpy as np
 
-from dataflow_grounding.cli.arguments import Range, answer
+from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.metrics import Rules, agreement, evaluate, read_annotations
 from dataflow_grounding.metrics.overlaps import THRESHOLDS
@@ -39,7 +38,7 @@ def of_eval(
     """
     if len(results) > 2:
         raise SpecError(f"eval takes one or two PRED, not {len(results)}")
-    gc.set_threshold(200_000, 50, 50)  # what is read stays to the end, and is not to be looked through again and again
+    rarely_collect_garbage()
     truth = read_annotations(gold)
     runs = [evaluate(path, truth, Rules(**rules)) for path in results]
     figures = runs[0].to_json()

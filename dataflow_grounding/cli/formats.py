@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dataflow_grounding.cli.arguments import Range, answer, together
+from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage, together
 from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, folder_of, read, write
@@ -65,6 +65,7 @@ _set_option = click.option("--set", "options", multiple=True, callback=_named, m
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
 def import_(path: str, format: str, out: str, image_root: str | None, options: dict[str, Any], as_json: bool) -> None:
     """Make PATH, a file or folder in another tool's format, a results folder for `report`, `eval`, `export`."""
+    rarely_collect_garbage()
     annotations, folder = os.path.join(out, "annotations.jsonl"), image_root or folder_of(path)
     if os.path.exists(annotations):
         raise InputError(f"{annotations} is there already: choose another folder")
@@ -124,6 +125,7 @@ def _told(passed_over: Counter[str]) -> list[str]:
 
 def _write(records: Any, format: str, folders: tuple[str, ...], read_as: Format | None, **settings: Any) -> int:
     """Write records as the options say, tell what was written and lost, and return the exit code."""
+    rarely_collect_garbage()
     out, as_json = settings.pop("out"), settings.pop("as_json")
     wanted = {name: settings.pop(name) for name in ("min_score", "verified_only", "reviewed_only")}
     select = Selection(**wanted, statuses=settings.pop("statuses") or STATUSES)

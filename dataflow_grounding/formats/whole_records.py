@@ -25,10 +25,10 @@ from dataflow_grounding.records import dump_text, image_id_of
 
 SHARD, GROUP = 500 * 2**20, 16 * 2**20  # bytes of a file, and of what is in memory at a time
 _RECORD = 2**14  # bytes that are counted for a record besides its picture
-_BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "more": ""}
+_BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "evidence": "", "more": ""}
 _EXPRESSION = {"expression_id": "", "text": "", "char_span": [0], "noun_chunk": "", "status": "", "verified": True}
-_TEXTS = {"image_id": "", "image_path": "", "caption": "", "cleaned_caption": ""}
-_EXPRESSIONS = [{**_EXPRESSION, "instances": [_BOX], "more": ""}]
+_TEXTS = {"image_id": "", "image_path": "", "caption": "", "cleaned_caption": "", "source": "", "model": ""}
+_EXPRESSIONS = [{**_EXPRESSION, "caption_span": [0], "instances": [_BOX], "more": ""}]
 ROW = {**_TEXTS, "width": 0, "height": 0, "expressions": _EXPRESSIONS, "more": ""}
 """A record as these formats write it, with an example of each type; `more` is JSON with what has no column."""
 
