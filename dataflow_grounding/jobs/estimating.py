@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import astuple, dataclass, field, replace
+from math import nan
 from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format
@@ -20,6 +21,7 @@ from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.rolling import readable_replies
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import RecordError, SpecError
+from dataflow_grounding.jobs.costs import Amount
 from dataflow_grounding.jobs.guessed_replies import guess_reply
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
@@ -36,42 +38,17 @@ HEAD = 300
 
 
 @dataclass
-class Amount:
-    """Requests and tokens; fractions come from what was measured."""
-
-    requests: float = 0.0
-    input: float = 0.0
-    cached: float = 0.0
-    output: float = 0.0
-
-    def add(self, other: "Amount", times: float = 1.0) -> None:
-        """Add `other`, `times` over."""
-        for name, number in vars(other).items():
-            setattr(self, name, getattr(self, name) + times * number)
-
-    def cost(self, prices: Prices) -> float:
-        """USD."""
-        return prices.cost(Usage(round(self.input), round(self.cached), round(self.output)))
-
-    def to_json(self, prices: Prices | None) -> dict[str, Any]:
-        """Whole requests and tokens, and USD where there is a price."""
-        tokens = {name: round(getattr(self, name)) for name in ("input", "cached", "output")}
-        cost = round(self.cost(prices), 6) if prices else None
-        return {"requests": round(self.requests), "tokens": tokens, "cost_usd": cost}
-
-
-@dataclass
 class StepEstimate:
     """One step: what is still to be sent, by guess; for what is stored, what was measured and what the guess was."""
 
     label: str
-    to_send: "Amount" = field(default_factory=Amount)
-    measured: "Amount" = field(default_factory=Amount)
-    guessed: "Amount" = field(default_factory=Amount)
+    to_send: Amount = field(default_factory=Amount)
+    measured: Amount = field(default_factory=Amount)
+    guessed: Amount = field(default_factory=Amount)
     done: int = 0
     coming: float = 0.0  # records through it, and those of which not even what it will read is known
 
-    def expected(self) -> "Amount":
+    def expected(self) -> Amount:
         """What is still to be sent, corrected by what was measured."""
         sent, was, guess = self.to_send, self.measured, self.guessed
         if not was.requests:
@@ -164,7 +141,7 @@ class _Pass:
         self._memo = ImageMemo(None)
         self._rows: set[frozenset[str]] = set()
 
-    async def take(self, record: Record) -> "list[tuple[Amount, Amount]]":
+    async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
         """Take a record through all steps: what each would send, and what of it is stored or asked twice."""
         found, going_on = [], True
         for step, serving, store, asking in zip(self.steps, self.servings, self.stores, self._askings, strict=True):
@@ -186,63 +163,60 @@ class _Pass:
         return found
 
 
-@dataclass
-class Estimate:
-    """What a run will send and cost; `records` are in the input, `looked_at` of them were reckoned with."""
+def estimate(run: SpecRun) -> dict[str, Any]:
+    """What a run will send and cost, as one JSON object; the total is under `requests`, `tokens`, `cost_usd`.
 
-    run: SpecRun
-    records: int
-    looked_at: int
-    stored: int
-    steps: list[StepEstimate]
-    rules: TokenRules | None
-    not_guessed: list[str]  # tasks whose replies could not be made up: what is asked because of them is not in it
-
-    def to_json(self) -> dict[str, Any]:
-        """The estimate as one JSON object; the total is under `requests`, `tokens`, `cost_usd`."""
-        prices = self.run.options.prices
-        total = Amount()
-        for step in self.steps:
-            total.add(step.expected())
-        return {
-            "pipeline": self.run.spec.autolabel_type,
-            "model": self.run.serving.model,
-            "records": self.records,
-            "looked_at": self.looked_at,
-            **total.to_json(prices),
-            "stored": self.stored,
-            "steps": [{"step": step.label, **step.expected().to_json(prices)} for step in self.steps],
-            "measured": any(step.measured.requests for step in self.steps),
-            "image_rule": None if self.rules is None else "published" if self.rules.known else "assumed",
-            "not_guessed": self.not_guessed,
-            "calibration_first": self.run.calibrates,
-            "prices": self.run.prices_from,
-        }
-
-
-def estimate(run: SpecRun) -> Estimate:
-    """Work through the data with made-up replies; what is stored already costs nothing more."""
-    for step in run.steps:
-        if isinstance(step.operator, WholeFile):
-            raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
+    `records` are in the input, `looked_at` of them were reckoned with: worked through with made-up replies. What is
+    stored already costs nothing more. `not_guessed`: tasks whose replies could not be made up; what is asked because of
+    them is not in it.
+    """
+    for one in run.steps:
+        if isinstance(one.operator, WholeFile):
+            raise SpecError(f"{one.label} works on whole files: what it sends can't be estimated")
     rules = None
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
     anew, folder = run.options.force_reprocess, run.steps[0].storage.checkpoint_folder
     with closing(KeyedLog("", read_only=True)) if anew else readable_replies(folder) as there:
-        return run_blocking(lambda: _estimate(run, rules, there))
+        stored = _answers_in(there)
+        real, guess = _Pass(run, rules, there), _Pass(run, rules, None) if stored else None
+        records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
+        looked_at, steps = run_blocking(lambda: _worked_through(run, records, real, guess))
+    _add_checks(run.steps, steps)
+    total = Amount()
+    for step in steps:
+        total.add(step.expected())
+    prices = run.options.prices
+    return {
+        "pipeline": run.spec.autolabel_type,
+        "model": run.serving.model,
+        "records": records,
+        "looked_at": looked_at,
+        **_priced(total, prices),
+        "stored": stored,
+        "steps": [{"step": step.label, **_priced(step.expected(), prices)} for step in steps],
+        "measured": any(step.measured.requests for step in steps),
+        "image_rule": None if rules is None else "published" if rules.known else "assumed",
+        "not_guessed": sorted(set().union(*(serving.unreadable for serving in real.servings))),
+        "calibration_first": run.calibrates,
+        "prices": run.prices_from,
+    }
 
 
-async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> Estimate:
+def _priced(amount: Amount, prices: Prices | None) -> dict[str, Any]:
+    tokens = (round(number) for number in (amount.input, amount.cached, amount.output))
+    return replace(amount, cost_usd=prices.cost(Usage(*tokens)) if prices else nan).to_json()
+
+
+async def _worked_through(
+    run: SpecRun, records: int, real: _Pass, guess: _Pass | None
+) -> tuple[int, list[StepEstimate]]:
+    """How many records were looked at, and what each step sends for all."""
     first = run.steps[0]
     source = Source(first, first.image_key, None, run.options.pilot)
-    stored = _answers_in(there)
-    real = _Pass(run, rules, there)
-    guess = _Pass(run, rules, None) if stored else None
     steps = [StepEstimate(step.label) for step in run.steps]
-    total = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
     looked_at = 0
-    for row, times in _chosen(itertools.islice(run.job.rows(), total), total):
+    for row, times in _chosen(itertools.islice(run.job.rows(), records), records):
         looked_at += 1
         try:
             record = source.record(row)
@@ -258,9 +232,7 @@ async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> 
             if measured.requests and not to_send.requests:
                 steps[place].measured.add(measured)
                 steps[place].guessed.add(guessed[place][0])
-    _add_checks(run.steps, steps)
-    unreadable = sorted(set().union(*(serving.unreadable for serving in real.servings)))
-    return Estimate(run, total, looked_at, stored, steps, rules, unreadable)
+    return looked_at, steps
 
 
 def _answers_in(replies: KeyedLog) -> int:
