@@ -101,7 +101,7 @@ class Source:
         self._rows_of_image = NumberTable()
         self._numbered = self._rows()
         self._ahead: list[Row] = []
-        self._read_more: asyncio.Lock | None = None
+        self._read_more = asyncio.Lock()
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
         return enumerate(self._own(itertools.islice(read_rows(self.path), self._pilot)))
@@ -150,8 +150,6 @@ class Source:
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
         """The next rows, read off the event loop; an empty list at the end. Raises RunStopped if they can't be read."""
-        if self._read_more is None:
-            self._read_more = asyncio.Lock()
         async with self._read_more:
             try:
                 return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))
