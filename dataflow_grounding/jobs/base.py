@@ -123,7 +123,7 @@ class RowsJob(SpecJob):
         all_steps = in_folders(self.make_steps(self._input.storage))
         for step in all_steps:
             _watch_as_stated(step.operator, spec.block.vlm)
-        self.steps = chosen(all_steps, self.wanted(all_steps))
+        steps = self.steps = chosen(all_steps, self.wanted(all_steps))
         self.inputs = [data.input_jsonl]
         self.box_format = recalled(all_steps)
         first = self.steps[0].storage
@@ -134,7 +134,7 @@ class RowsJob(SpecJob):
         elif not os.path.exists(present(first.input_path)):
             before = first.operator_step - 1
             raise InputError(f"step {first.operator_step} reads {first.input_path}: run step {before} first")
-        for one, next_one in pairwise(self.steps):
+        for one, next_one in pairwise(steps):
             if one.storage.operator_step + 1 != next_one.storage.operator_step:
                 between = f"between {one.label} and {next_one.label}"
                 raise SpecError(f"workflow.steps: {between} there is a step: name it too")
