@@ -31,10 +31,11 @@ class Amount:
     output: float = 0.0
     cost_usd: float = 0.0
 
-    def add(self, other: "Amount", times: float = 1.0) -> None:
-        """Add `other`, `times` over."""
-        for name, number in vars(other).items():
-            setattr(self, name, getattr(self, name) + times * number)
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(*map(sum, zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def __mul__(self, times: float) -> "Amount":
+        return Amount(*(number * times for number in vars(self).values()))
 
     def to_json(self) -> dict[str, Any]:
         """Whole requests and tokens, and USD."""
@@ -69,7 +70,7 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
             reply = Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
             is_a = {"retries": line.get("attempt"), "samples": line.get("sample"), "checks": line.get("task") == CHECK}
             for part in ("all", *filter(is_a.get, PARTS)):
-                bill[part].add(reply)
+                bill[part] += reply
     return [
         {"step": step, **bill["all"].to_json(), **{part: bill[part].to_json() for part in PARTS}}
         for step, bill in sorted(bills.items())

@@ -54,12 +54,10 @@ class StepEstimate:
         if not was.requests:
             return sent
         if not guess.requests:  # a step for what no guess foresees, as small boxes: by the record
-            (foreseen := Amount()).add(sent)
-            foreseen.add(was, self.coming / max(self.done, 1))
-            return foreseen
+            return sent + was * (self.coming / max(self.done, 1))
         times = was.requests / guess.requests
         if not was.input or not guess.input:  # the endpoint counts no tokens
-            return Amount(sent.requests * times, sent.input * times, sent.cached * times, sent.output * times)
+            return sent * times
         input_ = sent.input * was.input / guess.input
         output = sent.output * (was.output / guess.output if guess.output else times)
         return Amount(sent.requests * times, input_, input_ * was.cached / was.input, output)
@@ -153,10 +151,8 @@ class _Pass:
                 update = update.update if isinstance(update, Partial) else update
                 going_on = not isinstance(update, RecordError)
                 record = record.updated(update) if going_on else record
-            stored = Amount()
-            for usage in store.used.values():
-                stored.add(Amount(1, *astuple(usage)))
-            found.append((serving.counted, stored))
+            stored = (Amount(1, *astuple(usage)) for usage in store.used.values())
+            found.append((serving.counted, sum(stored, Amount())))
         if (first := self.stores[0].asked) and first in self._rows:
             return [(Amount(), Amount()) for _ in found]
         self._rows.add(first)
@@ -170,9 +166,9 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     stored already costs nothing more. `not_guessed`: tasks whose replies could not be made up; what is asked because of
     them is not in it.
     """
-    for one in run.steps:
-        if isinstance(one.operator, WholeFile):
-            raise SpecError(f"{one.label} works on whole files: what it sends can't be estimated")
+    for step in run.steps:
+        if isinstance(step.operator, WholeFile):
+            raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
     rules = None
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
@@ -183,16 +179,13 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
         looked_at, steps = run_blocking(lambda: _worked_through(run, records, real, guess))
     _add_checks(run.steps, steps)
-    total = Amount()
-    for step in steps:
-        total.add(step.expected())
     prices = run.options.prices
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
         "records": records,
         "looked_at": looked_at,
-        **_priced(total, prices),
+        **_priced(sum((step.expected() for step in steps), Amount()), prices),
         "stored": stored,
         "steps": [{"step": step.label, **_priced(step.expected(), prices)} for step in steps],
         "measured": any(step.measured.requests for step in steps),
@@ -225,13 +218,13 @@ async def _worked_through(
         guessed = await guess.take(record.updated({})) if guess else []
         earlier = 0.0
         for place, (to_send, measured) in enumerate(await real.take(record)):
-            steps[place].to_send.add(to_send, times)
+            steps[place].to_send += to_send * times
             steps[place].coming += times if earlier else 0
             steps[place].done += not (earlier or to_send.requests)
             earlier += to_send.requests
             if measured.requests and not to_send.requests:
-                steps[place].measured.add(measured)
-                steps[place].guessed.add(guessed[place][0])
+                steps[place].measured += measured
+                steps[place].guessed += guessed[place][0]
     return looked_at, steps
 
 
@@ -250,7 +243,7 @@ def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
             before, watched = watched, watched + to_send.requests
             endpoints = len(step.operator.serving.endpoints()) if step.operator.serving else 1
             checks = checks_for(round(watched), every, endpoints) - checks_for(round(before), every, endpoints)
-            to_send.add(to_send, checks / to_send.requests)
+            found.to_send += to_send * (checks / to_send.requests)
 
 
 def _check_every(step: Step) -> int | None:
