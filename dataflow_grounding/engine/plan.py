@@ -143,11 +143,12 @@ class Step:
 
     operator: Annotator
     storage: FileStorage
+    numbered: bool = True
 
     @property
     def label(self) -> str:
         """What `pipeline_steps` and `failures.jsonl` call it."""
-        return f"step{self.storage.operator_step}_{self.operator.name}"
+        return f"step{self.storage.operator_step}_{self.operator.name}" if self.numbered else self.operator.name
 
     @property
     def image_key(self) -> str | None:

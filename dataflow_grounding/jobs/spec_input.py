@@ -30,15 +30,6 @@ CAPTIONS = "captions"
 """The folder of the step that captions pictures, before step 0."""
 
 
-class CaptionStep(Step):
-    """The step before step 0."""
-
-    @property
-    def label(self) -> str:
-        """Without a number: those of the others stay."""
-        return self.operator.name
-
-
 class SpecInput:
     """The input that `data` names. Raises InputError, SpecError, MissingExtra.
 
@@ -77,7 +68,7 @@ class SpecInput:
             output_caption_key=self._roles["caption"],
             output_cleaned_caption_key=self._roles["caption"],
         )
-        return [CaptionStep(captioner, storage)]
+        return [Step(captioner, storage, numbered=False)]  # the numbers of the others stay
 
     @property
     def _roles(self) -> dict[str, str]:
