@@ -133,11 +133,7 @@ async def _annotate_all(
                     break
             outcomes[place] = update.error if isinstance(update, Partial) else update
 
-    def stop() -> bool:
-        workers.cancel()
-        return False
-
-    workers = Workers(stop)
+    workers = Workers(lambda: False)  # which an interrupt ends at once
     count = min(len(left), 2 * (asking.places.most if asking else 4))
     try:
         workers.start(work() for _ in range(count))
