@@ -138,9 +138,7 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
     found.remarks += run.job.remarks()
     again = "rows repeat the picture and text of an earlier row, and are paid for once"
     found.remarks += counted_items(again, repeated)
-    for folder, count in folders.items():
-        if folder:
-            found.remarks.append(f"{counted(count, 'image')} found in {folder}")
+    found.remarks += [f"{counted(count, 'image')} found in {folder}" for folder, count in folders.items() if folder]
 
 
 def _folder_of(record: Record, image_key: str) -> str:
