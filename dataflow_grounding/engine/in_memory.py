@@ -52,8 +52,7 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     results: Results = {}
     for place in sorted(outcomes):
         row, record, outcome = rows[place], records[place], outcomes[place]
-        error = outcome if isinstance(outcome, RecordError) else None
-        update = {} if isinstance(outcome, RecordError) else outcome
+        update, error = ({}, outcome) if isinstance(outcome, RecordError) else (outcome, None)
         own = {str(name): value for name, value in row.items() if name != "image_id"}  # of which ids are made: no NaN
         results[place] = ShownRecord.of(record, image_key or _image_column(row), {**own, **update}), error
     return results

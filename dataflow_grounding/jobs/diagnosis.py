@@ -5,7 +5,7 @@ import os
 import platform
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from dataflow_grounding.calibration.choice import choice_of
@@ -80,11 +80,9 @@ def _asked(serving: Serving) -> dict[str, Any]:
         request = expression_extraction(image, "A blue square on a white ground.")
 
         async def ask() -> Reply:
-            try:
+            async with aclosing(serving):
                 answer = await serving.answer(request)
                 return Reply(answer) if isinstance(answer, str) else answer
-            finally:
-                await serving.aclose()
 
         start = time.monotonic()
         try:
