@@ -135,8 +135,7 @@ class SpecRun:
         plan = self.plan()
         boxes = plan["box_format"] or f"a format that the run calibrates first, with {REQUESTS}"
         in_format = f", boxes in {boxes}" if self.box_format else ""
-        lines = [f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}{in_format}"]
-        lines += [f"reads {plan['input']}"]
+        lines = [f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}{in_format}", f"reads {plan['input']}"]
         lines += [f"{step['step']} writes {step['writes']}" for step in plan["steps"]]
         return "\n".join([*lines, "Nothing was sent."])
 
