@@ -180,10 +180,13 @@ class ResultsStorage(FileStorage):
         self.steps = steps
 
     bring_up_to_date: Callable[[str], None] | None = None  # writes a step's reviewed file anew
+    reads: str = ""  # another file of the folder that this step reads
 
     @property
     def input_path(self) -> str:
         """The file that this step reads: that of the step before or, where a person reviewed it, what `apply` wrote."""
+        if self.reads:
+            return os.path.join(self.cache_path, self.reads)
         return self._reviewed or super().input_path
 
     @property

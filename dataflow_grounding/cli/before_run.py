@@ -44,7 +44,7 @@ def of_estimate(spec_paths: tuple[str, ...], pilot: int | None, as_json: bool, o
 
     Stored replies cost nothing more. After a pilot, token counts are based on what the endpoint counted for it.
     """
-    found = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot)).to_json()
+    found = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot))
     answer(as_json, found, _lines(found))
 
 

@@ -104,9 +104,9 @@ class RayRun(Run):
             shard: Shard | None = None
             # several calls at once: one works, the others tell how far it is
             made = self._ray.remote(Worker).options(num_cpus=1, num_gpus=self._gpus, max_concurrency=4)
-            worker = made.remote(self._shipped, partial(_renewed, self._pool), os.getcwd(), __version__)
+            worker = made.remote(partial(_renewed, self._pool))
             try:
-                if wrong := await worker.begin.remote():
+                if wrong := await worker.begin.remote(self._shipped, os.getcwd(), __version__):
                     raise wrong.kind(wrong.text)
                 self._started, self._losses[None] = True, 0
                 while self.stopped is None and self._waiting:

@@ -55,21 +55,19 @@ class Done(NamedTuple):
 class Worker:
     """Lives in a process of its own: `work_on` in one thread, the other methods in others.
 
-    Args:
-        work: A shipped Work.
-        renew: Takes a report to the pool from which all workers lease their limits; returns its grant.
-        folder: Where the driver was started, which relative paths are meant from.
-        version: The driver's.
+    `renew` takes a report to the pool from which all workers lease their limits; returns its grant.
     """
 
-    def __init__(self, work: bytes, renew: Callable[[Report], Grant], folder: str, version: str) -> None:
-        self._given, self._renew = (work, folder, version), renew
+    def __init__(self, renew: Callable[[Report], Grant]) -> None:
+        self._renew = renew
         self._run: Run | None = None
         self._interrupted = False
 
-    def begin(self) -> Wrong | None:
-        """Make ready; returns what is in the way."""
-        (work, folder, version), here = self._given, socket.gethostname()
+    def begin(self, work: bytes, folder: str, version: str) -> Wrong | None:
+        """Make ready for a shipped Work; relative paths are meant from `folder`, where the driver of this `version` was
+        started. Returns what is in the way.
+        """
+        here = socket.gethostname()
         if version != __version__:
             what = f"{here} has dataflow-grounding {__version__}, the driver {version}: install one on both"
             return Wrong(InputError, what)

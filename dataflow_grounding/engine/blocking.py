@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from types import NoneType
@@ -13,20 +13,16 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T")
 
 
-def run_blocking(work: Callable[[], Awaitable[T]]) -> T:
+def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end, also where an event loop is running; an interrupt cancels it and is waited for."""
-
-    async def main() -> T:
-        return await work()
-
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(main())
-    return _in_thread(main)
+        return asyncio.run(work())
+    return _in_thread(work)
 
 
-def _in_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run it in a thread and an event loop of its own, and wait for it, whatever is raised here meanwhile."""
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     interrupted = False
@@ -35,7 +31,7 @@ def _in_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         running.append((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
         if interrupted:
             raise asyncio.CancelledError
-        return await main()
+        return await work()
 
     def interrupt() -> None:
         nonlocal interrupted
@@ -45,15 +41,15 @@ def _in_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 loop.call_soon_threadsafe(task.cancel)
 
     with _ctrl_c(interrupt), ThreadPoolExecutor(1) as thread:
-        work = thread.submit(contextvars.copy_context().run, lambda: asyncio.run(supervised()))
-        while not work.done():
+        done = thread.submit(contextvars.copy_context().run, lambda: asyncio.run(supervised()))
+        while not done.done():
             try:
-                wait([work])
+                wait([done])
             except KeyboardInterrupt:  # not by a signal: a notebook's way of stopping a cell from outside
                 interrupt()
-    if interrupted and isinstance(work.exception(), (asyncio.CancelledError, NoneType)):
+    if interrupted and isinstance(done.exception(), (asyncio.CancelledError, NoneType)):
         raise KeyboardInterrupt
-    return work.result()
+    return done.result()
 
 
 @contextmanager

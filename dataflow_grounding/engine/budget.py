@@ -57,19 +57,16 @@ class PriceRow(NamedTuple):
     prices: Prices
 
 
+@functools.cache
 def listed_price(model: str) -> PriceRow | None:
     """Return the prices of a model by its name, with or without a vendor and a date; None if it is not listed."""
+    rows = {row["model"]: row for row in load_table(__package__, "prices.yaml")}
     name = model.lower().rsplit("/", 1)[-1]
-    while name not in _table() and _SUFFIX.search(name):
+    while name not in rows and _SUFFIX.search(name):
         name = _SUFFIX.sub("", name)
-    return _table().get(name)
-
-
-@functools.cache
-def _table() -> dict[str, PriceRow]:
-    rows: list[dict[str, Any]] = load_table(__package__, "prices.yaml")
-    of_models = (PriceRow(row.pop("model"), str(row.pop("date")), row.pop("source"), Prices(**row)) for row in rows)
-    return {row.model: row for row in of_models}
+    if (row := rows.get(name)) is None:
+        return None
+    return PriceRow(name, str(row["date"]), row["source"], Prices(row["input"], row["output"], row.get("cached_input")))
 
 
 def worst_case(request: Request[Any], serving: Serving) -> Usage:

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -13,7 +13,6 @@ from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
-from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
 from dataflow_grounding.engine.number_table import NumberTable
@@ -40,24 +39,20 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     records, outcomes = _records(rows, image_key, operator.needs_image)
     options = current_options.get()
     budget = budget_of(options)
-    asks = False
-    for place, record in enumerate(records):
-        if place not in outcomes:
-            try:  # before anything is paid for, a calibration too
-                asks |= _may_ask(operator, record, image_key)
-            except RecordError as why:
-                outcomes[place] = why
+    asks = _may_ask(operator, records, image_key, outcomes)
     left = {place: record for place, record in enumerate(records) if place not in outcomes}
     if asks:
         operator.prepare(RunStart(options, budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN)))
-    asking = _asking(operator, budget) if asks else None
-    with _store(operator, options.replies) as store:
+    asking = None
+    if asks and operator.serving is not None:  # nothing is stored
+        asking = Asking(operator.serving, replace(options, force_reprocess=False, retry_failed=False), budget)
+    with closing(KeyedLog(options.replies)) if options.replies is not None else nullcontext() as log:
+        store = MemoryLog() if log is None else StepLog(log, operator.name)
         run_blocking(lambda: _annotate_all(operator, left, outcomes, asking, store, until_failure))
     results: Results = {}
     for place in sorted(outcomes):
         row, record, outcome = rows[place], records[place], outcomes[place]
-        error = outcome if isinstance(outcome, RecordError) else None
-        update = {} if isinstance(outcome, RecordError) else outcome
+        update, error = ({}, outcome) if isinstance(outcome, RecordError) else (outcome, None)
         own = {str(name): value for name, value in row.items() if name != "image_id"}  # of which ids are made: no NaN
         results[place] = ShownRecord.of(record, image_key or _image_column(row), {**own, **update}), error
     return results
@@ -90,24 +85,24 @@ def _records(
     return records, broken
 
 
-def _may_ask(operator: Annotator, record: Record, image_key: str | None) -> bool:
-    """Whether it may ask about the record. Raises RecordError for what is seen to be wrong without asking."""
-    if image_key and operator.needs_image:
-        find_image(record, image_key)
-    return may_ask(operator, record)
+def _may_ask(
+    operator: Annotator, records: Iterable[Record], image_key: str | None, outcomes: dict[int, Outcome]
+) -> bool:
+    """Whether it may ask about any record. What is wrong is seen before anything is paid for, a calibration too."""
+    asks = False
+    for place, record in enumerate(records):
+        if place not in outcomes:
+            try:
+                if image_key and operator.needs_image:
+                    find_image(record, image_key)
+                asks |= may_ask(operator, record)
+            except RecordError as why:
+                outcomes[place] = why
+    return asks
 
 
 def _image_column(row: Mapping[str, Any]) -> str:
     return row.image_key if isinstance(row, ShownRecord) else IMAGE_COLUMN
-
-
-@contextmanager
-def _store(operator: Annotator, path: str | None) -> Iterator[ReplyLog]:
-    if path is None:
-        yield MemoryLog()
-        return
-    with closing(KeyedLog(path)) as log:
-        yield StepLog(log, operator.name)
 
 
 async def _annotate_all(
@@ -130,20 +125,14 @@ async def _annotate_all(
                 return
             ask = StepAsk(asking, store, (place,), notes, suspect=partial(suspects.add, place))
 
-            def once(record: Record = record, ask: StepAsk = ask) -> Awaitable[Update | Partial | RecordError]:
-                return annotated(operator, record, ask, memo, lambda: workers.cancelled)
-
+            once = partial(annotated, operator, record, ask, memo, lambda: workers.cancelled)
             for _ in range(2):  # once more when the image is found to be another than was known
                 update = await patience.until_done(once)
                 if not isinstance(update, ImageChanged):
                     break
             outcomes[place] = update.error if isinstance(update, Partial) else update
 
-    def stop() -> bool:
-        workers.cancel()
-        return False
-
-    workers = Workers(stop)
+    workers = Workers(lambda: False)  # which an interrupt ends at once
     count = min(len(left), 2 * (asking.places.most if asking else 4))
     try:
         workers.start(work() for _ in range(count))
@@ -163,10 +152,3 @@ async def _annotate_all(
 
 def _mark(outcomes: dict[int, Outcome], suspects: set[int]) -> None:
     outcomes |= {p: {**done, SUSPECT: True} for p in suspects if isinstance(done := outcomes[p], dict)}
-
-
-def _asking(operator: Annotator, budget: Budget) -> Asking | None:
-    if operator.serving is None:
-        return None
-    options = replace(current_options.get(), force_reprocess=False, retry_failed=False)  # nothing is stored
-    return Asking(operator.serving, options, budget)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from dataflow_grounding.engine.budget import NO_REQUEST_LEFT, Budget, no_usd_left
-from dataflow_grounding.engine.limiter import Key, Level, Limiter, forget
+from dataflow_grounding.engine.limiter import Key, Level, Limiter
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import BudgetExceeded, RunStopped
 
@@ -164,6 +164,7 @@ class Lease(Budget):
         super().__init__(None, None, None)
         self._name, self._number, self._max_wait, self._now = uuid.uuid4().hex, 0, max_wait, now
         self._may, self._asked, self.lost = Grant(), now(), ""
+        self.limiters: dict[Key, Limiter] = {}  # of all endpoints
         self._levels: dict[Key, _Leased] = {}
         self._told, self._worst = 0, 0.0
 
@@ -280,4 +281,3 @@ def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterato
             yield
     finally:
         Limiter.lease = before
-        forget(lease)

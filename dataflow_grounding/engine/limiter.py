@@ -217,24 +217,19 @@ class Share:
             limiter.let_in()
 
 
-_limiters: "dict[Lease | None, dict[Key, Limiter]]" = {}
+_limiters: dict[Key, Limiter] = {}
 
 
 def limiter_of(serving: Serving, servings: int = 1, shared: bool | None = None) -> Share:
     """A serving's share of its endpoint's and model's limiter; `servings` share the connections that may be open."""
     most = max(1, min(serving.max_workers, files_left() // servings))
     lease, key = Limiter.lease, (serving.endpoint, serving.model)
-    of_lease = _limiters.setdefault(lease, {})
-    if (limiter := of_lease.get(key)) is None:
-        limiter = of_lease[key] = Limiter(Level(most)) if lease is None else lease.limiter(key, most)
+    limiters = _limiters if lease is None else lease.limiters
+    if (limiter := limiters.get(key)) is None:
+        limiter = limiters[key] = Limiter(Level(most)) if lease is None else lease.limiter(key, most)
     limiter.level.most = max(limiter.level.most, most)
     limiter.level.shared = limiter.level.shared if shared is None else shared
     return Share(limiter, most)
-
-
-def forget(lease: "Lease") -> None:
-    """Drop the limiters of a lease that has ended."""
-    _limiters.pop(lease, None)
 
 
 def files_left() -> int:

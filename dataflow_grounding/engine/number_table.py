@@ -24,7 +24,12 @@ class NumberTable:
             self._keys[slot] = key
         self._values[slot] = value
         if self.count * 3 > self._mask * 2:
-            self._grow()
+            keys, values = self._keys, self._values
+            self._resize((self._mask + 1) * 2)
+            for known, number in zip(keys, values, strict=True):
+                if known:
+                    slot = self._slot(known)
+                    self._keys[slot], self._values[slot] = known, number
 
     def _slot(self, key: int) -> int:
         keys, mask = self._keys, self._mask
@@ -37,14 +42,6 @@ class NumberTable:
         self._mask = size - 1
         self._keys = array("Q", bytes(8 * size))
         self._values = array("Q", bytes(8 * size))
-
-    def _grow(self) -> None:
-        keys, values = self._keys, self._values
-        self._resize((self._mask + 1) * 2)
-        for key, value in zip(keys, values, strict=True):
-            if key:
-                slot = self._slot(key)
-                self._keys[slot], self._values[slot] = key, value
 
 
 def _bounded(key: int) -> int:

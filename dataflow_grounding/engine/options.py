@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, get_args
 
 from dataflow_grounding.errors import SpecError
 
@@ -46,18 +46,14 @@ class RunOptions:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        whole, number, flag, text = (int,), (int, float), (bool,), (str,)
-        kinds: dict[str, tuple[tuple[type, ...], str]] = {
-            **dict.fromkeys(("max_attempts", "max_requests", "pilot"), (whole, "a whole number")),
-            **dict.fromkeys(("max_wait", "budget_usd"), (number, "a number")),
-            **dict.fromkeys(("force_reprocess", "retry_failed", "stream", "progress"), (flag, "True or False")),
-            "replies": (text, "a path, as text"),
-        }
-        for name, (types, wanted) in kinds.items():
-            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-            if not fits and not (value is None and default is None):
-                raise SpecError(f"RunOptions({name}=…) should be {wanted}, not {value!r:.40}")
+        kinds = {int: "a whole number", float: "a number", bool: "True or False", str: "a path, as text"}
+        for option in fields(self):
+            kind, value = next(iter(get_args(option.type)), option.type), getattr(self, option.name)
+            if kind not in kinds or (value is None and option.default is None):
+                continue
+            types = (int, float) if kind is float else kind
+            if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
+                raise SpecError(f"RunOptions({option.name}=…) should be {kinds[kind]}, not {value!r:.40}")
         if self.shard is not None and self.pilot is not None:
             raise SpecError("a pilot tries the first records of all: leave the shard out")
         if self.prices is not None and not hasattr(self.prices, "cost"):

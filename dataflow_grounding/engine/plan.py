@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update
@@ -82,13 +81,8 @@ class Annotator(Protocol):
     def serving(self) -> Serving | None:
         """Who answers its requests."""
 
-    @property
-    def optional_keys(self) -> Collection[str]:
-        """Roles whose column a record may lack."""
-
-    @property
-    def needs_image(self) -> bool:
-        """Whether every record has one image in the image's column, rather than any number."""
+    optional_keys: ClassVar[Collection[str]] = ()  # roles whose column a record may lack
+    needs_image: ClassVar[bool] = False  # whether every record has one image in the image's column, not any number
 
     def reads(self) -> dict[str, str]:
         """Role → column that it reads."""
@@ -135,8 +129,6 @@ class WholeFile(Annotator):
     name = ""
     serving = None
     sees_all = True
-    optional_keys = ()
-    needs_image = False
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
         self.name, self.work = name, work
@@ -151,11 +143,12 @@ class Step:
 
     operator: Annotator
     storage: FileStorage
+    numbered: bool = True
 
     @property
     def label(self) -> str:
         """What `pipeline_steps` and `failures.jsonl` call it."""
-        return f"step{self.storage.operator_step}_{self.operator.name}"
+        return f"step{self.storage.operator_step}_{self.operator.name}" if self.numbered else self.operator.name
 
     @property
     def image_key(self) -> str | None:
@@ -179,14 +172,11 @@ class NoRecordLeft(Exception):
 class RunningPipeline(Protocol):
     """What the engine needs of the pipeline whose forward() is at work."""
 
+    name: ClassVar[str | None]  # what `source` of its records says
     summaries: list[Summary]
     budget: Budget
     ahead: list[Annotator]
     """Operators that forward() may come to, none of which has settled what it has to know."""
-
-    @property
-    def name(self) -> str | None:
-        """What `source` of its records says."""
 
 
 # DataFlow's `operator.run(storage, …)` and `pipeline.forward()` have no argument by which to hand operators their run.
@@ -206,7 +196,10 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
             if not known and not anything:
                 if for_want_of_a_model(step.operator, role):
                     raise PlanError(f"{step.label} {NO_MODEL.format(column)}")
-                raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
+                from dataflow_grounding.spec.problems import nearest  # with all that reading specs takes
+
+                near = nearest(column, there) or f" (there are: {', '.join(map(repr, there)) or 'none'})"
+                raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{near}")
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             if column in there and column not in reads.values():
                 whose = f"column {column!r} of {there[column]}"
@@ -219,11 +212,6 @@ def for_want_of_a_model(operator: Annotator, role: str) -> bool:
     """Whether a column is read because the operator has no model that sees what is in a picture."""
     labelled = operator.serving is not None and operator.serving.needs_labels
     return labelled and role not in getattr(type(operator), "input_keys", (role,))
-
-
-def _nearest(column: str, there: Mapping[str, str]) -> str:
-    close = difflib.get_close_matches(column, there, 1)
-    return f"; is it {close[0]!r}?" if close else f" (there are: {', '.join(map(repr, there)) or 'none'})"
 
 
 def segments(steps: Iterable[Step]) -> list[list[Step]]:

@@ -6,9 +6,8 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, MARK, Span, read_lines
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, Span, covers, read_lines
 from dataflow_grounding.engine.shard import FOLDER
 from dataflow_grounding.engine.vouching import entries_of
 
@@ -71,29 +70,24 @@ def _merge(paths: list[str], target: str) -> None:
         place = 0
         for path in paths:
             marks = [line for _, line in read_lines(path) if "checks" in line]
-            told = entries_of(marks[-1] if marks else None, os.path.getsize(path))
-            spans = [(of, name, *span) for of, entry in told.items() for name in entry for span in entry[name]]
+            told = entries_of(next(reversed(marks), None), os.path.getsize(path))
+            spans = [(of, name, span) for of, entry in told.items() for name in entry for span in entry[name]]
             for at, line in read_lines(path):
                 if "checks" in line:
                     continue
                 key = line.pop("key")
-                text = json.dumps({"key": key, "step": _step_of(path), **line, **_of(at, line, spans)}) + "\n"
-                for of, name, first, last in spans:
-                    if first <= at and (last is None or at < last):
-                        known = entries.setdefault(of, {"open": [], "void": []})
-                        known[name].append((place, place + len(text)))
+                here = [(of, name) for of, name, span in spans if covers(span, at)]
+                named = {"of": here[0][0]} if here and line.get("task") != CHECK else {}
+                text = json.dumps({"key": key, "step": _step_of(path), **line, **named}) + "\n"
+                for of, name in here:
+                    known = entries.setdefault(of, {"open": [], "void": []})
+                    known[name].append((place, place + len(text)))
                 file.write(text)
                 place += len(text)
         if entries:
             file.write(json.dumps({"key": MARK, "task": CHECK, "verdict": "merged", "checks": entries}) + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _of(at: int, line: dict[str, Any], spans: list[tuple[str, str, int, int | None]]) -> dict[str, str]:
-    if line.get("task") == CHECK:
-        return {}
-    return next(({"of": of} for of, _, a, b in spans if a <= at and (b is None or at < b)), {})
 
 
 def _step_of(path: str) -> str:

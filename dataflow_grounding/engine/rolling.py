@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from dataflow_grounding.elsewhere import at_once, is_elsewhere
-from dataflow_grounding.engine.keyed_log import MARK, KeyedLog
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.reply_store import more_stores, other_stores, readable_store
 from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard
-from dataflow_grounding.engine.vouching import entries_of, read_others, void_spans
+from dataflow_grounding.engine.vouching import judge, read_others
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.mirror import CKPT, KEPT, Mirror, address_of, mirror_of, present, stand_for
@@ -122,7 +122,7 @@ def readable_replies(folder: str) -> Iterator[KeyedLog]:
     """
     elsewhere = readable(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
     with elsewhere as results, readable_store(folder) as path, closing(KeyedLog(path, read_only=True)) as log:
-        log.vouched.void = void_spans(entries_of(log.get(MARK), log.end))
+        judge(log, log.end)
         read_others(log, {*other_stores(folder), *more_stores(results)})
         yield log
 

@@ -17,7 +17,6 @@ from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places, shard_of
 from dataflow_grounding.errors import GroundingError, InputError, MachineBusy, RecordError, RunStopped
-from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import Header, read_header
 from dataflow_grounding.images import ImageFile, find_image, is_far
 from dataflow_grounding.mirror import present
@@ -59,14 +58,10 @@ def _told_apart(record: Record, image_key: str, image_root: str | None, rows_of_
 
 def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     """The pictures of the first thousand records."""
-    sizes: Counter[Size] = Counter()
-    media_types: Counter[str] = Counter()
-
     some = itertools.islice(records, SAMPLE)
-    for header in side_by_side(partial(_header, image_key), some, partial(is_far, key=image_key)):
-        if header is not None:
-            sizes[header.size] += 1
-            media_types[header.media_type] += 1
+    headers = list(filter(None, side_by_side(partial(_header, image_key), some, partial(is_far, key=image_key))))
+    sizes = Counter(header.size for header in headers)
+    media_types = Counter(header.media_type for header in headers)
     return OwnPictures([size for size, _ in sizes.most_common()], [kind for kind, _ in media_types.most_common()])
 
 
@@ -101,7 +96,7 @@ class Source:
         self._rows_of_image = NumberTable()
         self._numbered = self._rows()
         self._ahead: list[Row] = []
-        self._read_more: asyncio.Lock | None = None
+        self._read_more = asyncio.Lock()
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
         return enumerate(self._own(itertools.islice(read_rows(self.path), self._pilot)))
@@ -150,8 +145,6 @@ class Source:
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
         """The next rows, read off the event loop; an empty list at the end. Raises RunStopped if they can't be read."""
-        if self._read_more is None:
-            self._read_more = asyncio.Lock()
         async with self._read_more:
             try:
                 return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))

@@ -57,15 +57,15 @@ class Summary:
 
     def count_expressions(self, record: Record) -> None:
         """Add one finished record's expressions."""
-        if len(self.boxes) < SHOWN or record.place < self.boxes[-1][0]:
-            self.boxes = sorted([*self.boxes, *((record.place, line) for line in _boxes(record))])[:SHOWN]
-        expressions = record.get("expressions")
-        if not isinstance(expressions, list):
+        given = record.get("expressions")
+        if not isinstance(given, list):
             return
+        expressions = [expression for expression in given if isinstance(expression, dict)]
+        if len(self.boxes) < SHOWN or record.place < self.boxes[-1][0]:
+            lines = _boxes(record.unique_id, expressions)
+            self.boxes = sorted([*self.boxes, *((record.place, line) for line in lines)])[:SHOWN]
+        self.expressions["total"] += len(given)
         for expression in expressions:
-            self.expressions["total"] += 1
-            if not isinstance(expression, dict):
-                continue
             if expression.get("status") in STATUSES:
                 self.expressions[expression["status"]] += 1
             if "verified" in expression:
@@ -155,12 +155,11 @@ class Summary:
             yield f"  {line}"
 
 
-def _boxes(record: Record) -> Iterator[str]:
-    expressions = record.get("expressions")
-    for expression in expressions if isinstance(expressions, list) else ():
-        instances = expression.get("instances") if isinstance(expression, dict) else None
+def _boxes(of: str, expressions: list[dict[str, Any]]) -> Iterator[str]:
+    for expression in expressions:
+        instances = expression.get("instances")
         instances = instances if isinstance(instances, list) else []
         found = [i["bbox"] for i in instances if isinstance(i, dict) and "bbox" in i]
         if found:
-            line = f"{record.unique_id:.60}: {expression.get('text')!s:.60} {', '.join(map(str, found[:3]))}"
+            line = f"{of:.60}: {expression.get('text')!s:.60} {', '.join(map(str, found[:3]))}"
             yield shown(line, lines=False)

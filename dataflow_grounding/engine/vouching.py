@@ -19,8 +19,7 @@ class Vouching:
         self._store, self._of = store, of
         vouched = store.vouched
         if vouched.entries is None:  # else another step has read them
-            vouched.entries = entries_of(store.get(MARK), store.first_new)
-            vouched.void = void_spans(vouched.entries)
+            vouched.entries = judge(store, store.first_new)
         self._entries = vouched.entries
         mine = self._entries.setdefault(of, {"open": [], "void": []})
         earlier = [span for span in mine["open"] if span[1] is not None]
@@ -36,18 +35,10 @@ class Vouching:
         """The place up to which a check that begins now will vouch."""
         return self._store.end
 
-    def begin(self) -> None:
-        """Replies are about to come."""
-        self._write("begun")
-
     def good(self, place: int) -> None:
         """A check that began at `place` has passed."""
         self._entries[self._of]["open"] = [(place, None)]
-        self._write("good")
-
-    def unclear(self) -> None:
-        """A check has shown nothing."""
-        self._write("unclear")
+        self.write("good")
 
     def bad(self) -> int:
         """A check has failed: all that is open, and to come, is set aside. Returns how many replies so far."""
@@ -55,7 +46,7 @@ class Vouching:
         count = sum(1 for _ in self._replies(mine["open"]))
         mine["void"] += mine["open"]
         mine["open"] = []
-        self._write("bad")
+        self.write("bad")
         return count
 
     def doubt(self) -> None:
@@ -65,9 +56,10 @@ class Vouching:
     def finished(self) -> None:
         """The run is done, and its replies are as good as they will be."""
         self._entries[self._of]["open"] = []
-        self._write("finished")
+        self.write("finished")
 
-    def _write(self, verdict: str) -> None:
+    def write(self, verdict: str) -> None:
+        """Keep what is open and what is set aside: also where replies are about to come, or a check told nothing."""
         self._store.put(MARK, {"task": CHECK, "verdict": verdict, "checks": self._entries})
 
     def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
@@ -105,14 +97,14 @@ def read_others(log: KeyedLog, paths: Iterable[str]) -> None:
     """Let a log read those at `paths` too, each as its own checks have judged it. Raises StorageFailed."""
     for path in paths:
         log.others.append(other := KeyedLog(path, read_only=True))
-        entries = entries_of(other.get(MARK), other.end)
-        other.vouched.void = void_spans(entries)
-        log.vouched.open_elsewhere |= {of for of, entry in entries.items() if entry["open"]}
+        log.vouched.open_elsewhere |= {of for of, entry in judge(other, other.end).items() if entry["open"]}
 
 
-def void_spans(entries: Mapping[str, Mapping[str, list[Span]]]) -> dict[str, list[Span]]:
-    """The places of all replies that are set aside."""
-    return {of: list(entry["void"]) for of, entry in entries.items() if entry["void"]}
+def judge(log: ReplyLog | KeyedLog, end: int) -> dict[str, dict[str, list[Span]]]:
+    """Let a log judge its lines by what its last mark says, up to the place `end`; returns that, as `entries_of`."""
+    entries = entries_of(log.get(MARK), end)
+    log.vouched.void = {of: list(entry["void"]) for of, entry in entries.items() if entry["void"]}
+    return entries
 
 
 def _joined(spans: Any, end: int) -> list[Span]:

@@ -73,15 +73,17 @@ class SpecJob:
         """Make the first step's input file where it isn't the user's own. Raises InputError."""
 
     def rows(self) -> Iterator[Row]:
-        """The first step's rows, without writing a file."""
-        return read_rows(self.steps[0].storage.input_path)
+        """The first step's rows, made where they aren't made yet."""
+        self.prepare()
+        yield from read_rows(self.steps[0].storage.input_path)
 
     def where(self, row: Row) -> str:
-        """Where a row stands, for people."""
-        return f"{self.steps[0].storage.input_path}, line {row.line}"
+        """Where a row stands, for people: the line in the user's own file."""
+        return f"{self.reads}, line {row.line}"
 
     def columns(self) -> list[str]:
-        """The columns of the first step's rows. Raises InputError."""
+        """The columns of the first step's rows. Raises InputError, also where it can be told which column is meant."""
+        self.prepare()
         first = self.steps[0]
         return Source(first, first.image_key, self.source, None).columns()
 
@@ -121,7 +123,7 @@ class RowsJob(SpecJob):
         all_steps = in_folders(self.make_steps(self._input.storage))
         for step in all_steps:
             _watch_as_stated(step.operator, spec.block.vlm)
-        self.steps = chosen(all_steps, self.wanted(all_steps))
+        steps = self.steps = chosen(all_steps, self.wanted(all_steps))
         self.inputs = [data.input_jsonl]
         self.box_format = recalled(all_steps)
         first = self.steps[0].storage
@@ -132,7 +134,7 @@ class RowsJob(SpecJob):
         elif not os.path.exists(present(first.input_path)):
             before = first.operator_step - 1
             raise InputError(f"step {first.operator_step} reads {first.input_path}: run step {before} first")
-        for one, next_one in pairwise(self.steps):
+        for one, next_one in pairwise(steps):
             if one.storage.operator_step + 1 != next_one.storage.operator_step:
                 between = f"between {one.label} and {next_one.label}"
                 raise SpecError(f"workflow.steps: {between} there is a step: name it too")
@@ -149,20 +151,6 @@ class RowsJob(SpecJob):
     def prepare(self) -> None:
         """Make rows of what isn't a data file of ours. Raises InputError."""
         self._input.prepare(self.pilot)
-
-    def rows(self) -> Iterator[Row]:
-        """The first step's rows, made where they aren't made yet."""
-        self.prepare()
-        yield from super().rows()
-
-    def columns(self) -> list[str]:
-        """The columns of the first step's rows. Raises InputError, also where it can be told which column is meant."""
-        self.prepare()
-        return super().columns()
-
-    def where(self, row: Row) -> str:
-        """The line in the user's own file."""
-        return f"{self.reads}, line {row.line}"
 
     def remarks(self) -> list[str]:
         """What the input is made of."""

@@ -36,6 +36,10 @@ class Findings:
     remarks: list[str] = field(default_factory=list)
     records: int = 0
 
+    def add(self, error: GroundingError) -> None:
+        """What an error says as problems, but for lines that are told already."""
+        self.problems += [line for line in str(error).splitlines() if line not in self.problems]
+
 
 def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Findings:
     """All that is wrong with a spec and what it names."""
@@ -48,7 +52,7 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
         if run is not None:
             check_plan(run.steps, run.job.columns())
     except GroundingError as error:
-        found.problems += str(error).splitlines()
+        found.add(error)
     if run is None:
         return found
     _check_folder(run.spec.results_dir, found)
@@ -63,8 +67,8 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
         found.remarks.append(f"max_workers is {workers}, but {allowed}")
     try:
         _check_rows(run, found)
-    except GroundingError as error:  # which reading a few rows may have told already
-        found.problems += [line for line in str(error).splitlines() if line not in found.problems]
+    except GroundingError as error:
+        found.add(error)
     return found
 
 
@@ -73,15 +77,10 @@ def _run_of(spec: Spec, found: Findings) -> SpecRun:
     try:
         return SpecRun(spec)
     except GroundingError as error:
-        found.problems += str(error).splitlines()
+        found.add(error)
     other = spec.model_copy(deep=True)
     other.block.vlm.backend, other.block.vlm.box_format = "embedded", "auto"
-    try:
-        return SpecRun(other)
-    except GroundingError as error:
-        if str(error) in found.problems:
-            found.problems.remove(str(error))
-        raise
+    return SpecRun(other)
 
 
 def _check_folder(folder: str, found: Findings) -> None:
@@ -139,9 +138,7 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
     found.remarks += run.job.remarks()
     again = "rows repeat the picture and text of an earlier row, and are paid for once"
     found.remarks += counted_items(again, repeated)
-    for folder, count in folders.items():
-        if folder:
-            found.remarks.append(f"{counted(count, 'image')} found in {folder}")
+    found.remarks += [f"{counted(count, 'image')} found in {folder}" for folder, count in folders.items() if folder]
 
 
 def _folder_of(record: Record, image_key: str) -> str:

@@ -3,7 +3,9 @@
 import os
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
+from math import isnan, nan
 from typing import Any
 
 from dataflow_grounding.engine.budget import Prices, listed_price
@@ -13,35 +15,33 @@ from dataflow_grounding.engine.reply_store import more_stores, readable_store
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.mirror import address_of
 from dataflow_grounding.records import is_number, read_object
-from dataflow_grounding.serving.base import Usage
 
 PARTS = ("retries", "samples", "checks")
 
 FREE = Prices(0, 0)
 
 
-class Bill:
-    """Replies and tokens; `cost_usd` is None once a reply came of a model without a price."""
+@dataclass
+class Amount:
+    """Requests, tokens and USD, NaN with any that has no price; fractions come from what was measured."""
 
-    def __init__(self) -> None:
-        self.replies = 0
-        self.tokens = dict.fromkeys(("input", "cached", "output"), 0)
-        self.cost_usd: float | None = 0.0
+    requests: float = 0.0
+    input: float = 0.0
+    cached: float = 0.0
+    output: float = 0.0
+    cost_usd: float = 0.0
 
-    def add(self, usage: Usage, prices: Prices | None) -> None:
-        """One more reply."""
-        self.replies += 1
-        for name in self.tokens:
-            self.tokens[name] += getattr(usage, f"{name}_tokens")
-        if self.cost_usd is None or prices is None:
-            self.cost_usd = None
-        else:
-            self.cost_usd += prices.cost(usage)
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(*map(sum, zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def __mul__(self, times: float) -> "Amount":
+        return Amount(*(number * times for number in vars(self).values()))
 
     def to_json(self) -> dict[str, Any]:
-        """The counts."""
-        cost = None if self.cost_usd is None else round(self.cost_usd, 6)
-        return {"requests": self.replies, "tokens": dict(self.tokens), "cost_usd": cost}
+        """Whole requests and tokens, and USD."""
+        tokens = {name: round(getattr(self, name)) for name in ("input", "cached", "output")}
+        cost = None if isnan(self.cost_usd) else round(self.cost_usd, 6)
+        return {"requests": round(self.requests), "tokens": tokens, "cost_usd": cost}
 
 
 def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
 
 def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
     """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`. What got no reply is not in it."""
-    bills: dict[str, dict[str, Bill]] = {}
+    bills: dict[str, dict[str, Amount]] = {}
     with readable_store(os.path.join(folder, ".ckpt")) as path:
         for _, line in chain.from_iterable(map(read_lines, [path, *more_stores(folder)])):
             if "checks" in line:  # what a check says of other lines
@@ -65,10 +65,12 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
             usage = usage_of(line)
             row = None if prices else listed_price(str(line.get("model")))
             price = FREE if line.get("free") else prices or (row.prices if row else None)
-            bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Bill))
+            bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Amount))
+            cost = nan if price is None else price.cost(usage)
+            reply = Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
             is_a = {"retries": line.get("attempt"), "samples": line.get("sample"), "checks": line.get("task") == CHECK}
             for part in ("all", *filter(is_a.get, PARTS)):
-                bill[part].add(usage, price)
+                bill[part] += reply
     return [
         {"step": step, **bill["all"].to_json(), **{part: bill[part].to_json() for part in PARTS}}
         for step, bill in sorted(bills.items())

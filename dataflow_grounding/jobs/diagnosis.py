@@ -5,8 +5,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from dataflow_grounding.calibration.choice import choice_of
@@ -50,18 +49,16 @@ def installation() -> dict[str, Any]:
 
 def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
     """What keeps the spec's endpoint from being asked, or, with `send`, how it answered a small picture."""
-    serving, *others = (serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms)
-    choice = choice_of(serving)
+    servings = [serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms]
+    choice = choice_of(servings[0])
     choice.recall(os.path.join(spec.results_dir, ".ckpt"))
     box_format = "to be calibrated" if choice.pending else choice.format.name
-    obstacles = [text for each in (serving, *others) for text in each.obstacles()]
-    answer = endpoint_of(serving, send=send, obstacles=list(dict.fromkeys(obstacles)))
-    return {"backend": spec.block.vlm.backend, "box_format": box_format, **answer}
+    return {"backend": spec.block.vlm.backend, "box_format": box_format, **endpoint_of(*servings, send=send)}
 
 
-def endpoint_of(serving: Serving, *, send: bool, obstacles: Sequence[str] | None = None) -> dict[str, Any]:
-    """The same of a serving; `obstacles` are its own unless given."""
-    problems = list(serving.obstacles() if obstacles is None else obstacles)
+def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any]:
+    """The same of a serving; what keeps the `others` from being asked keeps it, too."""
+    problems = list(dict.fromkeys(text for each in (serving, *others) for text in each.obstacles()))
     found = {"endpoint": serving.endpoint, "model": serving.model, "problems": problems, **serving.facts()}
     if not send or problems:
         return found
@@ -83,11 +80,9 @@ def _asked(serving: Serving) -> dict[str, Any]:
         request = expression_extraction(image, "A blue square on a white ground.")
 
         async def ask() -> Reply:
-            try:
+            async with aclosing(serving):
                 answer = await serving.answer(request)
                 return Reply(answer) if isinstance(answer, str) else answer
-            finally:
-                await serving.aclose()
 
         start = time.monotonic()
         try:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import astuple, dataclass, field, replace
+from math import nan
 from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format
@@ -20,6 +21,7 @@ from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.rolling import readable_replies
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import RecordError, SpecError
+from dataflow_grounding.jobs.costs import Amount
 from dataflow_grounding.jobs.guessed_replies import guess_reply
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
@@ -36,53 +38,26 @@ HEAD = 300
 
 
 @dataclass
-class Amount:
-    """Requests and tokens; fractions come from what was measured."""
-
-    requests: float = 0.0
-    input: float = 0.0
-    cached: float = 0.0
-    output: float = 0.0
-
-    def add(self, other: "Amount", times: float = 1.0) -> None:
-        """Add `other`, `times` over."""
-        for name, number in vars(other).items():
-            setattr(self, name, getattr(self, name) + times * number)
-
-    def cost(self, prices: Prices) -> float:
-        """USD."""
-        return prices.cost(Usage(round(self.input), round(self.cached), round(self.output)))
-
-    def to_json(self, prices: Prices | None) -> dict[str, Any]:
-        """Whole requests and tokens, and USD where there is a price."""
-        tokens = {name: round(getattr(self, name)) for name in ("input", "cached", "output")}
-        cost = round(self.cost(prices), 6) if prices else None
-        return {"requests": round(self.requests), "tokens": tokens, "cost_usd": cost}
-
-
-@dataclass
 class StepEstimate:
     """One step: what is still to be sent, by guess; for what is stored, what was measured and what the guess was."""
 
     label: str
-    to_send: "Amount" = field(default_factory=Amount)
-    measured: "Amount" = field(default_factory=Amount)
-    guessed: "Amount" = field(default_factory=Amount)
+    to_send: Amount = field(default_factory=Amount)
+    measured: Amount = field(default_factory=Amount)
+    guessed: Amount = field(default_factory=Amount)
     done: int = 0
     coming: float = 0.0  # records through it, and those of which not even what it will read is known
 
-    def expected(self) -> "Amount":
+    def expected(self) -> Amount:
         """What is still to be sent, corrected by what was measured."""
         sent, was, guess = self.to_send, self.measured, self.guessed
         if not was.requests:
             return sent
         if not guess.requests:  # a step for what no guess foresees, as small boxes: by the record
-            (foreseen := Amount()).add(sent)
-            foreseen.add(was, self.coming / max(self.done, 1))
-            return foreseen
+            return sent + was * (self.coming / max(self.done, 1))
         times = was.requests / guess.requests
         if not was.input or not guess.input:  # the endpoint counts no tokens
-            return Amount(sent.requests * times, sent.input * times, sent.cached * times, sent.output * times)
+            return sent * times
         input_ = sent.input * was.input / guess.input
         output = sent.output * (was.output / guess.output if guess.output else times)
         return Amount(sent.requests * times, input_, input_ * was.cached / was.input, output)
@@ -164,7 +139,7 @@ class _Pass:
         self._memo = ImageMemo(None)
         self._rows: set[frozenset[str]] = set()
 
-    async def take(self, record: Record) -> "list[tuple[Amount, Amount]]":
+    async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
         """Take a record through all steps: what each would send, and what of it is stored or asked twice."""
         found, going_on = [], True
         for step, serving, store, asking in zip(self.steps, self.servings, self.stores, self._askings, strict=True):
@@ -176,52 +151,21 @@ class _Pass:
                 update = update.update if isinstance(update, Partial) else update
                 going_on = not isinstance(update, RecordError)
                 record = record.updated(update) if going_on else record
-            stored = Amount()
-            for usage in store.used.values():
-                stored.add(Amount(1, *astuple(usage)))
-            found.append((serving.counted, stored))
+            stored = (Amount(1, *astuple(usage)) for usage in store.used.values())
+            found.append((serving.counted, sum(stored, Amount())))
         if (first := self.stores[0].asked) and first in self._rows:
             return [(Amount(), Amount()) for _ in found]
         self._rows.add(first)
         return found
 
 
-@dataclass
-class Estimate:
-    """What a run will send and cost; `records` are in the input, `looked_at` of them were reckoned with."""
+def estimate(run: SpecRun) -> dict[str, Any]:
+    """What a run will send and cost, as one JSON object; the total is under `requests`, `tokens`, `cost_usd`.
 
-    run: SpecRun
-    records: int
-    looked_at: int
-    stored: int
-    steps: list[StepEstimate]
-    rules: TokenRules | None
-    not_guessed: list[str]  # tasks whose replies could not be made up: what is asked because of them is not in it
-
-    def to_json(self) -> dict[str, Any]:
-        """The estimate as one JSON object; the total is under `requests`, `tokens`, `cost_usd`."""
-        prices = self.run.options.prices
-        total = Amount()
-        for step in self.steps:
-            total.add(step.expected())
-        return {
-            "pipeline": self.run.spec.autolabel_type,
-            "model": self.run.serving.model,
-            "records": self.records,
-            "looked_at": self.looked_at,
-            **total.to_json(prices),
-            "stored": self.stored,
-            "steps": [{"step": step.label, **step.expected().to_json(prices)} for step in self.steps],
-            "measured": any(step.measured.requests for step in self.steps),
-            "image_rule": None if self.rules is None else "published" if self.rules.known else "assumed",
-            "not_guessed": self.not_guessed,
-            "calibration_first": self.run.calibrates,
-            "prices": self.run.prices_from,
-        }
-
-
-def estimate(run: SpecRun) -> Estimate:
-    """Work through the data with made-up replies; what is stored already costs nothing more."""
+    `records` are in the input, `looked_at` of them were reckoned with: worked through with made-up replies. What is
+    stored already costs nothing more. `not_guessed`: tasks whose replies could not be made up; what is asked because of
+    them is not in it.
+    """
     for step in run.steps:
         if isinstance(step.operator, WholeFile):
             raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
@@ -230,19 +174,42 @@ def estimate(run: SpecRun) -> Estimate:
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
     anew, folder = run.options.force_reprocess, run.steps[0].storage.checkpoint_folder
     with closing(KeyedLog("", read_only=True)) if anew else readable_replies(folder) as there:
-        return run_blocking(lambda: _estimate(run, rules, there))
+        stored = _answers_in(there)
+        real, guess = _Pass(run, rules, there), _Pass(run, rules, None) if stored else None
+        records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
+        looked_at, steps = run_blocking(lambda: _worked_through(run, records, real, guess))
+    _add_checks(run.steps, steps)
+    prices = run.options.prices
+    return {
+        "pipeline": run.spec.autolabel_type,
+        "model": run.serving.model,
+        "records": records,
+        "looked_at": looked_at,
+        **_priced(sum((step.expected() for step in steps), Amount()), prices),
+        "stored": stored,
+        "steps": [{"step": step.label, **_priced(step.expected(), prices)} for step in steps],
+        "measured": any(step.measured.requests for step in steps),
+        "image_rule": None if rules is None else "published" if rules.known else "assumed",
+        "not_guessed": sorted(set().union(*(serving.unreadable for serving in real.servings))),
+        "calibration_first": run.calibrates,
+        "prices": run.prices_from,
+    }
 
 
-async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> Estimate:
+def _priced(amount: Amount, prices: Prices | None) -> dict[str, Any]:
+    tokens = (round(number) for number in (amount.input, amount.cached, amount.output))
+    return replace(amount, cost_usd=prices.cost(Usage(*tokens)) if prices else nan).to_json()
+
+
+async def _worked_through(
+    run: SpecRun, records: int, real: _Pass, guess: _Pass | None
+) -> tuple[int, list[StepEstimate]]:
+    """How many records were looked at, and what each step sends for all."""
     first = run.steps[0]
     source = Source(first, first.image_key, None, run.options.pilot)
-    stored = _answers_in(there)
-    real = _Pass(run, rules, there)
-    guess = _Pass(run, rules, None) if stored else None
     steps = [StepEstimate(step.label) for step in run.steps]
-    total = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
     looked_at = 0
-    for row, times in _chosen(itertools.islice(run.job.rows(), total), total):
+    for row, times in _chosen(itertools.islice(run.job.rows(), records), records):
         looked_at += 1
         try:
             record = source.record(row)
@@ -251,16 +218,14 @@ async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> 
         guessed = await guess.take(record.updated({})) if guess else []
         earlier = 0.0
         for place, (to_send, measured) in enumerate(await real.take(record)):
-            steps[place].to_send.add(to_send, times)
+            steps[place].to_send += to_send * times
             steps[place].coming += times if earlier else 0
             steps[place].done += not (earlier or to_send.requests)
             earlier += to_send.requests
             if measured.requests and not to_send.requests:
-                steps[place].measured.add(measured)
-                steps[place].guessed.add(guessed[place][0])
-    _add_checks(run.steps, steps)
-    unreadable = sorted(set().union(*(serving.unreadable for serving in real.servings)))
-    return Estimate(run, total, looked_at, stored, steps, rules, unreadable)
+                steps[place].measured += measured
+                steps[place].guessed += guessed[place][0]
+    return looked_at, steps
 
 
 def _answers_in(replies: KeyedLog) -> int:
@@ -278,7 +243,7 @@ def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
             before, watched = watched, watched + to_send.requests
             endpoints = len(step.operator.serving.endpoints()) if step.operator.serving else 1
             checks = checks_for(round(watched), every, endpoints) - checks_for(round(before), every, endpoints)
-            to_send.add(to_send, checks / to_send.requests)
+            found.to_send += to_send * (checks / to_send.requests)
 
 
 def _check_every(step: Step) -> int | None:

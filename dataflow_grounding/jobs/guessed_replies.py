@@ -12,7 +12,7 @@ _SENTENCE = "A street with parked cars and two people who cross it in front of a
 
 
 def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
-    """A reply to a request of any task, about as long as a model's; to a user's own task, one that fits its schema."""
+    """A reply to a request of any task, about as long as a model's; where its schema says enough, one that fits it."""
     make = _GUESSES.get(request.task)
     return json.dumps(make(request, box_format) if make else _fitting(request.schema), ensure_ascii=False)
 
@@ -72,9 +72,7 @@ _GUESSES: dict[str, Callable[[Request[Any], BoxFormat], Any]] = {
     "expression_extraction": _expressions,
     "phrase_grounding": _objects,
     "region_expression": _regions,
-    "image_caption": lambda request, box_format: {"caption": _SENTENCE},
     "grounding_expression": _merged,
     "double_check": _checks,
     "region_caption": _captions,
-    "prompted_vqa": lambda request, box_format: {"answer": _SENTENCE},
 }

@@ -1,6 +1,5 @@
 """The job `image_referring_expression`: seeds from labels, four steps in subsets, files of the old layout."""
 
-import copy
 import itertools
 import os
 from collections.abc import Iterator
@@ -27,19 +26,6 @@ from dataflow_grounding.storage import ResultsStorage
 
 CAPTION, MERGE, CHECK = 1, 2, 3
 LOOKED_AT = 50  # records that tell whether a file has what a step needs
-
-
-class SeededStorage(ResultsStorage):
-    """Begins from the seed file; images are looked for in `folders`. Steps may read different files."""
-
-    def __init__(self, seed_file: str, results_dir: str, folders: tuple[str, ...]) -> None:
-        super().__init__(seed_file, results_dir, ())
-        self.folders, self.reads = folders, ""
-
-    @property
-    def input_path(self) -> str:
-        """The file that this step reads."""
-        return self.reads or super().input_path
 
 
 class ReferringWorkflow(WorkflowBlock):
@@ -91,7 +77,7 @@ class ImageReferringExpressionJob(SpecJob):
         check = block.double_check
         self.servings += [serving_of(vlm, block.workflow, spec.folders) for vlm in block.vlms[1:]]
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
-        storage = SeededStorage(self._seed_file, spec.results_dir, ("",))
+        storage = ResultsStorage(self._seed_file, spec.results_dir, ())
         settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
         reground_serving = next(iter(self.servings[1:]), None)
         pipeline = ImageReferringExpressionPipeline(storage, serving, reground_serving=reground_serving, **settings)
@@ -119,14 +105,12 @@ class ImageReferringExpressionJob(SpecJob):
 
     def _chain(self, all_steps: list[Step]) -> None:
         """Let each step read what the one before it in this run writes, the first what there is. Raises InputError."""
-        chained = []
-        for number, step in enumerate(self.steps):
-            storage = copy.copy(step.storage)
-            assert isinstance(storage, SeededStorage)
-            storage.folders = self._seeds.folders
-            storage.reads = self.steps[number - 1].storage.output_path if number else self._first_input(step, all_steps)
-            chained.append(Step(step.operator, storage))
-        self.steps = chained
+        before = ""
+        for step in self.steps:
+            assert isinstance(step.storage, ResultsStorage)
+            step.storage.folders = self._seeds.folders
+            step.storage.reads = os.path.relpath(before or self._first_input(step, all_steps), self.spec.results_dir)
+            before = step.storage.output_path
 
     def _first_input(self, first: Step, all_steps: list[Step]) -> str:
         place = first.storage.operator_step

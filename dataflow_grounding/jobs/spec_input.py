@@ -1,10 +1,9 @@
 """A spec's `data.input_jsonl` as the first step reads it: in place, or made into rows in the results folder."""
 
-import copy
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -14,7 +13,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
 from dataflow_grounding.errors import GroundingError, InputError, SpecError, told_as
 from dataflow_grounding.formats.input_rows import guessed, record_rows
-from dataflow_grounding.formats.inputs import Input, find_input
+from dataflow_grounding.formats.inputs import find_input
 from dataflow_grounding.formats.pictures import FOLDER, Downloads, is_address
 from dataflow_grounding.operators import CaptionGenerator
 from dataflow_grounding.records import as_json, dump_line, read_object, sealed, unsealed
@@ -31,32 +30,6 @@ CAPTIONS = "captions"
 """The folder of the step that captions pictures, before step 0."""
 
 
-class CaptionStep(Step):
-    """The step before step 0."""
-
-    @property
-    def label(self) -> str:
-        """Without a number: those of the others stay."""
-        return self.operator.name
-
-
-class InputStorage(ResultsStorage):
-    """Begins from `made`, the rows made of the user's input, or from that; where `captioned`, step 0 from captions."""
-
-    captioned = False
-
-    def __init__(self, given: Input, made: str | None, results_dir: str, image_root: str | None) -> None:
-        super().__init__(made or given.path, results_dir, (), image_root)
-        first = (image_root,) if image_root else given.folders
-        self.folders = first if made is None else (*first, results_dir)
-
-    def path_of(self, step: int) -> str:
-        """Of step 0 the captions, where there are any; before it, the input."""
-        if step == 0 and self.captioned:
-            return os.path.join(self.cache_path, CAPTIONS, "annotations.jsonl")
-        return self.first_entry_file_name if step < 0 and self.captioned else super().path_of(step)
-
-
 class SpecInput:
     """The input that `data` names. Raises InputError, SpecError, MissingExtra.
 
@@ -71,7 +44,9 @@ class SpecInput:
         self._data, self._results_dir, self._block = data, results_dir, block
         as_it_is = self.given.plain and not data.columns and not data.allow_http
         self._made = None if as_it_is else os.path.join(results_dir, ".ckpt", "input.jsonl")
-        self.storage = InputStorage(self.given, self._made, results_dir, data.image_root or None)
+        self.storage = ResultsStorage(self._made or self.given.path, results_dir, (), data.image_root or None)
+        folders = (data.image_root,) if data.image_root else self.given.folders
+        self.storage.folders = folders if as_it_is else (*folders, results_dir)
         self.first: Step | None = None
         self._outcome: list[GroundingError] | None = None
 
@@ -84,15 +59,16 @@ class SpecInput:
             what = f"{self.given.path} has pictures without captions, and {serving.model} can't write captions"
             instead = f", or name what to look for in {self._block}.classes" if hasattr(self._data, "classes") else ""
             raise SpecError(f"{what}: choose another vlm.backend{instead}")
-        storage = copy.copy(self.storage).reset()
-        assert isinstance(first.storage, InputStorage)
-        storage.captioned = first.storage.captioned = True
+        storage = self.storage.reset().step()
+        storage.steps = (CAPTIONS,)
+        assert isinstance(first.storage, ResultsStorage)
+        first.storage.reads = os.path.join(CAPTIONS, "annotations.jsonl")
         captioner = CaptionGenerator(serving).bound(
             input_image_key=self._roles["image"],
             output_caption_key=self._roles["caption"],
             output_cleaned_caption_key=self._roles["caption"],
         )
-        return [CaptionStep(captioner, storage)]
+        return [Step(captioner, storage, numbered=False)]  # the numbers of the others stay
 
     @property
     def _roles(self) -> dict[str, str]:
@@ -146,7 +122,11 @@ class SpecInput:
         needed = {role: name for role, name in operator.reads().items() if role not in operator.optional_keys}
         needed = {} if self.given.bare else needed
         missing = {role: name for role, name in needed.items() if name not in there and name not in sources}
-        if found := _guesses(missing, rows, [*sources.values(), *(set(needed.values()) & set(there))]):
+        taken, found = [*sources.values(), *(set(needed.values()) & set(there))], dict[str, str]()
+        for role in missing:
+            if (column := guessed(role, rows, [*taken, *found.values()])) is not None:
+                found[role] = column
+        if found:
             lacking = " and ".join(f"no column {missing[role]!r}" for role in found)
             meant = " and ".join(map(repr, found.values()))
             keys = " ".join(shlex.quote(f"{self._block}.columns.{role}={name}") for role, name in found.items())
@@ -158,7 +138,9 @@ class SpecInput:
 
     def _make(self, path: str, sources: dict[str, str], pilot: int | None) -> None:
         """Write the rows, each in the line in which it stands in the user's file, unless they are there."""
-        known, state_path = self._known(sources), os.path.join(os.path.dirname(path), "input.json")
+        files, state_path = self.given.files, os.path.join(os.path.dirname(path), "input.json")
+        # what the rows depend on; None where that can't be told
+        known = [__version__, self._data.model_dump(), sources, *map(state_of, files)] if files else None
         state = unsealed(read_object(state_path)) or {}
         unchanged = known is not None and [state.get("known"), state.get("made")] == [known, self._state(path)]
         if unchanged and state["pilot"] in (None, pilot):
@@ -186,19 +168,3 @@ class SpecInput:
     def _state(self, path: str) -> list[Any]:
         """That of the rows, and whether their pictures are there."""
         return [state_of(path), os.path.isdir(os.path.join(self._results_dir, FOLDER))]
-
-    def _known(self, sources: dict[str, str]) -> list[Any] | None:
-        """What the rows depend on; None where that can't be told."""
-        if not self.given.files:
-            return None
-        settings = self._data.model_dump()
-        return [__version__, settings, sources, *map(state_of, self.given.files)]
-
-
-def _guesses(missing: Iterable[str], rows: list[dict[str, Any]], taken: list[str]) -> dict[str, str]:
-    """Role that is missing → the column that may stand for it; none twice, nor one of the `taken`."""
-    found: dict[str, str] = {}
-    for role in missing:
-        if (column := guessed(role, rows, [*taken, *found.values()])) is not None:
-            found[role] = column
-    return found

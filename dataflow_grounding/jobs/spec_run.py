@@ -88,8 +88,20 @@ class SpecRun:
             raise SpecError("\n".join(obstacles))
         self._keep_a_models_results()
         folder = self.steps[0].storage.checkpoint_folder
+        summary: Summary | None = None
         with at_work(folder):
-            return self._execute(folder, run)
+            started = time.time()
+            try:
+                self.job.prepare()
+                summary = execute(self.steps, self.options, self.job.source, locked=folder, run=run)
+                self._copy_last(summary)
+                self._write_run_json(summary, None, started)
+                self.job.finish()
+                return summary
+            except RunStopped as stopped:
+                with suppress(InputError):  # what stopped the run is told, not that run.json has no room either
+                    self._write_run_json(summary, stopped, started)
+                raise
 
     def _keep_a_models_results(self) -> None:
         """Raises SpecError where `auto` fell back to no model, in a folder with the results of one."""
@@ -97,21 +109,6 @@ class SpecRun:
         if self.block.vlm.backend == "auto" and before not in (None, self.serving.model):
             way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
             raise SpecError(f"{self.spec.results_dir} has results of {before}, and no endpoint is named now: {way}")
-
-    def _execute(self, locked: str, run: MakeRun) -> Summary:
-        started = time.time()
-        summary: Summary | None = None
-        try:
-            self.job.prepare()
-            summary = execute(self.steps, self.options, self.job.source, locked=locked, run=run)
-            self._copy_last(summary)
-            self._write_run_json(summary, None, started)
-            self.job.finish()
-            return summary
-        except RunStopped as stopped:
-            with suppress(InputError):  # what stopped the run is told, not that run.json has no room either
-                self._write_run_json(summary, stopped, started)
-            raise
 
     def _copy_last(self, summary: Summary) -> None:
         target = self.annotations_path
@@ -138,8 +135,7 @@ class SpecRun:
         plan = self.plan()
         boxes = plan["box_format"] or f"a format that the run calibrates first, with {REQUESTS}"
         in_format = f", boxes in {boxes}" if self.box_format else ""
-        lines = [f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}{in_format}"]
-        lines += [f"reads {plan['input']}"]
+        lines = [f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}{in_format}", f"reads {plan['input']}"]
         lines += [f"{step['step']} writes {step['writes']}" for step in plan["steps"]]
         return "\n".join([*lines, "Nothing was sent."])
 

@@ -196,7 +196,7 @@ class EndpointChecks:
         self._sent_since_several += 1
         if self.begun and self.possible and not self._marked and self._vouching is not None:
             self._marked = True
-            self._vouching.begin()
+            self._vouching.write("begun")
 
     def due(self, drifted: bool, last: bool) -> bool:
         """Whether it is time for a check; for the `last`, whether the run should not end without one."""
@@ -248,7 +248,7 @@ class EndpointChecks:
         elif verdict.kind == "misses":
             self._set_aside = self._vouching.bad()
         else:
-            self._vouching.unclear()
+            self._vouching.write("unclear")
         return verdict
 
     def lost(self) -> str:

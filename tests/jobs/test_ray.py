@@ -14,6 +14,8 @@ from typing import Any
 import boto3
 import pytest
 
+from benchmarks.referring_place import STEPS as OF_BOXES
+from benchmarks.referring_place import ReferringPlace, kitti
 from benchmarks.store import BUCKET, environment, faulty_store
 from benchmarks.workplace import Workplace, ended
 from dataflow_grounding import FileStorage, Pipeline, operator
@@ -171,6 +173,20 @@ def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(workplace: Workpl
         assert back.code == 1
         assert back.summary["requests"] == 0
         assert left(place.results) == expected
+
+
+def test_each_step_reads_there_what_the_one_before_it_wrote(tmp_path: Path, cluster: str) -> None:
+    with LoopbackServer(EchoAnswers()) as server:
+        place = ReferringPlace(tmp_path / "work", server.base_url)
+        for number in range(6):
+            place.picture(f"{number}.png", (320 + number, 240))
+            place.label(f"{number}.txt", [kitti("Car", 10, 20, 110, 120), kitti("Car", 150, 20, 250, 90)])
+        assert place.run().code == 0
+        expected = {step: (place.results / step / "annotations.jsonl").read_bytes() for step in OF_BOXES}
+        place.results = tmp_path / "there"
+        done = place.run(*RAY)
+        assert done.code == 0, done
+        assert {step: (place.results / step / "annotations.jsonl").read_bytes() for step in OF_BOXES} == expected
 
 
 def test_a_wrong_key_stops_all(workplace: Workplace, cluster: str) -> None:
