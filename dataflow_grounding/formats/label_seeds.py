@@ -165,10 +165,7 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
     def read(path: str, size: Size | None) -> tuple[list[Labelled], list[str]]:
         left_out = list[str]()
         with told_as(BrokenRow, f"can't read {path}"):
-            if names is None:
-                regions, left_out = read_kitti(path)
-            else:
-                regions = read_yolo(path, names, size) if size else []
+            regions = read_kitti(path, left_out) if names is None else read_yolo(path, names, size) if size else []
         return [{"bbox": region["bbox"], "type": region["type"]} for region in regions], left_out
 
     of_image = {image: joined(label_dir, label) for image, label in label_of.items() if label in labels}
@@ -186,18 +183,11 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
         raise InputError(f"no image of {path} is in {image_dir}: its file_name should be relative to data.image_dir")
     strays = [f"{left_out[STRAYS]} annotations of no image"] * bool(left_out[STRAYS])
     without_image = sorted(named.keys() - {*images}) + strays
-    crowds = left_out[CROWDS]
-    return LabelSeeds(
-        image_dir,
-        path,
-        images,
-        named,
-        lambda image, _: (coco.regions(image), []),
-        without_image,
-        [path],
-        boxless,
-        crowds,
-    )
+
+    def read(image: str, _: Size | None) -> tuple[list[Labelled], list[str]]:
+        return coco.regions(image), []
+
+    return LabelSeeds(image_dir, path, images, named, read, without_image, [path], boxless, left_out[CROWDS])
 
 
 def beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:
