@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -82,28 +82,23 @@ def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFo
 
     It may be an unconfirmed candidate (`verified`), or one of points (`boxes`). Raises SpecError for a bad row.
     """
-    return _by_model(model, _own_formats(rows)) or _family_of(model)
+    names = bare_names(model)
+    own = (
+        (pattern, row)
+        for row in _own_formats(rows)
+        for pattern in map(squeezed, row.models)
+        if any(fnmatch.fnmatchcase(name, pattern) for name in names)
+    )
+    families = known_formats().values()
+    of_family = ((squeezed(name), row) for row in families for name in row.models if is_of_family(model, name))
+    for found in (own, of_family):  # the longest beginning wins: "gpt-5.2" is none of the "gpt-5"
+        if best := max(found, key=lambda pair: len(pair[0]), default=None):
+            return best[1]
+    return None
 
 
 def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
     return [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
-
-
-def _by_model(model: str, formats: Iterable[BoxFormat]) -> BoxFormat | None:
-    names = bare_names(model)
-    best: tuple[int, BoxFormat] | None = None
-    for candidate in formats:
-        for pattern in map(squeezed, candidate.models):
-            if any(fnmatch.fnmatchcase(name, pattern) for name in names) and (best is None or len(pattern) > best[0]):
-                best = len(pattern), candidate
-    return best[1] if best else None
-
-
-def _family_of(model: str) -> BoxFormat | None:
-    # The longest beginning wins: "gpt-5.2" is none of the "gpt-5".
-    families = known_formats().values()
-    found = [(len(squeezed(name)), row) for row in families for name in row.models if is_of_family(model, name)]
-    return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
