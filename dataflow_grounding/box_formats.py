@@ -40,7 +40,10 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     if wanted == "auto":
         found = format_of_model(model, rows)
         if found is None or not found.verified:
-            raise SpecError(_unknown_model(model, found))
+            hint = f" (candidate: {found.name}, which nobody has confirmed)" if found else ""
+            others = "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
+            how = f"state it, as in vlm.box_format: xyxy_1000 {others}"
+            raise SpecError(f"it is not known how the model {model!r} writes boxes{hint}: {how}")
         return _with_boxes(found)
     for candidate in own:
         if candidate.name.lower() == wanted:
@@ -57,13 +60,6 @@ def _with_boxes(found: BoxFormat) -> BoxFormat:
     if not found.boxes:
         raise SpecError(f"models of the family {found.name!r} answer with points, not boxes: use another model")
     return found
-
-
-def _unknown_model(model: str, candidate: BoxFormat | None) -> str:
-    hint = f" (candidate: {candidate.name}, which nobody has confirmed)" if candidate is not None else ""
-    others = "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
-    how = f"state it, as in vlm.box_format: xyxy_1000 {others}"
-    return f"it is not known how the model {model!r} writes boxes{hint}: {how}"
 
 
 def _unknown_name(name: str) -> str:
@@ -105,18 +101,16 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
     try:
         _check_row(row)
         order, models = row.get("order", "xyxy"), row.get("models") or ()
-        texts: dict[str, Any] = {key: str(row[key]) for key in ("frame", "words", "source", "date") if key in row}
+        given: dict[str, Any] = {key: str(row[key]) for key in ("frame", "words", "source", "date") if key in row}
+        given |= {key: row[key] for key in ("bins", "verified", "boxes") if key in row}
         found = BoxFormat(
             name=name,
             key=str(row.get("key") or ("box_2d" if order == "yxyx" else "bbox_2d")),
             order=order,
             scale=row["scale"],
             offset=float(row.get("offset", 0.0)),
-            bins=row.get("bins", False),
-            verified=row.get("verified", True),
-            boxes=row.get("boxes", True),
             models=(models,) if isinstance(models, str) else tuple(map(str, models)),
-            **texts,
+            **given,
         )
         frame_of(found.frame, (1, 1))
         return found
