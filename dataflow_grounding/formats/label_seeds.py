@@ -6,7 +6,6 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
@@ -24,8 +23,6 @@ BEYOND = "boxes reach beyond their image and are kept as they are"
 UNREAD = "labels that can't be read are left out"
 SHOWN = 20  # names that a report lists
 ROUNDING = 0.5  # px
-READERS = 8  # threads that read image headers
-BATCH = 512
 READING = 3  # changes where the same files give other records: seeds that were written before are then written anew
 # The regions of an image of a size (None when that isn't known), and why others are left out. Raises BrokenRow.
 ReadLabels: TypeAlias = Callable[[str, Size | None], tuple[list[Labelled], list[str]]]
@@ -109,13 +106,10 @@ class LabelSeeds(Seeds):
         self.found |= zip(self.told, self._unmatched, strict=False)
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        paths = iter(self._images)
-        with ThreadPoolExecutor(READERS) as pool:
-            while batch := list(itertools.islice(paths, BATCH)):
-                for record, left_out, outside in pool.map(self._record, batch):
-                    self.found[UNREAD] += left_out
-                    self.found[BEYOND] += outside
-                    yield record
+        for record, left_out, outside in side_by_side(self._record, self._images, lambda _: True):
+            self.found[UNREAD] += left_out
+            self.found[BEYOND] += outside
+            yield record
 
     def _record(self, path: str) -> tuple[dict[str, Any], list[str], list[str]]:
         """An image's record, which of its labels are left out, and which of its boxes reach beyond it."""
