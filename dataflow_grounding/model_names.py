@@ -29,13 +29,9 @@ def is_of_family(model: str, family: str) -> bool:
 
     `family` is the name's beginning; case and the signs - _ . don't count, # is one digit.
     """
-    return any(_matches(name, family) for name in _without_prefixes(model))
-
-
-def _matches(name: str, family: str) -> bool:
-    name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5: where a name may hold no dot
-    beginning = _pattern(family).match(name)
-    return beginning is not None and _AFTER.fullmatch(name, beginning.end()) is not None
+    names = (re.sub(r"(?<=\d)p(?=\d)", ".", name) for name in _without_prefixes(model))  # 2p5: for names without dots
+    beginnings = ((name, _pattern(family).match(name)) for name in names)
+    return any(begun and _AFTER.fullmatch(name, begun.end()) for name, begun in beginnings)
 
 
 @lru_cache(maxsize=1024)
