@@ -15,7 +15,7 @@ from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
 from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.geometry import Size, area, box_of
-from dataflow_grounding.images import find_image, kept_facts, read_facts, remember_facts
+from dataflow_grounding.images import open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.version import __version__
 
@@ -199,9 +199,7 @@ def sides(size: Size | None) -> dict[str, Any]:
 def size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
     """Width and height of the upright image; None if it can't be opened: its record will fail. Raises MachineBusy."""
     try:
-        file = find_image(Record({"image_path": path}, folders), "image_path")
-        facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path, size=file.file_bytes))
-        return facts.size
+        return open_image(Record({"image_path": path}, folders), "image_path").size
     except MachineBusy:
         raise
     except RecordError:
