@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from dataflow_grounding.elsewhere import is_elsewhere, open_file, plain_path, system_errors
-from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.errors import InputError, MissingExtra, needs_extra
 from dataflow_grounding.records import dump_text, is_number
 
 
@@ -85,11 +85,8 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 @contextmanager
 def parquet_file(path: str) -> Iterator[Any]:
     """A Parquet file, opened so that it is never in memory as a whole. Raises InputError, MissingExtra, OSError."""
-    try:
-        import pyarrow
+    with needs_extra("Parquet", "parquet"):
         import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("Parquet", "parquet") from None
     try:
         with system_errors(path), open_file(path) if is_elsewhere(path) else nullcontext(plain_path(path)) as source:
             yield pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from dataflow_grounding.dataframes import parquet_rows
-from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.errors import InputError, needs_extra
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.classes import Numbers
 from dataflow_grounding.formats.data_lines import broken, tar_samples
@@ -41,10 +41,8 @@ class Datasets(Format):
     pictures: str = ""
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        try:
+        with needs_extra("Parquet", "parquet"):
             import pyarrow.parquet
-        except ImportError:
-            raise MissingExtra("Parquet", "parquet") from None
         schema = pyarrow.Table.from_pylist([{"image": {"bytes": b"", "path": ""}, **ROW}]).schema
         out.line = {"image": b"", **ROW}
         shards: list[str] = []
