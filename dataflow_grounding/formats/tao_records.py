@@ -43,11 +43,9 @@ class Tao(Format):
                     for one, box, score in zip(of["instances"], phrase.boxes, phrase.scores, strict=True):
                         instances.append({"bbox_id": one.get("bbox_id"), "bbox": box, "bbox_score": score})
                     expressions.append({**{key: of.get(key) for key in _OF_EXPRESSION}, "instances": instances})
-                put(
-                    {"image_id": sample.record.get("image_id"), "image_path": sample.file_name, **size, **texts}
-                    | {"regions": [], "expressions": expressions}
-                    | {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
-                )
+                named = {"image_id": sample.record.get("image_id"), "image_path": sample.file_name}
+                source = {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
+                put({**named, **size, **texts, "regions": [], "expressions": expressions, **source})
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         pictures = Pictures((image_root,))
@@ -183,11 +181,9 @@ def _four(item: Any, what: str) -> list[float]:
 
 def _matches(written: list[list[float]], exact: list[Exact], size: Sequence[Any]) -> list[int | None]:
     """For each written box the place of the exact one that it is, each taken once."""
-    left, found = {n: _in_1000(bbox, size) for n, (bbox, _) in enumerate(exact)}, list[int | None]()
+    there, found = [_in_1000(bbox, size) for bbox, _ in exact], list[int | None]()
     for box in written:
-        fits = next((n for n, other in left.items() if _close(box, other)), None)
-        found.append(fits)
-        left = {n: other for n, other in left.items() if n != fits}
+        found.append(next((n for n, other in enumerate(there) if _close(box, other) and n not in found), None))
     return found
 
 
