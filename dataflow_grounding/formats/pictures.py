@@ -78,10 +78,9 @@ class Downloads:
     def __init__(self, results_dir: str, allowed: Callable[[Address], bool] = is_public) -> None:
         self._results_dir, self._allowed = results_dir, allowed
         self._index = os.path.join(results_dir, ".ckpt", "addresses.jsonl")
-        self._known: dict[str, str] = {}
-        if os.path.exists(self._index):
-            known = (row.data for row in read_rows(self._index) if row.data is not None)
-            self._known = {str(line.get("url")): str(line.get("path")) for line in known}
+        rows = read_rows(self._index) if os.path.exists(self._index) else ()
+        known = (row.data for row in rows if row.data is not None)
+        self._known = {str(line.get("url")): str(line.get("path")) for line in known}
 
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
         """Of each address the picture's path, relative to `results_dir`, or why there is none."""
