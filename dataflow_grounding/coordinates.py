@@ -128,16 +128,12 @@ class BoxFormat:
         return across, (canvas.height, canvas.top, canvas.image_height, original[1])
 
     def _to_side(self, value: float, side: float, start: float, image_side: float, original: int) -> float:
-        if self.scale == "px":
+        if not isinstance(self.scale, int):  # pixels
             return (value + self.offset - start) * original / image_side
-        assert isinstance(self.scale, int)
         if image_side == side:
             return (value + self.offset) * original / self.scale
         return ((value + self.offset) * side / self.scale - start) * original / image_side
 
     def _from_side(self, pixels: float, side: float, start: float, image_side: float, original: int) -> float:
         inside = pixels * image_side / original + start
-        if self.scale == "px":
-            return inside - self.offset
-        assert isinstance(self.scale, int)
-        return inside * self.scale / side - self.offset
+        return (inside * self.scale / side if isinstance(self.scale, int) else inside) - self.offset
