@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -40,7 +40,10 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     if wanted == "auto":
         found = format_of_model(model, rows)
         if found is None or not found.verified:
-            raise SpecError(_unknown_model(model, found))
+            hint = f" (candidate: {found.name}, which nobody has confirmed)" if found else ""
+            others = "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
+            how = f"state it, as in vlm.box_format: xyxy_1000 {others}"
+            raise SpecError(f"it is not known how the model {model!r} writes boxes{hint}: {how}")
         return _with_boxes(found)
     for candidate in own:
         if candidate.name.lower() == wanted:
@@ -59,13 +62,6 @@ def _with_boxes(found: BoxFormat) -> BoxFormat:
     return found
 
 
-def _unknown_model(model: str, candidate: BoxFormat | None) -> str:
-    hint = f" (candidate: {candidate.name}, which nobody has confirmed)" if candidate is not None else ""
-    others = "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
-    how = f"state it, as in vlm.box_format: xyxy_1000 {others}"
-    return f"it is not known how the model {model!r} writes boxes{hint}: {how}"
-
-
 def _unknown_name(name: str) -> str:
     plain = [f"{order}_{scale}" for order in ORDERS for scale in SCALES]
     known = [*known_formats(), *plain, "auto", "calibrated"]
@@ -82,46 +78,39 @@ def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFo
 
     It may be an unconfirmed candidate (`verified`), or one of points (`boxes`). Raises SpecError for a bad row.
     """
-    return _by_model(model, _own_formats(rows)) or _family_of(model)
+    names = bare_names(model)
+    own = (
+        (pattern, row)
+        for row in _own_formats(rows)
+        for pattern in map(squeezed, row.models)
+        if any(fnmatch.fnmatchcase(name, pattern) for name in names)
+    )
+    families = known_formats().values()
+    of_family = ((squeezed(name), row) for row in families for name in row.models if is_of_family(model, name))
+    for found in (own, of_family):  # the longest beginning wins: "gpt-5.2" is none of the "gpt-5"
+        if best := max(found, key=lambda pair: len(pair[0]), default=None):
+            return best[1]
+    return None
 
 
 def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
     return [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
 
 
-def _by_model(model: str, formats: Iterable[BoxFormat]) -> BoxFormat | None:
-    names = bare_names(model)
-    best: tuple[int, BoxFormat] | None = None
-    for candidate in formats:
-        for pattern in map(squeezed, candidate.models):
-            if any(fnmatch.fnmatchcase(name, pattern) for name in names) and (best is None or len(pattern) > best[0]):
-                best = len(pattern), candidate
-    return best[1] if best else None
-
-
-def _family_of(model: str) -> BoxFormat | None:
-    # The longest beginning wins: "gpt-5.2" is none of the "gpt-5".
-    families = known_formats().values()
-    found = [(len(squeezed(name)), row) for row in families for name in row.models if is_of_family(model, name)]
-    return max(found, key=lambda pair: pair[0])[1] if found else None
-
-
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
     try:
         _check_row(row)
         order, models = row.get("order", "xyxy"), row.get("models") or ()
-        texts: dict[str, Any] = {key: str(row[key]) for key in ("frame", "words", "source", "date") if key in row}
+        given: dict[str, Any] = {key: str(row[key]) for key in ("frame", "words", "source", "date") if key in row}
+        given |= {key: row[key] for key in ("bins", "verified", "boxes") if key in row}
         found = BoxFormat(
             name=name,
             key=str(row.get("key") or ("box_2d" if order == "yxyx" else "bbox_2d")),
             order=order,
             scale=row["scale"],
             offset=float(row.get("offset", 0.0)),
-            bins=row.get("bins", False),
-            verified=row.get("verified", True),
-            boxes=row.get("boxes", True),
             models=(models,) if isinstance(models, str) else tuple(map(str, models)),
-            **texts,
+            **given,
         )
         frame_of(found.frame, (1, 1))
         return found

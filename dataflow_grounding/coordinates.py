@@ -1,7 +1,7 @@
 """Box formats: what a box's numbers mean to a model, translated exactly to pixels of the original image and back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from dataflow_grounding.frames import GRID, Order, cells_to_fractions, fractions_to_cells, frame_of, from_xyxy, to_xyxy
@@ -97,14 +97,6 @@ class BoxFormat:
         x1, x2 = self._to_side(x1, *across), self._to_side(x2, *across)
         return x1, self._to_side(y1, *down), x2, self._to_side(y2, *down)
 
-    def point_to_pixels(
-        self, point: Sequence[float], *, original: Size, sent: Size | None = None
-    ) -> tuple[float, float]:
-        """Return a point in this format's order, scale and frame as x and y in pixels of the original."""
-        x, y = point[::-1] if self.order == "yxyx" else point
-        x1, y1, _, _ = replace(self, order="xyxy").to_pixels((x, y, x, y), original=original, sent=sent)
-        return x1, y1
-
     def from_pixels(
         self, bbox: Bbox, *, original: Size, sent: Size | None = None, rounded: bool = True
     ) -> list[float | int]:
@@ -119,10 +111,13 @@ class BoxFormat:
         corners = [self._from_side(value, *sides[i % 2]) for i, value in enumerate(bbox)]
         if not rounded:
             return list(from_xyxy(corners, self.order))
-        decimals = self._decimals
+        decimals, unit = self._decimals, 10.0**-self._decimals
         limits = self.limits(sent or original)
         kept = [round(min(max(value, 0.0), limits[i % 2]), decimals) for i, value in enumerate(corners)]
-        _keep_apart(kept, limits, 10.0**-decimals)
+        for i in (0, 1):
+            if kept[i + 2] <= kept[i]:  # rounding has left it without width or height
+                kept[i] = min(kept[i], limits[i] - unit)
+                kept[i + 2] = kept[i] + unit
         values = [round(value, decimals) for value in from_xyxy(kept, self.order)]
         return list(values) if decimals else [int(value) for value in values]
 
@@ -133,24 +128,12 @@ class BoxFormat:
         return across, (canvas.height, canvas.top, canvas.image_height, original[1])
 
     def _to_side(self, value: float, side: float, start: float, image_side: float, original: int) -> float:
-        if self.scale == "px":
+        if not isinstance(self.scale, int):  # pixels
             return (value + self.offset - start) * original / image_side
-        assert isinstance(self.scale, int)
         if image_side == side:
             return (value + self.offset) * original / self.scale
         return ((value + self.offset) * side / self.scale - start) * original / image_side
 
     def _from_side(self, pixels: float, side: float, start: float, image_side: float, original: int) -> float:
         inside = pixels * image_side / original + start
-        if self.scale == "px":
-            return inside - self.offset
-        assert isinstance(self.scale, int)
-        return inside * self.scale / side - self.offset
-
-
-def _keep_apart(corners: list[float], limits: tuple[float, float], unit: float) -> None:
-    """Widen a box that rounding has left without width or height by one unit, inside the range."""
-    for i in (0, 1):
-        if corners[i + 2] <= corners[i]:
-            corners[i] = min(corners[i], limits[i] - unit)
-            corners[i + 2] = corners[i] + unit
+        return (inside * self.scale / side if isinstance(self.scale, int) else inside) - self.offset

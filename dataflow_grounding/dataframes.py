@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from dataflow_grounding.elsewhere import is_elsewhere, open_file, plain_path, system_errors
-from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.errors import InputError, MissingExtra, needs_extra
 from dataflow_grounding.records import dump_text, is_number
 
 
@@ -58,7 +58,7 @@ def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> N
 def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None:
     """Write a Parquet file, which errors call `shown`. Raises MissingExtra; InputError for rows it can't hold."""
     try:
-        to_dataframe(map(_encodable, rows)).to_parquet(path, index=False)
+        to_dataframe(map(encodable, rows)).to_parquet(path, index=False)
     except ImportError:
         raise MissingExtra("Parquet", "parquet") from None
     except Exception as error:  # pyarrow's, and what it lets through: columns of several types, objects without keys
@@ -66,13 +66,13 @@ def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None
         raise InputError(f"{shown}: Parquet can't hold these rows ({reason}): use cache_type jsonl") from None
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
     """`value` with halves of surrogate pairs, which Parquet can't hold, written as text."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, list):
-        return [_encodable(item) for item in value]
-    return {_encodable(name): _encodable(item) for name, item in value.items()} if isinstance(value, dict) else value
+        return [encodable(item) for item in value]
+    return {encodable(name): encodable(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
@@ -85,11 +85,8 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 @contextmanager
 def parquet_file(path: str) -> Iterator[Any]:
     """A Parquet file, opened so that it is never in memory as a whole. Raises InputError, MissingExtra, OSError."""
-    try:
-        import pyarrow
+    with needs_extra("Parquet", "parquet"):
         import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("Parquet", "parquet") from None
     try:
         with system_errors(path), open_file(path) if is_elsewhere(path) else nullcontext(plain_path(path)) as source:
             yield pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)

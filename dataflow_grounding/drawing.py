@@ -45,16 +45,15 @@ class _Sizes(NamedTuple):
     """Lengths in pixels that go with a picture's size."""
 
     font: int
+    padding: int
     line: int
     halo: int
+    ring: int
+    """An outline's width, with a halo on either side."""
     width: int
     height: int
     share: float
     """The width of a label if all are to cover no more than a third of the picture."""
-
-    @property
-    def ring(self) -> int:
-        return self.line + 2 * self.halo
 
 
 def palette_color(index: int) -> Color:
@@ -115,7 +114,8 @@ def _sizes(width: int, height: int, labels: int) -> _Sizes:
     crowd = labels * 3.5 * font**2 / (width * height)  # share of the picture that labels of three letters would cover
     font = max(9, font * min(1, math.sqrt(0.15 / max(crowd, 0.001))))
     share = width * height / (3 * 1.36 * font * max(1, labels))
-    return _Sizes(round(font), line, max(1, round(line / 3)), width, height, share)
+    font, halo = round(font), max(1, round(line / 3))
+    return _Sizes(font, round(0.4 * font) + halo, line, halo, line + 2 * halo, width, height, share)
 
 
 def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
@@ -178,13 +178,13 @@ def _place_label(
     """The text to write for mark `i`, its font, and where: the best place of the longest text that finds a good one."""
     text, name = writable(label, str(i + 1))
     font = font_of(name, sizes.font)
-    box, room = pixels[i], sizes.width - 2 * _padding(sizes)
+    box, room = pixels[i], sizes.width - 2 * sizes.padding
     room = min(room, max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font))
     room = min(room, max(4 * sizes.font, round(sizes.share)))
     best: tuple[float, str, Box] | None = None
     versions = (shortened(text, font, room), shortened(text, font, min(room, 5 * sizes.font)), str(i + 1))
     for shown in dict.fromkeys(versions):
-        spots = list(_spots(box, round(font.getlength(shown)) + 2 * _padding(sizes), sizes))
+        spots = list(_spots(box, round(font.getlength(shown)) + 2 * sizes.padding, sizes))
         near = [other for j, other in enumerate(pixels) if j != i and any(_overlap(spot, other) for spot in spots)]
         ranked = [(_harm(spot, box, near, placed) + 0.003 * rank, shown, spot) for rank, spot in enumerate(spots)]
         best = min([*ranked, *([best] if best else [])], default=None)
@@ -229,11 +229,7 @@ def _draw_label(
     # On the line on which capitals stand in the middle, so that all labels of a picture sit alike.
     cap_height = -font.getbbox("H", anchor="ls")[1]
     baseline = round((spot[1] + spot[3] + cap_height) / 2)
-    draw.text((spot[0] + _padding(sizes), baseline), text, fill=text_color(color), font=font, anchor="ls")
-
-
-def _padding(sizes: _Sizes) -> int:
-    return round(0.4 * sizes.font) + sizes.halo
+    draw.text((spot[0] + sizes.padding, baseline), text, fill=text_color(color), font=font, anchor="ls")
 
 
 def _fill(draw: ImageDraw.ImageDraw, box: Box, color: Color) -> None:

@@ -181,6 +181,15 @@ def told_as(kind: type[GroundingError], what: str, *, again: bool = False) -> It
         raise kind(f"{what}: {error.strerror or error}{then}") from None
 
 
+@contextmanager
+def needs_extra(what: str, extra: str) -> Iterator[None]:
+    """Raises MissingExtra where an import fails: `what` needs the optional part `extra`."""
+    try:
+        yield
+    except ImportError:
+        raise MissingExtra(what, extra) from None
+
+
 def cant_read(path: str, error: OSError | InputError) -> RecordError:
     """Why an image file can't be read: it isn't there, or the machine can't get at it now."""
     busy = isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY)

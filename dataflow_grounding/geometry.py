@@ -105,8 +105,9 @@ def without_duplicates(instances: Sequence[dict[str, Any]], merge_iou: float | N
     if merge_iou is None:
         return list(instances)
     boxes = [box_of(instance["bbox"]) for instance in instances]
+    scores = [-1.0 if (score := one.get("score")) is None else float(score) for one in instances]
     kept: list[tuple[float, int]] = []  # left edge, place
-    for place in sorted(range(len(boxes)), key=lambda n: -_score(instances[n])):
+    for place in sorted(range(len(boxes)), key=lambda n: -scores[n]):
         left, _, right, _ = boxes[place]
         # Boxes that overlap so much begin near each other. Without this, a thousand boxes are half a million pairs.
         reach = (right - left) * (1 - merge_iou) / merge_iou + 1
@@ -114,8 +115,3 @@ def without_duplicates(instances: Sequence[dict[str, Any]], merge_iou: float | N
         if all(iou(boxes[place], boxes[other]) < merge_iou for _, other in near):
             insort(kept, (left, place))
     return [instances[place] for place in sorted(place for _, place in kept)]
-
-
-def _score(instance: dict[str, Any]) -> float:
-    score = instance.get("score")
-    return -1.0 if score is None else float(score)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from dataflow_grounding.display import Shown
-from dataflow_grounding.errors import MissingExtra, SpecError
+from dataflow_grounding.errors import SpecError, needs_extra
 from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.image_files import decode
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
@@ -112,10 +112,8 @@ class Grounded(Shown, Sequence[GroundedBox]):
 
     def to_supervision(self) -> "supervision.Detections":
         """As `supervision.Detections`: class_id is the phrase's place; scores if all have one. Raises MissingExtra."""
-        try:
+        with needs_extra("to_supervision()", "supervision"):
             import supervision
-        except ImportError:
-            raise MissingExtra("to_supervision()", "supervision") from None
         import numpy
 
         boxes = [(place, box) for place, phrase in enumerate(self.phrases) for box in phrase.boxes]

@@ -124,7 +124,9 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
     import PIL.Image
 
     orientation = _orientation(picture, data)
-    width, height = _stored_size(picture)
+    width, height = picture.size
+    if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
+        width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
     kind = "image/jpeg" if picture.format == "MPO" else PIL.Image.MIME.get(picture.format or "", "image/unknown")
     return Header((height, width) if orientation >= 5 else (width, height), kind, orientation)
 
@@ -168,14 +170,6 @@ def _opened(data: bytes, path: str) -> "PillowImage":
     if picture.width * picture.height > MAX_PIXELS:
         raise ImageBroken(too_large)
     return picture
-
-
-def _stored_size(picture: "PillowImage") -> Size:
-    """Width and height before the picture is turned upright. Some versions of Pillow turn a TIFF's on opening."""
-    if picture.format == "TIFF":
-        tags = picture.tag_v2  # type: ignore[attr-defined]
-        return tags[256], tags[257]
-    return picture.size
 
 
 def _orientation(picture: "PillowImage", data: bytes) -> int:

@@ -4,8 +4,9 @@ import hashlib
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -18,7 +19,6 @@ from dataflow_grounding.records import Record
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-N = TypeVar("N", int, float)
 L = TypeVar("L", bound="SizeLimits")
 K = TypeVar("K")
 V = TypeVar("V")
@@ -64,16 +64,9 @@ class SizeLimits:
 
     def within(self: L, other: "SizeLimits") -> L:
         """These limits, narrowed to sizes that the `other` allows too."""
-        return replace(
-            self,
-            max_side=min(self.max_side, other.max_side),
-            max_short_side=_least(self.max_short_side, other.max_short_side),
-            max_pixels=_least(self.max_pixels, other.max_pixels),
-            min_pixels=max(self.min_pixels, other.min_pixels),
-            multiple=math.lcm(self.multiple, other.multiple),
-            max_wide=_least(self.max_wide, other.max_wide),
-            max_tall=_least(self.max_tall, other.max_tall),
-        )
+        ways: dict[str, Callable[..., Any]] = {"min_pixels": max, "multiple": math.lcm}
+        both = {one.name: (getattr(self, one.name), getattr(other, one.name)) for one in fields(SizeLimits)}
+        return replace(self, **{name: ways.get(name, _least)(*limits) for name, limits in both.items()})
 
     def _scale(self, size: Size) -> float:
         enlarged = math.sqrt(self.min_pixels / math.prod(size))
@@ -100,7 +93,7 @@ def url_of(data: bytes, media_type: str) -> bytes:
     return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
 
 
-def _least(one: N | None, other: N | None) -> N | None:
+def _least(one: float | None, other: float | None) -> float | None:
     return min((limit for limit in (one, other) if limit is not None), default=None)
 
 

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from bisect import bisect_left
 from functools import lru_cache
 
 from PIL import ImageFont
@@ -33,11 +34,8 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
     """The text, cut with an ellipsis where it is wider than `room` pixels."""
     if font.getlength(text) <= room:
         return text
-    low, high = 0, len(text)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if font.getlength(text[:middle].rstrip() + "…") <= room else (low, middle)
-    return text[: max(1, low)].rstrip() + "…"
+    most = bisect_left(range(1, len(text)), True, key=lambda n: font.getlength(text[:n].rstrip() + "…") > room)
+    return text[: max(1, most)].rstrip() + "…"
 
 
 @lru_cache(maxsize=256)

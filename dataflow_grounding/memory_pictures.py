@@ -38,7 +38,10 @@ def as_path(given: Any, name: str) -> str:
         return os.fsdecode(given)
     try:
         if isinstance(given, (bytes, bytearray, memoryview)):
-            return _file_of_bytes(bytes(given), name)
+            data = bytes(given)
+            facts = parse_facts(data, f"{name} of {len(data):,} bytes")
+            ending = facts.media_type.partition("/")[2]
+            return _kept(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
         from_memory = _from_array if _is_a(given, "ndarray", "numpy") else _from_pillow
         return _file_of_pixels(from_memory(given, name))
     except GroundingError:
@@ -92,11 +95,6 @@ def _from_pillow(given: Any, name: str) -> "PillowImage":
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
         return upright.convert("RGBA")
     return upright if upright.mode in _EXACT else upright.convert("RGB")
-
-
-def _file_of_bytes(data: bytes, name: str) -> str:
-    facts = parse_facts(data, f"{name} of {len(data):,} bytes")
-    return _kept(f"{facts.digest[:32]}.{facts.media_type.partition('/')[2]}", lambda path: path.write_bytes(data))
 
 
 def _file_of_pixels(picture: "PillowImage") -> str:

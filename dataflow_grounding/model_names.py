@@ -2,22 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from dataflow_grounding.tables import load_table
 
-
-@cache
-def _known() -> dict[str, Any]:
-    known: dict[str, Any] = load_table(__package__, "model_names.yaml")
-    return known
-
-
-@cache
-def _after() -> re.Pattern[str]:
-    following = "|".join([*_known()["words"].split(), *_known()["kinds"]])
-    return re.compile(rf"(?:[-_.:@+\s\[\]()]+(?:{following}))*[\])]*")
+_KNOWN: dict[str, Any] = load_table(__package__, "model_names.yaml")
+_AFTER = re.compile(rf"(?:[-_.:@+\s\[\]()]+(?:{'|'.join([*_KNOWN['words'].split(), *_KNOWN['kinds']])}))*[\])]*")
 
 
 def squeezed(name: str) -> str:
@@ -38,13 +29,9 @@ def is_of_family(model: str, family: str) -> bool:
 
     `family` is the name's beginning; case and the signs - _ . don't count, # is one digit.
     """
-    return any(_matches(name, family) for name in _without_prefixes(model))
-
-
-def _matches(name: str, family: str) -> bool:
-    name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5: where a name may hold no dot
-    beginning = _pattern(family).match(name)
-    return beginning is not None and _after().fullmatch(name, beginning.end()) is not None
+    names = (re.sub(r"(?<=\d)p(?=\d)", ".", name) for name in _without_prefixes(model))  # 2p5: for names without dots
+    beginnings = ((name, _pattern(family).match(name)) for name in names)
+    return any(begun and _AFTER.fullmatch(name, begun.end()) for name, begun in beginnings)
 
 
 @lru_cache(maxsize=1024)
@@ -57,6 +44,6 @@ def _without_prefixes(model: str) -> Iterator[str]:
     # After a # comes where the model is deployed.
     name = re.split(r"[/\\]", model.lower().partition("#")[0].strip().rstrip("/\\"))[-1]
     yield name
-    while (prefix := re.match(r"([a-z]+)[._-]", name)) and prefix[1] in _known()["prefixes"].split():
+    while (prefix := re.match(r"([a-z]+)[._-]", name)) and prefix[1] in _KNOWN["prefixes"].split():
         name = name[prefix.end() :]
         yield name

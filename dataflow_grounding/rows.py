@@ -51,11 +51,11 @@ def read_rows(path: str) -> Iterator[Row]:
         raise InputError(known.get(error.errno or 0, f"can't read {path}: {error.strerror or error}")) from None
 
 
-def read_whole_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row's line and object. Raises InputError that names file and line of the first broken one."""
+def read_whole_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row's line and object. Raises InputError that names file and line, or other `unit`, of a broken one."""
     for row in read_rows(path):
         if row.data is None:
-            raise InputError(f"{path}, line {row.line}: {row.error}")
+            raise InputError(f"{path}, {unit} {row.line}: {row.error}")
         yield row.line, row.data
 
 

@@ -46,10 +46,7 @@ class _Words:
 
     def blotted(self, text: str) -> str:
         """`text` without them."""
-        for word in self._words:
-            if word in text:
-                return self._pattern.sub(BLOT, text)
-        return text
+        return self._pattern.sub(BLOT, text) if any(map(text.__contains__, self._words)) else text
 
 
 _everywhere = _Words()

@@ -1,7 +1,7 @@
 """Which box format fits a model's answers: every order, scale and frame scored on rectangles whose places are known."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -247,9 +247,9 @@ def _affine(candidate: BoxFormat, picture: ProbedPicture, measured: bool) -> tup
     """What x and y are multiplied with, and what is added, to get pixels; if `measured`, as the answers suggest."""
     if candidate.scale == "grid_32":  # cells are read by their family, never as numbers
         return 0.0, 0.0, 0.0, 0.0
-    x0, y0 = candidate.point_to_pixels((0.0, 0.0), original=picture.size, sent=picture.sent)
-    one = candidate.point_to_pixels((1.0, 1.0), original=picture.size, sent=picture.sent)
-    x, y = one[0] - x0, one[1] - y0
+    corners = replace(candidate, order="xyxy")
+    x0, y0, x1, y1 = corners.to_pixels((0.0, 0.0, 1.0, 1.0), original=picture.size, sent=picture.sent)
+    x, y = x1 - x0, y1 - y0
     if candidate.scale == "px" and measured:
         scales = seen(picture, candidate.order, candidate.frame)
         if scales is None:

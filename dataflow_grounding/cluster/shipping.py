@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from dataflow_grounding.errors import MissingExtra, SpecError
+from dataflow_grounding.errors import SpecError, needs_extra
 from dataflow_grounding.secrets import blotted, learn, names_secret
 
 _REFERENCE = re.compile("\0(\\w+)\0")
@@ -21,10 +21,8 @@ def shipped(thing: Any) -> bytes:
         SpecError: For a key that no variable of the environment holds.
         MissingExtra: Ray isn't installed.
     """
-    try:
+    with needs_extra("Ray", "ray"):
         from ray import cloudpickle
-    except ImportError:
-        raise MissingExtra("Ray", "ray") from None
 
     keys = {name: text for name, text in os.environ.items() if names_secret(name) or blotted(text) != text}
 

@@ -10,13 +10,12 @@ import re
 from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import compress, islice
+from itertools import compress
 from typing import Any
 
-from dataflow_grounding.elsewhere import absolute
+from dataflow_grounding.elsewhere import absolute, side_by_side
 from dataflow_grounding.errors import InputError, RecordError, told_as
 from dataflow_grounding.image_files import decoding, read_file
 from dataflow_grounding.images import find_image
@@ -30,7 +29,6 @@ _ONE = 32  # a standard deviation: the most by which any of their parts may diff
 _LEAST = 6  # levels of grey that count as a deviation in pictures that have less: so much is noise
 _FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anything
 _ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)
-_AT_ONCE = 1024  # pictures that wait for threads
 
 
 def _bytes(text: str) -> bytes:
@@ -51,14 +49,10 @@ def looks_of(paths: Mapping[str, str], folders: tuple[str, ...], read: bool = Tr
     Of a flat picture the 8 bytes stand for its pixels and are all; without `read`, and for those that can't be read,
     for the name.
     """
-    left, looks, unread = iter(paths), list[bytes](), 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while some := list(islice(left, _AT_ONCE)):
-            files = (paths[name] for name in some)
-            seen = [*pool.map(partial(_look, folders=folders), files)] if read else [None] * len(some)
-            looks += [look or _bytes(name) for name, look in zip(some, seen, strict=True)]
-            unread += seen.count(None) if read else 0
-    return looks, unread
+    look = partial(_look, folders=folders)
+    seen = [*side_by_side(look, paths.values(), lambda _: True)] if read else [None] * len(paths)
+    looks = [found or _bytes(name) for name, found in zip(paths, seen, strict=True)]
+    return looks, seen.count(None) if read else 0
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:

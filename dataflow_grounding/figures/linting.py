@@ -9,9 +9,8 @@ from dataflow_grounding.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.figures.phrases import said_twice, sharing_boxes
 from dataflow_grounding.formats.base import TOKEN, stands
 from dataflow_grounding.formats.export import status_of
+from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, without_duplicates
-from dataflow_grounding.image_files import read_header
-from dataflow_grounding.images import find_image
 from dataflow_grounding.metrics.annotations import head_of
 from dataflow_grounding.records import STATUSES, Record, has_id, is_number, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
@@ -115,7 +114,7 @@ def _of_picture(record: Mapping[str, Any], folders: tuple[str, ...] | None) -> G
 @lru_cache(maxsize=4096)
 def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
     try:
-        return read_header(find_image(Record({"image": path}, folders), "image").path).size
+        return Pictures(folders).find(path, "image")[1].size
     except RecordError as error:
         return str(error)
 

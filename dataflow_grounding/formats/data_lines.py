@@ -14,7 +14,7 @@ from dataflow_grounding.errors import BrokenRow, InputError, RecordError, Unread
 from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.json_lists import lists_in
-from dataflow_grounding.rows import file_type_of, json_file, read_json, read_rows
+from dataflow_grounding.rows import file_type_of, json_file, read_json, read_whole_rows
 
 _KEY = re.compile(r"(?:.*/)?[^./]*")
 NO_AREA = "boxes without an area"
@@ -34,10 +34,8 @@ def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file of JSON lines, or one JSON list, and where each is. Raises InputError."""
     file = file_of(path, name)
     unit = "line" if file_type_of(file) == "jsonl" else "entry"
-    for row in read_rows(file):
-        if row.data is None:
-            raise InputError(f"{file}, {unit} {row.line}: {row.error}")
-        yield f"{file}, {unit} {row.line}", row.data
+    for number, data in read_whole_rows(file, unit):
+        yield f"{file}, {unit} {number}", data
 
 
 def read_whole(path: str, name: str) -> tuple[str, Any]:

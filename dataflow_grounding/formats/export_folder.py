@@ -68,11 +68,9 @@ class ExportFolder:
         """The names of all that is in the folder, in a line for its README."""
         return f"Its files: {', '.join(f'`{name}`' for name in sorted({README, *os.listdir(self._part)}))}."
 
-    @contextmanager
-    def file(self, name: str) -> Iterator[IO[str]]:
+    def file(self, name: str) -> IO[str]:
         """A text file."""
-        with open(self.place(name), "w", encoding="utf-8", newline="\n") as file:
-            yield file
+        return open(self.place(name), "w", encoding="utf-8", newline="\n")
 
     @contextmanager
     def lines(self, name: str) -> Iterator[Put]:

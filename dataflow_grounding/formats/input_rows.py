@@ -3,7 +3,6 @@
 Which column is which is told by the names that people use and by what the values look like.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -32,15 +31,10 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
         >>> renamed({"caption": "cat", "recaption": "A black cat."}, {"caption": "recaption"})
         {'original_caption': 'cat', 'caption': 'A black cat.'}
     """
-    wanted: dict[str, list[str]] = defaultdict(list)
-    for name, column in sources.items():
-        wanted[column].append(name)
     found: dict[str, Any] = {}
     for column, value in row.items():
-        if column in wanted:
-            found |= dict.fromkeys(wanted[column], value)
-        else:
-            found[f"original_{column}" if sources.get(column) in row else column] = value
+        own = f"original_{column}" if sources.get(column) in row else column
+        found |= dict.fromkeys([name for name, source in sources.items() if source == column] or [own], value)
     return found
 
 

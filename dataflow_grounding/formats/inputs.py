@@ -11,7 +11,7 @@ from typing import Any
 
 from dataflow_grounding.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.elsewhere import absolute, is_elsewhere, joined, kind_of, names_in, open_file
-from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.errors import InputError, needs_extra
 from dataflow_grounding.formats.data_lines import broken, tar_samples
 from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.rows import Row, file_type_of, read_json, read_rows
@@ -159,10 +159,8 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
 
 def _load(path: str) -> Any:
     """The data set in a folder, or of `datasets:NAME[:CONFIGURATION]`. Raises InputError, MissingExtra."""
-    try:
+    with needs_extra("Reading a data set of Hugging Face's", "datasets"):
         import datasets
-    except ImportError:
-        raise MissingExtra("Reading a data set of Hugging Face's", "datasets") from None
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its retries
     name, _, configuration = path.removeprefix(BY_NAME).partition(":")

@@ -9,7 +9,8 @@ around it, as ultralytics does.
 
 import codecs
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from dataflow_grounding.elsewhere import is_elsewhere, kind_of, names_in, open_file
@@ -30,76 +31,74 @@ def is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
-def read_kitti(path: str) -> tuple[list[Labelled], list[str]]:
-    """A KITTI file's regions with its own numbers, without DontCare lines, and why each bad line is left out.
+def read_kitti(path: str, left_out: list[str] | None = None) -> list[Labelled]:
+    """A KITTI file's regions with its own numbers, without DontCare lines; why lines are bad goes to `left_out`.
 
-    Raises:
-        OSError: It can't be read.
+    Raises OSError; BrokenRow for a bad line, where there is no `left_out`.
     """
-    regions, left_out = list[Labelled](), list[str]()
-    for where, line in _lines(path):
-        try:
-            fields = _fields(line, where)
-            if not fields or fields[0].lower() == LEFT_OUT:
-                continue
-            if not 8 <= len(fields) <= 17:
-                raise BrokenRow(f"{where}: has {len(fields)} fields, a KITTI label has 8 to 17")
-            numbers = [_number(text, where) for text in fields[1:]]
-            x1, y1, x2, y2 = bbox = numbers[3:7]
-            if x2 < x1 or y2 < y1:
-                corners = " ".join(fields[4:8])
-                raise BrokenRow(f"{where}: the box {corners} ends before it begins (x1 y1 x2 y2 is expected)")
-            regions.append({"bbox": bbox, "type": fields[0], **_score(numbers[14:])})
-        except BrokenRow as error:
-            left_out.append(str(error))
-    return regions, left_out
+    return _regions(path, _of_kitti, left_out)
 
 
 def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
     """The regions of a YOLO file, of an image of `size` (width, height) in px. Raises BrokenRow, OSError."""
+    return _regions(path, partial(_of_yolo, names=names, size=size), None)
+
+
+def _regions(path: str, of_line: Callable[[list[str]], list[Labelled]], left_out: list[str] | None) -> list[Labelled]:
+    """What `of_line` makes of the fields of each line."""
     regions: list[Labelled] = []
-    for where, line in _lines(path):
-        if not (fields := _fields(line, where)):
-            continue
-        outline = len(fields) > 6 and len(fields) % 2 == 1
-        if len(fields) not in (5, 6) and not outline:
-            raise BrokenRow(f"{where}: has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
-        if not fields[0].isdecimal() or int(fields[0]) >= len(names):
-            raise BrokenRow(f"{where}: class {fields[0][:40]!r} is not one of the {len(names)} names")
-        numbers = [_number(text, where) for text in fields[1:]]
-        cx, cy, width, height, *_ = parts = numbers if outline else numbers[:4]
-        if min(parts) < -SLACK or max(parts) > 1 + SLACK:
-            raise BrokenRow(f"{where}: {' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
-        corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
-        if outline:
-            corners = (min(parts[::2]), min(parts[1::2]), max(parts[::2]), max(parts[1::2]))
-        bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
-        regions.append({"bbox": bbox, "type": names[int(fields[0])], **_score([] if outline else numbers[4:])})
+    with open_file(path) as file:
+        data = file.read().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    for number, line in enumerate(data.split(b"\n"), 1):
+        try:
+            if fields := line.decode().split():
+                regions += of_line(fields)
+        except (BrokenRow, UnicodeDecodeError) as error:
+            why = error if isinstance(error, BrokenRow) else "is not UTF-8"
+            broken = BrokenRow(f"{path}, line {number}: {why}")
+            if left_out is None:
+                raise broken from None
+            left_out.append(str(broken))
     return regions
 
 
-def _lines(path: str) -> Iterator[tuple[str, bytes]]:
-    """Lines, and where each is ("file, line n"). Raises OSError."""
-    with open_file(path) as file:
-        data = file.read().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return ((f"{path}, line {number}", line) for number, line in enumerate(data.split(b"\n"), 1))
+def _of_kitti(fields: list[str]) -> list[Labelled]:
+    if fields[0].lower() == LEFT_OUT:
+        return []
+    if not 8 <= len(fields) <= 17:
+        raise BrokenRow(f"has {len(fields)} fields, a KITTI label has 8 to 17")
+    numbers = [*map(_number, fields[1:])]
+    x1, y1, x2, y2 = bbox = numbers[3:7]
+    if x2 < x1 or y2 < y1:
+        raise BrokenRow(f"the box {' '.join(fields[4:8])} ends before it begins (x1 y1 x2 y2 is expected)")
+    return [{"bbox": bbox, "type": fields[0], **_score(numbers[14:])}]
 
 
-def _fields(line: bytes, where: str) -> list[str]:
-    try:
-        return line.decode().split()
-    except UnicodeDecodeError:
-        raise BrokenRow(f"{where}: is not UTF-8") from None
+def _of_yolo(fields: list[str], names: list[str], size: Size) -> list[Labelled]:
+    outline = len(fields) > 6 and len(fields) % 2 == 1
+    if len(fields) not in (5, 6) and not outline:
+        raise BrokenRow(f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
+    if not fields[0].isdecimal() or int(fields[0]) >= len(names):
+        raise BrokenRow(f"class {fields[0][:40]!r} is not one of the {len(names)} names")
+    numbers = [*map(_number, fields[1:])]
+    cx, cy, width, height, *_ = parts = numbers if outline else numbers[:4]
+    if min(parts) < -SLACK or max(parts) > 1 + SLACK:
+        raise BrokenRow(f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
+    corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
+    if outline:
+        corners = (min(parts[::2]), min(parts[1::2]), max(parts[::2]), max(parts[1::2]))
+    bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
+    return [{"bbox": bbox, "type": names[int(fields[0])], **_score([] if outline else numbers[4:])}]
 
 
-def _number(text: str, where: str) -> float:
+def _number(text: str) -> float:
     """A finite number, whole ones as int, so that it is written back as it was. Raises BrokenRow."""
     try:
         value = int(text) if text.lstrip("+-").isdecimal() else float(text)
     except ValueError:
         value = float("nan")
     if not is_number(value) or "_" in text:
-        raise BrokenRow(f"{where}: {text[:40]!r} is not a number")
+        raise BrokenRow(f"{text[:40]!r} is not a number")
     return value
 
 

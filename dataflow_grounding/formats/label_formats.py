@@ -113,10 +113,8 @@ class Kitti(_LabelFormat):
         return f"{name.replace(' ', '_')} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
 
     def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
-        regions, left_out = read_kitti(label)
-        if left_out:
-            raise BrokenRow(left_out[0])
-        return [{**region, "type": (names or {}).get(region["type"], region["type"])} for region in regions]
+        classes = names or {}
+        return [{**one, "type": classes.get(one["type"], one["type"])} for one in read_kitti(label)]
 
 
 class Yolo(_LabelFormat):

@@ -6,7 +6,6 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
@@ -16,7 +15,7 @@ from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
 from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.geometry import Size, area, box_of
-from dataflow_grounding.images import find_image, kept_facts, read_facts, remember_facts
+from dataflow_grounding.images import open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.version import __version__
 
@@ -24,8 +23,6 @@ BEYOND = "boxes reach beyond their image and are kept as they are"
 UNREAD = "labels that can't be read are left out"
 SHOWN = 20  # names that a report lists
 ROUNDING = 0.5  # px
-READERS = 8  # threads that read image headers
-BATCH = 512
 READING = 3  # changes where the same files give other records: seeds that were written before are then written anew
 # The regions of an image of a size (None when that isn't known), and why others are left out. Raises BrokenRow.
 ReadLabels: TypeAlias = Callable[[str, Size | None], tuple[list[Labelled], list[str]]]
@@ -109,13 +106,10 @@ class LabelSeeds(Seeds):
         self.found |= zip(self.told, self._unmatched, strict=False)
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        paths = iter(self._images)
-        with ThreadPoolExecutor(READERS) as pool:
-            while batch := list(itertools.islice(paths, BATCH)):
-                for record, left_out, outside in pool.map(self._record, batch):
-                    self.found[UNREAD] += left_out
-                    self.found[BEYOND] += outside
-                    yield record
+        for record, left_out, outside in side_by_side(self._record, self._images, lambda _: True):
+            self.found[UNREAD] += left_out
+            self.found[BEYOND] += outside
+            yield record
 
     def _record(self, path: str) -> tuple[dict[str, Any], list[str], list[str]]:
         """An image's record, which of its labels are left out, and which of its boxes reach beyond it."""
@@ -165,10 +159,7 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
     def read(path: str, size: Size | None) -> tuple[list[Labelled], list[str]]:
         left_out = list[str]()
         with told_as(BrokenRow, f"can't read {path}"):
-            if names is None:
-                regions, left_out = read_kitti(path)
-            else:
-                regions = read_yolo(path, names, size) if size else []
+            regions = read_kitti(path, left_out) if names is None else read_yolo(path, names, size) if size else []
         return [{"bbox": region["bbox"], "type": region["type"]} for region in regions], left_out
 
     of_image = {image: joined(label_dir, label) for image, label in label_of.items() if label in labels}
@@ -186,18 +177,11 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
         raise InputError(f"no image of {path} is in {image_dir}: its file_name should be relative to data.image_dir")
     strays = [f"{left_out[STRAYS]} annotations of no image"] * bool(left_out[STRAYS])
     without_image = sorted(named.keys() - {*images}) + strays
-    crowds = left_out[CROWDS]
-    return LabelSeeds(
-        image_dir,
-        path,
-        images,
-        named,
-        lambda image, _: (coco.regions(image), []),
-        without_image,
-        [path],
-        boxless,
-        crowds,
-    )
+
+    def read(image: str, _: Size | None) -> tuple[list[Labelled], list[str]]:
+        return coco.regions(image), []
+
+    return LabelSeeds(image_dir, path, images, named, read, without_image, [path], boxless, left_out[CROWDS])
 
 
 def beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:
@@ -215,9 +199,7 @@ def sides(size: Size | None) -> dict[str, Any]:
 def size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
     """Width and height of the upright image; None if it can't be opened: its record will fail. Raises MachineBusy."""
     try:
-        file = find_image(Record({"image_path": path}, folders), "image_path")
-        facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path, size=file.file_bytes))
-        return facts.size
+        return open_image(Record({"image_path": path}, folders), "image_path").size
     except MachineBusy:
         raise
     except RecordError:

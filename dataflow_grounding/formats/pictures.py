@@ -27,6 +27,7 @@ MAX_BYTES, SECONDS, REDIRECTS, AT_ONCE = 64 * 2**20, 60, 5, 16
 """Of one picture from an address: bytes, seconds for all of it, redirects; and how many are fetched at a time."""
 
 _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
+_PRIVATE = "it is an address of this machine or of a private network"
 _NAT64, _OPEN = IPv6Network("64:ff9b::/96"), IPv6Network("2000::/3")
 
 Address = IPv4Address | IPv6Address
@@ -78,10 +79,9 @@ class Downloads:
     def __init__(self, results_dir: str, allowed: Callable[[Address], bool] = is_public) -> None:
         self._results_dir, self._allowed = results_dir, allowed
         self._index = os.path.join(results_dir, ".ckpt", "addresses.jsonl")
-        self._known: dict[str, str] = {}
-        if os.path.exists(self._index):
-            known = (row.data for row in read_rows(self._index) if row.data is not None)
-            self._known = {str(line.get("url")): str(line.get("path")) for line in known}
+        rows = read_rows(self._index) if os.path.exists(self._index) else ()
+        known = (row.data for row in rows if row.data is not None)
+        self._known = {str(line.get("url")): str(line.get("path")) for line in known}
 
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
         """Of each address the picture's path, relative to `results_dir`, or why there is none."""
@@ -109,7 +109,7 @@ class Downloads:
             async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> Any:
                 found = await super().resolve(host, port, family)
                 if not all(allowed(ip_address(item["host"])) for item in found):
-                    raise BrokenRow(_refusal(host))
+                    raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
                 return found
 
         settings: dict[str, Any] = {
@@ -174,12 +174,8 @@ class Downloads:
             except ValueError:  # 127.1, say
                 allowed = False
             if not allowed:
-                raise BrokenRow(_refusal(host))
+                raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
         return parsed
-
-
-def _refusal(host: str | None) -> str:
-    return f"no picture from {host}: it is an address of this machine or of a private network"
 
 
 def shown_address(url: str) -> str:

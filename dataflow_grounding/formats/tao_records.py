@@ -7,7 +7,7 @@ back; others are converted if what 1000 stands for is certain.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Sample, stands
@@ -43,11 +43,9 @@ class Tao(Format):
                     for one, box, score in zip(of["instances"], phrase.boxes, phrase.scores, strict=True):
                         instances.append({"bbox_id": one.get("bbox_id"), "bbox": box, "bbox_score": score})
                     expressions.append({**{key: of.get(key) for key in _OF_EXPRESSION}, "instances": instances})
-                put(
-                    {"image_id": sample.record.get("image_id"), "image_path": sample.file_name, **size, **texts}
-                    | {"regions": [], "expressions": expressions}
-                    | {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
-                )
+                named = {"image_id": sample.record.get("image_id"), "image_path": sample.file_name}
+                source = {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
+                put({**named, **size, **texts, "regions": [], "expressions": expressions, **source})
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         pictures = Pictures((image_root,))
@@ -67,6 +65,9 @@ class Tao(Format):
 def is_tao(row: Mapping[str, Any]) -> bool:
     """Whether a row is a record of TAO's."""
     return row.get("source") in (None, SOURCE) and isinstance(row.get(COLUMN), list)
+
+
+Exact: TypeAlias = tuple[list[float], str]  # a label's box in pixels, and its type
 
 
 class Regions(NamedTuple):
@@ -95,11 +96,10 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     Raises:
         BrokenRow: It can't be told for certain what a number means.
     """
-    exact = [_kitti(item) for item in row[COLUMN]]
-    sizes, described = [size, _stated(row)], row.get("regions")
-    found = _described(described, exact, sizes) if described else _labelled(exact, sizes)
-    labelled = [] if described else [bbox for bbox, kind in exact if kind.lower() != LEFT_OUT]
-    without_area = [bbox for bbox in labelled if area(box_of(bbox)) <= 0]
+    exact, described = [_kitti(item) for item in row[COLUMN]], row.get("regions")
+    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))  # by what TAO may have converted
+    sizes = [size, stated if all(is_number(n) and n > 0 for n in stated) else ASSUMED]
+    found, without_area = (_described(described, exact, sizes), []) if described else _labelled(exact, sizes)
     record = {name: value for name, value in row.items() if name != COLUMN}
     record |= {"width": size[0], "height": size[1], "regions": found.regions}
     if isinstance(caption := row.get("caption"), str) and caption.strip():
@@ -109,34 +109,37 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     return record, without_area
 
 
-def _described(given: Sequence[Any], exact: list[tuple[list[float], str]], sizes: list[tuple[Any, Any]]) -> Regions:
-    """The regions that TAO's model described, in 0-1000."""
+def _described(given: Sequence[Any], exact: list[Exact], sizes: list[tuple[Any, Any]]) -> Regions:
+    """The regions that TAO's model described, in 0-1000, by the size by which most match an exact box."""
     written = [_four(region, "a region") for region in given]
-    best, matches = _best_matches(written, exact, sizes)
+    tried = [(size, _matches(written, exact, size)) for size in sizes]
+    best, matches = max(tried, key=lambda one: sum(match is not None for match in one[1]))  # the first of equals
+    if (exact or sizes[0] != sizes[1]) and all(match is None for match in matches):
+        raise BrokenRow(f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they are in")
     regions = []
     for region, box, match in zip(given, written, matches, strict=True):
         bbox, kind = exact[match] if match is not None else (_converted(box, best), "")
         kept = {name: value for name, value in region.items() if name != "bbox_2d"}
         regions.append({**kept, "bbox": list(bbox), "type": region.get("type") or kind})
-    certain = sizes[0] == sizes[1] or any(match is not None for match in matches)
-    return Regions(regions, written, best, certain and best == sizes[0])
+    return Regions(regions, written, best, best == sizes[0])
 
 
-def _labelled(exact: list[tuple[list[float], str]], sizes: list[tuple[Any, Any]]) -> Regions:
-    """The boxes of the labels, where no region is described yet."""
-    boxes = [(bbox, kind) for bbox, kind in exact if kind.lower() != LEFT_OUT and area(box_of(bbox)) > 0]
+def _labelled(exact: list[Exact], sizes: list[tuple[Any, Any]]) -> tuple[Regions, list[list[float]]]:
+    """The boxes of the labels, where no region is described yet, and those that are left out, without an area."""
+    labelled = [(bbox, kind) for bbox, kind in exact if kind.lower() != LEFT_OUT]
+    without_area = [bbox for bbox, _ in labelled if area(box_of(bbox)) <= 0]
+    boxes = [(bbox, kind) for bbox, kind in labelled if bbox not in without_area]
     regions: list[dict[str, Any]] = [{"bbox": bbox, "type": kind} for bbox, kind in boxes]
-    return Regions(regions, [_in_1000(bbox, sizes[0]) for bbox, _ in boxes], sizes[0], sizes[0] == sizes[1])
+    written = [_in_1000(bbox, sizes[0]) for bbox, _ in boxes]
+    return Regions(regions, written, sizes[0], sizes[0] == sizes[1]), without_area
 
 
 def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
     """The record, its expressions completed where another system made them: a status, and spans that were looked up."""
-    expressions = row.get("expressions")
-    if not isinstance(expressions, list) or not all(
-        isinstance(item, Mapping) and isinstance(item.get("text"), str) for item in expressions
-    ):
-        return dict(row)
-    if all("status" in item for item in expressions):
+    given = row.get("expressions")
+    expressions = given if isinstance(given, list) else []
+    readable = all(isinstance(item, Mapping) and isinstance(item.get("text"), str) for item in expressions)
+    if not readable or all("status" in item for item in expressions):
         return dict(row)
     caption = row.get("cleaned_caption")
     spans = find_spans([item["text"] for item in expressions], caption if isinstance(caption, str) else "")
@@ -145,23 +148,6 @@ def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
         for item, span in zip(expressions, spans, strict=True)
     ]
     return {**row, "expressions": completed}
-
-
-def _stated(row: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The size by which TAO may have converted: what the row states, else the one that it assumes."""
-    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
-    return stated if all(is_number(n) and n > 0 for n in stated) else ASSUMED
-
-
-def _best_matches(
-    written: list[list[float]], exact: list[tuple[list[float], str]], sizes: Sequence[tuple[Any, Any]]
-) -> tuple[tuple[Any, Any], list[int | None]]:
-    """The size by which most boxes match an exact one, the first of equals, and those matches. Raises BrokenRow."""
-    tried = [(size, _matches(written, exact, size)) for size in sizes]
-    best, matches = max(tried, key=lambda one: sum(match is not None for match in one[1]))
-    if written and (exact or sizes[0] != sizes[1]) and all(match is None for match in matches):
-        raise BrokenRow(f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they are in")
-    return best, matches
 
 
 def _expression(expression: Any, found: Regions) -> Any:
@@ -179,7 +165,7 @@ def _expression(expression: Any, found: Regions) -> Any:
     return {**expression, "instances": instances}
 
 
-def _kitti(item: Any) -> tuple[list[float], str]:
+def _kitti(item: Any) -> Exact:
     numbers = list(item[:4]) if isinstance(item, list) else []
     if not is_box(numbers):
         raise BrokenRow(f"column {COLUMN!r} should have lists [x1, y1, x2, y2, type]")
@@ -193,13 +179,11 @@ def _four(item: Any, what: str) -> list[float]:
     return bbox
 
 
-def _matches(written: list[list[float]], exact: list[tuple[list[float], str]], size: Sequence[Any]) -> list[int | None]:
+def _matches(written: list[list[float]], exact: list[Exact], size: Sequence[Any]) -> list[int | None]:
     """For each written box the place of the exact one that it is, each taken once."""
-    left, found = {n: _in_1000(bbox, size) for n, (bbox, _) in enumerate(exact)}, list[int | None]()
+    there, found = [_in_1000(bbox, size) for bbox, _ in exact], list[int | None]()
     for box in written:
-        fits = next((n for n, other in left.items() if _close(box, other)), None)
-        found.append(fits)
-        left = {n: other for n, other in left.items() if n != fits}
+        found.append(next((n for n, other in enumerate(there) if _close(box, other) and n not in found), None))
     return found
 
 

@@ -39,10 +39,7 @@ class Texts(Format):
                     raise ValueError("an answer without a phrase")
                 each = ((text, [{"bbox": list(box)} for box in boxes]) for text, boxes in said)
                 facts = {"image_path": name, "caption": self.caption(line), "width": size[0], "height": size[1]}
-                yield {
-                    **facts,
-                    "expressions": united((text, {"text": text, "instances": found}) for text, found in each),
-                }
+                yield {**facts, "expressions": united((text, {"text": text, "instances": i}) for text, i in each)}
 
     @abstractmethod
     def line(self, sample: Sample, asked: Boxes) -> Line:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding.dataframes import parquet_rows
-from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.dataframes import encodable, parquet_rows
+from dataflow_grounding.errors import InputError, needs_extra
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.classes import Numbers
 from dataflow_grounding.formats.data_lines import broken, tar_samples
@@ -41,10 +41,8 @@ class Datasets(Format):
     pictures: str = ""
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        try:
+        with needs_extra("Parquet", "parquet"):
             import pyarrow.parquet
-        except ImportError:
-            raise MissingExtra("Parquet", "parquet") from None
         schema = pyarrow.Table.from_pylist([{"image": {"bytes": b"", "path": ""}, **ROW}]).schema
         out.line = {"image": b"", **ROW}
         shards: list[str] = []
@@ -121,8 +119,7 @@ def _typed(value: Any, example: Any) -> Any:
     if isinstance(example, list):
         return [_typed(item, example[0]) for item in value]
     if isinstance(example, str):
-        text = str(value)
-        return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+        return encodable(str(value))
     return type(example)(value)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.errors import InputError, MissingExtra, needs_extra
 from dataflow_grounding.geometry import area
 from dataflow_grounding.metrics.annotations import Source, as_gold, head_of, read_annotations
 from dataflow_grounding.metrics.confidence import cuts, draws_of, interval, kept_and_right, mcnemar
@@ -173,10 +173,8 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     Raises:
         MissingExtra: faster-coco-eval is not installed.
     """
-    try:
+    with needs_extra("COCO AP (ap)", "eval"):
         from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise MissingExtra("COCO AP (ap)", "eval") from None
     sides = ([side["instances"] if side else [] for side in phrase] for phrase in phrases)
     boxes = [[[(*box["bbox"], box["score"]) for box in side] for side in phrase] for phrase in sides]
     boxes.sort(key=lambda phrase: hashlib.sha256(repr(phrase).encode()).digest())

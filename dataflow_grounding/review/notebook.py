@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from dataflow_grounding.dataframes import from_dataframe, plain_row
 from dataflow_grounding.display import ShownRecord
-from dataflow_grounding.errors import GroundingError, InputError, MissingExtra, RecordError
+from dataflow_grounding.errors import GroundingError, InputError, RecordError, needs_extra
 from dataflow_grounding.images import url_of
 from dataflow_grounding.records import Record, parse_line
 from dataflow_grounding.review.decisions import listed
@@ -60,11 +60,9 @@ def review(
         MissingExtra: anywidget is not installed: the extra `notebook`.
         InputError: The records can't be read.
     """
-    try:
+    with needs_extra("review() in a notebook", "notebook"):
         from anywidget import AnyWidget
         from traitlets import Unicode
-    except ImportError:
-        raise MissingExtra("review() in a notebook", "notebook") from None
     path = os.fspath(records) if isinstance(records, (str, os.PathLike)) else _written(records)
     session = Session(Reviewable(path, image_root), who)
 
