@@ -1,15 +1,40 @@
-"""JSON lists of any length, alone or in an object, one item at a time in memory."""
+"""JSON files: whole, or their lists, alone or in an object, one item at a time in memory."""
 
 import json
 import re
 from collections.abc import Iterator
+from io import TextIOWrapper
 from typing import IO, Any
+
+from dataflow_grounding.elsewhere import open_file
+from dataflow_grounding.errors import InputError
 
 _CHUNK = 2**16
 _SPACE, _BEHIND = re.compile(r"\s*"), re.compile(r"[\s,:\]}]")
 _COLON, _VALUE = re.compile(r"\s*:?\s*"), re.compile(r"\s*:\s*((?!))?")
 _LIST, _LIST_OF, _ITEM = re.compile(r"\s*\[\s*(\])?"), re.compile(r"\s*:\s*\[\s*(\])?"), re.compile(r"\s*(?:,\s*|(\]))")
 _OBJECT, _MEMBER = re.compile(r'\s*\{\s*(?:(\})|(?="))'), re.compile(r'\s*(?:,\s*(?=")|(\}))')
+
+
+def json_file(path: str) -> IO[str]:
+    """A JSON file, open as text. Raises OSError."""
+    with open_file(path) as start:
+        encoding = json.detect_encoding(start.read(4))
+    return TextIOWrapper(open_file(path), encoding, "surrogatepass")
+
+
+def read_json(path: str) -> Any:
+    """What a JSON file holds; None where it has one JSON value after the other, JSON lines. Raises InputError."""
+    with open_file(path) as file:
+        data = file.read()
+    try:
+        return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply") from None
+    except ValueError as error:
+        if str(error).startswith("Extra data"):
+            return None
+        raise InputError(f"{path} is not JSON: {error}") from None
 
 
 def items_of(file: IO[str]) -> Iterator[str]:

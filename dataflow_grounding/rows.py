@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
 from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra, told_as
-from dataflow_grounding.json_lists import items_of
+from dataflow_grounding.json_lists import items_of, json_file, read_json
 from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value, write_bytes
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
@@ -122,27 +122,6 @@ def _read_json(path: str) -> Iterator[Row]:
         raise InputError(f"{path} should hold a JSON array of objects")
 
 
-def json_file(path: str) -> IO[str]:
-    """A JSON file, open as text. Raises OSError."""
-    with open_file(path) as start:
-        encoding = json.detect_encoding(start.read(4))
-    return TextIOWrapper(open_file(path), encoding, "surrogatepass")
-
-
-def read_json(path: str) -> Any:
-    """What a JSON file holds; None where it has one JSON value after the other, JSON lines. Raises InputError."""
-    with open_file(path) as file:
-        data = file.read()
-    try:
-        return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
-    except RecursionError:
-        raise InputError(f"{path} is nested too deeply") from None
-    except ValueError as error:
-        if str(error).startswith("Extra data"):
-            return None
-        raise InputError(f"{path} is not JSON: {error}") from None
-
-
 def _read_csv(path: str) -> Iterator[Row]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
@@ -205,7 +184,7 @@ class RowWriter:
         self.file_type = file_type_of(path)
         self._part = f"{path}.part"
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        self._file: IO[str] = open(self._part, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+        self._file: IO[str] = _locked(self._part)
         self.count = 0
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -221,7 +200,7 @@ class RowWriter:
         """Set columns of the rows, written already, that have these numbers, from 0."""
         self._file.close()
         os.replace(self._part, before := f"{self._part}.before")
-        self._file = open(self._part, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+        self._file = _locked(self._part)
         try:
             with open(before, encoding="utf-8", newline="\n") as lines:
                 for number, line in enumerate(lines):
@@ -233,17 +212,19 @@ class RowWriter:
         """Make the file, whole and on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
         if self.file_type != "jsonl":
             self._convert()
         os.replace(self._part, self.path)
+        self._file.close()
 
     def close(self) -> None:
         """Remove what was written and is not in place."""
-        with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
-            self._file.close()
+        if self._file.closed:  # it is in place: by now the other may be somebody else's
+            return
         with suppress(OSError):
             os.remove(self._part)
+        with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
+            self._file.close()
 
     def _convert(self) -> None:
         """Make the file of JSON lines, which any row could be added to, one of the type that is asked for."""
@@ -256,6 +237,22 @@ class RowWriter:
                 file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
         else:
             write_csv(self._part, rows, _DELIMITERS[self.file_type])
+
+
+def _locked(path: str) -> IO[str]:
+    """A file to be written that no other process writes meanwhile, where the file system has locks. Raises OSError."""
+    import fcntl
+
+    file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115  emptied when it is ours
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # where there are no locks, all is as it was
+        if isinstance(error, BlockingIOError):
+            file.close()
+            raise OSError(errno.EBUSY, "another process is writing it", path) from None
+    if os.fstat(file.fileno()).st_size:
+        file.truncate(0)
+    return file
 
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:

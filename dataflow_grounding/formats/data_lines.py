@@ -13,8 +13,8 @@ from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError, UnreadableReply, told_as
 from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.json_lists import lists_in
-from dataflow_grounding.rows import file_type_of, json_file, read_json, read_whole_rows
+from dataflow_grounding.json_lists import json_file, lists_in, read_json
+from dataflow_grounding.rows import file_type_of, read_whole_rows
 
 _KEY = re.compile(r"(?:.*/)?[^./]*")
 NO_AREA = "boxes without an area"

@@ -14,7 +14,8 @@ from dataflow_grounding.elsewhere import absolute, is_elsewhere, joined, kind_of
 from dataflow_grounding.errors import InputError, needs_extra
 from dataflow_grounding.formats.data_lines import broken, tar_samples
 from dataflow_grounding.formats.label_files import ENDINGS, files_under
-from dataflow_grounding.rows import Row, file_type_of, read_json, read_rows
+from dataflow_grounding.json_lists import read_json
+from dataflow_grounding.rows import Row, file_type_of, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 BY_NAME = "datasets:"

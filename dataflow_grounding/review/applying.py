@@ -36,16 +36,19 @@ def apply_decisions(results: str, out: str | None = None, downloads: tuple[str, 
         raise InputError(f"{out} would be overwritten, or is no file of records: name one that ends in .jsonl")
     refused, taken = _taken_over(results, downloads) if downloads else ([], 0)
     decisions = Decisions(files.decisions)
+    decisions.tell_damaged()
+    if not decisions.count and refused:
+        raise InputError(f"none of these decisions is of {files.annotations}: {refused[0]}")
     if not decisions.count:
         raise InputError(f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first")
     counts, homeless = Counter(records=0, verified=0, rejected=0), {*decisions.said[""].truths}
     path = out or files.reviewed
     if os.path.realpath(path) in map(os.path.realpath, (files.annotations, files.decisions)):
         raise InputError(f"{path} would be overwritten: choose another name for the reviewed records")
+    if out and os.path.lexists(out) and os.path.realpath(out) != os.path.realpath(files.reviewed):
+        raise InputError(f"{out} is there already: remove it, or choose another name")
     with told_as(InputError, f"can't write {path}"):
         write_rows(path, _reviewed(files, decisions, counts, homeless))
-    for line in decisions.damaged:
-        say(f"Note: {files.decisions}, line {line} can't be read and counts for nothing.")
     if homeless:
         first = f"{min(homeless)!r}{', …' if len(homeless) > 1 else ''}"
         say(f"Note: decisions on {counted(len(homeless), 'record')} that {files.annotations} doesn't have: {first}")

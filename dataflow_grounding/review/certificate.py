@@ -71,6 +71,7 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
     """
     reviewable = Reviewable(results)
     decisions, folder = Decisions(reviewable.files.decisions), os.path.dirname(reviewable.files.annotations) or "."
+    decisions.tell_damaged()
     sampled, groups = _sampled(reviewable, decisions), groups_of(reviewable)
     samples, drawn = [told for told, _ in sampled], dict.fromkeys(item for _, items in sampled for item in items)
     found = figures(groups, settled_of(reviewable, decisions, drawn), 1 - 0.05 / len(samples))

@@ -18,6 +18,7 @@ from dataflow_grounding.records import Record, dump_line, is_number, parse_line,
 from dataflow_grounding.results_folder import annotations_of
 from dataflow_grounding.review.overlay import Truth, changed, is_judged, next_id, overlaid, version_of
 from dataflow_grounding.review.record_view import expressions_of
+from dataflow_grounding.terminal import say
 
 ACTIONS = ("accept", "reject", "absent", "draw", "move", "phrase", "split", "join", "add", "delete", "comment", "undo")
 
@@ -56,6 +57,8 @@ class Said:
     def take(self, line: Mapping[str, Any]) -> None:
         """Add a decision. Raises BrokenRow, KeyError, TypeError, AttributeError for a line that is none."""
         sides = [change[side] for change in line["changes"] for side in ("before", "after")]
+        if not all(side is None or isinstance(side, dict) for side in sides):
+            raise TypeError
         read_expressions(Record({"sides": [side for side in sides if side is not None]}), "sides")
         truths = self.truths[line["record"]]
         for change in line["changes"]:
@@ -90,6 +93,11 @@ class Decisions:
         self.damaged: list[int] = []  # lines that count for nothing, from 1
         self._read = self._lines = 0
         self.refresh()
+
+    def tell_damaged(self) -> None:
+        """Say which lines count for nothing."""
+        for line in self.damaged:
+            say(f"Note: {self.path}, line {line} can't be read and counts for nothing.")
 
     def refresh(self) -> None:
         """Read the lines that are new."""

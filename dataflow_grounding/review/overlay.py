@@ -144,7 +144,8 @@ def _regions(items: Sequence[Any], column: str, rows: Mapping[str, Expression], 
         text = {} if row["text"] in before.values() else {name: row["text"]}
         further = ({name: row["text"]} for _ in row["instances"][1:])
         for item, instance in zip([{**before, **text}, *further], row["instances"], strict=False):
-            yield {**item, **said, "bbox": instance["bbox"]}
+            drawn = {"evidence": "person"} if instance.get("evidence") == "person" else {}
+            yield {**item, **said, **drawn, "bbox": instance["bbox"]}
         if not row["instances"] and said.get("verified") is True:  # it isn't there: then the region is wrong
             yield {**before, **text, **said, "verified": False}
 

@@ -89,6 +89,8 @@ class Reviewable:
             more = f" ({len(self.unread)} such records)" if len(self.unread) > 1 else ""
             what = "mend it or take it out, as no sample can be drawn of what can't be seen"
             raise InputError(f"{self.files.annotations}, {self.unread[0]}{more}: {what}")
+        if not self.items:
+            raise InputError(f"{self.files.annotations} has no phrase and no box to draw a sample of")
         drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
         boxes = sum(item.box is not None for item in self.items)
         of = {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes}

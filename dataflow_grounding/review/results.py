@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from itertools import chain
 from typing import Any
 
 from dataflow_grounding.elsewhere import absolute
@@ -60,7 +61,7 @@ def report_results(
     how |= {"plots": plots, "called": versions[-1][0] if versions else ""}
     with told_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
         how["versions"] = [stack.enter_context(closing(Version(*one, is_run))) for one in versions[:-1]]
-        records, failures = _objects(annotations), _objects(failures_file)
+        records, failures = _objects(annotations), chain(_objects(failures_file), _unread(annotations))
         return write_report(records, find_image=image_of, out_path=out_path, failures=failures, **how)
 
 
@@ -169,6 +170,13 @@ def _source(annotations: str) -> str:
 
 def _title(pipeline: str, data: str) -> str:
     return " · ".join(filter(None, [pipeline, os.path.basename(os.path.normpath(data)) if data else ""]))
+
+
+def _unread(path: str) -> Iterator[dict[str, Any]]:
+    """The rows of a file that can't be read, as failures."""
+    for row in read_rows(path) if os.path.exists(path) else ():
+        if row.error is not None:
+            yield {"id": f"line {row.line}", "step": "report", "kind": row.error.kind, "message": str(row.error)}
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:

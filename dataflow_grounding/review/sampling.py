@@ -42,9 +42,15 @@ def _is_right(original: Expression, after: Expression | None, box: int | None) -
         return False
     judged = [after]
     if box is not None:
-        old = original["instances"][box]
-        judged = [i for i in after["instances"] if (i["bbox"], i.get("bbox_id")) == (old["bbox"], old.get("bbox_id"))]
+        old, before = original["instances"][box], original["instances"][:box]
+        like_it = [i for i in after["instances"] if _is_same(old, i)]  # of several, they stand in their order
+        judged = like_it[sum(_is_same(old, i) and _is_same(i, old) for i in before) :]
     return next(map(word_of, judged), False)
+
+
+def _is_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a box is one that was there before, which may have been given an id since."""
+    return new["bbox"] == old["bbox"] and old.get("bbox_id") in (None, new.get("bbox_id"))
 
 
 def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:

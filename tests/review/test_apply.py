@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dataflow_grounding.review.overlay import version_of
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.record_view import expressions_of
 from dataflow_grounding.review.session import Session
+from dataflow_grounding.rows import RowWriter
 
 BOXES = {"A": [0, 0, 40, 40], "B": [50, 0, 90, 40], "C": [100, 0, 140, 40], "bus": [150, 0, 190, 40]}
 
@@ -154,7 +156,7 @@ VERDICTS: list[tuple[str, Any, list[dict[str, Any]]]] = [
         {**judged("A"), "instances": [*judged("A")["instances"], {"bbox": BOXES["B"], "from": None}]},
         [
             {**REGION, "verified": True, "reviewed_by": "ann"},
-            {"type": "mug", "bbox": BOXES["B"], "verified": True, "reviewed_by": "ann"},
+            {"type": "mug", "bbox": BOXES["B"], "verified": True, "reviewed_by": "ann", "evidence": "person"},
         ],
     ),
 ]
@@ -209,6 +211,39 @@ def test_a_decision_changes_nothing_past_its_check(tmp_path: Path) -> None:
     change = {"id": "a#0", "version": version_of(row), "after": judged("A"), "exact": forged, "before": forged}
     assert decided(folder, "a#0", None, changes=[change])["error"] == ""
     assert [(row["text"], row["reviewed_by"]) for row in applied(folder)] == [("a dog", "ann")]
+
+
+def test_apply_writes_over_no_file_that_is_there(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    decided(folder, "a#0", judged("A"))
+    (folder / "gold.jsonl").write_text("{}")
+    done = command(["apply", str(folder), "-o", str(folder / "gold.jsonl")])
+    assert (done.code, "is there already" in done.err) == (2, True)
+    for _ in range(2):
+        assert command(["apply", str(folder), "-o", str(folder / "annotations.reviewed.jsonl")]).code == 0
+
+
+def test_a_second_apply_at_the_same_time_touches_nothing(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    decided(folder, "a#0", judged("A"))
+    with closing(RowWriter(str(folder / "annotations.reviewed.jsonl"))) as first:
+        first.write({"image_id": "of the first"})
+        done = command(["apply", str(folder)])
+        assert (done.code, "another process is writing it" in done.err) == (2, True)
+        first.commit()
+    assert json.loads((folder / "annotations.reviewed.jsonl").read_text()) == {"image_id": "of the first"}
+    assert applied(folder)[0]["verified"] is True
+
+
+def test_why_no_decision_counts_is_told(tmp_path: Path) -> None:
+    folder, other = write(tmp_path / "a", phrase("a dog", "A")), tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"uid": "1", "record": "another", "changes": []}) + "\n")
+    done = command(["apply", str(folder), str(other)])
+    assert (done.code, "there is no record 'another' here" in done.err) == (2, True)
+    line = {"uid": "1", "record": "a", "changes": [{"id": "a#0", "version": "", "before": None, "after": "x"}]}
+    (folder / "reviews.jsonl").write_text(json.dumps(line) + "\n")
+    done = command(["apply", str(folder)])
+    assert (done.code, "reviews.jsonl, line 1 can't be read" in done.err) == (2, True)
 
 
 def test_export_says_that_reviewers_left_another_file(tmp_path: Path) -> None:

@@ -384,6 +384,30 @@ def test_verify_finds_any_change(results: Path, review: Any) -> None:
         at.write_bytes(whole)
 
 
+@pytest.mark.parametrize("ids", [{}, {"bbox_id": None}, {"bbox_id": "one"}])
+@pytest.mark.parametrize("boxes", [([10, 10, 60, 60], [90, 10, 140, 60]), ([10, 10, 60, 60], [10, 10, 60, 60])])
+@pytest.mark.parametrize("wrong", [0, 1, None])
+def test_boxes_without_ids_of_their_own_are_told_apart(
+    results: Path, review: Any, ids: dict[str, Any], boxes: Any, wrong: int | None
+) -> None:
+    phrase = {"text": "a dog", "instances": [{"bbox": list(bbox), **ids} for bbox in boxes]}
+    write(results / "annotations.jsonl", [{**record(0), "expressions": [phrase]}])
+    reviewer = review()
+    seen = reviewer.server.ask("record/0")["expressions"][0]
+    instances = [{"from": n, "bbox": i["bbox"], "verified": n != wrong} for n, i in enumerate(seen["instances"])]
+    change = {"id": seen["id"], "version": seen["version"], "after": {"status": "grounded", "instances": instances}}
+    reviewer.server.decide(change, "r0")
+    reviewer.server.kill()
+    found = certified(results)["boxes"]
+    assert (found["wrong"], found["looked_at"], found["unsettled"]) == (0 if wrong is None else 1, 2, 0)
+
+
+def test_there_is_no_sample_of_nothing(results: Path) -> None:
+    write(results / "annotations.jsonl", [{**record(0), "expressions": []}])
+    done = command(["review", str(results), "--no-open", "--sample", "5"])
+    assert (done.code, "no phrase and no box" in done.err) == (2, True)
+
+
 def test_a_folder_that_was_moved_has_not_changed(results: Path, review: Any) -> None:
     reviewer = review()
     reviewer.judge_all()

@@ -97,6 +97,15 @@ def test_a_script_titles_its_report_by_its_records_and_its_storage(
     assert "a mug" in data_of(summary.report)
 
 
+def test_lines_that_cant_be_read_are_failures(results: Path) -> None:
+    with (results / "annotations.jsonl").open("a") as file:
+        file.write('{"torn')
+    page, shown = report_folder(str(results))
+    assert shown == 1
+    assert "line 2" in data_of(page)
+    assert "not JSON" in data_of(page)
+
+
 def test_commands_find_the_pictures_of_a_scripts_run(results: Path, tmp_path: Path) -> None:
     """Wherever they are called, as they find those of a spec's run."""
     (tmp_path / "data").mkdir()
