@@ -767,7 +767,8 @@ def test_captions_of_regions_are_reviewed_too(results: Path, serve: Any, column:
     box = {"from": 0, "bbox": [1, 2, 31.5, 40], "verified": True}
     assert not server.decide({**change, "after": {"status": "grounded", "instances": [box]}})["error"]
     [record] = applied(results)
-    assert record[column] == [{**items[0], "bbox": [1, 2, 31.5, 40], "verified": True, "reviewed_by": "ann"}, items[1]]
+    person = {"verified": True, "reviewed_by": "ann", "evidence": "person"}
+    assert record[column] == [{**items[0], "bbox": [1, 2, 31.5, 40], **person}, items[1]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
