@@ -44,7 +44,7 @@ def _is_right(original: Expression, after: Expression | None, box: int | None) -
     if box is not None:
         old, before = original["instances"][box], original["instances"][:box]
         like_it = [i for i in after["instances"] if _is_same(old, i)]  # of several, they stand in their order
-        judged = like_it[sum(_is_same(old, i) and _is_same(i, old) for i in before) :]
+        judged = like_it[sum(_is_same(old, i) for i in before) :]
     return next(map(word_of, judged), False)
 
 

@@ -384,13 +384,16 @@ def test_verify_finds_any_change(results: Path, review: Any) -> None:
         at.write_bytes(whole)
 
 
-@pytest.mark.parametrize("ids", [{}, {"bbox_id": None}, {"bbox_id": "one"}])
+@pytest.mark.parametrize(
+    "ids",
+    [[{}, {}], [{"bbox_id": None}] * 2, [{"bbox_id": "one"}] * 2, [{"bbox_id": "one"}, {}], [{}, {"bbox_id": "one"}]],
+)
 @pytest.mark.parametrize("boxes", [([10, 10, 60, 60], [90, 10, 140, 60]), ([10, 10, 60, 60], [10, 10, 60, 60])])
 @pytest.mark.parametrize("wrong", [0, 1, None])
 def test_boxes_without_ids_of_their_own_are_told_apart(
-    results: Path, review: Any, ids: dict[str, Any], boxes: Any, wrong: int | None
+    results: Path, review: Any, ids: list[dict[str, Any]], boxes: Any, wrong: int | None
 ) -> None:
-    phrase = {"text": "a dog", "instances": [{"bbox": list(bbox), **ids} for bbox in boxes]}
+    phrase = {"text": "a dog", "instances": [{"bbox": list(bbox), **own} for bbox, own in zip(boxes, ids, strict=True)]}
     write(results / "annotations.jsonl", [{**record(0), "expressions": [phrase]}])
     reviewer = review()
     seen = reviewer.server.ask("record/0")["expressions"][0]
