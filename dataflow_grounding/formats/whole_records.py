@@ -3,11 +3,10 @@
 Sources: datasets' features/image.py and its webdataset builder; webdataset's tariterators.py.
 """
 
-import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -74,7 +73,7 @@ class WebDataset(Format):
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         keys, kinds = Numbers(), set()
         for number, shard in enumerate(_parts(samples, SHARD)):
-            with tarfile.open(out.place(f"{self.data_file}/{number:06}.tar"), "w") as tar:
+            with open(out.place(f"{self.data_file}/{number:06}.tar"), "wb") as tar:
                 for sample in shard:
                     stem, ending = os.path.splitext(sample.file_name.removeprefix(f"{FOLDER}/"))
                     folder, base = os.path.split(stem)
@@ -86,7 +85,8 @@ class WebDataset(Format):
                     for inside, content in ((ending, sample.data), (".json", record)):
                         info = tarfile.TarInfo(key + inside)
                         info.size = len(content)
-                        tar.addfile(info, io.BytesIO(content))
+                        tar.writelines((info.tobuf(), content, bytes(-len(content) % tarfile.BLOCKSIZE)))
+                tar.write(bytes(tarfile.RECORDSIZE))  # zeros are its end
         if len(kinds) == 1:  # `datasets` reads no others
             out.line = {"__key__": "", "__url__": "", kinds.pop()[1:]: b"", "json": ROW}
 
@@ -105,22 +105,27 @@ def _row(sample: Sample, path: str) -> Any:
     expressions = [phrase.expression for phrase in sample.phrases]
     own = {"image_path": path, **{key: value for key, value in sample.record.items() if key == "image_path"}}
     said = {"width": sample.size[0], "height": sample.size[1], **own, "expressions": expressions}
-    return _typed({**sample.record, **said}, ROW)
+    return _AS_ROW({**sample.record, **said})
 
 
-def _typed(value: Any, example: Any) -> Any:
-    """A value as the example is, with every key; what an object has besides is in `more`."""
-    if value is None:
-        return None
+def _typed_as(example: Any) -> Callable[[Any], Any]:
+    """What makes a value as the example is, with every key; what an object has besides is in `more`."""
     if isinstance(example, dict):
-        columns = {key: _typed(value.get(key), inner) for key, inner in example.items()}
-        more = {key: item for key, item in value.items() if key not in example}
-        return {**columns, "more": dump_text(more) if more else "{}"}
+        columns = {key: _typed_as(inner) for key, inner in example.items() if key != "more"}
+
+        def of_object(value: Any) -> Any:
+            row = {key: None if (item := value.get(key)) is None else typed(item) for key, typed in columns.items()}
+            more = {key: item for key, item in value.items() if key not in columns}
+            return {**row, "more": dump_text(more) if more else "{}"}
+
+        return of_object
     if isinstance(example, list):
-        return [_typed(item, example[0]) for item in value]
-    if isinstance(example, str):
-        return encodable(str(value))
-    return type(example)(value)
+        typed = _typed_as(example[0])
+        return lambda value: [None if item is None else typed(item) for item in value]
+    return (lambda value: encodable(str(value))) if isinstance(example, str) else type(example)
+
+
+_AS_ROW = _typed_as(ROW)
 
 
 def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 def _untyped(value: Any) -> Any:
     if isinstance(value, list):
         return [_untyped(item) for item in value]
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return value
     kept = {key: _untyped(item) for key, item in value.items() if item is not None or key in ("char_span", "score")}
     return {**json.loads(kept.pop("more", "{}")), **kept}

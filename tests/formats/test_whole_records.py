@@ -94,10 +94,10 @@ def test_no_two_samples_of_a_shard_have_one_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
 def test_everything_in_a_record_comes_back(format: str, tmp_path: Path) -> None:
-    mine = {"my column": {"a": [1, None]}, "source": "image_grounding", "pipeline_steps": ["x"]}
+    mine = {"my column": {"a": [1, None]}, "more": "mine too", "source": "image_grounding", "pipeline_steps": ["x"]}
     [row] = numbered(1, **mine)
     row["expressions"][0] |= {"verification": {"iou": 0.9}, "reviewed_by": "me", "noun_chunk": "mug"}
-    row["expressions"][0]["instances"][0]["evidence"] = "seen"
+    row["expressions"][0]["instances"][0] |= {"evidence": "seen", "more": [1]}
     [found] = read(str(exported(tmp_path, format, [row])), format)
     assert found == row
 
