@@ -97,13 +97,13 @@ def test_one_that_is_no_use(
 ) -> None:
     workplace.many(60)
     with LoopbackServer(**settings) as broken:
-        endpoints = [{"base_url": broken.base_url, "api_key": "sk-wrong-9371"}, servers[0]]
+        endpoints = [{"base_url": broken.base_url, "api_key": "sk-wrong-key9371"}, servers[0]]
         done = several(workplace, *endpoints, **{"vlm.openai.timeout": 1}).run()
         assert done.code == 0, done
         assert broken.received <= most
     assert servers[0].paid == 120
     assert said in done.err or said == "429"
-    assert "9371" not in done.err + done.out + (workplace.results / "run.json").read_text()
+    assert "key9371" not in done.err + done.out + (workplace.results / "run.json").read_text()
 
 
 def test_two_at_once_find_room_at_two() -> None:
