@@ -85,10 +85,9 @@ def write(
         >>> done.written["boxes"], done.losses()
         (1, 'spans (1)')
     """
-    from dataflow_grounding.formats.export import export
+    from dataflow_grounding.formats.export import Selection, export
 
-    made = find_format(format, **options)
-    return export(records, made, path, images=images, folders=folders, select=select, strict=strict)
+    return export(records, find_format(format, **options), path, images, folders, select or Selection(), strict)
 
 
 def read(path: str, format: str | Format, *, image_root: str | None = None, **options: Any) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError, told_as
 from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample
@@ -17,6 +17,7 @@ from dataflow_grounding.records import STATUSES, Record, image_id_of, read_annot
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.version import __version__
 
+Rows: TypeAlias = Iterable[Mapping[str, Any]]
 _SHOWN = 3  # reasons that are kept
 _DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
 
@@ -86,31 +87,25 @@ class Exported:
 
 
 def export(
-    records: Iterable[Mapping[str, Any]],
-    format: Format,
-    path: str,
-    images: Images | None = None,
-    folders: Sequence[str] = (),
-    select: Selection | None = None,
-    strict: bool = False,
+    rows: Rows, to: Format, path: str, images: Images | None, folders: Sequence[str], select: Selection, strict: bool
 ) -> Exported:
     """What `formats.write` does, with the format as an object."""
-    ending = os.path.splitext(format.data_file)[1]
+    ending = os.path.splitext(to.data_file)[1]
     if alone := bool(ending) and path.endswith(ending):
         if images in ("copy", "link"):
             raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
         if os.path.lexists(path):
             raise InputError(f"{path} is there already: remove it, or choose another name")
     done = Exported(path)
-    with told_as(InputError, f"can't write {path}"), ExportFolder(path, format.data_file if alone else None) as out:
-        pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders, format.packs)
-        format.write(_Way(format, pictures, select or Selection(), done).samples(records), out)
+    with told_as(InputError, f"can't write {path}"), ExportFolder(path, to.data_file if alone else None) as out:
+        pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders, to.packs)
+        to.write(_Way(to, pictures, select, done).samples(rows), out)
         why = "; ".join(filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)]))
         if why and (strict or not done.written):
-            whose = f"{format.name} would lose" if done.written else "no record is left"
+            whose = f"{to.name} would lose" if done.written else "no record is left"
             raise InputError(f"nothing is written, because {whose}: {why}")
         with out.file(README) as file:
-            file.write(_card(format, done, pictures, out))
+            file.write(_card(to, done, pictures, out))
     return done
 
 
@@ -121,7 +116,7 @@ class _Way:
         self._format, self._pictures, self._select, self._done = format, pictures, select, done
         self._changed = self._doubtful = self._unwanted = 0
 
-    def samples(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Sample]:
+    def samples(self, records: Rows) -> Iterator[Sample]:
         """The records that the format can say something of, with their pictures in place."""
         for number, record in enumerate(self._pictures.ahead(records), 1):
             try:
