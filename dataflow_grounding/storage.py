@@ -173,12 +173,7 @@ class FileStorage:
 class ResultsStorage(FileStorage):
     """The step folders of a `results_dir`: `step_0_…/annotations.jsonl`."""
 
-    def __init__(
-        self, input_file: str, results_dir: str, steps: tuple[str, ...], image_root: str | None = None
-    ) -> None:
-        super().__init__(input_file, results_dir, image_root=image_root)
-        self.steps = steps
-
+    steps: tuple[str, ...] = ()  # their folders
     bring_up_to_date: Callable[[str], None] | None = None  # writes a step's reviewed file anew
     reads: str = ""  # another file of the folder that this step reads
 

@@ -77,7 +77,7 @@ class ImageReferringExpressionJob(SpecJob):
         check = block.double_check
         self.servings += [serving_of(vlm, block.workflow, spec.folders) for vlm in block.vlms[1:]]
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
-        storage = ResultsStorage(self._seed_file, spec.results_dir, ())
+        storage = ResultsStorage(self._seed_file, spec.results_dir)
         settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
         reground_serving = next(iter(self.servings[1:]), None)
         pipeline = ImageReferringExpressionPipeline(storage, serving, reground_serving=reground_serving, **settings)

@@ -44,7 +44,7 @@ class SpecInput:
         self._data, self._results_dir, self._block = data, results_dir, block
         as_it_is = self.given.plain and not data.columns and not data.allow_http
         self._made = None if as_it_is else os.path.join(results_dir, ".ckpt", "input.jsonl")
-        self.storage = ResultsStorage(self._made or self.given.path, results_dir, (), data.image_root or None)
+        self.storage = ResultsStorage(self._made or self.given.path, results_dir, image_root=data.image_root)
         folders = (data.image_root,) if data.image_root else self.given.folders
         self.storage.folders = folders if as_it_is else (*folders, results_dir)
         self.first: Step | None = None
