@@ -40,26 +40,22 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
 
 
 def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True) -> Spec:
-    """As `look_into_spec`; without `whole`, `data` and `results_dir` may be missing: its model alone will be asked.
-
-    Raises SpecError with everything that is wrong, one line each.
-    """
-    spec, problems = read_spec(paths, overrides, _block_of if whole else _endpoint_of, JOBS, whole)
+    """As `look_into_spec`. Raises SpecError with everything that is wrong, one line each."""
+    spec, problems = look_into_spec(paths, overrides, whole=whole)
     if problems or spec is None:
         raise SpecError("\n".join(problems))
     return spec
 
 
-def look_into_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tuple[Spec | None, list[str]]:
-    """A spec and everything wrong with it, one line each; see `read_spec`. Raises SpecError."""
-    return read_spec(paths, overrides, _block_of, JOBS, True)
+def look_into_spec(
+    paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
+) -> tuple[Spec | None, list[str]]:
+    """A spec and everything wrong with it, one line each; without `whole`, `data` and `results_dir` may be missing, as
+    its model alone will be asked. See `read_spec`. Raises SpecError.
+    """
 
+    def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
+        job = job_named(autolabel_type, folders)
+        return job.name, job.block if whole else create_model(job.block.__name__, __base__=job.block, data=(Any, None))
 
-def _block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
-    job = job_named(autolabel_type, folders)
-    return job.name, job.block
-
-
-def _endpoint_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
-    name, block = _block_of(autolabel_type, folders)
-    return name, create_model(block.__name__, __base__=block, data=(Any, None))
+    return read_spec(paths, overrides, block_of, JOBS, whole)
