@@ -66,23 +66,28 @@ class Ask(Protocol):
         """Which replies of the step's store are vouched for; see Vouching."""
 
 
-class Annotator(Protocol):
-    """What the engine needs of an operator; what has a body is that of one that asks nothing."""
+class Annotator:
+    """What the engine needs of an operator: here, of one that names no columns and asks nothing."""
+
+    optional_keys: ClassVar[Collection[str]] = ()
+    """Input roles whose column a record may lack."""
+    needs_image: ClassVar[bool] = False
+    """Whether each record has one image in the column of the role `image`, not a list of any number, or none."""
 
     @property
     def name(self) -> str:
         """What the step is called."""
+        return type(self).__name__
 
     @property
     def sees_all(self) -> bool:
-        """Whether it may touch columns that it doesn't name: then it runs after all before it, before all after it."""
+        """Whether it may read or write columns that it doesn't name: no step then runs beside it."""
+        return True
 
     @property
     def serving(self) -> Serving | None:
         """Who answers its requests."""
-
-    optional_keys: ClassVar[Collection[str]] = ()  # roles whose column a record may lack
-    needs_image: ClassVar[bool] = False  # whether every record has one image in the image's column, not any number
+        return None
 
     def reads(self) -> dict[str, str]:
         """Role → column that it reads."""
@@ -101,19 +106,21 @@ class Annotator(Protocol):
         return False
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """What has to be asked before anything is paid for; returns counts of requests and tokens."""
+        """Called before anything is paid for, by earlier steps too: finds out what it must know of the model; returns
+        counts of requests and tokens.
+        """
         return Counter()
 
     def prepare(self, start: RunStart) -> Counter[str]:
-        """What has to be asked before the first record; returns counts of requests and tokens."""
-        return Counter()
+        """Called before the first record of a run; what it asks, it counts."""
+        return self.settle(start)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """The columns to add to `record`. Raises what failed: the record then goes no further."""
+        """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
         return {}
 
     async def conclude(self, ask: Ask) -> None:
-        """What has to be settled after the last record, before any file is put in place. Raises RunStopped."""
+        """Called after a run's last record, before its files are put in place. A RunStopped from here prevents that."""
 
 
 def may_ask(operator: Annotator, record: Record) -> bool:
@@ -127,14 +134,9 @@ class WholeFile(Annotator):
     """An operator from elsewhere (DataFlow's, say): it reads and writes its storage itself, all rows at once."""
 
     name = ""
-    serving = None
-    sees_all = True
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
         self.name, self.work = name, work
-
-    async def conclude(self, ask: Ask) -> None:
-        """Nothing to settle."""
 
 
 @dataclass(frozen=True)

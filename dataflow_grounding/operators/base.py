@@ -3,7 +3,6 @@
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
@@ -22,13 +21,12 @@ from dataflow_grounding.terminal import say
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from dataflow_grounding.engine.options import RunStart
     from dataflow_grounding.engine.plan import Ask, Partial
 
 O = TypeVar("O", bound="Operator")  # noqa: E741
 
 
-class Operator(ABC):
+class Operator(plan.Annotator, ABC):
     """Turns a record into its update by asking a serving.
 
     A subclass names its columns in `input_keys` and `output_keys` (role → default column) and works in `annotate`, with
@@ -49,10 +47,7 @@ class Operator(ABC):
     name: ClassVar[str] = "operator"
     input_keys: ClassVar[Mapping[str, str]] = {}
     output_keys: ClassVar[Mapping[str, str]] = {}
-    optional_keys: ClassVar[Collection[str]] = ()
-    """Input roles whose column a record may lack."""
     needs_image: ClassVar[bool] = True
-    """Whether each record has one image in the column of the role `image`, not a list of any number, or none."""
     descriptions: ClassVar[Mapping[str, str]] = {}
     """What it does, by language; in English, what its docstring says first."""
     serving: Any = None
@@ -74,7 +69,7 @@ class Operator(ABC):
 
     @property
     def sees_all(self) -> bool:
-        """Whether it may read or write columns that it doesn't name: no step then runs beside it."""
+        """Whether it names none, so that no step runs beside it."""
         return not (self.input_keys and self.output_keys)
 
     @property
@@ -90,20 +85,9 @@ class Operator(ABC):
         """
         return True
 
-    def settle(self, start: "RunStart") -> Counter[str]:
-        """Called before anything is paid for, by earlier steps too: finds out what it must know of the model."""
-        return Counter()
-
-    def prepare(self, start: "RunStart") -> Counter[str]:
-        """Called before the first record of a run; what it asks, it counts."""
-        return self.settle(start)
-
     @abstractmethod
     async def annotate(self, record: Record, ask: "Ask") -> "Update | Partial":
         """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
-
-    async def conclude(self, ask: "Ask") -> None:  # noqa: B027
-        """Called after a run's last record, before its files are put in place. A RunStopped from here prevents that."""
 
     @calling.with_columns
     def run(self, storage: Any, **columns: str) -> str:
@@ -227,7 +211,7 @@ class Operator(ABC):
         """What it lacks, or what is good to know of it, before a run: one line each, for `check`."""
         return []
 
-    def look_over(self, record: Record) -> None:  # noqa: B027
+    def look_over(self, record: Record) -> None:
         """Raise RecordError for what is wrong with a record before anything is sent: `check` does so with every row."""
 
     @classmethod
