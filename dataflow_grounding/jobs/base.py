@@ -145,15 +145,12 @@ class RowsJob(SpecJob):
 
     @property
     def reads(self) -> str:
-        """The user's own, where the run begins from it."""
         return self._input.given.path if self._input.first else super().reads
 
     def prepare(self) -> None:
-        """Make rows of what isn't a data file of ours. Raises InputError."""
         self._input.prepare(self.pilot)
 
     def remarks(self) -> list[str]:
-        """What the input is made of."""
         return [self._input.given.remark] if self._input.first and self._input.given.remark else []
 
     def wanted(self, steps: list[Step]) -> list[str]:

@@ -75,11 +75,9 @@ class _Guessing(Serving):
         self._box_format, self._rules, self._seen = box_format, rules, seen
 
     def identity(self) -> dict[str, Any]:
-        """The real serving's: stored replies are found by it."""
-        return self._identity
+        return self._identity  # the real serving's: stored replies are found by it
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """A made-up reply."""
         text = guess_reply(request, self._box_format)
         self.counted.requests += 1
         if (rules := self._rules) is not None:

@@ -61,7 +61,6 @@ class ImageGroundingJob(RowsJob):
     }
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """With the grounding step's settings."""
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
         settings = {**block.workflow.own(), "verify": block.workflow.verify == "reground"}

@@ -146,7 +146,6 @@ class ImageReferringExpressionJob(SpecJob):
 
     @property
     def reads(self) -> str:
-        """The labels, where the run begins from them."""
         return self._seeds.origin if self._from_seeds else self.steps[0].storage.input_path
 
     @property
@@ -154,13 +153,11 @@ class ImageReferringExpressionJob(SpecJob):
         return self.steps[0].storage.input_path == self._seed_file
 
     def prepare(self) -> None:
-        """Write the seeds."""
         if self._from_seeds:
             state = os.path.join(self.steps[0].storage.checkpoint_folder, "seeds.json")
             self._report = write_seeds(self._seeds, self._seed_file, state)
 
     def rows(self) -> Iterator[Row]:
-        """The seeds, or the rows of the file that the first step reads."""
         if not self._from_seeds:
             return super().rows()
         return (Row(number, record) for number, record in enumerate(self._seeds.records(), 1))
@@ -170,18 +167,15 @@ class ImageReferringExpressionJob(SpecJob):
         return str((row.data or {}).get("image_path") or self.reads) if self._from_seeds else super().where(row)
 
     def columns(self) -> list[str]:
-        """The columns of the first seeds or rows."""
         if not self._from_seeds:
             return super().columns()
         first = itertools.islice(self._seeds.records(), 50)
         return list(dict.fromkeys(column for record in first for column in record))
 
     def remarks(self) -> list[str]:
-        """Images without labels, labels without images."""
         return self._seeds.remarks()
 
     def facts(self) -> dict[str, Any]:
-        """What was found of the input."""
         return {"input": self._report}
 
 

@@ -34,6 +34,5 @@ class ImageRegionCaptionJob(RowsJob):
     block = ImageRegionCaptionBlock
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """With the settings of `workflow`."""
         settings = self.spec.block.workflow.own()
         return ImageRegionCaptionPipeline(storage, self.serving, self.spec.results_dir, **settings).steps()

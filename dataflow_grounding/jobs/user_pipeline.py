@@ -39,7 +39,6 @@ class UserJob(RowsJob):
 
     @property
     def source(self) -> str | None:
-        """The pipeline's own name."""
         return self.pipeline_class.name
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
@@ -60,7 +59,6 @@ class UserJob(RowsJob):
         return steps
 
     def wanted(self, steps: list[Step]) -> list[str]:
-        """All, where the spec names none."""
         return super().wanted(steps) or [str(place) for place in range(len(steps))]
 
 

@@ -75,7 +75,6 @@ class GeminiServing(Serving):
         self._client = PerLoop[Any](self._open)
 
     def obstacles(self) -> list[str]:
-        """Without a key, or without google-genai, nothing can be sent."""
         found = []
         try:
             import google.genai  # noqa: F401
@@ -88,12 +87,10 @@ class GeminiServing(Serving):
         return found
 
     def identity(self) -> dict[str, Any]:
-        """Endpoint, model, sampling, media resolution."""
         sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
         return {**super().identity(), **sampling, "media_resolution": self.media_resolution}
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Sends one request. See Serving.answer for what it raises."""
         client = self._client.get()
         where = f"{self.endpoint} ({self.model})"
         import aiohttp
@@ -153,7 +150,6 @@ class GeminiServing(Serving):
         return genai.Client(api_key=self._api_key, vertexai=False, http_options=options)
 
     async def aclose(self) -> None:
-        """Closes the connections."""
         if (client := self._client.take()) is not None:
             await client.aio.aclose()
 

@@ -100,23 +100,19 @@ class OpenAIServing(Serving):
         return bool(self._api_key)
 
     def facts(self) -> dict[str, Any]:
-        """Whether a key is set, and, once it has answered, what the endpoint takes."""
         takes = {"takes": str(self.habits)} if self._habits_known else {}
         return {"key": "set" if self.has_key else "not set", **takes}
 
     def needs(self) -> list[str]:
-        """A key, if the endpoint wants one."""
         why = "no API key: set vlm.openai.api_key, DF_API_KEY or OPENAI_API_KEY if the endpoint wants one"
         return [] if self.has_key else [why]
 
     def identity(self) -> dict[str, Any]:
-        """Endpoint, model, sampling, extra_body."""
         sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
         extra = {"extra_body": self.extra_body} if self.extra_body else {}
         return {**super().identity(), **sampling, **extra}
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Sends one request. See Serving.answer for what it raises."""
         if not self._habits_known:
             async with self._first.get():  # one request finds out what the endpoint takes; the others wait for it
                 if not self._habits_known:
@@ -191,7 +187,6 @@ class OpenAIServing(Serving):
         return HttpTransport(self._url, self._api_key, self.timeout, self.extra_headers)
 
     async def aclose(self) -> None:
-        """Closes the connections."""
         self._first.take()
         if (transport := self._transport.take()) is not None:
             await transport.aclose()

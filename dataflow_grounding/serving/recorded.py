@@ -53,11 +53,9 @@ class RecordedServing(Serving):
         self.model, self.endpoint = str(self._identity["model"]), str(self._identity["endpoint"])
 
     def identity(self) -> dict[str, Any]:
-        """The recorded serving's own."""
         return self._identity
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """The recorded reply to this very request, or the serving's own."""
         key = request.key(self._identity)
         line = self._replies.get(key)
         if line is None:
@@ -97,6 +95,5 @@ class RecordedServing(Serving):
             raise InputError(f"{self.path} is not a recording of replies") from None
 
     async def aclose(self) -> None:
-        """Closes the serving that is recorded."""
         if self._serving is not None:
             await self._serving.aclose()

@@ -43,27 +43,21 @@ class ServingByTask(Serving):
             serving.image_limits = limits
 
     async def answer(self, request: Request[Any]) -> Reply | str:
-        """The reply of the serving whose task it is."""
         return await self._all.get(request.task, self._all["first"]).answer(request)
 
     def identity(self) -> dict[str, Any]:
-        """Both identities."""
         return {task: serving.identity() for task, serving in self._all.items()}
 
     def obstacles(self) -> list[str]:
-        """Those of both."""
         return [text for serving in self._all.values() for text in serving.obstacles()]
 
     def facts(self) -> dict[str, Any]:
-        """Those of each, by task."""
         return {task: serving.facts() for task, serving in self._all.items()}
 
     def needs(self) -> list[str]:
-        """Those of all."""
         return [line for serving in self._all.values() for line in serving.needs()]
 
     async def aclose(self) -> None:
-        """Closes both."""
         for serving in self._all.values():
             await serving.aclose()
 
@@ -105,7 +99,6 @@ class SeveralEndpoints(ServingByTask):
             raise SpecError(f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same")
 
     def endpoints(self) -> list[tuple[Serving, float]]:
-        """The serving of each endpoint, and its weight."""
         return list(zip(self._all.values(), self._weights, strict=True))
 
     async def answer(self, request: Request[Any]) -> Reply | str:
@@ -116,5 +109,4 @@ class SeveralEndpoints(ServingByTask):
         return await next(self._turns).answer(request)
 
     def identity(self) -> dict[str, Any]:
-        """What all have in common."""
         return {**self.other_identities[0], "endpoint": "several endpoints"}

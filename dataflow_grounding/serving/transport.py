@@ -121,7 +121,6 @@ class ClientTransport:
         self.timeout, self.ours = timeout, ours
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """As HttpTransport.post."""
         import openai
 
         settings = json.loads(body)
