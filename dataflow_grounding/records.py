@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
+from secrets import token_hex
 from typing import Any, TypeAlias
 
 from dataflow_grounding.elsewhere import absolute, is_absolute, is_elsewhere, plain_path
@@ -254,11 +255,17 @@ def read_object(path: str) -> dict[str, Any]:
     return {}
 
 
-def write_bytes(path: str, data: bytes) -> None:
-    """Write a file whole or not at all. Raises OSError."""
-    with open(f"{path}.part", "wb") as file:
-        file.write(data)
-    os.replace(f"{path}.part", path)
+def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
+    """Write a file whole or not at all; where this is not `alone`, others may write it meanwhile. Raises OSError."""
+    part = f"{path}.part" if alone else f"{path}.{token_hex(4)}.part"
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -17,7 +16,7 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.prompts import load_prompt
-from dataflow_grounding.records import is_number, read_object
+from dataflow_grounding.records import is_number, read_object, write_bytes
 
 
 @dataclass(frozen=True)
@@ -85,16 +84,9 @@ class Calibration:
 
     def save(self, path: str) -> None:
         """Write it whole or not at all. Raises OSError."""
-        folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=folder, prefix=".calibration-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
-            os.replace(part, path)
-        except BaseException:
-            os.unlink(part)
-            raise
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        write_bytes(path, text.encode(), alone=False)
 
 
 def cache_path(endpoint: str, model: str, elongated: str = "") -> str:

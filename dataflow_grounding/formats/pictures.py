@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.errors import BrokenRow, InputError, told_as
 from dataflow_grounding.image_files import open_picture
-from dataflow_grounding.records import dump_line
+from dataflow_grounding.records import dump_line, write_bytes
 from dataflow_grounding.rows import read_rows
 
 if TYPE_CHECKING:
@@ -46,10 +45,7 @@ def put_picture(data: bytes, results_dir: str) -> str:
     with told_as(InputError, f"can't write {path}"):
         if not (os.path.exists(path) and os.path.getsize(path) == len(data)):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            part = f"{path}.{threading.get_ident()}.part"  # of two equal pictures each thread writes its own
-            with open(part, "wb") as file:
-                file.write(data)
-            os.replace(part, path)
+            write_bytes(path, data, alone=False)  # of two equal pictures each thread writes its own
     return name
 
 

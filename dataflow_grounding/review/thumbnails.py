@@ -13,7 +13,7 @@ from dataflow_grounding.errors import BrokenRow, ImageMissing, InputError, Recor
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.images import find_image, url_of
-from dataflow_grounding.records import Record
+from dataflow_grounding.records import Record, write_bytes
 from dataflow_grounding.review.record_view import Picture
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ class Thumbnails:
             return Picture(size, url_of(small, f"image/{kind}").decode(), full)
         if not name:
             name = f"{key}-{size[0]}x{size[1]}.{'jpg' if kind == 'jpeg' else kind}"
-            unfinished = os.path.join(self._folder, f"{name}.{os.urandom(4).hex()}.tmp")
-            Path(unfinished).write_bytes(small)
-            os.replace(unfinished, os.path.join(self._folder, name))
+            write_bytes(os.path.join(self._folder, name), small, alone=False)
         self._used.add(name)
         return Picture(
             size, quote(os.fsencode(os.path.relpath(os.path.join(self._folder, name), self._page_folder))), full
