@@ -28,42 +28,31 @@ class Resources:
         self, steps: list[Step], options: RunOptions, budget: Budget, stop: Callable[[RunStopped], None]
     ) -> None:
         self.budget, self._spent_before, self._stop = budget, budget.spent, stop
-        self._logs: dict[str, KeyedLog] = {}
+        self._folder = steps[0].storage.checkpoint_folder  # that of all steps
+        self._logs: list[KeyedLog] = []
         try:
-            self.stores = [StepLog(self._replies(step.storage.checkpoint_folder), step.label) for step in steps]
-            self._folders = {step.storage.checkpoint_folder for step in steps}
-            images = os.path.join(steps[0].storage.checkpoint_folder, "images.jsonl")
-            self.memo = ImageMemo(self._log(images, buffered=True))
+            with told_as(StorageFailed, f"can't read or write the replies in {self._folder}"):
+                self._logs.append(replies := KeyedLog(open_store(self._folder)))
+                read_others(replies, other_stores(self._folder))
+            self._logs.append(images := KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True))
         except BaseException:
             self._close_logs()
             raise
+        self.stores, self.memo = [StepLog(replies, step.label) for step in steps], ImageMemo(images)
         servings = {id(serving): serving for step in steps if (serving := step.operator.serving) is not None}
         self.askings = {
             which: Asking(serving, options, budget, stop, len(servings)) for which, serving in servings.items()
         }
-
-    def _replies(self, folder: str) -> KeyedLog:
-        with told_as(StorageFailed, f"can't read or write the replies in {folder}"):
-            path = open_store(folder)
-            if path not in self._logs:
-                read_others(self._log(path), other_stores(folder))
-            return self._log(path)
-
-    def _log(self, path: str, *, buffered: bool = False) -> KeyedLog:
-        if path not in self._logs:
-            self._logs[path] = KeyedLog(path, buffered=buffered)
-        return self._logs[path]
 
     async def sync_now_and_then(self) -> None:
         """Until cancelled: put replies on disk twice a second, or sooner when there are many."""
         while True:
             for _ in range(10):
                 await asyncio.sleep(SYNC_SECONDS / 10)
-                if any(log.unsynced >= SYNC_LINES for log in self._logs.values()):
+                if any(log.unsynced >= SYNC_LINES for log in self._logs):
                     break
             try:
-                for folder in self._folders:
-                    check_held(folder)
+                check_held(self._folder)
                 await self.sync()
             except RunStopped as why:
                 self._stop(why)
@@ -71,7 +60,7 @@ class Resources:
 
     async def sync(self) -> None:
         """Put all replies on disk, off the event loop."""
-        for log in list(self._logs.values()):
+        for log in self._logs:
             if log.unsynced:
                 await asyncio.to_thread(log.sync)
 
@@ -84,7 +73,7 @@ class Resources:
         self._close_logs()
 
     def _close_logs(self) -> None:
-        for log in self._logs.values():
+        for log in self._logs:
             log.close()
 
     def add_up(self, summary: Summary) -> None:
