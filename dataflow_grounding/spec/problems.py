@@ -76,11 +76,12 @@ def close(word: str, known: Iterable[str], least: float = 0.6) -> str:
 
 def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:
     """Every key of a block that holds a value, with dots between the blocks that it is in."""
-    for name, field in _fields(model).items():
+    for name, field in model.model_fields.items():
+        key = f"{before}{field.alias or name}"
         if inner := _block_in(field):
-            yield from keys_of(inner, f"{before}{name}.")
+            yield from keys_of(inner, f"{key}.")
         else:
-            yield f"{before}{name}"
+            yield key
 
 
 def _inside(location: Sequence[str], model: type[BaseModel]) -> str:
@@ -90,13 +91,9 @@ def _inside(location: Sequence[str], model: type[BaseModel]) -> str:
     return f"; is it {found[0][: found[0].rindex(wanted[1:]) + len(wanted) - 1]!r}?" if found else ""
 
 
-def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
 def _block_in(field: Any) -> type[BaseModel] | None:
     """The block that a field holds, perhaps in a list or optionally."""
-    kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+    kinds = (field.annotation, *get_args(field.annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 

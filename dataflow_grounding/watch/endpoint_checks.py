@@ -42,7 +42,7 @@ class CheckSizes:
         self._in_pixels = in_pixels
         self._sent: Counter[Size] = Counter()
         self._expected: Sequence[Size] = ()
-        self._checked: list[Size] | None = []
+        self.checked: list[Size] | None = []  # None: whatever is sent is known to be seen as it should
         self._largest: dict[tuple[bool, str], Size] = {}
         self.outgrown = False
         """Whether pictures in pixels are sent that are larger than those checked so far."""
@@ -50,17 +50,13 @@ class CheckSizes:
     def add(self, size: Size) -> None:
         """A picture is sent in this size."""
         self._sent[size] += 1
-        if self._grow([size]) and self._in_pixels and self._checked is not None:
-            self.outgrown = self.outgrown or not any(_covers(known, size) for known in self._checked)
+        if self._grow([size]) and self._in_pixels and self.checked is not None:
+            self.outgrown = self.outgrown or not any(_covers(known, size) for known in self.checked)
 
     def expect(self, sizes: Iterable[Size]) -> None:
         """These will be sent, the commonest first."""
         self._expected = list(dict.fromkeys(sizes))
         self._grow(self._expected)
-
-    def trust_all(self) -> None:
-        """Whatever is sent is known to be seen as it should."""
-        self._checked = None
 
     def chosen(self) -> list[Size]:
         """The sizes that a check should ask in, the commonest first."""
@@ -72,8 +68,8 @@ class CheckSizes:
             alike = any(_covers(one, size) and _covers(size, one) for one in chosen)
             if not alike and not any(_covers(one, size) for one in chosen if one != commonest):
                 chosen.append(size)
-        if self._checked is not None:
-            self._checked += chosen
+        if self.checked is not None:
+            self.checked += chosen
         self.outgrown = False
         return chosen
 
@@ -167,7 +163,7 @@ class EndpointChecks:
         self.free.set()
         self.under_way = False
         if calibrated and len(parts) == 1:  # else it may have asked some of them only
-            known.sizes.trust_all()
+            known.sizes.checked = None
             known.at, known.sent_then, known.vouched = time.monotonic(), known.sent, known.answers
         self.begun = time.monotonic() - known.at < FRESH
         if not self.begun:
