@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.asking import Asking
@@ -27,26 +27,22 @@ from dataflow_grounding.tasks.request import ReadReply, Request
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class StepAsk:
     """`ask` for one record in one step."""
 
-    def __init__(
-        self,
-        asking: Asking | None,
-        store: ReplyLog,
-        priority: Any,
-        notes: Counter[str],
-        unstored: Callable[[], None] = lambda: None,
-        suspect: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._asking, self._store, self._priority, self._notes = asking, store, priority, notes
-        self._unstored, self._suspect = unstored, suspect
+    asking: Asking | None
+    store: ReplyLog
+    priority: Any
+    notes: Counter[str]
+    unstored: Callable[[], None] = lambda: None
+    suspect: Callable[[], None] = lambda: None
 
     async def __call__(self, request: Request[T]) -> T:
         """Puts a request to the step's serving. Raises what failed."""
-        if self._asking is None:
+        if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask, or had nothing to ask when the run began")
-        found = await self._asking.answer(request, self._store, self._priority, self._unstored)
+        found = await self.asking.answer(request, self.store, self.priority, self.unstored)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple))):
             wanted = "should return the answer and its notes: (answer, [])"
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
@@ -57,21 +53,21 @@ class StepAsk:
 
     async def aside(self, request: Request[T]) -> ReadReply[T]:
         """Puts a request about no record: what its reply says, and notes on reading it. Raises what failed."""
-        if self._asking is None:
+        if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
-        self._asking.counts["probes"] += 1
-        return await self._asking.answer(request, CheckLog(self._store), (-1,))
+        self.asking.counts["probes"] += 1
+        return await self.asking.answer(request, CheckLog(self.store), (-1,))
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
         """Which replies of the step's store are vouched for."""
-        return Vouching(self._store, of, trusting)
+        return Vouching(self.store, of, trusting)
 
     def note(self, code: str, text: str = "") -> None:
         """Count a remark under its code; suspect boxes by record, whenever it comes."""
         if code == SUSPECT:
-            self._suspect()
+            self.suspect()
         else:
-            self._notes[code] += 1
+            self.notes[code] += 1
 
 
 async def annotated(

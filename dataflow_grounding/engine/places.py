@@ -5,7 +5,7 @@ import math
 import random
 import time
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from dataflow_grounding import errors
 from dataflow_grounding.engine.keyed_log import ReplyLog
@@ -25,18 +25,19 @@ OUTAGE_SECONDS = 300.0
 FAULTS_IN_A_ROW = 5  # after which another endpoint is better
 LONGEST_REST = 60.0
 
+Held: TypeAlias = dict[str, tuple[dict[str, Any], bool, ReplyLog]]
+"""Refusals kept out of their stores until an answer has come, by key; whether they may be the endpoint's."""
+
 
 class Place:
     """One endpoint of a run, sent one request at a time until it answers; it counts what came since the last answer."""
 
-    def __init__(self, serving: Serving, weight: float, share: Share, max_wait: float) -> None:
-        self.serving, self.weight, self.share, self._max_wait = serving, weight, share, max_wait
+    def __init__(self, serving: Serving, weight: float, share: Share, max_wait: float, held: Held) -> None:
+        self.serving, self.weight, self.share, self._max_wait, self._held = serving, weight, share, max_wait, held
         self._last_answer: float | None = None
         self._limited_since: float | None = None
         self._faults = self._odd = self._refused = 0
         self.rests = self.misses = 0
-        self.held: dict[str, tuple[dict[str, Any], bool, ReplyLog]] = {}
-        """Refusals kept out of their stores until an answer has come, by key; whether they may be the endpoint's."""
         self.given_up: errors.RunStopped | None = None
         """What would stop a run that had no other endpoint."""
         share.allow(1)
@@ -53,9 +54,9 @@ class Place:
 
     def answered(self) -> None:
         """An answer has come: the endpoint is well, and the refusals before it were about their records."""
-        for key, (line, _, store) in self.held.items():
+        for key, (line, _, store) in self._held.items():
             store.put(key, line)
-        self.held.clear()
+        self._held.clear()
         self._last_answer = time.monotonic()
         self._limited_since = None
         self._faults = self._odd = self._refused = self.rests = self.misses = 0
@@ -119,10 +120,8 @@ class Places:
 
     def __init__(self, serving: Serving, options: RunOptions, servings: int) -> None:
         parts, shared, wait = serving.endpoints(), options.shard is not None, options.max_wait
-        self.all = [Place(one, weight, limiter_of(one, servings, shared), wait) for one, weight in parts]
-        self.held = self.all[0].held
-        for place in self.all:
-            place.held = self.held
+        self.held: Held = {}
+        self.all = [Place(one, weight, limiter_of(one, servings, shared), wait, self.held) for one, weight in parts]
         self.most = min(place.share.most for place in self.all)
         self._gate = Share(Limiter(Level(self.most)), self.most) if len(self.all) > 1 else None
 
