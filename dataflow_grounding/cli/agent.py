@@ -64,8 +64,6 @@ def _spec_keys() -> list[str]:
 
 
 def _operators() -> Iterator[str]:
-    import dataflow_grounding.operators  # noqa: F401 - they register themselves
-
     for name, cls in (row for row in OPERATOR_REGISTRY if row[1].__module__.startswith("dataflow_grounding.operators")):
         parameters = [p for p in inspect.signature(cls).parameters.values() if p.name not in _OF_VLM]
         settings = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)

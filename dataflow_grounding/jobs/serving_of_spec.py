@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.serving.several import SeveralEndpoints
+from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, OpenAIServing, Serving, SeveralEndpoints
+from dataflow_grounding.serving.openai_sdk import provider_named
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import unused_keys, with_environment
 from dataflow_grounding.spec.schema import AzureBlock, GeminiBlock, OpenAIBlock
@@ -45,8 +45,6 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
 
         return EmbeddedServing(notice=_notice() if vlm.backend == "auto" else "")
     if vlm.backend == "gemini":
-        from dataflow_grounding.serving.gemini import GeminiServing
-
         return GeminiServing(max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.gemini.model_dump())
     block, azure = vlm.openai, vlm.openai.azure
     if block.endpoints:
@@ -55,15 +53,11 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
     settings |= {"api_url": block.base_url, "max_workers": workflow.max_workers, "box_format": vlm.box_format}
     settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
     if block.client == "sdk":
-        from dataflow_grounding.serving.openai_sdk import OpenAISdkServing, provider_named
-
         settings |= {"azure_endpoint": azure.endpoint, "api_version": azure.api_version}
         provider = provider_named(azure.token_provider, [*folders, "."]) if azure.token_provider else None
         return OpenAISdkServing(token_provider=provider, **settings)
     if azure != AzureBlock():
         raise SpecError("vlm.openai.azure needs OpenAI's client: set vlm.openai.client to sdk")
-    from dataflow_grounding.serving.openai_compatible import OpenAIServing
-
     return OpenAIServing(**settings)
 
 
