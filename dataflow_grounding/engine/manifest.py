@@ -24,12 +24,8 @@ class Manifest:
     def __init__(self, steps: list[Step], source: Source, options: RunOptions, name: str | None) -> None:
         self._path = os.path.join(steps[0].storage.checkpoint_folder, "finished.json")
         self._entry = f"{steps[0].label}..{steps[-1].label}"
-        self._outputs = [step.storage.output_path for step in steps]
-        self._failures_path = steps[0].storage.failures_path
-        self._source = source
         self._input_before = state_of(source.path)
-        self._started = time.time_ns()
-        self._steps = steps
+        self._steps, self._source, self._started = steps, source, time.time_ns()
         self._extra = {"version": __version__, "name": name, "pilot": options.pilot, "attempts": options.max_attempts}
 
     @cached_property
@@ -54,7 +50,7 @@ class Manifest:
         entry = unsealed(read_object(self._path).get(self._entry))
         if entry is None or self._settings is None or entry.get("settings") != self._settings:
             return None
-        if not os.path.exists(self._failures_path):
+        if not os.path.exists(self._steps[0].storage.failures_path):
             return None
         if entry.get("outputs") != self._state() or entry.get("input") != self._source.fingerprint():
             return None
@@ -82,4 +78,4 @@ class Manifest:
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _state(self) -> list[list[int] | None]:
-        return [found and found[:2] for found in map(state_of, self._outputs)]
+        return [found and found[:2] for found in (state_of(step.storage.output_path) for step in self._steps)]

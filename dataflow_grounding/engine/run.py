@@ -169,11 +169,9 @@ class Run:
     def _record(self, place: int, row: Row) -> Record | RecordError:
         """The row's record. Made when the row is taken: earlier rows of the same image count for its ids."""
         try:
-            record = self.source.record(row)
+            return self.source.record(row, place)
         except RecordError as error:
             return error
-        record.place = place
-        return record
 
     async def _finish(self, place: int, row: Row, record: Record | RecordError, again: bool = False) -> Outcome:
         """Take one row through all steps; once more when its image is found to be another than was known."""

@@ -95,7 +95,6 @@ class Source:
         self._image_root = next(iter(self._folders), None)
         self._rows_of_image = NumberTable()
         self._numbered = self._rows()
-        self._ahead: list[Row] = []
         self._read_more = asyncio.Lock()
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
@@ -119,22 +118,22 @@ class Source:
         """The columns of the first rows. The rows read for this are kept. Raises InputError when no row can be read."""
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
-        self._ahead = [row for _, row in itertools.islice(self._numbered, 50)]
-        readable = [row.data for row in self._ahead if row.data is not None] or self._first_readable()
+        ahead = [row for _, row in itertools.islice(self._numbered, 50)]
+        readable = [row.data for row in ahead if row.data is not None] or self._first_readable(ahead)
         if not readable and self._shard is not None:  # a shard may have no rows
             readable = [row.data for row in itertools.islice(read_rows(self.path), 50) if row.data is not None]
         if not readable:
-            why = f"line {self._ahead[0].line}: {self._ahead[0].error}" if self._ahead else "it has no rows"
+            why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
             raise InputError(f"nothing to do in {self.path}: {why}")
-        self._numbered = itertools.chain(enumerate(self._ahead), self._numbered)
+        self._numbered = itertools.chain(enumerate(ahead), self._numbered)
         return list(dict.fromkeys(column for row in readable for column in row))
 
-    def _first_readable(self) -> list[dict[str, Any]]:
+    def _first_readable(self, ahead: list[Row]) -> list[dict[str, Any]]:
         """The first row that can be read, however far down. A file is read anew; what is read of a pipe is kept."""
         rows = self._rows() if kind_of(self.path) == "file" else self._numbered
         for _, row in rows:
             if rows is self._numbered:
-                self._ahead.append(row)
+                ahead.append(row)
             if row.data is not None:
                 return [row.data]
         return []
@@ -151,12 +150,12 @@ class Source:
             except InputError as error:
                 raise RunStopped(f"{error}. Fix that, then run the same command again") from None
 
-    def record(self, row: Row) -> Record:
+    def record(self, row: Row, place: int = 0) -> Record:
         """The row as a record with its `image_id`. Raises the row's error."""
         if row.data is None:
             assert row.error is not None
             raise row.error
-        record = Record(row.data, self._folders)
+        record = Record(row.data, self._folders, place=place)
         identify(record, self.image_key, self._image_root, self._rows_of_image)
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1
