@@ -64,23 +64,20 @@ class Resources:
             if log.unsynced:
                 await asyncio.to_thread(log.sync)
 
-    async def close(self) -> None:
-        """Close connections and files. Raises StorageFailed."""
-        for asking in self.askings.values():
-            with suppress(Exception):
-                await asking.serving.aclose()
-        self._unsettled = sum(asking.places.settle() for asking in self.askings.values())
-        self._close_logs()
+    async def close(self, summary: Summary) -> None:
+        """Close connections and files; enter requests, tokens, models and cost. Raises StorageFailed."""
+        try:
+            for asking in self.askings.values():
+                with suppress(Exception):
+                    await asking.serving.aclose()
+                summary.passing_failures += asking.places.settle()
+                summary.requests.update(asking.counts)
+                if asking.serving.model not in summary.models:
+                    summary.models.append(asking.serving.model)
+            summary.cost_usd = self.budget.spent - self._spent_before if self.budget.prices else None
+        finally:
+            self._close_logs()
 
     def _close_logs(self) -> None:
         for log in self._logs:
             log.close()
-
-    def add_up(self, summary: Summary) -> None:
-        """Enter requests, tokens, models and cost, once all is closed."""
-        summary.passing_failures += self._unsettled
-        for asking in self.askings.values():
-            summary.requests.update(asking.counts)
-            if asking.serving.model not in summary.models:
-                summary.models.append(asking.serving.model)
-        summary.cost_usd = self.budget.spent - self._spent_before if self.budget.prices else None

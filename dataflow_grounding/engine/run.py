@@ -73,8 +73,7 @@ class Run:
                 await self._held.sync()
                 self._outputs.commit(self._taken)
         finally:
-            await self._held.close()
-            self._held.add_up(self.summary)
+            await self._held.close(self.summary)
 
     async def _work_through(self) -> None:
         most = sum(asking.places.most for asking in self._held.askings.values()) or 4
