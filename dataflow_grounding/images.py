@@ -230,7 +230,7 @@ def find_image(record: Record, key: str) -> ImageFile:
     for path in [joined(f, given) for f in (("",) if is_absolute(given) else record.folders or ("",))]:
         try:
             found = look(path)
-            return _keep(seen_files, (given, *record.folders), ImageFile(path, found.size, found.changed))
+            return keep(seen_files, (given, *record.folders), ImageFile(path, found.size, found.changed))
         except (OSError, InputError) as error:
             why = cant_read(path, error)
             reason, busy = getattr(error, "strerror", error), why if isinstance(why, MachineBusy) else busy
@@ -246,7 +246,7 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
     """The image that column `key` names, as far as its facts need. Raises BrokenRow, ImageMissing, ImageBroken."""
     seen = seen_files.get((record.get(key), *record.folders)) if is_far(record, key) else None
     file = seen or find_image(record, key)
-    facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path, size=file.file_bytes))
+    facts = kept_facts.get(file) or keep(kept_facts, file, read_facts(file.path, size=file.file_bytes))
     return Image(file.path, facts, limits or ImageLimits())
 
 
@@ -266,12 +266,8 @@ seen_files: OrderedDict[tuple[Any, ...], ImageFile] = OrderedDict()
 """By path and folders: whoever works on a record with an image elsewhere looks once, and its operators take that."""
 
 
-def remember_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:
-    """Keep `facts` for the record's next steps."""
-    return _keep(kept_facts, file, facts)
-
-
-def _keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
+def keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
+    """Keep `value` for the record's next steps."""
     kept[key] = value
     while len(kept) > 4096:
         kept.popitem(last=False)

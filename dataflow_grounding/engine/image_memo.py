@@ -34,9 +34,9 @@ class ImageMemo:
             return
         known = _facts_of(self._log.get(_digest(file))) if self._log is not None else None
         if known is not None:
-            images.remember_facts(file, known)
+            images.keep(images.kept_facts, file, known)
             return
-        facts = images.remember_facts(file, await self._read(file, limits))
+        facts = images.keep(images.kept_facts, file, await self._read(file, limits))
         if self._log is not None and time.time_ns() - file.mtime_ns > 2 * 10**9:  # a younger file may change unseen
             self._log.put(_digest(file), sealed({**vars(facts)}))
 

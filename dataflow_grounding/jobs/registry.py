@@ -13,7 +13,7 @@ from dataflow_grounding.jobs.image_region_caption import ImageRegionCaptionJob
 from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec, read_spec
-from dataflow_grounding.spec.schema import SpecHead, other_keys
+from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
 from dataflow_grounding.spec.user_code import named
 
 JOBS: dict[str, type[SpecJob]] = {
@@ -34,7 +34,7 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
         raise SpecError(f"autolabel_type: {autolabel_type} is not a subclass of dataflow_grounding.Pipeline")
     if not isinstance(getattr(found, "name", None), str):
         raise SpecError(f"autolabel_type: {autolabel_type} needs a `name`, a text: the key of its block in the spec")
-    if found.name in SpecHead.model_fields or found.name in other_keys()["blocks"]:
+    if found.name in SpecHead.model_fields or found.name in OTHER_KEYS["blocks"]:
         raise SpecError(f"autolabel_type: {autolabel_type} needs another `name`: {found.name!r} is a key of every spec")
     return found
 

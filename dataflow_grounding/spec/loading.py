@@ -12,7 +12,7 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn_fields, names_secret, texts_in
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import Places, block_with, close, drop, validated
-from dataflow_grounding.spec.schema import NO_PATHS, PipelineBlock, Spec, SpecHead, other_keys, spec_with
+from dataflow_grounding.spec.schema import NO_PATHS, OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
@@ -94,7 +94,7 @@ def _model_of(
 ) -> tuple[type[SpecHead], str]:
     """The model of the whole spec; where no pipeline is named (by a lone block, too), of its head, and why."""
     if merged.get("autolabel_type") is None:
-        ours = [str(name) for name in merged if name not in other_keys()["blocks"]]
+        ours = [str(name) for name in merged if name not in OTHER_KEYS["blocks"]]
         blocks = [name for name in ours if name in others] or list(filter(None, (close(n, others, 0.8) for n in ours)))
         merged.update({"autolabel_type": blocks[0]} if len(blocks) == 1 else {})
     wanted = merged.get("autolabel_type")
@@ -110,7 +110,7 @@ def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) ->
 
     known = {field.alias or name for name, field in model.model_fields.items()}
     unknown = [name for name in merged if name not in known]
-    names = [name for name in unknown if name in others or name in other_keys()["blocks"]]
+    names = [name for name in unknown if name in others or name in OTHER_KEYS["blocks"]]
     for name in unknown:
         if name in names or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
             del merged[name]
@@ -122,7 +122,7 @@ def _keys_passed_over(merged: Any, blocks: list[str]) -> list[str]:
     from omegaconf import OmegaConf
 
     names = []
-    for place, keys in other_keys()["keys"].items():
+    for place, keys in OTHER_KEYS["keys"].items():
         for block in blocks:
             inside = OmegaConf.select(merged, f"{block}.{place}")
             for key in [key for key in keys if OmegaConf.is_dict(inside) and key in inside]:

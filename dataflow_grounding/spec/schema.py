@@ -139,6 +139,9 @@ class RowsData(Block):
     allow_http: bool = False
 
 
+OTHER_KEYS: dict[str, Any] = load_table(__package__, "other_keys.yaml")
+"""What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of a block."""
+
 NO_PATHS = ("split", "allow_http")
 """Keys of `data` whose value is not a path."""
 
@@ -211,9 +214,3 @@ def _as_stated(value: Any, stated: Any) -> Any:
     if isinstance(value, list) and isinstance(stated, list) and len(value) == len(stated):
         return [_as_stated(item, given) for item, given in zip(value, stated, strict=True)]
     return value
-
-
-def other_keys() -> dict[str, Any]:
-    """What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of a block."""
-    found: dict[str, Any] = load_table(__package__, "other_keys.yaml")
-    return found
