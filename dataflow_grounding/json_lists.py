@@ -39,9 +39,7 @@ def read_json(path: str) -> Any:
 
 def items_of(file: IO[str]) -> Iterator[str]:
     """The texts of the items of the list that a file holds. Raises ValueError where it holds something else."""
-    text = _Text(file)
-    if text.after(_SPACE) != "[":
-        raise ValueError
+    text = _Text(file, "[")
     yield from (item for _, item in text.values(_LIST, _ITEM))
     text.end()
 
@@ -52,9 +50,7 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
     Raises:
         ValueError: The file holds something else.
     """
-    text = _Text(file)
-    if text.after(_SPACE) != "{":
-        raise ValueError
+    text = _Text(file, "{")
     for name, _ in text.values(_OBJECT, _MEMBER):
         if text.after(_COLON) == "[":
             yield name, -1, None
@@ -65,11 +61,13 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
 
 
 class _Text:
-    """A file's JSON, of which a part is in memory."""
+    """A file's JSON, of which a part is in memory. Raises ValueError where it begins with another sign."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: IO[str], begin: str) -> None:
         self._file, self._text, self._at = file, file.read(_CHUNK), 0
         self._decode = json.JSONDecoder().raw_decode
+        if self.after(_SPACE) != begin:
+            raise ValueError
 
     def after(self, skipped: re.Pattern[str]) -> str:
         """The character that comes after what is skipped; none at the end."""

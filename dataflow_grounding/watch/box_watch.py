@@ -114,8 +114,7 @@ class Watching:
         """The answer to a request, which is looked at. Raises what failed, and SuspectBoxes."""
         if self._stopped is not None:
             raise self._stopped
-        self._checks.open(ask, sent)
-        if self._checks.relied_on:
+        if self._checks.open(ask, sent):
             await self._ready(ask)
 
         sent_for: list[Ask] = []

@@ -174,16 +174,11 @@ class EndpointChecks:
         """Whether the endpoint can be checked at all."""
         return self._every is not None and self._serving.takes_probes and self.known.silent < SILENT
 
-    def open(self, ask: Ask, size: Size) -> None:
-        """A picture is asked about, sent in this size."""
+    def open(self, ask: Ask, size: Size) -> bool:
+        """A picture is asked about, sent in this size. Whether stored replies may be used that nobody vouched for."""
         self.known.sizes.add(size)
-        if self._vouching is None:
-            self._vouching = ask.vouching(self.of, self._trusting)
-
-    @property
-    def relied_on(self) -> bool:
-        """Whether stored replies are about to be used that nobody has vouched for."""
-        return bool(self._vouching and self._vouching.relied_on)
+        self._vouching = self._vouching or ask.vouching(self.of, self._trusting)
+        return self._vouching.relied_on
 
     def sending(self) -> None:
         """A request is about to be sent."""
