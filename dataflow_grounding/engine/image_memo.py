@@ -33,11 +33,9 @@ class ImageMemo:
         if file in images.kept_facts:
             return
         known = _facts_of(self._log.get(_digest(file))) if self._log is not None else None
-        if known is not None:
-            images.keep(images.kept_facts, file, known)
-            return
-        facts = images.keep(images.kept_facts, file, await self._read(file, limits))
-        if self._log is not None and time.time_ns() - file.mtime_ns > 2 * 10**9:  # a younger file may change unseen
+        facts = images.keep(images.kept_facts, file, known or await self._read(file, limits))
+        young = time.time_ns() - file.mtime_ns <= 2 * 10**9  # it may change unseen
+        if self._log is not None and known is None and not young:
             self._log.put(_digest(file), sealed({**vars(facts)}))
 
     def forget(self, record: Record, key: str) -> None:

@@ -11,10 +11,32 @@ from dataflow_grounding.tasks import Request
 _SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."
 
 
+_ABOUT = {"type": "car", "color": "silver", "description": "the silver car parked in front of the white van"}
+_LISTS: dict[str, tuple[str, str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    "region_expression": ("regions", "regions", lambda region: {"id": region["id"], **_ABOUT}),
+    "grounding_expression": (
+        "expressions",
+        "regions",
+        lambda region: {"text": str(region.get("description") or "the car"), "region_ids": [region["id"]]},
+    ),
+    "double_check": ("checks", "expressions", lambda expression: {**expression, "matches": True, "reason": ""}),
+    "region_caption": ("captions", "regions", lambda region: {"id": region["id"], "text": _SENTENCE}),
+}
+"""Of tasks that are answered by a list: its name, what of the request has an item for each, and that item."""
+
+
 def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
     """A reply to a request of any task, about as long as a model's; where its schema says enough, one that fits it."""
-    make = _GUESSES.get(request.task)
-    return json.dumps(make(request, box_format) if make else _fitting(request.schema), ensure_ascii=False)
+    if request.task in _LISTS:
+        name, asked, item_for = _LISTS[request.task]
+        made: Any = {name: [item_for(one) for one in request.input[asked]]}
+    elif request.task == "expression_extraction":
+        made = _expressions(str(request.input["caption"]))
+    elif request.task == "phrase_grounding":
+        made = _objects(request, box_format)
+    else:
+        made = _fitting(request.schema)
+    return json.dumps(made, ensure_ascii=False)
 
 
 def _fitting(schema: Mapping[str, Any]) -> Any:
@@ -30,8 +52,7 @@ def _fitting(schema: Mapping[str, Any]) -> Any:
     return {"integer": 1, "number": 1, "boolean": True, "null": None}.get(str(kind), _SENTENCE)
 
 
-def _expressions(request: Request[Any], box_format: BoxFormat) -> Any:
-    caption = str(request.input["caption"])
+def _expressions(caption: str) -> Any:
     found = extract_expressions(caption)
     if not found["expressions"]:  # another language, or no sentence: a phrase for three words, or for six characters
         words = caption.split()
@@ -48,31 +69,3 @@ def _objects(request: Request[Any], box_format: BoxFormat) -> Any:
     numbers = box_format.from_pixels(box, original=size, sent=size)
     found = {box_format.key: numbers, "score": 0.92}
     return {"objects": [{"id": p["id"], "label": p["text"], **found} for p in request.input["phrases"]]}
-
-
-def _regions(request: Request[Any], box_format: BoxFormat) -> Any:
-    about = {"type": "car", "color": "silver", "description": "the silver car parked in front of the white van"}
-    return {"regions": [{"id": region["id"], **about} for region in request.input["regions"]]}
-
-
-def _merged(request: Request[Any], box_format: BoxFormat) -> Any:
-    texts = {region["id"]: str(region.get("description") or "the car") for region in request.input["regions"]}
-    return {"expressions": [{"text": text, "region_ids": [own]} for own, text in texts.items()]}
-
-
-def _checks(request: Request[Any], box_format: BoxFormat) -> Any:
-    return {"checks": [{**expression, "matches": True, "reason": ""} for expression in request.input["expressions"]]}
-
-
-def _captions(request: Request[Any], box_format: BoxFormat) -> Any:
-    return {"captions": [{"id": region["id"], "text": _SENTENCE} for region in request.input["regions"]]}
-
-
-_GUESSES: dict[str, Callable[[Request[Any], BoxFormat], Any]] = {
-    "expression_extraction": _expressions,
-    "phrase_grounding": _objects,
-    "region_expression": _regions,
-    "grounding_expression": _merged,
-    "double_check": _checks,
-    "region_caption": _captions,
-}
