@@ -180,13 +180,6 @@ def is_settled(expression: Mapping[str, Any]) -> bool:
     return bool(expression.get("reviewed_by") and expression.get("verified") is True and answered)
 
 
-def check_steps(record: Mapping[str, Any]) -> None:
-    """Raises BrokenRow where `pipeline_steps`, to which steps add their labels, holds anything else."""
-    steps = record.get("pipeline_steps")
-    if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
-        raise BrokenRow("column 'pipeline_steps' should be a list of texts")
-
-
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite int or float that a double can hold; a bool is not."""
     try:

@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,11 +16,11 @@ from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places, shard_of
-from dataflow_grounding.errors import GroundingError, InputError, MachineBusy, RecordError, RunStopped
+from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MachineBusy, RecordError, RunStopped
 from dataflow_grounding.image_files import Header, read_header
 from dataflow_grounding.images import ImageFile, find_image, is_far
 from dataflow_grounding.mirror import present
-from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, has_id, image_id_of
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, has_id, image_id_of
 from dataflow_grounding.rows import Row, read_rows
 
 SAMPLE = 1000  # pictures looked at before a run to know their sizes
@@ -69,6 +69,13 @@ def _header(image_key: str, record: Record) -> Header | None:
     with suppress(GroundingError):  # each tells its own trouble when its turn comes
         return read_header(find_image(record, image_key).path, b"")
     return None
+
+
+def _check_steps(record: Mapping[str, Any]) -> None:
+    """Raises BrokenRow where `pipeline_steps`, to which steps add their labels, holds anything else."""
+    steps = record.get("pipeline_steps")
+    if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
+        raise BrokenRow("column 'pipeline_steps' should be a list of texts")
 
 
 class Source:
@@ -160,7 +167,7 @@ class Source:
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1
         if self._name is not None:
-            check_steps(record)
+            _check_steps(record)
             record.setdefault("source", self._name)
         return record
 
