@@ -22,7 +22,6 @@ PATIENCE = 4.0
 MOST_PATIENCE = 16.0
 YIELD = 16  # of so many places one is left to the other processes at each refused probe
 
-
 Key = tuple[str, str]  # an endpoint and a model
 
 

@@ -32,7 +32,6 @@ SUSPECT = "suspect_boxes"
 FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", "model", ROW_OF_IMAGE, SUSPECT)
 """Columns of the record schema that steps fill in without naming them."""
 
-
 NO_MODEL = (
     "has no model that sees what is in a picture: give it a serving of one (DF_BASE_URL and DF_MODEL name it), or "
     "records with column {!r} that says what there is"

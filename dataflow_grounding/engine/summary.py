@@ -21,7 +21,6 @@ WARNINGS = {
 }
 """Notes that the user should read, in words: of what there are so many, and what about it."""
 
-
 SHOWN = 5
 """How many of the first boxes a summary shows."""
 

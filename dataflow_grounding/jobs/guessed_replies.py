@@ -10,7 +10,6 @@ from dataflow_grounding.tasks import Request
 
 _SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."
 
-
 _ABOUT = {"type": "car", "color": "silver", "description": "the silver car parked in front of the white van"}
 _LISTS: dict[str, tuple[str, str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "region_expression": ("regions", "regions", lambda region: {"id": region["id"], **_ABOUT}),

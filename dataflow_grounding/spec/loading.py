@@ -19,7 +19,6 @@ DEEPEST = 50
 _HYDRA = re.compile(r"[+~]*hydra[./=]")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
-
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
 """Of an `autolabel_type` and the folders of the spec's files: the pipeline's block key and its model, or SpecError."""
 
