@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from dataflow_grounding.elsewhere import is_elsewhere, open_file, plain_path, system_errors
-from dataflow_grounding.errors import InputError, MissingExtra, needs_extra
+from dataflow_grounding.errors import InputError, MissingExtra, needs_extra, told_as
 from dataflow_grounding.records import dump_text, is_number
 
 
@@ -96,5 +96,5 @@ def parquet_file(path: str) -> Iterator[Any]:
 
 def holds_bytes(path: str) -> bool:
     """Whether a Parquet file has a column of bytes, or of `{bytes, path}`. Raises InputError, MissingExtra."""
-    with parquet_file(path) as file:
+    with told_as(InputError, f"can't read {path}"), parquet_file(path) as file:
         return any("binary" in str(kind) for kind in file.schema_arrow.types)

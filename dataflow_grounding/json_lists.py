@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from io import TextIOWrapper
 from typing import IO, Any
 
-from dataflow_grounding.elsewhere import open_file
+from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import InputError
 
 _CHUNK = 2**16
@@ -24,8 +24,8 @@ def json_file(path: str) -> IO[str]:
 
 
 def read_json(path: str) -> Any:
-    """What a JSON file holds; None where it has one JSON value after the other, JSON lines. Raises InputError."""
-    with open_file(path) as file:
+    """What a JSON file holds; None where it has one value after the other, JSON lines. Raises InputError, OSError."""
+    with system_errors(path), open_file(path) as file:
         data = file.read()
     try:
         return json.loads(data.removeprefix(b"\xef\xbb\xbf"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from dataflow_grounding.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.elsewhere import absolute, is_elsewhere, joined, kind_of, names_in, open_file
-from dataflow_grounding.errors import InputError, needs_extra
+from dataflow_grounding.errors import InputError, needs_extra, told_as
 from dataflow_grounding.formats.data_lines import broken, tar_samples
 from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.json_lists import read_json
@@ -135,10 +135,10 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
 
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
     """A COCO file of captions; None for any other JSON file. Raises InputError for COCO's boxes."""
-    with open_file(path) as file:
+    with told_as(InputError, f"can't read {path}"), open_file(path) as file:
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None
-    data = read_json(path)
+        data = read_json(path)
     if not (isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))):
         return None
     if not any(isinstance(item, dict) and "caption" in item for item in data["annotations"]):
