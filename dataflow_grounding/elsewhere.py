@@ -4,23 +4,25 @@ import asyncio
 import atexit
 import errno
 import hashlib
+import logging
 import os
 import posixpath
 import random
 import re
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache, partial
 from itertools import islice
 from multiprocessing.pool import ThreadPool
 from typing import IO, Any, NamedTuple, TypeVar, cast
 
 from dataflow_grounding.errors import SHORT, GroundingError, InputError, MissingExtra, told_as
-from dataflow_grounding.secrets import excerpt, learn_address
+from dataflow_grounding.secrets import excerpt, learn, learn_address
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -28,7 +30,7 @@ A = TypeVar("A")
 THREADS = 64  # that wait for stores
 PAUSES = (0.5, 1.0, 2.0)  # seconds before a store is asked again
 
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 _PASSWORD = re.compile(r"(?:s3a?|gc?s|hf)://(?!arn:)[^/@]+:[^@]*@", re.IGNORECASE)
 _KINDS = (
@@ -36,14 +38,14 @@ _KINDS = (
     *((PermissionError, errno.EACCES), (ValueError, errno.EINVAL)),
 )
 _DENIED = re.compile("credential|forbidden|denied|unauthorized", re.IGNORECASE)
+_OWN = re.compile(r"hf://(?:(?:datasets|spaces|kernels|buckets|models)/)?[^/]+/[^/]+|[^/]+//[^/]*", re.IGNORECASE)
 _TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")  # as libraries call it, the best first
 _DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 
 
 def is_elsewhere(path: object) -> bool:
     """Whether a path is an address that fsspec is to open; those of the web and of this machine's files are not."""
-    found = _ADDRESS.match(path) if isinstance(path, str) else None
-    return found is not None and found[1].lower() not in ("http", "https", "file")
+    return isinstance(path, str) and _ADDRESS.match(path) is not None
 
 
 def has_scheme(path: str) -> bool:
@@ -67,7 +69,7 @@ def absolute(path: str) -> str:
 
 
 def joined(folder: str, path: str) -> str:
-    """A path in a folder, which may be an address: no `..` leads out of its first part, such as a bucket.
+    """A path in a folder, which may be an address: no `..` leads out of its bucket or repository.
 
     Example:
         >>> joined("s3://bucket/a", "../b.jpg"), joined("s3://bucket/a", "../../../b.jpg"), joined("a", "b.jpg")
@@ -75,9 +77,8 @@ def joined(folder: str, path: str) -> str:
     """
     if is_elsewhere(path) or not is_elsewhere(folder) or is_absolute(path):
         return path if is_elsewhere(path) else os.path.join(plain_path(folder), plain_path(path))
-    scheme, _, place = folder.partition("://")
-    first, _, inside = place.partition("/")
-    return f"{scheme}://{first}/{posixpath.normpath(f'/{inside}/{path}').lstrip('/')}"
+    end = cast("re.Match[str]", _OWN.match(folder)).end()
+    return f"{folder[:end]}/{posixpath.normpath(f'/{folder[end:]}/{path}').lstrip('/')}"
 
 
 def place_of(address: str) -> tuple[Any, str]:
@@ -90,15 +91,33 @@ def place_of(address: str) -> tuple[Any, str]:
         from fsspec.config import conf
         from fsspec.registry import get_filesystem_class
 
-        for_s3 = conf.setdefault("s3", {}).setdefault("config_kwargs", {})
-        for_s3.setdefault("max_pool_connections", THREADS)  # else 10
+        conf.setdefault("s3", {}).setdefault("config_kwargs", {}).setdefault("max_pool_connections", THREADS)  # else 10
         kind = get_filesystem_class(scheme)
         given = {**kind._get_kwargs_from_urls(address), "use_listings_cache": False, "skip_instance_cache": False}
-        return kind(**given), kind._strip_protocol(address)
+        system = _hub(kind, time.monotonic() // 60) if scheme == "hf" else kind(**given)
+        return system, kind._strip_protocol(re.sub("^hf://models/", "hf://", address))  # as the Hub lists its files
     except ImportError:
         raise MissingExtra(f"{scheme}://", _EXTRAS.get(scheme, "s3")) from None
     except Exception as error:  # each library raises its own
         raise InputError(f"can't open {address}: {said(error)}") from None
+
+
+@lru_cache(maxsize=1)
+def _hub(kind: Callable[..., Any], minute: float) -> Any:
+    """The Hub, one for all threads: to tell of one file it lists a folder, and keeps that, here for a minute."""
+    learn(os.environ.get("HF_TOKEN"))
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its retries
+    system = kind(skip_instance_cache=True)
+    system.info = partial(_in_turn, threading.RLock(), system, system.info)
+    return system
+
+
+def _in_turn(lock: Any, system: Any, info: Callable[..., T], path: str, **options: Any) -> T:
+    with lock:
+        with suppress(FileNotFoundError):
+            return info(path, **options)
+        system.dircache.setdefault(system._parent(path), [])  # a folder that isn't there is asked for once, too
+        return info(path, **options)
 
 
 @contextmanager
@@ -107,14 +126,16 @@ def system_errors(address: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_elsewhere(address) or isinstance(error, GroundingError):
+        short = getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}
+        if short or not is_elsewhere(address) or isinstance(error, GroundingError):
             raise
-        number = next((number for kind, number in _KINDS if isinstance(error, kind)), errno.EIO)
-        if getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}:
-            raise
-        if number == errno.EIO and _DENIED.search(f"{type(error).__name__} {error}"):
+        gone = getattr(getattr(error, "response", None), "status_code", None) == 404  # as huggingface_hub tells it
+        number = next((n for kind, n in _KINDS if isinstance(error, kind)), errno.ENOENT if gone else errno.EIO)
+        if (number == errno.EIO and _DENIED.search(repr(error))) or "(repository not found)" in f"{error}":
             number = errno.EACCES
         why = os.strerror(number) if number in (errno.ENOENT, errno.EISDIR) else said(error)
+        if number == errno.EACCES and address[:5].lower() == "hf://":
+            why = "no such repository, or no token that may use it: set HF_TOKEN to one"
         raise OSError(number, why, address) from None
 
 
@@ -173,8 +194,7 @@ def state_of(path: str) -> list[int] | None:
 
 def kind_of(path: str) -> str:
     """`file`, `folder`, `pipe`; empty where nothing is. Raises InputError where a store doesn't tell, MissingExtra."""
-    missing = FileNotFoundError if is_elsewhere(path) else OSError
-    with told_as(InputError, f"can't read {path}"), suppress(missing):
+    with told_as(InputError, f"can't read {path}"), suppress(FileNotFoundError if is_elsewhere(path) else OSError):
         return look(path).kind
     return ""
 
@@ -182,26 +202,21 @@ def kind_of(path: str) -> str:
 def names_in(folder: str, pattern: str = "") -> list[str]:
     """The files under a folder elsewhere, or those that match a pattern, relative to it. Raises InputError."""
     system, name = place_of(folder)
+    ask, what = (system.glob, place_of(pattern)[1]) if pattern else (system.find, name)
     with told_as(InputError, f"can't list {folder}"):
-        found = patiently(folder, lambda: system.glob(place_of(pattern)[1]) if pattern else system.find(name))
+        found = patiently(folder, lambda: system.invalidate_cache() or ask(what))
     return sorted(posixpath.relpath(path, name) for path in found)
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A file to be read, here or elsewhere, where what comes late is asked for again. Raises as `look`, and in reading
-    what `system_errors` makes OSErrors.
-    """
+    """A file to read, here or elsewhere, asked for again where it comes late. Raises as `look`, in reading anything."""
     if not is_elsewhere(path):
         return open(plain_path(path), "rb")
     system, name = place_of(path)
     file: Any = patiently(path, lambda: system.open(name, "rb", block_size=2**22, cache_type="readahead"))
     if hasattr(file, "cache"):
         once = file.cache.fetcher
-
-        def fetch(start: int, end: int) -> bytes:
-            return patiently(path, lambda: _whole(once(start, end), min(end, file.size) - start))
-
-        file.cache.fetcher = fetch
+        file.cache.fetcher = lambda at, to: patiently(path, lambda: _whole(once(at, to), min(to, file.size) - at))
     return cast("IO[bytes]", file)
 
 
