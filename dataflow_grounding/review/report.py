@@ -1,12 +1,10 @@
 """Writing a report: one pass over the records, with all that is not needed at the end kept on disk."""
 
 import os
-import tempfile
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, closing
 from itertools import islice
 from typing import IO, Any
 
@@ -54,11 +52,10 @@ def write_report(
     """
     kinds, counts, marked = Counter[str](), Counter[str](), Counter[str]()
     with ExitStack() as stack:
-        files = stack.enter_context(ReportFiles(out_path, single))
+        files = stack.enter_context(closing(ReportFiles(out_path, single)))
         files.write_parts("failures", _failure_rows(failures, kinds))
-        new = partial(tempfile.TemporaryFile, "w+", encoding="utf-8", newline="\n", dir=files.folder)
         # By rank, lines of the index and of the records in turn.
-        ranks: list[IO[str]] = [stack.enter_context(new()) for _ in range(len(FIRST) + 1)]
+        ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
         found = ((*item, find_image(item[0])) for item in with_versions(records, versions, called))
         shown = side_by_side(lambda one: (*one[:2], files.thumbnails.of(one[2])), found, lambda _: True)
         for record, earlier, picture in shown:
@@ -74,7 +71,7 @@ def write_report(
         files.write("index", _lines(ranks, 0))
         about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": marked}
         about |= {"meaning": MEANING, "kinds": kinds, "records": counts["images"], "failures": counts["failures"]}
-        files.put(door_html(counts, kinds, about, files.inline(), **head))
+        files.put(door_html(counts, kinds, about, files.inline, **head))
     return counts["images"]
 
 

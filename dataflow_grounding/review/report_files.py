@@ -6,12 +6,11 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 from dataflow_grounding.errors import InputError
@@ -23,7 +22,10 @@ MOST_IN_ONE = 150_000_000
 """Bytes of data and pictures in a single file, which browsers read whole before they show it."""
 _SAID = "dataflow-grounding replaces what is in this folder with each report: keep nothing here.\n"
 _MARKER = "README.txt"
-_DATA, _SCRIPT = re.compile("[0-9a-f]{8}"), re.compile("(index|(records|failures)-[1-9][0-9]*)\\.js")
+_OURS = re.compile(
+    rf"\.|{_MARKER}|thumbnails(/{THUMBNAIL.pattern})?|[0-9a-f]{{8}}(/(index|(records|failures)-[1-9][0-9]*)\.js)?"
+)
+"""What is in that folder, by its path there."""
 
 
 def script_json(value: Any) -> str:
@@ -41,34 +43,42 @@ class ReportFiles:
     """Where a report goes: its `page`, and the folder beside it, `report_files` for `report.html`.
 
     The data of each report are in a folder of their own in there, so that an earlier page stays whole until the new
-    one takes its name; at the end, or after an error, what nobody needs is removed. With `single`, the page holds all.
+    one takes its name; what nobody needs is removed. With `single`, the page holds all.
 
     Raises:
         FileExistsError: The page's or the folder's name is taken by something else.
     """
 
     def __init__(self, page: str | os.PathLike[str], single: bool = False) -> None:
-        self.page, self.single, self.names, self._size = os.path.abspath(page), single, list[str](), 0
+        self.page, self.single, self._size = os.path.abspath(page), single, 0
         self.folder, self.beside = os.path.dirname(self.page), os.path.splitext(self.page)[0] + "_files"
-        self._is_first, self._is_ours = not os.path.lexists(self.beside), _is_ours(self.beside)
+        self._is_first, self._is_put = not os.path.lexists(self.beside), False
+        self._is_ours = self._is_first or _is_ours(self.beside)
         if os.path.lexists(self.page) and not _is_page(self.page, 1):
             raise _taken(self.page, "page")
-        if not (single or self._is_first or self._is_ours):
+        if not (single or self._is_ours):
             raise _taken(self.beside, "folder")
-        self.data = tempfile.mkdtemp() if single else os.path.join(self.beside, secrets.token_hex(4))
-        self.address = "" if single else quote(os.fsencode(os.path.relpath(self.data, self.folder))) + "/"
+        self._token = secrets.token_hex(4)
+        self.address = "" if single else quote(os.fsencode(f"{os.path.basename(self.beside)}/{self._token}/"))
         if not single:
-            os.makedirs(self.data)
+            os.makedirs(os.path.join(self.beside, self._token))
             Path(self.beside, _MARKER).write_text(_SAID, encoding="utf-8")
+        self.inline = self.spool()
         self.thumbnails = Thumbnails(self.folder, "" if single else os.path.join(self.beside, "thumbnails"))
 
-    def __enter__(self) -> "ReportFiles":
-        return self
+    def spool(self) -> IO[str]:
+        """A file without a name, for what is put into the page or the data at the end."""
+        return tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=self.folder)
 
     def write(self, name: str, rows: Iterable[str]) -> None:
-        """Write a file of data, a list of rows in JSON. Raises InputError: it is too much for a single file."""
-        begin, end = ("[", "]") if self.single else (f'reportPage.take("{name}", [', "]);\n")
-        with open(os.path.join(self.data, f"{name}.js"), "w", encoding="utf-8", newline="\n") as file:
+        """Write a file of data, a list of rows in JSON; or as a part of the page, which `inline` has then.
+
+        Raises InputError: it is too much for a single file.
+        """
+        begin, end, path = f'reportPage.take("{name}", [', "]);\n", os.path.join(self.beside, self._token, f"{name}.js")
+        if self.single:
+            begin, end = f'<script type="application/json" id="{name}">[', "]</script>\n"
+        with nullcontext(self.inline) if self.single else open(path, "w", encoding="utf-8", newline="\n") as file:
             file.write(begin)
             for number, row in enumerate(rows):
                 self._size += file.write(",\n" * (number > 0) + row)
@@ -76,7 +86,6 @@ class ReportFiles:
                     much = f"{MOST_IN_ONE // 10**6} MB, more than browsers open well"
                     raise InputError(f"a single file would have over {much}: leave out --single-file")
             file.write(end)
-        self.names.append(name)
 
     def write_parts(self, name: str, rows: Iterable[str]) -> None:
         """Write rows in files of 500, `name-1` and on."""
@@ -85,15 +94,9 @@ class ReportFiles:
             number += 1
             self.write(f"{name}-{number}", part)
 
-    def inline(self) -> Iterator[str]:
-        """The data as parts of the page."""
-        for name in self.names if self.single else ():
-            yield f'<script type="application/json" id="{name}">'
-            yield Path(self.data, f"{name}.js").read_text(encoding="utf-8")
-            yield "</script>\n"
-
     def put(self, parts: Iterable[str]) -> None:
         """Put the page in place, and remove what earlier reports of that name have left."""
+        self.inline.seek(0)
         unfinished = os.path.join(self.folder, f".{os.path.basename(self.page)}.{os.getpid()}.tmp")
         try:
             with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
@@ -102,25 +105,24 @@ class ReportFiles:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(unfinished)
+        self._is_put = True
         _remove_pages(self.page)
-        self.thumbnails.remove_others()
         if self._is_ours:
-            self._clear(but=self.data)
+            self._clear(set() if self.single else {_MARKER, self._token, *self.thumbnails.used})
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind or self.single:
-            _remove(self.data, _SCRIPT)
-        if kind and self._is_first and not self.single:
-            self._clear()
+    def close(self) -> None:
+        """Remove what was written and is not in place."""
+        self.inline.close()
+        if not (self._is_put or self.single):
+            self._clear(set() if self._is_first else {*os.listdir(self.beside)} - {self._token})
 
-    def _clear(self, but: str = "") -> None:
-        """Remove the data of other reports from the folder and, without any, the rest of it."""
-        for name in filter(_DATA.fullmatch, os.listdir(self.beside)):
-            if os.path.join(self.beside, name) != but:
-                _remove(os.path.join(self.beside, name), _SCRIPT)
-        if self.single or not but:
-            _remove(os.path.join(self.beside, "thumbnails"), THUMBNAIL)
-            _remove(self.beside, re.compile(re.escape(_MARKER)))
+    def _clear(self, kept: set[str]) -> None:
+        """Remove reports' files from the folder, bar what is there under a kept name; then those that are empty."""
+        for path in [*sorted(Path(self.beside).rglob("*"), reverse=True), Path(self.beside)]:
+            within = path.relative_to(self.beside)
+            if _OURS.fullmatch(within.as_posix()) and kept.isdisjoint(within.parts):
+                with suppress(OSError):  # the user's own files are in the folder
+                    os.rmdir(path) if path.is_dir() else os.unlink(path)
 
 
 def _taken(path: str, what: str) -> FileExistsError:
@@ -141,15 +143,6 @@ def _is_page(path: str, number: int) -> bool:
             return GENERATOR.format(number).encode() in file.read(500)
     except OSError:
         return False
-
-
-def _remove(folder: str, names: "re.Pattern[str]") -> None:
-    """Remove the files of a folder that are called so, and the folder where nothing else is in it."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        for name in filter(names.fullmatch, os.listdir(folder)):
-            os.unlink(os.path.join(folder, name))
-    with suppress(OSError):
-        os.rmdir(folder)
 
 
 def _remove_pages(page: str) -> None:

@@ -30,12 +30,12 @@ class Thumbnails:
     """The small copies that the pages of a report show, in `folder`; without one they become part of the page.
 
     `page_folder` is the page's, to which addresses are relative. A copy is made once for a file of that path, size and
-    time; `remove_others` removes those that no record had in this report.
+    time; `used` has the names of those that the records of this report have.
     """
 
     def __init__(self, page_folder: str, folder: str = "") -> None:
         self._page_folder, self._folder = page_folder, folder
-        self._used: set[str] = set()
+        self.used: set[str] = set()
         self._there: dict[str, tuple[str, Size]] = {}  # by key; name and size of the picture
         if folder:
             os.makedirs(folder, exist_ok=True)
@@ -59,16 +59,10 @@ class Thumbnails:
         if not name:
             name = f"{key}-{size[0]}x{size[1]}.{'jpg' if kind == 'jpeg' else kind}"
             write_bytes(os.path.join(self._folder, name), small, alone=False)
-        self._used.add(name)
+        self.used.add(name)
         return Picture(
             size, quote(os.fsencode(os.path.relpath(os.path.join(self._folder, name), self._page_folder))), full
         )
-
-    def remove_others(self) -> None:
-        """Remove the copies of earlier reports that this one has no use for."""
-        for name, _ in self._there.values():
-            if name not in self._used:
-                Path(self._folder, name).unlink(missing_ok=True)
 
 
 def path_of_picture(record: Record) -> str:
