@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -26,9 +25,6 @@ PALETTE: tuple[Color, ...] = (
     (240, 228, 66),  # yellow
 )
 
-_DARK: Color = (17, 17, 17)
-_LIGHT: Color = (255, 255, 255)
-
 
 @dataclass(frozen=True)
 class Mark:
@@ -41,19 +37,24 @@ class Mark:
     outlined: bool = True
 
 
-class _Sizes(NamedTuple):
-    """Lengths in pixels that go with a picture's size."""
+class _Sizes:
+    """Lengths in pixels that go with a picture's size, and with how many labels are to have room in it."""
 
-    font: int
-    padding: int
-    line: int
-    halo: int
-    ring: int
-    """An outline's width, with a halo on either side."""
-    width: int
-    height: int
-    share: float
-    """The width of a label if all are to cover no more than a third of the picture."""
+    def __init__(self, width: int, height: int, labels: int) -> None:
+        self.width, self.height = width, height
+        # Grows slower than the picture: small ones are seen pixel by pixel, large ones fitted to a screen.
+        extent = min(max(width, height), 2.5 * min(width, height))
+        self.line = max(1, round(0.8 + extent * 0.0019))
+        self.halo = max(1, round(self.line / 3))
+        self.ring = self.line + 2 * self.halo
+        """An outline's width, with a halo on either side."""
+        font = max(10, 7.5 + extent * 0.0125)
+        crowd = labels * 3.5 * font**2 / (width * height)  # share that labels of three letters would cover
+        font = max(9, font * min(1, math.sqrt(0.15 / max(crowd, 0.001))))
+        self.font = round(font)
+        self.padding = round(0.4 * self.font) + self.halo
+        self.share = width * height / (3 * 1.36 * font * max(1, labels))
+        """The width of a label if all are to cover no more than a third of the picture."""
 
 
 def palette_color(index: int) -> Color:
@@ -63,7 +64,7 @@ def palette_color(index: int) -> Color:
 
 def text_color(color: Color) -> Color:
     """Near-black or white, whichever has the higher contrast on `color` (WCAG 2.2, contrast ratio)."""
-    return max((_DARK, _LIGHT), key=lambda ink: _contrast(ink, color))
+    return max(((17, 17, 17), (255, 255, 255)), key=lambda ink: _contrast(ink, color))
 
 
 def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
@@ -77,7 +78,7 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     Raises ValueError for a bbox with a number that is not finite or with its corners in the wrong order.
     """
     canvas = on_white(image.copy())
-    sizes = _sizes(*canvas.size, labels=sum(bool(mark.label.strip()) for mark in marks))
+    sizes = _Sizes(*canvas.size, labels=sum(bool(mark.label.strip()) for mark in marks))
     pixels = [_pixels(number, mark, sizes) for number, mark in enumerate(marks, start=1)]
     colors = [mark.color or palette_color(i) for i, mark in enumerate(marks)]
     draw = ImageDraw.Draw(canvas)
@@ -85,7 +86,9 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     shown = sorted((i for i, box in enumerate(pixels) if area(box)), key=lambda i: -area(pixels[i]))
     for i in shown:
         if marks[i].outlined:
-            _draw_outline(draw, _ring(pixels[i], sizes), colors[i], marks[i].dashed, sizes)
+            ring = _ring(pixels[i], sizes)
+            pieces = list(_dashes(ring, sizes) if marks[i].dashed else _sides(ring, sizes.ring))
+            _fill(draw, pieces, colors[i], sizes.halo)
     placed: list[Box] = []
     for i in reversed(shown):  # the small ones have the fewest places to choose from
         if not marks[i].label.strip():
@@ -106,18 +109,6 @@ def _contrast(one: Color, other: Color) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def _sizes(width: int, height: int, labels: int) -> _Sizes:
-    # Grows slower than the picture: small ones are seen pixel by pixel, large ones fitted to a screen.
-    extent = min(max(width, height), 2.5 * min(width, height))
-    line = max(1, round(0.8 + extent * 0.0019))
-    font = max(10, 7.5 + extent * 0.0125)
-    crowd = labels * 3.5 * font**2 / (width * height)  # share of the picture that labels of three letters would cover
-    font = max(9, font * min(1, math.sqrt(0.15 / max(crowd, 0.001))))
-    share = width * height / (3 * 1.36 * font * max(1, labels))
-    font, halo = round(font), max(1, round(line / 3))
-    return _Sizes(font, round(0.4 * font) + halo, line, halo, line + 2 * halo, width, height, share)
-
-
 def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
     """The mark's box in whole pixels inside the picture; empty (all 0) if it lies outside."""
     x1, y1, x2, y2 = mark.bbox
@@ -133,23 +124,21 @@ def _ring(box: Box, sizes: _Sizes) -> Box:
     """The outer edge of the outline of `box`: a ring's width outside, or as far as the picture goes."""
 
     def span(low: int, high: int, limit: int) -> tuple[int, int]:
-        low, high = max(0, low - sizes.ring), min(limit, high + sizes.ring)
-        missing = 2 * sizes.ring + 1 - (high - low)  # a tiny box in a corner still gets a ring with a hole
-        if missing > 0:
-            low, high = (low, min(limit, high + missing)) if low == 0 else (max(0, low - missing), high)
-        return low, high
+        least = 2 * sizes.ring + 1  # a tiny box in a corner still gets a ring with a hole
+        low = max(0, low - sizes.ring)
+        high = min(limit, max(high + sizes.ring, low + least))
+        return max(0, min(low, high - least)), high
 
     (x1, x2), (y1, y2) = span(box[0], box[2], sizes.width), span(box[1], box[3], sizes.height)
     return x1, y1, x2, y2
 
 
-def _draw_outline(draw: ImageDraw.ImageDraw, ring: Box, color: Color, dashed: bool, sizes: _Sizes) -> None:
-    """A line of `color` between two thin contrasting ones, so that it shows on any background."""
-    pieces = list(_dashes(ring, sizes) if dashed else _sides(ring, sizes.ring))
-    for piece in pieces:
-        _fill(draw, piece, text_color(color))
-    for piece in pieces:
-        _fill(draw, _inset(piece, sizes.halo), color)
+def _fill(draw: ImageDraw.ImageDraw, pieces: Sequence[Box], color: Color, halo: int) -> None:
+    """Pieces of `color` with a thin contrasting edge, so that they show on any background."""
+    for edge, ink in ((0, text_color(color)), (halo, color)):
+        for x1, y1, x2, y2 in pieces:
+            if min(x2 - x1, y2 - y1) > 2 * edge:
+                draw.rectangle((x1 + edge, y1 + edge, x2 - edge - 1, y2 - edge - 1), fill=ink)
 
 
 def _sides(ring: Box, thick: int) -> Iterator[Box]:
@@ -224,21 +213,11 @@ def _harm(spot: Box, own: Box, others: Sequence[Box], labels: Sequence[Box]) -> 
 def _draw_label(
     draw: ImageDraw.ImageDraw, spot: Box, text: str, font: ImageFont.FreeTypeFont, color: Color, sizes: _Sizes
 ) -> None:
-    _fill(draw, spot, text_color(color))
-    _fill(draw, _inset(spot, sizes.halo), color)
+    _fill(draw, [spot], color, sizes.halo)
     # On the line on which capitals stand in the middle, so that all labels of a picture sit alike.
     cap_height = -font.getbbox("H", anchor="ls")[1]
     baseline = round((spot[1] + spot[3] + cap_height) / 2)
     draw.text((spot[0] + sizes.padding, baseline), text, fill=text_color(color), font=font, anchor="ls")
-
-
-def _fill(draw: ImageDraw.ImageDraw, box: Box, color: Color) -> None:
-    if area(box):
-        draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=color)
-
-
-def _inset(box: Box, by: int) -> Box:
-    return box[0] + by, box[1] + by, box[2] - by, box[3] - by
 
 
 def _overlap(one: Box, other: Box) -> float:
