@@ -9,7 +9,7 @@ from dataflow_grounding.errors import InputError, told_as
 from dataflow_grounding.metrics.agreeing import agreement
 from dataflow_grounding.records import Record, annotated_column
 from dataflow_grounding.review.decisions import Decisions, ReviewFiles, listed, review_files
-from dataflow_grounding.review.overlay import word_of
+from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
 from dataflow_grounding.review.record_view import expressions_of
 from dataflow_grounding.rows import read_rows, write_rows
@@ -98,8 +98,8 @@ def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], in
                     made_on.append({**change, "id": id, "version": own.get((key, id), change.get("version"))})
                 who = str(given.get("who") or "unknown")
                 left = decisions.decide(record, key, {**given, "record": key, "changes": made_on}, who)
-                ids |= {str(c.get("id")): id for c, (id, _) in zip(changes, left, strict=False) if c.get("fresh")}
-                own |= {(key, id): version for id, version in left}
+                ids |= {str(c.get("id")): now["id"] for c, now in zip(changes, left, strict=False) if c.get("fresh")}
+                own |= {(key, now["id"]): version_of(now["after"]) for now in left}
             except InputError as why:
                 refused.append(f"{path}, line {row.line}: {why}")
                 own |= {(key, str(change.get("id"))): "refused" for change in changes}

@@ -8,7 +8,7 @@ that is sent twice is known. A line of a sample: `sample`, `who`, `when`.
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -164,7 +164,7 @@ class Decisions:
 
     def decide(
         self, record: Record, key: str, given: Mapping[str, Any], who: str, blind: bool = False
-    ) -> list[tuple[str, str]]:
+    ) -> list[dict[str, Any]]:
         """Take a reviewer's decision; a killed process keeps it, and `sync` puts it on disk.
 
         Args:
@@ -176,7 +176,7 @@ class Decisions:
             blind: It is a second review.
 
         Returns:
-            Of each change the expression's id and version.
+            The changes as they stand in the file.
 
         Raises:
             InputError: The decision is not of that form, or somebody else changed one of the expressions meanwhile.
@@ -185,7 +185,7 @@ class Decisions:
         own = {**_of_decision(given), **({"blind": True} if blind else {})}
         with self._alone() as file:
             if own.get("uid") in self._taken:  # it came before, and its answer was lost
-                return _left(self._changes(given["uid"], key))
+                return self._changes(given["uid"], key)
             said = self.said[who if blind else ""]
             now, changes = expressions_of(said.over(record, key)), list[dict[str, Any]]()
             undoes = given.get("undoes")
@@ -202,7 +202,7 @@ class Decisions:
                 now |= {id: after} if after else {}
                 changes.append({"id": id, "version": version_of(before), "before": before, "after": after})
             self._append(file, who, {"record": key, "changes": changes, **own})
-            return _left(changes)
+            return changes
 
     def _changes(self, uid: Any, key: str) -> list[dict[str, Any]]:
         """The changes of a decision on a record. Raises InputError where there is none."""
@@ -210,10 +210,6 @@ class Decisions:
         if line.get("record") != key:
             raise InputError("there is no such decision on this record")
         return list(line["changes"])
-
-
-def _left(changes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    return [(change["id"], version_of(change["after"])) for change in changes]
 
 
 def _of_decision(given: Mapping[str, Any]) -> dict[str, Any]:

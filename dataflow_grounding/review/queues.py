@@ -195,7 +195,8 @@ class Queue:
 
     def page(self, most: int) -> list[Item]:
         """The next boxes that nobody decided: of one thing, or of several where there are few; each fifth by chance."""
-        drawn = list(islice(filterfalse(self._is_decided, self._by_chance), most // RANDOM_EVERY))
+        by_chance = (item for item, why in self.why.items() if why == "random" and item.box is not None)
+        drawn = list(islice(filterfalse(self._is_decided, by_chance), most // RANDOM_EVERY))
         others = (item for item in filterfalse(self._is_decided, self._by_head) if item not in drawn)
         return sorted([*islice(others, most - len(drawn)), *drawn], key=lambda item: item.head)
 
@@ -215,10 +216,6 @@ class Queue:
         groups = _grouped((item for item in self.items if item.box is not None), lambda item: item.head)
         worst = sorted(groups.values(), key=lambda group: -sum(item.doubt for item in group))
         return [item for group in worst for item in sorted(group, key=lambda item: item.text.casefold())]
-
-    @cached_property
-    def _by_chance(self) -> list[Item]:
-        return [item for item, why in self.why.items() if why == "random" and item.box is not None]
 
     def _is_decided(self, item: Item) -> bool:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
