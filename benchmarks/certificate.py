@@ -83,7 +83,6 @@ class File:
         self.reviewable = Reviewable(str(folder))
         self.groups = groups_of(self.reviewable)
         self.right = {item: item.id not in wrong for item in self.groups}
-        self.items = {(self.reviewable.keys[i.record], i.id, i.box): i for i in self.groups}
         self.shares = {
             "boxes": self.wrong_of(i for i in self.groups if i.box is not None),
             "phrases_missed": sum(not self.right[i] for i in self.groups if i.box is None)
@@ -96,8 +95,7 @@ class File:
         return 1 - sum(listed) / len(listed)
 
     def drawn(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
-        sample = self.reviewable.sample(size, seed)
-        return sample, [self.items[key, id, box] for key, id, box in sample["items"]]
+        return self.reviewable.sample(size, seed)
 
     def held(self, found: dict[str, Any]) -> dict[str, bool]:
         small = {name: one for name, one in found["by"]["size"].items() if name.startswith("small")}

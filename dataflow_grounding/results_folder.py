@@ -1,7 +1,7 @@
 """What a command's RESULTS names: a run's folder, or a file of records; where its annotations and pictures are."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding.dataframes import holds_bytes
@@ -27,6 +27,14 @@ def run_of(results: str) -> dict[str, Any]:
     folder = os.path.abspath(results if os.path.isdir(results) else os.path.dirname(results))
     inside, beside = (os.path.join(at, "run.json") for at in (folder, os.path.dirname(folder)))
     return read_object(inside) or read_object(beside)
+
+
+def data_of(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What blocks of a run's spec name under `data`, that of its pipeline first."""
+    spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
+    for block in (spec.get(str(spec.get("autolabel_type"))), *spec.values()):  # a user's pipeline has another name
+        if isinstance(block, dict) and isinstance(block.get("data"), dict):
+            yield block["data"]
 
 
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.records import dump_text, path_of, read_object
+from dataflow_grounding.results_folder import data_of
 from dataflow_grounding.review.decisions import Decisions, review_files
 from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 from dataflow_grounding.review.sampling import figure, figures, gold_answers, groups_of, mixed_in, settled_of
@@ -94,12 +95,14 @@ def _sampled(reviewable: Reviewable, decisions: Decisions) -> list[tuple[dict[st
     samples = dict[Any, tuple[dict[str, Any], list[Item]]]()
     for one in decisions.samples:
         size, seed = one.get("size"), one.get("seed")
-        drawn = reviewable.sample(size, seed) if type(size) is type(seed) is int and size > 0 else {}
-        if drawn and one.get("annotations") == drawn["annotations"]:
+        if not (type(size) is type(seed) is int and size > 0):
+            continue
+        drawn, items = reviewable.sample(size, seed)
+        if one.get("annotations") == drawn["annotations"]:
             if {**one, **drawn} != one:
                 raise InputError(f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited")
             known = {**{name: one[name] for name in ("size", "seed", "when", "who")}, "gold": []}
-            told, _ = samples.setdefault((size, seed), (known, reviewable.drawn(drawn)))
+            told, _ = samples.setdefault((size, seed), (known, items))
             told["gold"] += [one["gold"]] if one.get("gold") else []
     if not samples:
         since = "has changed since one was stated" if decisions.samples else "has none"
@@ -126,7 +129,7 @@ def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None,
     at = next(filter(os.path.exists, (os.path.join(folder, up, "run.json") for up in ("", ".."))), "")
     run = read_object(at)
     paths = {os.path.relpath(path, folder): path for path in (*reviewable.files[:2], at, gold) if path}
-    paths |= {path: path for path in _inputs(run)}
+    paths |= {path: path for data in data_of(run) for path in map(str, data.values())}
     for record in map(reviewable.record, sorted({item.record for item in drawn})):
         with suppress(GroundingError):
             paths[path_of(record)] = path_of_picture(record)
@@ -137,13 +140,6 @@ def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None,
         "prompts": _checksum([one.read_text("utf-8") for one in prompts if one.name.endswith(".txt")]),
         "version": __version__,
     }
-
-
-def _inputs(run: Mapping[str, Any]) -> Iterator[str]:
-    """What a run's spec names under `data`, files among it."""
-    for block in run["spec"].values() if isinstance(run.get("spec"), dict) else ():
-        data = block.get("data") if isinstance(block, dict) else None
-        yield from map(str, data.values() if isinstance(data, dict) else ())
 
 
 def _path(results: str) -> str:

@@ -68,11 +68,6 @@ class Reviewable:
         self._begins.append(self._lines.tell())
         self._lines.flush()
 
-    def drawn(self, sample: Mapping[str, Any]) -> list[Item]:
-        """The items of a sample, in its order."""
-        by_place = {(self.keys[item.record], item.id, item.box): item for item in self.items}
-        return [by_place[key, id, box] for key, id, box in sample["items"]]
-
     def record(self, place: int) -> Record:
         """A record, as the pipeline left it."""
         begin, end = self._begins[place : place + 2]
@@ -80,8 +75,8 @@ class Reviewable:
         image_id, occurrence, row = parse_value(line)
         return Record(row, self.folders, occurrence, image_id, place)
 
-    def sample(self, size: int, seed: int) -> dict[str, Any]:
-        """So many items drawn at random, each as likely as any other, and of what they were drawn.
+    def sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
+        """What is stated of so many items drawn at random, each as likely as any other; and the items.
 
         Raises InputError where a record's phrases can't be read: they could not be drawn.
         """
@@ -96,7 +91,7 @@ class Reviewable:
         of = {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes}
         listed = [[self.keys[item.record], item.id, item.box] for item in drawn]
         digest = digest_of(self.files.annotations)
-        return {"size": len(drawn), "seed": seed, "of": of, "annotations": digest, "items": listed}
+        return {"size": len(drawn), "seed": seed, "of": of, "annotations": digest, "items": listed}, drawn
 
 
 def digest_of(path: str) -> str | None:

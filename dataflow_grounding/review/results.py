@@ -12,11 +12,11 @@ from dataflow_grounding.errors import GroundingError, InputError, told_as
 from dataflow_grounding.figures.counting import figures_of
 from dataflow_grounding.mirror import address_of, sent
 from dataflow_grounding.records import Record, dump_text, read_object
-from dataflow_grounding.results_folder import annotations_of, image_folders_of, run_of
+from dataflow_grounding.results_folder import annotations_of, data_of, image_folders_of, run_of
 from dataflow_grounding.review.report import write_report
 from dataflow_grounding.review.thumbnails import path_of_picture
 from dataflow_grounding.review.versions import Version, steps_of
-from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows, write_text
+from dataflow_grounding.rows import Row, copy_file, file_type_of, read_rows, write_rows, write_text
 from dataflow_grounding.storage import PREFIX, FileStorage
 
 
@@ -75,20 +75,18 @@ def publish(summary: Summary, storage: FileStorage) -> None:
     Raises:
         InputError: A file can't be read or written.
     """
-    annotations = os.path.join(storage.cache_path, "annotations.jsonl")
-    page = os.path.join(storage.cache_path, "report.html")
+    annotations, run = (os.path.join(storage.cache_path, name) for name in ("annotations.jsonl", "run.json"))
     if summary.done:
         if file_type_of(summary.annotations) == "jsonl":
             copy_file(summary.annotations, annotations)
         else:
             write_rows(annotations, _objects(summary.annotations))
         said = {**summary.to_json(), "model": ", ".join(summary.models)}
-        how: dict[str, Any] = {"failures_file": summary.failures_file, "versions": steps_of(storage.cache_path)}
-        title, folders = _title_of_script(annotations, storage), storage.image_folders
-        report_results(annotations, page, summary=said, title=title, image_folders=folders, **how)
-        if "spec" not in read_object(run := os.path.join(storage.cache_path, "run.json")):
-            known = {"model": said["model"], "image_folders": [*map(absolute, folders)], "summary": said}
+        if "spec" not in read_object(run):
+            folders = [*map(absolute, storage.image_folders)]
+            known = {"model": said["model"], "image_folders": folders, "summary": said}
             write_text(run, dump_text(known, 1) + "\n")
+        page, _ = report_folder(storage.cache_path, title=_title_of_script(annotations, storage), summary=said)
         summary.annotations, summary.report = address_of(annotations), sent(page)
 
 
@@ -99,6 +97,7 @@ def report_folder(
     *,
     other: str | None = None,
     single: bool = False,
+    **how: Any,
 ) -> tuple[str, int]:
     """Write the report of a run's folder, or of two beside each other.
 
@@ -109,6 +108,7 @@ def report_folder(
         image_root: Where relative image paths are looked for; None for where the runs looked.
         other: Another run's folder: its records are shown, and `results_dir`'s as the earlier versions of them.
         single: Whether the page is to hold everything, without a folder beside it.
+        how: `title` and `summary`, if not what the folder's files say.
 
     Returns:
         The path of the page, and how many records the report shows.
@@ -125,19 +125,16 @@ def report_folder(
     if os.path.splitext(path)[1] in (".json", ".jsonl"):
         raise InputError(f"{path} is a name for data: call the report something that ends with .html")
     run, annotations = run_of(shown), os.path.join(shown, "annotations.jsonl")
-    counts, (pipeline, data) = run.get("summary"), _pipeline_and_data(run.get("spec"))
-    how: dict[str, Any] = {
-        "title": _title(pipeline or _source(annotations), data) or _last(shown),
-        "summary": {**(counts if isinstance(counts, dict) else {}), "model": run.get("model")},
-        "image_folders": image_folders_of(shown, image_root),
-        "versions": steps_of(shown),
-    }
+    counts = run["summary"] if isinstance(run.get("summary"), dict) else {}
+    title = _title_of_run(run, _source(annotations)) or _last(shown)
+    how = {"title": title, "summary": {**counts, "model": run.get("model")}, **how}
+    folders, versions = image_folders_of(shown, image_root), steps_of(shown)
     if other:
         names = (_last(results_dir), _last(other)) if _last(results_dir) != _last(other) else (results_dir, other)
-        files = map(annotations_of, (results_dir, other))
-        how |= {"title": " → ".join(names), "versions": list(zip(names, files, strict=True)), "is_run": True}
-        how["image_folders"] += image_folders_of(results_dir, image_root)
-    how["failures_file"] = os.path.join(shown, "failures.jsonl")
+        versions = [(name, annotations_of(folder)) for name, folder in zip(names, (results_dir, other), strict=True)]
+        how["title"], folders = " → ".join(names), folders + image_folders_of(results_dir, image_root)
+    failures = os.path.join(shown, os.path.basename(str(how["summary"].get("failures_file") or "failures.jsonl")))
+    how |= {"failures_file": failures, "versions": versions, "is_run": bool(other), "image_folders": folders}
     return path, report_results(annotations, path, single=single, **how)
 
 
@@ -145,13 +142,12 @@ def _last(folder: str) -> str:
     return os.path.basename(os.path.abspath(folder))
 
 
-def _pipeline_and_data(spec: Any) -> tuple[str, str]:
-    """The pipeline that a run's spec names, and the first file or folder that its `data` does; empty where unknown."""
-    spec = spec if isinstance(spec, dict) else {}
-    pipeline = spec["autolabel_type"] if isinstance(spec.get("autolabel_type"), str) else ""
-    blocks = [spec.get(pipeline), *spec.values()]  # a user's pipeline has a block of another name
-    found = (block["data"] for block in blocks if isinstance(block, dict) and isinstance(block.get("data"), dict))
-    return pipeline, next((value for value in next(found, {}).values() if value and isinstance(value, str)), "")
+def _title_of_run(run: Mapping[str, Any], source: str) -> str:
+    """By the pipeline that its spec names, else that of its records; and the first file or folder among its data."""
+    spec = run.get("spec")
+    pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
+    named = (value for value in next(data_of(run), {}).values() if value and isinstance(value, str))
+    return _title(pipeline if pipeline and isinstance(pipeline, str) else source, next(named, ""))
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
@@ -172,15 +168,18 @@ def _title(pipeline: str, data: str) -> str:
     return " · ".join(filter(None, [pipeline, os.path.basename(os.path.normpath(data)) if data else ""]))
 
 
+def _rows(path: str) -> Iterator[Row]:
+    """The rows of a file; none without it."""
+    return read_rows(path) if os.path.exists(path) else iter(())
+
+
 def _unread(path: str) -> Iterator[dict[str, Any]]:
     """The rows of a file that can't be read, as failures."""
-    for row in read_rows(path) if os.path.exists(path) else ():
+    for row in _rows(path):
         if row.error is not None:
             yield {"id": f"line {row.line}", "step": "report", "kind": row.error.kind, "message": str(row.error)}
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:
-    """The rows of a file that can be read; none without the file."""
-    for row in read_rows(path) if os.path.exists(path) else ():
-        if row.data is not None:
-            yield row.data
+    """The rows of a file that can be read."""
+    return (row.data for row in _rows(path) if row.data is not None)

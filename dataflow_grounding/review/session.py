@@ -75,10 +75,10 @@ class Session:
     def _drawn(self, size: int, seed: int, gold: str | None) -> list[Item]:
         """The items of the sample, which is stated unless it was before, and with which gold; that is mixed in."""
         known = gold_answers(self.reviewable, gold) if gold else {}
-        drawn = {**self.reviewable.sample(size, seed), "gold": gold and digest_of(gold)}
+        drawn, items = self.reviewable.sample(size, seed)
+        drawn["gold"] = gold and digest_of(gold)
         if drawn not in [{name: one.get(name) for name in drawn} for one in self.decisions.samples]:
             self.decisions.state_sample(drawn, self.who)
-        items = self.reviewable.drawn(drawn)
         if known:
             items += mixed_in(known, items)
             random.Random(0).shuffle(items)
