@@ -237,14 +237,6 @@ const recordPage = (() => {
     return frame;
   }
 
-  // The keys of a page, as a dialog: what each does.
-  function helpOf(keys) {
-    return node("dialog", { "aria-label": "Keys" }, node("h2", null, "Keys"),
-      node("dl", null, Object.entries(keys).map(([key, does]) =>
-        [node("dt", null, node("kbd", null, key)), node("dd", null, does)]).flat()),
-      node("form", { method: "dialog" }, node("button", null, "Close")));
-  }
-
   return { MOST_SHAPES, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf, rowOf, listOf, lightsUp,
-    cropOf, helpOf };
+    cropOf };
 })();

@@ -6,17 +6,13 @@ const reportPage = (() => {
   const { node, pageText, pictureOf, listOf, lightsUp } = recordPage;
   const SIZE = { pictures: 20, phrases: 60, failures: 20 }; // things on a page
   const HEADS = 300; // most frequent ones that are offered
-  const WORDS = { // what each filter in the address is called
-    show: "Show images with", q: "Phrase or id", head: "Head noun", size: "Size", low: "Score from", high: "to",
-    model: "Model", kind: "Kind" };
-  const KEYS = { j: "next image", k: "previous image", "→": "next page", "←": "previous page",
-    g: "phrases or pictures", "/": "search", "?": "these keys" };
   const nonce = document.currentScript.nonce;
   const about = JSON.parse(document.getElementById("about").textContent);
   const policy = window.trustedTypes
     ? window.trustedTypes.createPolicy("report", { createScriptURL: (address) => address })
     : { createScriptURL: (address) => address };
-  const app = document.getElementById("report");
+  const app = document.getElementById("report"), part = (selector) => app.querySelector(selector);
+  const main = part("main"), fields = part(".fields"), help = part("dialog");
   const kinds = new Map(Object.entries(about.kinds)); // of failures, and how many there are
   const count = (n) => n.toLocaleString("en");
 
@@ -83,8 +79,9 @@ const reportPage = (() => {
     return found;
   }
 
-  const chips = (name, values, whole, state) => node("fieldset", { class: `filters by-${name}` },
-    node("legend", null, WORDS[name]), [["", whole], ...values].flatMap(([value, total], n) => {
+  function chips(name, values, whole, state) {
+    const legend = part(`.by-${name} legend`);
+    legend.parentNode.replaceChildren(legend, ...[["", whole], ...values].flatMap(([value, total], n) => {
       const id = `${name}-${value ? (value in about.meaning ? value : n - 1) : "all"}`;
       const radio = node("input", { type: "radio", name, id });
       radio.checked = value === (state[name] || "");
@@ -92,47 +89,32 @@ const reportPage = (() => {
       return [radio, node("label", { for: id, title: about.meaning[value] },
         node("bdi", null, value || "all"), node("b", null, count(total)))];
     }));
-
-  function field(name, control) {
-    control.name = name;
-    control.addEventListener(control.localName === "input" && name === "q" ? "input" : "change", () => {
-      history.replaceState(null, "", addressOf({ ...asked(), page: "", [name]: control.value.trim() }));
-      show().catch(fail);
-    });
-    return node("label", { class: "field" }, WORDS[name], control);
   }
-  const choice = (name, values) => field(name, node("select", null, node("option", { value: "" }, "all"),
-    values.map((value) => node("option", { value }, value))));
-  const score = (name) => field(name, node("input", { type: "number", min: 0, max: 1, step: 0.05 }));
 
-  // What stands above the records and stays: the failures' place, the ways to look, the filters.
-  const parts = {};
+  // What stands above the records is filled, or goes where there is nothing to choose from.
+  const marked = [...Object.keys(about.meaning), "verified", "changed", "without picture"]
+    .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
   function build() {
-    const marked = Object.keys(about.meaning).concat("verified", "changed", "without picture")
-      .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
     const times = new Map();
     for (const head of rows.flatMap((row) => headsOf(row[3]))) times.set(head, (times.get(head) || 0) + 1);
     const frequent = [...times].sort((a, b) => b[1] - a[1]).slice(0, HEADS).map(([head]) => head);
-    const models = [...new Set(rows.map((row) => row[6]))];
-    const sizes = ["small", "medium", "large"].filter((flag) => about.marked[flag]);
-    parts.marked = marked;
-    parts.failures = node("section", { class: "failures", "aria-labelledby": "failures" });
-    parts.views = node("nav", { class: "views", "aria-label": "Ways to look" });
-    parts.chips = node("div");
-    parts.fields = node("form", { class: "fields", role: "search" },
-      field("q", node("input", { type: "search" })),
-      field("head", node("input", { list: "heads", autocomplete: "off" })),
-      node("datalist", { id: "heads" }, frequent.map((value) => node("option", { value }))),
-      sizes.length > 1 && choice("size", sizes), score("low"), score("high"),
-      models.length > 1 && choice("model", models.filter(Boolean)));
-    parts.fields.addEventListener("submit", (event) => event.preventDefault());
-    parts.said = node("p", { class: "note", role: "status" });
-    parts.main = node("main");
-    parts.above = node("nav", { class: "pages", "aria-label": "Pages" });
-    parts.below = parts.above.cloneNode();
-    parts.help = recordPage.helpOf(KEYS);
-    app.replaceChildren(...(about.failures ? [parts.failures] : []), parts.views, parts.chips, parts.fields,
-      parts.said, parts.above, parts.main, parts.below, parts.help);
+    const offer = (place, values) => place.append(...values.map((value) => node("option", { value }, value)));
+    offer(part("#heads"), frequent);
+    for (const [name, values] of [["size", ["small", "medium", "large"].filter((flag) => about.marked[flag])],
+      ["model", [...new Set(rows.map((row) => row[6]))]]]) {
+      if (values.length > 1) offer(fields.elements[name], values.filter(Boolean));
+      else fields.elements[name].parentNode.remove();
+    }
+    if (!marked.length) part(".by-show").remove();
+    if (kinds.size < 2) part(".by-kind").remove();
+    if (!about.failures) part(".failures").remove();
+    fields.addEventListener("submit", (event) => event.preventDefault());
+    for (const type of ["input", "change"]) fields.addEventListener(type, ({ target: { name, value } }) => {
+      if ((name === "q") !== (type === "input")) return; // each letter of a phrase, else what was chosen
+      history.replaceState(null, "", addressOf({ ...asked(), page: "", [name]: value.trim() }));
+      show().catch(fail);
+    });
+    app.hidden = false;
   }
 
   // Links to the first, the last and the neighbouring pages; none with one page.
@@ -150,15 +132,14 @@ const reportPage = (() => {
     const wanted = kinds.has(state.kind) ? state.kind : null, all = [...Array(about.failures).keys()];
     const last = Math.ceil((wanted ? kinds.get(wanted) : about.failures) / SIZE.failures);
     const page = Math.min(Math.max(1, Number(state.failed) || 1), last), first = (page - 1) * SIZE.failures;
-    const part = (rows) => rows.slice(first, first + SIZE.failures);
-    const found = wanted ? part((await rowsAt("failures", all)).filter((row) => row[4] === wanted))
-      : await rowsAt("failures", part(all));
-    const heading = node("h2", { id: "failures" }, "Failures");
-    parts.failures.replaceChildren(heading, kinds.size > 1 ? chips("kind", [...kinds], about.failures, state) : "",
-      node("div", { tabindex: 0, role: "group", "aria-label": "Table of failures" }, node("table", null,
-        node("tr", null, ["Record", "Message", "Kind", "Step"].map((name) => node("th", { scope: "col" }, name))),
-        found.map((row) => node("tr", null, row.slice(0, 4).map((cell) => node("td", { dir: "auto" }, cell)))))),
-      node("nav", { class: "pages", "aria-label": "Pages of failures" }, linksOf("failed", state, page, last)));
+    const shown = (all) => all.slice(first, first + SIZE.failures);
+    const found = wanted ? shown((await rowsAt("failures", all)).filter((row) => row[4] === wanted))
+      : await rowsAt("failures", shown(all));
+    if (kinds.size > 1) chips("kind", [...kinds], about.failures, state);
+    const body = part(".failures tbody");
+    body.replaceChildren(body.rows[0], ...found.map((row) =>
+      node("tr", null, row.slice(0, 4).map((cell) => node("td", { dir: "auto" }, cell)))));
+    part(".failures nav").replaceChildren(...linksOf("failed", state, page, last));
   }
 
   // What steps or runs have made of a record, beside each other.
@@ -205,42 +186,43 @@ const reportPage = (() => {
     if (call !== calls) return;
     const what = phrases ? "boxes" : "images", first = all.length ? (page - 1) * size + 1 : 0;
     const dashed = views.some((view) => view.expressions.some((e) => e.instances.some((i) => i.evidence === "region")));
-    parts.said.replaceChildren(pageText(`${what[0].toUpperCase()}${what.slice(1)} ${count(first)} to ` +
+    part(".note").replaceChildren(pageText(`${what[0].toUpperCase()}${what.slice(1)} ${count(first)} to ` +
       `${count(Math.min(all.length, page * size))} of ${count(all.length)}`),
       dashed ? ". Dashed: a region of that colour or scene; what it is was not checked." : "",
       Object.keys(state).length ? node("a", { href: "#" }, "Show all") : "");
     const ways = [["Pictures", ""], ["Phrases side by side", "phrases"]];
-    parts.views.replaceChildren(...ways.map(([text, view]) => node("a", {
+    part(".views").replaceChildren(...ways.map(([text, view]) => node("a", {
       href: addressOf({ ...state, view, page: "" }), "aria-current": view === (state.view || "") && "page" }, text)));
-    parts.chips.replaceChildren(parts.marked.length ? chips("show", parts.marked, about.records, state) : "");
-    for (const control of parts.fields.elements) {
+    if (marked.length) chips("show", marked, about.records, state);
+    for (const control of fields.elements) {
       if (control !== document.activeElement) control.value = state[control.name] || "";
     }
-    for (const nav of [parts.above, parts.below]) nav.replaceChildren(...linksOf("page", state, page, last));
-    parts.main.className = phrases ? "grid" : "";
-    parts.main.replaceChildren(...views.map((view, n) => (phrases ? cropOf(view, here[n][1], here[n][2]) :
+    app.querySelectorAll(".pages.main").forEach((nav) => nav.replaceChildren(...linksOf("page", state, page, last)));
+    main.className = phrases ? "grid" : "";
+    main.replaceChildren(...views.map((view, n) => (phrases ? cropOf(view, here[n][1], here[n][2]) :
       articleOf(view))));
     if (about.failures) await showFailures(state);
     document.title = document.querySelector("h1").textContent + (last > 1 ? ` · page ${page} of ${last}` : "");
   }
 
   function step(by) {
-    const items = [...parts.main.children], at = items.findIndex((item) => item.contains(document.activeElement));
+    const items = [...main.children], at = items.findIndex((item) => item.contains(document.activeElement));
     const next = items[Math.min(Math.max(at + by, 0), items.length - 1)];
     if (next) next.focus();
   }
-  const turn = (rel) => { const link = parts.below.querySelector(`[rel=${rel}]`); if (link) link.click(); };
+  const turn = (rel) => { const link = part(`.pages.main [rel=${rel}]`); if (link) link.click(); };
   const DOES = { j: () => step(1), k: () => step(-1), ArrowRight: () => turn("next"), ArrowLeft: () => turn("previous"),
-    g: () => go({ view: asked().view === "phrases" ? "" : "phrases" }), "/": () => parts.fields.elements.q.focus(),
-    "?": () => parts.help.showModal() };
+    g: () => go({ view: asked().view === "phrases" ? "" : "phrases" }), "/": () => fields.elements.q.focus(),
+    "?": () => help.showModal() };
   document.addEventListener("keydown", (event) => {
-    const busy = event.ctrlKey || event.altKey || event.metaKey || parts.help.open;
+    const busy = event.ctrlKey || event.altKey || event.metaKey || help.open;
     if (busy || !DOES[event.key] || event.target.matches("input, select, textarea")) return;
     event.preventDefault();
     DOES[event.key]();
   });
 
   function fail(error) {
+    app.hidden = false;
     app.replaceChildren(node("p", { class: "missing", role: "alert" }, `Can't read ${error.message}. Its folder must ` +
       "stand beside this page; a page that needs none comes from: dataflowgrounding report RESULTS --single-file"));
   }
