@@ -12,7 +12,7 @@ from dataflow_grounding.geometry import ordered
 from dataflow_grounding.image_files import decode
 from dataflow_grounding.images import find_image, url_of
 from dataflow_grounding.memory_pictures import as_path
-from dataflow_grounding.records import Record, is_number, read_expressions
+from dataflow_grounding.records import Record, is_number, read_annotations, read_expressions
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -102,8 +102,8 @@ class ShownRecord(Shown, Record):
                 return read_expressions(self, key)
         for key in ("region_captions", "regions"):
             if isinstance(self.get(key), list):
-                return read_expressions(Record({key: [_as_expression(region) for region in self[key]]}), key)
-        return read_expressions(self, "expressions") if "expressions" in self else []
+                return read_annotations(Record({key: self[key]}))
+        return read_annotations(self) if "expressions" in self else []
 
     def counts(self) -> tuple[int, int]:
         """How many expressions and boxes it has; none where they can't be read."""
@@ -111,12 +111,6 @@ class ShownRecord(Shown, Record):
             found = self.shown_expressions()
             return len(found), sum(len(expression["instances"]) for expression in found)
         return 0, 0
-
-
-def _as_expression(region: Any) -> dict[str, Any]:
-    found = region if isinstance(region, dict) else {"bbox": region}
-    text = next((found[key] for key in ("text", "description", "label", "type") if found.get(key)), "region")
-    return {"text": str(text), "instances": [found]}
 
 
 def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":

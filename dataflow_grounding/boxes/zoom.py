@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.nearness import middle_of
-from dataflow_grounding.crops import ImageCrop, crop_around
 from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.images import Image
+from dataflow_grounding.shown_images import ImageCrop, crop_around
 from dataflow_grounding.tasks.phrase_grounding import Found
 
 SMALL = 0.03  # the longer side of a small box, as a share of that side of the image

@@ -3,14 +3,13 @@
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from dataflow_grounding.crops import crop_of
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.shown_images import crop_of, marked
 from dataflow_grounding.tasks.captions import SHOWN_AS, RegionCaptions, region_caption, renumbered
 from dataflow_grounding.tasks.request import Request
 

@@ -9,12 +9,12 @@ from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.frames import from_xyxy
 from dataflow_grounding.geometry import Bbox, box_of
-from dataflow_grounding.marked_image import marked, numbered_marks
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.shown_images import marked, numbered_marks
 from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 

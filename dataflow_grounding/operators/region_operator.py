@@ -13,11 +13,11 @@ from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.kit import Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.shown_images import marked
 from dataflow_grounding.tasks.request import Request
 
 RegionMarks: TypeAlias = Literal["none", "outline"]
