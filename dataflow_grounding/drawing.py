@@ -64,7 +64,9 @@ def palette_color(index: int) -> Color:
 
 def text_color(color: Color) -> Color:
     """Near-black or white, whichever has the higher contrast on `color` (WCAG 2.2, contrast ratio)."""
-    return max(((17, 17, 17), (255, 255, 255)), key=lambda ink: _contrast(ink, color))
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color))
+    luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b
+    return (17, 17, 17) if luminance > 0.19163 else (255, 255, 255)  # there both have the same contrast
 
 
 def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
@@ -98,15 +100,6 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
             placed.append(spot)
             _draw_label(draw, spot, text, font, colors[i], sizes)
     return canvas
-
-
-def _contrast(one: Color, other: Color) -> float:
-    def luminance(color: Color) -> float:
-        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color))
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b
-
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
 
 
 def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:

@@ -19,28 +19,14 @@ from dataflow_grounding.records import (
     stated_size,
 )
 from dataflow_grounding.secrets import blotted_message
+from dataflow_grounding.tables import load_table
 
-STATUS_MEANING = {
-    "grounded": "found in the image",
-    "none": "looked for, nothing there",
-    "ambiguous": "several things fit equally",
-    "unsupported": "not a thing that this grounder can look for",
-    "pending": "not looked for yet",
-}
-MEANING = {
-    "suspect": "boxes look as if they were in another format than the one they are read in",
-    "doubtful": "much of a reply could not be used, samples disagree, or the record can't be read",
-    "unverified": "a check says no, or could not be made",
-    **STATUS_MEANING,
-}
+_TEXTS = load_table(__package__, "texts.yaml")
+STATUS_MEANING: dict[str, str] = _TEXTS["statuses"]
+MEANING: dict[str, str] = {**_TEXTS["marks"], **STATUS_MEANING}
 """The filters of records, by the order in which they are offered, and what each means."""
-FIRST = ("suspect", "doubtful", "unverified")
+FIRST: tuple[str, ...] = (*_TEXTS["marks"],)
 """Those of them that come first."""
-_NOTES = {
-    "suspect_boxes": "Suspect: the boxes look as if they were in another format than the one they are read in.",
-    "doubtful": "Doubtful: much of a reply was dropped, moved or missing, or several phrases have the whole picture.",
-}
-_OTHER_SIZE = "The record is of a picture of {} x {} pixels, and this one has {} x {}: its boxes may be off."
 View: TypeAlias = dict[str, Any]
 Expression: TypeAlias = dict[str, Any]
 
@@ -90,9 +76,9 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
         e["color"] = number % len(PALETTE)
     stated = stated_size(record)
     width, height = picture.size or stated or (0, 0)
-    notes = [note for name, note in _NOTES.items() if record.get(name) is True]
+    notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     if stated not in (None, (width, height)):
-        notes.append(_OTHER_SIZE.format(*stated, width, height))
+        notes.append(_TEXTS["other_size"].format(*stated, width, height))
     return {
         "id": str(record.get("image_id") or path or "no id"),
         "path": path,

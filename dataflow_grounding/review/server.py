@@ -4,9 +4,9 @@ import asyncio
 import secrets
 import socket
 import webbrowser
-from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.records import parse_line
@@ -24,7 +24,6 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ReviewServer:
