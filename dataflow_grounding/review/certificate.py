@@ -16,8 +16,8 @@ from dataflow_grounding.records import dump_text, path_of, read_object
 from dataflow_grounding.results_folder import data_of
 from dataflow_grounding.review.decisions import Decisions, review_files
 from dataflow_grounding.review.queues import Item, Reviewable, digest_of
+from dataflow_grounding.review.record_view import path_of_picture
 from dataflow_grounding.review.sampling import figure, figures, gold_answers, groups_of, mixed_in, settled_of
-from dataflow_grounding.review.thumbnails import path_of_picture
 from dataflow_grounding.rows import write_text
 from dataflow_grounding.version import __version__
 

@@ -15,8 +15,8 @@ from dataflow_grounding.records import Record, parse_line
 from dataflow_grounding.review.decisions import listed
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.record_view import why_missing
 from dataflow_grounding.review.session import Session, page_files
-from dataflow_grounding.review.thumbnails import why_missing
 from dataflow_grounding.rows import write_rows
 
 if TYPE_CHECKING:

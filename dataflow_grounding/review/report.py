@@ -57,7 +57,7 @@ def write_report(
         # By rank, lines of the index and of the records in turn.
         ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
         found = ((*item, find_image(item[0])) for item in with_versions(records, versions, called))
-        shown = side_by_side(lambda one: (*one[:2], files.thumbnails.of(one[2])), found, lambda _: True)
+        shown = side_by_side(lambda one: (*one[:2], files.picture(one[2])), found, lambda _: True)
         for record, earlier, picture in shown:
             view = view_of(record, picture)
             view |= beside(view, earlier, called)

@@ -1,6 +1,7 @@
 """Files of a report: the page, and beside it the folder of data and small pictures; the page takes its place last."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -13,17 +14,27 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.review.thumbnails import THUMBNAIL, Thumbnails
+from dataflow_grounding.elsewhere import is_elsewhere, look
+from dataflow_grounding.errors import InputError, RecordError
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.image_files import decoding, read_file, read_header
+from dataflow_grounding.images import url_of
+from dataflow_grounding.records import write_bytes
+from dataflow_grounding.review.record_view import Picture, small_copy, why_missing
 
 GENERATOR = '<meta name="generator" content="dataflow-grounding report, page {}">'
 PER_FILE = 500  # records or failures in a file of data
 MOST_IN_ONE = 150_000_000
 """Bytes of data and pictures in a single file, which browsers read whole before they show it."""
+MAX_BYTES = 20_000  # of a small copy
+_TRIES = ((640, 75), (640, 50), (480, 50), (360, 40), (240, 30), (120, 20))  # longest side in pixels, quality of WebP
+_FEW = 100_000  # pixels up to which a JPEG, which takes a seventh of the time, may do as well
+_SHOWN_BY_BROWSERS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _SAID = "dataflow-grounding replaces what is in this folder with each report: keep nothing here.\n"
 _MARKER = "README.txt"
+_THUMBNAIL = re.compile(r"([0-9a-f]{24})-([1-9][0-9]{0,5})x([1-9][0-9]{0,5})\.(?:webp|jpg)")
 _OURS = re.compile(
-    rf"\.|{_MARKER}|thumbnails(/{THUMBNAIL.pattern})?|[0-9a-f]{{8}}(/(index|(records|failures)-[1-9][0-9]*)\.js)?"
+    rf"\.|{_MARKER}|thumbnails(/{_THUMBNAIL.pattern})?|[0-9a-f]{{8}}(/(index|(records|failures)-[1-9][0-9]*)\.js)?"
 )
 """What is in that folder, by its path there."""
 
@@ -58,13 +69,17 @@ class ReportFiles:
             raise _taken(self.page, "page")
         if not (single or self._is_ours):
             raise _taken(self.beside, "folder")
-        self._token = secrets.token_hex(4)
-        self.address = "" if single else quote(os.fsencode(f"{os.path.basename(self.beside)}/{self._token}/"))
+        self._token, self._small = secrets.token_hex(4), os.path.join(self.beside, "thumbnails")
+        self.address = "" if single else f"{self._address_of(self._token)}/"
+        self._there: dict[str, tuple[str, Size]] = {}  # small copies by key; name and size of the picture
+        self._used: set[str] = set()
         if not single:
-            os.makedirs(os.path.join(self.beside, self._token))
+            for folder in (self._token, "thumbnails"):
+                os.makedirs(os.path.join(self.beside, folder), exist_ok=True)
             Path(self.beside, _MARKER).write_text(_SAID, encoding="utf-8")
+            for found in filter(None, map(_THUMBNAIL.fullmatch, os.listdir(self._small))):
+                self._there[found[1]] = found[0], (int(found[2]), int(found[3]))
         self.inline = self.spool()
-        self.thumbnails = Thumbnails(self.folder, "" if single else os.path.join(self.beside, "thumbnails"))
 
     def spool(self) -> IO[str]:
         """A file without a name, for what is put into the page or the data at the end."""
@@ -94,6 +109,33 @@ class ReportFiles:
             number += 1
             self.write(f"{name}-{number}", part)
 
+    def picture(self, path: str | None) -> Picture:
+        """A picture, with a small copy that is made once for a file of that path, size and time; from any thread.
+
+        `path` is None for one that is not there. Raises OSError: the copy can't be kept.
+        """
+        if path is None:
+            return Picture(missing=why_missing())
+        try:
+            state, full = look(path), link(path, self.folder)
+            key = hashlib.sha256(os.fsencode(f"{full or path}\n{state.size}\n{state.changed}")).hexdigest()[:24]
+            name, size = self._there.get(key, ("", (0, 0)))
+            if not name:
+                size, small, kind = thumbnail_of(path)
+        except (RecordError, InputError, OSError, ValueError) as error:
+            return Picture(missing=why_missing(error))
+        if self.single:
+            return Picture(size, url_of(small, f"image/{kind}").decode(), full)
+        if not name:
+            name = f"{key}-{size[0]}x{size[1]}.{'jpg' if kind == 'jpeg' else kind}"
+            write_bytes(os.path.join(self._small, name), small, alone=False)
+        self._used.add(name)
+        return Picture(size, self._address_of(f"thumbnails/{name}"), full)
+
+    def _address_of(self, path: str) -> str:
+        """The address of something in the folder, for the page."""
+        return quote(os.fsencode(f"{os.path.basename(self.beside)}/{path}"))
+
     def put(self, parts: Iterable[str]) -> None:
         """Put the page in place, and remove what earlier reports of that name have left."""
         self.inline.seek(0)
@@ -108,7 +150,7 @@ class ReportFiles:
         self._is_put = True
         _remove_pages(self.page)
         if self._is_ours:
-            self._clear(set() if self.single else {_MARKER, self._token, *self.thumbnails.used})
+            self._clear(set() if self.single else {_MARKER, self._token, *self._used})
 
     def close(self) -> None:
         """Remove what was written and is not in place."""
@@ -152,3 +194,32 @@ def _remove_pages(page: str) -> None:
         found = re.fullmatch(rf"{re.escape(os.path.splitext(name)[0])}-([1-9][0-9]{{0,8}}){re.escape(ending)}", other)
         if found and int(found[1]) > 1 and _is_page(os.path.join(folder, other), int(found[1])):
             os.unlink(os.path.join(folder, other))
+
+
+def thumbnail_of(path: str) -> tuple[Size, bytes, str]:
+    """The size in pixels of an upright picture, and a copy of 20,000 bytes at most without metadata: jpeg or webp.
+
+    Raises ImageMissing, ImageBroken, MachineBusy.
+    """
+    data = read_file(path)
+    size = read_header(path, data).size
+    with decoding(data, path, (_TRIES[0][0],) * 2) as picture:
+        few = picture.width * picture.height <= _FEW
+        for side, quality, kind in (*[(640, 80, "jpeg")] * few, *((*one, "webp") for one in _TRIES)):
+            small = small_copy(picture, side, kind, quality=quality, **({"method": 1} if kind == "webp" else {}))
+            if len(small) <= MAX_BYTES:
+                break
+    return size, small, kind
+
+
+def link(path: str, folder: str) -> str:
+    """The address of a picture for a page in `folder`; empty for a file that a browser could run.
+
+    It is relative where both are in a folder that may be moved as a whole: the page's, its parent, or that one's.
+    """
+    if is_elsewhere(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
+        return ""
+    path, project = os.path.abspath(path), os.path.dirname(os.path.dirname(folder))
+    within = [place for place in (folder, os.path.dirname(folder), project) if os.path.dirname(place) != place]
+    inside = any(path.startswith(os.path.join(place, "")) for place in within)
+    return quote(os.fsencode(os.path.relpath(path, folder))) if inside else Path(path).as_uri()

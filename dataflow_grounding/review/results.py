@@ -13,8 +13,8 @@ from dataflow_grounding.figures.counting import figures_of
 from dataflow_grounding.mirror import address_of, sent
 from dataflow_grounding.records import Record, dump_text, read_object
 from dataflow_grounding.results_folder import annotations_of, data_of, image_folders_of, run_of
+from dataflow_grounding.review.record_view import path_of_picture
 from dataflow_grounding.review.report import write_report
-from dataflow_grounding.review.thumbnails import path_of_picture
 from dataflow_grounding.review.versions import Version, steps_of
 from dataflow_grounding.rows import Row, copy_file, file_type_of, read_rows, write_rows, write_text
 from dataflow_grounding.storage import PREFIX, FileStorage

@@ -18,9 +18,15 @@ from dataflow_grounding.review.decisions import Decisions, Said
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Item, Queue, Reviewable, digest_of
-from dataflow_grounding.review.record_view import Picture, expressions_of, view_of
+from dataflow_grounding.review.record_view import (
+    Picture,
+    expressions_of,
+    path_of_picture,
+    small_copy,
+    view_of,
+    why_missing,
+)
 from dataflow_grounding.review.sampling import gold_answers, mixed_in
-from dataflow_grounding.review.thumbnails import path_of_picture, small_copy, why_missing
 from dataflow_grounding.rows import write_text
 
 SIDES = {"small": 640, "large": 2048}
