@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dataflow_grounding.drawing import Mark
 
-IN_A_PAGE = (480, 480)  # pixels: most that a picture in a notebook has
+IN_A_PAGE = 480  # pixels: most that a picture in a notebook has each way
 ROWS_IN_A_PAGE = 200
 
 
@@ -57,10 +57,8 @@ class Shown:
         return "".join(parts) or None
 
     def _picture_html(self) -> str:
-        picture, out = self.draw(), io.BytesIO()
-        picture.thumbnail(IN_A_PAGE)
-        picture.save(out, "JPEG", quality=85)
-        return f'<img alt="" src="{url_of(out.getvalue(), "image/jpeg").decode()}">'
+        data = small_copy(self.draw(), IN_A_PAGE, "JPEG", quality=85)
+        return f'<img alt="" src="{url_of(data, "image/jpeg").decode()}">'
 
     def _table_html(self) -> str:
         rows = []
@@ -123,6 +121,14 @@ def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
         for number, expression in enumerate(boxed)
         for i in expression["instances"]
     ]
+
+
+def small_copy(picture: "PillowImage", side: int, kind: str, **how: Any) -> bytes:
+    """A copy without metadata, at most so many pixels wide and high; the picture is then as small, too."""
+    picture.info.clear()
+    picture.thumbnail((side, side), reducing_gap=2.0)
+    picture.save(out := io.BytesIO(), kind, **how)
+    return out.getvalue()
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -1,9 +1,8 @@
 """A record as the pages' scripts have it: plain JSON, offsets in UTF-16 units, its picture by address."""
 
-import io
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.drawing import PALETTE
 from dataflow_grounding.errors import BrokenRow, ImageMissing
@@ -22,9 +21,6 @@ from dataflow_grounding.records import (
 )
 from dataflow_grounding.secrets import blotted_message
 from dataflow_grounding.tables import load_table
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PillowImage
 
 _TEXTS = load_table(__package__, "texts.yaml")
 STATUS_MEANING: dict[str, str] = _TEXTS["statuses"]
@@ -59,14 +55,6 @@ def why_missing(error: Exception | None = None) -> str:
     """What a page says in place of a picture."""
     gone = error is None or isinstance(error, (ImageMissing, BrokenRow, FileNotFoundError))
     return "The image file is not there." if gone else "The image file can't be read."
-
-
-def small_copy(picture: "PillowImage", side: int, kind: str, **how: Any) -> bytes:
-    """A copy without metadata, at most so many pixels wide and high; the picture is then as small, too."""
-    picture.info.clear()
-    picture.thumbnail((side, side), reducing_gap=2.0)
-    picture.save(out := io.BytesIO(), kind, **how)
-    return out.getvalue()
 
 
 def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:

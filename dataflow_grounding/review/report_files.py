@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+from dataflow_grounding.display import small_copy
 from dataflow_grounding.elsewhere import is_elsewhere, look
 from dataflow_grounding.errors import InputError, RecordError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.images import url_of
 from dataflow_grounding.records import write_bytes
-from dataflow_grounding.review.record_view import Picture, small_copy, why_missing
+from dataflow_grounding.review.record_view import Picture, why_missing
 
 GENERATOR = '<meta name="generator" content="dataflow-grounding report, page {}">'
 PER_FILE = 500  # records or failures in a file of data
@@ -30,6 +31,7 @@ MAX_BYTES = 20_000  # of a small copy
 _TRIES = ((640, 75), (640, 50), (480, 50), (360, 40), (240, 30), (120, 20))  # longest side in pixels, quality of WebP
 _FEW = 100_000  # pixels up to which a JPEG, which takes a seventh of the time, may do as well
 _SHOWN_BY_BROWSERS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_ESCAPED = re.compile("[<\ud800-\udfff]")  # halves of surrogate pairs can't be written as UTF-8
 _SAID = "dataflow-grounding replaces what is in this folder with each report: keep nothing here.\n"
 _MARKER = "README.txt"
 _THUMBNAIL = re.compile(r"([0-9a-f]{24})-([1-9][0-9]{0,5})x([1-9][0-9]{0,5})\.(?:webp|jpg)")
@@ -42,12 +44,7 @@ _OURS = re.compile(
 def script_json(value: Any) -> str:
     """`value` as JSON that can stand in a script, and within a page's `<script>`. Raises ValueError for NaN."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 can't hold
-            text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class ReportFiles:

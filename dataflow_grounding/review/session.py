@@ -11,6 +11,7 @@ from itertools import product
 from string import Template
 from typing import Any
 
+from dataflow_grounding.display import small_copy
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, RecordError, StorageFailed, told_as
 from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.records import Record, has_id, write_bytes
@@ -18,14 +19,7 @@ from dataflow_grounding.review.decisions import Decisions, Said
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Item, Queue, Reviewable, digest_of
-from dataflow_grounding.review.record_view import (
-    Picture,
-    expressions_of,
-    path_of_picture,
-    small_copy,
-    view_of,
-    why_missing,
-)
+from dataflow_grounding.review.record_view import Picture, expressions_of, path_of_picture, view_of, why_missing
 from dataflow_grounding.review.sampling import gold_answers, mixed_in
 from dataflow_grounding.rows import write_text
 
