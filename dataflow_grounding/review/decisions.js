@@ -31,18 +31,17 @@ const reviewDecisions = (() => {
   // The same without a server; `kept` are all decisions, `views` the records by place as they stand.
   function collecting(data, views) {
     const kept = [], viewOf = ({ record }) => views.get(record) || data.records[record];
-    const fits = (w) => ([item]) => !isDecided(viewOf(item), item) && (!w.status || item.status === w.status)
+    data.items.forEach((item, place) => { item.place = place; });
+    const fits = (w) => (item) => !isDecided(viewOf(item), item) && (!w.status || item.status === w.status)
       && (!w.text || item.text.toLowerCase().includes(w.text.toLowerCase())) && (!w.head || item.head === w.head)
       && (!w.below || (item.score !== null && item.score < Number(w.below)))
       && (w.mode !== "grid" || item.box !== null);
     async function ask(w) {
-      const open = data.items.map((item, n) => [item, n]).filter(fits(w)), isGrid = w.mode === "grid";
-      if (isGrid) open.sort(([a], [b]) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));
-      const some = isGrid ? open.slice(0, GRID) : open.filter(([, n]) => n >= w.place).slice(0, w.most);
-      const items = some.map(([item]) => item), last = some[some.length - 1];
-      const place = last ? last[1] + 1 : data.items.length;
-      const records = Object.fromEntries(items.map((item) => [item.record, viewOf(item)]));
-      return { items, records, place: isGrid ? 0 : place, left: open.length };
+      const open = data.items.filter(fits(w)), isGrid = w.mode === "grid";
+      if (isGrid) open.sort((a, b) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));
+      const items = isGrid ? open.slice(0, GRID) : open.filter(({ place }) => place >= w.place).slice(0, w.most);
+      const next = items.length ? items[items.length - 1].place + 1 : data.items.length;
+      return { items, records: items.map(viewOf), place: isGrid ? 0 : next, left: open.length };
     }
     async function send(some) {
       kept.push(...some);

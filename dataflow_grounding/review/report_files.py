@@ -186,11 +186,10 @@ def _is_page(path: str, number: int) -> bool:
 
 def _remove_pages(page: str) -> None:
     """Remove the further pages `report-2.html`, … that reports of earlier versions have."""
-    (folder, name), ending = os.path.split(page), os.path.splitext(page)[1]
-    for other in os.listdir(folder):
-        found = re.fullmatch(rf"{re.escape(os.path.splitext(name)[0])}-([1-9][0-9]{{0,8}}){re.escape(ending)}", other)
-        if found and int(found[1]) > 1 and _is_page(os.path.join(folder, other), int(found[1])):
-            os.unlink(os.path.join(folder, other))
+    (stem, ending), number = os.path.splitext(page), 2
+    while _is_page(further := f"{stem}-{number}{ending}", number):
+        os.unlink(further)
+        number += 1
 
 
 def thumbnail_of(path: str) -> tuple[Size, bytes, str]:

@@ -177,14 +177,13 @@ class Session:
             raise InputError(f"{folder} has files already: choose another name for --static")
         queue = self._queue(*[""] * len(_FILTERS))
         items, _ = queue.after(0, len(queue.items))
-        places = sorted({item.record for item in items})
-        records = ",\n".join(f'"{place}": {json.dumps(self.view(place))}' for place in places)
-        head = f"who: {json.dumps(self.who)}, items: {json.dumps(queue.told(items))}"
+        records = {item.record: self.view(item.record) for item in items}
+        data = {"who": self.who, "items": queue.told(items), "records": records}
         files = page_files(_POLICY, '<script src="data.js"></script>')
-        files["data.js"] = f"window.reviewData = {{ {head}, records: {{\n{records}\n}} }};\n"
+        files["data.js"] = f"window.reviewData = {json.dumps(data)};\n"
         for name, text in files.items():
             write_text(os.path.join(folder, name), text)
-        for place, side in product(places, SIDES):
+        for place, side in product(records, SIDES):
             with suppress(RecordError), told_as(InputError, f"can't write {folder}"):  # without its picture
                 picture = self.picture(place, side)
                 os.makedirs(os.path.join(folder, "picture"), exist_ok=True)
