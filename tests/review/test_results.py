@@ -97,6 +97,16 @@ def test_a_script_titles_its_report_by_its_records_and_its_storage(
     assert "a mug" in data_of(summary.report)
 
 
+def test_the_failures_of_a_script_are_listed_by_the_command_too(results: Path) -> None:
+    storage = FileStorage(str(results / "captions.jsonl"), str(results), "mugs")
+    failure = {"id": "b", "step": "step1", "kind": "refused", "message": "not for us"}
+    Path(storage.failures_path).write_text(json.dumps(failure) + "\n")
+    summary = Summary(done=1, annotations=str(results / "annotations.jsonl"), failures_file=storage.failures_path)
+    publish(summary, storage)
+    assert "not for us" in data_of(summary.report)
+    assert "not for us" in data_of(report_folder(str(results))[0])
+
+
 def test_lines_that_cant_be_read_are_failures(results: Path) -> None:
     with (results / "annotations.jsonl").open("a") as file:
         file.write('{"torn')
