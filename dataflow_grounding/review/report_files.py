@@ -36,7 +36,8 @@ _SAID = "dataflow-grounding replaces what is in this folder with each report: ke
 _MARKER = "README.txt"
 _THUMBNAIL = re.compile(r"([0-9a-f]{24})-([1-9][0-9]{0,5})x([1-9][0-9]{0,5})\.(?:webp|jpg)")
 _OURS = re.compile(
-    rf"\.|{_MARKER}|thumbnails(/{_THUMBNAIL.pattern})?|[0-9a-f]{{8}}(/(index|(records|failures)-[1-9][0-9]*)\.js)?"
+    rf"\.|{_MARKER}|thumbnails(/{_THUMBNAIL.pattern}(\.[0-9a-f]{{8}}\.part)?)?"
+    r"|[0-9a-f]{8}(/(index|(records|failures)-[1-9][0-9]*)\.js)?"
 )
 """What is in that folder, by its path there."""
 
