@@ -1,13 +1,13 @@
-"""One HTTP/1.1 connection, free to break the protocol; aiohttp.web would take twice the CPU per request."""
+"""One HTTP/1.1 connection, free to break the protocol, as aiohttp.web is not."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 HEAD_LIMIT, LONGEST_BODY = 64 * 1024, 64 * 1024 * 1024
-Serve: TypeAlias = "Callable[[Connection, Head, bytes | None], None]"
+Talk: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,111 +54,36 @@ def read_head(raw: bytes) -> Head:
     return Head(method, target, headers, length)
 
 
-class Connection(asyncio.BufferedProtocol):
-    """Reads requests one by one, each handed to `serve(connection, head, body)`; `gone(connection)` ends it."""
+async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[Head, bytes]:
+    """The next request's head and body. Raises NotTaken, and IncompleteReadError where the client has left."""
+    try:
+        head = read_head((await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n"))
+    except asyncio.LimitOverrunError:
+        raise NotTaken(431, "Request header fields too large.") from None
+    if head.headers.get("expect", "").lower() == "100-continue":
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return head, await reader.readexactly(head.length)
 
-    def __init__(self, serve: Serve, gone: "Callable[[Connection], None]", scratch: bytearray, keep_body: bool) -> None:
-        self._serve, self._gone, self._keep = serve, gone, keep_body
-        self._scratch = memoryview(scratch)
-        self._received = bytearray()
-        self._head: Head | None = None
-        self._skip = 0  # bytes of a body to throw away that are still to come
-        self._busy = False
-        self._drained: Callable[[], None] | None = None
-        self.transport: asyncio.Transport | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        # With a limit of 0 resume_writing is called when the very last byte has left.
-        transport.set_write_buffer_limits(high=0)
-        self.transport = transport
+class Connection(asyncio.StreamReaderProtocol):
+    """Runs `talk(reader, writer)`, cancelled once the client has left; when it ends, so does the connection."""
+
+    def __init__(self, talk: Talk) -> None:
+        super().__init__(asyncio.StreamReader(HEAD_LIMIT), self._begin)
+        self._talk = talk
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # With a limit of 0, what is written has drained when the very last byte has left.
+        writer.transport.set_write_buffer_limits(high=0)
+        self._talking = asyncio.ensure_future(self._talk(reader, writer))
+        self._talking.add_done_callback(lambda _: writer.transport.abort())
+
+    def eof_received(self) -> bool:
+        """Take a client that will send no more for one that has left."""
+        super().eof_received()
+        return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell the server."""
-        self._drained = self.transport = None
-        self._gone(self)
-
-    def get_buffer(self, hint: int) -> memoryview:
-        """Everything is received here: a buffer of its own for each piece would cost page faults."""
-        return self._scratch
-
-    def buffer_updated(self, count: int) -> None:
-        """Go on reading the head or the body."""
-        skipped = min(self._skip, count)
-        self._skip -= skipped
-        self._received += self._scratch[skipped:count]
-        if not self._busy:
-            self._read()
-
-    def _read(self) -> None:
-        """Serve the request that is here whole."""
-        try:
-            self._head = self._head or self._begin()
-        except NotTaken as error:
-            self._busy = True
-            said = b'{"error": {"message": "%s", "code": null}}' % str(error).encode()
-            self.write(response(error.status, said, headers={"Connection": "close"}), self.close)
-            return
-        if self._head is None or self._skip or (self._keep and len(self._received) < self._head.length):
-            return
-        self._busy = True
-        body: bytes | None = None
-        if self._keep:
-            body = bytes(self._received[: self._head.length])
-            del self._received[: self._head.length]
-        self._serve(self, self._head, body)
-
-    def _begin(self) -> Head | None:
-        """The head, once it is here."""
-        end = self._received.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._received) > HEAD_LIMIT:
-                raise NotTaken(431, "Request header fields too large.")
-            return None
-        head = read_head(bytes(self._received[:end]))
-        del self._received[: end + 4]
-        if not self._keep:
-            here = min(head.length, len(self._received))
-            self._skip = head.length - here
-            del self._received[:here]
-        if head.headers.get("expect", "").lower() == "100-continue":
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return head
-
-    def write(self, data: bytes, drained: Callable[[], None] | None = None) -> None:
-        """Send bytes; `drained` is called once the system has taken them all, and never if the client left before."""
-        if self.transport is None or self.transport.is_closing():
-            return
-        self._drained = None
-        self.transport.write(data)
-        if self.transport.is_closing():
-            return  # the write failed
-        if self.transport.get_write_buffer_size():
-            self._drained = drained
-        elif drained:
-            drained()
-
-    def resume_writing(self) -> None:
-        """Everything written has left."""
-        drained, self._drained = self._drained, None
-        if drained:
-            drained()
-
-    def end_exchange(self) -> None:
-        """The reply is out: close if the client asked for it, else read the next request."""
-        head, self._head, self._busy = self._head, None, False
-        if head and head.headers.get("connection", "").lower() == "close":
-            self.close()
-        elif self._received:
-            self._read()
-
-    def close(self) -> None:
-        """End the connection after what was written."""
-        if self.transport:
-            self.transport.close()
-
-    def abort(self) -> None:
-        """End the connection at once."""
-        if self.transport:
-            self.transport.abort()
+        """End the talk."""
+        super().connection_lost(error)
+        self._talking.cancel()

@@ -3,11 +3,10 @@
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
 
-from dataflow_grounding.testing.connection import Connection, Head
+from dataflow_grounding.testing.connection import Connection, NotTaken, read_request, response
 from dataflow_grounding.testing.endpoint import Endpoint, Exchange
 from dataflow_grounding.testing.received import ReceivedRequest
 
@@ -53,9 +52,7 @@ class LoopbackServer(Endpoint):
         super().__post_init__()
         self.requests: list[ReceivedRequest] = []
         self._stalled_until = 0.0
-        self._scratch = bytearray(256 * 1024)
-        self._open: dict[Connection, Exchange | None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._coming_back: asyncio.Task[None] | None = None
         self._listener: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="loopback-server", daemon=True)
@@ -96,7 +93,7 @@ class LoopbackServer(Endpoint):
         """Close every connection and end the thread; twice does no harm."""
         if self._loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._drop_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -114,110 +111,69 @@ class LoopbackServer(Endpoint):
     async def _listen(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
         if self._listener is None:
-            self._listener = await self._loop.create_server(self._connect, "127.0.0.1", self.port, backlog=1024)
+            self._listener = await self._loop.create_server(
+                lambda: Connection(self._talk), "127.0.0.1", self.port, backlog=1024
+            )
             self.port = self._listener.sockets[0].getsockname()[1]
 
-    def _connect(self) -> Connection:
-        connection = Connection(self._serve, self._gone, self._scratch, self.reads_body)
-        self._open[connection] = None
-        return connection
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer a client's requests, one after the other."""
+        goes_on = True
+        try:
+            while goes_on:
+                head, body = await read_request(reader, writer)
+                exchange = self.plan(head, body if self.reads_body else None)
+                if self.record and exchange.counted:
+                    self.requests.append(exchange.request)
+                goes_on = await self._reply(exchange, writer) and head.headers.get("connection", "").lower() != "close"
+        except NotTaken as error:
+            said = b'{"error": {"message": "%s", "code": null}}' % str(error).encode()
+            writer.write(response(error.status, said, headers={"Connection": "close"}))
+            await writer.drain()
+        except asyncio.IncompleteReadError:
+            pass  # the client has left
 
-    async def _close(self) -> None:
-        self._drop_all()
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0)  # the aborted connections report their loss now
+    async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
+        """Send the reply as its fault has it; whether it left whole."""
+        request, cut, left = exchange.request, exchange.fault.sent_share < 1.0, False
+        try:
+            rest = await self._last_part(exchange, writer)
+            if exchange.counted and not cut:  # before it leaves: whoever has the reply in hand must find it counted
+                self._end(exchange)
+                self._count(exchange.status, 1)
+                request.status_sent, request.time_sent = exchange.status, time.monotonic()
+            writer.write(rest)
+            await writer.drain()
+            left = not cut
+        finally:
+            if exchange.counted and not left:
+                self.abandoned += 1
+                if request.status_sent is None:
+                    self._end(exchange)
+                else:  # counted as sent, and then it did not leave whole
+                    self._count(exchange.status, -1)
+                    request.status_sent = request.time_sent = None
+        return left
 
-    def _drop_all(self) -> None:
-        if self._listener:
-            self._listener.close()
-            self._listener = None
-        for connection in list(self._open):
-            connection.abort()
-
-    async def _go_down(self, seconds: float) -> None:
-        self._drop_all()
-        self._run_task(self._listen(after=seconds))
-
-    def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _serve(self, connection: Connection, head: Head, body: bytes | None) -> None:
-        """A whole request is here: decide on the reply, and when it leaves."""
-        exchange = self.plan(head, body)
-        self._open[connection] = exchange
-        if self.record and exchange.counted:
-            self.requests.append(exchange.request)
-        fault = exchange.fault
+    async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
+        """What is left to send of a reply once it is due: all of it that its fault lets through, or its last drops."""
+        fault, wire = exchange.fault, exchange.wire
         if fault.down_for is not None:
-            self._run_task(self._go_down(fault.down_for))
-            return
+            self._coming_back = self._loop.create_task(self._go_down(fault.down_for))
         if fault.stall_for is not None:
             self.stall(fault.stall_for)
-        delay = exchange.delay + fault.delay
-        if fault.hang:
-            return
-        if delay > 0:
-            self._loop.call_later(delay, self._send, connection, exchange)
-        else:
-            self._send(connection, exchange)
-
-    def _send(self, connection: Connection, exchange: Exchange) -> None:
-        if self._open.get(connection) is not exchange:
-            return  # the client has left
-        still = self._stalled_until - time.monotonic()
-        fault = exchange.fault
-        if still > 0:
-            self._loop.call_later(still, self._send, connection, exchange)
-        elif fault.sent_share < 1.0:
-            connection.write(exchange.wire[: int(len(exchange.wire) * fault.sent_share)])
-            connection.close()
-        elif fault.bytes_per_second:
-            self._run_task(self._drip(connection, exchange, fault.bytes_per_second))
-        else:
-            self._write_last(connection, exchange, exchange.wire)
-
-    async def _drip(self, connection: Connection, exchange: Exchange, bytes_per_second: float) -> None:
-        sent = exchange.wire.index(b"\r\n\r\n") + 4
-        step = max(1, round(bytes_per_second * DRIP_PERIOD))
-        connection.write(exchange.wire[:sent])
-        while self._open.get(connection) is exchange:
-            await asyncio.sleep(step / bytes_per_second)
-            if sent + step >= len(exchange.wire):
-                self._write_last(connection, exchange, exchange.wire[sent:])
-                return
-            connection.write(exchange.wire[sent : sent + step])
-            sent += step
-
-    def _write_last(self, connection: Connection, exchange: Exchange, data: bytes) -> None:
-        """Send the end of a reply, counted first: whoever has the reply in hand must find it counted."""
-        if self._open.get(connection) is not exchange:
-            return
-        if exchange.counted:
-            self._end(exchange)
-            self._count(exchange.status, 1)
-            exchange.request.status_sent, exchange.request.time_sent = exchange.status, time.monotonic()
-        connection.write(data, lambda: self._sent(connection))
-
-    def _sent(self, connection: Connection) -> None:
-        self._open[connection] = None
-        connection.end_exchange()
-
-    def _gone(self, connection: Connection) -> None:
-        """The connection is lost; what was being served on it has no reader any more."""
-        exchange = self._open.pop(connection, None)
-        if exchange is None or not exchange.counted:
-            return
-        self.abandoned += 1
-        if exchange.request.status_sent is None:
-            self._end(exchange)
-        else:  # counted as sent, and then it did not leave whole
-            self._count(exchange.status, -1)
-            exchange.request.status_sent = exchange.request.time_sent = None
+        if fault.hang or fault.down_for is not None:
+            await self._loop.create_future()  # until the client has left, or the connection is dropped
+        await asyncio.sleep(exchange.delay + fault.delay)
+        while (still := self._stalled_until - time.monotonic()) > 0:
+            await asyncio.sleep(still)
+        if not fault.bytes_per_second:
+            return wire[: int(len(wire) * fault.sent_share)]
+        step, body = max(1, round(fault.bytes_per_second * DRIP_PERIOD)), wire.index(b"\r\n\r\n") + 4
+        for start, stop in pairwise([0, body, *range(body + step, len(wire), step)]):
+            writer.write(wire[start:stop])
+            await asyncio.sleep(step / fault.bytes_per_second)
+        return wire[stop:]
 
     def _end(self, exchange: Exchange) -> None:
         self.serving -= exchange.served
@@ -226,3 +182,16 @@ class LoopbackServer(Endpoint):
     def _count(self, status: int, replies: int) -> None:
         self.by_status[status] += replies
         self.paid += replies if 200 <= status < 300 else 0
+
+    async def _go_down(self, seconds: float) -> None:
+        await self._drop_all()
+        self._coming_back = self._loop.create_task(self._listen(after=seconds))
+
+    async def _drop_all(self) -> None:
+        if self._listener:
+            self._listener.close()
+            self._listener = None
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
