@@ -8,17 +8,18 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.choice import CALIBRATE
-from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, by, probe_of, question_of
+from dataflow_grounding.calibration.fitting import NEAR, Scores
+from dataflow_grounding.calibration.probes import Probe, ProbedPicture, by, probe_of, question_of
+from dataflow_grounding.calibration.seen import Array
 from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import RunStopped
-from dataflow_grounding.geometry import Bbox, Size, ordered
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import ImageLimits
 
 LAYOUTS = 256  # a layout used lately might be answered from a gateway's cache, whatever the model does by now
@@ -26,7 +27,6 @@ SHORTEST = 224  # px of a picture's short side, below which a model sees no rect
 NARROWEST = 96  # the same, where the longest side allows no more
 
 LEAST = 4  # answers, of twelve, before they say anything
-NEAR = 0.10  # a rectangle is found when no edge is further off, as a share of the side
 FOUND = 1 / 3  # share of the answers that the format should find: even a model that errs by 3% of the side finds 4 in 5
 BETTER = 3  # rectangles that another format finds and this one doesn't
 CLEARLY = 2 / 3  # share of the answers that another format finds before it is beyond doubt
@@ -138,11 +138,11 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
     """What these pictures show: that the format is missed, only where all of them do."""
     ways = []
     for picture in pictures:
-        usable = [a for a in picture.answers if a.usable]
-        if len(usable) < LEAST:
+        usable = sum(answer.usable for answer in picture.answers)
+        if usable < LEAST:
             trouble = f": {picture.trouble}" if picture.trouble else ""
-            return CheckVerdict("silent", f"{len(usable)} of {picture.asked} rectangles were answered{trouble}")
-        ways.append(_Ways(picture, usable, asked))
+            return CheckVerdict("silent", f"{usable} of {picture.asked} rectangles were answered{trouble}")
+        ways.append(_Ways(picture, asked))
     return _missed(ways) if all(way.missed for way in ways) else CheckVerdict("fits")
 
 
@@ -167,47 +167,30 @@ def _missed(ways: "Sequence[_Ways]") -> CheckVerdict:
 
 
 class _Ways:
-    """One picture's answers, read as asked and in every plain format."""
+    """One picture's answers: how many rectangles they find read as asked and, in `others`, in every plain format."""
 
-    def __init__(self, picture: ProbedPicture, answers: Sequence[ProbeBox], asked: BoxFormat) -> None:
-        self._sides = picture.size * 2
-        self._truth = [answer.asked for answer in answers]
-        self._picture, self._answers, self._asked = picture, answers, asked
-        mine = _boxes(picture, answers, asked)
-        self.count, self.sent = len(answers), picture.sent
-        self.found = self._near(mine)
-        self.moved = self._moved(mine)
+    def __init__(self, picture: ProbedPicture, asked: BoxFormat) -> None:
+        frame = "" if asked.frame == "sent" else f"@{asked.frame}"  # those at the scale that was asked for first
+        names = [f"{order}_{scale}{frame}" for scale in (asked.scale, *SCALES) for order in (asked.order, *ORDERS)]
+        names = list(dict.fromkeys(names))
+        scores = Scores([picture], [asked, *(find_box_format(name, "") for name in names)])
+        self.count, self.sent = len(scores.rows), picture.sent
+        self.found, *others = (scores.worst <= NEAR).sum(axis=1).tolist()
+        self.others: dict[str, int] = dict(zip(names, others, strict=True))
+        self.moved = self._moved(scores.boxes[0] / scores.sides, scores.asked / scores.sides)
         enough = self.found >= FOUND * self.count and self.moved is None
         better = max(self.found + BETTER, 0.6 * self.count)  # another format finds most, and clearly more
-        self.missed = not enough or (self.found + BETTER <= self.count and max(self.others.values()) >= better)
+        self.missed = not enough or (self.found + BETTER <= self.count and max(others) >= better)
 
-    @cached_property
-    def others(self) -> dict[str, int]:
-        """How many rectangles every plain format finds, those at the scale that was asked for first."""
-        asked, frame = self._asked, "" if self._asked.frame == "sent" else f"@{self._asked.frame}"
-        names = [f"{order}_{scale}{frame}" for scale in (asked.scale, *SCALES) for order in (asked.order, *ORDERS)]
-        formats = {name: find_box_format(name, "") for name in dict.fromkeys(names)}
-        return {name: self._near(_boxes(self._picture, self._answers, known)) for name, known in formats.items()}
-
-    def _near(self, boxes: Sequence[Bbox]) -> int:
-        return sum(
-            all(abs(a - b) <= NEAR * side for a, b, side in zip(bbox, truth, self._sides, strict=True))
-            for bbox, truth in zip(boxes, self._truth, strict=True)
-        )
-
-    def _moved(self, boxes: Sequence[Bbox]) -> tuple[str, str, int] | None:
+    def _moved(self, read: Array, true: Array) -> tuple[str, str, int] | None:
         """How x and y would have to be stretched and shifted, if that surely matters, and how many are then found."""
-        lines, sure, both = [], False, list(zip(boxes, self._truth, strict=True))
-        for start, side in enumerate(self._sides[:2]):
-            pairs = [(read[i] / side, true[i] / side) for read, true in both for i in (start, start + 2)]
-            factor, shift, error = _robust_line(pairs)
+        lines, sure = [], False
+        for axis in (0, 1):
+            factor, shift, error = _robust_line([*zip(read[:, axis::2].flat, true[:, axis::2].flat, strict=True)])
             sure = sure or max(abs(shift), abs(factor + shift - 1)) > max(OFF, SURELY * error)
             lines.append((factor, shift))
         (x, left), (y, top) = lines
-        width, height = self._sides[:2]
-        right, down = left * width, top * height
-        moved = [(x1 * x + right, y1 * y + down, x2 * x + right, y2 * y + down) for x1, y1, x2, y2 in boxes]
-        found = self._near(moved)
+        found = int((abs(read * [x, y, x, y] + [left, top, left, top] - true).max(axis=1) <= NEAR).sum())
         if not sure or found < max(self.found, 0.6 * self.count):
             return None
         return f"with x times {x:.2f} {left:+.2f} of the width", f"y times {y:.2f} {top:+.2f} of the height", found
@@ -222,7 +205,3 @@ def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, fl
     shift = statistics.median(rest)
     spread = 1.4826 * statistics.median(abs(value - shift) for value in rest)
     return factor, shift, 2.5 * max(spread, 0.003) / len(pairs) ** 0.5
-
-
-def _boxes(picture: ProbedPicture, answers: Sequence[ProbeBox], box_format: BoxFormat) -> list[Bbox]:
-    return [ordered(picture.in_pixels(answer, box_format)) for answer in answers]

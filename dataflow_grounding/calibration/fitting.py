@@ -49,9 +49,16 @@ def candidates() -> tuple[BoxFormat, ...]:
     return tuple(find_box_format(name, "") for name in dict.fromkeys([*plain, *framed]))
 
 
+def _with_stated(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> "Scores":
+    """The scores of all formats in question, those that special tokens name and the one that was `stated` first."""
+    families = (a.family for picture in pictures for a in picture.answers if a.family is not None)
+    first = [known_formats()[name] for name in families] + ([] if stated.scale == "px" else [stated])
+    return Scores(pictures, list({f.name: f for f in [*first, *candidates()]}.values()), measured=True)
+
+
 def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
     """The one format in which all pictures were answered, of equal ones the one that was `stated`. Raises NoFit."""
-    scores = _Scores(pictures, stated)
+    scores = _with_stated(pictures, stated)
     best = scores.best()
     scores.check_found(best)
     scores.check_one_format(best)
@@ -63,33 +70,35 @@ def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
 
 def fit_as(name: str, pictures: Sequence[ProbedPicture]) -> Fit:
     """How well the format of this name fits. Raises NoFit when it hardly does."""
-    scores = _Scores(pictures, find_box_format(name, ""), measured=False)
+    scores = Scores(pictures, [find_box_format(name, "")])
     scores.check_found(0)
     return scores.result(0)
 
 
 def result_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
     """How well a known format fits, however badly it does."""
-    return _Scores(pictures, known, measured=False).result(0)
+    return Scores(pictures, [known]).result(0)
 
 
 def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
     """The plainest format that one picture suggests, for wording the next questions. Raises NoFit."""
-    scores = _Scores([picture], stated)
+    scores = _with_stated([picture], stated)
     best = scores.best()
     scores.check_found(best, least=LEAST_OF_ONE)
     return scores.formats[scores.plainest(best, margin=SURE)]
 
 
-class _Scores:
-    """The errors of all candidates on all answers: `errors[k, i]` has answer i's four edges, as shares of the side."""
+class Scores:
+    """The errors of these formats on all answers: `errors[k, i]` has answer i's four edges, as shares of the side.
 
-    def __init__(self, pictures: Sequence[ProbedPicture], stated: BoxFormat, *, measured: bool = True) -> None:
-        self.pictures = pictures
+    Formats in pixels count those of the picture as sent or, if `measured`, of the size that the answers suggest.
+    """
+
+    def __init__(
+        self, pictures: Sequence[ProbedPicture], formats: Sequence[BoxFormat], *, measured: bool = False
+    ) -> None:
+        self.pictures, self.formats = pictures, formats
         self.rows = [(p, a) for p, picture in enumerate(pictures) for a in picture.answers if a.usable]
-        families = dict.fromkeys(a.family for _, a in self.rows if a.family is not None)
-        first = [known_formats()[name] for name in families] + ([] if stated.scale == "px" else [stated])
-        self.formats = list({f.name: f for f in [*first, *candidates()]}.values()) if measured else [stated]
         self.picture_of = np.array([p for p, _ in self.rows], dtype=int)
         self.asked = np.array([a.asked for _, a in self.rows], dtype=float).reshape(-1, 4)
         self.sides = np.array([pictures[p].size * 2 for p, _ in self.rows], dtype=float).reshape(-1, 4)
@@ -132,6 +141,7 @@ class _Scores:
         return self.plainest(best)
 
     def noise(self, k: int) -> float:
+        """The standard deviation of the edges that a candidate finds, as a share of the side."""
         found = self.errors[k][self.worst[k] <= NEAR]
         return max(LEAST_NOISE, 1.4826 * float(np.median(np.abs(found)))) if len(found) else 0.03
 
@@ -218,6 +228,7 @@ class _Scores:
             raise NoFit(self.seen(f"the model answers in two formats: {what}"))
 
     def result(self, best: int) -> Fit:
+        """How well a candidate fits, and its boxes."""
         found = self.worst[best] <= NEAR
         pixels = np.abs(self.errors[best] * self.sides)[found]
         boxes: list[list[tuple[str, Bbox]]] = [[] for _ in self.pictures]
