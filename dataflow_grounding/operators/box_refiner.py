@@ -1,15 +1,21 @@
 """Operator: small boxes looked for again from closer by."""
 
+import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.agreement import located
-from dataflow_grounding.boxes.zoom import SMALL, SMALL_OF_SEVERAL, is_small, zoomed
-from dataflow_grounding.geometry import box_of, without_duplicates
+from dataflow_grounding.boxes.nearness import middle_of
+from dataflow_grounding.shown_images import ImageCrop, crop_around
+from dataflow_grounding.geometry import Bbox, Size, box_of, without_duplicates
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.tasks.phrase_grounding import Found
+
+SMALL = 0.03  # the longer side of a small box, as a share of that side of the image
+SMALL_OF_SEVERAL = 0.035  # where several answers are asked for; noise makes the boxes of some small things that large
 
 
 class LooksCloser(BoxOperator):
@@ -20,18 +26,45 @@ class LooksCloser(BoxOperator):
     ) -> list[dict[str, Any]]:
         """The instances, small ones asked for again from closer by in the answers `samples`; of equal ones the best."""
 
-        async def ground(crop: Image) -> Found:
+        async def one(instance: dict[str, Any]) -> dict[str, Any]:
+            bbox = box_of(instance["bbox"])
+            if not _is_small(bbox, image.size, len(samples)):
+                return instance
+            crop = crop_around(image, bbox)
+
             async def once(number: int) -> Found:
                 [found] = await self.ground(crop, [phrase], ask, samples[number])
                 return found
 
-            return await located(once, len(samples), crop.size)
+            return _replaced(instance, crop, await located(once, len(samples), crop.size))
 
-        found = await zoomed(ground, image, instances, SMALL if len(samples) == 1 else SMALL_OF_SEVERAL)
+        found = []
+        for result in await asyncio.gather(*map(one, instances), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+            if result not in found:
+                found.append(result)
         once = without_duplicates(found, self.merge_iou)
         for _ in range(len(found) - len(once)):
             ask.note("merged", "small boxes that are nearly the same from closer by")
         return once
+
+
+def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
+    """Whether both sides of a box in pixels are small shares of the sides of an image of this size."""
+    small = SMALL if samples == 1 else SMALL_OF_SEVERAL
+    return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < small
+
+
+def _replaced(instance: dict[str, Any], crop: ImageCrop, again: Found) -> dict[str, Any]:
+    """The box of the crop nearest to the earlier one, in pixels of the whole image."""
+    if not again.instances:
+        return instance
+    boxes = [crop.to_image(box_of(i["bbox"])) for i in again.instances]
+    centre = middle_of(box_of(instance["bbox"]))
+    nearest = min(range(len(boxes)), key=lambda n: math.dist(middle_of(boxes[n]), centre))
+    score = instance.get("score") if instance.get("score") is not None else again.instances[nearest].get("score")
+    return {**instance, "bbox": [int(edge) for edge in boxes[nearest]], "score": score, "zoomed": True}
 
 
 @OPERATOR_REGISTRY.register()
@@ -61,7 +94,7 @@ class BoxRefiner(LooksCloser):
         """Of records with small boxes. Raises RecordError."""
         boxes = [i["bbox"] for e in read_expressions(record, self.keys.expressions) for i in e["instances"]]
         size = open_image(record, self.keys.image).size if boxes else (1, 1)
-        return any(is_small(box_of(bbox), size, SMALL if self.samples == 1 else SMALL_OF_SEVERAL) for bbox in boxes)
+        return any(_is_small(box_of(bbox), size, self.samples) for bbox in boxes)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions; in `instances`, boxes found from closer by have `zoomed: true`. Raises RecordError."""
