@@ -1,10 +1,12 @@
 """Which box is which: the one place that judges whether two boxes mean the same thing."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from dataflow_grounding.geometry import Bbox, box_of, iou
 
+A = TypeVar("A", bound=Hashable)
+B = TypeVar("B", bound=Hashable)
 SAME = 0.5  # IoU from which two boxes mean the same thing
 
 
@@ -19,20 +21,21 @@ def match_boxes(
     near = [
         sorted((n for n, overlap in enumerate(row) if overlap >= threshold), key=lambda n: -row[n]) for row in overlaps
     ]
-    partner = _by_falling_iou(near, overlaps)
+    by_overlap = sorted((-overlaps[n][which], n, which) for n, row in enumerate(near) for which in row)
+    partner = first_free((which, want) for _, want, which in by_overlap)
     if most:
         _add_more(partner, near)
     return {want: (which, overlaps[want][which]) for which, want in sorted(partner.items(), key=lambda item: item[1])}
 
 
-def _by_falling_iou(near: Sequence[Sequence[int]], overlaps: Sequence[Sequence[float]]) -> dict[int, int]:
-    """Place in found → place in wanted."""
-    partner: dict[int, int] = {}
-    placed: set[int] = set()
-    for _, want, which in sorted((-overlaps[n][which], n, which) for n, row in enumerate(near) for which in row):
-        if want not in placed and which not in partner:
-            partner[which] = want
-            placed.add(want)
+def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
+    """One to one, of pairs that come by preference those whose sides no earlier one has: one side → the other."""
+    partner: dict[A, B] = {}
+    placed: set[B] = set()
+    for one, other in pairs:
+        if one not in partner and other not in placed:
+            partner[one] = other
+            placed.add(other)
     return partner
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dataflow_grounding.boxes.matching import first_free
 from dataflow_grounding.geometry import Bbox, around
 from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlap, Rules, one_to_one, overlaps_of
 from dataflow_grounding.metrics.pairs import PairedRecord, Row
@@ -135,11 +136,7 @@ def _spans(record: Row, rules: Rules) -> dict[Span, list[Bbox]]:
 def _meeting(gold: list[Span], found: list[Span]) -> int:
     """How many spans share a character, one to one, the longest overlap first."""
     near = sorted((max(a[0], b[0]) - min(a[1], b[1]), a, b) for a in gold for b in found)
-    met: dict[Span, Span] = {}
-    for apart, a, b in near:
-        if apart < 0 and a not in met and b not in met.values():
-            met[a] = b
-    return len(met)
+    return len(first_free((a, b) for apart, a, b in near if apart < 0))
 
 
 def figures_of(sums: Mapping[str, Any]) -> dict[str, Any]:

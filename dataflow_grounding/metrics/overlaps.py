@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from dataflow_grounding.boxes.matching import first_free
 from dataflow_grounding.geometry import Bbox, area, around, iou
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -72,11 +73,6 @@ def overlaps_of(found: list[Bbox], gold: list[Bbox], rules: Rules) -> list[Overl
 
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
     """Which box is which, from IoU 0.5 or the rules' threshold on, the largest overlap first."""
-    found, gold, kept = set[int](), set[int](), []
-    for overlap in sorted(overlaps, key=lambda overlap: (-overlap.held, overlap.gold, overlap.found)):
-        near = rules.passes(overlap.held, min(rules.threshold, 0.5))
-        if near and overlap.found not in found and overlap.gold not in gold:
-            found.add(overlap.found)
-            gold.add(overlap.gold)
-            kept.append(overlap)
-    return kept
+    ranked = sorted(overlaps, key=lambda overlap: (-overlap.held, overlap.gold, overlap.found))
+    near = {(one.found, one.gold): one for one in ranked if rules.passes(one.held, min(rules.threshold, 0.5))}
+    return [near[pair] for pair in first_free(near).items()]
