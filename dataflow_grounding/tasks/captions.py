@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
@@ -11,7 +12,7 @@ from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.spans import clean_caption
-from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, region_items, region_prompt, text_of
+from dataflow_grounding.tasks.regions import Region, about_regions, all_of, read_by_id, region_items, text_of
 from dataflow_grounding.tasks.request import INTEGER, STRING, Request, is_cut_off, list_of, object_of
 
 # Style of marks → how the model is told of them.
@@ -101,16 +102,11 @@ def region_caption(
     image: Image, regions: Sequence[Region], box_format: BoxFormat, marks: str = "outline"
 ) -> Request[RegionCaptions]:
     """Ask what each region shows; `image` has the regions marked in the style `marks`."""
-    instructions = region_prompt("region_caption", image, box_format).replace("{marks}", SHOWN_AS[marks])
-    return Request(
-        task="region_caption",
-        input={"regions": region_items(regions, image, box_format)},
-        images=(image,),
-        instructions=instructions,
-        schema=object_of(captions=list_of(object_of(id=INTEGER, text=STRING))),
-        read=lambda reply: _read(reply, len(regions)),
-        divisible=len(regions) > 1,
-    )
+    given = {"regions": region_items(regions, image, box_format)}
+    schema = object_of(captions=list_of(object_of(id=INTEGER, text=STRING)))
+    read = partial(_read, count=len(regions))
+    asked = about_regions("region_caption", image, box_format, given, schema, read, len(regions))
+    return replace(asked, instructions=asked.instructions.replace("{marks}", SHOWN_AS[marks]))
 
 
 def _read(reply: str, count: int) -> tuple[RegionCaptions, list[Note]]:

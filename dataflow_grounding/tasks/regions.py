@@ -3,8 +3,9 @@
 Each region has an id, counted from 1 within its request, by which replies name it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from dataflow_grounding.coordinates import BoxFormat
@@ -34,9 +35,18 @@ def region_items(
     return items
 
 
-def region_prompt(name: str, image: Image, box_format: BoxFormat) -> str:
-    """Return the instructions of a task that shows boxes."""
-    return load_prompt(name).replace("{box_format}", box_format.instructions(image.sent_size))
+def about_regions(
+    task: str,
+    image: Image,
+    box_format: BoxFormat,
+    given: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    read: Callable[[str], tuple[T, list[Note]]],
+    count: int,
+) -> Request[T]:
+    """Return the request of a task that shows boxes and asks about `count` things at once."""
+    instructions = load_prompt(task).replace("{box_format}", box_format.instructions(image.sent_size))
+    return Request(task, given, (image,), instructions, schema, read, divisible=count > 1)
 
 
 def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
@@ -138,19 +148,13 @@ class Described:
 def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFormat) -> Request[list[Described]]:
     """Ask what each region shows; the answer is one Described per region, in their order."""
     width, height = image.sent_size
-    item = object_of(id=INTEGER, type=STRING, color=STRING, description=STRING)
-    return Request(
-        task="region_expression",
-        input={
-            "image": {"width": width, "height": height},
-            "regions": region_items(regions, image, box_format, ("type",)),
-        },
-        images=(image,),
-        instructions=region_prompt("region_expression", image, box_format),
-        schema=object_of(regions=list_of(item)),
-        read=lambda reply: _read_described(reply, len(regions)),
-        divisible=len(regions) > 1,
-    )
+    given = {
+        "image": {"width": width, "height": height},
+        "regions": region_items(regions, image, box_format, ("type",)),
+    }
+    schema = object_of(regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING)))
+    read = partial(_read_described, count=len(regions))
+    return about_regions("region_expression", image, box_format, given, schema, read, len(regions))
 
 
 def _read_described(reply: str, count: int) -> tuple[list[Described], list[Note]]:
@@ -175,19 +179,10 @@ def grounding_expression(
     image: Image, caption: str | None, regions: Sequence[Region], box_format: BoxFormat
 ) -> Request[list[Merged]]:
     """Ask for expressions that each name at least one of `regions`."""
-    item = object_of(text=STRING, region_ids=list_of(INTEGER))
-    return Request(
-        task="grounding_expression",
-        input={
-            "caption": caption,
-            "regions": region_items(regions, image, box_format, ("type", "color", "description")),
-        },
-        images=(image,),
-        instructions=region_prompt("grounding_expression", image, box_format),
-        schema=object_of(expressions=list_of(item)),
-        read=lambda reply: _read_merged(reply, len(regions)),
-        divisible=len(regions) > 1,
-    )
+    items = region_items(regions, image, box_format, ("type", "color", "description"))
+    schema = object_of(expressions=list_of(object_of(text=STRING, region_ids=list_of(INTEGER))))
+    given, read = {"caption": caption, "regions": items}, partial(_read_merged, count=len(regions))
+    return about_regions("grounding_expression", image, box_format, given, schema, read, len(regions))
 
 
 def _read_merged(reply: str, count: int) -> tuple[list[Merged], list[Note]]:
@@ -238,16 +233,10 @@ def double_check(
         {"id": number, "text": expression.text, "region_ids": [place + 1 for place in expression.places]}
         for number, expression in enumerate(expressions, 1)
     ]
+    given = {"expressions": asked, "regions": region_items(regions, image, box_format, texts)}
     item = object_of(id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING, reason=STRING)
-    return Request(
-        task="double_check",
-        input={"expressions": asked, "regions": region_items(regions, image, box_format, texts)},
-        images=(image,),
-        instructions=region_prompt("double_check", image, box_format),
-        schema=object_of(checks=list_of(item)),
-        read=lambda reply: _read_checks(reply, len(expressions), len(regions)),
-        divisible=len(expressions) > 1,
-    )
+    read, schema = partial(_read_checks, count=len(asked), regions=len(regions)), object_of(checks=list_of(item))
+    return about_regions("double_check", image, box_format, given, schema, read, len(asked))
 
 
 def _read_checks(reply: str, count: int, regions: int) -> tuple[list[Check], list[Note]]:
