@@ -28,8 +28,7 @@ class GeneratesFromInput:
     An answer is None where ImageBboxGenerator's prompt says that there are no regions: nothing is sent for it.
     """
 
-    def _asked(self) -> Any:
-        return self
+    _asked: Serving | None = None  # who answers, if not the one that this is mixed into
 
     def start_serving(self) -> None:
         """Nothing to start."""
@@ -91,7 +90,7 @@ class GeneratesFromInput:
             ValueError: There are more paths than prompts, or fewer, or one is missing.
             SpecError: What is not supported is given.
         """
-        other = [model] if model != getattr(self._asked(), "model", None) else []
+        other = [model] if model != getattr(self._asked or self, "model", None) else []
         _refuse(model=other, json_schema=json_schema and [json_schema])
         if not all(image_paths):
             raise ValueError("image_paths should hold a path for every prompt")
@@ -125,7 +124,7 @@ class GeneratesFromInput:
     ) -> list[str | None]:
         if pictures is not None and len(pictures) != len(rows):
             raise ValueError(f"prompts and pictures should have the same length, not {len(rows)} and {len(pictures)}")
-        asker = PromptedVQAGenerator(self._asked(), system_prompt)
+        asker = PromptedVQAGenerator(self._asked or self, system_prompt)
         records = [Record({**row, "image": given}) for row, given in zip(rows, pictures or repeat(None), strict=False)]
         for record in records:  # one that fails is the failure of all, so before anything is paid
             asker.look_over(record)
@@ -148,10 +147,7 @@ class ServingForDataFlow(GeneratesFromInput):
     """
 
     def __init__(self, serving: Serving) -> None:
-        self.serving = serving
-
-    def _asked(self) -> Serving:
-        return self.serving
+        self.serving = self._asked = serving
 
 
 def _refuse(**given: Sequence[Any] | None) -> None:
