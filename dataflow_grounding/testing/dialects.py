@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding.serving.base import Usage
-from dataflow_grounding.testing.received import BadRequest, ReceivedRequest, filled
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
 GEMINI_STATUS = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
@@ -40,8 +40,8 @@ class OpenAI:
 
     name = "openai"
 
-    def read(self, body: dict[str, Any], pictures: Sequence[bytes], request: ReceivedRequest) -> list[bytes]:
-        """Fill in the request, whose model may stand in the path; returns its pictures. Raises BadRequest."""
+    def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
+        """Fill in the request, whose model may stand in the path; returns its pictures in base64. Raises BadRequest."""
         request.model = request.model or str(body.get("model") or "")
         request.settings = {key: value for key, value in body.items() if key not in ("messages", "model")}
         texts, shown = [], []
@@ -59,7 +59,7 @@ class OpenAI:
                     elif role == "user":
                         texts.append(part["text"])
                 elif part.get("type") == "image_url":
-                    shown.append(_data_url(part["image_url"]["url"], pictures))
+                    shown.append(_base64_in(part["image_url"]["url"]))
                 else:
                     raise BadRequest(f"Invalid content part type: {part.get('type')!r}.")
         request.text = "\n".join(texts)
@@ -100,8 +100,8 @@ class Gemini:
 
     name = "gemini"
 
-    def read(self, body: dict[str, Any], pictures: Sequence[bytes], request: ReceivedRequest) -> list[bytes]:
-        """Fill in the request; returns its pictures. Raises BadRequest."""
+    def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
+        """Fill in the request; returns its pictures in base64. Raises BadRequest."""
         contents = body.get("contents")
         if not isinstance(contents, list) or not contents:
             raise BadRequest("* GenerateContentRequest.contents: contents is not specified")
@@ -115,7 +115,7 @@ class Gemini:
             for part in content.get("parts", []):
                 inline = _either(part, "inlineData", "inline_data")
                 if inline:
-                    shown.append(filled(inline["data"], pictures))
+                    shown.append(inline["data"])
                 elif "text" in part:
                     texts.append(part["text"])
                 else:
@@ -177,11 +177,11 @@ def _parts_of(content: Any) -> list[dict[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
 
 
-def _data_url(url: str, pictures: Sequence[bytes]) -> bytes:
+def _base64_in(url: str) -> str:
     head, mark, encoded = url.partition(";base64,")
     if not mark or not head.startswith("data:image/"):
         raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")
-    return filled(encoded, pictures)
+    return encoded
 
 
 def _either(body: dict[str, Any], camel: str, snake: str) -> Any:

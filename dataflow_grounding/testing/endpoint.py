@@ -23,7 +23,7 @@ from dataflow_grounding.testing.faults import (
     too_many_requests,
     unauthorized,
 )
-from dataflow_grounding.testing.received import BadRequest, ReceivedImage, ReceivedRequest, cut_pictures, read_image
+from dataflow_grounding.testing.received import BadRequest, ReceivedImage, ReceivedRequest, read_image
 from dataflow_grounding.testing.takes import Takes
 
 OPENAI, GEMINI = OpenAI(), Gemini()
@@ -122,7 +122,7 @@ class Endpoint:
         self._answer(exchange, pictures)
         return None
 
-    def _fault_for(self, request: ReceivedRequest, pictures: list[bytes] | None) -> Fault | None:
+    def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
         """The fault of the first rule that strikes, else what the model doesn't take."""
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
@@ -137,11 +137,11 @@ class Endpoint:
         given = [head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS]
         return self.key in (*given, *parse_qs(urlsplit(head.target).query).get("key", ()))
 
-    def _read(self, exchange: Exchange, body: bytes) -> list[bytes]:
+    def _read(self, exchange: Exchange, body: bytes) -> list[str]:
         request = exchange.request
-        lean, cut = cut_pictures(body)
         try:
-            pictures = exchange.dialect.read(json.loads(lean), cut, request)
+            given = json.loads(body)
+            pictures = exchange.dialect.read(given, request)
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise BadRequest(f"We could not parse the JSON body of your request: {error!r}") from None
         request.input = read_input(request.text)
@@ -149,17 +149,17 @@ class Endpoint:
         if self._reads_images:
             request.images = tuple(self._image(picture) for picture in pictures)
         if self.keep_bodies:
-            request.body = json.loads(body)
+            request.body = given
         self.by_task[request.task] += 1
         return pictures
 
-    def _image(self, picture: bytes) -> ReceivedImage:
+    def _image(self, picture: str) -> ReceivedImage:
         key = hash(picture)
         if key not in self._images:
             self._images[key] = read_image(picture)
         return self._images[key]
 
-    def _answer(self, exchange: Exchange, pictures: list[bytes] | None) -> None:
+    def _answer(self, exchange: Exchange, pictures: list[str] | None) -> None:
         request, fault = exchange.request, exchange.fault
         given = self.answers(request)
         if isinstance(given, dict):
@@ -173,7 +173,7 @@ class Endpoint:
         reply = exchange.dialect.reply(answer, request.model, request.index, usage)
         exchange.wire = response(200, _dump(reply), headers=fault.headers)
 
-    def _usage(self, request: ReceivedRequest, pictures: list[bytes] | None, answer: Answer) -> Usage:
+    def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
         """A token for every four characters, a fixed number for an image; a beginning seen lately is cached."""
         if pictures is None:
             return Usage(IMAGE_TOKENS, output_tokens=len(answer.text) // 4)

@@ -1,19 +1,12 @@
 """What the loopback server keeps of a request: its question, and digests and sizes of its images, never their bytes."""
 
 import base64
-import binascii
 import hashlib
 import io
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 ORIENTATION_TAG = 0x0112
-# A picture's base64 is cut out of the body before the JSON is read: a 200 KB string would cost more than all the rest.
-PICTURE_START = re.compile(rb';base64,|"data"\s*:\s*"')
-SHORTEST_CUT = 1024
-HOLE = "#picture-"
 
 
 class BadRequest(Exception):
@@ -84,41 +77,15 @@ class ReceivedRequest:
         return tuple((image.width, image.height) for image in self.images)
 
 
-def cut_pictures(body: bytes) -> tuple[bytes, list[bytes]]:
-    """Split a JSON body into the JSON with a numbered hole for every long base64 string, and those strings."""
-    kept: list[bytes] = []
-    pictures: list[bytes] = []
-    at = stop = 0
-    while match := PICTURE_START.search(body, stop):
-        start = match.end()
-        stop = body.find(b'"', start)
-        if stop < 0:
-            break
-        # A backslash before the quote: this is text that speaks of base64, and no picture.
-        if stop - start >= SHORTEST_CUT and body[stop - 1] != 0x5C:
-            kept += [body[at:start], f"{HOLE}{len(pictures)}".encode()]
-            pictures.append(body[start:stop])
-            at = stop
-    return b"".join([*kept, body[at:]]), pictures
-
-
-def filled(encoded: str, pictures: Sequence[bytes]) -> bytes:
-    """The base64 that belongs to a string of the JSON: what was cut out of its hole, or the string itself."""
-    number = encoded.removeprefix(HOLE)
-    if number != encoded and number.isdigit() and int(number) < len(pictures):
-        return pictures[int(number)]
-    return encoded.encode()
-
-
-def read_image(encoded: bytes) -> ReceivedImage:
+def read_image(encoded: str) -> ReceivedImage:
     """Decode base64 and read the picture's header; raises BadRequest where an endpoint would refuse the image."""
     from PIL import Image, UnidentifiedImageError
 
     from dataflow_grounding.image_files import open_picture
 
     try:
-        data = base64.b64decode(encoded.replace(b"\\/", b"/"), validate=True)
-    except binascii.Error as error:
+        data = base64.b64decode(encoded, validate=True)
+    except (ValueError, TypeError) as error:
         raise BadRequest(f"Invalid image: not base64 ({error}).") from None
     try:
         with open_picture(io.BytesIO(data)) as image:
