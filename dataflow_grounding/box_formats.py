@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, frame_of
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.frames import frame_of
 from dataflow_grounding.model_names import bare_names, is_of_family, squeezed
 from dataflow_grounding.tables import load_table
 

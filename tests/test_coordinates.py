@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow_grounding.box_formats import find_box_format, known_formats
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, frame_of
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.frames import frame_of
 from dataflow_grounding.geometry import Bbox, Size
 
 FRAMES = ["sent", "smart_resize_28", "smart_resize_32_1024_65536", "long_edge_512", "long_edge_1568_patch_28_1568"]

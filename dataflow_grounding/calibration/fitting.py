@@ -10,8 +10,7 @@ import numpy as np
 from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
 from dataflow_grounding.calibration.seen import Array, check_even, measured_in, seen
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
-from dataflow_grounding.frames import to_xyxy
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, to_xyxy
 from dataflow_grounding.geometry import Bbox, box_of
 
 MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of the side

@@ -9,10 +9,9 @@ import PIL.Image
 import PIL.ImageDraw
 
 from dataflow_grounding.box_formats import known_formats
-from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.coordinates import BoxFormat, Order
 from dataflow_grounding.drawing import Mark, draw_marks
 from dataflow_grounding.errors import SpecError, UnreadableReply
-from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.images import PADDING, Image, ImageLimits, open_image
 from dataflow_grounding.records import Record

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
-from dataflow_grounding.frames import Order, frame_of, to_xyxy
+from dataflow_grounding.coordinates import Order, frame_of, to_xyxy
 from dataflow_grounding.geometry import Size, ordered
 
 Array: TypeAlias = NDArray[np.float64]

@@ -6,8 +6,8 @@ from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.calibration.choice import choice_of
+from dataflow_grounding.coordinates import from_xyxy
 from dataflow_grounding.errors import BrokenRow, SpecError
-from dataflow_grounding.frames import from_xyxy
 from dataflow_grounding.geometry import Bbox, box_of
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching

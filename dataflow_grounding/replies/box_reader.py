@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.box_formats import known_formats
-from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.absence import denies_itself
 from dataflow_grounding.replies.json_values import number

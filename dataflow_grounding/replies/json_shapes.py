@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from dataflow_grounding.frames import Order
+from dataflow_grounding.coordinates import Order
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.json_values import JsonObject, hull, measured, number

@@ -2,7 +2,7 @@
 
 import re
 
-from dataflow_grounding.frames import Order
+from dataflow_grounding.coordinates import Order
 from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.json_shapes import pair
 from dataflow_grounding.replies.json_values import hull

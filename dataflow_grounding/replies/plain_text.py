@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from dataflow_grounding.frames import Order
+from dataflow_grounding.coordinates import Order
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.reading import ParsedReply, RawBox, named
 from dataflow_grounding.replies.talk import named_before

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-from dataflow_grounding.frames import Order
+from dataflow_grounding.coordinates import Order
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.replies.absence import Missing
 from dataflow_grounding.replies.json_values import hull, number

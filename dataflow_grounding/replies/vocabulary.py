@@ -4,8 +4,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from dataflow_grounding.coordinates import Order
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.frames import Order
 from dataflow_grounding.tables import load_table
 
 _WORDINGS: dict[str, Any] = load_table(__package__, "wordings.yaml")

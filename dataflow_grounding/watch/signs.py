@@ -7,8 +7,7 @@ from functools import lru_cache
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.choice import CALIBRATE
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
-from dataflow_grounding.frames import Order, to_xyxy
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, Order, to_xyxy
 from dataflow_grounding.geometry import Bbox, Size
 
 MOST = 200  # boxes looked at in a run

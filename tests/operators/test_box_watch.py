@@ -12,9 +12,8 @@ import pytest
 from benchmarks.workplace import Workplace
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.errors import SuspectBoxes
-from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
