@@ -96,7 +96,6 @@ class _Scanner:
         self.text = text
         self.at = 0
         self.stack: list[_Open] = []
-        self.open_kinds = dict.fromkeys(_CLOSER_OF, 0)
         self.scan = Scan(text)
         self.skip = _SKIP
         self.root: Any = None
@@ -153,26 +152,24 @@ class _Scanner:
         else:
             self.root = value
         self.stack.append(_Open(kind, value))
-        self.open_kinds[kind] += 1
         self.at += 1
 
     def _pop(self, char: str) -> None:
         self.at += 1
         kind = next(kind for kind, closer in _CLOSER_OF.items() if closer == char)
-        if not self.open_kinds[kind]:
+        if not self._is_open(kind):
             self.scan.broken = True
             return
-        while True:
-            top = self._leave()
-            if top.kind == kind:
-                break
+        while self._leave().kind != kind:
             self.scan.broken = True
         if not self.stack:
             self._finish()
 
+    def _is_open(self, kind: str) -> bool:
+        return any(one.kind == kind for one in self.stack)
+
     def _leave(self) -> _Open:
         top = self.stack.pop()
-        self.open_kinds[top.kind] -= 1
         if top.key is not None:
             top.value.put(top.key, None)
         return top
@@ -246,7 +243,7 @@ class _Scanner:
         """Take a string that its line never closes as ended there, with the object around it."""
         self._add(unescaped(self.text[self.at + 1 : end]))
         self.at = end
-        if self.open_kinds["{"] and len(self.stack) > 1:
+        if self._is_open("{") and len(self.stack) > 1:
             while self._leave().kind != "{":
                 pass
         if not self.stack:
