@@ -1,23 +1,30 @@
-"""What the operators that ask a model for boxes have in common."""
+"""What the operators that ask a model for boxes, or show it regions, have in common."""
 
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypeVar
 
-from dataflow_grounding.boxes.nearness import ask_in_parts
+from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
+from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.geometry import MERGE_IOU
-from dataflow_grounding.images import Image
+from dataflow_grounding.geometry import MERGE_IOU, box_of
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.records import is_number
+from dataflow_grounding.operators.kit import Ask, Image, facts_of, open_image
+from dataflow_grounding.records import Record, Update, is_number
 from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.shown_images import marked
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
+from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
+
+RegionMarks: TypeAlias = Literal["none", "outline"]
+T = TypeVar("T")
 
 
 class BoxWatching(Operator):
@@ -90,3 +97,76 @@ def numbered(expression: dict[str, Any], instances: Sequence[dict[str, Any]]) ->
     """The instances, each with an id of its own."""
     own = expression["expression_id"]
     return [{"bbox_id": f"{own}.{number}", **instance} for number, instance in enumerate(instances)]
+
+
+class RegionOperator(Operator):
+    """Shows at most `regions_per_request` regions at once (None: as many as the serving takes), near ones together.
+
+    Args:
+        serving: The model that is asked.
+        box_format: The convention in which it is told boxes; None takes the serving's.
+        regions_per_request: Most regions shown at once; None takes the serving's.
+        marks: `outline` draws and numbers the boxes in the picture that is sent, `none` doesn't.
+
+    Raises:
+        SpecError: A setting is wrong.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        box_format: str | None = None,
+        regions_per_request: int | None = None,
+        marks: RegionMarks = "none",
+    ) -> None:
+        if marks not in ("none", "outline"):
+            raise SpecError(f"marks {marks!r} is neither none nor outline")
+        check_counts(regions_per_request=1 if regions_per_request is None else regions_per_request)
+        self.serving: Serving = serving
+        self.format_choice = choice_of(serving, box_format)
+        self.regions_per_request = regions_per_request or serving.regions_per_request
+        self.marks = marks
+
+    @property
+    def box_format(self) -> BoxFormat:
+        """The format in which boxes are told."""
+        return self.format_choice.format
+
+    def asks(self, record: Record) -> bool:
+        """Of records with regions. Raises BrokenRow."""
+        return bool(read_regions(record, self.keys.regions))
+
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
+        """Adds what `described` returns, and the image's size. Raises RecordError."""
+        regions = read_regions(record, self.keys.regions)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        found = await self.described(record, image, regions, ask)
+        facts = facts_of(record, image, ask, self.serving)
+        return Partial(facts | found.update, found.error) if isinstance(found, Partial) else facts | found
+
+    @abstractmethod
+    async def described(
+        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+    ) -> Update | Partial:
+        """The columns to add to a record with these regions."""
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        """Calibrates a model whose box format isn't known."""
+        return self.format_choice.settle(start)
+
+    def shown(self, image: Image, regions: Sequence[Mapping[str, Any]]) -> Image:
+        """The picture to send with these regions."""
+        return marked(image, [box_of(region["bbox"]) for region in regions]) if self.marks == "outline" else image
+
+    async def ask_about(
+        self, regions: Sequence[dict[str, Any]], request: Callable[[list[dict[str, Any]]], Request[T]], ask: Ask
+    ) -> list[tuple[list[int], T]]:
+        """All regions in one `request` for each few that are near each other: their places, and what the reply says."""
+        boxes = [box_of(region["bbox"]) for region in regions]
+        answers: list[tuple[list[int], T]] = []
+        for group in near_groups(boxes, self.regions_per_request):
+            answers += await ask_in_parts(
+                group, lambda places: ask(request([regions[place] for place in places])), boxes.__getitem__
+            )
+        return answers
