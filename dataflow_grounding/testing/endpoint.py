@@ -23,7 +23,7 @@ from dataflow_grounding.testing.faults import (
     too_many_requests,
     unauthorized,
 )
-from dataflow_grounding.testing.received import BadRequest, ReceivedImage, ReceivedRequest, read_image
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest, read_image
 from dataflow_grounding.testing.takes import Takes
 
 OPENAI, GEMINI = OpenAI(), Gemini()
@@ -76,7 +76,6 @@ class Endpoint:
         self.serving = 0
         reads = IMAGES if self.record or self.keep_bodies else getattr(self.answers, "reads", IMAGES)
         self.reads_body, self._reads_images = reads != NOTHING, reads == IMAGES
-        self._images: dict[int, ReceivedImage] = {}
         self._beginnings: dict[int, int] = {}
 
     def plan(self, head: Head, body: bytes | None) -> Exchange:
@@ -147,17 +146,11 @@ class Endpoint:
         request.input = read_input(request.text)
         request.task = str(request.input.get("task", ""))
         if self._reads_images:
-            request.images = tuple(self._image(picture) for picture in pictures)
+            request.images = tuple(map(read_image, pictures))
         if self.keep_bodies:
             request.body = given
         self.by_task[request.task] += 1
         return pictures
-
-    def _image(self, picture: str) -> ReceivedImage:
-        key = hash(picture)
-        if key not in self._images:
-            self._images[key] = read_image(picture)
-        return self._images[key]
 
     def _answer(self, exchange: Exchange, pictures: list[str] | None) -> None:
         request, fault = exchange.request, exchange.fault
