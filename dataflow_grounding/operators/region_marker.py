@@ -4,7 +4,7 @@ import asyncio
 import os
 from typing import Any, Literal, TypeAlias
 
-from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
+from dataflow_grounding.boxes.regions import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.coordinates import from_xyxy
 from dataflow_grounding.errors import BrokenRow, SpecError
