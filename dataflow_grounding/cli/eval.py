@@ -9,7 +9,7 @@ import numpy as np
 from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.metrics import Rules, agreement, evaluate, read_annotations
-from dataflow_grounding.metrics.overlaps import THRESHOLDS
+from dataflow_grounding.metrics.pairs import THRESHOLDS
 from dataflow_grounding.metrics.showing import figures_page, line_chart, worst_cases
 from dataflow_grounding.records import dump_text
 from dataflow_grounding.results_folder import image_folders_of

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from dataflow_grounding.metrics.annotations import read_annotations as read_annotations
     from dataflow_grounding.metrics.evaluating import Evaluation as Evaluation
     from dataflow_grounding.metrics.evaluating import evaluate as evaluate
-    from dataflow_grounding.metrics.overlaps import Rules as Rules
+    from dataflow_grounding.metrics.pairs import Rules as Rules
 
 _HOMES = {
     "Evaluation": "evaluating",
-    "Rules": "overlaps",
+    "Rules": "pairs",
     "agreement": "agreeing",
     "evaluate": "evaluating",
     "read_annotations": "annotations",

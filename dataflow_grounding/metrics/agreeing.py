@@ -6,8 +6,7 @@ from itertools import chain
 from typing import Any
 
 from dataflow_grounding.metrics.annotations import Source, read_annotations
-from dataflow_grounding.metrics.overlaps import Rules, one_to_one, overlaps_of
-from dataflow_grounding.metrics.pairs import Row, pair
+from dataflow_grounding.metrics.pairs import Row, Rules, one_to_one, overlaps_of, pair
 
 
 def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str, Any]:  # noqa: B008

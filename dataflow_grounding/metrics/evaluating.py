@@ -16,8 +16,7 @@ from dataflow_grounding.geometry import area
 from dataflow_grounding.metrics.annotations import Source, as_gold, head_of, read_annotations
 from dataflow_grounding.metrics.confidence import cuts, draws_of, interval, kept_and_right, mcnemar
 from dataflow_grounding.metrics.measures import figures_of, of_caption, of_phrase
-from dataflow_grounding.metrics.overlaps import Rules
-from dataflow_grounding.metrics.pairs import PairedRecord, Row, pair
+from dataflow_grounding.metrics.pairs import PairedRecord, Row, Rules, pair
 
 Columns = dict[str, np.ndarray]
 Figures = dict[str, float | int | None]

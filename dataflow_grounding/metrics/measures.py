@@ -8,8 +8,7 @@ import numpy as np
 
 from dataflow_grounding.boxes.matching import first_free
 from dataflow_grounding.geometry import Bbox, around
-from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlap, Rules, one_to_one, overlaps_of
-from dataflow_grounding.metrics.pairs import PairedRecord, Row
+from dataflow_grounding.metrics.pairs import THRESHOLDS, Overlap, PairedRecord, Row, Rules, one_to_one, overlaps_of
 
 Span = tuple[int, int]
 _OPEN = ("ambiguous", "unsupported", "pending", "failed")  # an expression without boxes may be there
