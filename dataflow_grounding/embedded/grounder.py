@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.embedded import cascades, shapes, words
-from dataflow_grounding.embedded.colors import ColorRegion, ColorRegions, find_regions
+from dataflow_grounding.embedded.colors import ColorRegion, ColorRegions, find_greenery, find_regions, find_sky
 from dataflow_grounding.embedded.phrases import Phrase, beside, choose, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 from dataflow_grounding.embedded.regions import with_article
-from dataflow_grounding.embedded.scenes import find_greenery, find_sky
 from dataflow_grounding.embedded.shapes import Shape, find_shapes, select_shapes
 from dataflow_grounding.geometry import area, intersection, iou
 
