@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from dataflow_grounding.embedded.captions import extract_expressions
+from dataflow_grounding.embedded.noun_phrases import extract_expressions
 from dataflow_grounding.errors import RequestRefused
 from dataflow_grounding.images import Image
 from dataflow_grounding.serving.base import Reply, Serving
