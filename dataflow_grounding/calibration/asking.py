@@ -19,7 +19,7 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
 from dataflow_grounding.engine.options import OwnPictures, RunStart
-from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
+from dataflow_grounding.errors import EndpointRefused, RecordError, UnreadableReply
 from dataflow_grounding.images import ImageLimits, SizeLimits
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.terminal import say
@@ -42,14 +42,6 @@ class Calibrated:
     counts: Counter[str]
 
 
-class CalibrationUnclear(SpecError):
-    """The answers, those to these `pictures`, name no format."""
-
-    def __init__(self, message: str, pictures: list[ProbedPicture]) -> None:
-        super().__init__(message)
-        self.pictures = pictures
-
-
 def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
     """Find out in which box format the serving's model answers.
 
@@ -65,7 +57,7 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
         What was found out, and the pictures that it rests on.
 
     Raises:
-        CalibrationUnclear: The answers name no format; the message says how to state it.
+        NoFit: The answers name no format; the message says how to state it.
         RunStopped: The endpoint doesn't answer.
     """
     own = start.pictures()
@@ -74,10 +66,9 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
-        raise CalibrationUnclear(
-            f"can't tell how {serving.model!r} writes boxes: {unclear}. {WAY_OUT}{AFRESH if start.replies else ''}",
-            deciding.pictures,
-        ) from None
+        why = f"can't tell how {serving.model!r} writes boxes: {unclear}"
+        unclear.args, unclear.pictures = (f"{why}. {WAY_OUT}{AFRESH if start.replies else ''}",), deciding.pictures
+        raise
     found = _calibration(serving, asker, decision)
     return Calibrated(found, decision.fit, decision.pictures, asker.asking.counts)
 

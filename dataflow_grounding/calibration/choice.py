@@ -140,19 +140,20 @@ class FormatChoice:
         """Calibrate if `pending`, and say so; returns counts of requests and tokens, empty where nothing was asked.
 
         The run's folder keeps the result, to be resumed in the same format, and the replies, which the next try reads.
-        Raises CalibrationUnclear, RunStopped.
+        Raises NoFit, RunStopped.
         """
         self.recall(start.folder)
         if not self.pending:
             return Counter()
-        from dataflow_grounding.calibration.asking import CalibrationUnclear, calibrate
+        from dataflow_grounding.calibration.asking import calibrate
+        from dataflow_grounding.calibration.probes import NoFit
 
         serving = self._serving
         say(f"{self.why}: calibrating, with {REQUESTS}.")
         paid = start.budget.sent
         try:
             done = calibrate(serving, self.format, start)
-        except CalibrationUnclear as unclear:
+        except NoFit as unclear:
             if paid:  # by steps that came first: then it isn't the end of a run that sent nothing
                 raise EndpointRefused(str(unclear)) from None
             raise

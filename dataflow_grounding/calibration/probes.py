@@ -36,7 +36,9 @@ SIZES: tuple[Size, ...] = ((896, 672), (268, 404), (1512, 2016))
 
 
 class NoFit(SpecError):
-    """No format can be named; the message says what was seen."""
+    """No format can be named; the message says what was seen, the `pictures` are those that were answered."""
+
+    pictures: "Sequence[ProbedPicture]" = ()
 
 
 @dataclass(frozen=True)

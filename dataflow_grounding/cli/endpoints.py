@@ -83,7 +83,8 @@ def of_calibrate(
     endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does `auto` for a model it doesn't know.
     Exits with 2 if the answers fit no format.
     """
-    from dataflow_grounding.calibration.asking import CalibrationUnclear, calibrate
+    from dataflow_grounding.calibration.asking import calibrate
+    from dataflow_grounding.calibration.probes import NoFit
 
     if plot_path:
         check_writable(plot_path)
@@ -91,7 +92,7 @@ def of_calibrate(
     try:
         start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
         done = calibrate(serving, stated_format(serving.model), start)
-    except CalibrationUnclear as unclear:
+    except NoFit as unclear:
         _write_plot(unclear.pictures, [[] for _ in unclear.pictures], plot_path)
         raise
     path = keep(done.calibration)
