@@ -98,23 +98,23 @@ class _Scanner:
         self.stack: list[_Open] = []
         self.scan = Scan(text)
         self.skip = _SKIP
-        self.root: Any = None
-        self.start = 0
         self.line_end = -1
         self.closer_known_until: dict[str, tuple[int, bool]] = {}
 
     def run(self) -> Scan:
         while (match := _OPEN.search(self.text, self.at)) is not None:
-            self.at = self.start = match.start()
+            self.at = start = match.start()
             near = max(0, self.at - 200)
             line = max(self.text.rfind("\n", near, self.at) + 1, near)
             self.skip = _SKIP_MARKS if _IN_COMMENT.match(self.text, line, self.at) else _SKIP
             self._push(match[0])
+            root = self.stack[0].value
             while self.stack and self.at < len(self.text):
                 self._step()
             if self.stack:
                 self.scan.truncated = True
                 self._close_all()
+            self.scan.found.append(FoundJson(root, start, self.at))
         self.scan.truncated = self.scan.truncated or _CUT.search(self.text[-200:]) is not None
         self.scan.repaired = self.scan.repaired or self.scan.broken
         return self.scan
@@ -149,8 +149,6 @@ class _Scanner:
         value: Any = JsonObject() if kind == "{" else JsonArray()
         if self.stack:
             self._add(value)
-        else:
-            self.root = value
         self.stack.append(_Open(kind, value))
         self.at += 1
 
@@ -162,8 +160,6 @@ class _Scanner:
             return
         while self._leave().kind != kind:
             self.scan.broken = True
-        if not self.stack:
-            self._finish()
 
     def _is_open(self, kind: str) -> bool:
         return any(one.kind == kind for one in self.stack)
@@ -174,14 +170,10 @@ class _Scanner:
             top.value.put(top.key, None)
         return top
 
-    def _finish(self) -> None:
-        self.scan.found.append(FoundJson(self.root, self.start, self.at))
-
     def _close_all(self) -> None:
         self.scan.broken = True
         while self.stack:
             self._leave().value.cut = True
-        self._finish()
 
     def _add(self, value: Any) -> None:
         top = self.stack[-1]
@@ -246,8 +238,6 @@ class _Scanner:
         if self._is_open("{") and len(self.stack) > 1:
             while self._leave().kind != "{":
                 pass
-        if not self.stack:
-            self._finish()
 
     def _scalar(self) -> None:
         number = _NUMBER.match(self.text, self.at)
