@@ -2,18 +2,17 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
-from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.spans import clean_caption
-from dataflow_grounding.tasks.regions import Region, about_regions, all_of, read_by_id, region_items, text_of
-from dataflow_grounding.tasks.request import INTEGER, STRING, Request, is_cut_off, list_of, object_of
+from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, region_items, text_of
+from dataflow_grounding.tasks.request import INTEGER, STRING, Request, about, is_cut_off, list_of, object_of
 
 # Style of marks → how the model is told of them.
 SHOWN_AS = {
@@ -27,14 +26,7 @@ _MARKER = re.compile(r"<\s*region\s*(\d+)\s*>", re.IGNORECASE)
 
 def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Request[str]:
     """Ask for a caption; `known` is what to tell a serving that can't see what things are."""
-    return Request(
-        task="image_caption",
-        input=known or {},
-        images=(image,),
-        instructions=load_prompt("image_caption"),
-        schema=object_of(caption=STRING),
-        read=_read_caption,
-    )
+    return about("image_caption", image, known or {}, object_of(caption=STRING), _read_caption)
 
 
 def _read_caption(reply: str) -> tuple[str, list[Note]]:
@@ -57,14 +49,9 @@ class Extracted:
 
 def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
     """Ask for the cleaned caption and the referring expressions in it."""
-    return Request(
-        task="expression_extraction",
-        input={"caption": caption},
-        images=(image,),
-        instructions=load_prompt("expression_extraction"),
-        schema=object_of(cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING))),
-        read=lambda reply: _read_extracted(reply, caption),
-    )
+    schema = object_of(cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING)))
+    read = partial(_read_extracted, caption=caption)
+    return about("expression_extraction", image, {"caption": caption}, schema, read)
 
 
 def _read_extracted(reply: str, caption: str) -> tuple[Extracted, list[Note]]:
@@ -105,8 +92,7 @@ def region_caption(
     given = {"regions": region_items(regions, image, box_format)}
     schema = object_of(captions=list_of(object_of(id=INTEGER, text=STRING)))
     read = partial(_read, count=len(regions))
-    asked = about_regions("region_caption", image, box_format, given, schema, read, len(regions))
-    return replace(asked, instructions=asked.instructions.replace("{marks}", SHOWN_AS[marks]))
+    return about("region_caption", image, given, schema, read, box_format, len(regions), marks=SHOWN_AS[marks])
 
 
 def _read(reply: str, count: int) -> tuple[RegionCaptions, list[Note]]:

@@ -3,15 +3,15 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.geometry import MERGE_IOU, area, clamp, whole_pixels, without_duplicates
 from dataflow_grounding.images import Image
-from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import FoundBox, Note, Reading, read_boxes
-from dataflow_grounding.tasks.request import BOX, INTEGER, NUMBER_OR_NULL, STRING, Request, list_of, object_of
+from dataflow_grounding.tasks.request import BOX, INTEGER, NUMBER_OR_NULL, STRING, Request, about, list_of, object_of
 
 WHOLE_PICTURE = 0.98  # a box over more of the picture's area says where nothing is
 
@@ -47,22 +47,15 @@ def phrase_grounding(
         merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps them all.
     """
     width, height = image.sent_size
-    return Request(
-        task="phrase_grounding",
-        input={
-            "image": {"width": width, "height": height},
-            "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
-        },
-        images=(image,),
-        instructions=load_prompt("phrase_grounding")
-        .replace("{box_format}", box_format.instructions(image.sent_size))
-        .replace("{box_key}", box_format.key),
-        schema=object_of(
-            objects=list_of(object_of(**{"id": INTEGER, "label": STRING, box_format.key: BOX, "score": NUMBER_OR_NULL}))
-        ),
-        read=lambda reply: _read(reply, image, phrases, box_format, merge_iou),
-        divisible=len(phrases) > 1,
-    )
+    given = {
+        "image": {"width": width, "height": height},
+        "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
+    }
+    key = box_format.key
+    item = object_of(**{"id": INTEGER, "label": STRING, key: BOX, "score": NUMBER_OR_NULL})
+    read = partial(_read, image=image, phrases=phrases, box_format=box_format, merge_iou=merge_iou)
+    schema = object_of(objects=list_of(item))
+    return about("phrase_grounding", image, given, schema, read, box_format, len(phrases), box_key=key)
 
 
 def _read(

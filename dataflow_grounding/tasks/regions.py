@@ -3,7 +3,7 @@
 Each region has an id, counted from 1 within its request, by which replies name it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -11,9 +11,8 @@ from typing import Any, TypeAlias, TypeVar
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
-from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.tasks.request import BOOLEAN, INTEGER, STRING, Request, is_cut_off, list_of, object_of
+from dataflow_grounding.tasks.request import BOOLEAN, INTEGER, STRING, Request, about, is_cut_off, list_of, object_of
 
 T = TypeVar("T")
 
@@ -33,20 +32,6 @@ def region_items(
         numbers = box_format.from_pixels((x1, y1, x2, y2), original=image.shown_size, sent=image.sent_size)
         items.append({"id": number, box_format.key: numbers, **{name: region.get(name) or "" for name in texts}})
     return items
-
-
-def about_regions(
-    task: str,
-    image: Image,
-    box_format: BoxFormat,
-    given: Mapping[str, Any],
-    schema: Mapping[str, Any],
-    read: Callable[[str], tuple[T, list[Note]]],
-    count: int,
-) -> Request[T]:
-    """Return the request of a task that shows boxes and asks about `count` things at once."""
-    instructions = load_prompt(task).replace("{box_format}", box_format.instructions(image.sent_size))
-    return Request(task, given, (image,), instructions, schema, read, divisible=count > 1)
 
 
 def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
@@ -154,7 +139,7 @@ def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFo
     }
     schema = object_of(regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING)))
     read = partial(_read_described, count=len(regions))
-    return about_regions("region_expression", image, box_format, given, schema, read, len(regions))
+    return about("region_expression", image, given, schema, read, box_format, len(regions))
 
 
 def _read_described(reply: str, count: int) -> tuple[list[Described], list[Note]]:
@@ -182,7 +167,7 @@ def grounding_expression(
     items = region_items(regions, image, box_format, ("type", "color", "description"))
     schema = object_of(expressions=list_of(object_of(text=STRING, region_ids=list_of(INTEGER))))
     given, read = {"caption": caption, "regions": items}, partial(_read_merged, count=len(regions))
-    return about_regions("grounding_expression", image, box_format, given, schema, read, len(regions))
+    return about("grounding_expression", image, given, schema, read, box_format, len(regions))
 
 
 def _read_merged(reply: str, count: int) -> tuple[list[Merged], list[Note]]:
@@ -236,7 +221,7 @@ def double_check(
     given = {"expressions": asked, "regions": region_items(regions, image, box_format, texts)}
     item = object_of(id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING, reason=STRING)
     read, schema = partial(_read_checks, count=len(asked), regions=len(regions)), object_of(checks=list_of(item))
-    return about_regions("double_check", image, box_format, given, schema, read, len(asked))
+    return about("double_check", image, given, schema, read, box_format, len(asked))
 
 
 def _read_checks(reply: str, count: int, regions: int) -> tuple[list[Check], list[Note]]:

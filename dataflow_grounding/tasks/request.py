@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import Note
@@ -104,6 +105,24 @@ class Request(Generic[T]):
             "attempt": self.attempt,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def about(
+    task: str,
+    image: Image,
+    given: Mapping[str, Any],
+    schema: Schema,
+    read: Callable[[str], ReadReply[T]],
+    box_format: BoxFormat | None = None,
+    count: int = 1,
+    **words: str,
+) -> Request[T]:
+    """The request of a task about one image: `count` things are asked at once, `words` fill the prompt's {names}."""
+    instructions = load_prompt(task)
+    told = {"box_format": box_format.instructions(image.sent_size)} if box_format else {}
+    for name, text in {**told, **words}.items():
+        instructions = instructions.replace(f"{{{name}}}", text)
+    return Request(task, given, (image,), instructions, schema, read, divisible=count > 1)
 
 
 def list_of(items: Schema) -> Schema:
