@@ -128,6 +128,11 @@ def names_secret(name: str) -> bool:
     return _SECRET_NAME.search(name.lower()) is not None
 
 
+def is_secret_variable(name: str) -> bool:
+    """Whether a variable of the environment holds a secret by its name: a shell's PWD is the folder that it is in."""
+    return names_secret(name) and name not in ("PWD", "OLDPWD")
+
+
 def _is_secret_parameter(name: str) -> bool:
     return names_secret(name) or name.lower() == "code"  # Azure's functions take their key so
 

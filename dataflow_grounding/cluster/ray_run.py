@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import socket
+import sys
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -106,7 +107,7 @@ class RayRun(Run):
             made = self._ray.remote(Worker).options(num_cpus=1, num_gpus=self._gpus, max_concurrency=4)
             worker = made.remote(partial(_renewed, self._pool))
             try:
-                if wrong := await worker.begin.remote(self._shipped, os.getcwd(), __version__):
+                if wrong := await worker.begin.remote(self._shipped, os.getcwd(), _own_modules(), __version__):
                     raise wrong.kind(wrong.text)
                 self._started, self._losses[None] = True, 0
                 while self.stopped is None and self._waiting:
@@ -175,6 +176,12 @@ class RayRun(Run):
     def _end(self, actor: Any) -> None:
         with suppress(Exception):  # it is gone already
             self._ray.kill(actor)
+
+
+def _own_modules() -> list[str]:
+    """Where this process finds modules that aren't installed: beside a spec or a script."""
+    own = (os.path.abspath(place) for place in sys.path)
+    return [place for place in own if not place.startswith((sys.prefix, sys.base_prefix))]
 
 
 def _renewed(pool: Any, report: Report) -> Grant:

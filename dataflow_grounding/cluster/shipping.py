@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataflow_grounding.errors import SpecError, needs_extra
-from dataflow_grounding.secrets import blotted, learn, names_secret
+from dataflow_grounding.secrets import blotted, is_secret_variable, learn
 
 _REFERENCE = re.compile("\0(\\w+)\0")
 
@@ -18,13 +18,13 @@ def shipped(thing: Any) -> bytes:
     """`thing` pickled, with the classes of `__main__`; in its texts, a key's variable stands in place of the key.
 
     Raises:
-        SpecError: For a key that no variable of the environment holds.
+        SpecError: For a key that no variable of the environment holds, and for what can't be pickled.
         MissingExtra: Ray isn't installed.
     """
     with needs_extra("Ray", "ray"):
         from ray import cloudpickle
 
-    keys = {name: text for name, text in os.environ.items() if names_secret(name) or blotted(text) != text}
+    keys = {name: text for name, text in os.environ.items() if is_secret_variable(name) or blotted(text) != text}
 
     class Pickler(cloudpickle.CloudPickler):
         def persistent_id(self, part: object) -> str | None:
@@ -37,7 +37,11 @@ def shipped(thing: Any) -> bytes:
             return None if reference == part else reference
 
     pickler: Any = Pickler  # Ray's has no types
-    pickler(file := io.BytesIO()).dump(thing)
+    try:
+        pickler(file := io.BytesIO()).dump(thing)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        way = "what holds a lock, a file or a connection should make it when it is first asked"
+        raise SpecError(f"the steps can't be sent to Ray's workers: {error}; {way}") from None
     return file.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,9 +64,9 @@ class Worker:
         self._run: Run | None = None
         self._interrupted = False
 
-    def begin(self, work: bytes, folder: str, version: str) -> Wrong | None:
+    def begin(self, work: bytes, folder: str, modules: list[str], version: str) -> Wrong | None:
         """Make ready for a shipped Work; relative paths are meant from `folder`, where the driver of this `version` was
-        started. Returns what is in the way.
+        started, and `modules` are the folders that it has the user's own from. Returns what is in the way.
         """
         here = socket.gethostname()
         if version != __version__:
@@ -73,6 +74,7 @@ class Worker:
             return Wrong(InputError, what)
         with suppress(OSError):  # there need be no relative path
             os.chdir(folder)
+        sys.path += [place for place in modules if place not in sys.path]
         try:
             read_env_files()
             self._work: Work = unshipped(work)

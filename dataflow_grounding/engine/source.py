@@ -162,7 +162,8 @@ class Source:
         if row.data is None:
             assert row.error is not None
             raise row.error
-        record = Record(row.data, self._folders, place=place)
+        # what an operator calls by the row's place is of no other part's
+        record = Record(row.data, self._folders, place=row.line - 1 if self._shard else place)
         identify(record, self.image_key, self._image_root, self._rows_of_image)
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.elsewhere import has_scheme, is_elsewhere, joined, plain_path
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.secrets import learn_fields, names_secret, texts_in
+from dataflow_grounding.secrets import is_secret_variable, learn_fields, texts_in
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import Places, block_with, close, drop, validated
 from dataflow_grounding.spec.schema import NO_PATHS, OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
@@ -193,7 +193,7 @@ def _learn_environment(stated: Any) -> None:
     """Remember the secrets a spec takes from the environment, told by the variable's name, or the key's."""
     for text, secret in texts_in(stated):
         for variable in _VARIABLE.findall(text):
-            learn_fields(os.environ.get(variable), secret or names_secret(variable))
+            learn_fields(os.environ.get(variable), secret or is_secret_variable(variable))
 
 
 def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]) -> None:

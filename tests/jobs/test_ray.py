@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import PIL.Image
+import PIL.ImageColor
 import pytest
 
 from benchmarks.referring_place import STEPS as OF_BOXES
 from benchmarks.referring_place import ReferringPlace, kitti
 from benchmarks.store import BUCKET, environment, faulty_store
-from benchmarks.workplace import Workplace, ended
+from benchmarks.workplace import Workplace, ended, process
 from dataflow_grounding import FileStorage, Pipeline, operator
 from dataflow_grounding.cluster import ray_run
 from dataflow_grounding.cluster.shipping import shipped, unshipped
@@ -145,12 +149,60 @@ def test_results_in_a_bucket_are_those_of_a_folder(
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """A cluster that is there already, with room for two workers; this process is connected to it."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cluster that is there already, with room for two workers, started elsewhere; this process is connected to it."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    with pytest.MonkeyPatch.context() as there:
+        there.chdir(folder := tmp_path_factory.mktemp("cluster"))
+        there.setenv("PWD", str(folder))
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
+
+
+OWN = """
+from dataflow_grounding import Pipeline, RegionMarker, operator
+from wordy import words
+
+@operator(reads=["caption"], writes=["words"])
+def count(record):
+    return {"words": words(record["caption"])}
+
+class Mine(Pipeline):
+    name = "mine"
+
+    def __init__(self, storage, serving, out):
+        self.storage, self.marker = storage, RegionMarker(out)
+
+    def forward(self):
+        self.marker.run(self.storage.step())
+        count.run(self.storage.step())
+"""
+
+
+def test_a_pipeline_beside_its_spec_and_the_pictures_that_it_draws(workplace: Workplace, cluster: str) -> None:
+    """Nothing is where the workers were started, and what a step names by the row's number is of that row alone."""
+    folder = workplace.folder
+    (folder / "owned.py").write_text(OWN)
+    (folder / "wordy.py").write_text("def words(text):\n    return len(text.split())\n")
+    colors = ("red", "lime", "blue", "yellow", "cyan", "magenta", "orange", "black")
+    for color in colors:
+        workplace.picture(f"{color}.png", (60, 40), color=color)
+    workplace.rows({"image": f"{color}.png", "bbox": [[5, 5, 20, 20]], "caption": "A cup."} for color in colors)
+    mine = {"data": {"input_jsonl": str(workplace.input)}, "settings": {"out": str(folder / "drawn")}}
+    spec = {"autolabel_type": "owned:Mine", "mine": {"vlm": {"backend": "embedded"}, **mine}}
+    (folder / "own.yaml").write_text(json.dumps(spec))
+    found = {}
+    for name, how in (("here", ()), ("there", ("--engine", "ray", "--ray-address", cluster, "--workers", "2"))):
+        command = ["generate", "-e", str(folder / "own.yaml"), f"results_dir={folder / name}", "--no-report", *how]
+        done = ended(process(command, cwd=folder.parent, env={"PWD": str(folder.parent)}), 120)
+        assert done.code == 0, done
+        found[name] = (folder / name / "annotations.jsonl").read_bytes()
+    assert found["there"] == found["here"]
+    for color, line in zip(colors, found["there"].splitlines(), strict=True):
+        with PIL.Image.open(json.loads(line)["image_with_bbox"]) as drawn:
+            pixel = drawn.getpixel((50, 35))
+        assert max(abs(a - b) for a, b in zip(pixel, PIL.ImageColor.getrgb(color), strict=True)) < 20, color
 
 
 def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(workplace: Workplace, cluster: str) -> None:
@@ -311,6 +363,13 @@ def test_keys_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     learn(key)
     with pytest.raises(SpecError, match="not in the environment"):
         shipped({"key": key})
+
+
+def test_what_can_not_be_sent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpecError, match=r"lock.*should make it when it is first asked"):
+        shipped({"mine": threading.Lock()})
+    monkeypatch.setenv("PWD", "/some/folder")  # no secret, whatever its name looks like
+    assert b"/some/folder/a.jpg" in shipped("/some/folder/a.jpg")
 
 
 @pytest.mark.parametrize(
