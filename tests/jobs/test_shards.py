@@ -217,7 +217,11 @@ def test_all_rows_of_a_picture_are_in_one_shard() -> None:
         homes = {
             tuple(number for number in range(1, 6) if Shard(number, 5).has(Row(line, row), "image_path", "/data"))
             for line, row in enumerate(
-                [{"image_path": f"a/{n}.jpg"}, {"image_path": f"/data/a/{n}.jpg"}, {"image_id": f"a/{n}@2"}]
+                [
+                    {"image_path": f"a/{n}.jpg"},
+                    {"image_path": f"/data/a/{n}.jpg"},
+                    *({"image_id": f"a/{n}{ending}"} for ending in ("@2", "@2@2", "~2", "~2@3")),
+                ]
             )
         }
         assert len(homes) == 1
