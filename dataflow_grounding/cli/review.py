@@ -17,7 +17,7 @@ from dataflow_grounding.terminal import counted, say
 @click.option("--no-open", is_flag=True, help="Open no browser.")
 @click.option("--reviewer", metavar="NAME", help="Whose decisions they are; the user's name unless given.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Only N boxes and phrases, drawn at random.")
-@click.option("--seed", default=0, show_default=True, help="With --sample: another seed draws others.")
+@click.option("--seed", type=int, help="With --sample: another seed than 0 draws others.")
 @click.option(
     "--gold", metavar="FILE", help="With --sample: mix in some that FILE, records with right boxes, knows of."
 )
@@ -25,7 +25,7 @@ from dataflow_grounding.terminal import counted, say
 @click.option("--queue", type=click.Choice(["doubt", "random", "file"]), default="doubt", help="What comes first.")
 @click.option("--static", metavar="DIR", help="Write a folder that works without a server, and end.")
 @click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
-def of_review(results: str, port: int, no_open: bool, sample: int | None, seed: int, queue: str, **more: Any) -> None:
+def of_review(results: str, port: int, no_open: bool, sample: int | None, queue: str, **more: Any) -> None:
     """Mend RESULTS (a run's folder, one of its steps', or a file of records) in a browser; `apply` writes it down.
 
     Each decision is on disk in reviews.jsonl before the next is taken. The page's address is the first line printed.
@@ -34,10 +34,12 @@ def of_review(results: str, port: int, no_open: bool, sample: int | None, seed: 
     from dataflow_grounding.review.server import ReviewServer
     from dataflow_grounding.review.session import Session
 
-    if more["gold"] and sample is None:
-        raise click.UsageError("--gold is mixed into a sample: give --sample N, too")
+    for option in [name for name in ("gold", "seed") if more[name] is not None and sample is None]:
+        raise click.UsageError(f"--{option} is for a sample: give --sample N, too")
+    if more["blind"] and sample is not None:
+        raise click.UsageError("--blind chooses what is shown itself: leave out --sample")
     who = more["reviewer"] or _user()
-    drawn = None if sample is None else (sample, seed)
+    drawn = None if sample is None else (sample, more["seed"] or 0)
     session = Session(Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue, more["gold"])
     if more["static"]:
         say(session.write(more["static"]), err=False)

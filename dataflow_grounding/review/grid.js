@@ -4,15 +4,14 @@
 const reviewGrid = (() => {
   const { node } = recordPage, { found, boxes, given, pause } = reviewDecisions;
   const FIRST = 11; // cells count from here: two digits each
-  const LOOK = 500; // milliseconds within which nobody has seen a page that follows on another
+  const LOOK = 500; // milliseconds within which nobody has seen a page
 
   // Stands in `main`; next(marked) shows what comes once a page is sent, of which the items `marked` were wrong.
   function of(main, decisions, next) {
-    let page = { items: [] }, wrong = new Set();
-    let closed = null, isFollowing = false; // a page that is sent, or not seen yet; whether the next one follows on it
+    let page = { items: [] }, wrong = new Set(), closed = null; // a page that is sent, or not seen yet
 
     function draw(now, title, marked = [], tools = []) {
-      [page, wrong, closed] = [now, new Set(), isFollowing ? now : null];
+      [page, wrong, closed] = [now, new Set(), now];
       const heads = [...new Set(page.items.map((item) => item.head))];
       const cells = page.items.map((item, n) => {
         const view = decisions.viewOf(item), e = found(view, item.id);
@@ -27,9 +26,10 @@ const reviewGrid = (() => {
       });
       main.replaceChildren(
         node("h2", { id: "head" }, heads.slice(0, 9).join(", "), heads.length > 9 && " …", `: ${title}`),
-        node("div", { class: "cells", role: "group", "aria-labelledby": "head", "aria-busy": isFollowing }, cells),
+        node("div", { class: "cells", role: "group", "aria-labelledby": "head", "aria-busy": true }, cells),
         node("p", { class: "tools" }, tools));
       page.items.forEach((item, n) => marked.includes(item) && mark(n));
+      seen(now);
     }
     function mark(n) {
       if (!page.items[n]) return;
@@ -55,20 +55,17 @@ const reviewGrid = (() => {
       page.isSent = true; // what comes next may fail, and is then asked for again
       await decisions.sent();
       if (page !== sent) return; // another one was asked for meanwhile
-      isFollowing = true;
       await next(marked);
-      isFollowing = false;
-      const shown = page;
-      await seen();
-      if (closed === shown) closed = null;
+      if (page === sent) closed = null; // nothing came
     }
     // A second Enter must not accept what came up under the first: its pictures are there, and a moment has passed.
-    async function seen() {
+    async function seen(shown) {
       const pictures = [...main.querySelectorAll(".cell img")], cells = main.querySelector(".cells");
       const inView = pictures.filter((picture) => picture.getBoundingClientRect().top < innerHeight);
       await Promise.allSettled(inView.map((picture) => picture.decode()));
       await pause(LOOK);
-      if (cells) cells.removeAttribute("aria-busy");
+      cells.removeAttribute("aria-busy");
+      if (closed === shown) closed = null;
     }
     return { draw, accept, isClosed: () => closed === page, typed: (number) => mark(number - FIRST) };
   }

@@ -420,9 +420,17 @@ def test_a_folder_that_was_moved_has_not_changed(results: Path, review: Any) -> 
     assert verified(moved) == Done(0, "nothing has changed\n", "")
 
 
-def test_gold_wants_a_sample(results: Path) -> None:
-    done = command(["review", str(results), "--no-open", "--gold", "gold.jsonl"])
-    assert (done.code, "give --sample N" in done.err) == (2, True)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--gold", "gold.jsonl"], "give --sample N"),
+        (["--seed", "0"], "give --sample N"),
+        (["--sample", "2", "--blind"], "leave out --sample"),
+    ],
+)
+def test_options_of_a_sample(results: Path, options: list[str], said: str) -> None:
+    done = command(["review", str(results), "--no-open", *options])
+    assert (done.code, said in done.err) == (2, True)
 
 
 def test_verify_without_a_certificate(results: Path) -> None:

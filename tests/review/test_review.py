@@ -134,6 +134,7 @@ def show(browser: Any) -> Iterator[Any]:
         page.problems = problems
         page.goto(address)
         page.locator("#main > *").first.wait_for()
+        page.locator(".cells[aria-busy]").wait_for(state="detached")  # a page of the grid may be accepted now
         return page
 
     yield open_page

@@ -61,8 +61,13 @@ def test_no_page_of_the_grid_is_accepted_unseen_and_each_is_taken_back_whole(
     page.keyboard.press("Enter")
     assert pressed(page) == []
     assert not (results / "reviews.jsonl").exists()
-    page.evaluate("document.activeElement.blur()")
     page.evaluate(ENTER_AT_ONCE)
+    page.evaluate("document.querySelector('.cells').id = 'before'")
+    page.locator("[name=order]").select_option("file")
+    page.locator("#before").wait_for(state="detached")
+    page.evaluate("document.activeElement.blur()")
+    seen(page, 60)
+    assert not (results / "reviews.jsonl").exists()
     for _ in range(5):  # held down
         page.keyboard.down("Enter")
     seen(page, 10)
