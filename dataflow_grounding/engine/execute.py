@@ -141,6 +141,7 @@ def _execute_segment(
     start = RunStart(options, budget, steps[0].storage.checkpoint_folder, functools.cache(source.pictures))
     asked, idle = _prepared(steps, ahead, start, source)
     if not (options.force_reprocess or options.retry_failed) and (finished := manifest.finished()) is not None:
+        finished.seen, finished.digest = source.seen, source.digest  # which it has read to tell
         return finished
     run = make_run(steps, source, options, name, budget, idle)
     try:
@@ -148,7 +149,7 @@ def _execute_segment(
     except BudgetExceeded as stopped:
         raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
     summary.requests.update(asked)
-    summary.seen = source.seen
+    summary.seen, summary.digest = source.seen, source.digest
     manifest.write(summary)
     return summary
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import itertools
+import json
 import os
 import time
 from collections import Counter
@@ -88,7 +89,7 @@ class Source:
         pilot: Only the first so many rows; None takes all.
         shard: Only the rows of this part; None takes all.
 
-    `seen` counts the rows that were read, of all shards.
+    `seen` counts the rows that a shard's source has read, of all shards, and `digest` tells them from others.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class Source:
         self.path = (shard and shard.rows) or present(step.storage.input_path)
         self.image_key = image_key or IMAGE_COLUMN
         self._first_image_key = step.image_key or IMAGE_COLUMN
-        self._name, self._pilot, self._shard, self.seen = name, pilot, shard, 0
+        self._name, self._pilot, self._shard = name, pilot, shard
+        self.seen, self.digest = 0, ""
         self._folders = step.storage.image_folders
         self._image_root = next(iter(self._folders), None)
         self._rows_of_image = NumberTable()
@@ -114,12 +116,13 @@ class Source:
         elif self._shard.rows or os.path.exists(lines_path(self.path)):
             yield from (row._replace(line=line) for row, line in zip(rows, read_places(self.path), strict=False))
         else:
-            seen = 0
+            seen, digest = 0, hashlib.sha256()
             for row in rows:
                 seen += 1
+                digest.update(json.dumps([row.line, row.data], default=repr).encode())
                 if self._shard.has(row, self.image_key, self._image_root):
                     yield row
-            self.seen = seen  # else the file was not read to its end
+            self.seen, self.digest = seen, digest.hexdigest()  # else the file was not read to its end
 
     def columns(self) -> list[str]:
         """The columns of the first rows. The rows read for this are kept. Raises InputError when no row can be read."""

@@ -45,7 +45,8 @@ class Summary:
     report: str = ""
     boxes: list[tuple[int, str]] = field(default_factory=list)  # of the first records with any, by place: for people
     already_complete: bool = False
-    seen: int = 0  # rows of the input that were read, of a shard those of all
+    seen: int = 0  # of a shard: the rows of the input that were read, of all shards
+    digest: str = ""  # what tells these rows from others
 
     @property
     def exit_code(self) -> int:
@@ -74,7 +75,8 @@ class Summary:
     def add_earlier(self, earlier: "Summary") -> None:
         """Take in what the steps before this summary's did: their requests, time, and records that failed."""
         self._add(earlier, "failed", "seconds")
-        self.records, self.seen = max(self.records, earlier.records), max(self.seen, earlier.seen)
+        self.records = max(self.records, earlier.records)
+        self.seen, self.digest = earlier.seen or self.seen, earlier.digest or self.digest
         self.already_complete = self.already_complete and earlier.already_complete
         self.models = list(dict.fromkeys([*earlier.models, *self.models]))
 

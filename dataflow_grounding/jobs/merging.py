@@ -92,10 +92,13 @@ def _run_of(folder: str) -> dict[str, Any]:
 
 
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    rows, first = max(run["shard"]["rows_of_all"] for run in runs), _stated(runs[0])
-    for folder, run in zip(folders, runs, strict=True):
-        if (seen := run["shard"]["rows_of_all"]) != rows:
-            raise InputError(f"{folder} has seen {seen} of the input's {rows} rows: run it again, then merge")
+    read, first = [(run["shard"]["rows_of_all"], run["shard"].get("digest_of_all")) for run in runs], _stated(runs[0])
+    last = max(range(len(runs)), key=lambda at: (str(runs[at].get("started")), read[at][0]))
+    rows = read[last][0]
+    for folder, run, seen in zip(folders, runs, read, strict=True):
+        if seen != read[last]:
+            what = f"another version of the input ({seen[0]} rows) than {folders[last]} ({rows} rows)"
+            raise InputError(f"{folder} has seen {what}: run both again, then merge")
         stated, done = _stated(run), run["summary"]["done"]
         if other := [key for key in stated.keys() | first.keys() if stated.get(key) != first.get(key)]:
             with_other = f"another {min(other)} than {folders[0]}"
@@ -116,7 +119,7 @@ def _size(path: str) -> int:
 def _stated(run: dict[str, Any]) -> dict[str, Any]:
     """What all shards must have alike, by name: paths are each machine's own, and what says how a run goes."""
     found = {key: run.get(key) for key in _SAME}
-    found |= {"input (of other bytes)": run["shard"]["bytes_of_all"], "steps": run["shard"]["files"]}
+    found |= {"steps": run["shard"]["files"]}
     left = list(run["spec"].items())
     while left:
         key, value = left.pop()

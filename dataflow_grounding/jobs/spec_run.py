@@ -152,17 +152,17 @@ class SpecRun:
             return {"name": None, "from": None}
         return {"name": None if choice.pending else choice.format.name, "from": choice.origin}
 
-    def _shard_facts(self, shard: Shard, seen: Any) -> dict[str, Any]:
+    def _shard_facts(self, shard: Shard, summary: Summary | None) -> dict[str, Any]:
         """By which the shards' parts of one run are told to belong together."""
         files = [os.path.relpath(step.storage.output_path, self.spec.results_dir) for step in self.steps]
-        size = sum(os.path.getsize(path) for path in self.job.inputs if os.path.isfile(path))
-        return {"number": shard.number, "of": shard.of, "rows_of_all": seen, "bytes_of_all": size, "files": files}
+        seen = {"rows_of_all": summary and summary.seen, "digest_of_all": summary and summary.digest}
+        return {"number": shard.number, "of": shard.of, **seen, "files": files}
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         path = os.path.join(self.spec.results_dir, "run.json")
         if summary is not None and summary.already_complete and os.path.exists(path):
             return
-        shard, seen = self.options.shard, summary and summary.seen
+        shard = self.options.shard
         run = {
             "state": "finished" if summary is not None else "stopped",
             "stopped_by": str(stopped) if stopped else None,
@@ -175,7 +175,7 @@ class SpecRun:
             **self.job.facts(),
             "serving": told(self.serving),
             "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
-            **({"shard": self._shard_facts(shard, seen)} if shard else {}),
+            **({"shard": self._shard_facts(shard, summary)} if shard else {}),
             "sustained_concurrency": sum(limiter_of(one).level for one, _ in self.serving.endpoints()),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.workplace import Done, Workplace, caption, command, ended
 from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.rows import Row
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
 ROWS = 120
@@ -176,7 +177,36 @@ def test_merge_refuses_what_no_one_machine_could_leave(place: Workplace, server:
     text = place.input.read_text()
     place.input.write_text(text.replace('"caption": "', '"caption": "so ', 3))
     place.run("--shard", "1/2")
-    assert "another input (of other bytes)" in merged_err(place)
+    assert "another version of the input" in merged_err(place)
+    place.run("--shard", "2/2")
+    assert merged(place).code == 1
+
+
+def test_shards_of_two_versions_of_an_input_are_told_apart_by_its_rows(place: Workplace) -> None:
+    """Also where both have as many bytes and rows: two captions were exchanged."""
+    names = [place.picture(f"p{n}.jpg") for n in range(8)]
+    made = [{"image_path": name, "caption": caption(n)} for n, name in enumerate(names)]
+    of = [next(i for i in (1, 2) if Shard(i, 2).has(Row(1, row), "image_path", None)) for row in made]
+    first, second = of.index(1), of.index(2)
+    place.rows(made)
+    place.run("--shard", "1/2")
+    made[first]["image_path"], made[second]["image_path"] = names[second], names[first]
+    place.rows(made)
+    place.run("--shard", "2/2")
+    assert "another version of the input" in merged_err(place)
+    for number in (1, 2):
+        place.run("--shard", f"{number}/2")
+    assert merged(place).code == 0
+    assert sorted(row["caption"] for row in place.annotations()) == [caption(n) for n in range(8)]
+
+
+def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read(place: Workplace) -> None:
+    place.many(40)
+    place.settings["workflow.stream"] = False
+    assert place.run("--shard", "1/2", **{"workflow.max_requests": 30}).code == 3  # in the second
+    for number in (1, 2):
+        assert place.run("--shard", f"{number}/2").code == 0
+    assert merged(place).code == 0
 
 
 @pytest.mark.parametrize(
@@ -211,8 +241,6 @@ def merged_err(place: Workplace) -> str:
 
 
 def test_all_rows_of_a_picture_are_in_one_shard() -> None:
-    from dataflow_grounding.rows import Row
-
     for n in range(200):
         homes = {
             tuple(number for number in range(1, 6) if Shard(number, 5).has(Row(line, row), "image_path", "/data"))
