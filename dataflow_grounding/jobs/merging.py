@@ -56,6 +56,7 @@ def merge(results_dir: str) -> dict[str, Any]:
         there = [path for paths in files.values() for path in paths]
         present(*there, *map(lines_path, there), anew=True)
         _check(folders, runs)
+        _refuse_older(present(target("run.json"), anew=True), runs)
         failures, annotations = target("failures.jsonl"), target("annotations.jsonl")
         refuse_foreign(target(CKPT), [*files, failures, annotations])
         run = _sums(results_dir, runs)
@@ -110,6 +111,14 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
             raise InputError(f"{short}: {way}")
     if (own := sum(run["summary"]["images"] for run in runs)) != rows:
         raise InputError(f"the shards have {own} rows, the input {rows}: it changed meanwhile, so run all again")
+
+
+def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
+    """Raises InputError where the `run.json` at the results' path is of a run of the whole, later than all shards."""
+    there, last = read_object(path), max(str(run.get("started")) for run in runs)
+    if "shards" not in there and str(there.get("started", "")) > last:
+        what = f"{path} is of a run of the whole that began after all shards"
+        raise InputError(f"{what}: remove it to put the shards' older results in its place all the same")
 
 
 def _size(path: str) -> int:

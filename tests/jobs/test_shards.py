@@ -120,6 +120,23 @@ def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer
     assert len(place.annotations()) == ROWS
 
 
+def test_older_shards_do_not_replace_what_a_later_run_of_the_whole_left(place: Workplace) -> None:
+    place.many(10)
+    for number in (1, 2):
+        place.run("--shard", f"{number}/2")
+    assert merged(place).code == 0
+    place.many(15)
+    time.sleep(1.1)  # runs are told apart by the second in which they began
+    assert place.run().code == 0
+    assert "began after all shards: remove it" in merged_err(place)
+    assert len(place.annotations()) == 15
+    for number in (1, 2):
+        place.run("--shard", f"{number}/2")
+    assert merged(place).code == 0
+    assert merged(place).code == 0
+    assert len(place.annotations()) == 15
+
+
 def test_shards_killed_side_by_side_go_on(place: Workplace) -> None:
     """What is paid for again is at most what was in flight: 8 requests for each run that was killed."""
     kills = 0
