@@ -9,15 +9,16 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding.elsewhere import is_absolute
+from dataflow_grounding.elsewhere import absolute, is_absolute
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
 from dataflow_grounding.engine.shard_files import joined
-from dataflow_grounding.errors import InputError
+from dataflow_grounding.errors import InputError, StorageFailed, told_as
+from dataflow_grounding.formats.pictures import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step
-from dataflow_grounding.mirror import CKPT, address_of, present, working_folder
+from dataflow_grounding.mirror import CKPT, Mirror, address_of, present, working_folder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import copy_file, write_text
 
@@ -38,6 +39,7 @@ def merge(results_dir: str) -> dict[str, Any]:
     Raises:
         InputError: A shard is missing, stopped or at work, or they aren't of one input and one model; or a file is
             damaged. Nothing is changed then.
+        StorageFailed: The files can't be written.
     """
     results_dir = working_folder(results_dir)
     target = partial(os.path.join, results_dir)
@@ -59,6 +61,7 @@ def merge(results_dir: str) -> dict[str, Any]:
         _refuse_older(present(target("run.json"), anew=True), runs)
         failures, annotations = target("failures.jsonl"), target("annotations.jsonl")
         refuse_foreign(target(CKPT), [*files, failures, annotations])
+        _gather_pictures(results_dir, folders, mirror)
         run = _sums(results_dir, runs)
         failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
         if written := joined(files, failures, failed, run["summary"]["done"]):
@@ -121,6 +124,27 @@ def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
         raise InputError(f"{what}: remove it to put the shards' older results in its place all the same")
 
 
+def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
+    """Put pictures that the shards have unpacked from their input there, as links where the file system has them."""
+    target = os.path.join(results_dir, PICTURES)
+    with told_as(StorageFailed, f"can't write {target}", again=True):
+        for folder in (os.path.join(folder, PICTURES) for folder in folders):
+            there = set(_names(target))
+            if mirror is not None:
+                within = os.path.relpath(folder, mirror.root)
+                mirror.fetch(*(os.path.join(within, name) for name in mirror.listed(within).keys() - there))
+            for name in (name for name in set(_names(folder)) - there if not name.endswith(".part")):
+                os.makedirs(target, exist_ok=True)
+                try:
+                    os.link(os.path.join(folder, name), os.path.join(target, name))
+                except OSError:
+                    copy_file(os.path.join(folder, name), os.path.join(target, name))
+
+
+def _names(folder: str) -> list[str]:
+    return os.listdir(folder) if os.path.isdir(folder) else []
+
+
 def _size(path: str) -> int:
     return os.path.getsize(path) if os.path.exists(path) else 0
 
@@ -140,7 +164,8 @@ def _stated(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first run's `run.json` with what all did together."""
+    """The first run's `run.json` with what all did together, and the results' folder in place of its own."""
+    own, folders = os.path.join(FOLDER, str(Shard(1, len(runs)))), runs[0].get("image_folders") or []
     summaries = [run["summary"] for run in runs]
     summary = {name: _sum([one.get(name) for one in summaries]) for name in summaries[0]}
     for name, file in (("annotations", "annotations.jsonl"), ("failures_file", "failures.jsonl")):
@@ -149,9 +174,11 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: value for name, value in runs[0].items() if name != "shard"},
         "started": min(str(run.get("started")) for run in runs),
         "endpoint": " + ".join(dict.fromkeys(str(run.get("endpoint")) for run in runs)),
+        "image_folders": [address_of(absolute(results_dir)) if str(f).endswith(own) else f for f in folders],
         "summary": summary,
         "shards": len(runs),
         "steps": paid_by_step(results_dir, None),
+        "spec": {**runs[0]["spec"], "results_dir": address_of(results_dir)},
     }
 
 

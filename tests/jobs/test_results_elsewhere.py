@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import pytest
 import s3fs
 
 from benchmarks.store import BUCKET, FaultyStore, environment, faulty_store
-from benchmarks.workplace import REPOSITORY, Done, Workplace, command, ended
+from benchmarks.workplace import REPOSITORY, Done, Workplace, caption, command, ended
 from dataflow_grounding import ExpressionExtractor, FileStorage, OpenAIServing, PhraseGrounder, Pipeline
 from dataflow_grounding.engine import run_lock
 from dataflow_grounding.engine.run_lock import HeartLock
@@ -209,6 +210,25 @@ def test_shards_with_kills_are_merged_to_what_one_machine_leaves(run: Elsewhere,
     before = slow.count()
     assert run.run().code == 0  # as one machine again
     assert slow.count() == before
+
+
+def test_merge_has_the_pictures_of_an_input_that_holds_them(
+    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    run.place.settings["data.input_jsonl"] = str(run.place.folder / "some.tar")
+    with tarfile.open(run.place.folder / "some.tar", "w") as tar:
+        for n in range(4):
+            (run.place.folder / "caption.txt").write_text(caption(n))
+            tar.add(run.place.folder / run.place.picture("b.jpg", (64, 48 + n)), f"{n}.jpg")
+            tar.add(run.place.folder / "caption.txt", f"{n}.txt")
+    for number in (1, 2):
+        assert run.run("--shard", f"{number}/2").code == 0
+    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    assert command(["merge", run.address, "--no-report"]).code == 0
+    named = {json.loads(line)["image_path"] for line in run.there("annotations.jsonl").splitlines()}
+    assert named == {name for name in run.names() if name.startswith("pictures/")}
+    assert len(named) == 4
 
 
 def test_a_second_run_is_refused_until_the_first_is_dead(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,27 @@ def test_older_shards_do_not_replace_what_a_later_run_of_the_whole_left(place: W
     assert merged(place).code == 0
     assert merged(place).code == 0
     assert len(place.annotations()) == 15
+
+
+def test_merge_has_the_pictures_of_an_input_that_holds_them(place: Workplace) -> None:
+    with tarfile.open(place.folder / "some.tar", "w") as tar:
+        for n, color in enumerate(("red", "navy", "green", "gold", "black", "pink")):
+            (place.folder / "caption.txt").write_text(caption(n))
+            tar.add(place.folder / place.picture("b.jpg", color=color), f"{n}.jpg")
+            tar.add(place.folder / "caption.txt", f"{n}.txt")
+    place.settings["data.input_jsonl"] = str(place.folder / "some.tar")
+    assert in_folder(place, "alone").run().code == 0
+    for number in (1, 2):
+        in_folder(place, "results").run("--shard", f"{number}/2")
+    assert merged(place).code == 0
+    assert left(place.results) == left(place.folder / "alone")
+    pictures = {path.name: path.read_bytes() for path in (place.results / "pictures").iterdir()}
+    assert pictures == {path.name: path.read_bytes() for path in (place.folder / "alone" / "pictures").iterdir()}
+    shutil.rmtree(place.results / "shards")
+    moved = place.results.rename(place.folder / "moved")
+    assert json.loads((moved / "run.json").read_text())["image_folders"][-1] == str(place.results)
+    done = command(["export", str(moved), "--format", "coco", "-o", str(place.folder / "coco")])
+    assert done.code == 0, done
 
 
 def test_shards_killed_side_by_side_go_on(place: Workplace) -> None:
