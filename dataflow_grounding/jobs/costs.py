@@ -46,7 +46,7 @@ class Amount:
 
 def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
     """What the replies of all runs in `folder` cost; `prices` default to run.json's. Raises InputError without any."""
-    steps = paid_by_step(folder, prices or _stated_prices(folder))
+    steps = paid_by_step(folder, prices or stated_prices(read_object(os.path.join(folder, "run.json"))))
     if not steps:
         raise InputError(f"no stored replies in {address_of(folder)}: is it the results_dir of a run?")
     tokens = {name: sum(step["tokens"][name] for step in steps) for name in steps[0]["tokens"]}
@@ -77,8 +77,9 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
     ]
 
 
-def _stated_prices(folder: str) -> Prices | None:
-    spec: Any = read_object(os.path.join(folder, "run.json")).get("spec")
+def stated_prices(run: dict[str, Any]) -> Prices | None:
+    """Those of the spec in what a `run.json` says, if it has any."""
+    spec = run.get("spec")
     for block in spec.values() if isinstance(spec, dict) else ():
         with suppress(KeyError, TypeError, AttributeError):
             return Prices(**{name: price for name, price in block["vlm"]["prices"].items() if is_number(price)})

@@ -17,7 +17,7 @@ from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
 from dataflow_grounding.engine.shard_files import joined
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.formats.pictures import FOLDER as PICTURES
-from dataflow_grounding.jobs.costs import paid_by_step
+from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 from dataflow_grounding.mirror import CKPT, Mirror, address_of, present, working_folder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import copy_file, write_text
@@ -177,7 +177,7 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "image_folders": [address_of(absolute(results_dir)) if str(f).endswith(own) else f for f in folders],
         "summary": summary,
         "shards": len(runs),
-        "steps": paid_by_step(results_dir, None),
+        "steps": paid_by_step(results_dir, stated_prices(runs[0])),
         "spec": {**runs[0]["spec"], "results_dir": address_of(results_dir)},
     }
 

@@ -75,6 +75,18 @@ def test_merged_shards_are_what_one_machine_leaves(place: Workplace, server: Loo
     assert sum(step["requests"] for step in run["steps"]) == one_by_one
 
 
+def test_merge_says_what_steps_cost_at_the_prices_of_the_spec(place: Workplace) -> None:
+    place.many(10)
+    place.settings["vlm.prices"] = {"input": 1.0, "output": 2.0}
+    for number in (1, 2):
+        place.run("--shard", f"{number}/2")
+    spent = merged(place).summary["cost_usd"]
+    steps = json.loads((place.results / "run.json").read_text())["steps"]
+    assert sum(step["cost_usd"] for step in steps) == pytest.approx(spent, abs=1e-5)
+    cost = command(["cost", str(place.results), "--json"]).summary
+    assert cost["steps"] == steps
+
+
 def test_the_estimate_knows_what_shards_have_paid_for(place: Workplace, server: LoopbackServer) -> None:
     for number in (1, 2):
         in_folder(place, "results").run("--shard", f"{number}/2")
