@@ -22,7 +22,7 @@ from dataflow_grounding.mirror import CKPT, Mirror, address_of, present, working
 from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import copy_file, write_text
 
-_SAME = ("version", "model", "box_format")
+_SAME = ("version", "model")
 _OWN = {  # keys of the spec that each shard may have its own of
     *("client", "api_key", "base_url", "endpoints", "azure", "timeout", "extra_headers", "prices", "check_every"),
     *("on_suspect_boxes", "max_workers", "force_reprocess", "stream", "budget_usd", "max_requests", "max_attempts"),
@@ -152,7 +152,7 @@ def _size(path: str) -> int:
 def _stated(run: dict[str, Any]) -> dict[str, Any]:
     """What all shards must have alike, by name: paths are each machine's own, and what says how a run goes."""
     found = {key: run.get(key) for key in _SAME}
-    found |= {"steps": run["shard"]["files"]}
+    found |= {"box_format": (run.get("box_format") or {}).get("name"), "steps": run["shard"]["files"]}
     left = list(run["spec"].items())
     while left:
         key, value = left.pop()

@@ -233,6 +233,23 @@ def test_merge_refuses_what_no_one_machine_could_leave(place: Workplace, server:
     assert merged(place).code == 1
 
 
+def test_shards_that_calibrated_on_other_days_are_merged(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.many(10)
+    del place.settings["vlm.box_format"]
+    place.run("--shard", "1/2")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place.folder / "another machine"))
+    place.run("--shard", "2/2")
+    path = place.results / "shards" / "2-of-2" / "run.json"
+    run = json.loads(path.read_text())
+    assert run["box_format"]["from"].startswith("calibrated on ")
+    run["box_format"]["from"] = "calibrated on 2026-01-01, error 0.3 px"
+    path.write_text(json.dumps(run))
+    assert merged(place).code == 0
+    run["box_format"]["name"] = "xyxy_1000"
+    path.write_text(json.dumps(run))
+    assert "another box_format" in merged_err(place)
+
+
 def test_shards_of_two_versions_of_an_input_are_told_apart_by_its_rows(place: Workplace) -> None:
     """Also where both have as many bytes and rows: two captions were exchanged."""
     names = [place.picture(f"p{n}.jpg") for n in range(8)]
