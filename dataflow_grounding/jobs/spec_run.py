@@ -160,8 +160,8 @@ class SpecRun:
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         path = os.path.join(self.spec.results_dir, "run.json")
-        if summary is not None and summary.already_complete and os.path.exists(path):
-            return
+        if summary is not None and summary.already_complete and read_object(path).get("state") == "finished":
+            return  # else that run was killed before it came to this
         shard = self.options.shard
         run = {
             "state": "finished" if summary is not None else "stopped",

@@ -201,6 +201,22 @@ def test_a_wrong_shard_is_refused(place: Workplace, text: str) -> None:
     assert "--shard" in done.err
 
 
+def test_a_shard_killed_before_its_last_file_is_finished_by_the_same_command(place: Workplace) -> None:
+    """The files are all there, and `run.json` is that of the run before, which was stopped."""
+    place.many(20)
+    said = place.results / "shards" / "1-of-2" / "run.json"
+    assert place.run("--shard", "1/2", **{"workflow.max_requests": 5}).code == 3
+    stopped = said.read_text()
+    for number in (1, 2):
+        place.run("--shard", f"{number}/2")
+    said.write_text(stopped)
+    again = place.run("--shard", "1/2")
+    assert again.summary["already_complete"]
+    assert json.loads(said.read_text())["state"] == "finished"
+    assert merged(place).code == 0
+    assert place.run("--shard", "1/2").summary["already_complete"]
+
+
 def test_what_is_missing_is_named(place: Workplace) -> None:
     assert "no shards" in merged_err(place)
     place.run("--shard", "1/3")
