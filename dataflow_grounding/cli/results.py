@@ -45,14 +45,15 @@ def _words(bill: dict[str, Any]) -> str:
 
 @click.command("merge")
 @click.argument("results", type=Folder(exists=True, file_okay=False))
+@click.option("--of", type=click.IntRange(1), metavar="N", help="Shards 1/N to N/N, where there are others too.")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--json", "as_json", is_flag=True, help="Print the sums as one JSON object.")
-def merge(results: str, no_report: bool, as_json: bool) -> int:
+def merge(results: str, of: int | None, no_report: bool, as_json: bool) -> int:
     """Put the shards in the folder RESULTS together there, in the input's order: what one machine would have left.
 
     Exit codes: 0 all records done, 1 some failed, 2 a shard is missing, stopped, or of another input.
     """
-    summary = merge_shards(results)["summary"]
+    summary = merge_shards(results, of)["summary"]
     lines = [f"{counted(summary['images'], 'image')}: {summary['done']} done, {summary['failed']} failed"]
     lines += [f"results: {summary['annotations']}"]
     if summary["done"] and not no_report:

@@ -30,8 +30,12 @@ _OWN = {  # keys of the spec that each shard may have its own of
 }
 
 
-def merge(results_dir: str) -> dict[str, Any]:
+def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
     """Put the shards in `results_dir` together there: step files, annotations, failures, `run.json` with the sums.
+
+    Args:
+        results_dir: The folder of which they are shards, or its address.
+        of: How many shards make the whole, where there are some of several splits.
 
     Returns:
         What `run.json` says.
@@ -48,7 +52,7 @@ def merge(results_dir: str) -> dict[str, Any]:
         if mirror is not None:
             shards = [os.path.join(FOLDER, name) for name in mirror.listed(FOLDER, "directory")]
             mirror.fetch(*(os.path.join(shard, name) for shard in shards for name in ("run.json", "failures.jsonl")))
-        folders = _folders(results_dir)
+        folders = _folders(results_dir, of)
         for folder in folders:
             shard = os.path.relpath(folder, results_dir)
             locks.enter_context(held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT)))
@@ -70,15 +74,17 @@ def merge(results_dir: str) -> dict[str, Any]:
     return run
 
 
-def _folders(results_dir: str) -> list[str]:
-    """The folders of all shards. Raises InputError where one is missing, or there are some of several splits."""
+def _folders(results_dir: str, of: int | None) -> list[str]:
+    """The folders of all shards. Raises InputError where one is missing, or it can't be told which split is meant."""
     there = glob.glob(os.path.join(glob.escape(results_dir), FOLDER, "*-of-*"))
     names = [os.path.basename(path) for path in there if os.path.isdir(path)]
-    counts = sorted({name.partition("-of-")[2] for name in names})
-    if len(counts) != 1 or not counts[0].isdecimal():
-        found = f"shards of {' and of '.join(counts)}" if counts else "no shards"
-        raise InputError(f"{results_dir} has {found}: run --shard 1/n to n/n there")
-    shards = [Shard(number, int(counts[0])) for number in range(1, int(counts[0]) + 1)]
+    counts = sorted({int(count) for name in names if (count := name.partition("-of-")[2]).isdecimal()})
+    if not counts:
+        raise InputError(f"{results_dir} has no shards: run --shard 1/n to n/n there")
+    if of is None and len(counts) > 1:
+        found = f"shards of {' and of '.join(map(str, counts))}"
+        raise InputError(f"{results_dir} has {found}: name those to be put together, as with --of {counts[-1]}")
+    shards = [Shard(number, of or counts[0]) for number in range(1, (of or counts[0]) + 1)]
     if missing := [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]:
         first = ", ".join(missing[:5])
         raise InputError(f"{results_dir}: {len(missing)} shards are missing: run --shard {first} first")

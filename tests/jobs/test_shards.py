@@ -226,7 +226,25 @@ def test_what_is_missing_is_named(place: Workplace) -> None:
     assert "3-of-3 was stopped" in merged_err(place)
     place.run("--shard", "3/3")
     shutil.copytree(place.results / "shards" / "1-of-3", place.results / "shards" / "1-of-4")
-    assert "of 3 and of 4" in merged_err(place)
+    assert "of 3 and of 4: name those" in merged_err(place)
+
+
+def test_shards_go_on_as_more_and_are_merged(place: Workplace, server: LoopbackServer) -> None:
+    place.many(30)
+    place.run("--shard", "1/2", **{"workflow.max_requests": 10})
+    place.run("--shard", "2/2")
+    for number in (1, 2, 3):
+        assert place.run("--shard", f"{number}/3").code == 0
+    assert server.count() == 60
+    assert "--of 3" in merged_err(place)
+    done = command(["merge", str(place.results), "--no-report", "--of", "3"])
+    assert done.code == 0, done
+    assert len(place.annotations()) == 30
+    assert command(["cost", str(place.results), "--json"]).summary["requests"] == 60
+    other = command(["merge", str(place.results), "--no-report", "--of", "2"])
+    assert "1-of-2 was stopped" in other.err
+    other = command(["merge", str(place.results), "--no-report", "--of", "4"])
+    assert "4 shards are missing: run --shard 1/4, 2/4, 3/4, 4/4 first" in other.err
 
 
 def test_merge_refuses_what_no_one_machine_could_leave(place: Workplace, server: LoopbackServer) -> None:
