@@ -160,10 +160,19 @@ class SpecRun:
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         path = os.path.join(self.spec.results_dir, "run.json")
-        if summary is not None and summary.already_complete and read_object(path).get("state") == "finished":
-            return  # else that run was killed before it came to this
+        before = read_object(path) if summary is not None and summary.already_complete else {}
+        if before.get("state") == "finished":  # else that run was killed before it came to this
+            run = before | {"spec": self._stated()}
+        else:
+            run = self._facts(summary, stopped, started)
+        text = json.dumps(masked(run), indent=1, ensure_ascii=False, default=str)
+        if json.loads(text) != before:
+            write_text(path, text + "\n")
+
+    def _facts(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> dict[str, Any]:
+        """What `run.json` says."""
         shard = self.options.shard
-        run = {
+        return {
             "state": "finished" if summary is not None else "stopped",
             "stopped_by": str(stopped) if stopped else None,
             "version": __version__,
@@ -180,10 +189,9 @@ class SpecRun:
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,
             "steps": summary and paid_by_step(self.spec.results_dir, self.options.prices),  # a stop should be quick
-            "spec": {
-                **dict.fromkeys([*SpecHead.model_fields, *JOBS]),
-                **self.spec.as_stated(),
-                "results_dir": address_of(self.spec.results_dir),
-            },
+            "spec": self._stated(),
         }
-        write_text(path, json.dumps(masked(run), indent=1, ensure_ascii=False, default=str) + "\n")
+
+    def _stated(self) -> dict[str, Any]:
+        own = {**self.spec.as_stated(), "results_dir": address_of(self.spec.results_dir)}
+        return {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **own}

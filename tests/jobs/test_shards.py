@@ -217,6 +217,17 @@ def test_a_shard_killed_before_its_last_file_is_finished_by_the_same_command(pla
     assert place.run("--shard", "1/2").summary["already_complete"]
 
 
+def test_a_complete_shard_takes_on_what_the_spec_states_now(place: Workplace, server: LoopbackServer) -> None:
+    place.many(10)
+    place.run("--shard", "1/2")
+    place.run("--shard", "2/2", **{"workflow.output_format": "jsonl"})
+    before = server.count()
+    assert "workflow.output_format than" in merged_err(place)
+    place.run("--shard", "2/2")
+    assert merged(place).code == 0
+    assert server.count() == before
+
+
 def test_what_is_missing_is_named(place: Workplace) -> None:
     assert "no shards" in merged_err(place)
     place.run("--shard", "1/3")
