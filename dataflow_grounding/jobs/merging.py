@@ -21,6 +21,7 @@ from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 from dataflow_grounding.mirror import CKPT, Mirror, address_of, present, working_folder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import copy_file, write_text
+from dataflow_grounding.terminal import say
 
 _SAME = ("version", "model")
 _OWN = {  # keys of the spec that each shard may have its own of
@@ -70,6 +71,9 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
         failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
         if written := joined(files, failures, failed, run["summary"]["done"]):
             copy_file(written[-1], annotations)
+        for named in _formats(run["spec"]) - {"unified", "jsonl"}:
+            what = f"what workflow.output_format {named} leaves beside the annotations is not put together"
+            say(f"Note: {what}: the same generate without --shard writes it, and asks nothing again.")
         write_text(target("run.json"), json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return run
 
@@ -145,6 +149,11 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
                     os.link(os.path.join(folder, name), os.path.join(target, name))
                 except OSError:
                     copy_file(os.path.join(folder, name), os.path.join(target, name))
+
+
+def _formats(spec: dict[str, Any]) -> set[str]:
+    workflows = [block.get("workflow") for block in spec.values() if isinstance(block, dict)]
+    return {str(stated["output_format"]) for stated in workflows if stated and stated.get("output_format")}
 
 
 def _names(folder: str) -> list[str]:

@@ -150,6 +150,23 @@ def test_older_shards_do_not_replace_what_a_later_run_of_the_whole_left(place: W
     assert len(place.annotations()) == 15
 
 
+def test_merge_says_which_output_format_is_still_to_be_written(place: Workplace, server: LoopbackServer) -> None:
+    place.many(10)
+    code = "def write(step):\n    open(step.storage.output_path + '.mine', 'w').write('here')\n"
+    (place.folder / "writer_of_mine.py").write_text(code)
+    for settings in ({}, {"workflow.output_format": "writer_of_mine:write"}):
+        place.settings.update(settings)
+        for number in (1, 2):
+            assert place.run("--shard", f"{number}/2").code == 0
+        done = merged(place)
+        assert done.code == 0
+        assert ("workflow.output_format writer_of_mine:write leaves" in done.err) == bool(settings)
+    whole, before = left(place.results), server.count()
+    assert place.run().code == 0
+    assert (left(place.results), server.count()) == (whole, before)
+    assert len([*place.results.glob("step_*/*.mine")]) == 2
+
+
 def test_merge_has_the_pictures_of_an_input_that_holds_them(place: Workplace) -> None:
     with tarfile.open(place.folder / "some.tar", "w") as tar:
         for n, color in enumerate(("red", "navy", "green", "gold", "black", "pink")):
