@@ -51,15 +51,16 @@ def _words(bill: dict[str, Any]) -> str:
 def merge(results: str, of: int | None, no_report: bool, as_json: bool) -> int:
     """Put the shards in the folder RESULTS together there, in the input's order: what one machine would have left.
 
-    Exit codes: 0 all records done, 1 some failed, 2 a shard is missing, stopped, or of another input.
+    Exit codes: 0 all records done, 1 some failed, 2 a shard is missing, stopped, or of another input, 4 none succeeded.
     """
     summary = merge_shards(results, of)["summary"]
     lines = [f"{counted(summary['images'], 'image')}: {summary['done']} done, {summary['failed']} failed"]
-    lines += [f"results: {summary['annotations']}"]
+    there = f"results: {summary['annotations']}"
+    lines += [there if summary["done"] else f"no results were written: see {summary['failures_file']}"]
     if summary["done"] and not no_report:
         lines += [f"report: {sent(report_folder(working_folder(results))[0])}"]
     answer(as_json, summary, lines)
-    return 1 if summary["failures"] else 0
+    return (1 if summary["done"] else 4) if summary["failures"] else 0
 
 
 @click.command("report")

@@ -150,6 +150,17 @@ def test_older_shards_do_not_replace_what_a_later_run_of_the_whole_left(place: W
     assert len(place.annotations()) == 15
 
 
+def test_where_all_records_failed_merge_ends_as_one_machine_does(place: Workplace) -> None:
+    place.rows({"image_path": f"gone{n}.jpg", "caption": caption(n)} for n in range(6))
+    assert in_folder(place, "alone").run().code == 4
+    for number in (1, 2):
+        assert in_folder(place, "results").run("--shard", f"{number}/2").code == 4
+    done = command(["merge", str(place.results)])
+    assert done.code == 4, done
+    assert f"no results were written: see {place.results}/failures.jsonl" in done.out
+    assert left(place.results)["failures.jsonl"] == left(place.folder / "alone")["failures.jsonl"]
+
+
 def test_merge_says_which_output_format_is_still_to_be_written(place: Workplace, server: LoopbackServer) -> None:
     place.many(10)
     code = "def write(step):\n    open(step.storage.output_path + '.mine', 'w').write('here')\n"
