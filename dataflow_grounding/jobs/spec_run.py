@@ -69,6 +69,7 @@ class SpecRun:
         self.job = job_named(spec.autolabel_type, spec.folders)(spec, self.serving)
         self.job.pilot = self.options.pilot
         self.steps = self.job.steps
+        self._refuse_to_begin_late()
         self.box_format = self.job.box_format
         self.annotations_path = os.path.join(spec.results_dir, "annotations.jsonl")
         written = [self.annotations_path, *(step.storage.output_path for step in self.steps)]
@@ -77,6 +78,13 @@ class SpecRun:
             refuse_to_overwrite(path, written)
         written.append(os.path.join(spec.results_dir, "report.html"))
         refuse_foreign(self.steps[0].storage.checkpoint_folder, written)
+
+    def _refuse_to_begin_late(self) -> None:
+        """Raises SpecError for a shard that begins with a step's file, which doesn't tell what rows it was made of."""
+        place = os.path.relpath(self.steps[0].storage.input_path, self.spec.results_dir)
+        if self.options.shard is not None and place.split(os.sep)[0] not in (os.pardir, CKPT, os.path.basename(place)):
+            way = "name the steps before in workflow.steps, too: what they were answered is kept"
+            raise SpecError(f"a shard begins with the input, not with {place}: {way}")
 
     def execute(self, run: MakeRun = Run) -> Summary:
         """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped.

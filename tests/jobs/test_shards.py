@@ -256,6 +256,21 @@ def test_a_complete_shard_takes_on_what_the_spec_states_now(place: Workplace, se
     assert server.count() == before
 
 
+def test_the_steps_of_a_shard_begin_with_the_input(place: Workplace, server: LoopbackServer) -> None:
+    place.many(10)
+    for number in (1, 2):
+        assert place.run("--shard", f"{number}/2", **{"workflow.steps": ["0"]}).code == 0
+    assert merged(place).code == 0
+    refused = place.run("--shard", "1/2", **{"workflow.steps": ["1"]})
+    assert refused.code == 2
+    assert "a shard begins with the input" in refused.err
+    assert server.count() == 10
+    for number in (1, 2):
+        assert place.run("--shard", f"{number}/2", **{"workflow.steps": ["0", "1"]}).code == 0
+    assert merged(place).code == 0
+    assert server.count() == 20
+
+
 def test_what_is_missing_is_named(place: Workplace) -> None:
     assert "no shards" in merged_err(place)
     place.run("--shard", "1/3")
