@@ -184,7 +184,7 @@ class SpecRun:
             "state": "finished" if summary is not None else "stopped",
             "stopped_by": str(stopped) if stopped else None,
             "version": __version__,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started)) + f".{int(started * 1000) % 1000:03}Z",
             "model": self.serving.model,
             "endpoint": self.serving.endpoint,
             "box_format": self._format_asked,
