@@ -12,7 +12,7 @@ from dataflow_grounding.rows import Row
 
 FOLDER = "shards"
 """Of a results folder: where its shards' folders are."""
-_NUMBERED = re.compile(r"([@~]\d+)+$")  # what ids of a picture's later rows, and of other pictures of its name, end with
+_NUMBERED = re.compile(r"([@~]\d+)+$")  # what ids of a picture's later rows, and of others of its name, end with
 
 
 class Shard(NamedTuple):
