@@ -39,8 +39,8 @@ _KINDS = (
 )
 _DENIED = re.compile("credential|forbidden|denied|unauthorized", re.IGNORECASE)
 _OWN = re.compile(r"hf://(?:(?:datasets|spaces|kernels|buckets|models)/)?[^/]+/[^/]+|[^/]+//[^/]*", re.IGNORECASE)
-_TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")  # as libraries call it, the best first
-_DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
+TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")  # as libraries call it, the best first
+DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 
 
 def is_elsewhere(path: object) -> bool:
@@ -173,10 +173,10 @@ def look(path: str) -> State:
         return State(found.st_size, found.st_mtime_ns, kind)
     system, name = place_of(path)
     info = patiently(path, lambda: system.info(name))
-    changed = next((info[name] for name in _TIMES if info.get(name)), None)
+    changed = next((info[name] for name in TIMES if info.get(name)), None)
     seconds = changed.timestamp() if isinstance(changed, datetime) else changed
     if not isinstance(seconds, (int, float)):  # a digest then, as a time of long ago
-        told = repr([info.get(name) for name in _DIGESTS]).encode()
+        told = repr([info.get(name) for name in DIGESTS]).encode()
         seconds = int.from_bytes(hashlib.sha256(told).digest()[:8], "little") / 2**64
     return State(info.get("size") or 0, int(seconds * 10**9), "folder" if info.get("type") == "directory" else "file")
 

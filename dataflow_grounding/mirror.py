@@ -13,7 +13,17 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
-from dataflow_grounding.elsewhere import at_once, has_scheme, is_elsewhere, joined, place_of, state_of, system_errors
+from dataflow_grounding.elsewhere import (
+    DIGESTS,
+    TIMES,
+    at_once,
+    has_scheme,
+    is_elsewhere,
+    joined,
+    place_of,
+    state_of,
+    system_errors,
+)
 from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.records import read_object, write_bytes
@@ -46,11 +56,11 @@ class Mirror:
         with system_errors(self.address):
             return what(self._system, f"{self._path}/{path}".rstrip("/"))
 
-    def listed(self, folder: str, kind: str = "file") -> dict[str, int]:
-        """The names of what is directly in a folder there, and sizes. Raises OSError."""
+    def listed(self, folder: str, kind: str = "file") -> dict[str, dict[str, Any]]:
+        """The names of what is directly in a folder there, and what its store tells of each. Raises OSError."""
         with suppress(FileNotFoundError):
             found = self.ask(folder, lambda system, there: system.ls(there, detail=True))
-            return {os.path.basename(one["name"].rstrip("/")): one["size"] for one in found if one["type"] == kind}
+            return {os.path.basename(one["name"].rstrip("/")): one for one in found if one["type"] == kind}
         return {}
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -73,20 +83,36 @@ class Mirror:
         with told_as(InputError, f"can't read {self.address}", again=True):
             at_once(self._get, paths)
 
+    def renew(self) -> None:
+        """Make the part's files here what they are there, as others may have worked there: with the lock, before a run.
+        Those that are gone there will be sent again. Raises InputError.
+        """
+        own, sent = self._own(), read_object(self.here(_SENT))
+        with told_as(InputError, f"can't read {self.address}", again=True):
+            folders = list({os.path.dirname(path) for path in own})
+            listed = zip(folders, at_once(self.listed, folders), strict=True)
+            there = {os.path.join(at, name): _version(told) for at, names in listed for name, told in names.items()}
+            kept = {path: sent[path] for path in own if path in there and sent.get(path, [""])[-1] == there[path]}
+            new = [path for path in own if path in there and path not in kept]
+            if any(path.endswith((".json", ".jsonl")) for path in new):  # what a run left here is not what is there
+                Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
+            self.fetch(*new)
+            kept |= {path: [state_of(self.here(path)), there[path]] for path in new}
+            write_bytes(self.here(_SENT), json.dumps(kept).encode())
+
     def put(self, *endings: str) -> None:
         """Send files of the part that have changed here, those that end so; `run.json` last. Raises StorageFailed."""
         sent, last = read_object(self.here(_SENT)), os.path.join(self.part, "run.json")
-        new = {path: state for path, state in self._own().items() if sent.get(path) != state}
+        new = {path: state for path, state in self._own().items() if sent.get(path, [None])[0] != state}
         new = {path: state for path, state in new.items() if path.endswith(endings or "")}
-        self.send(*(new.keys() - {last}))
-        self.send(*(new.keys() & {last}))
+        there = self.send(*(new.keys() - {last})) | self.send(*(new.keys() & {last}))
         with told_as(StorageFailed, f"can't write in {self.root}", again=True):
-            write_bytes(self.here(_SENT), json.dumps({**sent, **new}).encode())
+            write_bytes(self.here(_SENT), json.dumps({**sent, **{at: [new[at], there[at]] for at in new}}).encode())
 
-    def send(self, *paths: str) -> None:
-        """Send files. Raises StorageFailed."""
+    def send(self, *paths: str) -> dict[str, str]:
+        """Send files; returns what each is there then, as `_version` tells. Raises StorageFailed."""
         with told_as(StorageFailed, f"all is kept in {self.root}, but can't write {self.address}", again=True):
-            at_once(self._put, paths)
+            return dict(zip(paths, at_once(self._put, paths), strict=True))
 
     def _own(self) -> dict[str, list[int]]:
         """The files of the part, and what tells each from an earlier one; those of `.ckpt` as far as they are kept."""
@@ -98,8 +124,9 @@ class Mirror:
                 found[str(within)] = state
         return found
 
-    def _put(self, path: str) -> None:
+    def _put(self, path: str) -> str:
         self.ask(path, lambda system, there: system.put_file(self.here(path), there))
+        return _version(self.ask(path, lambda system, there: system.info(there)))
 
     def _get(self, path: str) -> None:
         part = self.here(f"{path}.{os.getpid()}.part")
@@ -107,6 +134,12 @@ class Mirror:
         with suppress(FileNotFoundError):
             self.ask(path, lambda system, there: system.get_file(there, part))
             os.replace(part, self.here(path))
+
+
+def _version(told: dict[str, Any]) -> str:
+    """What changes when a file there is replaced, of what its store tells of it."""
+    found = next((told[name] for name in (*DIGESTS, *TIMES) if told.get(name)), None)
+    return f"{told.get('size')} {found}".replace('"', "")  # some stores quote a digest, but not in listings
 
 
 def working_folder(results: str, part: str = "") -> str:

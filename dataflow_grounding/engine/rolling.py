@@ -48,9 +48,9 @@ class Rolling:
             folders = list(dict.fromkeys([CKPT, self._folder, *shards]))
             listed = at_once(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
             for folder, names in zip(folders, listed, strict=True):
-                for match, size in ((_PART.fullmatch(name), size) for name, size in names.items()):
+                for match, told in ((_PART.fullmatch(name), told) for name, told in names.items()):
                     if match:
-                        logs.setdefault((folder, match[1]), {})[int(match[2])] = size
+                        logs.setdefault((folder, match[1]), {})[int(match[2])] = told["size"]
             at_once(lambda log: self._bring(*log, logs[log]), logs)
         mine = logs[self._folder, mirror.id].items()
         self._begin = self._end = max((place + size for place, size in mine), default=0)
@@ -147,6 +147,7 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     say(f"Working in {mirror.here(mirror.part)}; what comes of it goes to {mirror.address}")
     rolling, finished = Rolling(mirror), False
     rolling.bring()
+    mirror.renew()
     present(*(os.path.join(folder, name) for name in KEPT))
     try:
         with beside(rolling.now_and_then):

@@ -302,6 +302,44 @@ def test_results_that_cant_be_sent_are_kept(run: Elsewhere, store: FaultyStore) 
     assert run.left() == run.alone()
 
 
+def test_a_machine_that_comes_back_leaves_what_it_ran_last(
+    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one worked there meanwhile: with other captions of the same length, or with a row more, that failed."""
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    run.place.many(4)
+    first = run.place.input.read_text()
+    for number, other in enumerate((first.replace("Cup", "Mug"), first + '{"caption": "No picture."}\n')):
+        monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "one machine"))
+        run.place.input.write_text(first)
+        assert run.run().code == 0
+        left = run.left()
+        monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / f"other machine {number}"))
+        run.place.input.write_text(other)
+        assert run.run().code == number
+        assert run.left() != left
+        monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "one machine"))
+        run.place.input.write_text(first)
+        asked = server.count()
+        assert run.run().code == 0
+        assert (run.left(), server.count()) == (left, asked)
+        assert json.loads(run.there("run.json"))["summary"]["images"] == 4
+    assert run.run().summary["already_complete"]
+
+
+def test_what_is_gone_there_is_sent_again(run: Elsewhere, server: LoopbackServer) -> None:
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    run.place.many(4)
+    assert run.run().code == 0
+    left, asked = {name: run.there(name) for name in (*LEFT, "run.json")}, server.count()
+    for gone in (["annotations.jsonl"], run.names()):
+        for name in gone:
+            boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/{name}")
+        done = run.run()
+        assert (done.code, done.summary["already_complete"], server.count()) == (0, True, asked), done
+        assert {name: run.there(name) for name in left} == left
+
+
 def test_a_pipeline_in_python_keeps_its_cache_there(
     run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
