@@ -9,7 +9,7 @@ from contextlib import suppress
 from secrets import token_hex
 from typing import Any, TypeAlias
 
-from dataflow_grounding.elsewhere import absolute, is_absolute, is_elsewhere, plain_path
+from dataflow_grounding.elsewhere import absolute, is_absolute, is_elsewhere, open_file, plain_path
 from dataflow_grounding.errors import BrokenRow
 
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
@@ -243,7 +243,7 @@ def parse_value(text: str | bytes) -> Any:
 
 def read_object(path: str) -> dict[str, Any]:
     """The JSON object in a file of the package's own; an empty one if it is missing, damaged or not an object."""
-    with suppress(OSError, BrokenRow), open(path, "rb") as file:
+    with suppress(OSError, BrokenRow), open_file(path) as file:
         return parse_line(file.read())
     return {}
 

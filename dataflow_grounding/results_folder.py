@@ -1,11 +1,11 @@
-"""What a command's RESULTS names: a run's folder, or a file of records; where its annotations and pictures are."""
+"""What a command's RESULTS names, here or elsewhere: a run's folder, or a file of records; where its pictures are."""
 
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding.dataframes import holds_bytes
-from dataflow_grounding.elsewhere import kind_of
+from dataflow_grounding.elsewhere import absolute, joined, kind_of
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import Record, read_object
 from dataflow_grounding.rows import file_type_of, read_whole_rows
@@ -13,7 +13,7 @@ from dataflow_grounding.rows import file_type_of, read_whole_rows
 
 def annotations_of(results: str) -> str:
     """The file of records. Raises InputError where there is none."""
-    path = os.path.join(results, "annotations.jsonl") if os.path.isdir(results) else results
+    path = joined(results, "annotations.jsonl") if kind_of(results) == "folder" else results
     if not kind_of(path):
         raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
     if file_type_of(path) == "parquet" and holds_bytes(path):
@@ -24,9 +24,13 @@ def annotations_of(results: str) -> str:
 
 def run_of(results: str) -> dict[str, Any]:
     """What `run.json` says of the run; also where RESULTS is the folder of one of its steps. Empty without it."""
-    folder = os.path.abspath(results if os.path.isdir(results) else os.path.dirname(results))
-    inside, beside = (os.path.join(at, "run.json") for at in (folder, os.path.dirname(folder)))
-    return read_object(inside) or read_object(beside)
+    folder = absolute(joined(_folder_of(results), ""))
+    paths = [joined(at, "run.json") for at in (folder, os.path.dirname(folder))]
+    return next(filter(None, map(read_object, filter(kind_of, paths))), {})
+
+
+def _folder_of(results: str) -> str:
+    return results if kind_of(results) == "folder" else os.path.dirname(results) or "."
 
 
 def data_of(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -43,8 +47,7 @@ def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, 
         return (image_root,)
     found = run_of(results).get("image_folders")
     known = [path for path in found if isinstance(path, str)] if isinstance(found, list) else []
-    beside = results if os.path.isdir(results) else os.path.dirname(results) or "."
-    return tuple(dict.fromkeys([*known, beside, "."]))
+    return tuple(dict.fromkeys([*known, _folder_of(results), "."]))
 
 
 def records_of(results: str) -> Iterator[Record]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.records import Record, dump_line, is_number, parse_line, read_expressions
@@ -39,6 +40,8 @@ def review_files(results: str) -> ReviewFiles:
         'example_data/gold.reviews.jsonl'
     """
     annotations = annotations_of(results)
+    if is_elsewhere(annotations):
+        raise InputError(f"decisions on {annotations} can't be kept there: copy it to this machine, and name the copy")
     stem = annotations.removesuffix(".jsonl")  # x.csv and x.jsonl have decisions of their own
     if stem.endswith(".reviewed"):
         raise InputError(f"{annotations} is what `apply` wrote: name what it was made of instead")

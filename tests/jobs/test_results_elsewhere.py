@@ -375,7 +375,26 @@ def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer
     assert "can't write s3://no-such-bucket/run" in missing.err
 
 
-@pytest.mark.parametrize("what", ["cost", "report"])
+def test_what_reads_a_folder_reads_one_there(run: Elsewhere, server: LoopbackServer, tmp_path: Path) -> None:
+    """As it reads one of this machine, and finds the pictures as well."""
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    run.place.many(4)
+    assert run.run().code == 0
+    run.alone()
+    here, there = str(run.place.results), run.address
+    for what in (["stats", "--json"], ["eval", "--json", "--gold", here], ["lint", "--json"]):
+        said = [command([what[0], place, *what[1:]]) for place in (here, there, f"{there}/")]
+        assert said[0].code == said[1].code, said
+        assert len({one.out.replace(there, here) for one in said}) == 1
+    assert '"counts": {}' in said[1].out
+    exported = command(["export", there, "--format", "odvg", "-o", str(tmp_path / "odvg"), "--json"])
+    assert (exported.code, exported.summary["records"]) == (0, 4), exported
+    assert len([*(tmp_path / "odvg").rglob("*.jpg")]) == 1
+    refused = command(["review", there])
+    assert (refused.code, "copy it to this machine" in refused.err) == (2, True), refused
+
+
+@pytest.mark.parametrize("what", ["cost", "report", "lint", "stats"])
 def test_an_address_with_nothing_there_is_named(run: Elsewhere, what: str) -> None:
     done = command([what, run.address])
     assert done.code == 2, done
