@@ -79,7 +79,7 @@ class Mirror:
         self.ask(path, lambda system, there: system.rm_file(there))
 
     def fetch(self, *paths: str) -> None:
-        """Bring files; those that are not there are passed over. Raises InputError."""
+        """Bring files. Of those that are not there, copies of other parts' are removed here. Raises InputError."""
         with told_as(InputError, f"can't read {self.address}", again=True):
             at_once(self._get, paths)
 
@@ -131,9 +131,12 @@ class Mirror:
     def _get(self, path: str) -> None:
         part = self.here(f"{path}.{os.getpid()}.part")
         os.makedirs(os.path.dirname(part), exist_ok=True)
-        with suppress(FileNotFoundError):
+        try:
             self.ask(path, lambda system, there: system.get_file(there, part))
             os.replace(part, self.here(path))
+        except FileNotFoundError:
+            if not self.part and path.startswith("shards/"):
+                Path(self.here(path)).unlink(missing_ok=True)
 
 
 def _version(told: dict[str, Any]) -> str:

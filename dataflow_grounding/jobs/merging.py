@@ -50,10 +50,7 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
     target = partial(os.path.join, results_dir)
     with ExitStack() as locks:
         mirror = locks.enter_context(at_work(target(CKPT)))
-        if mirror is not None:
-            shards = [os.path.join(FOLDER, name) for name in mirror.listed(FOLDER, "directory")]
-            mirror.fetch(*(os.path.join(shard, name) for shard in shards for name in ("run.json", "failures.jsonl")))
-        folders = _folders(results_dir, of)
+        folders = _folders(results_dir, _shards_there(results_dir, mirror), of)
         for folder in folders:
             shard = os.path.relpath(folder, results_dir)
             locks.enter_context(held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT)))
@@ -78,20 +75,29 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
     return run
 
 
-def _folders(results_dir: str, of: int | None) -> list[str]:
-    """The folders of all shards. Raises InputError where one is missing, or it can't be told which split is meant."""
+def _shards_there(results_dir: str, mirror: Mirror | None) -> list[str]:
+    """What the shards' folders are called; elsewhere of those there, and how their runs ended is brought."""
+    if mirror is not None:
+        names = [name for name in mirror.listed(FOLDER, "directory") if "-of-" in name]
+        mirror.fetch(*(os.path.join(FOLDER, one, file) for one in names for file in ("run.json", "failures.jsonl")))
+        return names
     there = glob.glob(os.path.join(glob.escape(results_dir), FOLDER, "*-of-*"))
-    names = [os.path.basename(path) for path in there if os.path.isdir(path)]
+    return [os.path.basename(path) for path in there if os.path.isdir(path)]
+
+
+def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
+    """The folders of all shards. Raises InputError where one is missing, or it can't be told which split is meant."""
+    place = address_of(results_dir)
     counts = sorted({int(count) for name in names if (count := name.partition("-of-")[2]).isdecimal()})
     if not counts:
-        raise InputError(f"{results_dir} has no shards: run --shard 1/n to n/n there")
+        raise InputError(f"{place} has no shards: run --shard 1/n to n/n there")
     if of is None and len(counts) > 1:
         found = f"shards of {' and of '.join(map(str, counts))}"
-        raise InputError(f"{results_dir} has {found}: name those to be put together, as with --of {counts[-1]}")
+        raise InputError(f"{place} has {found}: name those to be put together, as with --of {counts[-1]}")
     shards = [Shard(number, of or counts[0]) for number in range(1, (of or counts[0]) + 1)]
     if missing := [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]:
         first = ", ".join(missing[:5])
-        raise InputError(f"{results_dir}: {len(missing)} shards are missing: run --shard {first} first")
+        raise InputError(f"{place}: {len(missing)} shards are missing: run --shard {first} first")
     return [shard.folder(results_dir) for shard in shards]
 
 

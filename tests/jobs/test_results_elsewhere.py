@@ -375,6 +375,27 @@ def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer
     assert "can't write s3://no-such-bucket/run" in missing.err
 
 
+def test_only_shards_that_are_there_are_merged(run: Elsewhere, server: LoopbackServer) -> None:
+    """Not those of which this machine has copies, since it merged what was there before."""
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    run.place.many(12)
+    merge = ["merge", run.address, "--no-report"]
+    assert [run.run("--shard", f"{number}/2").code for number in (1, 2)] == [0, 0]
+    assert command(merge).code == 0
+    for name in run.names():
+        boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/{name}")
+    assert [run.run("--shard", f"{number}/3").code for number in (1, 2, 3)] == [0, 0, 0]
+    boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/shards/3-of-3/run.json")
+    merged = command(merge)
+    assert (merged.code, "shards/3-of-3 isn't finished" in merged.err) == (2, True), merged
+    assert run.run("--shard", "3/3").code == 0
+    merged = command(merge)
+    assert merged.code == 0, merged
+    assert run.left() == run.alone()
+    boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/shards/3-of-3/run.json")
+    assert command(merge).code == 2
+
+
 def test_what_reads_a_folder_reads_one_there(run: Elsewhere, server: LoopbackServer, tmp_path: Path) -> None:
     """As it reads one of this machine, and finds the pictures as well."""
     run.place.settings["vlm.openai.base_url"] = server.base_url
