@@ -102,8 +102,8 @@ class HeartLock:
 
     def __init__(self, files: _Here | Mirror, folder: str, place: str, here: str) -> None:
         self._files, self._folder, self._place, self._here = files, folder, place, here
-        self._mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_of(os.getpid())}
-        self._mine |= {"id": files.id, "claim": token_hex(8)}
+        self._mine = {"host": socket.gethostname(), "kernel": _kernel(), "pid": os.getpid()}
+        self._mine |= {"started": _start_of(os.getpid()), "id": files.id, "claim": token_hex(8)}
         self._number = 0
 
     @contextmanager
@@ -162,12 +162,11 @@ class HeartLock:
 
     def _lives(self, holder: dict[str, Any]) -> bool | None:
         """Whether the run behind a lock is alive, if this machine can tell."""
-        if self._files.id:  # where the lock of the folder here is ours
-            return False if holder.get("id") == self._files.id else None
         pid = holder.get("pid")
-        if holder.get("host") == socket.gethostname() and isinstance(pid, int):
-            return bool(_start_of(pid) == holder.get("started", 0))
-        return None
+        if not isinstance(pid, int) or any(holder.get(name) != self._mine[name] for name in ("host", "kernel")):
+            return None
+        lives = _start_of(pid) == holder.get("started", 0)
+        return None if lives and self._files.id else lives  # it may be at other work, if a store didn't free its lock
 
     def _name(self, number: int) -> str:
         return os.path.join(self._folder, f"lock-{number}")
@@ -184,6 +183,13 @@ class HeartLock:
 
     def _write(self, mode: str, **said: Any) -> None:
         self._files.write(self._name(self._number), json.dumps({**self._mine, **said}).encode(), mode)
+
+
+def _kernel() -> str:
+    """What tells this start of this machine, or of this container, from others of its name; empty without /proc."""
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+        return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return ""
 
 
 def _start_of(pid: int) -> str | None:

@@ -69,11 +69,12 @@ def test_a_lock_whose_heart_beats_keeps_others_out(workplace: Workplace, lock: P
 
 
 def test_a_process_number_given_anew_is_no_old_run(workplace: Workplace, lock: Path) -> None:
-    import socket
-
-    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": "1"}))
     with LoopbackServer() as server:
         assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+        left = json.loads(lock.read_text())
+        lock.write_text(json.dumps({**left, "free": False, "pid": os.getpid(), "started": "1"}))
+        again = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    assert (again.code, "is locked" in again.err) == (0, False), again
 
 
 def test_a_lock_given_up_meanwhile_is_taken_at_once(

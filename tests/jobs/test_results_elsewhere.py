@@ -30,7 +30,8 @@ from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
 ROWS = 120
 QUICK = (
-    "import dataflow_grounding.engine.rolling as r, dataflow_grounding.cli.main as m; r.ROLL_SECONDS = 0.3; m.main()"
+    "import dataflow_grounding.engine.rolling as r, dataflow_grounding.engine.run_lock as l; r.ROLL_SECONDS = 0.3; "
+    "import dataflow_grounding.cli.main as m; l.BEAT_SECONDS = 0.5; m.main()"
 )
 STEPS = ("step_0_expression_extraction", "step_1_grounding")
 LEFT = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
@@ -66,7 +67,7 @@ class Elsewhere:
         return command(self.arguments(*more, **settings))
 
     def start(self, *more: str, **environment: str) -> subprocess.Popen[str]:
-        """A process that rolls more often than usual."""
+        """A process that rolls and beats more often than usual."""
         env = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
         line = [sys.executable, "-c", QUICK, *self.arguments(*more)]
         return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -257,6 +258,30 @@ def test_a_second_run_is_refused_until_the_first_is_dead(
     late = ended(first)
     assert (late.code, "another run has taken over" in late.err) == (130, True), late
     assert run.there("run.json") == told
+
+
+def test_a_copy_of_the_folder_here_keeps_out_of_its_run(
+    run: Elsewhere, slow: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a run that was killed on this machine."""
+    run.place.settings["vlm.openai.base_url"] = slow.base_url
+    run.place.many(40)
+    run.place.settings["workflow.max_workers"] = 1
+    first = run.start()
+    run.place.settings["workflow.max_workers"] = 8
+    while slow.count() < 10:
+        time.sleep(0.01)
+    copied, folder = tmp_path / "copy", Path(os.environ["XDG_CACHE_HOME"], "dataflow-grounding", "elsewhere")
+    shutil.copytree(folder, copied, ignore=shutil.ignore_patterns("*.part"))
+    with monkeypatch.context() as patch:
+        patch.setenv("DF_WORK_FOLDER", str(copied))
+        refused = run.run()
+    assert (refused.code, first.poll()) == (2, None), refused
+    assert "another run is working in" in refused.err
+    first.kill()
+    ended(first)
+    done = run.run()
+    assert (done.code, "is locked" in done.err) == (0, False), done
 
 
 def test_of_many_that_find_a_dead_lock_one_gets_it(
