@@ -83,7 +83,9 @@ def joined(folder: str, path: str) -> str:
 
 def place_of(address: str) -> tuple[Any, str]:
     """The file system, an fsspec one, of what an address names, and its path there. Raises InputError, MissingExtra."""
-    scheme = address.partition("://")[0].lower()
+    scheme, _, place = address.partition("://")
+    scheme = scheme.lower()
+    address = f"{scheme}://{place}"  # as libraries strip it
     learn_address(address)
     if _PASSWORD.match(address):
         raise InputError(f"{address}: keys belong into the environment or a profile, not into an address")

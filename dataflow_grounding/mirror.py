@@ -157,7 +157,10 @@ def working_folder(results: str, part: str = "") -> str:
         if has_scheme(results) and not os.path.isdir(results):
             raise InputError(f"results can't be written to {results}: name a folder, or a bucket as s3://bucket/run")
         return os.path.join(results, part) if part else results
-    results = joined(results, "").rstrip("/")  # however it is spelled
+    scheme, _, place = results.partition("://")
+    if not place.strip("/"):
+        raise InputError(f"{results} names no bucket: results_dir should be as s3://bucket/run")
+    results = joined(f"{scheme.lower()}://{place}", "").rstrip("/")  # however it is spelled
     place_of(results)  # which refuses an address with keys
     name = hashlib.sha256(json.dumps([results, part]).encode()).hexdigest()[:20]
     root = os.path.join(os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere"), name)

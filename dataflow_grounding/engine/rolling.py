@@ -145,21 +145,24 @@ def at_work(folder: str) -> Iterator[Mirror | None]:
 @contextmanager
 def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     say(f"Working in {mirror.here(mirror.part)}; what comes of it goes to {mirror.address}")
-    rolling, finished = Rolling(mirror), False
+    rolling, stopped = Rolling(mirror), None
     rolling.bring()
     mirror.renew()
     present(*(os.path.join(folder, name) for name in KEPT))
     try:
         with beside(rolling.now_and_then):
             yield
-        finished = True
+    except BaseException as why:
+        stopped = why
+        raise
     finally:
         try:
             with told_as(StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True):
                 rolling.roll()
             check_held(folder)
-            mirror.put(*() if finished else [".json"])
+            mirror.put(*() if stopped is None else [".json"])
         except StorageFailed as error:
-            if finished:
+            if stopped is None:
                 raise
-            say(f"Warning: {error}")
+            if str(error) != str(stopped):  # which is told
+                say(f"Warning: {error}")
