@@ -165,8 +165,11 @@ class HeartLock:
         pid = holder.get("pid")
         if not isinstance(pid, int) or any(holder.get(name) != self._mine[name] for name in ("host", "kernel")):
             return None
-        lives = _start_of(pid) == holder.get("started", 0)
-        return None if lives and self._files.id else lives  # it may be at other work, if a store didn't free its lock
+        lives = bool(_start_of(pid) == holder.get("started", 0))
+        if not lives or not self._files.id:
+            return lives
+        ended = pid == os.getpid() and holder.get("id") == self._files.id  # as the lock of the folder here is ours
+        return False if ended else None  # it may be at other work: not every lock can be freed in the end
 
     def _name(self, number: int) -> str:
         return os.path.join(self._folder, f"lock-{number}")
