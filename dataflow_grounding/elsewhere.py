@@ -39,8 +39,8 @@ _KINDS = (
 )
 _DENIED = re.compile("credential|forbidden|denied|unauthorized", re.IGNORECASE)
 _OWN = re.compile(r"hf://(?:(?:datasets|spaces|kernels|buckets|models)/)?[^/]+/[^/]+|[^/]+//[^/]*", re.IGNORECASE)
-TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")  # as libraries call it, the best first
-DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
+_TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")  # as libraries call it, the best first
+_DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 
 
 def is_elsewhere(path: object) -> bool:
@@ -83,9 +83,8 @@ def joined(folder: str, path: str) -> str:
 
 def place_of(address: str) -> tuple[Any, str]:
     """The file system, an fsspec one, of what an address names, and its path there. Raises InputError, MissingExtra."""
-    scheme, _, place = address.partition("://")
-    scheme = scheme.lower()
-    address = f"{scheme}://{place}"  # as libraries strip it
+    scheme = address.partition("://")[0].lower()
+    address = scheme + address[len(scheme) :]  # as libraries strip it
     learn_address(address)
     if _PASSWORD.match(address):
         raise InputError(f"{address}: keys belong into the environment or a profile, not into an address")
@@ -175,12 +174,18 @@ def look(path: str) -> State:
         return State(found.st_size, found.st_mtime_ns, kind)
     system, name = place_of(path)
     info = patiently(path, lambda: system.info(name))
-    changed = next((info[name] for name in TIMES if info.get(name)), None)
+    changed = next((info[name] for name in _TIMES if info.get(name)), None)
     seconds = changed.timestamp() if isinstance(changed, datetime) else changed
     if not isinstance(seconds, (int, float)):  # a digest then, as a time of long ago
-        told = repr([info.get(name) for name in DIGESTS]).encode()
+        told = repr([info.get(name) for name in _DIGESTS]).encode()
         seconds = int.from_bytes(hashlib.sha256(told).digest()[:8], "little") / 2**64
     return State(info.get("size") or 0, int(seconds * 10**9), "folder" if info.get("type") == "directory" else "file")
+
+
+def version_told(info: dict[str, Any]) -> str:
+    """What changes when a file elsewhere is replaced, of what its library tells of it."""
+    found = next((info[name] for name in (*_DIGESTS, *_TIMES) if info.get(name)), None)
+    return f"{info.get('size')} {found}".replace('"', "")  # some stores quote a digest, but not in listings
 
 
 def state_of(path: str) -> list[int] | None:

@@ -14,8 +14,6 @@ from secrets import token_hex
 from typing import Any, TypeVar
 
 from dataflow_grounding.elsewhere import (
-    DIGESTS,
-    TIMES,
     at_once,
     has_scheme,
     is_elsewhere,
@@ -23,6 +21,7 @@ from dataflow_grounding.elsewhere import (
     place_of,
     state_of,
     system_errors,
+    version_told,
 )
 from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
@@ -84,14 +83,12 @@ class Mirror:
             at_once(self._get, paths)
 
     def renew(self) -> None:
-        """Make the part's files here what they are there, as others may have worked there: with the lock, before a run.
-        Those that are gone there will be sent again. Raises InputError.
-        """
+        """Bring files of the part that others changed there; those gone there will be sent again. Raises InputError."""
         own, sent = self._own(), read_object(self.here(_SENT))
         with told_as(InputError, f"can't read {self.address}", again=True):
             folders = list({os.path.dirname(path) for path in own})
             listed = zip(folders, at_once(self.listed, folders), strict=True)
-            there = {os.path.join(at, name): _version(told) for at, names in listed for name, told in names.items()}
+            there = {os.path.join(at, name): version_told(told) for at, names in listed for name, told in names.items()}
             kept = {path: sent[path] for path in own if path in there and sent.get(path, [""])[-1] == there[path]}
             new = [path for path in own if path in there and path not in kept]
             if any(path.endswith((".json", ".jsonl")) for path in new):  # what a run left here is not what is there
@@ -110,7 +107,7 @@ class Mirror:
             write_bytes(self.here(_SENT), json.dumps({**sent, **{at: [new[at], there[at]] for at in new}}).encode())
 
     def send(self, *paths: str) -> dict[str, str]:
-        """Send files; returns what each is there then, as `_version` tells. Raises StorageFailed."""
+        """Send files; returns what each is there then, as `version_told` says. Raises StorageFailed."""
         with told_as(StorageFailed, f"all is kept in {self.root}, but can't write {self.address}", again=True):
             return dict(zip(paths, at_once(self._put, paths), strict=True))
 
@@ -126,7 +123,7 @@ class Mirror:
 
     def _put(self, path: str) -> str:
         self.ask(path, lambda system, there: system.put_file(self.here(path), there))
-        return _version(self.ask(path, lambda system, there: system.info(there)))
+        return version_told(self.ask(path, lambda system, there: system.info(there)))
 
     def _get(self, path: str) -> None:
         part = self.here(f"{path}.{os.getpid()}.part")
@@ -137,12 +134,6 @@ class Mirror:
         except FileNotFoundError:
             if not self.part and path.startswith("shards/"):
                 Path(self.here(path)).unlink(missing_ok=True)
-
-
-def _version(told: dict[str, Any]) -> str:
-    """What changes when a file there is replaced, of what its store tells of it."""
-    found = next((told[name] for name in (*DIGESTS, *TIMES) if told.get(name)), None)
-    return f"{told.get('size')} {found}".replace('"', "")  # some stores quote a digest, but not in listings
 
 
 def working_folder(results: str, part: str = "") -> str:
