@@ -107,7 +107,7 @@ def _run_of(folder: str) -> dict[str, Any]:
     told = all(isinstance(run.get(name), dict) for name in parts) and "files" in run["shard"]
     if run.get("state") != "finished" or not told:
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
-        raise InputError(f"shard {folder} {state}: run it again, then merge")
+        raise InputError(f"shard {address_of(folder)} {state}: run it again, then merge")
     return run
 
 
@@ -115,18 +115,19 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     read, first = [(run["shard"]["rows_of_all"], run["shard"].get("digest_of_all")) for run in runs], _stated(runs[0])
     last = max(range(len(runs)), key=lambda at: (str(runs[at].get("started")), read[at][0]))
     rows = read[last][0]
-    for folder, run, seen in zip(folders, runs, read, strict=True):
+    shown = list(map(address_of, folders))
+    for folder, at, run, seen in zip(folders, shown, runs, read, strict=True):
         if seen != read[last]:
-            what = f"another version of the input ({seen[0]} rows) than {folders[last]} ({rows} rows)"
-            raise InputError(f"{folder} has seen {what}: run both again, then merge")
+            what = f"another version of the input ({seen[0]} rows) than {shown[last]} ({rows} rows)"
+            raise InputError(f"{at} has seen {what}: run both again, then merge")
         stated, done = _stated(run), run["summary"]["done"]
         if other := [key for key in stated.keys() | first.keys() if stated.get(key) != first.get(key)]:
-            with_other = f"another {min(other)} than {folders[0]}"
-            raise InputError(f"{folder} was run with {with_other}: run it again as the others were")
+            with_other = f"another {min(other)} than {shown[0]}"
+            raise InputError(f"{at} was run with {with_other}: run it again as the others were")
         left = [_size(lines_path(os.path.join(folder, name))) // 8 for name in run["shard"]["files"]]
         if left[-1] != done or left != sorted(left, reverse=True):
-            short = f"{folder} has {left} rows of its steps, and {done} were done"
-            way = f"copy it again, whole, or remove {folder}/run.json and run the shard again: nothing is asked twice"
+            short = f"{at} has {left} rows of its steps, and {done} were done"
+            way = f"copy it again, whole, or remove {at}/run.json and run the shard again: nothing is asked twice"
             raise InputError(f"{short}: {way}")
     if (own := sum(run["summary"]["images"] for run in runs)) != rows:
         raise InputError(f"the shards have {own} rows, the input {rows}: it changed meanwhile, so run all again")
