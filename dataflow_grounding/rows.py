@@ -25,11 +25,15 @@ _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 class Row(NamedTuple):
-    """A row as read: its line (JSONL, CSV, TSV) or place (JSON, Parquet) from 1, and its object or what's wrong."""
+    """A row as read: its line (JSONL, CSV, TSV) or place (JSON, Parquet) from 1, and its object or what's wrong.
+
+    Of a shard `place` is where it stands among all rows of the input, from 0.
+    """
 
     line: int
     data: dict[str, Any] | None
     error: BrokenRow | None = None
+    place: int = 0
 
 
 def file_type_of(path: str) -> str:

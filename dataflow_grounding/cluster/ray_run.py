@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+import sysconfig
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -180,8 +181,10 @@ class RayRun(Run):
 
 def _own_modules() -> list[str]:
     """Where this process finds modules that aren't installed: beside a spec or a script."""
-    own = (os.path.abspath(place) for place in sys.path)
-    return [place for place in own if not place.startswith((sys.prefix, sys.base_prefix))]
+    known = map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))
+    installed = tuple(os.path.join(place, "") for place in known)
+    own = (os.path.join(os.path.abspath(place), "") for place in sys.path if os.path.isdir(place or "."))
+    return [place.rstrip(os.sep) for place in own if not place.startswith(installed)]
 
 
 def _renewed(pool: Any, report: Report) -> Grant:

@@ -29,9 +29,9 @@ def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
     with ExitStack() as undo, storing(results_dir):
         writers = [undo.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
         lines = [array("q") for _ in shards]
-        for number, row in source.split(of):
+        for place, (number, row) in enumerate(source.split(of)):
             writers[number - 1].write(broken_row(row.error) if row.error is not None else row.data or {})
-            lines[number - 1].append(row.line)
+            lines[number - 1].extend((row.line, place))
         for writer, places in zip(writers, lines, strict=True):
             writer.commit()
             write_places(writer.path, places)

@@ -99,6 +99,7 @@ class Source:
         self.image_key = image_key or IMAGE_COLUMN
         self._first_image_key = step.image_key or IMAGE_COLUMN
         self._name, self._pilot, self._shard = name, pilot, shard
+        self._is_made = self.path.startswith(os.path.join(step.storage.cache_path, ""))  # not the user's own
         self.seen, self.digest = 0, ""
         self._folders = step.storage.image_folders
         self._image_root = next(iter(self._folders), None)
@@ -113,15 +114,20 @@ class Source:
         """The rows of the shard; of a step's file of a shard all, with the line of the input in which they stood."""
         if self._shard is None:
             yield from rows
-        elif self._shard.rows or os.path.exists(lines_path(self.path)):
-            yield from (row._replace(line=line) for row, line in zip(rows, read_places(self.path), strict=False))
+        elif self._shard.rows:
+            lines = read_places(self.path)
+            for row, line, place in zip(rows, lines[::2], lines[1::2], strict=False):
+                yield row._replace(line=line, place=place)
+        elif self._is_made and os.path.exists(lines_path(self.path)):
+            for row, line in zip(rows, read_places(self.path), strict=False):
+                yield row._replace(line=line, place=line - 1)
         else:
             seen, digest = 0, hashlib.sha256()
             for row in rows:
                 seen += 1
                 digest.update(json.dumps([row.line, row.data], default=repr).encode())
                 if self._shard.has(row, self.image_key, self._image_root):
-                    yield row
+                    yield row._replace(place=seen - 1)
             self.seen, self.digest = seen, digest.hexdigest()  # else the file was not read to its end
 
     def columns(self) -> list[str]:
@@ -165,8 +171,7 @@ class Source:
         if row.data is None:
             assert row.error is not None
             raise row.error
-        # what an operator calls by the row's place is of no other part's
-        record = Record(row.data, self._folders, place=row.line - 1 if self._shard else place)
+        record = Record(row.data, self._folders, place=row.place if self._shard else place)
         identify(record, self.image_key, self._image_root, self._rows_of_image)
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1

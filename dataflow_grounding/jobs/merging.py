@@ -3,7 +3,6 @@
 import glob
 import json
 import os
-from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -112,21 +111,30 @@ def _run_of(folder: str) -> dict[str, Any]:
 
 
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    read, first = [(run["shard"]["rows_of_all"], run["shard"].get("digest_of_all")) for run in runs], _stated(runs[0])
+    read, first = (
+        [(run["shard"].get("rows_of_all") or 0, run["shard"].get("digest_of_all")) for run in runs],
+        _stated(runs[0]),
+    )
     last = max(range(len(runs)), key=lambda at: (str(runs[at].get("started")), read[at][0]))
     rows = read[last][0]
     shown = list(map(address_of, folders))
     for folder, at, run, seen in zip(folders, shown, runs, read, strict=True):
         if seen != read[last]:
             what = f"another version of the input ({seen[0]} rows) than {shown[last]} ({rows} rows)"
-            raise InputError(f"{at} has seen {what}: run both again, then merge")
+            way = "run both again, then merge; or run the same without --shard, which asks nothing again"
+            raise InputError(f"{at} has seen {what}: {way}")
         stated, done = _stated(run), run["summary"]["done"]
         if other := [key for key in stated.keys() | first.keys() if stated.get(key) != first.get(key)]:
             with_other = f"another {min(other)} than {shown[0]}"
             raise InputError(f"{at} was run with {with_other}: run it again as the others were")
-        left = [_size(lines_path(os.path.join(folder, name))) // 8 for name in run["shard"]["files"]]
-        if left[-1] != done or left != sorted(left, reverse=True):
-            short = f"{at} has {left} rows of its steps, and {done} were done"
+        files = [os.path.join(folder, name) for name in run["shard"]["files"]]
+        left, bytes_left = [_size(lines_path(file)) // 8 for file in files], list(map(_size, files))
+        if (
+            left[-1] != done
+            or left != sorted(left, reverse=True)
+            or run["shard"].get("bytes", bytes_left) != bytes_left
+        ):
+            short = f"{at} has {left} rows of its steps, and {done} were done, or not those that were left there"
             way = f"copy it again, whole, or remove {at}/run.json and run the shard again: nothing is asked twice"
             raise InputError(f"{short}: {way}")
     if (own := sum(run["summary"]["images"] for run in runs)) != rows:
@@ -134,11 +142,14 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
 
 
 def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
-    """Raises InputError where the `run.json` at the results' path is of a run of the whole, later than all shards."""
+    """Raises InputError where the `run.json` at the results' path is of a later run, or one of more rows."""
     there, last = read_object(path), max(str(run.get("started")) for run in runs)
-    if "shards" not in there and str(there.get("started", "")) > last:
-        what = f"{path} is of a run of the whole that began after all shards"
-        raise InputError(f"{what}: remove it to put the shards' older results in its place all the same")
+    images, rows = (there.get("summary") or {}).get("images") or 0, sum(run["summary"]["images"] for run in runs)
+    is_later = str(there.get("started", "")) > last
+    if is_later or images > rows:
+        what = "began after all shards" if is_later else f"had {images} rows, and the shards have {rows}"
+        way = "remove it to put the shards' results in its place all the same"
+        raise InputError(f"{address_of(path)} is of a run that {what}: {way}")
 
 
 def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
@@ -150,7 +161,7 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
             if mirror is not None:
                 within = os.path.relpath(folder, mirror.root)
                 mirror.fetch(*(os.path.join(within, name) for name in mirror.listed(within).keys() - there))
-            for name in (name for name in set(_names(folder)) - there if not name.endswith(".part")):
+            for name in (name for name in set(_names(folder)) - there if os.path.isfile(os.path.join(folder, name))):
                 os.makedirs(target, exist_ok=True)
                 try:
                     os.link(os.path.join(folder, name), os.path.join(target, name))
@@ -182,7 +193,7 @@ def _stated(run: dict[str, Any]) -> dict[str, Any]:
             left += [(f"{key}.{name}", inner) for name, inner in value.items()]
         elif not (isinstance(value, str) and is_absolute(value)):
             found[key] = value
-    return {key: value for key, value in found.items() if _OWN.isdisjoint(key.split("."))}
+    return {key: value for key, value in found.items() if _OWN.isdisjoint(key.partition(".settings.")[0].split("."))}
 
 
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -208,7 +219,9 @@ def _sum(values: list[Any]) -> Any:
     """Of numbers and counts the sum, of lists what is in any; else the first value, and None with any None."""
     first = values[0]
     if isinstance(first, dict):
-        return dict(sum(map(Counter, values), Counter[str]()))
+        return {
+            name: sum(value.get(name, 0) for value in values) for name in dict.fromkeys(chain.from_iterable(values))
+        }
     if isinstance(first, list):
         return list(dict.fromkeys(chain.from_iterable(values)))
     if None in values or isinstance(first, (bool, str)):

@@ -158,7 +158,7 @@ class SpecInput:
     def _write(self, path: str, rows: Iterator[Row]) -> int:
         broken = at = 0
         with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
-            for line, data, error in rows:
+            for line, data, error, _ in rows:
                 row = broken_row(error) if error is not None else data or {}
                 writer.write_line("\n" * (line - at - 1) + dump_line(row))
                 broken, at = broken + (error is not None), line

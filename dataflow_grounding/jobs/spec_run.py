@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.calibration.choice import REQUESTS, RUN_FILE
-from dataflow_grounding.elsewhere import absolute
+from dataflow_grounding.elsewhere import absolute, state_of
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
@@ -164,7 +164,8 @@ class SpecRun:
         """By which the shards' parts of one run are told to belong together."""
         files = [os.path.relpath(step.storage.output_path, self.spec.results_dir) for step in self.steps]
         seen = {"rows_of_all": summary and summary.seen, "digest_of_all": summary and summary.digest}
-        return {"number": shard.number, "of": shard.of, **seen, "files": files}
+        sizes = [(state_of(step.storage.output_path) or [0])[0] for step in self.steps]
+        return {"number": shard.number, "of": shard.of, **seen, "files": files, "bytes": sizes}
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         path = os.path.join(self.spec.results_dir, "run.json")

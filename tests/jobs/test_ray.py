@@ -188,17 +188,20 @@ def test_a_pipeline_beside_its_spec_and_the_pictures_that_it_draws(workplace: Wo
     colors = ("red", "lime", "blue", "yellow", "cyan", "magenta", "orange", "black")
     for color in colors:
         workplace.picture(f"{color}.png", (60, 40), color=color)
-    workplace.rows({"image": f"{color}.png", "bbox": [[5, 5, 20, 20]], "caption": "A cup."} for color in colors)
+    rows = [{"image": f"{color}.png", "bbox": [[5, 5, 20, 20]], "caption": "A cup."} for color in colors]
+    workplace.rows([rows[0], "", *rows[1:]])
     mine = {"data": {"input_jsonl": str(workplace.input)}, "settings": {"out": str(folder / "drawn")}}
     spec = {"autolabel_type": "owned:Mine", "mine": {"vlm": {"backend": "embedded"}, **mine}}
     (folder / "own.yaml").write_text(json.dumps(spec))
-    found = {}
-    for name, how in (("here", ()), ("there", ("--engine", "ray", "--ray-address", cluster, "--workers", "2"))):
-        command = ["generate", "-e", str(folder / "own.yaml"), f"results_dir={folder / name}", "--no-report", *how]
-        done = ended(process(command, cwd=folder.parent, env={"PWD": str(folder.parent)}), 120)
-        assert done.code == 0, done
-        found[name] = (folder / name / "annotations.jsonl").read_bytes()
-    assert found["there"] == found["here"]
+    ray = ("--engine", "ray", "--ray-address", cluster, "--workers", "2")
+    for name, *ways in (("here", ()), ("there", ray), ("parts", ("--shard", "1/2"), ("--shard", "2/2"))):
+        for how in ways:
+            command = ["generate", "-e", str(folder / "own.yaml"), f"results_dir={folder / name}", "--no-report", *how]
+            done = ended(process(command, cwd=folder.parent, env={"PWD": str(folder.parent)}), 120)
+            assert done.code == 0, done
+    assert ended(process(["merge", str(folder / "parts"), "--no-report"])).code == 0
+    found = {name: (folder / name / "annotations.jsonl").read_bytes() for name in ("here", "there", "parts")}
+    assert found["there"] == found["parts"] == found["here"]
     for color, line in zip(colors, found["there"].splitlines(), strict=True):
         with PIL.Image.open(json.loads(line)["image_with_bbox"]) as drawn:
             pixel = drawn.getpixel((50, 35))

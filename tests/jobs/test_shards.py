@@ -147,6 +147,15 @@ def test_older_shards_do_not_replace_what_a_later_run_of_the_whole_left(place: W
     assert merged(place).code == 0
     assert merged(place).code == 0
     assert len(place.annotations()) == 15
+    place.many(20)
+    for number in (1, 2, 3):
+        place.run("--shard", f"{number}/3")
+    of = ["merge", str(place.results), "--no-report", "--of"]
+    assert command([*of, "3"]).code == 0
+    run = place.results / "run.json"  # of a machine whose clock is slow
+    run.write_text(run.read_text().replace('"started": "2', '"started": "1'))
+    assert "had 20 rows, and the shards have 15: remove it" in command([*of, "2"]).err
+    assert len(place.annotations()) == 20
 
 
 def test_where_all_records_failed_merge_ends_as_one_machine_does(place: Workplace) -> None:
@@ -154,6 +163,7 @@ def test_where_all_records_failed_merge_ends_as_one_machine_does(place: Workplac
     assert in_folder(place, "alone").run().code == 4
     for number in (1, 2):
         assert in_folder(place, "results").run("--shard", f"{number}/2").code == 4
+    assert merged(place).summary["tokens"] == {"input": 0, "cached": 0, "output": 0}
     done = command(["merge", str(place.results)])
     assert done.code == 4, done
     assert f"no results were written: see {place.results}/failures.jsonl" in done.out
@@ -312,6 +322,10 @@ def test_merge_refuses_what_no_one_machine_could_leave(place: Workplace, server:
     assert "copy it again, whole" in merged_err(place)
     assert left(place.results) == whole
     (place.folder / "aside").rename(step)
+    [first] = (place.results / "shards" / "1-of-2").glob("step_0*/annotations.jsonl")
+    first.write_text((found := first.read_text()).replace("}\n", " }\n"))  # as a run that was killed after it leaves it
+    assert "copy it again, whole" in merged_err(place)
+    first.write_text(found)
     text = place.input.read_text()
     place.input.write_text(text.replace('"caption": "', '"caption": "so ', 3))
     place.run("--shard", "1/2")
@@ -357,6 +371,7 @@ def test_shards_of_two_versions_of_an_input_are_told_apart_by_its_rows(place: Wo
 
 def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read(place: Workplace) -> None:
     place.many(40)
+    place.input.with_name(f"{place.input.name}.lines").write_text("a file of the user's own")
     place.settings["workflow.stream"] = False
     assert place.run("--shard", "1/2", **{"workflow.max_requests": 30}).code == 3  # in the second
     for number in (1, 2):
