@@ -186,6 +186,7 @@ def _stated(run: dict[str, Any]) -> dict[str, Any]:
     """What all shards must have alike, by name: paths are each machine's own, and what says how a run goes."""
     found = {key: run.get(key) for key in _SAME}
     found |= {"box_format": (run.get("box_format") or {}).get("name"), "steps": run["shard"]["files"]}
+    found["code of an operator"] = run["shard"].get("code")
     left = list(run["spec"].items())
     while left:
         key, value = left.pop()

@@ -165,7 +165,8 @@ class SpecRun:
         files = [os.path.relpath(step.storage.output_path, self.spec.results_dir) for step in self.steps]
         seen = {"rows_of_all": summary and summary.seen, "digest_of_all": summary and summary.digest}
         sizes = [(state_of(step.storage.output_path) or [0])[0] for step in self.steps]
-        return {"number": shard.number, "of": shard.of, **seen, "files": files, "bytes": sizes}
+        code = [(step.operator.settings() or {}).get("source") for step in self.steps]
+        return {"number": shard.number, "of": shard.of, **seen, "files": files, "bytes": sizes, "code": code}
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         path = os.path.join(self.spec.results_dir, "run.json")

@@ -265,6 +265,38 @@ def test_a_complete_shard_takes_on_what_the_spec_states_now(place: Workplace, se
     assert server.count() == before
 
 
+OWN = """
+from dataflow_grounding import Pipeline, operator
+
+@operator(reads=["caption"], writes=["words"])
+def count(record):
+    return {"words": len(record["caption"].split()) + ADDED}
+
+class Mine(Pipeline):
+    name = "mine"
+
+    def __init__(self, storage, serving, timeout=1):
+        self.storage = storage
+
+    def forward(self):
+        count.run(self.storage.step())
+"""
+
+
+def test_shards_of_other_code_or_settings_are_told(place: Workplace) -> None:
+    place.many(8)
+    mine = {"vlm": {"backend": "embedded"}, "data": {"input_jsonl": str(place.input)}, "settings": {"timeout": 1}}
+    spec = {"results_dir": str(place.results), "autolabel_type": "counting:Mine", "mine": mine}
+    (place.folder / "own.yaml").write_text(json.dumps(spec))
+    for added, timeout, said in ((1, 1, ""), (2, 1, "another code of an operator"), (1, 2, "mine.settings.timeout")):
+        for number, other in (("1/2", 1), ("2/2", added)):
+            (place.folder / "counting.py").write_text(OWN.replace("ADDED", str(other)))
+            more = [f"mine.settings.timeout={timeout if number == '2/2' else 1}", "--shard", number, "--no-report"]
+            assert command(["generate", "-e", str(place.folder / "own.yaml"), *more]).code == 0
+        done = merged(place)
+        assert (done.code, said in done.err) == (2 if said else 0, True), done
+
+
 def test_the_steps_of_a_shard_begin_with_the_input(place: Workplace, server: LoopbackServer) -> None:
     place.many(10)
     for number in (1, 2):
