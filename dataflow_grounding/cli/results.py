@@ -45,7 +45,7 @@ def _words(bill: dict[str, Any]) -> str:
 
 @click.command("merge")
 @click.argument("results", type=Folder(exists=True, file_okay=False))
-@click.option("--of", type=click.IntRange(1), metavar="N", help="Shards 1/N to N/N, where there are others too.")
+@click.option("--of", type=click.IntRange(1), metavar="N", help="Of N shards, where there are others.")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--json", "as_json", is_flag=True, help="Print the sums as one JSON object.")
 def merge(results: str, of: int | None, no_report: bool, as_json: bool) -> int:

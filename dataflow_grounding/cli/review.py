@@ -17,7 +17,7 @@ from dataflow_grounding.terminal import counted, say
 @click.option("--no-open", is_flag=True, help="Open no browser.")
 @click.option("--reviewer", metavar="NAME", help="Whose decisions they are; the user's name unless given.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Only N boxes and phrases, drawn at random.")
-@click.option("--seed", type=int, help="With --sample: another seed than 0 draws others.")
+@click.option("--seed", type=int, help="With --sample: another seed draws others.")
 @click.option(
     "--gold", metavar="FILE", help="With --sample: mix in some that FILE, records with right boxes, knows of."
 )

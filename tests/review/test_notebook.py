@@ -76,6 +76,7 @@ def test_a_review_in_a_cell(browser: Any, results: Path, of_a_list: bool) -> Non
     frame.locator(".cell").first.wait_for()
     assert frame.locator(".cell").count() == 3
     frame.locator(".cell").nth(1).click()
+    frame.locator(".cells:not([aria-busy])").wait_for()
     page.keyboard.press("Enter")
     saved(frame)
     frame.locator("select[name=mode]").select_option("single")
