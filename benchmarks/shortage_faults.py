@@ -69,7 +69,7 @@ def few_files(place: Workplace, full: bool) -> Outcome:
 def files_run_out(seconds: float, place: Workplace, full: bool) -> Outcome:
     """Something in the process takes all files, and gives them back after a while, or later than anybody waits."""
     with at_work(place, 0, 0.1) as witness:
-        pictures(place, 60)
+        pictures(place, 200)  # more than a busy machine has looked at when the files run out
         go = place.folder / "go"
         witness.rules = [lambda request: go.touch() if request.index == 20 else None]  # no matter how busy the machine
         done = ended(
@@ -87,7 +87,7 @@ def files_run_out(seconds: float, place: Workplace, full: bool) -> Outcome:
             assert done.code == 0, done
         assert place.run().code == 0
         assert not place.failures()
-        return Outcome(witness.sent, witness.twice, lost_rows(place, 60))
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 200))
 
 
 def bad_sector(place: Workplace, full: bool) -> Outcome:
