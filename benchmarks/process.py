@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 from benchmarks.pacing import lognormal
 from benchmarks.tally import Beginnings
 from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer
+from dataflow_grounding.testing.__main__ import told_to_stop
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_LIMIT = 30.0
@@ -70,15 +70,13 @@ class ServerProcess:
 def main() -> None:
     """Serve until told to stop."""
     arguments = parser().parse_args()
-    stop = {signal.SIGTERM, signal.SIGINT}
-    # Blocked before the server's thread begins, so that no thread but this one takes them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    wait = told_to_stop()
     beginnings = Beginnings(EchoAnswers())
     answers = CannedAnswers(arguments.text) if arguments.answers == "canned" else beginnings
     latency = lognormal(arguments.latency, arguments.sigma) if arguments.sigma else arguments.latency
     with LoopbackServer(answers, latency=latency, key=arguments.key, record=False) as server:
         write_whole(arguments.port_file, str(server.port))
-        signal.sigwait(stop)
+        wait()
         used = resource.getrusage(resource.RUSAGE_SELF)
         counts = {
             "by_status": server.by_status,

@@ -16,15 +16,15 @@ HOG = """
 import os, threading, time
 from dataflow_grounding.engine import workers
 workers.BUSY_SECONDS = {patience}
-def hog():  # takes all files that the process may open
+def hog():  # takes all files that the process may open, and each that it closes
     while not os.path.exists({go!r}):
         time.sleep(0.005)
-    taken = []
-    try:
-        while True:
+    taken, end = [], time.monotonic() + {seconds}
+    while time.monotonic() < end:
+        try:
             taken.append(os.dup(0))
-    except OSError:
-        time.sleep({seconds})
+        except OSError:
+            time.sleep(0.005)
     for handle in taken:
         os.close(handle)
 threading.Thread(target=hog, daemon=True).start()

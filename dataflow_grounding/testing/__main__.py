@@ -2,8 +2,23 @@
 
 import argparse
 import signal
+import time
+from collections.abc import Callable
 
 from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer
+
+
+def told_to_stop() -> Callable[[], None]:
+    """From now on SIGTERM and Ctrl-C end what this returns, a wait, and nothing else."""
+    taken: list[int] = []
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda kind, _: taken.append(kind))
+
+    def wait() -> None:
+        while not taken:
+            time.sleep(0.1)  # a library's thread may have got the signal, which doesn't wake this one
+
+    return wait
 
 
 def main() -> None:
@@ -15,13 +30,11 @@ def main() -> None:
     parser.add_argument("--key", help="the only API key that is accepted (default: any)")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     given = parser.parse_args()
-    stop = {signal.SIGTERM, signal.SIGINT}
-    # Blocked before the server's thread begins, so that no thread but this one takes them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    wait = told_to_stop()
     answers = EchoAnswers(given.box_format) if given.text is None else CannedAnswers(given.text)
     with LoopbackServer(answers, latency=given.latency, key=given.key, port=given.port, record=False) as server:
         print(server.base_url, flush=True)
-        signal.sigwait(stop)
+        wait()
 
 
 if __name__ == "__main__":
