@@ -33,12 +33,12 @@ def _folder_of(results: str) -> str:
     return results if kind_of(results) == "folder" else os.path.dirname(results) or "."
 
 
-def data_of(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What blocks of a run's spec name under `data`, that of its pipeline first."""
+def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
+    """What blocks of a run's spec state under `part`, such as `data`; that of its pipeline first."""
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
     for block in (spec.get(str(spec.get("autolabel_type"))), *spec.values()):  # a user's pipeline has another name
-        if isinstance(block, dict) and isinstance(block.get("data"), dict):
-            yield block["data"]
+        if isinstance(block, dict) and isinstance(block.get(part), dict):
+            yield block[part]
 
 
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:

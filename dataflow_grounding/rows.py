@@ -27,7 +27,7 @@ _DELIMITERS = {"csv": ",", "tsv": "\t"}
 class Row(NamedTuple):
     """A row as read: its line (JSONL, CSV, TSV) or place (JSON, Parquet) from 1, and its object or what's wrong.
 
-    Of a shard `place` is where it stands among all rows of the input, from 0.
+    `place` is where it stands among all rows of the input, from 0, where a Source has read it.
     """
 
     line: int

@@ -138,7 +138,7 @@ class Run:
                         return
                     continue
                 place, row = self._rows.popleft()
-                record = self._record(place, row)
+                record = self._record(row)
                 while place - self._outputs.next >= self._window and self.stopped is None:
                     await self._room.wait()
                 self._outputs.put(place, await self._finish(place, row, record))
@@ -165,10 +165,10 @@ class Run:
         self._room.set()
         self._room.clear()
 
-    def _record(self, place: int, row: Row) -> Record | RecordError:
+    def _record(self, row: Row) -> Record | RecordError:
         """The row's record. Made when the row is taken: earlier rows of the same image count for its ids."""
         try:
-            return self.source.record(row, place)
+            return self.source.record(row)
         except RecordError as error:
             return error
 

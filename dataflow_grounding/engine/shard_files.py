@@ -29,9 +29,9 @@ def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
     with ExitStack() as undo, storing(results_dir):
         writers = [undo.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
         lines = [array("q") for _ in shards]
-        for place, (number, row) in enumerate(source.split(of)):
+        for number, row in source.split(of):
             writers[number - 1].write(broken_row(row.error) if row.error is not None else row.data or {})
-            lines[number - 1].extend((row.line, place))
+            lines[number - 1].extend((row.line, row.place))
         for writer, places in zip(writers, lines, strict=True):
             writer.commit()
             write_places(writer.path, places)
@@ -82,6 +82,11 @@ def joined(
         for writer in (writers[0], *with_rows):
             writer.commit()
     return [writer.path for writer in with_rows]
+
+
+def bytes_of(path: str) -> int:
+    """How long a file of a shard is; 0 without it."""
+    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def _step_lines(path: str) -> Iterator[Line]:

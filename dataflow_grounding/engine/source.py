@@ -108,10 +108,11 @@ class Source:
         self._read_more = asyncio.Lock()
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
-        return enumerate(self._own(itertools.islice(read_rows(self.path), self._pilot)))
+        rows = enumerate(itertools.islice(read_rows(self.path), self._pilot))
+        return enumerate(self._own(row._replace(place=place) for place, row in rows))
 
     def _own(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """The rows of the shard; of a step's file of a shard all, with the line of the input in which they stood."""
+        """The rows of the shard; of a step's file of a shard all, with where in the input they stood."""
         if self._shard is None:
             yield from rows
         elif self._shard.rows:
@@ -123,11 +124,10 @@ class Source:
                 yield row._replace(line=line, place=line - 1)
         else:
             seen, digest = 0, hashlib.sha256()
-            for row in rows:
-                seen += 1
+            for seen, row in enumerate(rows, 1):  # noqa: B007
                 digest.update(json.dumps([row.line, row.data], default=repr).encode())
                 if self._shard.has(row, self.image_key, self._image_root):
-                    yield row._replace(place=seen - 1)
+                    yield row
             self.seen, self.digest = seen, digest.hexdigest()  # else the file was not read to its end
 
     def columns(self) -> list[str]:
@@ -166,12 +166,12 @@ class Source:
             except InputError as error:
                 raise RunStopped(f"{error}. Fix that, then run the same command again") from None
 
-    def record(self, row: Row, place: int = 0) -> Record:
+    def record(self, row: Row) -> Record:
         """The row as a record with its `image_id`. Raises the row's error."""
         if row.data is None:
             assert row.error is not None
             raise row.error
-        record = Record(row.data, self._folders, place=row.place if self._shard else place)
+        record = Record(row.data, self._folders, place=row.place)
         identify(record, self.image_key, self._image_root, self._rows_of_image)
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1

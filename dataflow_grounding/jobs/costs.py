@@ -15,6 +15,7 @@ from dataflow_grounding.engine.reply_store import more_stores, readable_store
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.mirror import address_of
 from dataflow_grounding.records import is_number, read_object
+from dataflow_grounding.results_folder import stated_in
 
 PARTS = ("retries", "samples", "checks")
 
@@ -79,8 +80,7 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
 
 def stated_prices(run: dict[str, Any]) -> Prices | None:
     """Those of the spec in what a `run.json` says, if it has any."""
-    spec = run.get("spec")
-    for block in spec.values() if isinstance(spec, dict) else ():
+    for vlm in stated_in(run, "vlm"):
         with suppress(KeyError, TypeError, AttributeError):
-            return Prices(**{name: price for name, price in block["vlm"]["prices"].items() if is_number(price)})
+            return Prices(**{name: price for name, price in vlm["prices"].items() if is_number(price)})
     return None

@@ -13,12 +13,13 @@ from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
-from dataflow_grounding.engine.shard_files import joined
+from dataflow_grounding.engine.shard_files import bytes_of, joined
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.formats.pictures import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 from dataflow_grounding.mirror import CKPT, Mirror, address_of, present, working_folder
 from dataflow_grounding.records import read_object
+from dataflow_grounding.results_folder import stated_in
 from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.terminal import say
 
@@ -67,7 +68,8 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
         failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
         if written := joined(files, failures, failed, run["summary"]["done"]):
             copy_file(written[-1], annotations)
-        for named in _formats(run["spec"]) - {"unified", "jsonl"}:
+        stated = (workflow.get("output_format") for workflow in stated_in(run, "workflow"))
+        for named in {*stated} - {None, "", "unified", "jsonl"}:
             what = f"what workflow.output_format {named} leaves beside the annotations is not put together"
             say(f"Note: {what}: the same generate without --shard writes it, and asks nothing again.")
         write_text(target("run.json"), json.dumps(run, indent=1, ensure_ascii=False) + "\n")
@@ -111,13 +113,10 @@ def _run_of(folder: str) -> dict[str, Any]:
 
 
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    read, first = (
-        [(run["shard"].get("rows_of_all") or 0, run["shard"].get("digest_of_all")) for run in runs],
-        _stated(runs[0]),
-    )
+    read = [(run["shard"].get("rows_of_all") or 0, run["shard"].get("digest_of_all")) for run in runs]
+    first, shown = _stated(runs[0]), list(map(address_of, folders))
     last = max(range(len(runs)), key=lambda at: (str(runs[at].get("started")), read[at][0]))
     rows = read[last][0]
-    shown = list(map(address_of, folders))
     for folder, at, run, seen in zip(folders, shown, runs, read, strict=True):
         if seen != read[last]:
             what = f"another version of the input ({seen[0]} rows) than {shown[last]} ({rows} rows)"
@@ -128,12 +127,9 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
             with_other = f"another {min(other)} than {shown[0]}"
             raise InputError(f"{at} was run with {with_other}: run it again as the others were")
         files = [os.path.join(folder, name) for name in run["shard"]["files"]]
-        left, bytes_left = [_size(lines_path(file)) // 8 for file in files], list(map(_size, files))
-        if (
-            left[-1] != done
-            or left != sorted(left, reverse=True)
-            or run["shard"].get("bytes", bytes_left) != bytes_left
-        ):
+        left, sizes = [bytes_of(lines_path(file)) // 8 for file in files], list(map(bytes_of, files))
+        is_whole = left[-1] == done and left == sorted(left, reverse=True)
+        if not is_whole or run["shard"].get("bytes", sizes) != sizes:
             short = f"{at} has {left} rows of its steps, and {done} were done, or not those that were left there"
             way = f"copy it again, whole, or remove {at}/run.json and run the shard again: nothing is asked twice"
             raise InputError(f"{short}: {way}")
@@ -169,17 +165,8 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
                     copy_file(os.path.join(folder, name), os.path.join(target, name))
 
 
-def _formats(spec: dict[str, Any]) -> set[str]:
-    workflows = [block.get("workflow") for block in spec.values() if isinstance(block, dict)]
-    return {str(stated["output_format"]) for stated in workflows if stated and stated.get("output_format")}
-
-
 def _names(folder: str) -> list[str]:
     return os.listdir(folder) if os.path.isdir(folder) else []
-
-
-def _size(path: str) -> int:
-    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def _stated(run: dict[str, Any]) -> dict[str, Any]:

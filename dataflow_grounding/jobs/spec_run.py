@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.calibration.choice import REQUESTS, RUN_FILE
-from dataflow_grounding.elsewhere import absolute, state_of
+from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
@@ -17,6 +17,7 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.engine.shard_files import bytes_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed, told_as
 from dataflow_grounding.jobs.base import told
@@ -164,7 +165,7 @@ class SpecRun:
         """By which the shards' parts of one run are told to belong together."""
         files = [os.path.relpath(step.storage.output_path, self.spec.results_dir) for step in self.steps]
         seen = {"rows_of_all": summary and summary.seen, "digest_of_all": summary and summary.digest}
-        sizes = [(state_of(step.storage.output_path) or [0])[0] for step in self.steps]
+        sizes = [bytes_of(step.storage.output_path) for step in self.steps]
         code = [(step.operator.settings() or {}).get("source") for step in self.steps]
         return {"number": shard.number, "of": shard.of, **seen, "files": files, "bytes": sizes, "code": code}
 

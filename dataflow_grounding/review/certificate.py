@@ -13,7 +13,7 @@ from typing import Any
 
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.records import dump_text, path_of, read_object
-from dataflow_grounding.results_folder import data_of
+from dataflow_grounding.results_folder import stated_in
 from dataflow_grounding.review.decisions import Decisions, review_files
 from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 from dataflow_grounding.review.record_view import path_of_picture
@@ -129,7 +129,7 @@ def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None,
     at = next(filter(os.path.exists, (os.path.join(folder, up, "run.json") for up in ("", ".."))), "")
     run = read_object(at)
     paths = {os.path.relpath(path, folder): path for path in (*reviewable.files[:2], at, gold) if path}
-    paths |= {path: path for data in data_of(run) for path in map(str, data.values())}
+    paths |= {path: path for data in stated_in(run, "data") for path in map(str, data.values())}
     for record in map(reviewable.record, sorted({item.record for item in drawn})):
         with suppress(GroundingError):
             paths[path_of(record)] = path_of_picture(record)

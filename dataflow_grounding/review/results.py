@@ -12,7 +12,7 @@ from dataflow_grounding.errors import GroundingError, InputError, told_as
 from dataflow_grounding.figures.counting import figures_of
 from dataflow_grounding.mirror import address_of, sent
 from dataflow_grounding.records import Record, dump_text, read_object
-from dataflow_grounding.results_folder import annotations_of, data_of, image_folders_of, run_of
+from dataflow_grounding.results_folder import annotations_of, image_folders_of, run_of, stated_in
 from dataflow_grounding.review.record_view import path_of_picture
 from dataflow_grounding.review.report import write_report
 from dataflow_grounding.review.versions import Version, steps_of
@@ -146,7 +146,7 @@ def _title_of_run(run: Mapping[str, Any], source: str) -> str:
     """By the pipeline that its spec names, else that of its records; and the first file or folder among its data."""
     spec = run.get("spec")
     pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
-    named = (value for value in next(data_of(run), {}).values() if value and isinstance(value, str))
+    named = (value for value in next(stated_in(run, "data"), {}).values() if value and isinstance(value, str))
     return _title(pipeline if pipeline and isinstance(pipeline, str) else source, next(named, ""))
 
 
