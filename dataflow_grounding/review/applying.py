@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dataflow_grounding.errors import InputError, told_as
+from dataflow_grounding.errors import BrokenRow, InputError, told_as
 from dataflow_grounding.metrics.agreeing import agreement
 from dataflow_grounding.records import Record, annotated_column
 from dataflow_grounding.review.decisions import Decisions, ReviewFiles, listed, review_files
@@ -100,7 +100,7 @@ def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], in
                 left = decisions.decide(record, key, {**given, "record": key, "changes": made_on}, who)
                 ids |= {str(c.get("id")): now["id"] for c, now in zip(changes, left, strict=False) if c.get("fresh")}
                 own |= {(key, now["id"]): version_of(now["after"]) for now in left}
-            except InputError as why:
+            except (InputError, BrokenRow) as why:
                 refused.append(f"{path}, line {row.line}: {why}")
                 own |= {(key, str(change.get("id"))): "refused" for change in changes}
     decisions.sync()

@@ -185,6 +185,22 @@ def test_lines_that_can_not_be_read_and_decisions_without_a_record_are_told(tmp_
     assert "decisions on 1 record that" in command(["apply", str(folder)]).err
 
 
+def test_a_downloaded_decision_on_a_record_that_can_not_be_read_keeps_none_of_the_others_away(tmp_path: Path) -> None:
+    folder, other = write(tmp_path, phrase("a dog", "A")), write(tmp_path / "other", phrase("a dog"), image_id="b")
+    version = version_of(phrases_of(folder)["a#0"])
+    broken = (other / "annotations.jsonl").read_text().replace('"instances": []', '"instances": [{"bbox": 1}]')
+    with (folder / "annotations.jsonl").open("a") as file:
+        file.write(broken)
+    on_b = {"uid": "1", "record": "b", "action": "accept", "changes": [{"id": "b#0", "after": judged(None)}]}
+    on_a = {"uid": "2", "record": "a", "action": "accept"}
+    on_a |= {"changes": [{"id": "a#0", "version": version, "after": judged("A")}]}
+    (folder / "decisions.jsonl").write_text(f"{json.dumps(on_b)}\n{json.dumps(on_a)}\n")
+    done = command(["apply", str(folder), str(folder / "decisions.jsonl")])
+    assert (done.code, "line 1: column 'expressions'" in done.err) == (1, True), done
+    first, second = (folder / "annotations.reviewed.jsonl").read_text().splitlines()
+    assert (json.loads(first)["expressions"][0]["verified"], json.loads(second)) == (True, json.loads(broken))
+
+
 def test_apply_writes_over_nothing_else(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     decided(folder, "a#0", judged("A"))
