@@ -72,7 +72,7 @@ def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Tr
     """What stands of the record's expressions, in their order, then what reviewers said besides."""
     pairs = _pairs(found, said)
     now = {own: found[id] for id, own in pairs.items()}
-    left = {id: truth.expression for id, truth in said.items() if truth.expression}
+    left = {id: _in_captions(record, truth, now.get(id)) for id, truth in said.items() if truth.expression}
     standing = {id: expression for id, expression in left.items() if _stands(expression, now.get(id))}
     rows: dict[str, Expression] = {}
     for id, expression in found.items():
@@ -121,6 +121,20 @@ def _overlap(one: Expression, other: Expression) -> float:
         return 0.0
     least = min((iou(*both) for both in zip(*boxes, strict=True)), default=0.0)
     return least if least >= 0.5 else 0.0
+
+
+def _in_captions(record: Record, truth: Truth, now: Expression | None) -> Expression:
+    """A reviewer's expression, where it stands in captions that may be others by now; nowhere if that is unclear."""
+    said, before = dict(truth.expression or {}), truth.before or {}
+    text = said["text"]
+    for name, caption in (("char_span", caption_of(record)), ("caption_span", str(record.get("caption")))):
+        span = said.get(name)
+        if now and (text, span) == (now["text"], before.get(name)):
+            said |= {name: now.get(name)} if name in said else {}
+        elif span is not None and not (is_span(span, len(caption)) and caption[slice(*span)] == text):
+            start = caption.find(text)
+            said[name] = [start, start + len(text)] if caption.count(text) == 1 else None
+    return said
 
 
 def _stands(said: Expression, now: Expression | None) -> bool:

@@ -97,6 +97,23 @@ def test_phrases_that_change_places_keep_their_own_verdicts(tmp_path: Path) -> N
     assert sorted(what_stands(folder), key=str) == [("a dog", "A", True), ("a dog", "B", None)]
 
 
+def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(tmp_path: Path) -> None:
+    dog = phrase("a dog", "A", char_span=[10, 15], caption_span=[10, 15])
+    gone = phrase("A cat", "B", char_span=[0, 5]), phrase("two", "C", char_span=[17, 20])
+    folder = write(tmp_path, dog, *gone, caption="A cat and a dog, two.")
+    for id, box in (("a#0", "A"), ("a#1", "B"), ("a#2", "C")):
+        decided(folder, id, judged(box))
+    write(
+        folder,
+        dog | {"char_span": [5, 10], "caption_span": [6, 11]},
+        caption="Two,  a dog, two.",
+        cleaned_caption="Two, a dog, two.",
+    )
+    assert [(e["text"], e["char_span"], e.get("caption_span")) for e in applied(folder)] == [
+        ("a dog", [5, 10], [6, 11]), ("A cat", None, None), ("two", [12, 15], None)
+    ]  # fmt: skip
+
+
 def test_what_a_reviewer_added_takes_the_place_of_no_other(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     new = {"text": "a dog", "char_span": None, "status": "grounded", "instances": [{"bbox": BOXES["B"], "from": None}]}
