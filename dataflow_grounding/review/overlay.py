@@ -73,7 +73,7 @@ def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Tr
     pairs = _pairs(found, said)
     now = {own: found[id] for id, own in pairs.items()}
     left = {id: _in_captions(record, truth, now.get(id)) for id, truth in said.items() if truth.expression}
-    standing = {id: expression for id, expression in left.items() if _stands(expression, now.get(id))}
+    standing = {id: expression for id, expression in left.items() if _stands(expression, said[id].before, now.get(id))}
     rows: dict[str, Expression] = {}
     for id, expression in found.items():
         own = pairs.get(id)
@@ -137,10 +137,12 @@ def _in_captions(record: Record, truth: Truth, now: Expression | None) -> Expres
     return said
 
 
-def _stands(said: Expression, now: Expression | None) -> bool:
-    """Whether a reviewer's word stands: a rejection is of the boxes that were seen, and of no others."""
-    seen, there = ([i["bbox"] for i in one["instances"]] if one else None for one in (said, now))
-    return said.get("verified") is not False or seen == there
+def _stands(said: Expression, before: Expression | None, now: Expression | None) -> bool:
+    """Whether a reviewer's word stands: a rejection of all its boxes is of those that were seen, and of no others."""
+    if said.get("verified") is not False or any(map(word_of, said["instances"])):
+        return True
+    seen = [[i["bbox"] for i in one["instances"]] for one in (said, before) if one]
+    return (now and [i["bbox"] for i in now["instances"]]) in seen
 
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:

@@ -330,6 +330,25 @@ def test_a_comment_can_be_emptied_and_a_verdict_taken_back(tmp_path: Path) -> No
     assert applied(folder) == [{**phrase("a dog"), "expression_id": "a#0"}]
 
 
+@pytest.mark.parametrize(
+    "first", [{"bbox": [5, 5, 45, 45], "from": 0, "verified": True}, None], ids=["moved", "deleted"]
+)
+def test_a_rejection_beside_a_mended_box_is_lost_with_neither(tmp_path: Path, first: dict[str, Any] | None) -> None:
+    two = {"text": "dogs", "instances": [{"bbox": BOXES["A"]}, {"bbox": BOXES["B"]}], "status": "grounded"}
+    folder = write(tmp_path, two)
+    second = {"bbox": BOXES["B"], "from": 1, "verified": None}
+    kept = [first] if first else []
+    decided(folder, "a#0", {"instances": [*kept, second], "status": "grounded"}, "move" if first else "delete")
+    rejected = [{**box, "from": n} for n, box in enumerate(kept)] + [{**second, "from": len(kept), "verified": False}]
+    decided(folder, "a#0", {"instances": rejected, "status": "grounded"}, "reject")
+    mended = [(box["bbox"], box["verified"]) for box in (*kept, {**second, "verified": False})]
+    assert [(i["bbox"], i["verified"]) for i in applied(folder)[0]["instances"]] == mended
+    write(folder, {**two, "instances": [{"bbox": BOXES["C"]}]})  # another run: what a person drew stands
+    assert [i["bbox"] for i in applied(folder)[0]["instances"]] == (
+        [[5, 5, 45, 45], BOXES["B"]] if first else [BOXES["C"]]
+    )
+
+
 def test_a_rejection_of_other_boxes_takes_no_phrase_the_id_of_another(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a car", "A"), phrase("a bus", "bus"))
     decided(folder, "a#0", judged("A", False), "reject")
