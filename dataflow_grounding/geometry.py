@@ -91,7 +91,7 @@ def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
 
 
 def without_duplicates(instances: Sequence[dict[str, Any]], merge_iou: float | None) -> list[dict[str, Any]]:
-    """Return the instances of one phrase in their order, and of those that overlap only the one with the highest score.
+    """Return a phrase's instances in their order, and of those that overlap or are equal the one with the best score.
 
     Args:
         instances: Each with `bbox` (x1, y1, x2, y2 in pixels) and perhaps `score`; the first of equal scores stays.
@@ -110,8 +110,8 @@ def without_duplicates(instances: Sequence[dict[str, Any]], merge_iou: float | N
     for place in sorted(range(len(boxes)), key=lambda n: -scores[n]):
         left, _, right, _ = boxes[place]
         # Boxes that overlap so much begin near each other. Without this, a thousand boxes are half a million pairs.
-        reach = (right - left) * (1 - merge_iou) / merge_iou + 1
+        reach = abs(right - left) * (1 - merge_iou) / merge_iou + 1
         near = kept[bisect_left(kept, (left - reach, -1)) : bisect_right(kept, (left + reach, math.inf))]
-        if all(iou(boxes[place], boxes[other]) < merge_iou for _, other in near):
+        if all(boxes[place] != boxes[other] and iou(boxes[place], boxes[other]) < merge_iou for _, other in near):
             insort(kept, (left, place))
     return [instances[place] for place in sorted(place for _, place in kept)]

@@ -188,6 +188,17 @@ def test_what_is_left_after_a_mend_is_told(tmp_path: Path, bbox: list[float], me
     assert row["expressions"][0]["instances"][0]["bbox"] == mended
 
 
+def test_a_box_that_stands_twice_is_mended_whatever_its_area(tmp_path: Path) -> None:
+    boxes = ([5, 5, 5, 20], [50, 40, 20, 20], [1, 1, 1e-200, 1e-200], [-1e308, 0, 1e308, 1e308])
+    given = [[{"bbox": box, "score": score} for score in (0.2, 0.7, None)] for box in boxes]
+    data = lines(tmp_path / "a.jsonl", *(changed(lambda _, one, own=own: one.update(instances=own)) for own in given))
+    words = ["lint", data.name, "--no-pictures", "--select", "DG104", "--fix", "-o", "b.jsonl"]
+    done = ended(process(words, cwd=tmp_path), within=30)
+    assert (done.code, done.err) == (0, "0 findings, 4 fixed in b.jsonl\n")
+    rows = map(json.loads, (tmp_path / "b.jsonl").read_text(encoding="utf-8").splitlines())
+    assert [row["expressions"][0]["instances"] for row in rows] == [[own[1]] for own in given]
+
+
 def test_a_file_with_a_line_that_can_not_be_read_is_not_fixed(tmp_path: Path) -> None:
     data = lines(tmp_path / "a.jsonl", good(), '{"image_path": "b.jpg", "score": NaN}')
     done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "b.jsonl")
