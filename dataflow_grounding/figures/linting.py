@@ -5,12 +5,14 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+from dataflow_grounding.elsewhere import side_by_side
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.figures.phrases import said_twice, sharing_boxes
 from dataflow_grounding.formats.base import TOKEN, stands
 from dataflow_grounding.formats.export import status_of
-from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, without_duplicates
+from dataflow_grounding.image_files import decoding, parse_facts, read_file
+from dataflow_grounding.images import find_image
 from dataflow_grounding.metrics.annotations import head_of
 from dataflow_grounding.records import STATUSES, Record, has_id, is_number, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
@@ -39,32 +41,37 @@ def lint(
     Args:
         tell: Called with the line (or the place of the row, from 1) and what was found there.
         fix: Mend what can be, give the rows so, and tell what is found in those.
-        image_root, read: Where pictures are, if not where the run found them; whether they are looked at.
+        image_root, read: Where pictures are, if not where the run found them; whether they are read, in threads.
 
     Raises InputError where a row that can't be read would be lost by `fix`.
     """
-    folders, ids, path = image_folders_of(data, image_root) if read else None, set[int](), annotations_of(data)
-    for row in read_rows(path):
+    size_of = lru_cache(2**16)(partial(_size_of, folders=image_folders_of(data, image_root)))
+    ids, path = set[int](), annotations_of(data)
+
+    def looked_at(row: Row) -> tuple[Row, Size | str | None]:
+        return row, size_of(path_of(row.data)) if read and row.data is not None else None
+
+    for row, picture in side_by_side(looked_at, read_rows(path), lambda _: read):
         if row.data is None and fix:
             raise InputError(f"{path}, line {row.line}: {row.error}: mend or remove it first, as --fix can't keep it")
-        found = _found_by(rules, row, folders)
+        found = _found_by(rules, row, picture)
         while fix and (mends := [(one, one.mend) for one in found if one.mend]):
             for one, mend in mends:
                 tell(row.line, one)
                 mend()
-            found = _found_by(rules, row, folders)
+            found = _found_by(rules, row, picture)
         for one in (*found, *(_told_before(row.data or {}, ids) if "DG003" in rules else ())):
             tell(row.line, one)
         yield row.data or {}
 
 
-def _found_by(rules: Collection[str], row: Row, folders: tuple[str, ...] | None) -> list[Finding]:
-    found = [Finding("DG001", str(row.error))] if row.data is None else _found_in(row.data, folders)
+def _found_by(rules: Collection[str], row: Row, picture: Size | str | None) -> list[Finding]:
+    found = [Finding("DG001", str(row.error))] if row.data is None else _found_in(row.data, picture)
     return [one for one in found if one.rule in rules]
 
 
-def _found_in(record: dict[str, Any], folders: tuple[str, ...] | None) -> Iterator[Finding]:
-    size = yield from _of_picture(record, folders)
+def _found_in(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
+    size = yield from _of_picture(record, picture)
     try:
         expressions = read_annotations(Record(record))
     except BrokenRow as error:
@@ -99,22 +106,22 @@ def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[S
     return places
 
 
-def _of_picture(record: Mapping[str, Any], folders: tuple[str, ...] | None) -> Generator[Finding, None, Size | None]:
-    """What is wrong with its picture, where there are folders to look for it; returns the size."""
+def _of_picture(record: Mapping[str, Any], read: Size | str | None) -> Generator[Finding, None, Size | None]:
+    """What is wrong with its picture, whose size was read, or why it can't be; returns the size."""
     stated = stated_size(record)
-    read = _size_of(path_of(record), folders) if folders is not None else stated
     if isinstance(read, str):
         yield Finding("DG401", read)
         return stated
     if read and stated not in (None, read):
         yield Finding("DG402", f"{read[0]}x{read[1]} is stated as {record['width']}x{record['height']}")
-    return read
+    return read or stated
 
 
-@lru_cache(maxsize=4096)
 def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
     try:
-        return Pictures(folders).find(path, "image")[1].size
+        path = find_image(Record({"image": path}, folders), "image").path
+        with decoding(data := read_file(path), path, at_least=(1, 1)):  # a header is whole also where pixels are lost
+            return parse_facts(data, path).size
     except RecordError as error:
         return str(error)
 

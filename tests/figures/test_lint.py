@@ -116,6 +116,15 @@ def test_pictures(tmp_path: Path) -> None:
     assert "48x64 is stated as 64x48" in done.out
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.gif", "a.tif"])
+def test_a_picture_that_lost_its_end_can_not_be_read(tmp_path: Path, name: str) -> None:
+    PIL.Image.effect_noise((64, 48), 80).save(tmp_path / name)
+    data = lines(tmp_path / "a.jsonl", good(name))
+    assert rules_of(lint(data)) == []
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1500])
+    assert (rules_of(lint(data)), command(["stats", str(data), "--json"]).summary["unread"]) == (["DG401"], 1)
+
+
 def test_fix_does_what_leaves_no_question(tmp_path: Path) -> None:
     fixable = [rule for rule in CASES if "fix" in RULES[rule]]
     rows = []
