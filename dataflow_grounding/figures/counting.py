@@ -98,12 +98,19 @@ def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield "multi_box_share", boxes > 1
         for instance in expression["instances"]:
             yield from _of_box(box_of(instance["bbox"]), size)
-    for _ in said_twice(expressions):
-        yield "same_phrase_twice", True
+    yield from _of_several(expressions)
+
+
+def _of_several(expressions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """What a record's expressions say to figures beside each other."""
+    yield from (("same_phrase_twice", True) for _ in said_twice(expressions))
+    same = set[int]()
     for one, other, all_boxes in sharing_boxes(expressions):
-        yield "same_boxes", all_boxes
-        if head_of(one) != head_of(other):
-            yield "inconsistent", " / ".join(sorted((head_of(one), head_of(other))))
+        same |= {id(one), id(other)} if all_boxes else set()
+        heads = sorted((head_of(one["text"]), head_of(other["text"])))
+        if heads[0] != heads[1]:
+            yield "inconsistent", " / ".join(heads)
+    yield from (("same_boxes", True) for _ in same)
 
 
 def _of_box(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:

@@ -79,8 +79,8 @@ def _found_in(record: dict[str, Any], picture: Size | str | None) -> Iterator[Fi
         return
     yield from (Finding("DG204", repr(text)) for text in said_twice(expressions))
     for one, other, all_boxes in sharing_boxes(expressions):
-        if all_boxes and head_of(one) != head_of(other):
-            yield Finding("DG205", f"{one!r}, {other!r}")
+        if all_boxes and head_of(one["text"]) != head_of(other["text"]):
+            yield Finding("DG205", f"{one['text']!r}, {other['text']!r}")
     given = record.get("expressions") or []
     caption = record.get("cleaned_caption") or record.get("caption") if given else ""
     caption = caption if isinstance(caption, str) else ""

@@ -4,13 +4,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.geometry import MERGE_IOU, box_of, iou
 from dataflow_grounding.metrics.annotations import plain
 from dataflow_grounding.tables import load_table
 
+Expression: TypeAlias = Mapping[str, Any]
 _KINDS: dict[str, Any] = load_table(__package__, "attributes.yaml")
 ATTRIBUTES = {
     kind: frozenset(row["more"].split()).union(*(getattr(words, name) for name in row["lists"]))
@@ -45,8 +46,8 @@ def said_twice(expressions: Sequence[Mapping[str, Any]]) -> list[str]:
     return [one["text"] for one in expressions if first.setdefault(_plain(one), _boxes(one)) != _boxes(one)]
 
 
-def sharing_boxes(expressions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, bool]]:
-    """Texts of two expressions of other words that have a box in common (IoU 0.9), and whether they have all."""
+def sharing_boxes(expressions: Sequence[Expression]) -> Iterator[tuple[Expression, Expression, bool]]:
+    """Two expressions of other words that have a box in common (IoU 0.9), and whether they have all."""
     boxes = [(box, place, n) for place, one in enumerate(expressions) for n, box in enumerate(_boxes(one))]
     boxes.sort()
     near = defaultdict[tuple[int, int], set[int]](set)  # places of two expressions → boxes of the first one
@@ -60,7 +61,7 @@ def sharing_boxes(expressions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[st
     for (place, its), own in sorted(near.items()):
         one, another = expressions[place], expressions[its]
         if _plain(one) != _plain(another):
-            yield one["text"], another["text"], len(own) == len(one["instances"]) == len(another["instances"])
+            yield one, another, len(own) == len(one["instances"]) == len(another["instances"])
 
 
 def _plain(expression: Mapping[str, Any]) -> str:

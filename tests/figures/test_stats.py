@@ -144,6 +144,13 @@ def test_terms_that_are_nearly_spelt_alike(tmp_path: Path) -> None:
     assert said["advice"]["look_alikes"].endswith("skyscaper (1) / skyscraper (20), t-shirt (1) / tshirt (1)")
 
 
+def test_phrases_with_the_same_boxes_are_counted_once_each(tmp_path: Path) -> None:
+    said = [{"text": f"the {word} dog", "instances": boxes([1, 1, 50, 50])} for word in ("red", "old", "wet", "wet")]
+    said += [{"text": "a cat", "instances": boxes([1, 1, 50, 50], [60, 60, 90, 90])}]
+    data = file_of(tmp_path / "a.jsonl", *(record(f"{n}.jpg", (W, H), said[: n + 1]) for n in range(5)))
+    assert stats(data, "--no-pictures", "--json").summary["same_boxes"] == 0 + 2 + 3 + 4 + 4
+
+
 def test_ids_of_test_pictures_may_have_dots(tmp_path: Path) -> None:
     names = ["scene.2.JPG", "img_jpg.rf.4f3a.jpg", "scene.3.png", "scene.jpg"]
     data = file_of(tmp_path / "a.jsonl", *(record(name, (W, H), []) for name in names))
