@@ -39,19 +39,20 @@ def figures_of(
     of, tested, sample = defaultdict[str, Counter[Any]](Counter), {*map(known_id, test_ids)} - {""}, list[str]()
     looks, homes, unread = list[bytes](), list[int](), 0
     for path in results:
-        phrases, paths = Counter[str](), dict[str, str]()  # by picture
+        phrases, paths, known = Counter[str](), dict[str, str](), set[str]()  # by picture
         for row in read_rows(annotations_of(path)):
             if row.data is None:
                 of["broken"][True] += 1
                 continue
-            said, (name, _) = [*_seen(row.data)], names_of(row.data, f"record {row.line} of {path}")
+            said, (name, own) = [*_seen(row.data)], names_of(row.data, f"record {row.line} of {path}")
             for figure, value in said:
                 of[figure][value] += 1
             paths.setdefault(name, path_of(row.data))
+            known |= {name} if tested & {known_id(name), known_id(own)} else set()
             phrases[name] += sum(figure == "phrases" for figure, _ in said)
             sample += [value for figure, value in said if figure == "words"][: _SAMPLE - len(sample)]
         of["phrases_per_image"].update(phrases.values())
-        of["known_test_images"][True] += sum(known_id(picture) in tested for picture in phrases)
+        of["known_test_images"][True] += len(known)
         seen, missing = looks_of(paths, image_folders_of(path, image_root), read)
         looks, homes, unread = looks + seen, homes + [len(looks)] * len(seen), unread + missing
     first = first_alike(looks)

@@ -159,6 +159,14 @@ def test_ids_of_test_pictures_may_have_dots(tmp_path: Path) -> None:
     assert said["known_test_images"] == 2
 
 
+@pytest.mark.parametrize("image_id", ["COCO_train2014_000000000009", 9])
+def test_a_test_picture_is_found_by_its_own_id_too(tmp_path: Path, image_id: object) -> None:
+    row = record("vg/2407890.jpg", (W, H), [], image_id=image_id)
+    data = file_of(tmp_path / "a.jsonl", row, record("vg/1.jpg", (W, H), []), row)
+    (tmp_path / "ids.txt").write_text("9\r\n")
+    assert stats(data, "--no-pictures", "--json", "--test-ids", tmp_path / "ids.txt").summary["known_test_images"] == 1
+
+
 @pytest.mark.parametrize(
     ("phrase", "head"),
     [
