@@ -47,21 +47,21 @@ def said_twice(expressions: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def sharing_boxes(expressions: Sequence[Expression]) -> Iterator[tuple[Expression, Expression, bool]]:
-    """Two expressions of other words that have a box in common (IoU 0.9), and whether they have all."""
+    """Two expressions of other words that have a box in common (IoU 0.9), and whether they have all, and as many."""
     boxes = [(box, place, n) for place, one in enumerate(expressions) for n, box in enumerate(_boxes(one))]
     boxes.sort()
-    near = defaultdict[tuple[int, int], set[int]](set)  # places of two expressions → boxes of the first one
+    near = defaultdict[tuple[int, int], set[tuple[int, int]]](set)  # places of two expressions → these boxes of both
     for at, (box, place, n) in enumerate(boxes):
         far = box[0] + (1 - MERGE_IOU) * (box[2] - box[0]) + 1e-6  # where one begins that overlaps so much, at most
         for other, its, k in islice(boxes, at + 1, None):
             if other[0] > far:
                 break
             if place != its and iou(box, other) >= MERGE_IOU:
-                near[min(place, its), max(place, its)].add(n if place < its else k)
+                near[min(place, its), max(place, its)] |= {(place, n), (its, k)}
     for (place, its), own in sorted(near.items()):
         one, another = expressions[place], expressions[its]
         if _plain(one) != _plain(another):
-            yield one, another, len(own) == len(one["instances"]) == len(another["instances"])
+            yield one, another, len(own) / 2 == len(one["instances"]) == len(another["instances"])
 
 
 def _plain(expression: Mapping[str, Any]) -> str:

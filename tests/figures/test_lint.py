@@ -93,6 +93,16 @@ def test_a_rule_finds_its_case_alone(tmp_path: Path, rule: str) -> None:
     assert lint(data, "--no-pictures", "--select", others).code == 0
 
 
+@pytest.mark.parametrize("others", [["a red mug", "a dog"], ["a dog", "a red mug"]])
+def test_boxes_are_the_same_only_if_each_has_its_like_on_the_other_side(tmp_path: Path, others: list[str]) -> None:
+    near_far = {"a dog": [[1, 1, 40, 40], [50, 1, 60, 40]], "a red mug": [[1, 1, 40, 40], [1, 1, 40, 41]]}
+    said = [{"text": text, "instances": [{"bbox": box} for box in near_far[text]]} for text in others]
+    same = [*said[:1], {"text": "a cat", "instances": said[0]["instances"][::-1]}]
+    for found, some in (([], said), (["DG205"], same)):
+        data = lines(tmp_path / "a.jsonl", record("a.jpg", SIZE, copy.deepcopy(some)))
+        assert rules_of(lint(data, "--no-pictures", "--select", "DG205")) == found
+
+
 def test_rules_of_several_lines_and_whole_records(tmp_path: Path) -> None:
     parts = record("p.jpg", SIZE, [{"text": "a dog", "instances": [{"bbox": [0.1, 0.2, 0.5, 0.9]}]}])
     data = lines(tmp_path / "a.jsonl", good(), "{", "[1]", good(), parts)
