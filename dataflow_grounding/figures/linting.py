@@ -144,7 +144,7 @@ def _of_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[
         "DG103": min(box[2] - box[0], box[3] - box[1]) < 1,
         "DG101": beyond >= 1,
         "DG102": 0 < beyond < 1,
-        "DG107": size is not None and min(size) > 1 and 0 <= min(box) < max(box) <= 1,
+        "DG107": (size is None or min(size) > 1) and 0 <= min(box) < max(box) <= 1,
         "DG106": size is not None and beyond <= 0 and area(box) > 0.95 * size[0] * size[1],
     }
     inside = clamp(box, size) if size else box

@@ -93,6 +93,13 @@ def test_a_rule_finds_its_case_alone(tmp_path: Path, rule: str) -> None:
     assert lint(data, "--no-pictures", "--select", others).code == 0
 
 
+def test_parts_of_sides_are_found_also_where_nothing_says_how_large_the_picture_is(tmp_path: Path) -> None:
+    for bbox, found in (([0, 0, 1, 1], ["DG107"]), ([0, 0, 1, 2], [])):
+        row = changed(lambda row, _: row.update(width=None))
+        box(row, bbox)
+        assert rules_of(lint(lines(tmp_path / "a.jsonl", row), "--no-pictures")) == found
+
+
 @pytest.mark.parametrize("others", [["a red mug", "a dog"], ["a dog", "a red mug"]])
 def test_boxes_are_the_same_only_if_each_has_its_like_on_the_other_side(tmp_path: Path, others: list[str]) -> None:
     near_far = {"a dog": [[1, 1, 40, 40], [50, 1, 60, 40]], "a red mug": [[1, 1, 40, 40], [1, 1, 40, 41]]}
