@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from dataflow_grounding.cli.arguments import answer, together
+from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.errors import InputError, told_as
 from dataflow_grounding.figures.counting import FIGURES, advice_on, figures_of
 from dataflow_grounding.figures.duplicates import split
 from dataflow_grounding.figures.linting import RULES, Finding, lint
-from dataflow_grounding.results_folder import annotations_of
+from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import write_rows
 from dataflow_grounding.terminal import counted, say, say_json
 
@@ -135,4 +136,12 @@ def of_lint(
         say_json({"findings": told, "counts": dict(sorted(counts.items())), "fixed": fixed})
     else:
         say(f"{counted(left, 'finding')}{f', {fixed:,} fixed in {out}' if out else ''}")
+    _say_folders(data, out, more["image_root"])
     return 1 if left else 0
+
+
+def _say_folders(data: str, out: str | None, image_root: str | None) -> None:
+    """Say where pictures of DATA were looked for, and those of what was written from it won't be."""
+    known = {*map(absolute, image_folders_of(out))} if out else set[str]()
+    if out and (lost := [folder for folder in image_folders_of(data, image_root) if absolute(folder) not in known]):
+        say(f"pictures of {out} won't be looked for in {', '.join(lost)}: name their folder with --image-root")

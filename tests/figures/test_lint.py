@@ -201,6 +201,18 @@ def test_a_span_is_mended_where_no_other_phrase_has_it(tmp_path: Path, caption: 
     assert (tmp_path / "c.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
 
 
+def test_fix_says_where_pictures_are_not_found_from_its_file(tmp_path: Path) -> None:
+    for folder in ("data", "fixed"):
+        (tmp_path / folder).mkdir()
+    draw(tmp_path / "data", [good()])
+    data, said = lines(tmp_path / "data/a.jsonl", good()), []
+    for out in ("data/b.jsonl", "fixed/b.jsonl"):
+        done = lint(data, "--fix", "-o", tmp_path / out)
+        said.append((done.code, "name their folder with --image-root" in done.err))
+    assert said == [(0, False), (0, True)]
+    assert lint(tmp_path / "fixed/b.jsonl", "--image-root", tmp_path / "data").code == 0
+
+
 @pytest.mark.parametrize(
     ("bbox", "mended", "rules"),
     [([0, 0, 64, 48.4], [0, 0, 64, 48], ["DG106"]), ([63.8, 2, 64.9, 40], [63.8, 2, 64.9, 40], ["DG102"])],
