@@ -38,7 +38,7 @@ def _bytes(text: str) -> bytes:
 
 def known_id(path: str) -> str:
     """What lists of ids call a picture: COCO's number, where a name has its 12 digits, else the name without ending."""
-    stem = _ENDING.sub("", os.path.basename(path.strip()))
+    stem = _ENDING.sub("", re.split(r"[/\\]", path.strip())[-1])
     coco = re.fullmatch(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:_\d+)?", stem)
     return str(int(coco[1])) if coco else stem
 

@@ -159,11 +159,12 @@ def test_ids_of_test_pictures_may_have_dots(tmp_path: Path) -> None:
     assert said["known_test_images"] == 2
 
 
+@pytest.mark.parametrize("listed", ["9", "C:\\coco\\COCO_train2014_000000000009.JPG"])
 @pytest.mark.parametrize("image_id", ["COCO_train2014_000000000009", 9])
-def test_a_test_picture_is_found_by_its_own_id_too(tmp_path: Path, image_id: object) -> None:
+def test_a_test_picture_is_found_by_its_own_id_too(tmp_path: Path, image_id: object, listed: str) -> None:
     row = record("vg/2407890.jpg", (W, H), [], image_id=image_id)
     data = file_of(tmp_path / "a.jsonl", row, record("vg/1.jpg", (W, H), []), row)
-    (tmp_path / "ids.txt").write_text("9\r\n")
+    (tmp_path / "ids.txt").write_text(listed + "\r\n")
     assert stats(data, "--no-pictures", "--json", "--test-ids", tmp_path / "ids.txt").summary["known_test_images"] == 1
 
 
