@@ -37,9 +37,10 @@ def figures_of(
         row. None where there is nothing that it could be of, or pictures weren't read.
     """
     of, tested, sample = defaultdict[str, Counter[Any]](Counter), {*map(known_id, test_ids)} - {""}, list[str]()
-    looks, homes, unread = list[bytes](), list[int](), 0
-    for path in results:
-        phrases, paths, known = Counter[str](), dict[str, str](), set[str]()  # by picture
+    pictures, homes, unread = list[tuple[str, bytes]](), list[int](), set[str]()  # of each of results
+    phrases, known = Counter[tuple[str, bytes]](), set[str]()  # of all together
+    for home, path in enumerate(results):
+        said_of, paths = Counter[str](), dict[str, str]()  # by picture
         for row in read_rows(annotations_of(path)):
             if row.data is None:
                 of["broken"][True] += 1
@@ -49,17 +50,16 @@ def figures_of(
                 of[figure][value] += 1
             paths.setdefault(name, path_of(row.data))
             known |= {name} if tested & {known_id(name), known_id(own)} else set()
-            phrases[name] += sum(figure == "phrases" for figure, _ in said)
+            said_of[name] += sum(figure == "phrases" for figure, _ in said)
             sample += [value for figure, value in said if figure == "words"][: _SAMPLE - len(sample)]
-        of["phrases_per_image"].update(phrases.values())
-        of["known_test_images"][True] += len(known)
-        seen, missing = looks_of(paths, image_folders_of(path, image_root), read)
-        looks, homes, unread = looks + seen, homes + [len(looks)] * len(seen), unread + missing
-    first = first_alike(looks)
-    at_home = len({*zip(first, homes, strict=True)})
-    numbers = {"images": len(first), "same_pictures": len(first) - at_home, "leaks": at_home - len({*first})}
+        looks, missing = looks_of(paths, image_folders_of(path, image_root), read)
+        here = [*zip(paths, looks, strict=True)]
+        pictures, homes, unread = pictures + here, homes + [home] * len(here), unread | missing
+        phrases.update({picture: said_of[picture[0]] for picture in here})
     words, heads = of["words"], of["heads"]
-    numbers |= {"unread": unread, "types": len(words), "tokens": words.total()}
+    numbers = {"known_test_images": len(known), **_alike(pictures, homes)}
+    numbers |= {"images": len(phrases), "unread": len(unread), "types": len(words), "tokens": words.total()}
+    of["phrases_per_image"].update(phrases.values())
     of.update({name: Counter({True: number}) for name, number in numbers.items()})
     of["type_token_ratio"] = Counter({True: len({*sample}), False: len(sample) - len({*sample})})
     of["hapax_share"].update(count == 1 for count in words.values())
@@ -68,6 +68,17 @@ def figures_of(
     of["look_alikes"].update(look_alikes(heads))
     found = {name: _value(row.get("kind"), of[name]) for name, row in FIGURES.items()}
     return {**found, **({} if read else dict.fromkeys(("unread", "same_pictures")))}
+
+
+def _alike(pictures: Sequence[tuple[str, bytes]], homes: Sequence[int]) -> dict[str, int]:
+    """How many pictures are nearly the same as another of their data set (home), and how many several of these have."""
+    at_home, again = set[tuple[int, int]](), set[tuple[str, bytes]]()
+    first = first_alike([look for _, look in pictures])
+    for picture, group, home in sorted(zip(pictures, first, homes, strict=True)):
+        again |= {picture} if (group, home) in at_home else set()
+        at_home.add((group, home))
+    several = Counter(group for group, _ in at_home)
+    return {"same_pictures": len(again), "leaks": sum(count > 1 for count in several.values())}
 
 
 def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -43,8 +43,8 @@ def known_id(path: str) -> str:
     return str(int(coco[1])) if coco else stem
 
 
-def looks_of(paths: Mapping[str, str], folders: tuple[str, ...], read: bool = True) -> tuple[list[bytes], int]:
-    """How pictures look, by name → path, read in threads, and how many can't be read: 8 bytes of dHash, 144 of parts.
+def looks_of(paths: Mapping[str, str], folders: tuple[str, ...], read: bool = True) -> tuple[list[bytes], set[str]]:
+    """How pictures look, by name → path, read in threads, and which can't be read: 8 bytes of dHash, 144 of parts.
 
     Of a flat picture the 8 bytes stand for its pixels and are all; without `read`, and for those that can't be read,
     for the name.
@@ -52,7 +52,7 @@ def looks_of(paths: Mapping[str, str], folders: tuple[str, ...], read: bool = Tr
     look = partial(_look, folders=folders)
     seen = [*side_by_side(look, paths.values(), lambda _: True)] if read else [None] * len(paths)
     looks = [found or _bytes(name) for name, found in zip(paths, seen, strict=True)]
-    return looks, seen.count(None) if read else 0
+    return looks, {name for name, found in zip(paths, seen, strict=True) if read and found is None}
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
@@ -148,7 +148,7 @@ def split(
         _write(results, [os.path.join(out, f"{name}.jsonl") for name in parts], of_record.tolist())
     run = {"split": {"seed": seed, "parts": parts}, "image_folders": [*map(absolute, folders)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
-    return {"parts": counts, "alike": len(first) - len({*first}), "unread": unread}
+    return {"parts": counts, "alike": len(first) - len({*first}), "unread": len(unread)}
 
 
 def _write(results: str, paths: Sequence[str], of_record: Sequence[int]) -> None:

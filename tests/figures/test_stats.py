@@ -136,6 +136,21 @@ def test_leaks_between_data_sets_and_into_known_tests(tmp_path: Path) -> None:
     assert stats(files[0], files[2], "--json").summary["leaks"] == 0
 
 
+@pytest.mark.parametrize("options", [[], ["--no-pictures"]])
+def test_a_picture_that_several_data_sets_have_is_one(tmp_path: Path, options: list[str]) -> None:
+    noise = PIL.Image.effect_mandelbrot((90, 80), (-2.0, -1.0, 0.5, 1.0), 40)
+    for name in ("9.png", "x.png"):
+        noise.save(tmp_path / name)
+    rows = [record(name, (90, 80), [{"text": "a dog"}]) for name in ("9.png", "x.png", "gone.png")]
+    files = [file_of(tmp_path / f"{n}.jsonl", *rows[:: n or -1]) for n in (0, 1, 2)]  # the last without x.png
+    (tmp_path / "ids.txt").write_text("9\n")
+    said = stats(*files, "--json", "--test-ids", tmp_path / "ids.txt", *options).summary
+    read = not options
+    assert (said["records"], said["images"], said["known_test_images"]) == (8, 3, 1)
+    assert said["phrases_per_image"]["mean"] == round(8 / 3, 2)
+    assert (said["leaks"], said["same_pictures"], said["unread"]) == ((2, 1, 1) if read else (3, None, None))
+
+
 def test_terms_that_are_nearly_spelt_alike(tmp_path: Path) -> None:
     texts = ["a damaged box", "a t-shirt", "a tshirt", "the glass", "the grass", "a skyscaper"] + ["a skyscraper"] * 20
     data = file_of(tmp_path / "a.jsonl", record("a.jpg", (W, H), [{"text": text} for text in texts]))
