@@ -49,7 +49,7 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     folded = _Folded(caption)
     wanted: dict[str, list[int]] = {}
     for index, phrase in enumerate(phrases):
-        wanted.setdefault(_Folded(phrase).text.strip(" "), []).append(index)
+        wanted.setdefault(as_compared(phrase), []).append(index)
     spans: list[Span | None] = [None] * len(phrases)
     taken = bytearray(len(caption))
     for key in sorted(wanted, key=len, reverse=True):
@@ -59,6 +59,11 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
             spans[index] = (start, end)
             taken[start:end] = bytes([1]) * (end - start)
     return spans
+
+
+def as_compared(phrase: str) -> str:
+    """A phrase as `find_spans` looks for it: phrases that have this in common are equal to it."""
+    return _Folded(phrase).text.strip(" ")
 
 
 class _Folded:

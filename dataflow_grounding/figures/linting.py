@@ -17,7 +17,7 @@ from dataflow_grounding.metrics.annotations import head_of
 from dataflow_grounding.records import STATUSES, Record, has_id, is_number, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import Row, read_rows
-from dataflow_grounding.spans import Span, find_spans
+from dataflow_grounding.spans import Span, as_compared, find_spans
 from dataflow_grounding.tables import load_table
 
 RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
@@ -95,11 +95,11 @@ def _found_in(record: dict[str, Any], picture: Size | str | None) -> Iterator[Fi
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
     """For each expression without a right span its place, where its words stand as often as expressions say them."""
-    texts, places = [one["text"] for one in expressions], list[Span | None]()
+    texts, places = [as_compared(one["text"]) for one in expressions], list[Span | None]()
     right = [stands(one["text"], one.get("char_span"), caption) for one in expressions]
     taken = [tuple(one["char_span"]) for one, fits in zip(expressions, right, strict=True) if fits]
-    for text, fits in zip(texts, right, strict=True):
-        found = find_spans([text] * (texts.count(text) + 1), caption)
+    for one, text, fits in zip(expressions, texts, right, strict=True):
+        found = find_spans([one["text"]] * (texts.count(text) + 1), caption)
         certain = not fits and None in found and found.index(None) == len(found) - 1
         places.append(next((place for place in found if certain and place not in taken), None))
         taken.append(places[-1] or (0, 0))
