@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.records import Record, image_id_of, is_number, is_settled, path_of, read_expressions
+from dataflow_grounding.records import Record, has_id, is_number, is_settled, path_of, read_expressions
 from dataflow_grounding.results_folder import annotations_of, records_of
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
@@ -86,7 +86,7 @@ def is_span(value: Any, end: int) -> bool:
 
 
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """What a record's picture is called: its path, else its id; and its id, which may be made of the path.
+    """What a record's picture is called: its path, else its id; and the id that it states, or an empty text.
 
     Raises InputError where it states neither.
 
@@ -94,8 +94,8 @@ def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
         >>> names_of({"image_path": None, "image": "./a//x.jpg", "image_id": 7}, "record 1")
         ('a/x.jpg', '7')
     """
-    path = path_of(record)
-    own = image_id_of({**record, "image_path": path}, "image_path") or ""
+    path, given = path_of(record), record.get("image_id")
+    own = str(given) if has_id(given) else ""
     if not path and not own:
         raise InputError(f"{where} names no picture: `dataflowgrounding import` makes other formats' files records")
     return unicodedata.normalize("NFC", os.path.normpath(path)) if path else own, own

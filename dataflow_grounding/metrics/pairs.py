@@ -37,18 +37,20 @@ class PairedRecord:
 def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
     """Match records by image and caption, phrases by `expression_id`, else by text; the order of records is nothing.
 
-    An image is known by its path, else by its id. A record without a caption, or with one that the other file doesn't
-    have for its image, is matched by the image alone. Texts are compared up to case and spacing; equal ones come in
-    their order or, where they stand in several records, in that of their boxes. An id has to be unique in both files;
-    one that ends with `#` and a number, which says a place, is that of equal texts alone. Found boxes are scaled where
-    their record states another size of the picture than the gold.
+    An image is known by its path; where the other file doesn't have that, by the id that one image of each states. A
+    record without a caption, or with one that the other file doesn't have for its image, is matched by the image alone.
+    Texts are compared up to case and spacing; equal ones come in their order or, where they stand in several records,
+    in that of their boxes. An id has to be unique in both files; one that ends with `#` and a number, which says a
+    place, is that of equal texts alone. Found boxes are scaled where their record states another size of the picture
+    than the gold.
 
     Raises:
         InputError: A file has no records, or one that names no picture, or they have no picture in common.
     """
     pictures = _by_picture(gold, found)
     if not any(given for _, given in pictures.values()):
-        raise InputError(f"{found.name} and {gold.name} have no record of the same image (`image_path`, `image_id`)")
+        which = "have no record of the same image: give both the same `image_path`, or `image_id`"
+        raise InputError(f"{found.name} and {gold.name} {which}")
     ids = [Counter(str(phrase["expression_id"]) for phrase in side.phrases) for side in (gold, found)]
     once, pairs = {own for own, count in ids[0].items() if count == 1 == ids[1][own]}, []
     for number, (_, records) in enumerate(sorted(pictures.items())):
@@ -66,19 +68,21 @@ def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
 
 def _by_picture(*sides: Annotations) -> dict[str, tuple[list[Row], list[Row]]]:
     """The records of gold and of what was found, by the gold's pictures."""
-    pictures, of_id = dict[str, tuple[list[Row], list[Row]]](), defaultdict[str, set[str]](set)
-    for n, side in enumerate(sides):
+    pictures, named = dict[str, tuple[list[Row], list[Row]]](), list[list[tuple[str, str]]]()
+    for side in sides:
         if not side:
             raise InputError(f"{side.name} has no records")
-        for place, record in enumerate(side, 1):
-            name, own = names_of(record, f"record {place} of {side.name}")
-            if n == 0:
-                of_id[own].add(name)
-                pictures.setdefault(name, ([], []))
-            elif own and name not in pictures and len(of_id[own]) == 1:
-                name = min(of_id[own])
-            if name in pictures:
-                pictures[name][n].append(record)
+        named.append([names_of(record, f"record {place} of {side.name}") for place, record in enumerate(side, 1)])
+    by_path, of_id = [dict(names) for names in named], [defaultdict[str, set[str]](set) for _ in named]
+    for own, names in zip(of_id, named, strict=True):
+        for name, stated in names:
+            own[stated].add(name)
+    for n, side in enumerate(sides):
+        for record, (name, stated) in zip(side, named[n], strict=True):
+            if n and name not in by_path[0] and stated and len(of_id[1][stated]) == 1 == len(of_id[0][stated]):
+                [name] = of_id[0][stated] - by_path[1].keys() or [name]
+            if n == 0 or name in pictures:
+                pictures.setdefault(name, ([], []))[n].append(record)
     return pictures
 
 

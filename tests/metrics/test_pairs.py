@@ -115,6 +115,35 @@ def test_images_by_id_and_records_without_caption() -> None:
     assert partners([record("a.png", "one", dog=[])], [record("a.png", None, dog=[])]) == [0]
 
 
+STATED = [{**record("1/0.jpg", dog=[]), "image_id": "v"}, {**record("2/0.jpg", dog=[]), "image_id": "v"}]
+
+
+@pytest.mark.parametrize(
+    ("found", "gold", "same"),
+    [
+        ([record("/1/0.jpg", dog=[]), record("/2/0.jpg", dog=[])], [record("/1/0.jpg", dog=[])], True),
+        ([record("0.png", dog=[]), record("0.jpg", dog=[])], [record("0.png", dog=[])], True),
+        (STATED, STATED[:1], True),  # two frames of what is called v
+        (STATED[1:], [STATED[0], record("3/0.jpg", dog=[])], True),
+        ([record("/1/0.jpg", dog=[])], [record("/2/0.jpg", dog=[])], False),
+        ([record("0.png", dog=[]), record("0.jpg", dog=[])], [record("0.webp", dog=[])], False),
+        (STATED, [{**STATED[0], "image_path": None}], False),
+    ],
+)
+def test_a_picture_of_another_path_is_another_but_where_one_of_each_file_states_the_same_id(
+    found: list[Any], gold: list[Any], same: bool
+) -> None:
+    for files in ((found, gold), (gold, found)):
+        if same:
+            assert agreement(*files)["expressions"] == 1
+        else:
+            with pytest.raises(InputError, match="give both the same `image_path`, or `image_id`"):
+                agreement(*files)
+    if same:
+        run = evaluate(found, gold).figures
+        assert (run["n_acc"], run["expressions_not_in_gold"]) == (1.0 / len(gold), 0)
+
+
 def test_texts_for_expressions_and_bbox_score_are_read() -> None:
     cat = {"text": "cat", "instances": [{"bbox": LEFT, "bbox_score": 1}]}
     rows = [{"image_path": "x", "expressions": ["dog", cat]}]
