@@ -76,9 +76,16 @@ def path_of(record: Mapping[str, Any]) -> str:
 
 
 def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The width and height that a record says its picture has, in pixels."""
-    sides = [side for side in (record.get("width"), record.get("height")) if type(side) is int and side > 0]
-    return (sides[0], sides[1]) if len(sides) == 2 else None
+    """The width and height that a record says its picture has, in pixels; None where not both are above 0."""
+    width, height = pixels(record.get("width")), pixels(record.get("height"))
+    return (width, height) if width and height and min(width, height) > 0 else None
+
+
+def pixels(side: Any) -> int | None:
+    """A whole number, also one that another tool wrote as 640.0, as a text or as NumPy's; None for anything else."""
+    with suppress(TypeError, ValueError, OverflowError):
+        return int(float(side)) if not isinstance(side, bool) and float(side).is_integer() else None
+    return None
 
 
 def name_within(path: str, root: str | None) -> str:
@@ -121,17 +128,15 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
         raise BrokenRow(f"column {key!r} should be a list of expressions, not {_kind(value)}")
     expressions = []
     for number, item in enumerate(value):
-        expression = {"text": item} if isinstance(item, str) else item
+        expression, where = {"text": item} if isinstance(item, str) else item, f"column {key!r}, expression {number}"
         text = expression.get("text") if isinstance(expression, dict) else None
         if not isinstance(text, str) or not text.strip():
-            raise BrokenRow(f"column {key!r}, expression {number}: no 'text' in it")
-        given_id = expression.get("expression_id")
-        instances = expression.get("instances") or []
+            raise BrokenRow(f"{where}: no 'text' in it")
+        given_id, instances = expression.get("expression_id"), expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
-            wrong = f"'instances' should be a list, not {_kind(instances)}"
-            raise BrokenRow(f"column {key!r}, expression {number}: {wrong}")
+            raise BrokenRow(f"{where}: 'instances' should be a list, not {_kind(instances)}")
         own_id = given_id if has_id(given_id) else expression_id(record, number)
-        read = [_read_instance(item, key, number) for item in instances]
+        read = [_read_instance(item, where) for item in instances]
         expressions.append({**expression, "expression_id": own_id, "instances": read})
     return expressions
 
@@ -165,10 +170,10 @@ def _as_expressions(given: Any) -> Any:
     return rows
 
 
-def _read_instance(item: Any, key: str, number: int) -> dict[str, Any]:
+def _read_instance(item: Any, where: str) -> dict[str, Any]:
     bbox = item.get("bbox") if isinstance(item, dict) else None
     if not (isinstance(bbox, (list, tuple)) and len(bbox) == 4 and all(is_number(n) for n in bbox)):
-        raise BrokenRow(f"column {key!r}, expression {number}: an instance needs 'bbox': [x1, y1, x2, y2]")
+        raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
     score = item.get("score")
     instance = {name: value for name, value in item.items() if name != "bbox_score"}
     return {**instance, "score": item.get("bbox_score") if score is None else score}
