@@ -46,7 +46,9 @@ def read_annotations(source: Source) -> Annotations:
         try:
             expressions = read_expressions(row, "expressions") if row.get("expressions") else []
             for given, expression in zip(row.get("expressions") or [], expressions, strict=True):
-                if isinstance(given, str) or given.get("instances") is None:
+                stated = {} if isinstance(given, str) else given
+                expression["expression_id"] = stated.get("expression_id", "")  # what is made of a place says nothing
+                if stated.get("instances") is None:
                     expression["status"] = expression.get("status") or "pending"
                 _check(expression, row.get("cleaned_caption") or row.get("caption"))
                 expression["instances"].sort(key=lambda box: 1 if box["score"] is None else -box["score"])

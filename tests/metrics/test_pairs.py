@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from benchmarks.workplace import command
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.metrics import agreement, evaluate, read_annotations
 from dataflow_grounding.metrics.pairs import pair
-from tests.metrics.cases import LEFT, phrase, record
+from tests.metrics.cases import LEFT, RIGHT, phrase, record
 
 
 def partners(found: list[Any], gold: list[Any]) -> list[int]:
@@ -63,7 +64,7 @@ def test_records_by_image_and_caption() -> None:
         partners([record("c.png", "one", dog=[])], gold)
     assert partners([record("a.png", "  three", dog=[]), record("b.png", " one", dog=[])], gold) == [0, -1, 1]
     twice = [record(dog=[LEFT]), record(dog=[])]  # the same image and caption in two rows: by their boxes
-    assert (partners(twice, twice), partners(twice[::-1], twice)) == ([1, 0], [0, 1])
+    assert (partners(twice, twice), partners(twice[::-1], twice)) == ([0, 1], [1, 0])
 
 
 @pytest.mark.parametrize("captioned", [True, False])
@@ -87,6 +88,38 @@ def test_neither_the_order_of_lines_nor_how_phrases_lie_in_records_counts(captio
     for found, truth in ((lines, gold), (whole, gold), (gold, whole), (nfd, lines)):
         run = evaluate(found, truth).to_json()
         assert (run["acc_0.5"], run["expressions_missing"], run["intervals"]) == (1.0, 0, right["intervals"])
+
+
+FIRST, SECOND, NONE = phrase("a man", [LEFT]), phrase("a man", [RIGHT]), phrase("a man", [], status="none")
+
+
+@pytest.mark.parametrize("found", [[FIRST, NONE], [NONE, SECOND]], ids=["first", "second"])
+@pytest.mark.parametrize("gold", [[FIRST, SECOND], [SECOND, FIRST]], ids=["in order", "turned"])
+def test_equal_phrases_are_one_by_their_boxes_whether_a_line_is_an_image_or_a_phrase(
+    found: list[Any], gold: list[Any]
+) -> None:
+    files = []
+    for said in (found, gold):
+        lines = [{**record(), "expressions": [one]} for one in said]
+        files.append(([{**record(), "expressions": said}], lines, lines[::-1]))
+    for given, truth in itertools.product(*files):
+        run = evaluate(given, truth).figures
+        assert (run["acc_0.5"], run["precision_at_iou_0.5"], agreement(given, truth)["f1_0.5"]) == (0.5, 1.0, 0.6667)
+
+
+def test_equal_phrases_are_one_by_their_spans() -> None:
+    row = {**record(), "caption": "a man hands a cup to a man"}
+    said = [{**FIRST, "char_span": [0, 5]}, {**SECOND, "char_span": [21, 26]}]
+    turned = [{**SECOND, "char_span": [0, 5]}, {**FIRST, "char_span": [21, 26]}]
+    run = evaluate([{**row, "expressions": said[::-1]}], [{**row, "expressions": said}]).figures
+    assert (run["acc_0.5"], run["joint"]) == (1.0, 1.0)
+    run = evaluate([{**row, "expressions": turned}], [{**row, "expressions": said}]).figures
+    assert (run["acc_0.5"], run["joint"]) == (0.0, 0.0)
+
+
+def test_very_many_equal_phrases_are_paired_in_time() -> None:
+    whole = [{**record(), "expressions": [phrase("leaf", [[n, 0, n + 5, 5]]) for n in range(3000)]}]
+    assert evaluate(whole, [{**whole[0], "expressions": whole[0]["expressions"][::-1]}]).figures["acc_0.5"] == 1.0
 
 
 def test_a_file_without_records_or_pictures_is_named(tmp_path: Path) -> None:
