@@ -9,7 +9,15 @@ from typing import Any, TypeAlias
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.records import Record, has_id, is_number, is_settled, path_of, read_expressions
+from dataflow_grounding.records import (
+    Record,
+    annotated_column,
+    has_id,
+    is_number,
+    is_settled,
+    path_of,
+    read_expressions,
+)
 from dataflow_grounding.results_folder import annotations_of, records_of
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
@@ -32,17 +40,19 @@ def read_annotations(source: Source) -> Annotations:
     """Read records with `expressions` and their `instances`: of a results folder, a data file, or as they are.
 
     Raises:
-        InputError: Something can't be read, with the file and line (or the record) where it stands.
+        InputError: Something can't be read, with the file and line (or the record) where it stands; or there are
+            regions, but no expressions.
     """
     if isinstance(source, Annotations):
         return source
-    found, where = Annotations(), "record"
+    found, where, columns = Annotations(), "record", set[str]()
     if isinstance(source, (str, os.PathLike)):
         found.name = os.fspath(source)
         rows, where = records_of(found.name), f"{annotations_of(found.name)}, line"
     else:
         rows = (Record(row, place=place) for place, row in enumerate(source))
     for row in rows:
+        columns.add(annotated_column(row))
         try:
             expressions = read_expressions(row, "expressions") if row.get("expressions") else []
             for given, expression in zip(row.get("expressions") or [], expressions, strict=True):
@@ -55,6 +65,9 @@ def read_annotations(source: Source) -> Annotations:
         except BrokenRow as error:
             raise InputError(f"{where} {row.place + 1}: {error}") from None
         found.append({**{name: row.get(name) for name in _OF_RECORD}, "expressions": expressions})
+    if "expressions" not in columns and (others := columns - {""}):
+        does = "compared are `expressions` and their `instances`: write each region as one of these"
+        raise InputError(f"{found.name} has no `expressions`, but `{min(others)}`; {does}")
     return found
 
 

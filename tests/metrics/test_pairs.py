@@ -212,6 +212,16 @@ def test_a_broken_line_is_named_with_its_file(line: str, tmp_path: Path) -> None
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("column", ["regions", "region_captions"])
+def test_a_run_of_regions_alone_is_refused(column: str) -> None:
+    regions = {"image_path": "x.png", column: [{"type": "a", "bbox": LEFT}]}
+    for compare in (evaluate, agreement):
+        with pytest.raises(InputError, match=f"has no `expressions`, but `{column}`; compared are"):
+            compare([regions], [record(a=[LEFT])])
+    failed = {**regions, "image_path": "y.png"}  # what a run that makes expressions of regions leaves of a row it lost
+    assert evaluate([record(a=[LEFT]), failed], [record(a=[LEFT])]).figures["acc_0.5"] == 1.0
+
+
 def test_gold_without_phrases_is_no_gold() -> None:
     with pytest.raises(InputError, match="has no boxes"):
         evaluate([record(a=[LEFT])], [])
