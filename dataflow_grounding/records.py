@@ -62,10 +62,9 @@ class Record(dict[str, Any]):
 
 def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None = None) -> str | None:
     """The row's own `image_id`, else what its image path is called within `image_root`."""
-    given = row.get("image_id")
+    given, path = row.get("image_id"), row.get(image_key)
     if has_id(given):
         return str(given)
-    path = row.get(image_key)
     return name_within(path, image_root) if isinstance(path, str) and path else None
 
 
@@ -149,9 +148,8 @@ def read_annotations(record: "Record") -> list[dict[str, Any]]:
     key = annotated_column(record)
     if not key:
         raise BrokenRow("no column 'expressions', 'region_captions' or 'regions'")
-    if key == "expressions":
-        return read_expressions(record, key)
-    return read_expressions(Record({**record, key: _as_expressions(record[key])}), key)
+    said = record if key == "expressions" else Record({**record, key: _as_expressions(record[key])})
+    return read_expressions(said, key)
 
 
 def annotated_column(record: Mapping[str, Any]) -> str:
@@ -160,10 +158,8 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(given: Any) -> Any:
-    if not isinstance(given, list):
-        return given
-    rows = list(given)
-    for number, item in enumerate(given):
+    rows = list(given) if isinstance(given, list) else given
+    for number, item in enumerate(rows if isinstance(given, list) else ()):
         if isinstance(item, Mapping):
             text = item.get("text") or item.get("description") or item.get("type") or f"region {number + 1}"
             rows[number] = {"text": text, "instances": [{"bbox": item.get("bbox")}]}
@@ -171,12 +167,18 @@ def _as_expressions(given: Any) -> Any:
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    bbox = item.get("bbox") if isinstance(item, dict) else None
+    given = item if isinstance(item, dict) else {}
+    bbox, score, other = (_without_numpy(given.get(name)) for name in ("bbox", "score", "bbox_score"))
     if not (isinstance(bbox, (list, tuple)) and len(bbox) == 4 and all(is_number(n) for n in bbox)):
         raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
-    score = item.get("score")
-    instance = {name: value for name, value in item.items() if name != "bbox_score"}
-    return {**instance, "score": item.get("bbox_score") if score is None else score}
+    instance = {name: value for name, value in given.items() if name != "bbox_score"}
+    return {**instance, "bbox": bbox, "score": other if score is None else score}
+
+
+def _without_numpy(value: Any) -> Any:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    mixed = isinstance(value, (list, tuple)) and any(hasattr(n, "tolist") for n in value)
+    return [*map(_without_numpy, value)] if mixed else value  # the list itself: who mends a record does so in place
 
 
 def is_settled(expression: Mapping[str, Any]) -> bool:
@@ -220,8 +222,7 @@ def dump_text(value: Any, indent: int | None = None) -> str:
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of `value` as it reads back from a file. Raises TypeError or ValueError for what JSON can't hold."""
-    copy: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False, default=_of_numpy))
-    return copy
+    return dict(json.loads(json.dumps(value, allow_nan=False, default=_of_numpy)))
 
 
 def _of_numpy(value: Any) -> Any:

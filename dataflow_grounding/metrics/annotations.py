@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -50,7 +50,7 @@ def read_annotations(source: Source) -> Annotations:
         found.name = os.fspath(source)
         rows, where = records_of(found.name), f"{annotations_of(found.name)}, line"
     else:
-        rows = (Record(row, place=place) for place, row in enumerate(source))
+        rows = _records(source)
     for row in rows:
         columns.add(annotated_column(row))
         try:
@@ -69,6 +69,13 @@ def read_annotations(source: Source) -> Annotations:
         does = "compared are `expressions` and their `instances`: write each region as one of these"
         raise InputError(f"{found.name} has no `expressions`, but `{min(others)}`; {does}")
     return found
+
+
+def _records(source: Iterable[Any]) -> Iterator[Record]:
+    for place, row in enumerate(source):
+        if not isinstance(row, Mapping):
+            raise InputError(f"record {place + 1} should be an object, not {row!r}: give a path or a list of records")
+        yield Record(row, place=place)
 
 
 def as_gold(truth: Annotations) -> Annotations:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.boxes.matching import first_free
-from dataflow_grounding.errors import InputError
+from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.geometry import Bbox, Size, area, around, box_of, iou
 from dataflow_grounding.metrics.annotations import Annotations, names_of, plain
-from dataflow_grounding.records import stated_size
+from dataflow_grounding.records import is_number, stated_size
 
 Row: TypeAlias = dict[str, Any]
 _PLACE = re.compile(r"(?:^|#)[0-9]+$")  # an id, or its end, that says a place: elsewhere it may be another phrase
@@ -170,6 +170,12 @@ class Rules:
     giou: bool = False
     plus_one: bool = False
     score_cut: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SpecError for a threshold or a cut that isn't a number from 0 to 1."""
+        for name, value in (("threshold", self.threshold), ("score_cut", self.score_cut or 0)):
+            if not (is_number(value) and 0 <= value <= 1):
+                raise SpecError(f"{name} should be a number from 0 to 1, not {value!r}")
 
     def passes(self, overlap: float, threshold: float) -> bool:
         """Whether an overlap makes a box right."""

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from benchmarks.workplace import command
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.metrics import agreement, evaluate, read_annotations
+from dataflow_grounding.errors import InputError, SpecError
+from dataflow_grounding.metrics import Rules, agreement, evaluate, read_annotations
 from dataflow_grounding.metrics.pairs import pair
 from tests.metrics.cases import LEFT, RIGHT, phrase, record
 
@@ -185,6 +185,25 @@ def test_texts_for_expressions_and_bbox_score_are_read() -> None:
     rows = [{"image_path": "x", "expressions": ["dog", cat]}]
     run = evaluate(rows, rows).figures
     assert (run["scored_boxes"], run["acc_0.5"], run["n_acc"], run["expressions_not_judged"]) == (1, 1.0, None, 1)
+
+
+@pytest.mark.parametrize("of", [np.array, np.float32, np.int64, tuple])
+def test_boxes_and_scores_of_numpy_are_read(of: Callable[[Any], Any]) -> None:
+    bbox = of(LEFT) if of in (np.array, tuple) else [of(n) for n in LEFT]
+    run = evaluate([record(a=[(bbox, np.float32(0.5))])], [record(a=[(bbox, None)])])
+    assert (run.figures["acc_0.5"], run.figures["ap"], run.figures["scored_boxes"]) == (1.0, 1.0, 1)
+
+
+@pytest.mark.parametrize("given", [record(a=[LEFT]), ["gold.jsonl"]], ids=["one record", "a list of paths"])
+def test_what_is_no_list_of_records_is_named(given: Any) -> None:
+    with pytest.raises(InputError, match=r"record 1 should be an object, not '.*': give a path or a list of records"):
+        evaluate([record(a=[LEFT])], given)
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": 2}, {"threshold": "x"}, {"score_cut": -1}], ids=str)
+def test_rules_that_nothing_can_pass_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=f"{next(iter(wrong))} should be a number from 0 to 1, not"):
+        Rules(**wrong)
 
 
 BROKEN = {
