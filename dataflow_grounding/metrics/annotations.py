@@ -65,9 +65,9 @@ def read_annotations(source: Source) -> Annotations:
         except BrokenRow as error:
             raise InputError(f"{where} {row.place + 1}: {error}") from None
         found.append({**{name: row.get(name) for name in _OF_RECORD}, "expressions": expressions})
-    if "expressions" not in columns and (others := columns - {""}):
+    if (column := min(columns - {""}, default="expressions")) != "expressions":  # by name the first of the three
         does = "compared are `expressions` and their `instances`: write each region as one of these"
-        raise InputError(f"{found.name} has no `expressions`, but `{min(others)}`; {does}")
+        raise InputError(f"{found.name} has no `expressions`, but `{column}`; {does}")
     return found
 
 

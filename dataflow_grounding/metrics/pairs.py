@@ -68,22 +68,29 @@ def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
 
 def _by_picture(*sides: Annotations) -> dict[str, tuple[list[Row], list[Row]]]:
     """The records of gold and of what was found, by the gold's pictures."""
-    pictures, named = dict[str, tuple[list[Row], list[Row]]](), list[list[tuple[str, str]]]()
+    named = list[list[tuple[str, str]]]()
     for side in sides:
         if not side:
             raise InputError(f"{side.name} has no records")
         named.append([names_of(record, f"record {place} of {side.name}") for place, record in enumerate(side, 1)])
-    by_path, of_id = [dict(names) for names in named], [defaultdict[str, set[str]](set) for _ in named]
-    for own, names in zip(of_id, named, strict=True):
-        for name, stated in names:
-            own[stated].add(name)
+    pictures: dict[str, tuple[list[Row], list[Row]]] = {name: ([], []) for name, _ in named[0]}
+    by_id = _by_id(*named)
     for n, side in enumerate(sides):
         for record, (name, stated) in zip(side, named[n], strict=True):
-            if n and name not in by_path[0] and stated and len(of_id[1][stated]) == 1 == len(of_id[0][stated]):
-                [name] = of_id[0][stated] - by_path[1].keys() or [name]
-            if n == 0 or name in pictures:
-                pictures.setdefault(name, ([], []))[n].append(record)
+            name = name if name in pictures else by_id.get(stated, "")
+            if name in pictures:
+                pictures[name][n].append(record)
     return pictures
+
+
+def _by_id(gold: list[tuple[str, str]], found: list[tuple[str, str]]) -> dict[str, str]:
+    """Gold pictures whose path the other side doesn't have, by an id that one picture of each side states."""
+    of_id, paths = (defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)), dict(found)
+    for own, side in zip(of_id, (gold, found), strict=True):
+        for name, stated in side:
+            own[stated].add(name)
+    once = {own: min(names) for own, names in of_id[0].items() if own and len(names) == 1 == len(of_id[1][own])}
+    return {own: name for own, name in once.items() if name not in paths}
 
 
 def _by_caption(*sides: list[Row]) -> list[tuple[list[Row], list[Row]]]:
