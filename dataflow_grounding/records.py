@@ -62,10 +62,9 @@ class Record(dict[str, Any]):
 
 def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None = None) -> str | None:
     """The row's own `image_id`, else what its image path is called within `image_root`."""
-    given = row.get("image_id")
+    given, path = row.get("image_id"), row.get(image_key)
     if has_id(given):
         return str(given)
-    path = row.get(image_key)
     return name_within(path, image_root) if isinstance(path, str) and path else None
 
 
@@ -76,9 +75,16 @@ def path_of(record: Mapping[str, Any]) -> str:
 
 
 def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The width and height that a record says its picture has, in pixels."""
-    sides = [side for side in (record.get("width"), record.get("height")) if type(side) is int and side > 0]
-    return (sides[0], sides[1]) if len(sides) == 2 else None
+    """The width and height that a record says its picture has, in pixels; None where not both are above 0."""
+    width, height = pixels(record.get("width")), pixels(record.get("height"))
+    return (width, height) if width and height and min(width, height) > 0 else None
+
+
+def pixels(side: Any) -> int | None:
+    """A whole number, also one that another tool wrote as 640.0, as a text or as NumPy's; None for anything else."""
+    with suppress(TypeError, ValueError, OverflowError):
+        return int(float(side)) if not isinstance(side, bool) and float(side).is_integer() else None
+    return None
 
 
 def name_within(path: str, root: str | None) -> str:
@@ -121,17 +127,15 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
         raise BrokenRow(f"column {key!r} should be a list of expressions, not {_kind(value)}")
     expressions = []
     for number, item in enumerate(value):
-        expression = {"text": item} if isinstance(item, str) else item
+        expression, where = {"text": item} if isinstance(item, str) else item, f"column {key!r}, expression {number}"
         text = expression.get("text") if isinstance(expression, dict) else None
         if not isinstance(text, str) or not text.strip():
-            raise BrokenRow(f"column {key!r}, expression {number}: no 'text' in it")
-        given_id = expression.get("expression_id")
-        instances = expression.get("instances") or []
+            raise BrokenRow(f"{where}: no 'text' in it")
+        given_id, instances = expression.get("expression_id"), expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
-            wrong = f"'instances' should be a list, not {_kind(instances)}"
-            raise BrokenRow(f"column {key!r}, expression {number}: {wrong}")
+            raise BrokenRow(f"{where}: 'instances' should be a list, not {_kind(instances)}")
         own_id = given_id if has_id(given_id) else expression_id(record, number)
-        read = [_read_instance(item, key, number) for item in instances]
+        read = [_read_instance(item, where) for item in instances]
         expressions.append({**expression, "expression_id": own_id, "instances": read})
     return expressions
 
@@ -144,9 +148,8 @@ def read_annotations(record: "Record") -> list[dict[str, Any]]:
     key = annotated_column(record)
     if not key:
         raise BrokenRow("no column 'expressions', 'region_captions' or 'regions'")
-    if key == "expressions":
-        return read_expressions(record, key)
-    return read_expressions(Record({**record, key: _as_expressions(record[key])}), key)
+    said = record if key == "expressions" else Record({**record, key: _as_expressions(record[key])})
+    return read_expressions(said, key)
 
 
 def annotated_column(record: Mapping[str, Any]) -> str:
@@ -155,23 +158,27 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(given: Any) -> Any:
-    if not isinstance(given, list):
-        return given
-    rows = list(given)
-    for number, item in enumerate(given):
+    rows = list(given) if isinstance(given, list) else given
+    for number, item in enumerate(rows if isinstance(given, list) else ()):
         if isinstance(item, Mapping):
             text = item.get("text") or item.get("description") or item.get("type") or f"region {number + 1}"
             rows[number] = {"text": text, "instances": [{"bbox": item.get("bbox")}]}
     return rows
 
 
-def _read_instance(item: Any, key: str, number: int) -> dict[str, Any]:
-    bbox = item.get("bbox") if isinstance(item, dict) else None
+def _read_instance(item: Any, where: str) -> dict[str, Any]:
+    given = item if isinstance(item, dict) else {}
+    bbox, score, other = (_without_numpy(given.get(name)) for name in ("bbox", "score", "bbox_score"))
     if not (isinstance(bbox, (list, tuple)) and len(bbox) == 4 and all(is_number(n) for n in bbox)):
-        raise BrokenRow(f"column {key!r}, expression {number}: an instance needs 'bbox': [x1, y1, x2, y2]")
-    score = item.get("score")
-    instance = {name: value for name, value in item.items() if name != "bbox_score"}
-    return {**instance, "score": item.get("bbox_score") if score is None else score}
+        raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
+    instance = {name: value for name, value in given.items() if name != "bbox_score"}
+    return {**instance, "bbox": bbox, "score": other if score is None else score}
+
+
+def _without_numpy(value: Any) -> Any:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    mixed = isinstance(value, (list, tuple)) and any(hasattr(n, "tolist") for n in value)
+    return [*map(_without_numpy, value)] if mixed else value  # the list itself: who mends a record does so in place
 
 
 def is_settled(expression: Mapping[str, Any]) -> bool:
@@ -215,8 +222,7 @@ def dump_text(value: Any, indent: int | None = None) -> str:
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of `value` as it reads back from a file. Raises TypeError or ValueError for what JSON can't hold."""
-    copy: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False, default=_of_numpy))
-    return copy
+    return dict(json.loads(json.dumps(value, allow_nan=False, default=_of_numpy)))
 
 
 def _of_numpy(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Rows of another format, completed to records as this package writes them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +9,7 @@ from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import stands
 from dataflow_grounding.formats.data_lines import NO_AREA, broken, picture_size
 from dataflow_grounding.formats.pictures_ahead import Pictures
-from dataflow_grounding.records import Record, image_id_of, is_number, read_expressions
+from dataflow_grounding.records import Record, image_id_of, is_number, pixels, read_expressions, stated_size
 from dataflow_grounding.spans import clean_caption, find_spans
 
 
@@ -25,15 +25,16 @@ def completed(rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[st
         record = Record(row, occurrence=seen[image_id], image_id=image_id)
         seen[image_id] += 1
         with broken(f"{path}, record {number}"):
-            if not all(record.get(side) is None or is_number(record[side]) for side in ("width", "height")):
-                raise BrokenRow("width and height should be numbers of pixels")
+            sides = {side: pixels(record[side]) for side in ("width", "height") if record.get(side) is not None}
+            if None in sides.values():
+                raise BrokenRow("width and height should be whole numbers of pixels")
             given = record.get("cleaned_caption") or record.get("caption")
             expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
             caption = _with_spans(expressions, given if isinstance(given, str) else "")
             for item in expressions:
                 item.setdefault("status", "grounded" if item["instances"] else "none")
             own = {"image_id": record.unique_id} if record.get("image_id") is None else {}
-            yield {"image_id": None, **record, **own, "cleaned_caption": caption, "expressions": expressions}
+            yield {"image_id": None, **record, **sides, **own, "cleaned_caption": caption, "expressions": expressions}
 
 
 def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
@@ -71,13 +72,9 @@ def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[
     What the data says stays: boxes are of that size, and a picture of another is found out when it is used.
     """
     pictures = Pictures((folder,))
-    for record in pictures.ahead(records, lambda record: None if _has_size(record) else record["image_path"]):
-        if not _has_size(record):
+    for record in pictures.ahead(records, lambda record: None if stated_size(record) else record["image_path"]):
+        if not stated_size(record):
             with suppress(InputError):
                 size = picture_size(pictures, record["image_path"], "")
                 record |= {"width": size[0], "height": size[1]}
         yield record
-
-
-def _has_size(record: Mapping[str, Any]) -> bool:
-    return record.get("width") is not None and record.get("height") is not None

@@ -2,14 +2,22 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.records import Record, image_id_of, is_number, is_settled, path_of, read_expressions
+from dataflow_grounding.records import (
+    Record,
+    annotated_column,
+    has_id,
+    is_number,
+    is_settled,
+    path_of,
+    read_expressions,
+)
 from dataflow_grounding.results_folder import annotations_of, records_of
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
@@ -32,28 +40,42 @@ def read_annotations(source: Source) -> Annotations:
     """Read records with `expressions` and their `instances`: of a results folder, a data file, or as they are.
 
     Raises:
-        InputError: Something can't be read, with the file and line (or the record) where it stands.
+        InputError: Something can't be read, with the file and line (or the record) where it stands; or there are
+            regions, but no expressions.
     """
     if isinstance(source, Annotations):
         return source
-    found, where = Annotations(), "record"
+    found, where, columns = Annotations(), "record", set[str]()
     if isinstance(source, (str, os.PathLike)):
         found.name = os.fspath(source)
         rows, where = records_of(found.name), f"{annotations_of(found.name)}, line"
     else:
-        rows = (Record(row, place=place) for place, row in enumerate(source))
+        rows = _records(source)
     for row in rows:
+        columns.add(annotated_column(row))
         try:
             expressions = read_expressions(row, "expressions") if row.get("expressions") else []
             for given, expression in zip(row.get("expressions") or [], expressions, strict=True):
-                if isinstance(given, str) or given.get("instances") is None:
+                stated = {} if isinstance(given, str) else given
+                expression["expression_id"] = stated.get("expression_id", "")  # what is made of a place says nothing
+                if stated.get("instances") is None:
                     expression["status"] = expression.get("status") or "pending"
                 _check(expression, row.get("cleaned_caption") or row.get("caption"))
                 expression["instances"].sort(key=lambda box: 1 if box["score"] is None else -box["score"])
         except BrokenRow as error:
             raise InputError(f"{where} {row.place + 1}: {error}") from None
         found.append({**{name: row.get(name) for name in _OF_RECORD}, "expressions": expressions})
+    if (column := min(columns - {""}, default="expressions")) != "expressions":  # by name the first of the three
+        does = "compared are `expressions` and their `instances`: write each region as one of these"
+        raise InputError(f"{found.name} has no `expressions`, but `{column}`; {does}")
     return found
+
+
+def _records(source: Iterable[Any]) -> Iterator[Record]:
+    for place, row in enumerate(source):
+        if not isinstance(row, Mapping):
+            raise InputError(f"record {place + 1} should be an object, not {row!r}: give a path or a list of records")
+        yield Record(row, place=place)
 
 
 def as_gold(truth: Annotations) -> Annotations:
@@ -86,7 +108,7 @@ def is_span(value: Any, end: int) -> bool:
 
 
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """What a record's picture is called: its path, else its id; and its id, which may be made of the path.
+    """What a record's picture is called: its path, else its id; and the id that it states, or an empty text.
 
     Raises InputError where it states neither.
 
@@ -94,8 +116,8 @@ def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
         >>> names_of({"image_path": None, "image": "./a//x.jpg", "image_id": 7}, "record 1")
         ('a/x.jpg', '7')
     """
-    path = path_of(record)
-    own = image_id_of({**record, "image_path": path}, "image_path") or ""
+    path, given = path_of(record), record.get("image_id")
+    own = str(given) if has_id(given) else ""
     if not path and not own:
         raise InputError(f"{where} names no picture: `dataflowgrounding import` makes other formats' files records")
     return unicodedata.normalize("NFC", os.path.normpath(path)) if path else own, own

@@ -183,7 +183,8 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     images = [{"id": n} for n in range(len(phrases))]
     truth = COCO({"images": images, "categories": [{"id": 1, "name": "phrase"}], "annotations": wanted})
     judge = COCOeval_faster(truth, truth.loadRes(answers), "bbox", print_function=lambda *_: None)
-    judge.params.areaRng, judge.params.areaRngLbl, judge.params.maxDets = [[0, 1e10]], ["all"], [100]
+    every = [-math.inf, math.inf]  # COCO's own range leaves out boxes with reversed corners, and those above 1e10 px²
+    judge.params.areaRng, judge.params.areaRngLbl, judge.params.maxDets = [every], ["all"], [100]
     judge.evaluate()
     judge.accumulate()
     return float(judge.eval["precision"].mean())

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.boxes.matching import first_free
-from dataflow_grounding.errors import InputError
+from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.geometry import Bbox, Size, area, around, box_of, iou
 from dataflow_grounding.metrics.annotations import Annotations, names_of, plain
-from dataflow_grounding.records import stated_size
+from dataflow_grounding.records import is_number, stated_size
 
 Row: TypeAlias = dict[str, Any]
 _PLACE = re.compile(r"(?:^|#)[0-9]+$")  # an id, or its end, that says a place: elsewhere it may be another phrase
+_MOST_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """COCO's ten thresholds of IoU."""
 
@@ -37,27 +38,28 @@ class PairedRecord:
 def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
     """Match records by image and caption, phrases by `expression_id`, else by text; the order of records is nothing.
 
-    An image is known by its path, else by its id. A record without a caption, or with one that the other file doesn't
-    have for its image, is matched by the image alone. Texts are compared up to case and spacing; equal ones come in
-    their order or, where they stand in several records, in that of their boxes. An id has to be unique in both files;
-    one that ends with `#` and a number, which says a place, is that of equal texts alone. Found boxes are scaled where
-    their record states another size of the picture than the gold.
+    An image is known by its path; where the other file doesn't have that, by the id that one image of each states. A
+    record without a caption, or with one that the other file doesn't have for its image, is matched by the image alone.
+    Texts are compared up to case and spacing; of equal ones those are one that state the same span, else those whose
+    boxes overlap most. An id has to be stated, and unique in both files; one that ends with `#` and a number, which
+    says a place, is that of equal texts alone. Found boxes are scaled where their record states another size of the
+    picture than the gold.
 
     Raises:
         InputError: A file has no records, or one that names no picture, or they have no picture in common.
     """
     pictures = _by_picture(gold, found)
     if not any(given for _, given in pictures.values()):
-        raise InputError(f"{found.name} and {gold.name} have no record of the same image (`image_path`, `image_id`)")
+        which = "have no record of the same image: give both the same `image_path`, or `image_id`"
+        raise InputError(f"{found.name} and {gold.name} {which}")
     ids = [Counter(str(phrase["expression_id"]) for phrase in side.phrases) for side in (gold, found)]
-    once, pairs = {own for own, count in ids[0].items() if count == 1 == ids[1][own]}, []
+    once, pairs = {own for own, count in ids[0].items() if own and count == 1 == ids[1][own]}, []
     for number, (_, records) in enumerate(sorted(pictures.items())):
         size = max(filter(None, map(stated_size, records[0])), default=None)
         for pool in _by_caption(*records):
             wanted, given = ([_scaled(record, size) for record in side] for side in pool)
             scaled = sum(one is not its for one, its in zip(given, pool[1], strict=True))
-            several = max(len(wanted), len(given)) > 1
-            one, other = _as_one(wanted, several), _as_one(given, several) if given else None
+            one, other = _as_one(wanted), _as_one(given) if given else None
             same, extra = _match(one["expressions"], other["expressions"] if other else [], once)
             phrases = list(zip(one["expressions"], same, strict=True))
             pairs.append(PairedRecord(number, one, other, phrases, extra, scaled))
@@ -66,20 +68,29 @@ def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
 
 def _by_picture(*sides: Annotations) -> dict[str, tuple[list[Row], list[Row]]]:
     """The records of gold and of what was found, by the gold's pictures."""
-    pictures, of_id = dict[str, tuple[list[Row], list[Row]]](), defaultdict[str, set[str]](set)
-    for n, side in enumerate(sides):
+    named = list[list[tuple[str, str]]]()
+    for side in sides:
         if not side:
             raise InputError(f"{side.name} has no records")
-        for place, record in enumerate(side, 1):
-            name, own = names_of(record, f"record {place} of {side.name}")
-            if n == 0:
-                of_id[own].add(name)
-                pictures.setdefault(name, ([], []))
-            elif own and name not in pictures and len(of_id[own]) == 1:
-                name = min(of_id[own])
+        named.append([names_of(record, f"record {place} of {side.name}") for place, record in enumerate(side, 1)])
+    pictures: dict[str, tuple[list[Row], list[Row]]] = {name: ([], []) for name, _ in named[0]}
+    by_id = _by_id(*named)
+    for n, side in enumerate(sides):
+        for record, (name, stated) in zip(side, named[n], strict=True):
+            name = name if name in pictures else by_id.get(stated, "")
             if name in pictures:
                 pictures[name][n].append(record)
     return pictures
+
+
+def _by_id(gold: list[tuple[str, str]], found: list[tuple[str, str]]) -> dict[str, str]:
+    """Gold pictures whose path the other side doesn't have, by an id that one picture of each side states."""
+    of_id, paths = (defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)), dict(found)
+    for own, side in zip(of_id, (gold, found), strict=True):
+        for name, stated in side:
+            own[stated].add(name)
+    once = {own: min(names) for own, names in of_id[0].items() if own and len(names) == 1 == len(of_id[1][own])}
+    return {own: name for own, name in once.items() if name not in paths}
 
 
 def _by_caption(*sides: list[Row]) -> list[tuple[list[Row], list[Row]]]:
@@ -105,34 +116,47 @@ def _scaled(record: Row, size: Size | None) -> Row:
     return {**record, "width": size[0], "height": size[1], "expressions": phrases}
 
 
-def _as_one(records: list[Row], several: bool) -> Row:
-    """One record with the phrases of all, in the order of their boxes where one side has several records."""
-    if not several:
-        return records[0]
-    phrases = [phrase for record in records for phrase in record["expressions"]]
-    phrases.sort(key=lambda phrase: (sorted(box_of(one["bbox"]) for one in phrase["instances"]), repr(phrase)))
-    return {**min(records, key=repr), "expressions": phrases}
+def _as_one(records: list[Row]) -> Row:
+    """One record with the phrases of all."""
+    return {**min(records, key=repr), "expressions": [phrase for record in records for phrase in record["expressions"]]}
 
 
 def _keys_of(phrase: Row, once: Collection[str]) -> Sequence[Hashable]:
-    own_id, text = str(phrase["expression_id"]), plain(phrase["text"]).casefold()
-    return [own_id in once and ((own_id, text) if _PLACE.search(own_id) else own_id), text]
+    own_id, text, span = str(phrase["expression_id"]), plain(phrase["text"]).casefold(), phrase.get("char_span")
+    return [own_id in once and ((own_id, text) if _PLACE.search(own_id) else own_id), span and (text, *span), text]
 
 
 def _match(wanted: list[Row], given: list[Row], once: Collection[str]) -> tuple[list[Row | None], list[Row]]:
-    """For each wanted phrase the first free one given that has its first key, else its second; and those left over."""
-    asked, offered = ([_keys_of(row, once) for row in rows] for rows in (wanted, given))
-    partner: list[int | None] = [None] * len(wanted)
-    for rank in (0, 1):
-        free, taken = defaultdict[Hashable, list[int]](list), set(partner)
-        for n in range(len(given) - 1, -1, -1):
-            if offered[n][rank] and n not in taken:
-                free[offered[n][rank]].append(n)
-        for n, keys in enumerate(asked):
-            if partner[n] is None and (same := free.get(keys[rank])):
-                partner[n] = same.pop()
-    taken = set(partner)
-    return [None if n is None else given[n] for n in partner], [row for n, row in enumerate(given) if n not in taken]
+    """For each wanted phrase the one given that has its first key, else its second, else its third; and those left."""
+    sides = [(row, _keys_of(row, once)) for row in wanted], [(row, _keys_of(row, once)) for row in given]
+    partner: dict[int, int] = {}
+    for rank in range(3):
+        alike = defaultdict[Hashable, tuple[list[int], list[int]]](lambda: ([], []))
+        for n, taken in enumerate(({*partner}, {*partner.values()})):
+            for place, (_, keys) in enumerate(sides[n]):
+                if keys[rank] and place not in taken:
+                    alike[keys[rank]][n].append(place)
+        for one, other in alike.values():
+            partner |= _nearest({n: wanted[n] for n in one}, {n: given[n] for n in other})
+    taken = {*partner.values()}
+    same = [given[partner[n]] if n in partner else None for n in range(len(wanted))]
+    return same, [row for n, row in enumerate(given) if n not in taken]
+
+
+def _nearest(wanted: Mapping[int, Row], given: Mapping[int, Row]) -> dict[int, int]:
+    """One to one, whatever their order: those whose boxes together overlap most; of a great many by place alone."""
+    if len(wanted) * len(given) < 2:
+        return dict(zip(wanted, given, strict=False))
+    sides = []
+    for rows in (wanted, given):
+        boxes = {n: sorted(box_of(one["bbox"]) for one in row["instances"]) for n, row in rows.items()}
+        sides.append(
+            [(n, boxes[n] and around(boxes[n])) for n in sorted(rows, key=lambda n: (boxes[n], repr(rows[n])))]
+        )
+    if len(wanted) * len(given) > _MOST_PAIRS:
+        return {n: m for (n, _), (m, _) in zip(*sides, strict=False)}
+    near = [(-iou(a, b) if a and b else bool(a or b), n, m) for n, a in sides[0] for m, b in sides[1]]
+    return first_free((n, m) for _, n, m in sorted(near, key=lambda pair: pair[0]))
 
 
 @dataclass(frozen=True)
@@ -153,6 +177,12 @@ class Rules:
     giou: bool = False
     plus_one: bool = False
     score_cut: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SpecError for a threshold or a cut that isn't a number from 0 to 1."""
+        for name, value in (("threshold", self.threshold), ("score_cut", self.score_cut or 0)):
+            if not (is_number(value) and 0 <= value <= 1):
+                raise SpecError(f"{name} should be a number from 0 to 1, not {value!r}")
 
     def passes(self, overlap: float, threshold: float) -> bool:
         """Whether an overlap makes a box right."""

@@ -172,6 +172,9 @@ def test_the_commands_of_the_pages_run(place: Workplace, monkeypatch: pytest.Mon
             address = f"openai.base_url={other.base_url}" if split else f"gemini.base_url={server.address}"
             done = run_line(words, other, address)
             assert done is None or done.code == 0, f"{line}\n{done}"
+            if done and words[:2] == ["dataflowgrounding", "eval"] and block.page.name == "measures.md":
+                [shown] = re.findall(r"^```text\n(.*?)^```", block.page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+                assert {*shown.splitlines()} <= {*done.out.splitlines()}
 
 
 def test_the_command_in_a_sentence_of_the_readme_runs(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,15 +154,16 @@ def test_coco_of_other_tools(tmp_path: Path) -> None:
         ],
         categories=[{"supercategory": "animal", "name": "cat", "id": 7, "keypoints": []}],
         images=[
-            {"id": 1, "license": 3, "file_name": "sub/a.jpg", "width": 64, "height": 48},
-            {"id": 2, "file_name": "b"},
+            {"id": 1, "license": 3, "file_name": "sub/a.jpg", "width": 64.0, "height": "48"},
+            {"id": 2, "file_name": "b", "width": 0},
         ],
     )
     rows = list(read(path, "coco"))
     assert [row["image_path"] for row in rows] == ["sub/a.jpg", "b"]
     assert texts(rows)[0] == [("cat", [[1, 2, 4, 6], [2, 2, 5, 6]]), ("object", [[0.1, 0.2, 0.3, 9.2]])]
     assert rows[0]["expressions"][0]["instances"][1]["score"] == 0.5
-    assert (rows[0]["width"], rows[0]["image_id"], rows[1]["expressions"]) == (64, "sub/a", [])
+    assert (repr(rows[0]["width"]), rows[0]["height"]) == ("64", 48)
+    assert (rows[0]["image_id"], rows[1]["expressions"]) == ("sub/a", [])
 
 
 def test_grounding_of_other_tools(tmp_path: Path) -> None:

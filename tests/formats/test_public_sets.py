@@ -69,11 +69,11 @@ def test_grefcoco(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
-@pytest.mark.parametrize("side", ["NaN", '"640"', "Infinity"])
+@pytest.mark.parametrize("side", ["NaN", '"wide"', "Infinity", "640.5", "true"])
 def test_a_size_that_is_no_number_of_pixels(tmp_path: Path, side: str) -> None:
     path = refcoco(tmp_path, [ref(5, 11, "val", "the cat")]) / "instances.json"
     path.write_text(path.read_text().replace("640", side))
-    with pytest.raises(InputError, match="width and height should be numbers of pixels"):
+    with pytest.raises(InputError, match="width and height should be whole numbers of pixels"):
         list(read(str(tmp_path), "refcoco"))
 
 

@@ -67,6 +67,22 @@ def test_what_is_not_asked_for_is_no_false_positive_and_what_is_not_there_is_one
     assert evaluate([record(a=[(LEFT, 0.5)], b=[(FAR, 0.9)])], gold).figures["ap"] == 0.5
 
 
+@pytest.mark.parametrize(
+    "wrong", [FAR, [60, 50, 50, 60], [50, 60, 60, 50], [60, 60, 50, 50], [0, 0, 2e5, 2e5]], ids=str
+)
+def test_a_wrong_box_is_a_false_positive_whatever_its_corners_and_size(wrong: list[float]) -> None:
+    gold = [record(a=[LEFT])]
+    assert evaluate([record(a=[(LEFT, 0.5), (wrong, 0.9)])], gold).figures["ap"] == 0.5
+
+
+def test_a_gold_box_counts_whatever_its_corners_and_size() -> None:
+    huge = [record(a=[[0, 0, 2e5, 2e5]])]
+    assert evaluate(huge, huge).figures["ap"] == 1.0
+    assert evaluate([record(a=[FAR])], huge).figures["ap"] == 0.0
+    turned = [record(a=[(LEFT, 0.9)], b=[([60, 60, 50, 50], 0.1)])]  # no box meets the second, not even itself
+    assert evaluate(turned, turned).figures["ap"] == pytest.approx(51 / 101, abs=6e-5)
+
+
 def test_the_order_of_the_records_does_not_count_where_scores_are_equal() -> None:
     boxes = [LEFT, FAR, LEFT, LEFT, FAR, RIGHT]
     gold = [record(f"{n}.png", a=[LEFT]) for n in range(6)]

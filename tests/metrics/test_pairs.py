@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.workplace import command
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.metrics import agreement, evaluate, read_annotations
+from dataflow_grounding.errors import InputError, SpecError
+from dataflow_grounding.metrics import Rules, agreement, evaluate, read_annotations
 from dataflow_grounding.metrics.pairs import pair
-from tests.metrics.cases import LEFT, phrase, record
+from tests.metrics.cases import LEFT, RIGHT, phrase, record
 
 
 def partners(found: list[Any], gold: list[Any]) -> list[int]:
@@ -61,7 +64,7 @@ def test_records_by_image_and_caption() -> None:
         partners([record("c.png", "one", dog=[])], gold)
     assert partners([record("a.png", "  three", dog=[]), record("b.png", " one", dog=[])], gold) == [0, -1, 1]
     twice = [record(dog=[LEFT]), record(dog=[])]  # the same image and caption in two rows: by their boxes
-    assert (partners(twice, twice), partners(twice[::-1], twice)) == ([1, 0], [0, 1])
+    assert (partners(twice, twice), partners(twice[::-1], twice)) == ([0, 1], [1, 0])
 
 
 @pytest.mark.parametrize("captioned", [True, False])
@@ -87,6 +90,38 @@ def test_neither_the_order_of_lines_nor_how_phrases_lie_in_records_counts(captio
         assert (run["acc_0.5"], run["expressions_missing"], run["intervals"]) == (1.0, 0, right["intervals"])
 
 
+FIRST, SECOND, NONE = phrase("a man", [LEFT]), phrase("a man", [RIGHT]), phrase("a man", [], status="none")
+
+
+@pytest.mark.parametrize("found", [[FIRST, NONE], [NONE, SECOND]], ids=["first", "second"])
+@pytest.mark.parametrize("gold", [[FIRST, SECOND], [SECOND, FIRST]], ids=["in order", "turned"])
+def test_equal_phrases_are_one_by_their_boxes_whether_a_line_is_an_image_or_a_phrase(
+    found: list[Any], gold: list[Any]
+) -> None:
+    files = []
+    for said in (found, gold):
+        lines = [{**record(), "expressions": [one]} for one in said]
+        files.append(([{**record(), "expressions": said}], lines, lines[::-1]))
+    for given, truth in itertools.product(*files):
+        run = evaluate(given, truth).figures
+        assert (run["acc_0.5"], run["precision_at_iou_0.5"], agreement(given, truth)["f1_0.5"]) == (0.5, 1.0, 0.6667)
+
+
+def test_equal_phrases_are_one_by_their_spans() -> None:
+    row = {**record(), "caption": "a man hands a cup to a man"}
+    said = [{**FIRST, "char_span": [0, 5]}, {**SECOND, "char_span": [21, 26]}]
+    turned = [{**SECOND, "char_span": [0, 5]}, {**FIRST, "char_span": [21, 26]}]
+    run = evaluate([{**row, "expressions": said[::-1]}], [{**row, "expressions": said}]).figures
+    assert (run["acc_0.5"], run["joint"]) == (1.0, 1.0)
+    run = evaluate([{**row, "expressions": turned}], [{**row, "expressions": said}]).figures
+    assert (run["acc_0.5"], run["joint"]) == (0.0, 0.0)
+
+
+def test_very_many_equal_phrases_are_paired_in_time() -> None:
+    whole = [{**record(), "expressions": [phrase("leaf", [[n, 0, n + 5, 5]]) for n in range(3000)]}]
+    assert evaluate(whole, [{**whole[0], "expressions": whole[0]["expressions"][::-1]}]).figures["acc_0.5"] == 1.0
+
+
 def test_a_file_without_records_or_pictures_is_named(tmp_path: Path) -> None:
     (tmp_path / "gold.jsonl").write_text('{"image": "x.png", "expressions": [{"text": "a", "instances": []}]}\n')
     cases = {"": "has no records", '{"images": [], "annotations": []}': "names no picture: `dataflowgrounding import`"}
@@ -97,9 +132,10 @@ def test_a_file_without_records_or_pictures_is_named(tmp_path: Path) -> None:
             assert (done.code, f"found.jsonl {said}" in done.err) == (2, True), done
 
 
-def test_boxes_of_a_resized_picture_are_scaled_and_it_is_said() -> None:
+@pytest.mark.parametrize("of", [int, float, str, np.int64, np.float32])  # pandas writes ints beside a null as floats
+def test_boxes_of_a_resized_picture_are_scaled_and_it_is_said(of: Callable[[int], Any]) -> None:
     gold = {**record(a=[[10, 20, 30, 60]], b=[LEFT]), "width": 100, "height": 200}
-    found = {**record(a=[[5, 40, 15, 120]], z=[LEFT]), "width": 50, "height": 400}
+    found = {**record(a=[[5, 40, 15, 120]], z=[LEFT]), "width": of(50), "height": of(400)}
     run = evaluate([found], [gold]).to_json()
     assert run["acc_0.5"] == 0.5
     assert run["miou"] == 0.5
@@ -115,11 +151,59 @@ def test_images_by_id_and_records_without_caption() -> None:
     assert partners([record("a.png", "one", dog=[])], [record("a.png", None, dog=[])]) == [0]
 
 
+STATED = [{**record("1/0.jpg", dog=[]), "image_id": "v"}, {**record("2/0.jpg", dog=[]), "image_id": "v"}]
+
+
+@pytest.mark.parametrize(
+    ("found", "gold", "same"),
+    [
+        ([record("/1/0.jpg", dog=[]), record("/2/0.jpg", dog=[])], [record("/1/0.jpg", dog=[])], True),
+        ([record("0.png", dog=[]), record("0.jpg", dog=[])], [record("0.png", dog=[])], True),
+        (STATED, STATED[:1], True),  # two frames of what is called v
+        (STATED[1:], [STATED[0], record("3/0.jpg", dog=[])], True),
+        ([record("/1/0.jpg", dog=[])], [record("/2/0.jpg", dog=[])], False),
+        ([record("0.png", dog=[]), record("0.jpg", dog=[])], [record("0.webp", dog=[])], False),
+        (STATED, [{**STATED[0], "image_path": None}], False),
+    ],
+)
+def test_a_picture_of_another_path_is_another_but_where_one_of_each_file_states_the_same_id(
+    found: list[Any], gold: list[Any], same: bool
+) -> None:
+    for files in ((found, gold), (gold, found)):
+        if same:
+            assert agreement(*files)["expressions"] == 1
+        else:
+            with pytest.raises(InputError, match="give both the same `image_path`, or `image_id`"):
+                agreement(*files)
+    if same:
+        run = evaluate(found, gold).figures
+        assert (run["n_acc"], run["expressions_not_in_gold"]) == (1.0 / len(gold), 0)
+
+
 def test_texts_for_expressions_and_bbox_score_are_read() -> None:
     cat = {"text": "cat", "instances": [{"bbox": LEFT, "bbox_score": 1}]}
     rows = [{"image_path": "x", "expressions": ["dog", cat]}]
     run = evaluate(rows, rows).figures
     assert (run["scored_boxes"], run["acc_0.5"], run["n_acc"], run["expressions_not_judged"]) == (1, 1.0, None, 1)
+
+
+@pytest.mark.parametrize("of", [np.array, np.float32, np.int64, tuple])
+def test_boxes_and_scores_of_numpy_are_read(of: Callable[[Any], Any]) -> None:
+    bbox = of(LEFT) if of in (np.array, tuple) else [of(n) for n in LEFT]
+    run = evaluate([record(a=[(bbox, np.float32(0.5))])], [record(a=[(bbox, None)])])
+    assert (run.figures["acc_0.5"], run.figures["ap"], run.figures["scored_boxes"]) == (1.0, 1.0, 1)
+
+
+@pytest.mark.parametrize("given", [record(a=[LEFT]), ["gold.jsonl"]], ids=["one record", "a list of paths"])
+def test_what_is_no_list_of_records_is_named(given: Any) -> None:
+    with pytest.raises(InputError, match=r"record 1 should be an object, not '.*': give a path or a list of records"):
+        evaluate([record(a=[LEFT])], given)
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": 2}, {"threshold": "x"}, {"score_cut": -1}], ids=str)
+def test_rules_that_nothing_can_pass_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=f"{next(iter(wrong))} should be a number from 0 to 1, not"):
+        Rules(**wrong)
 
 
 BROKEN = {
@@ -145,6 +229,16 @@ def test_a_broken_line_is_named_with_its_file(line: str, tmp_path: Path) -> None
     assert str(error.value).startswith(f"{path}, line 3: ")
     assert BROKEN[line] in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["regions", "region_captions"])
+def test_a_run_of_regions_alone_is_refused(column: str) -> None:
+    regions = {"image_path": "x.png", column: [{"type": "a", "bbox": LEFT}]}
+    for compare in (evaluate, agreement):
+        with pytest.raises(InputError, match=f"has no `expressions`, but `{column}`; compared are"):
+            compare([regions], [record(a=[LEFT])])
+    failed = {**regions, "image_path": "y.png"}  # what a run that makes expressions of regions leaves of a row it lost
+    assert evaluate([record(a=[LEFT]), failed], [record(a=[LEFT])]).figures["acc_0.5"] == 1.0
 
 
 def test_gold_without_phrases_is_no_gold() -> None:
