@@ -145,7 +145,7 @@ class _Way:
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = _expressions(record, caption)
         said = self._said(record, expressions)
-        empty = carries.empty and all(status_of(one) == "none" for one in expressions)
+        empty = carries.empty and self._is_empty(record, expressions)
         picture = self._pictures.find(record) if said or empty else None
         phrases = list(filter(None, (self._phrase(one, picture.size) for one in said if picture)))
         if picture is None or not (phrases or empty):
@@ -156,6 +156,13 @@ class _Way:
         caption = self._safe(caption) if carries.captions else caption
         data = self._pictures.data(picture) if self._format.packs else b""
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
+
+    def _is_empty(self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether nothing is in the picture, by what is asked for: all that was looked for, or who says so of it."""
+        if not expressions and (self._format.whole or record.get("background") is True or record.get("reviewed_by")):
+            expressions = [{"status": "none", "instances": []}]
+        of_all = [status_of(one) == "none" and self._select.of(record, one) is not None for one in expressions]
+        return bool(of_all) and all(of_all)
 
     def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         said = []

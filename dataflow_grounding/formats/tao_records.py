@@ -32,6 +32,8 @@ ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cu
 class Tao(Format):
     """TAO's annotations.jsonl, boxes in pixels, as its image_grounding writes and reads it."""
 
+    whole = True
+
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         with out.lines(self.data_file) as put:
             for sample in samples:
@@ -44,6 +46,7 @@ class Tao(Format):
                         instances.append({"bbox_id": one.get("bbox_id"), "bbox": box, "bbox_score": score})
                     expressions.append({**{key: of.get(key) for key in _OF_EXPRESSION}, "instances": instances})
                 named = {"image_id": sample.record.get("image_id"), "image_path": sample.file_name}
+                named |= {"background": True} if sample.record.get("background") is True else {}
                 source = {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
                 put({**named, **size, **texts, "regions": [], "expressions": expressions, **source})
 

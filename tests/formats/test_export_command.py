@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,43 @@ def test_what_is_wanted(tmp_path: Path) -> None:
     assert names("--verified-only") == {"checked"}
     assert names("--reviewed-only") == {"seen"}
     assert names("--status", "none") == {"none"}
+
+
+@pytest.mark.parametrize("format", ["yolo", "coco", "odvg-mmdet", "label-studio", "cvat", "datasets", "tao"])
+def test_a_picture_is_empty_only_by_what_is_asked_for(format: str, tmp_path: Path) -> None:
+    """A negative is a claim: neither what nobody confirmed nor a caption without a phrase makes one."""
+    nothing: dict[str, Any] = {"instances": [], "status": "none"}
+    rows = [
+        mug(verified=True, reviewed_by="ann"),
+        mug("refuted.jpg", **nothing, verified=False),
+        mug("seen.jpg", **nothing, verified=True, reviewed_by="ann"),
+        record("not_asked.jpg", SIZE, []),
+        record("background.jpg", SIZE, [], background=True),
+    ]
+    run, out = results(tmp_path / "run", rows), tmp_path / "out"
+
+    def names(*options: str) -> set[str]:
+        done = command("export", run, "--format", format, "-o", out, *options)
+        assert done.code == 0, done.err
+        return {Path(row["image_path"]).stem for row in read(str(out), format)}
+
+    whole = {"not_asked"} if format in ("datasets", "tao") else set()
+    assert names() == {"a", "refuted", "seen", "background"} | whole
+    assert names("--verified-only") == names("--reviewed-only") == {"a", "seen"}
+    assert names("--status", "grounded") == {"a"}
+
+
+def test_a_background_picture_stays_one(tmp_path: Path) -> None:
+    draw(tmp_path / "yolo/images", [mug("a.jpg"), record("b.jpg", (32, 32), [])])
+    (tmp_path / "yolo/labels").mkdir()
+    (tmp_path / "yolo/labels/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "yolo/data.yaml").write_text("names: [cat]\n")
+    there = tmp_path / "yolo"
+    ways = ["yolo", "coco", "kitti", "cvat", "label-studio", "datasets", "webdataset", "tao", "yolo"]
+    for number, (given, wanted) in enumerate(pairwise(ways)):
+        assert command("convert", there, "--from", given, "--to", wanted, "-o", tmp_path / str(number)).code == 0
+        there = tmp_path / str(number)
+    assert sorted(path.read_text() != "" for path in (there / "labels").rglob("*.txt")) == [False, True]
 
 
 @pytest.mark.parametrize("taken", ["file", "folder"])
