@@ -13,7 +13,7 @@ from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Samp
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 from dataflow_grounding.geometry import Size, area, box_of, clamp
-from dataflow_grounding.records import STATUSES, Record, image_id_of, read_annotations
+from dataflow_grounding.records import STATUSES, Record, has_id, image_id_of, read_annotations
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.version import __version__
 
@@ -115,6 +115,7 @@ class _Way:
     def __init__(self, format: Format, pictures: ExportPictures, select: Selection, done: Exported) -> None:
         self._format, self._pictures, self._select, self._done = format, pictures, select, done
         self._changed = self._doubtful = self._unwanted = 0
+        self._seen: Counter[int] = Counter()  # hash of an image_id → records without ids of their expressions
 
     def samples(self, records: Rows) -> Iterator[Sample]:
         """The records that the format can say something of, with their pictures in place."""
@@ -143,7 +144,7 @@ class _Way:
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
-        expressions = _expressions(record, caption)
+        expressions = _expressions(record, caption, self._seen)
         said = self._said(record, expressions)
         empty = carries.empty and self._is_empty(record, expressions)
         picture = self._pictures.find(record) if said or empty else None
@@ -204,11 +205,15 @@ class _Way:
         return safe
 
 
-def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
-    """The record's expressions, with spans also where it is of a tool that states none. Raises BrokenRow."""
+def _expressions(record: Mapping[str, Any], caption: str, seen: Counter[int]) -> list[dict[str, Any]]:
+    """The record's expressions, with ids and spans also where it is of a tool that states none. Raises BrokenRow."""
     if record.get("suspect_boxes") is True:
         raise BrokenRow("its boxes may be in another format (suspect_boxes)")
-    expressions = read_annotations(Record(record, image_id=image_id_of(record, "image_path")))
+    row = Record(record, image_id=image_id_of(record, "image_path"))
+    row.occurrence = seen[hash(row.image_id)]
+    expressions = read_annotations(row)
+    if not all(isinstance(one, Mapping) and has_id(one.get("expression_id")) for one in row.get("expressions") or [0]):
+        seen[hash(row.image_id)] += 1
     if not any("char_span" in one for one in expressions):
         spans = find_spans([one["text"] for one in expressions], caption)
         return [{**one, "char_span": span} for one, span in zip(expressions, spans, strict=True)]
