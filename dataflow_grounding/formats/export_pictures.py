@@ -51,6 +51,7 @@ class ExportPictures:
             raise InputError("the pictures are in this format's files: copy or link them")
         self._out, self._images, self._folders, self._packs = out, images, tuple(folders), packs
         self._pictures = Pictures(folders)
+        self._goes = f"{out.path}{os.sep}" if images != "copy" and not packs and os.path.isdir(out.path) else ""
         self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
         self.missing = 0
 
@@ -59,7 +60,10 @@ class ExportPictures:
         return self._pictures.ahead(records, path_of)
 
     def find(self, record: Mapping[str, object]) -> Picture:
-        """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of another size."""
+        """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of another size.
+
+        Raises InputError where it is to stay where it is, and the export takes that place.
+        """
         given, stated = path_of(record), stated_size(record)
         try:
             path, header = self._pictures.find(given, "image_path")
@@ -70,6 +74,10 @@ class ExportPictures:
             return Picture(given, stated)
         if stated not in (None, header.size):
             raise BrokenRow(f"{given!r} has {header.size} pixels, but the record is about a picture of {stated}")
+        if self._goes and not is_elsewhere(path):
+            folder = os.path.dirname(path)  # a link that goes is lost too, wherever it leads
+            if any(one.startswith(self._goes) for one in (os.path.realpath(folder) + os.sep, os.path.realpath(path))):
+                raise InputError(f"{given!r} is in the export that would be replaced: copy it, or name another place")
         if self._images == "reference":
             if header.orientation != 1:
                 raise BrokenRow(f"{given!r} is turned by its EXIF, which trainers ignore: copy the pictures")

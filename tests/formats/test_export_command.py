@@ -200,6 +200,20 @@ def test_a_place_that_is_taken_is_refused_and_an_earlier_export_replaced(tmp_pat
     assert (tmp_path / "real/odvg.jsonl").exists()
 
 
+@pytest.mark.parametrize("earlier", ["copy", "link"])
+@pytest.mark.parametrize("images", ["link", "reference"])
+def test_an_export_does_not_replace_what_it_is_made_of(tmp_path: Path, images: str, earlier: str) -> None:
+    run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
+    assert command("export", run, "--format", "odvg", "-o", out, "--images", earlier).code == 0
+    done = command("convert", out, "--from", "odvg", "--to", "ms-swift", "-o", out, "--images", images)
+    assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+    assert "'images/a.jpg' is in the export that would be replaced: copy it" in done.err
+    assert (out / "images/a.jpg").read_bytes() == (run / "a.jpg").read_bytes()
+    assert command("convert", out, "--from", "odvg", "--to", "ms-swift", "-o", out).code == 0
+    assert (out / "images/a.jpg").read_bytes() == (run / "a.jpg").read_bytes()
+    assert command("export", run, "--format", "odvg", "-o", out, "--images", images).code == 0
+
+
 @pytest.mark.parametrize("mine", ["notes.txt", "runs/best.pt"])
 def test_an_export_with_something_else_in_it_stays(tmp_path: Path, mine: str) -> None:
     run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
