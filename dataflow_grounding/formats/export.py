@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError, told_as
-from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample
+from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample, stands
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 from dataflow_grounding.geometry import Size, area, box_of, clamp
@@ -114,7 +114,7 @@ class _Way:
 
     def __init__(self, format: Format, pictures: ExportPictures, select: Selection, done: Exported) -> None:
         self._format, self._pictures, self._select, self._done = format, pictures, select, done
-        self._changed = self._doubtful = self._unwanted = 0
+        self._changed = self._doubtful = self._unwanted = self._off = 0
         self._seen: Counter[int] = Counter()  # hash of an image_id → records without ids of their expressions
 
     def samples(self, records: Rows) -> Iterator[Sample]:
@@ -136,6 +136,7 @@ class _Way:
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": self._changed,
             "phrases that weren't asked for, by status, score, check or review": self._unwanted,
+            "spans that don't hold their phrase, which was looked for in its caption": self._off,
             "records marked doubtful, of whose replies a part was of no use": self._doubtful,
             "pictures that aren't there, and may be turned by their EXIF": self._pictures.missing,
         }
@@ -144,7 +145,7 @@ class _Way:
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
-        expressions = _expressions(record, caption, self._seen)
+        expressions = self._expressions(record, caption)
         said = self._said(record, expressions)
         empty = carries.empty and self._is_empty(record, expressions)
         picture = self._pictures.find(record) if said or empty else None
@@ -164,6 +165,29 @@ class _Way:
             expressions = [{"status": "none", "instances": []}]
         of_all = [status_of(one) == "none" and self._select.of(record, one) is not None for one in expressions]
         return bool(of_all) and all(of_all)
+
+    def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
+        """The record's expressions, with ids and spans also where its tool states none. Raises BrokenRow."""
+        if record.get("suspect_boxes") is True:
+            raise BrokenRow("its boxes may be in another format (suspect_boxes)")
+        row = Record(record, image_id=image_id_of(record, "image_path"))
+        row.occurrence = self._seen[hash(row.image_id)]
+        expressions, given = read_annotations(row), row.get("expressions") or [None]
+        if not all(isinstance(one, Mapping) and has_id(one.get("expression_id")) for one in given):
+            self._seen[hash(row.image_id)] += 1
+        self._place(expressions, caption)
+        return expressions
+
+    def _place(self, expressions: list[dict[str, Any]], caption: str) -> None:
+        """Gives them spans, where none has any, or where they don't hold their phrase."""
+        spans = [one.get("char_span") for one in expressions]
+        off = [bool(s) and not stands(one["text"], s, caption) for one, s in zip(expressions, spans, strict=True)]
+        self._off += sum(off)
+        none_stated = not any("char_span" in one for one in expressions)
+        if none_stated or any(off):
+            found = find_spans([one["text"] for one in expressions], caption)
+            for one, span, wrong in zip(expressions, found, off, strict=True):
+                one |= {"char_span": list(span) if span else None} if wrong or none_stated else {}
 
     def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         said = []
@@ -203,21 +227,6 @@ class _Way:
         safe = self._format.safe(text)
         self._changed += safe != text
         return safe
-
-
-def _expressions(record: Mapping[str, Any], caption: str, seen: Counter[int]) -> list[dict[str, Any]]:
-    """The record's expressions, with ids and spans also where it is of a tool that states none. Raises BrokenRow."""
-    if record.get("suspect_boxes") is True:
-        raise BrokenRow("its boxes may be in another format (suspect_boxes)")
-    row = Record(record, image_id=image_id_of(record, "image_path"))
-    row.occurrence = seen[hash(row.image_id)]
-    expressions = read_annotations(row)
-    if not all(isinstance(one, Mapping) and has_id(one.get("expression_id")) for one in row.get("expressions") or [0]):
-        seen[hash(row.image_id)] += 1
-    if not any("char_span" in one for one in expressions):
-        spans = find_spans([one["text"] for one in expressions], caption)
-        return [{**one, "char_span": span} for one, span in zip(expressions, spans, strict=True)]
-    return expressions
 
 
 def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> dict[str, int]:

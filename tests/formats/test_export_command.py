@@ -13,7 +13,7 @@ import pytest
 from benchmarks.workplace import Done
 from benchmarks.workplace import command as in_process
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.formats import read, write
+from dataflow_grounding.formats import find_format, read, write
 from dataflow_grounding.records import dump_line
 from tests.formats.data import draw, hostile, record
 
@@ -179,6 +179,35 @@ def test_a_background_picture_stays_one(tmp_path: Path) -> None:
         assert command("convert", there, "--from", given, "--to", wanted, "-o", tmp_path / str(number)).code == 0
         there = tmp_path / str(number)
     assert sorted(path.read_text() != "" for path in (there / "labels").rglob("*.txt")) == [False, True]
+
+
+@pytest.mark.parametrize("span", [[10, 15], [100, 105], [5, 0], [-5, 5], [14.0, 19.0], [0], "x"])
+@pytest.mark.parametrize("format", ["odvg-mmdet", "coco-grounding", "vi", "label-studio", "tao"])
+def test_spans_that_do_not_hold_their_phrase_are_looked_for(tmp_path: Path, format: str, span: Any) -> None:
+    row = record("a.jpg", SIZE, [{"text": "a cat", "instances": [dict(ONE[0])]}], caption="a red car and a cat")
+    row["expressions"] += [
+        {**row["expressions"][0], "text": text, "expression_id": text} for text in ("a dog", "a cow")
+    ]
+    for one, stated in zip(row["expressions"], (span, span, None), strict=True):
+        one["char_span"] = stated
+    out = tmp_path / "out"
+    done = command("export", results(tmp_path / "run", [row]), "--format", format, "-o", out)
+    assert (done.code, "hold their phrase, which was looked for in its caption: 2" in done.err) == (0, True), done.err
+    (as_written,) = find_format(format).read(str(out), str(out))
+    spans = {one["text"]: one.get("char_span") for one in as_written["expressions"]}
+    assert spans.pop("a cat") == [14, 19]
+    assert not any(spans.values())
+
+
+def test_a_caption_that_begins_with_blanks_is_written_as_its_trainer_strips_it(tmp_path: Path) -> None:
+    row = mug()
+    row["caption"] = row["cleaned_caption"] = f"  {row['caption']}"
+    row["expressions"][0]["char_span"] = [2, 11]
+    run, out = results(tmp_path / "run", [row]), tmp_path / "out.jsonl"
+    assert command("export", run, "--format", "odvg-mmdet", "-o", out).code == 0
+    (line,) = lines(out)
+    assert line["grounding"]["caption"] == "a red mug."
+    assert line["grounding"]["regions"][0]["tokens_positive"] == [[0, 9]]
 
 
 @pytest.mark.parametrize("taken", ["file", "folder"])
