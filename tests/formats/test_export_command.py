@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import pytest
 
 from benchmarks.workplace import Done
 from benchmarks.workplace import command as in_process
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.formats import find_format, read, write
 from dataflow_grounding.records import dump_line
 from tests.formats.data import draw, hostile, record
@@ -287,6 +290,35 @@ def test_boxes_are_cut_to_their_picture(tmp_path: Path, format: str) -> None:
     assert [box["bbox"] for box in one["instances"]] == [[0, 5, 64, 9.5], [1, 2, 64, 40]]
     assert not [one["text"] for row in more for one in row["expressions"] if one["text"] != "a cat"]
     assert len(more) == (format in ("tao-refer", "webdataset", "label-studio"))
+
+
+def test_one_export_at_a_time_is_made_at_a_place(tmp_path: Path) -> None:
+    draw(tmp_path, [mug(), mug("b.jpg")])
+    out = str(tmp_path / "out")
+
+    def meanwhile() -> Iterator[dict[str, Any]]:
+        yield mug()
+        with pytest.raises(InputError, match=r"another run is working in .*out\.part: wait for it to end"):
+            write([mug("b.jpg")], "odvg", out, folders=[str(tmp_path)])
+
+    write(meanwhile(), "odvg", out, folders=[str(tmp_path)])
+    assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["images/a.jpg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "b.jpg", "out"]
+
+
+def test_what_stands_where_an_export_is_made_stays_unless_it_is_of_one_that_broke_off(tmp_path: Path) -> None:
+    run, part = results(tmp_path / "run", [mug()]), tmp_path / "out.part"
+    code = "import os; from dataflow_grounding.formats import write;"
+    code += f"write((os._exit(9) for _ in 'x'), 'odvg', {str(tmp_path / 'out')!r})"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+    assert part.is_dir()
+    assert command("export", run, "--format", "odvg", "-o", tmp_path / "out").code == 0
+    part.mkdir()
+    (part / "labels.txt").write_text("mine")
+    for root in (run, "nowhere"):
+        done = command("export", run, "--format", "odvg", "-o", tmp_path / "out", "--image-root", root)
+        assert (done.code, f"{part}, where it would be made, is there already: move it" in done.err) == (2, True)
+        assert (part / "labels.txt").read_text() == "mine"
 
 
 def test_single_files_are_not_written_over(tmp_path: Path) -> None:
