@@ -220,7 +220,7 @@ class _Way:
             return None
         place = (span[0], span[1]) if span else None
         boxes = [box_of([*map(float, instance["bbox"])]) for instance in instances]
-        scores = [instance["score"] for instance in instances]
+        scores = [None if (score := instance["score"]) is None else float(score) for instance in instances]
         return Phrase(text, place, status, boxes, scores, {**expression, "instances": instances})
 
     def _safe(self, text: str) -> str:
@@ -286,7 +286,7 @@ def _feature(value: Any) -> dict[str, Any]:
     """The type of a value as `datasets` states it in a card; `null` where nothing tells it."""
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         inner = _feature(value[0] if value else None)
         return {"list": inner["dtype"] if inner.keys() == {"dtype"} else inner.get("struct", inner)}
     return {"dtype": _DTYPES.get(type(value), "null")}

@@ -136,7 +136,7 @@ def _fuller(one: Any, other: Any) -> Any:
     """An example of what both are, with something in each list that isn't always empty."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return {key: _fuller(one.get(key), other.get(key)) for key in {**one, **other}}
-    if isinstance(one, list) and isinstance(other, list):
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         items = [*one[:1], *other]
         return [reduce(_fuller, items)] if items else []
     return other if one is None else one
@@ -145,4 +145,6 @@ def _fuller(one: Any, other: Any) -> Any:
 def _whole(example: Any) -> bool:
     if isinstance(example, Mapping):
         return all(map(_whole, example.values()))
-    return example is not None if not isinstance(example, list) else bool(example) and _whole(example[0])
+    if isinstance(example, (list, tuple)):
+        return bool(example) and _whole(example[0])
+    return example is not None
