@@ -13,7 +13,7 @@ from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Samp
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 from dataflow_grounding.geometry import Size, area, box_of, clamp
-from dataflow_grounding.records import STATUSES, Record, has_id, image_id_of, read_annotations
+from dataflow_grounding.records import STATUSES, Record, has_id, image_id_of, is_number, read_annotations
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.version import __version__
 
@@ -175,6 +175,10 @@ class _Way:
         expressions, given = read_annotations(row), row.get("expressions") or [None]
         if not all(isinstance(one, Mapping) and has_id(one.get("expression_id")) for one in given):
             self._seen[hash(row.image_id)] += 1
+        for box in (box for one in expressions for box in one["instances"] if box["score"] is not None):
+            if not (is_number(box["score"]) and 0 <= box["score"] <= 1):
+                box["score"] = None
+                self._done.lost["scores that aren't numbers from 0 to 1"] += 1
         self._place(expressions, caption)
         return expressions
 

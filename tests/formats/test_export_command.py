@@ -184,6 +184,22 @@ def test_a_background_picture_stays_one(tmp_path: Path) -> None:
     assert sorted(path.read_text() != "" for path in (there / "labels").rglob("*.txt")) == [False, True]
 
 
+@pytest.mark.parametrize("format", ["coco", "kitti", "label-studio", "cvat", "datasets", "tao"])
+def test_scores_that_are_none_are_left_out(tmp_path: Path, format: str) -> None:
+    expressions = [
+        {"text": text, "instances": [{"bbox": [1, 2, 30, 40], "score": score}]}
+        for text, score in (("a cat", "0.5"), ("a dog", 2), ("a cow", -0.1), ("a mug", 1))
+    ]
+    run, out = results(tmp_path / "run", [record("a.jpg", SIZE, expressions)]), tmp_path / "out"
+    done = command("export", run, "--format", format, "-o", out)
+    assert (done.code, "scores that aren't numbers from 0 to 1 (3)" in done.err) == (0, True), done.err
+    (row,) = read(str(out), format)
+    scores = [one["instances"][0]["score"] for one in row["expressions"]]
+    assert scores == [None, None, None, 1]
+    done = command("export", run, "--format", format, "-o", out, "--min-score", "0.4", "--json")
+    assert json.loads(done.out)["boxes"] == 1
+
+
 @pytest.mark.parametrize("span", [[10, 15], [100, 105], [5, 0], [-5, 5], [14.0, 19.0], [0], "x"])
 @pytest.mark.parametrize("format", ["odvg-mmdet", "coco-grounding", "vi", "label-studio", "tao"])
 def test_spans_that_do_not_hold_their_phrase_are_looked_for(tmp_path: Path, format: str, span: Any) -> None:
