@@ -173,6 +173,8 @@ class _Way:
         row = Record(record, image_id=image_id_of(record, "image_path"))
         row.occurrence = self._seen[hash(row.image_id)]
         expressions, given = read_annotations(row), row.get("expressions") or [None]
+        if unknown := {status_of(one) for one in expressions}.difference(STATUSES, ["pending"]):
+            raise BrokenRow(f"the status {min(unknown)!r} is not one of {', '.join(STATUSES)}")
         if not all(isinstance(one, Mapping) and has_id(one.get("expression_id")) for one in given):
             self._seen[hash(row.image_id)] += 1
         for box in (box for one in expressions for box in one["instances"] if box["score"] is not None):

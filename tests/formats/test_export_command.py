@@ -92,6 +92,13 @@ def test_a_turned_picture_is_copied_upright_or_refused(tmp_path: Path, turn: int
     assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["b.jpg"]
 
 
+def test_a_status_that_there_is_not_is_told(tmp_path: Path) -> None:
+    run = results(tmp_path / "run", [mug(status="Grounded"), mug("b.jpg", status="pending"), mug("c.jpg")])
+    done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
+    assert (done.code, "record 1: the status 'Grounded' is not one of grounded, none, amb" in done.err) == (1, True)
+    assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["images/c.jpg"]
+
+
 def test_a_picture_that_is_missing_or_another_is_left_out(tmp_path: Path) -> None:
     run = results(tmp_path / "run", [mug(), mug("b.jpg"), mug("c.jpg")])
     (run / "a.jpg").unlink()
