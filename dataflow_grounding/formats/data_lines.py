@@ -60,9 +60,7 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
 
 def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Expressions, each behind what tells it from others: those that are the same are one with the boxes of all.
-
-    Of several with one `expression_id` the first keeps it, the others get `~2` and so on behind it.
-    """
+    Of several with one `expression_id` the first keeps it, the others get `~2` and so on behind it."""
     found: dict[Any, dict[str, Any]] = {}
     for same, one in said:
         found.setdefault(same, {**one, "instances": []})["instances"] += one["instances"]

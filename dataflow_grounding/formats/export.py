@@ -128,10 +128,8 @@ class _Way:
                     self._done.reasons.append(f"record {number}: {error}")
                 continue
             if sample is not None:
-                written = self._done.written
-                written["records"] += 1
-                written["phrases"] += len(sample.phrases)
-                written["boxes"] += sum(len(phrase.boxes) for phrase in sample.phrases)
+                boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
+                self._done.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
                 yield sample
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": self._changed,
@@ -186,14 +184,13 @@ class _Way:
 
     def _place(self, expressions: list[dict[str, Any]], caption: str) -> None:
         """Gives them spans, where none has any, or where they don't hold their phrase."""
-        spans = [one.get("char_span") for one in expressions]
-        off = [bool(s) and not stands(one["text"], s, caption) for one, s in zip(expressions, spans, strict=True)]
+        stated = any("char_span" in one for one in expressions)
+        off = [bool(s := one.get("char_span")) and not stands(one["text"], s, caption) for one in expressions]
         self._off += sum(off)
-        none_stated = not any("char_span" in one for one in expressions)
-        if none_stated or any(off):
+        if any(off) or not stated:
             found = find_spans([one["text"] for one in expressions], caption)
             for one, span, wrong in zip(expressions, found, off, strict=True):
-                one |= {"char_span": list(span) if span else None} if wrong or none_stated else {}
+                one |= {"char_span": list(span) if span else None} if wrong or not stated else {}
 
     def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         said = []

@@ -145,6 +145,4 @@ def _fuller(one: Any, other: Any) -> Any:
 def _whole(example: Any) -> bool:
     if isinstance(example, Mapping):
         return all(map(_whole, example.values()))
-    if isinstance(example, (list, tuple)):
-        return bool(example) and _whole(example[0])
-    return example is not None
+    return bool(example) and _whole(example[0]) if isinstance(example, (list, tuple)) else example is not None

@@ -60,10 +60,8 @@ class ExportPictures:
         return self._pictures.ahead(records, path_of)
 
     def find(self, record: Mapping[str, object]) -> Picture:
-        """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of another size.
-
-        Raises InputError where it is to stay where it is, and the export takes that place.
-        """
+        """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of another size;
+        InputError: it would go with the export that is replaced."""
         given, stated = path_of(record), stated_size(record)
         try:
             path, header = self._pictures.find(given, "image_path")

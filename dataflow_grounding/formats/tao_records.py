@@ -46,13 +46,10 @@ class Tao(Format):
                         instances.append({"bbox_id": _text(one.get("bbox_id")), "bbox": box, "bbox_score": score})
                     said = {key: of.get(key) for key in _OF_EXPRESSION} | {"expression_id": _text(of["expression_id"])}
                     expressions.append({**said, "instances": instances})
-                named: dict[str, Any] = {
-                    "image_id": _text(sample.record.get("image_id")),
-                    "image_path": sample.file_name,
-                }
-                named |= {"background": True} if sample.record.get("background") is True else {}
+                named = {"image_id": _text(sample.record.get("image_id")), "image_path": sample.file_name}
+                empty = {"background": True} if sample.record.get("background") is True else {}
                 source = {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
-                put({**named, **size, **texts, "regions": [], "expressions": expressions, **source})
+                put({**named, **empty, **size, **texts, "regions": [], "expressions": expressions, **source})
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         pictures = Pictures((image_root,))
@@ -70,8 +67,7 @@ class Tao(Format):
 
 
 def _text(own: Any) -> str | None:
-    """An id as text, as a column has one type."""
-    return None if own is None else str(own)
+    return None if own is None else str(own)  # a column has one type
 
 
 def is_tao(row: Mapping[str, Any]) -> bool:
