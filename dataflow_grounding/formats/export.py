@@ -18,6 +18,7 @@ from dataflow_grounding.spans import find_spans
 from dataflow_grounding.version import __version__
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
+_ENDINGS = (".json", ".jsonl", ".xml", ".yaml", ".txt", ".parquet", ".tar")  # of a file alone
 _SHOWN = 3  # reasons that are kept
 _DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
 
@@ -96,6 +97,8 @@ def export(
             raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
         if os.path.lexists(path):
             raise InputError(f"{path} is there already: remove it, or choose another name")
+    elif path.endswith(_ENDINGS) and not os.path.isdir(path):
+        raise InputError(f"{path} is no name for {to.name}'s {to.data_file}: end it so, or name a folder")
     done = Exported(path)
     with told_as(InputError, f"can't write {path}"), ExportFolder(path, to.data_file if alone else None) as out:
         pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders, to.packs)

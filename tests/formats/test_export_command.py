@@ -358,6 +358,8 @@ def test_wrong_arguments_are_one_line(run: Path, tmp_path: Path, monkeypatch: py
         (("--format", "odgv", "-o", "x"), "is it 'odvg'?"),
         (("--format", "odvg", "-o", "x", "--target", "qwen3-vl"), "has no option 'target'"),
         (("--format", "odvg", "-o", "x.jsonl", "--images", "copy"), "name a folder"),
+        (("--format", "odvg", "-o", "x.json"), "x.json is no name for odvg's odvg.jsonl: end it so, or name a folder"),
+        (("--format", "yolo", "-o", "x.yaml"), "x.yaml is no name for yolo's labels"),
         (("--format", "no.such:Thing", "-o", "x"), "no module 'no'"),
     ):
         done = command("export", run, *arguments)
