@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from benchmarks.workplace import command as in_process
 from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.formats import find_format, read, write
 from dataflow_grounding.records import dump_line
+from dataflow_grounding.rows import RowWriter
 from tests.formats.data import draw, hostile, record
 
 SIZE = (64, 48)
@@ -388,6 +390,14 @@ def test_import_makes_a_folder_to_go_on_from(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again/odvg.jsonl").read_bytes() == (out / "odvg.jsonl").read_bytes()
     assert command("convert", out, "--from", "odvg-mmdet", "--to", "odvg", "-o", tmp_path / "c").code == 0
     assert "is there already" in command("import", out, "--format", "odvg-mmdet", "-o", back).err
+
+
+def test_one_import_at_a_time_is_made_in_a_folder(tmp_path: Path) -> None:
+    there = tmp_path / "back/annotations.jsonl"
+    with closing(RowWriter(str(there))) as first:
+        done = command("import", tmp_path, "--format", "odvg", "-o", tmp_path / "back")
+        assert (done.code, done.err) == (2, f"Error: can't write {there}: another process is writing it\n")
+        first.commit()
 
 
 @pytest.mark.parametrize(
