@@ -20,7 +20,7 @@ from dataflow_grounding.records import name_within, path_of, stated_size
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
 FOLDER = "images"
-_AS_JPEG = {"quality": 95, "subsampling": 0}
+_SAVED: dict[str, dict[str, Any]] = {"jpeg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}
 
 
 class Picture(NamedTuple):
@@ -108,7 +108,7 @@ class ExportPictures:
         if picture.header is None or picture.header.orientation == 1:
             return read_file(picture.path)
         kind, upright = picture.header.media_type.partition("/")[2], io.BytesIO()
-        decode(picture.path).save(upright, kind, **(_AS_JPEG if kind == "jpeg" else {}))
+        decode(picture.path).save(upright, kind, **_SAVED.get(kind, {}))
         return upright.getvalue()
 
     def described(self) -> str:

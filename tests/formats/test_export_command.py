@@ -94,6 +94,16 @@ def test_a_turned_picture_is_copied_upright_or_refused(tmp_path: Path, turn: int
     assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["b.jpg"]
 
 
+def test_a_turned_webp_loses_nothing(tmp_path: Path) -> None:
+    run, exif = results(tmp_path / "run", [mug("a.webp")]), PIL.Image.Exif()
+    exif[0x0112] = 6
+    upright = PIL.Image.effect_noise(SIZE, 90).convert("RGB")
+    upright.rotate(90, expand=True).save(run / "a.webp", lossless=True, exif=exif)
+    assert command("export", run, "--format", "coco", "-o", tmp_path / "out").code == 0
+    with PIL.Image.open(tmp_path / "out/images/a.webp") as picture:
+        assert picture.convert("RGB").tobytes() == upright.tobytes()
+
+
 def test_a_status_that_there_is_not_is_told(tmp_path: Path) -> None:
     run = results(tmp_path / "run", [mug(status="Grounded"), mug("b.jpg", status="pending"), mug("c.jpg")])
     done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
