@@ -11,7 +11,7 @@ import click
 
 from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage, together
 from dataflow_grounding.elsewhere import absolute
-from dataflow_grounding.errors import InputError
+from dataflow_grounding.errors import InputError, told_as
 from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, folder_of, read, write
 from dataflow_grounding.formats.base import Format
 from dataflow_grounding.formats.export import Selection
@@ -71,8 +71,10 @@ def import_(path: str, format: str, out: str, image_root: str | None, options: d
         raise InputError(f"{annotations} is there already: choose another folder")
     made, new = find_format(format, **options), not os.path.exists(out)
     made.pictures = made.pictures or out
+    with told_as(InputError, f"can't write {annotations}"):
+        writer = RowWriter(annotations)  # what another import makes meanwhile isn't ours to remove
     try:
-        with closing(RowWriter(annotations)) as writer:
+        with closing(writer):
             for record in with_sizes(read(path, made, image_root=image_root), folder):
                 writer.write(record)
             writer.commit()

@@ -100,7 +100,8 @@ def read(path: str, format: str | Format, *, image_root: str | None = None, **op
         options: Those of the format.
 
     Yields:
-        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels.
+        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels. Those of pictures that the
+        file has without any have `background: true`.
 
     Raises:
         SpecError: There is no such format, or it has no such option.
@@ -109,7 +110,8 @@ def read(path: str, format: str | Format, *, image_root: str | None = None, **op
     from dataflow_grounding.formats.imported import completed
 
     made = find_format(format, **options) if isinstance(format, str) else format
-    return completed(made.read(path, image_root or folder_of(path)), path, made.passed_over)
+    rows = made.read(path, image_root or folder_of(path))
+    return completed(rows, path, made.passed_over, made.carries.empty and not made.whole)
 
 
 def folder_of(path: str) -> str:

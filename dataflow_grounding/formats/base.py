@@ -120,7 +120,7 @@ class Format(ABC):
 
     name: str
     about: str
-    carries: Carries
+    carries: Carries = Carries()
     data_file: str
     passed_over: Counter[str]
     pictures: str = ""
@@ -129,6 +129,8 @@ class Format(ABC):
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False
     """Whether it puts the pictures, each sample's `data`, into its own files."""
+    whole: ClassVar[bool] = False
+    """Whether its rows are records as they were: one without expressions says nothing of its picture."""
 
     def training(self) -> str:
         """What the export's README says of training with it besides training.md, in Markdown."""

@@ -207,7 +207,8 @@ def _expressions(item: Any, caption: Any, file: str, passed_over: Counter[str]) 
                 if is_number(item.get("score")) and not 0 <= item["score"] <= 1:
                     passed_over["scores outside of 0 to 1"] += 1
                     del instances[0]["score"]
-            yield one.get("expression_id", repr(one)), {**one, "instances": instances}
+            same = one.get("expression_id", repr(one)), one["text"]  # a phrase may be corrected, with its id as it was
+            yield same, {**one, "instances": instances}
         passed_over["annotations without a box"] += not (box or nothing)
         passed_over[UNLISTED] += not item["category"] and one["text"] == ONE
 

@@ -3,6 +3,7 @@
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -58,10 +59,15 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
 
 
 def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Expressions, each behind what tells it from others: those that are the same are one with the boxes of all."""
+    """Expressions, each behind what tells it from others: those that are the same are one with the boxes of all.
+    Of several with one `expression_id` the first keeps it, the others get `~2` and so on behind it."""
     found: dict[Any, dict[str, Any]] = {}
     for same, one in said:
         found.setdefault(same, {**one, "instances": []})["instances"] += one["instances"]
+    seen: Counter[Any] = Counter()
+    for one in found.values():
+        seen[own := one.get("expression_id")] += 1
+        one |= {"expression_id": f"{own}~{seen[own]}"} if own is not None and seen[own] > 1 else {}
     return list(found.values())
 
 

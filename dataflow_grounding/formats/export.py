@@ -9,15 +9,16 @@ from importlib.resources import files
 from typing import Any, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError, told_as
-from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample
+from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample, stands
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 from dataflow_grounding.geometry import Size, area, box_of, clamp
-from dataflow_grounding.records import STATUSES, Record, image_id_of, read_annotations
+from dataflow_grounding.records import STATUSES, Record, has_id, image_id_of, is_number, read_annotations
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.version import __version__
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
+_ENDINGS = (".json", ".jsonl", ".xml", ".yaml", ".txt", ".parquet", ".tar")  # of a file alone
 _SHOWN = 3  # reasons that are kept
 _DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
 
@@ -96,6 +97,8 @@ def export(
             raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
         if os.path.lexists(path):
             raise InputError(f"{path} is there already: remove it, or choose another name")
+    elif path.endswith(_ENDINGS) and not os.path.isdir(path):
+        raise InputError(f"{path} is no name for {to.name}'s {to.data_file}: end it so, or name a folder")
     done = Exported(path)
     with told_as(InputError, f"can't write {path}"), ExportFolder(path, to.data_file if alone else None) as out:
         pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders, to.packs)
@@ -114,7 +117,8 @@ class _Way:
 
     def __init__(self, format: Format, pictures: ExportPictures, select: Selection, done: Exported) -> None:
         self._format, self._pictures, self._select, self._done = format, pictures, select, done
-        self._changed = self._doubtful = self._unwanted = 0
+        self._changed = self._doubtful = self._unwanted = self._off = 0
+        self._seen: Counter[int] = Counter()  # hash of an image_id → records without ids of their expressions
 
     def samples(self, records: Rows) -> Iterator[Sample]:
         """The records that the format can say something of, with their pictures in place."""
@@ -127,14 +131,13 @@ class _Way:
                     self._done.reasons.append(f"record {number}: {error}")
                 continue
             if sample is not None:
-                written = self._done.written
-                written["records"] += 1
-                written["phrases"] += len(sample.phrases)
-                written["boxes"] += sum(len(phrase.boxes) for phrase in sample.phrases)
+                boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
+                self._done.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
                 yield sample
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": self._changed,
             "phrases that weren't asked for, by status, score, check or review": self._unwanted,
+            "spans that don't hold their phrase, which was looked for in its caption": self._off,
             "records marked doubtful, of whose replies a part was of no use": self._doubtful,
             "pictures that aren't there, and may be turned by their EXIF": self._pictures.missing,
         }
@@ -143,9 +146,9 @@ class _Way:
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
-        expressions = _expressions(record, caption)
+        expressions = self._expressions(record, caption)
         said = self._said(record, expressions)
-        empty = carries.empty and all(status_of(one) == "none" for one in expressions)
+        empty = carries.empty and self._is_empty(record, expressions)
         picture = self._pictures.find(record) if said or empty else None
         phrases = list(filter(None, (self._phrase(one, picture.size) for one in said if picture)))
         if picture is None or not (phrases or empty):
@@ -156,6 +159,41 @@ class _Way:
         caption = self._safe(caption) if carries.captions else caption
         data = self._pictures.data(picture) if self._format.packs else b""
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
+
+    def _is_empty(self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether nothing is in the picture, by what is asked for: all that was looked for, or who says so of it."""
+        if not expressions and (self._format.whole or record.get("background") is True or record.get("reviewed_by")):
+            expressions = [{"status": "none", "instances": []}]
+        of_all = [status_of(one) == "none" and self._select.of(record, one) is not None for one in expressions]
+        return bool(of_all) and all(of_all)
+
+    def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
+        """The record's expressions, with ids and spans also where its tool states none. Raises BrokenRow."""
+        if record.get("suspect_boxes") is True:
+            raise BrokenRow("its boxes may be in another format (suspect_boxes)")
+        row = Record(record, image_id=image_id_of(record, "image_path"))
+        row.occurrence = self._seen[hash(row.image_id)]
+        expressions, given = read_annotations(row), row.get("expressions") or [None]
+        if unknown := {status_of(one) for one in expressions}.difference(STATUSES, ["pending"]):
+            raise BrokenRow(f"the status {min(unknown)!r} is not one of {', '.join(STATUSES)}")
+        if not all(isinstance(one, Mapping) and has_id(one.get("expression_id")) for one in given):
+            self._seen[hash(row.image_id)] += 1
+        for box in (box for one in expressions for box in one["instances"] if box["score"] is not None):
+            if not (is_number(box["score"]) and 0 <= box["score"] <= 1):
+                box["score"] = None
+                self._done.lost["scores that aren't numbers from 0 to 1"] += 1
+        self._place(expressions, caption)
+        return expressions
+
+    def _place(self, expressions: list[dict[str, Any]], caption: str) -> None:
+        """Gives them spans, where none has any, or where they don't hold their phrase."""
+        stated = any("char_span" in one for one in expressions)
+        off = [bool(s := one.get("char_span")) and not stands(one["text"], s, caption) for one in expressions]
+        self._off += sum(off)
+        if any(off) or not stated:
+            found = find_spans([one["text"] for one in expressions], caption)
+            for one, span, wrong in zip(expressions, found, off, strict=True):
+                one |= {"char_span": list(span) if span else None} if wrong or not stated else {}
 
     def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         said = []
@@ -188,24 +226,13 @@ class _Way:
             return None
         place = (span[0], span[1]) if span else None
         boxes = [box_of([*map(float, instance["bbox"])]) for instance in instances]
-        scores = [instance["score"] for instance in instances]
+        scores = [None if (score := instance["score"]) is None else float(score) for instance in instances]
         return Phrase(text, place, status, boxes, scores, {**expression, "instances": instances})
 
     def _safe(self, text: str) -> str:
         safe = self._format.safe(text)
         self._changed += safe != text
         return safe
-
-
-def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
-    """The record's expressions, with spans also where it is of a tool that states none. Raises BrokenRow."""
-    if record.get("suspect_boxes") is True:
-        raise BrokenRow("its boxes may be in another format (suspect_boxes)")
-    expressions = read_annotations(Record(record, image_id=image_id_of(record, "image_path")))
-    if not any("char_span" in one for one in expressions):
-        spans = find_spans([one["text"] for one in expressions], caption)
-        return [{**one, "char_span": span} for one, span in zip(expressions, spans, strict=True)]
-    return expressions
 
 
 def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> dict[str, int]:
@@ -265,7 +292,7 @@ def _feature(value: Any) -> dict[str, Any]:
     """The type of a value as `datasets` states it in a card; `null` where nothing tells it."""
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         inner = _feature(value[0] if value else None)
         return {"list": inner["dtype"] if inner.keys() == {"dtype"} else inner.get("struct", inner)}
     return {"dtype": _DTYPES.get(type(value), "null")}

@@ -9,10 +9,12 @@ from functools import reduce
 from itertools import chain, repeat
 from typing import IO, Any
 
+from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import dump_line, dump_text
 
 README = "README.md"
+_LOCK, _NEW = ".exporting", "new"  # all that is in PATH.part, which is ours by that
 MARK = "Exported by dataflow-grounding"
 """Stands in the README of an export: what has it may be replaced by another, if it names all that is in its folder."""
 
@@ -27,7 +29,7 @@ class ExportFolder:
         only: The file that is put there alone, instead of the folder.
 
     Raises:
-        InputError: Something else stands there.
+        InputError: Something else stands there, or at `path.part`, where it is made; FolderTaken, if another export is.
 
     Example:
         >>> import tempfile; place = os.path.join(tempfile.mkdtemp(), "out")
@@ -41,24 +43,30 @@ class ExportFolder:
     def __init__(self, path: str, only: str | None = None) -> None:
         self.line: Any = None  # of a file of JSON lines: one with all that any of them has
         self.path = os.path.realpath(path)
-        self._part, self._only, self._made = f"{self.path}.part", only, ""
+        self._part, self._only, self._made, self._lock = f"{self.path}.part", only, "", ExitStack()
+        self._new = os.path.join(self._part, _NEW)
         if os.path.lexists(self.path) and (other := _not_ours(self.path)) is not None:
             raise InputError(f"{path} is there and {other}: choose another place")
 
     def __enter__(self) -> "ExportFolder":
-        shutil.rmtree(self._part, ignore_errors=True)
-        os.makedirs(self._part)
+        part = self._part
+        if os.path.lexists(part) and not (os.path.isdir(part) and {_LOCK, _NEW}.issuperset(os.listdir(part))):
+            raise InputError(f"{part}, where it would be made, is there already: move it, or choose another place")
+        self._lock.enter_context(only_run(os.path.join(part, _LOCK)))
+        shutil.rmtree(self._new, ignore_errors=True)
+        os.makedirs(self._new)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            shutil.rmtree(self.path, ignore_errors=True)
-            os.replace(os.path.join(self._part, self._only or ""), self.path)
-        shutil.rmtree(self._part, ignore_errors=True)
+        with self._lock:
+            if kind is None:
+                shutil.rmtree(self.path, ignore_errors=True)
+                os.replace(os.path.join(self._new, self._only or ""), self.path)
+            shutil.rmtree(self._part, ignore_errors=True)
 
     def place(self, name: str) -> str:
         """Where a file of the folder is to be written, by its name in there; the folders above it are made."""
-        path = os.path.join(self._part, name)
+        path = os.path.join(self._new, name)
         if (folder := os.path.dirname(path)) != self._made:  # the last one; asking anew takes as long as a small file
             os.makedirs(folder, exist_ok=True)
             self._made = folder
@@ -66,7 +74,7 @@ class ExportFolder:
 
     def named(self) -> str:
         """The names of all that is in the folder, in a line for its README."""
-        return f"Its files: {', '.join(f'`{name}`' for name in sorted({README, *os.listdir(self._part)}))}."
+        return f"Its files: {', '.join(f'`{name}`' for name in sorted({README, *os.listdir(self._new)}))}."
 
     def file(self, name: str) -> IO[str]:
         """A text file."""
@@ -128,7 +136,7 @@ def _fuller(one: Any, other: Any) -> Any:
     """An example of what both are, with something in each list that isn't always empty."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return {key: _fuller(one.get(key), other.get(key)) for key in {**one, **other}}
-    if isinstance(one, list) and isinstance(other, list):
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         items = [*one[:1], *other]
         return [reduce(_fuller, items)] if items else []
     return other if one is None else one
@@ -137,4 +145,4 @@ def _fuller(one: Any, other: Any) -> Any:
 def _whole(example: Any) -> bool:
     if isinstance(example, Mapping):
         return all(map(_whole, example.values()))
-    return example is not None if not isinstance(example, list) else bool(example) and _whole(example[0])
+    return bool(example) and _whole(example[0]) if isinstance(example, (list, tuple)) else example is not None

@@ -20,7 +20,7 @@ from dataflow_grounding.records import name_within, path_of, stated_size
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
 FOLDER = "images"
-_AS_JPEG = {"quality": 95, "subsampling": 0}
+_SAVED: dict[str, dict[str, Any]] = {"jpeg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}
 
 
 class Picture(NamedTuple):
@@ -51,6 +51,7 @@ class ExportPictures:
             raise InputError("the pictures are in this format's files: copy or link them")
         self._out, self._images, self._folders, self._packs = out, images, tuple(folders), packs
         self._pictures = Pictures(folders)
+        self._goes = f"{out.path}{os.sep}" if images != "copy" and not packs and os.path.isdir(out.path) else ""
         self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
         self.missing = 0
 
@@ -59,7 +60,8 @@ class ExportPictures:
         return self._pictures.ahead(records, path_of)
 
     def find(self, record: Mapping[str, object]) -> Picture:
-        """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of another size."""
+        """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of another size;
+        InputError: it would go with the export that is replaced."""
         given, stated = path_of(record), stated_size(record)
         try:
             path, header = self._pictures.find(given, "image_path")
@@ -70,6 +72,10 @@ class ExportPictures:
             return Picture(given, stated)
         if stated not in (None, header.size):
             raise BrokenRow(f"{given!r} has {header.size} pixels, but the record is about a picture of {stated}")
+        if self._goes and not is_elsewhere(path):
+            folder = os.path.dirname(path)  # a link that goes is lost too, wherever it leads
+            if any(one.startswith(self._goes) for one in (os.path.realpath(folder) + os.sep, os.path.realpath(path))):
+                raise InputError(f"{given!r} is in the export that would be replaced: copy it, or name another place")
         if self._images == "reference":
             if header.orientation != 1:
                 raise BrokenRow(f"{given!r} is turned by its EXIF, which trainers ignore: copy the pictures")
@@ -102,7 +108,7 @@ class ExportPictures:
         if picture.header is None or picture.header.orientation == 1:
             return read_file(picture.path)
         kind, upright = picture.header.media_type.partition("/")[2], io.BytesIO()
-        decode(picture.path).save(upright, kind, **(_AS_JPEG if kind == "jpeg" else {}))
+        decode(picture.path).save(upright, kind, **_SAVED.get(kind, {}))
         return upright.getvalue()
 
     def described(self) -> str:

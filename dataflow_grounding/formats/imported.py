@@ -13,11 +13,14 @@ from dataflow_grounding.records import Record, image_id_of, is_number, pixels, r
 from dataflow_grounding.spans import clean_caption, find_spans
 
 
-def completed(rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[str]) -> Iterator[dict[str, Any]]:
+def completed(
+    rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[str], backgrounds: bool
+) -> Iterator[dict[str, Any]]:
     """The rows with ids, status, scores, and spans: those of the format if all are right, else those that are found.
 
-    Boxes without an area are left out, and expressions that lose all of theirs so; `passed_over` counts both. Raises
-    InputError that names `path` for an expression without text, a box that isn't x1, y1, x2, y2, a score out of [0, 1].
+    Boxes without an area are left out, and expressions that lose all of theirs so; `passed_over` counts both.
+    With `backgrounds`, a row without expressions says that nothing is there: `background: true`. Raises InputError that
+    names `path` for an expression without text, a box that isn't x1, y1, x2, y2, a score out of [0, 1].
     """
     seen: Counter[str] = Counter()
     for number, row in enumerate(rows, 1):
@@ -33,7 +36,8 @@ def completed(rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[st
             caption = _with_spans(expressions, given if isinstance(given, str) else "")
             for item in expressions:
                 item.setdefault("status", "grounded" if item["instances"] else "none")
-            own = {"image_id": record.unique_id} if record.get("image_id") is None else {}
+            own: dict[str, Any] = {"image_id": record.unique_id} if record.get("image_id") is None else {}
+            own |= {"background": True} if backgrounds and not record["expressions"] else {}
             yield {"image_id": None, **record, **sides, **own, "cleaned_caption": caption, "expressions": expressions}
 
 

@@ -74,10 +74,13 @@ class TaoGroundingDino(OpenGroundingDino):
 class MMDetection(_Odvg):
     """ODVG as mmdetection reads it: a region is a phrase with all of its boxes, found in the caption by its span."""
 
-    def regions(self, phrase: Phrase) -> list[dict[str, Any]]:
-        assert phrase.span
-        boxes = [list(box) for box in phrase.boxes]
-        return [{"bbox": boxes, "phrase": phrase.text, "tokens_positive": [list(phrase.span)]}]
+    def lines(self, sample: Sample, number: int) -> Iterator[dict[str, Any]]:
+        cut = len(sample.caption) - len(sample.caption.lstrip())  # the trainer strips it, too
+        regions = []
+        for phrase in sample.phrases:
+            span = [max(0, place - cut) for place in phrase.span or ()]
+            regions.append({"bbox": [*map(list, phrase.boxes)], "phrase": phrase.text, "tokens_positive": [span]})
+        yield {"grounding": {"caption": sample.caption[cut:], "regions": regions}}
 
     def safe(self, text: str) -> str:
         """The text without letters that become two when lower-cased, as İ does: the trainer lowers the caption, and

@@ -32,6 +32,8 @@ ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cu
 class Tao(Format):
     """TAO's annotations.jsonl, boxes in pixels, as its image_grounding writes and reads it."""
 
+    whole = True
+
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         with out.lines(self.data_file) as put:
             for sample in samples:
@@ -41,11 +43,13 @@ class Tao(Format):
                 for phrase in sample.phrases:
                     of, instances = phrase.expression, list[dict[str, Any]]()
                     for one, box, score in zip(of["instances"], phrase.boxes, phrase.scores, strict=True):
-                        instances.append({"bbox_id": one.get("bbox_id"), "bbox": box, "bbox_score": score})
-                    expressions.append({**{key: of.get(key) for key in _OF_EXPRESSION}, "instances": instances})
-                named = {"image_id": sample.record.get("image_id"), "image_path": sample.file_name}
+                        instances.append({"bbox_id": _text(one.get("bbox_id")), "bbox": box, "bbox_score": score})
+                    said = {key: of.get(key) for key in _OF_EXPRESSION} | {"expression_id": _text(of["expression_id"])}
+                    expressions.append({**said, "instances": instances})
+                named = {"image_id": _text(sample.record.get("image_id")), "image_path": sample.file_name}
+                empty = {"background": True} if sample.record.get("background") is True else {}
                 source = {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
-                put({**named, **size, **texts, "regions": [], "expressions": expressions, **source})
+                put({**named, **empty, **size, **texts, "regions": [], "expressions": expressions, **source})
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         pictures = Pictures((image_root,))
@@ -60,6 +64,10 @@ class Tao(Format):
                 if not all(stands(one["text"], one["char_span"], caption) for one in given if one.get("char_span")):
                     row = with_status(row)  # TAO takes spans from its model unchecked
             yield row
+
+
+def _text(own: Any) -> str | None:
+    return None if own is None else str(own)  # a column has one type
 
 
 def is_tao(row: Mapping[str, Any]) -> bool:

@@ -36,7 +36,7 @@ ROW = {**_TEXTS, "width": 0, "height": 0, "expressions": _EXPRESSIONS, "more": "
 class Datasets(Format):
     """Parquet with the pictures in it, as `load_dataset` reads it from disk and from the hub."""
 
-    packs = True
+    packs = whole = True
     pictures: str = ""
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
@@ -67,7 +67,7 @@ class Datasets(Format):
 class WebDataset(Format):
     """Tar shards in which a picture and its record stand side by side. Equal data makes equal bytes."""
 
-    packs = True
+    packs = whole = True
     pictures: str = ""
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:

@@ -97,7 +97,7 @@ def hostile() -> Iterator[dict[str, Any]]:
     one = [{"bbox": other, "score": 1.0}]
     yield record("a b/ü x.png", (64, 48), [{"text": "a red mug", "instances": both}, {"text": "a dog"}])
     yield record("v1.2.png", (64, 48), [{"text": text, "instances": one} for text in PHRASES])
-    yield record("empty.png", (64, 48), [], caption="Nothing is here.")
+    yield record("empty.png", (64, 48), [], caption="Nothing is here.", background=True)
     yield record("none.png", (64, 48), [{"text": "a dog"}])
     twice = [{"text": "a red mug", "instances": one}, {"text": "a red mug", "instances": both}]
     yield record("twice.png", (64, 48), twice, caption="A red mug beside a red mug.")

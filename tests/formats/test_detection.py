@@ -78,6 +78,16 @@ def test_a_picture_with_two_captions_is_one_image_of_coco_and_two_of_grounding(t
         assert [one["text"] for row in read(str(out), format) for one in row["expressions"]] == ["a red mug", "the mug"]
 
 
+@pytest.mark.parametrize("format", ["coco", "coco-grounding", "cvat", "tao", "datasets", "webdataset"])
+def test_phrases_of_two_captions_stay_apart_where_no_ids_are_stated(format: str, tmp_path: Path) -> None:
+    rows = [said("a cat"), said("a dog")]
+    for row in rows:
+        del row["image_id"], row["expressions"][0]["expression_id"]
+    found = [one for row in read(str(exported(tmp_path, format, rows)), format) for one in row["expressions"]]
+    assert [(one["text"], len(one["instances"])) for one in found] == [("a cat", 1), ("a dog", 1)]
+    assert [one["expression_id"] for one in found] == ["a#0", "a@2#0"]
+
+
 def test_grounding_as_its_trainers_read_it(tmp_path: Path) -> None:
     """MDETR's and Ultralytics' rules: integers as ids, each phrase cut out of its image's caption, by annotation."""
     data = json.loads((exported(tmp_path, "coco-grounding", list(hostile())) / "annotations.json").read_text())

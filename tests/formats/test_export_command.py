@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +16,10 @@ import pytest
 
 from benchmarks.workplace import Done
 from benchmarks.workplace import command as in_process
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.formats import read, write
+from dataflow_grounding.errors import InputError, SpecError
+from dataflow_grounding.formats import find_format, read, write
 from dataflow_grounding.records import dump_line
+from dataflow_grounding.rows import RowWriter
 from tests.formats.data import draw, hostile, record
 
 SIZE = (64, 48)
@@ -88,6 +94,23 @@ def test_a_turned_picture_is_copied_upright_or_refused(tmp_path: Path, turn: int
     assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["b.jpg"]
 
 
+def test_a_turned_webp_loses_nothing(tmp_path: Path) -> None:
+    run, exif = results(tmp_path / "run", [mug("a.webp")]), PIL.Image.Exif()
+    exif[0x0112] = 6
+    upright = PIL.Image.effect_noise(SIZE, 90).convert("RGB")
+    upright.rotate(90, expand=True).save(run / "a.webp", lossless=True, exif=exif)
+    assert command("export", run, "--format", "coco", "-o", tmp_path / "out").code == 0
+    with PIL.Image.open(tmp_path / "out/images/a.webp") as picture:
+        assert picture.convert("RGB").tobytes() == upright.tobytes()
+
+
+def test_a_status_that_there_is_not_is_told(tmp_path: Path) -> None:
+    run = results(tmp_path / "run", [mug(status="Grounded"), mug("b.jpg", status="pending"), mug("c.jpg")])
+    done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
+    assert (done.code, "record 1: the status 'Grounded' is not one of grounded, none, amb" in done.err) == (1, True)
+    assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["images/c.jpg"]
+
+
 def test_a_picture_that_is_missing_or_another_is_left_out(tmp_path: Path) -> None:
     run = results(tmp_path / "run", [mug(), mug("b.jpg"), mug("c.jpg")])
     (run / "a.jpg").unlink()
@@ -143,6 +166,88 @@ def test_what_is_wanted(tmp_path: Path) -> None:
     assert names("--status", "none") == {"none"}
 
 
+@pytest.mark.parametrize("format", ["yolo", "coco", "odvg-mmdet", "label-studio", "cvat", "datasets", "tao"])
+def test_a_picture_is_empty_only_by_what_is_asked_for(format: str, tmp_path: Path) -> None:
+    """A negative is a claim: neither what nobody confirmed nor a caption without a phrase makes one."""
+    nothing: dict[str, Any] = {"instances": [], "status": "none"}
+    rows = [
+        mug(verified=True, reviewed_by="ann"),
+        mug("refuted.jpg", **nothing, verified=False),
+        mug("seen.jpg", **nothing, verified=True, reviewed_by="ann"),
+        record("not_asked.jpg", SIZE, []),
+        record("background.jpg", SIZE, [], background=True),
+    ]
+    run, out = results(tmp_path / "run", rows), tmp_path / "out"
+
+    def names(*options: str) -> set[str]:
+        done = command("export", run, "--format", format, "-o", out, *options)
+        assert done.code == 0, done.err
+        return {Path(row["image_path"]).stem for row in read(str(out), format)}
+
+    whole = {"not_asked"} if format in ("datasets", "tao") else set()
+    assert names() == {"a", "refuted", "seen", "background"} | whole
+    assert names("--verified-only") == names("--reviewed-only") == {"a", "seen"}
+    assert names("--status", "grounded") == {"a"}
+
+
+def test_a_background_picture_stays_one(tmp_path: Path) -> None:
+    draw(tmp_path / "yolo/images", [mug("a.jpg"), record("b.jpg", (32, 32), [])])
+    (tmp_path / "yolo/labels").mkdir()
+    (tmp_path / "yolo/labels/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "yolo/data.yaml").write_text("names: [cat]\n")
+    there = tmp_path / "yolo"
+    ways = ["yolo", "coco", "kitti", "cvat", "label-studio", "datasets", "webdataset", "tao", "yolo"]
+    for number, (given, wanted) in enumerate(pairwise(ways)):
+        assert command("convert", there, "--from", given, "--to", wanted, "-o", tmp_path / str(number)).code == 0
+        there = tmp_path / str(number)
+    assert sorted(path.read_text() != "" for path in (there / "labels").rglob("*.txt")) == [False, True]
+
+
+@pytest.mark.parametrize("format", ["coco", "kitti", "label-studio", "cvat", "datasets", "tao"])
+def test_scores_that_are_none_are_left_out(tmp_path: Path, format: str) -> None:
+    expressions = [
+        {"text": text, "instances": [{"bbox": [1, 2, 30, 40], "score": score}]}
+        for text, score in (("a cat", "0.5"), ("a dog", 2), ("a cow", -0.1), ("a mug", 1))
+    ]
+    run, out = results(tmp_path / "run", [record("a.jpg", SIZE, expressions)]), tmp_path / "out"
+    done = command("export", run, "--format", format, "-o", out)
+    assert (done.code, "scores that aren't numbers from 0 to 1 (3)" in done.err) == (0, True), done.err
+    (row,) = read(str(out), format)
+    scores = [one["instances"][0]["score"] for one in row["expressions"]]
+    assert scores == [None, None, None, 1]
+    done = command("export", run, "--format", format, "-o", out, "--min-score", "0.4", "--json")
+    assert json.loads(done.out)["boxes"] == 1
+
+
+@pytest.mark.parametrize("span", [[10, 15], [100, 105], [5, 0], [-5, 5], [14.0, 19.0], [0], "x"])
+@pytest.mark.parametrize("format", ["odvg-mmdet", "coco-grounding", "vi", "label-studio", "tao"])
+def test_spans_that_do_not_hold_their_phrase_are_looked_for(tmp_path: Path, format: str, span: Any) -> None:
+    row = record("a.jpg", SIZE, [{"text": "a cat", "instances": [dict(ONE[0])]}], caption="a red car and a cat")
+    row["expressions"] += [
+        {**row["expressions"][0], "text": text, "expression_id": text} for text in ("a dog", "a cow")
+    ]
+    for one, stated in zip(row["expressions"], (span, span, None), strict=True):
+        one["char_span"] = stated
+    out = tmp_path / "out"
+    done = command("export", results(tmp_path / "run", [row]), "--format", format, "-o", out)
+    assert (done.code, "hold their phrase, which was looked for in its caption: 2" in done.err) == (0, True), done.err
+    (as_written,) = find_format(format).read(str(out), str(out))
+    spans = {one["text"]: one.get("char_span") for one in as_written["expressions"]}
+    assert spans.pop("a cat") == [14, 19]
+    assert not any(spans.values())
+
+
+def test_a_caption_that_begins_with_blanks_is_written_as_its_trainer_strips_it(tmp_path: Path) -> None:
+    row = mug()
+    row["caption"] = row["cleaned_caption"] = f"  {row['caption']}"
+    row["expressions"][0]["char_span"] = [2, 11]
+    run, out = results(tmp_path / "run", [row]), tmp_path / "out.jsonl"
+    assert command("export", run, "--format", "odvg-mmdet", "-o", out).code == 0
+    (line,) = lines(out)
+    assert line["grounding"]["caption"] == "a red mug."
+    assert line["grounding"]["regions"][0]["tokens_positive"] == [[0, 9]]
+
+
 @pytest.mark.parametrize("taken", ["file", "folder"])
 def test_a_place_that_is_taken_is_refused_and_an_earlier_export_replaced(tmp_path: Path, taken: str) -> None:
     run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
@@ -160,6 +265,20 @@ def test_a_place_that_is_taken_is_refused_and_an_earlier_export_replaced(tmp_pat
     for name in ("again", "again", "link", "link"):
         assert command("export", run, "--format", "odvg", "-o", tmp_path / name).code == 0
     assert (tmp_path / "real/odvg.jsonl").exists()
+
+
+@pytest.mark.parametrize("earlier", ["copy", "link"])
+@pytest.mark.parametrize("images", ["link", "reference"])
+def test_an_export_does_not_replace_what_it_is_made_of(tmp_path: Path, images: str, earlier: str) -> None:
+    run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
+    assert command("export", run, "--format", "odvg", "-o", out, "--images", earlier).code == 0
+    done = command("convert", out, "--from", "odvg", "--to", "ms-swift", "-o", out, "--images", images)
+    assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+    assert "'images/a.jpg' is in the export that would be replaced: copy it" in done.err
+    assert (out / "images/a.jpg").read_bytes() == (run / "a.jpg").read_bytes()
+    assert command("convert", out, "--from", "odvg", "--to", "ms-swift", "-o", out).code == 0
+    assert (out / "images/a.jpg").read_bytes() == (run / "a.jpg").read_bytes()
+    assert command("export", run, "--format", "odvg", "-o", out, "--images", images).code == 0
 
 
 @pytest.mark.parametrize("mine", ["notes.txt", "runs/best.pt"])
@@ -208,6 +327,35 @@ def test_boxes_are_cut_to_their_picture(tmp_path: Path, format: str) -> None:
     assert len(more) == (format in ("tao-refer", "webdataset", "label-studio"))
 
 
+def test_one_export_at_a_time_is_made_at_a_place(tmp_path: Path) -> None:
+    draw(tmp_path, [mug(), mug("b.jpg")])
+    out = str(tmp_path / "out")
+
+    def meanwhile() -> Iterator[dict[str, Any]]:
+        yield mug()
+        with pytest.raises(InputError, match=r"another run is working in .*out\.part: wait for it to end"):
+            write([mug("b.jpg")], "odvg", out, folders=[str(tmp_path)])
+
+    write(meanwhile(), "odvg", out, folders=[str(tmp_path)])
+    assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["images/a.jpg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "b.jpg", "out"]
+
+
+def test_what_stands_where_an_export_is_made_stays_unless_it_is_of_one_that_broke_off(tmp_path: Path) -> None:
+    run, part = results(tmp_path / "run", [mug()]), tmp_path / "out.part"
+    code = "import os; from dataflow_grounding.formats import write;"
+    code += f"write((os._exit(9) for _ in 'x'), 'odvg', {str(tmp_path / 'out')!r})"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+    assert part.is_dir()
+    assert command("export", run, "--format", "odvg", "-o", tmp_path / "out").code == 0
+    part.mkdir()
+    (part / "labels.txt").write_text("mine")
+    for root in (run, "nowhere"):
+        done = command("export", run, "--format", "odvg", "-o", tmp_path / "out", "--image-root", root)
+        assert (done.code, f"{part}, where it would be made, is there already: move it" in done.err) == (2, True)
+        assert (part / "labels.txt").read_text() == "mine"
+
+
 def test_single_files_are_not_written_over(tmp_path: Path) -> None:
     run, out = results(tmp_path / "run", [mug()]), tmp_path / "mine.jsonl"
     out.write_text('{"mine": 1}\n')
@@ -222,6 +370,8 @@ def test_wrong_arguments_are_one_line(run: Path, tmp_path: Path, monkeypatch: py
         (("--format", "odgv", "-o", "x"), "is it 'odvg'?"),
         (("--format", "odvg", "-o", "x", "--target", "qwen3-vl"), "has no option 'target'"),
         (("--format", "odvg", "-o", "x.jsonl", "--images", "copy"), "name a folder"),
+        (("--format", "odvg", "-o", "x.json"), "x.json is no name for odvg's odvg.jsonl: end it so, or name a folder"),
+        (("--format", "yolo", "-o", "x.yaml"), "x.yaml is no name for yolo's labels"),
         (("--format", "no.such:Thing", "-o", "x"), "no module 'no'"),
     ):
         done = command("export", run, *arguments)
@@ -252,6 +402,14 @@ def test_import_makes_a_folder_to_go_on_from(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again/odvg.jsonl").read_bytes() == whole
     assert command("convert", out, "--from", "odvg-mmdet", "--to", "odvg", "-o", tmp_path / "c").code == 0
     assert "is there already" in command("import", out, "--format", "odvg-mmdet", "-o", back).err
+
+
+def test_one_import_at_a_time_is_made_in_a_folder(tmp_path: Path) -> None:
+    there = tmp_path / "back/annotations.jsonl"
+    with closing(RowWriter(str(there))) as first:
+        done = command("import", tmp_path, "--format", "odvg", "-o", tmp_path / "back")
+        assert (done.code, done.err) == (2, f"Error: can't write {there}: another process is writing it\n")
+        first.commit()
 
 
 @pytest.mark.parametrize(

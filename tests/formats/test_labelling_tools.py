@@ -212,6 +212,19 @@ def test_cvats_own_export(tmp_path: Path) -> None:
     assert row["expressions"][0]["instances"][0]["bbox"] == [1, 2, 3.5, 4]
 
 
+def test_a_phrase_that_a_person_corrected_stays_so(out: Callable[..., Path], tmp_path: Path) -> None:
+    """Of one of its two boxes: what was one expression are two, of two ids, in CVAT and in COCO."""
+    both = [{"bbox": BOX, "score": None}, {"bbox": [5, 6, 9, 9], "score": None}]
+    path = out("cvat", [record("a.png", SIZE, [{"text": "animals", "instances": both}])]) / "annotations.xml"
+    parts = path.read_text().rpartition(">animals<")
+    path.write_text(f"{parts[0]}>a dog<{parts[2]}")
+    there = list(read(str(path), "cvat"))
+    write(there, "coco", str(tmp_path / "c.json"))
+    for row in (*there, *read(str(tmp_path / "c.json"), "coco")):
+        found = [(one["text"], one["expression_id"], len(one["instances"])) for one in row["expressions"]]
+        assert found == [("animals", "a#0", 1), ("a dog", "a#0~2", 1)]
+
+
 def test_equal_phrases_stay_apart_in_cvat(out: Callable[..., Path]) -> None:
     rows = [row for row in hostile() if row["image_path"] == "twice.png"]
     (back,) = read(str(out("cvat", rows)), "cvat")
