@@ -81,9 +81,10 @@ def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
     for mark in image:
         label, said = mark.get("label", ""), {one.get("name"): one.text for one in mark.iter("attribute") if one.text}
         passed_over.update(f"attributes {name!r}" for name in sorted(map(str, said.keys() - _SAID)))
-        if label == _PICTURE:
+        kind = mark.tag, label
+        if kind == ("tag", _PICTURE) and said:
             record |= {key: said[key] for key in ("caption", "image_id") if key in said}
-        elif mark.tag == "box" or label == _NO_BOX:
+        elif kind in (("box", label), ("tag", _NO_BOX)):
             text = said.get("phrase") or label
             same = said.get("expression_id") or mark.get("group_id"), text
             found.append((same, _expression(text, said, [_instance(mark, said)] if mark.tag == "box" else [])))

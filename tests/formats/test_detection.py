@@ -307,6 +307,19 @@ def test_two_pictures_of_one_label_file_are_refused(format: str, tmp_path: Path)
         exported(tmp_path, format, [said("a mug"), said("a mug", name="a.jpg")])
 
 
+@pytest.mark.parametrize(("format", "label"), [("kitti", "cat 0 0 0 16 12 48 36"), ("yolo", "0 .5 .5 .5 .5")])
+def test_two_pictures_of_one_label_file_both_come_in(format: str, label: str, tmp_path: Path) -> None:
+    draw(tmp_path / "images", [said("x", name=name) for name in ("a.jpg", "a.png")])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text(label)
+    (tmp_path / "data.yaml").write_text("names: [cat]")
+    rows = list(read(str(tmp_path), format))
+    assert [(row["image_path"], row["image_id"]) for row in rows] == [
+        ("images/a.jpg", "images/a"), ("images/a.png", "images/a@2"),
+    ]  # fmt: skip
+    assert texts(rows) == [[("cat", [[16, 12, 48, 36]])]] * 2
+
+
 def test_kitti_of_the_benchmark(tmp_path: Path) -> None:
     for split in ("testing", "training"):
         draw(tmp_path / split / "image_2", [said("x", name="000001.png")])

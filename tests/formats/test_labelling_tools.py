@@ -145,6 +145,21 @@ def test_a_place_in_the_caption(tmp_path: Path, units: int) -> None:
     assert (one["text"], one["char_span"], len(one["instances"])) == ("a red mug", [17, 26], 1)
 
 
+def test_a_box_of_two_places_is_one_of_both_phrases(tmp_path: Path) -> None:
+    def place(name: str, start: int, end: int) -> dict[str, Any]:
+        value = {"start": start, "end": end, "text": CAPTION[start:end], "labels": ["phrase"]}
+        return {"id": name, "from_name": "span", "type": "labels", "value": value}
+
+    ends = [("r1", "s"), ("t", "r1"), ("s", "r1"), ("s", "t")]  # once again the other way round, and among themselves
+    links = [{"type": "relation", "from_id": one, "to_id": other} for one, other in ends]
+    parts = [region(), place("s", 5, 12), place("t", 17, 26), *links]
+    for said in ([], [text_of("r1", "Red mug")]):
+        found = [(one["text"], one["char_span"], len(one["instances"])) for one in result_of(tmp_path, *parts, *said)]
+        assert found == [("Red mug" if said else "red mug", [5, 12], 1), ("a red mug", [17, 26], 1)]
+    with pytest.raises(InputError, match="r1 has several relations, and 'a cup' is at none: leave it one"):
+        result_of(tmp_path, *parts, text_of("r1", "a cup"))
+
+
 def test_phrases_without_a_relation_are_found_in_the_caption(tmp_path: Path) -> None:
     other = region(id="r2", value={"x": 0})
     (one,) = result_of(tmp_path, region(), text_of("r1", "A red mug"), other, text_of("r2", "A red mug"))
@@ -210,6 +225,16 @@ def test_cvats_own_export(tmp_path: Path) -> None:
     (row,) = cvat(tmp_path, "<version>1.1</version><meta/>" + IMAGE.format(tag + boxes + boxes))
     assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("a mug", 2), ("car", 2)]
     assert row["expressions"][0]["instances"][0]["bbox"] == [1, 2, 3.5, 4]
+
+
+@pytest.mark.parametrize("label", ["picture", "no box"])
+def test_a_class_named_as_our_tags_are(label: str, tmp_path: Path) -> None:
+    (row,) = cvat(
+        tmp_path, IMAGE.format(f'<box label="{label}" {CORNERS}><attribute name="phrase">x</attribute></box>')
+    )
+    assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("x", 1)]
+    with pytest.raises(InputError, match="a polygon: only boxes"):
+        cvat(tmp_path, IMAGE.format(f'<polygon label="{label}" points="1,2;3,4;5,6"/>'))
 
 
 def test_equal_phrases_stay_apart_in_cvat(out: Callable[..., Path]) -> None:
