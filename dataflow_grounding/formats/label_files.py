@@ -4,7 +4,7 @@ KITTI (devkit of the KITTI object benchmark, cvlibs.net/datasets/kitti): type, t
 y2 in pixels, then size, place and angle in space (7 numbers), and in detections a score. What stands after the box is
 not used: lines that end with it, or with a number more, are read too. YOLO: class, cx, cy, width, height in parts of
 the image's sides, perhaps a score; or class and an outline, x and y of three corners or more, which is read as the box
-around it, as ultralytics does.
+around it, as ultralytics does; or, where the data set's YAML has `kpt_shape`, a box and keypoints, which are not used.
 """
 
 import codecs
@@ -26,6 +26,12 @@ DECIMALS = 4
 SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 
 
+class ClassNames(list[str]):
+    """The names of classes 0, 1, 2, and how many numbers of `keypoints` stand behind each box."""
+
+    keypoints = 0
+
+
 def is_box(value: Any) -> bool:
     """Whether a value is a list of four numbers."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
@@ -39,7 +45,7 @@ def read_kitti(path: str, left_out: list[str] | None = None) -> list[Labelled]:
     return _regions(path, _of_kitti, left_out)
 
 
-def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
+def read_yolo(path: str, names: ClassNames, size: Size) -> list[Labelled]:
     """The regions of a YOLO file, of an image of `size` (width, height) in px. Raises BrokenRow, OSError."""
     return _regions(path, partial(_of_yolo, names=names, size=size), None)
 
@@ -74,7 +80,10 @@ def _of_kitti(fields: list[str]) -> list[Labelled]:
     return [{"bbox": bbox, "type": fields[0], **_score(numbers[14:])}]
 
 
-def _of_yolo(fields: list[str], names: list[str], size: Size) -> list[Labelled]:
+def _of_yolo(fields: list[str], names: ClassNames, size: Size) -> list[Labelled]:
+    if names.keypoints and len(fields) != 5 + names.keypoints:
+        raise BrokenRow(f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + names.keypoints}")
+    fields = fields[:5] if names.keypoints else fields
     outline = len(fields) > 6 and len(fields) % 2 == 1
     if len(fields) not in (5, 6) and not outline:
         raise BrokenRow(f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
@@ -107,7 +116,7 @@ def _score(last: list[float]) -> dict[str, float]:
     return {"score": last[0]} if len(last) == 1 and 0 <= last[0] <= 1 else {}
 
 
-def read_names(path: str) -> list[str]:
+def read_names(path: str) -> ClassNames:
     """Read class names: one per line, or a data set's YAML with `names` as a list or a mapping. Raises InputError."""
     try:
         with open_file(path) as file:
@@ -115,14 +124,17 @@ def read_names(path: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the class names in {path}: {error}") from None
     if os.path.splitext(path)[1].lower() not in (".yaml", ".yml"):
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return ClassNames(line.strip() for line in text.splitlines() if line.strip())
     import yaml
 
     try:
-        names = yaml.safe_load(text)["names"]
-        return [str(names[key]) for key in range(len(names))] if isinstance(names, dict) else list(map(str, names))
+        data = yaml.safe_load(text)
+        names, (count, numbers) = data["names"], data.get("kpt_shape") or (0, 0)
+        found = ClassNames(str(names[key]) for key in range(len(names)))
+        found.keypoints = int(count) * int(numbers)
+        return found
     except Exception:  # PyYAML lets through what its constructors raise
-        raise InputError(f"{path} has no 'names' with the names of classes 0, 1, 2 ...") from None
+        raise InputError(f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]") from None
 
 
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:

@@ -334,6 +334,19 @@ def test_kitti_of_the_benchmark(tmp_path: Path) -> None:
     assert [one["score"] for one in row["expressions"][0]["instances"]] == [None, 0.75]
 
 
+@pytest.mark.parametrize("shape", ["[4, 2]", "[2, 3]"])
+def test_of_poses_the_box_is_read(shape: str, tmp_path: Path) -> None:
+    draw(tmp_path / "images", [said("x")])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "data.yaml").write_text(f"names: [cat]\nkpt_shape: {shape}")
+    points = "0 0 0 0 1 1 1 1" if shape == "[4, 2]" else "0 0 2 1 1 2"
+    (tmp_path / "labels/a.txt").write_text(f"0 .5 .5 .5 .5 {points}")
+    assert texts(list(read(str(tmp_path), "yolo"))) == [[("cat", [[16, 12, 48, 36]])]]
+    (tmp_path / "labels/a.txt").write_text("0 .5 .5 .5 .5 .1 .1")
+    with pytest.raises(InputError, match=r"a\.txt, line 1: has 7 fields, a YOLO label of this kpt_shape has 1"):
+        list(read(str(tmp_path), "yolo"))
+
+
 def test_yolo_of_roboflow(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         draw(tmp_path / split / "images", [said("x", name="a.png"), said("x", name="none.png")])
