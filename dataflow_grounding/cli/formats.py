@@ -98,9 +98,13 @@ def convert(
 ) -> int:
     """Write PATH, a file or folder in one format, in another."""
     made = find_format(given, **options)
-    folders = [image_root or folder_of(path)]
+    folders, out = [image_root or folder_of(path)], settings["out"]
+    ending = os.path.splitext(FORMATS[wanted]["file"] if wanted in FORMATS else out)[1]
+    alone = bool(ending) and out.endswith(ending)  # of an own format that isn't known yet: by any ending
+    if made.packs and settings["images"] == "link" and image_root is None:
+        raise InputError(f"the pictures are in {path} itself: leave --images link out, or name their --image-root")
     with tempfile.TemporaryDirectory() as unpacked:
-        if made.packs and settings["images"] in (None, "copy") and not os.path.splitext(settings["out"])[1]:
+        if made.packs and settings["images"] in (None, "copy") and not alone:
             made.pictures = unpacked
             folders.append(unpacked)
         return _write(read(path, made, image_root=image_root), wanted, tuple(folders), made, **settings)
