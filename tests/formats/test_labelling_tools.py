@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pytest
 
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats import read, write
+from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
 
 SIZE = (64, 48)
@@ -227,6 +227,19 @@ def test_cvats_own_export(tmp_path: Path) -> None:
     assert row["expressions"][0]["instances"][0]["bbox"] == [1, 2, 3.5, 4]
 
 
+def test_attributes_of_ones_own_that_are_called_as_ours(tmp_path: Path) -> None:
+    own = {"score": "1.01", "status": "moving", "start": "2026-01-01", "end": "-1", "caption": "x"}
+    attributes = "".join(f'<attribute name="{name}">{text}</attribute>' for name, text in own.items())
+    path = tmp_path / "x.xml"
+    path.write_text("<annotations>" + IMAGE.format(f'<box label="car" {CORNERS}>{attributes}</box>') + "</annotations>")
+    made = find_format("cvat")
+    (row,) = read(str(path), made)
+    assert [(one["text"], one["status"], one["instances"]) for one in row["expressions"]] == [
+        ("car", "grounded", [{"bbox": [1, 2, 3.5, 4], "score": None}])
+    ]
+    assert +made.passed_over == {f"attributes {name!r}": 1 for name in own}
+
+
 @pytest.mark.parametrize("label", ["picture", "no box"])
 def test_a_class_named_as_our_tags_are(label: str, tmp_path: Path) -> None:
     (row,) = cvat(
@@ -253,7 +266,6 @@ def test_equal_phrases_stay_apart_in_cvat(out: Callable[..., Path]) -> None:
         ('<box label="car" xtl="1" ytl="2" xbr="0" ybr="4"/>', "ends before it begins"),
         ('<box label="car" xtl="x" ytl="2" xbr="1" ybr="4"/>', "is not of this format"),
         ('<box label="car" xtl="1"/>', "no 'ytl' in it"),
-        (f'<box label="car" {CORNERS}><attribute name="score">nan</attribute></box>', "score nan"),
         (
             '<tag label="no box"><attribute name="phrase">x</attribute><attribute name="status">y</attribute></tag>',
             "status 'y'",
