@@ -186,6 +186,22 @@ def test_grounding_of_other_tools(tmp_path: Path) -> None:
     assert [(one["text"], one["status"]) for one in second["expressions"]] == [("a fork", "none")]
 
 
+def test_odvg_of_mmdetections_converter(tmp_path: Path) -> None:
+    """It writes a phrase in several parts as a list, and a span for each of its words, also where they are adjacent."""
+    said = [("red mug", [[2, 5], [6, 9]]), (["A", "mug"], [[0, 1], [6, 9]]), (["a fork"], [[15, 21]])]
+    regions = [{"bbox": [1, 2, 3, 4], "phrase": phrase, "tokens_positive": spans} for phrase, spans in said]
+    grounding = {"caption": "A red mug, not a fork", "regions": regions}
+    (tmp_path / "x.jsonl").write_text(
+        json.dumps({"filename": "a.jpg", "height": 48, "width": 64, "grounding": grounding})
+    )
+    (row,) = read(str(tmp_path / "x.jsonl"), "odvg-mmdet")
+    assert [(one["text"], one["char_span"]) for one in row["expressions"]] == [
+        ("red mug", [2, 9]), ("A mug", None), ("a fork", [15, 21]),
+    ]  # fmt: skip
+    (row,) = read(str(tmp_path / "x.jsonl"), "odvg")
+    assert [one["text"] for one in row["expressions"]] == ["red mug", "A mug", "a fork"]
+
+
 @pytest.mark.parametrize(
     ("box", "why"),
     [
