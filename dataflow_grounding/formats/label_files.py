@@ -87,9 +87,9 @@ def _of_yolo(fields: list[str], names: ClassNames, size: Size) -> list[Labelled]
     outline = len(fields) > 6 and len(fields) % 2 == 1
     if len(fields) not in (5, 6) and not outline:
         raise BrokenRow(f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
-    if not fields[0].isdecimal() or int(fields[0]) >= len(names):
+    number, *numbers = map(_number, fields)
+    if number not in range(len(names)):  # 0.0, as NumPy writes it, is
         raise BrokenRow(f"class {fields[0][:40]!r} is not one of the {len(names)} names")
-    numbers = [*map(_number, fields[1:])]
     cx, cy, width, height, *_ = parts = numbers if outline else numbers[:4]
     if min(parts) < -SLACK or max(parts) > 1 + SLACK:
         raise BrokenRow(f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
@@ -97,7 +97,7 @@ def _of_yolo(fields: list[str], names: ClassNames, size: Size) -> list[Labelled]
     if outline:
         corners = (min(parts[::2]), min(parts[1::2]), max(parts[::2]), max(parts[1::2]))
     bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
-    return [{"bbox": bbox, "type": names[int(fields[0])], **_score([] if outline else numbers[4:])}]
+    return [{"bbox": bbox, "type": names[int(number)], **_score([] if outline else numbers[4:])}]
 
 
 def _number(text: str) -> float:

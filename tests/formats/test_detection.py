@@ -368,7 +368,7 @@ def test_yolo_of_roboflow(tmp_path: Path) -> None:
         draw(tmp_path / split / "images", [said("x", name="a.png"), said("x", name="none.png")])
         (tmp_path / split / "labels").mkdir()
         (tmp_path / split / "labels" / "a.txt").write_text(
-            "1 0.5 0.5 1 0.5 0.25\n1 .5 .5 0 .5\n0 .25 .5 .5 .25 1 1 .5 .75\n"
+            "1 0.5 0.5 1 0.5 0.25\n1.000000e+00 .5 .5 0 .5\n0 .25 .5 .5 .25 1 1 .5 .75\n"
         )
         (tmp_path / split / "labels" / "stray.txt").write_text("1 0.5 0.5 1 0.5\n")
     (tmp_path / "data.yaml").write_text("nc: 2\nnames: ['cat', 'red mug']\ntrain: ../train/images\n")
@@ -386,6 +386,7 @@ def test_yolo_of_roboflow(tmp_path: Path) -> None:
     [
         ("0 .5 .5 1 1 1 1 1", "names: [cat]", "a.txt, line 1: has 8 fields"),
         ("2 .5 .5 1 1", "a: 1\nnames: [cat]", "a.txt, line 1: class '2' is not one of the 1 names"),
+        ("0.5 .5 .5 1 1", "names: [cat]", "a.txt, line 1: class '0.5' is not one of the 1 names"),
         ("0 .5 .5 1 1", None, "no data.yaml or dataset.yaml or classes.txt"),
         ("0 .5 .5 1 x", "names: [cat]", "a.txt, line 1: 'x' is not a number"),
     ],
