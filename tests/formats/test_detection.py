@@ -14,7 +14,7 @@ import yaml
 
 from benchmarks.workplace import command
 from dataflow_grounding.errors import InputError, SpecError
-from dataflow_grounding.formats import read, write
+from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
 
 SIZE = (64, 48)
@@ -163,6 +163,21 @@ def test_coco_of_other_tools(tmp_path: Path) -> None:
     assert texts(rows)[0] == [("cat", [[1, 2, 4, 6], [2, 2, 5, 6]]), ("object", [[0.1, 0.2, 0.3, 9.2]])]
     assert rows[0]["expressions"][0]["instances"][1]["score"] == 0.5
     assert (rows[0]["width"], rows[0]["image_id"], rows[1]["expressions"]) == (64, "sub/a", [])
+
+
+def test_coco_by_way_of_tables(tmp_path: Path) -> None:
+    """Of a column with a gap, whole numbers are floats; of one of texts, numbers are texts; names may be missing."""
+    box = {"bbox": [1, 2, 3, 4], "category_id": 1}
+    path = coco(
+        tmp_path,
+        images=[{"id": 1.0, "file_name": "a.jpg"}],
+        annotations=[{**box, "image_id": 1}, {**box, "image_id": 1.0, "iscrowd": "1"}, {**box, "image_id": "1"}],
+        categories=[{"id": 1.0, "name": None}],
+    )
+    made = find_format("coco")
+    assert texts(list(read(path, made))) == [[("object", [[1, 2, 4, 6]] * 2)]]
+    unlisted = "annotations whose category isn't listed, which are read as 'object'"
+    assert +made.passed_over == {"crowd annotations": 1, unlisted: 2}
 
 
 def test_grounding_of_other_tools(tmp_path: Path) -> None:
