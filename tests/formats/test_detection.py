@@ -125,6 +125,8 @@ def test_head_nouns_as_classes(tmp_path: Path) -> None:
     [
         ("a red mug: cup", r"has no class for 'a plate': add it, or '\*' for all others"),
         ("{}", "has no class for 'a red mug'"),
+        ("a red mug: cup\na plate: b\na red mug: mug", "has two lines of 'a red mug' that differ: leave one"),
+        ("a red mug: cup\na plate: b\nA red  mug: mug", "has two lines of 'a red mug' that differ: leave one"),
         ("- a red mug", "should have lines of a phrase and its class"),
         ("a: [", "is not YAML"),
         (None, "can't read"),
