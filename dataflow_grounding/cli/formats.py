@@ -99,8 +99,8 @@ def convert(
     """Write PATH, a file or folder in one format, in another."""
     made = find_format(given, **options)
     folders, out = [image_root or folder_of(path)], settings["out"]
-    ending = os.path.splitext(FORMATS[wanted]["file"] if wanted in FORMATS else out)[1]
-    alone = bool(ending) and out.endswith(ending)  # of an own format that isn't known yet: by any ending
+    file = FORMATS[wanted]["file"] if wanted in FORMATS else out  # of an own format: by any ending
+    alone = out.endswith(os.path.splitext(file)[1] or "\0")
     if made.packs and settings["images"] == "link" and image_root is None:
         raise InputError(f"the pictures are in {path} itself: leave --images link out, or name their --image-root")
     with tempfile.TemporaryDirectory() as unpacked:

@@ -1,8 +1,6 @@
 """Phrases as a detector's classes, and numbers for names."""
 
-from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.errors import InputError
@@ -94,8 +92,8 @@ def read_texts(path: str, plain: Callable[[str], str] = str) -> dict[str, str]:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(data, dict) or not all(isinstance(text, str) for pair in data.items() for text in pair):
         raise InputError(f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts")
-    node: Any = yaml.compose(text, yaml.SafeLoader)  # the data have the last of what is there twice
-    said = Counter(key for key, _ in {(plain(key.value), str(value.value)) for key, value in node.value})
-    if twice := [key for key, count in said.items() if count > 1]:
-        raise InputError(f"{path} has two lines of {twice[0]!r} that differ: leave one")
+    node, said = yaml.compose(text, yaml.SafeLoader), dict[str, str]()  # of what is there twice, data have the last
+    for key, value in node.value if node else ():
+        if said.setdefault(plain(key.value), value.value) != value.value:
+            raise InputError(f"{path} has two lines of {plain(key.value)!r} that differ: leave one")
     return data

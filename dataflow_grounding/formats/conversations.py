@@ -201,12 +201,9 @@ class Llava(_Conversations):
     def sent(self, size: Size) -> Size:
         if self.trainer != "llama-factory":
             return size
-        width, height = size
-        area = width * height
-        limit = min(max(area, self.min_pixels), self.max_pixels)
-        if limit != area:
-            width, height = (int(side * math.sqrt(limit / area)) for side in size)
-        return max(width, 28), max(height, 28)
+        area = size[0] * size[1]
+        scale = math.sqrt(min(max(area, self.min_pixels), self.max_pixels) / area)
+        return max(int(size[0] * scale), 28), max(int(size[1] * scale), 28)
 
     def training(self) -> str:
         boxes, numbers = self.boxes, f"pixels of the frame `{self.boxes.frame}`"

@@ -19,17 +19,12 @@ from dataflow_grounding.geometry import Size
 from dataflow_grounding.records import is_number
 
 Labelled: TypeAlias = dict[str, Any]  # A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score`
+Names: TypeAlias = tuple[list[str], int]  # Those of YOLO's classes, and how many numbers of keypoints follow a box
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 LEFT_OUT = "dontcare"
 # 1/10,000 px: far below what six decimals of a side can tell, so that they come out again.
 DECIMALS = 4
 SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
-
-
-class ClassNames(list[str]):
-    """The names of classes 0, 1, 2, and how many numbers of `keypoints` stand behind each box."""
-
-    keypoints = 0
 
 
 def is_box(value: Any) -> bool:
@@ -45,9 +40,9 @@ def read_kitti(path: str, left_out: list[str] | None = None) -> list[Labelled]:
     return _regions(path, _of_kitti, left_out)
 
 
-def read_yolo(path: str, names: ClassNames, size: Size) -> list[Labelled]:
+def read_yolo(path: str, names: Names, size: Size) -> list[Labelled]:
     """The regions of a YOLO file, of an image of `size` (width, height) in px. Raises BrokenRow, OSError."""
-    return _regions(path, partial(_of_yolo, names=names, size=size), None)
+    return _regions(path, partial(_of_yolo, *names, size), None)
 
 
 def _regions(path: str, of_line: Callable[[list[str]], list[Labelled]], left_out: list[str] | None) -> list[Labelled]:
@@ -80,10 +75,10 @@ def _of_kitti(fields: list[str]) -> list[Labelled]:
     return [{"bbox": bbox, "type": fields[0], **_score(numbers[14:])}]
 
 
-def _of_yolo(fields: list[str], names: ClassNames, size: Size) -> list[Labelled]:
-    if names.keypoints and len(fields) != 5 + names.keypoints:
-        raise BrokenRow(f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + names.keypoints}")
-    fields = fields[:5] if names.keypoints else fields
+def _of_yolo(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
+    if keypoints and len(fields) != 5 + keypoints:
+        raise BrokenRow(f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + keypoints}")
+    fields = fields[:5] if keypoints else fields
     outline = len(fields) > 6 and len(fields) % 2 == 1
     if len(fields) not in (5, 6) and not outline:
         raise BrokenRow(f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
@@ -116,23 +111,21 @@ def _score(last: list[float]) -> dict[str, float]:
     return {"score": last[0]} if len(last) == 1 and 0 <= last[0] <= 1 else {}
 
 
-def read_names(path: str) -> ClassNames:
-    """Read class names: one per line, or a data set's YAML with `names` as a list or a mapping. Raises InputError."""
+def read_names(path: str) -> Names:
+    """One name per line, or a data set's YAML with `names` (list or mapping), and `kpt_shape`. Raises InputError."""
     try:
         with open_file(path) as file:
             text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the class names in {path}: {error}") from None
     if os.path.splitext(path)[1].lower() not in (".yaml", ".yml"):
-        return ClassNames(line.strip() for line in text.splitlines() if line.strip())
+        return [line.strip() for line in text.splitlines() if line.strip()], 0
     import yaml
 
     try:
         data = yaml.safe_load(text)
         names, (count, numbers) = data["names"], data.get("kpt_shape") or (0, 0)
-        found = ClassNames(str(names[key]) for key in range(len(names)))
-        found.keypoints = int(count) * int(numbers)
-        return found
+        return [str(names[key]) for key in range(len(names))], int(count) * int(numbers)
     except Exception:  # PyYAML lets through what its constructors raise
         raise InputError(f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]") from None
 

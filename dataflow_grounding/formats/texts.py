@@ -31,7 +31,7 @@ class Texts(Format):
         for where, line in pictures.ahead(read_lines(path, self.data_file), lambda row: _picture_of(row[1])):
             with broken(where):
                 name = _picture_of(line)
-                if name is None or not self.has_boxes(line):  # text alone, as mixtures have it
+                if name is None:  # text alone, as mixtures have it
                     continue
                 size = picture_size(pictures, name, where)
                 said = list(self.said(line, size))
@@ -48,10 +48,6 @@ class Texts(Format):
     @abstractmethod
     def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
         """A line's phrases with their boxes. Raises KeyError, ValueError, UnreadableReply."""
-
-    def has_boxes(self, line: Line) -> bool:
-        """Whether what the line answers with may be boxes; it counts in `passed_over` what isn't."""
-        return True
 
     def caption(self, line: Line) -> str | None:
         """The caption, of formats that carry it."""

@@ -116,10 +116,10 @@ def test_florences_tasks_without_boxes_are_left_out(tmp_path: Path) -> None:
     data = [dump_line({"image": "a.png", "prefix": prefix, "suffix": suffix}) for prefix, suffix in lines]
     (tmp_path / "data.jsonl").write_text("".join(data), encoding="utf-8")
     made = find_format("florence-2")
-    (row,) = read(str(tmp_path / "data.jsonl"), made)
+    *_, row = read(str(tmp_path / "data.jsonl"), made)
     assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("mug", 1)]
     told = ("<REFERRING_EXPRESSION_SEGMENTATION>", "<REGION_TO_CATEGORY>", "<poly>")
-    assert +made.passed_over == {f"lines with {one}, of outlines or single regions": 1 for one in told}
+    assert +made.passed_over == {f"answers with {one}, of outlines or single regions": 1 for one in told}
 
 
 def test_other_tasks_have_no_expressions(tmp_path: Path) -> None:
