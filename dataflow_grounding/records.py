@@ -297,4 +297,4 @@ def _finite(text: str) -> float:
 
 def _kind(value: Any) -> str:
     names = {type(None): "missing", str: "a text", list: "a list", dict: "an object", bool: "true or false"}
-    return "empty" if value == "" else names.get(type(value), "a number")
+    return "empty" if isinstance(value, str) and not value.strip() else names.get(type(value), "a number")

@@ -157,6 +157,8 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
         raise InputError(f"{path} should begin with the names of its columns, but its first line is empty")
     if not _is_utf8(names):
         raise InputError(f"{path}, line 1: is not UTF-8")
+    if len(names) == 1 and (wrong := {";", "\t"}.intersection(names[0])):
+        raise InputError(f"{path} has {wrong.pop()!r} between its columns: save it with commas, or as .tsv with tabs")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{path}, line 1: two columns are called {twice!r}")

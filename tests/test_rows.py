@@ -200,6 +200,7 @@ USELESS: list[tuple[str, str, bytes, str]] = [
     ("an empty CSV", "x.csv", b"", "first line is empty"),
     ("a CSV with two equal names", "x.csv", b"a,b,a\n1,2,3\n", "'a'"),
     ("a CSV whose names are not UTF-8", "x.csv", b"a,\xff\n1,2\n", "UTF-8"),
+    ("a CSV with semicolons", "x.csv", b"a;b\n1;2\n", "has ';' between its columns: save it with commas, or as .tsv"),
     ("a JSON text", "x.json", b'"rows"', "array"),
     ("an empty JSON", "x.json", b"", "not JSON"),
     ("a JSON that is not UTF-8", "x.json", b'[{"a": "\xff\xfe"}]', "not JSON"),

@@ -100,9 +100,13 @@ def convert(
 ) -> int:
     """Write PATH, a file or folder in one format, in another."""
     made = find_format(given, **options)
-    folders = [image_root or folder_of(path)]
+    folders, out = [image_root or folder_of(path)], settings["out"]
+    file = FORMATS[wanted]["file"] if wanted in FORMATS else out  # of an own format: by any ending
+    alone = out.endswith(os.path.splitext(file)[1] or "\0")
+    if made.packs and settings["images"] == "link" and image_root is None:
+        raise InputError(f"the pictures are in {path} itself: leave --images link out, or name their --image-root")
     with tempfile.TemporaryDirectory() as unpacked:
-        if made.packs and settings["images"] in (None, "copy") and not os.path.splitext(settings["out"])[1]:
+        if made.packs and settings["images"] in (None, "copy") and not alone:
             made.pictures = unpacked
             folders.append(unpacked)
         return _write(read(path, made, image_root=image_root), wanted, tuple(folders), made, **settings)

@@ -55,15 +55,15 @@ class Classes:
 
     def __init__(self, how: str, joint: str = " ") -> None:
         self._how, self._joint = how, joint
-        given = {} if how in _WAYS else read_texts(how)
-        self._map = {clean_caption(phrase).lower(): self._named(name) for phrase, name in given.items()}
+        given = {} if how in _WAYS else read_texts(how, _plain)
+        self._map = {_plain(phrase): self._named(name) for phrase, name in given.items()}
         self.fixed = list(dict.fromkeys(self._map.values()))
 
     def of(self, phrase: str) -> str:
         """The phrase's class. Raises InputError for one that the file doesn't have."""
         if self._how == "one":
             return ONE
-        name = clean_caption(phrase).lower()
+        name = _plain(phrase)
         if self._how in _WAYS:
             return self._named(head_word(name) or name if self._how == "head" else name)
         if name not in self._map and _REST not in self._map:
@@ -74,13 +74,17 @@ class Classes:
         return " ".join(name.replace(self._joint, " ").split()) or ONE
 
 
-def read_texts(path: str) -> dict[str, str]:
-    """A YAML file of phrase: class, or class: phrase. Raises InputError."""
+def _plain(phrase: str) -> str:
+    return clean_caption(phrase).lower()
+
+
+def read_texts(path: str, plain: Callable[[str], str] = str) -> dict[str, str]:
+    """A YAML file of phrase: class, or class: phrase. Raises InputError, also for two things of one, made `plain`."""
     import yaml
 
     try:
         with open(path, encoding="utf-8") as file:
-            data = yaml.safe_load(file)
+            data = yaml.safe_load(text := file.read())
     except OSError as error:
         why = f"{error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"
         raise InputError(f"can't read {path}: {why}") from None
@@ -88,4 +92,8 @@ def read_texts(path: str) -> dict[str, str]:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(data, dict) or not all(isinstance(text, str) for pair in data.items() for text in pair):
         raise InputError(f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts")
+    node, said = yaml.compose(text, yaml.SafeLoader), dict[str, str]()  # of what is there twice, data have the last
+    for key, value in node.value if node else ():
+        if said.setdefault(plain(key.value), value.value) != value.value:
+            raise InputError(f"{path} has two lines of {plain(key.value)!r} that differ: leave one")
     return data

@@ -48,7 +48,7 @@ class CocoFile:
                 there.add(name)
                 if number >= 0:
                     given = item if isinstance(item, dict) else {}
-                    self._take(name, str(given.get("id", number)), given)
+                    self._take(name, _id(given.get("id", number)), given)
             self._rows.execute("CREATE INDEX of_image ON annotations (image)")
         except sqlite3.Error as error:
             raise InputError(f"can't sort what is in {path}: {error}") from None
@@ -63,13 +63,14 @@ class CocoFile:
                     raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
                 self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", (own, name, marshal.dumps(item)))
             elif what == "annotations":
-                row = (own if "id" in item else None, str(item.get("image_id")), item.get("iscrowd") in (1, True))
+                crowd = _id(item.get("iscrowd")).lower() in ("1", "true")
+                row = (own if "id" in item else None, _id(item.get("image_id")), crowd)
                 packed = marshal.dumps({"id": own, **item})
                 self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (*row, packed))
             elif what == "categories":
                 if own in self._names:
                     raise sqlite3.IntegrityError
-                self._names[own] = str(item.get("name", ""))
+                self._names[own] = "" if (name := item.get("name")) is None else str(name)
         except sqlite3.IntegrityError:
             raise InputError(f"{self.path}: two {what} have the id {own}: whose boxes are whose?") from None
 
@@ -89,7 +90,7 @@ class CocoFile:
         """The annotations of the image of that id, with the category's name as `category`; crowds are left out."""
         query = "SELECT item FROM annotations WHERE image = ? AND NOT crowd ORDER BY rowid"
         items = [marshal.loads(item) for (item,) in self._rows.execute(query, (image,))]
-        return [{**item, "category": self._names.get(str(item.get("category_id")), "")} for item in items]
+        return [{**item, "category": self._names.get(_id(item.get("category_id")), "")} for item in items]
 
     def regions(self, image: str) -> list[Labelled]:
         """The regions of the image of that id in pixels. Raises BrokenRow that names the file and the annotation."""
@@ -101,6 +102,11 @@ class CocoFile:
                 raise BrokenRow(f"{where}: the box {[float(value) for value in entry['bbox']]} has no area")
             regions.append({"bbox": bbox, "type": entry["category"]})
         return regions
+
+
+def _id(value: Any) -> str:
+    """An id as it is told from others: 1, 1.0 and "1" are one."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 @dataclass

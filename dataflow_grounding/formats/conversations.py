@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding.errors import SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding.formats.answers import TAGGED, TAGS, are_inside, as_json, as_tags, phrase_of, plain_boxes
 from dataflow_grounding.formats.base import Sample
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -35,6 +35,7 @@ _TRAINERS = {  # who resizes → the least and most square pixels, unless told o
 }
 _KEY = re.compile('"((?:bbox|box)_2d)"')
 _HAS_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
+_NO_WORDS = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)  # an answer that should be nothing but boxes
 _MARK = re.compile("<ref-object>|<bbox>")
 _UNREAD = ("dropped", "truncated", "broken_json", "superseded")
 
@@ -96,7 +97,13 @@ class _Conversations(Texts):
             raise ValueError(f"its boxes are {wrong.pop()!r}, and those of its target {numbers.key!r}: name theirs")
         names, given = count(), {f"phrase {n}": phrase for n, phrase in enumerate(TAGGED.findall(text))}
         text = TAGGED.sub(lambda _: f"phrase {next(names)}", text)
-        reading = read_boxes(text, format=numbers, image_size=size, sent_size=self.sent(size))
+        try:
+            reading = read_boxes(text, format=numbers, image_size=size, sent_size=self.sent(size))
+        except UnreadableReply as error:
+            if isinstance(error, TruncatedReply) or _NO_WORDS.match(text):
+                raise
+            self.passed_over["answers with numbers in brackets that are no box"] += 1
+            return iter(())
         if unread := [note.text for note in reading.notes if note.code in _UNREAD]:
             raise ValueError(unread[0])
         return ((given.get(str(box.label), box.label), box.bbox) for box in reading.boxes)
@@ -194,12 +201,9 @@ class Llava(_Conversations):
     def sent(self, size: Size) -> Size:
         if self.trainer != "llama-factory":
             return size
-        width, height = size
-        area = width * height
-        limit = min(max(area, self.min_pixels), self.max_pixels)
-        if limit != area:
-            width, height = (int(side * math.sqrt(limit / area)) for side in size)
-        return max(width, 28), max(height, 28)
+        area = size[0] * size[1]
+        scale = math.sqrt(min(max(area, self.min_pixels), self.max_pixels) / area)
+        return max(int(size[0] * scale), 28), max(int(size[1] * scale), 28)
 
     def training(self) -> str:
         boxes, numbers = self.boxes, f"pixels of the frame `{self.boxes.frame}`"

@@ -18,7 +18,10 @@ from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.records import STATUSES
 
 _BOX, _NO_BOX, _PICTURE = "object", "no box", "picture"
-_SAID = {"phrase", "start", "end", "expression_id", "score", "status", "caption", "image_id"}  # attributes of ours
+_SCORE = r"0|[01]\.0*|0?\.\d+|1|\d(\.\d+)?e-\d+"
+_OURS = re.compile(  # attributes as the export writes them
+    rf"(phrase|expression_id) .*|(start|end) \d+ .*|score ({_SCORE}) box|(status|caption|image_id) .* tag", re.DOTALL
+)
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 _STATUSES = STATUSES[1:]  # of phrases without boxes
 _NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -79,11 +82,11 @@ def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
     record |= {side: int(image.attrib[side]) for side in ("width", "height")}
     found: list[tuple[Any, dict[str, Any]]] = []
     for mark in image:
-        label, said = mark.get("label", ""), {one.get("name"): one.text for one in mark.iter("attribute") if one.text}
-        passed_over.update(f"attributes {name!r}" for name in sorted(map(str, said.keys() - _SAID)))
-        if label == _PICTURE:
+        label, said = mark.get("label", ""), _said(mark, passed_over)
+        kind = mark.tag, label
+        if kind == ("tag", _PICTURE) and said:
             record |= {key: said[key] for key in ("caption", "image_id") if key in said}
-        elif mark.tag == "box" or label == _NO_BOX:
+        elif kind in (("box", label), ("tag", _NO_BOX)):
             text = said.get("phrase") or label
             same = said.get("expression_id") or mark.get("group_id"), text
             found.append((same, _expression(text, said, [_instance(mark, said)] if mark.tag == "box" else [])))
@@ -92,6 +95,14 @@ def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
         else:
             raise BrokenRow(f"a {mark.tag}: only boxes can be read")
     return {**record, "expressions": united(found)}
+
+
+def _said(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
+    """A mark's attributes that are as the export writes them; others, perhaps of the same names, are counted."""
+    given = {str(one.get("name")): one.text for one in mark.iter("attribute") if one.text}
+    said = {name: text for name, text in given.items() if _OURS.fullmatch(f"{name} {text} {mark.tag}")}
+    passed_over.update(f"attributes {name!r}" for name in sorted(given.keys() - said))
+    return said
 
 
 def _expression(text: str, said: Mapping[Any, str], instances: list[dict[str, Any]]) -> dict[str, Any]:

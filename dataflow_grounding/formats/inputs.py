@@ -1,7 +1,6 @@
 """What `data.input_jsonl` may name besides our own files, as rows: one reader per kind, chosen by what the path is."""
 
 import glob
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,10 +10,11 @@ from typing import Any
 
 from dataflow_grounding.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.elsewhere import absolute, is_elsewhere, joined, kind_of, names_in, open_file
-from dataflow_grounding.errors import InputError, needs_extra, told_as
-from dataflow_grounding.formats.data_lines import broken, tar_samples
+from dataflow_grounding.errors import BrokenRow, InputError, needs_extra, told_as
+from dataflow_grounding.formats.data_lines import tar_samples
 from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.json_lists import read_json
+from dataflow_grounding.records import parse_line
 from dataflow_grounding.rows import Row, file_type_of, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -122,15 +122,18 @@ def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str,
 def _of_tars(path: str, shards: Sequence[str]) -> Input:
     """WebDataset's shards: a row for each sample, of its `.json`, its `.txt` as the caption, and its picture."""
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for where, key, parts in chain.from_iterable(map(tar_samples, shards)):
-            with broken(where):
+    def rows() -> Iterator[Row]:
+        for number, (where, key, parts) in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
+            try:
                 row = {"caption": parts[".txt"].decode()} if ".txt" in parts else {}
-                row |= json.loads(parts.get(".json", "{}"))
-                pictures = ({"bytes": parts[end], "path": key + end} for end in parts if end.lower() in ENDINGS)
-                yield {**row, "image": next(pictures, None)}
+                row |= parse_line(parts.get(".json", "{}"))
+            except (BrokenRow, UnicodeDecodeError) as error:
+                yield Row(number, None, BrokenRow(f"{where}: {error}"))
+                continue
+            pictures = ({"bytes": parts[end], "path": key + end} for end in parts if end.lower() in ENDINGS)
+            yield Row(number, {**row, "image": next(pictures, None)})
 
-    return Input(path, lambda: _numbered(rows()), (".",), tuple(shards), columns={"image": "image"})
+    return Input(path, rows, (".",), tuple(shards), columns={"image": "image"})
 
 
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:

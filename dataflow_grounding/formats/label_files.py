@@ -4,7 +4,7 @@ KITTI (devkit of the KITTI object benchmark, cvlibs.net/datasets/kitti): type, t
 y2 in pixels, then size, place and angle in space (7 numbers), and in detections a score. What stands after the box is
 not used: lines that end with it, or with a number more, are read too. YOLO: class, cx, cy, width, height in parts of
 the image's sides, perhaps a score; or class and an outline, x and y of three corners or more, which is read as the box
-around it, as ultralytics does.
+around it, as ultralytics does; or, where the data set's YAML has `kpt_shape`, a box and keypoints, which are not used.
 """
 
 import codecs
@@ -19,6 +19,7 @@ from dataflow_grounding.geometry import Size
 from dataflow_grounding.records import is_number
 
 Labelled: TypeAlias = dict[str, Any]  # A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score`
+Names: TypeAlias = tuple[list[str], int]  # Those of YOLO's classes, and how many numbers of keypoints follow a box
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 LEFT_OUT = "dontcare"
 # 1/10,000 px: far below what six decimals of a side can tell, so that they come out again.
@@ -39,9 +40,9 @@ def read_kitti(path: str, left_out: list[str] | None = None) -> list[Labelled]:
     return _regions(path, _of_kitti, left_out)
 
 
-def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
+def read_yolo(path: str, names: Names, size: Size) -> list[Labelled]:
     """The regions of a YOLO file, of an image of `size` (width, height) in px. Raises BrokenRow, OSError."""
-    return _regions(path, partial(_of_yolo, names=names, size=size), None)
+    return _regions(path, partial(_of_yolo, *names, size), None)
 
 
 def _regions(path: str, of_line: Callable[[list[str]], list[Labelled]], left_out: list[str] | None) -> list[Labelled]:
@@ -74,13 +75,16 @@ def _of_kitti(fields: list[str]) -> list[Labelled]:
     return [{"bbox": bbox, "type": fields[0], **_score(numbers[14:])}]
 
 
-def _of_yolo(fields: list[str], names: list[str], size: Size) -> list[Labelled]:
+def _of_yolo(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
+    if keypoints and len(fields) != 5 + keypoints:
+        raise BrokenRow(f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + keypoints}")
+    fields = fields[:5] if keypoints else fields
     outline = len(fields) > 6 and len(fields) % 2 == 1
     if len(fields) not in (5, 6) and not outline:
         raise BrokenRow(f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
-    if not fields[0].isdecimal() or int(fields[0]) >= len(names):
+    number, *numbers = map(_number, fields)
+    if number not in range(len(names)):  # 0.0, as NumPy writes it, is
         raise BrokenRow(f"class {fields[0][:40]!r} is not one of the {len(names)} names")
-    numbers = [*map(_number, fields[1:])]
     cx, cy, width, height, *_ = parts = numbers if outline else numbers[:4]
     if min(parts) < -SLACK or max(parts) > 1 + SLACK:
         raise BrokenRow(f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
@@ -88,7 +92,7 @@ def _of_yolo(fields: list[str], names: list[str], size: Size) -> list[Labelled]:
     if outline:
         corners = (min(parts[::2]), min(parts[1::2]), max(parts[::2]), max(parts[1::2]))
     bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
-    return [{"bbox": bbox, "type": names[int(fields[0])], **_score([] if outline else numbers[4:])}]
+    return [{"bbox": bbox, "type": names[int(number)], **_score([] if outline else numbers[4:])}]
 
 
 def _number(text: str) -> float:
@@ -107,22 +111,23 @@ def _score(last: list[float]) -> dict[str, float]:
     return {"score": last[0]} if len(last) == 1 and 0 <= last[0] <= 1 else {}
 
 
-def read_names(path: str) -> list[str]:
-    """Read class names: one per line, or a data set's YAML with `names` as a list or a mapping. Raises InputError."""
+def read_names(path: str) -> Names:
+    """One name per line, or a data set's YAML with `names` (list or mapping), and `kpt_shape`. Raises InputError."""
     try:
         with open_file(path) as file:
             text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the class names in {path}: {error}") from None
     if os.path.splitext(path)[1].lower() not in (".yaml", ".yml"):
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return [line.strip() for line in text.splitlines() if line.strip()], 0
     import yaml
 
     try:
-        names = yaml.safe_load(text)["names"]
-        return [str(names[key]) for key in range(len(names))] if isinstance(names, dict) else list(map(str, names))
+        data = yaml.safe_load(text)
+        names, (count, numbers) = data["names"], data.get("kpt_shape") or (0, 0)
+        return [str(names[key]) for key in range(len(names))], int(count) * int(numbers)
     except Exception:  # PyYAML lets through what its constructors raise
-        raise InputError(f"{path} has no 'names' with the names of classes 0, 1, 2 ...") from None
+        raise InputError(f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]") from None
 
 
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:

@@ -7,7 +7,6 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, ClassVar
 
 from dataflow_grounding.errors import BrokenRow, InputError
@@ -78,14 +77,16 @@ class _LabelFormat(Format):
         files = [path] if top != path else [os.path.join(top, name) for name in self.names_files]
         names = next((type(self).names_of(file) for file in files if os.path.isfile(file)), None)
         for pictures, labels in _folders(top, image_root):
-            images = {os.path.splitext(one)[0] + ".txt": one for one in files_under(pictures, ENDINGS, "pictures")}
+            images = files_under(pictures, ENDINGS, "pictures")
+            wanted = set(map(_label_of, images))
             there = set(files_under(labels, (".txt",), "labels")) - {*self.names_files}
-            if there and there.isdisjoint(images):
+            if there and there.isdisjoint(wanted):
                 where = os.path.join(labels, min(there))
                 raise InputError(f"{where}: no such picture in {pictures}: name the image root")
-            self.passed_over["label files without a picture"] += len(there - images.keys())
+            self.passed_over["label files without a picture"] += len(there - wanted)
             finder = Pictures((pictures,))
-            for label, image in finder.ahead(images.items(), itemgetter(1)):
+            for image in finder.ahead(images, str):
+                label = _label_of(image)
                 picture, file = os.path.join(pictures, image), os.path.join(labels, label)
                 size = picture_size(finder, image, file)
                 try:
@@ -137,6 +138,10 @@ class Yolo(_LabelFormat):
         if names is None:
             raise InputError(f"{label}: no {' or '.join(self.names_files)} with the names of classes in the data set")
         return read_yolo(label, names, size)
+
+
+def _label_of(image: str) -> str:
+    return os.path.splitext(image)[0] + ".txt"
 
 
 def _folders(top: str, image_root: str) -> list[tuple[str, str]]:

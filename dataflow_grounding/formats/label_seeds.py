@@ -23,7 +23,7 @@ BEYOND = "boxes reach beyond their image and are kept as they are"
 UNREAD = "labels that can't be read are left out"
 SHOWN = 20  # names that a report lists
 ROUNDING = 0.5  # px
-READING = 3  # changes where the same files give other records: seeds that were written before are then written anew
+READING = 4  # changes where the same files give other records: seeds that were written before are then written anew
 # The regions of an image of a size (None when that isn't known), and why others are left out. Raises BrokenRow.
 ReadLabels: TypeAlias = Callable[[str, Size | None], tuple[list[Labelled], list[str]]]
 

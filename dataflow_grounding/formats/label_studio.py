@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.formats.base import Format, Phrase, Sample
+from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.data_lines import broken, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.records import has_id
@@ -108,23 +108,39 @@ def _expressions(result: list[dict[str, Any]], caption: str) -> list[dict[str, A
     """Regions put together: boxes of one text, related to one place in the caption, are one expression's."""
     texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
     spans = {part["id"]: _code_points(part["value"], caption) for part in result if _kind(part) == "span"}
-    place = _places(result, spans)
+    places = _places(result, spans)
     found: dict[Any, dict[str, Any]] = {}
     for part in result:
         region, kind = part.get("id", ""), _kind(part)
-        span = spans.get(place.get(region, ""))
-        for text in _texts(part, kind, texts.get(region), span, caption):
-            key = place.get(region) or next((there for there, other in found if other == text), ""), text
-            one = found.setdefault(key, {"text": text, "instances": []})
-            one |= {"char_span": span} if span or _OURS.fullmatch(region) else {}  # of others it's looked for
-            one["instances"] += [_instance(part)] if kind == "box" else []
+        for place, given in _at(places.get(region, [""]), region, texts.get(region), spans, caption):
+            span = spans.get(place)
+            for text in _texts(part, kind, given, span, caption):
+                key = place or next((there for there, other in found if other == text), ""), text
+                one = found.setdefault(key, {"text": text, "instances": []})
+                one |= {"char_span": span} if span or _OURS.fullmatch(region) else {}  # of others it's looked for
+                one["instances"] += [_instance(part)] if kind == "box" else []
     return list(found.values())
 
 
-def _places(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, str]:
-    """Of each region the one in the caption that it is related to, in either direction; of these themselves."""
-    links = [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]
-    return {one: one for one in spans} | {a: b for link in links for a, b in (link, link[::-1]) if b in spans}
+def _places(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Of each region those in the caption that it is related to, in either direction; of these themselves."""
+    places = {one: [one] for one in spans}
+    for a, b in [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]:
+        for one, other in ((a, b), (b, a)):
+            if one not in spans and other in spans and other not in places.setdefault(one, []):
+                places[one].append(other)
+    return places
+
+
+def _at(places: list[str], region: str, given: Any, spans: Mapping[str, Any], caption: str) -> list[tuple[str, Any]]:
+    """The places, each with the texts written to the region that stand there, where it isn't the only one."""
+    if len(places) == 1:
+        return [(places[0], given)]
+    given = [given] if isinstance(given, str) else given or []
+    at = [(place, [one for one in given if stands(one, spans[place], caption)]) for place in places]
+    if lost := {*given}.difference(*(texts for _, texts in at)):
+        raise BrokenRow(f"region {region} has several relations, and {lost.pop()!r} is at none: leave it one")
+    return at
 
 
 def _kind(part: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from itertools import count, groupby
 from typing import Any, ClassVar
 from unicodedata import normalize
 
-from dataflow_grounding.formats.base import Format, Phrase, Sample
+from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.data_lines import broken, read_lines, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.records import is_number
@@ -48,10 +48,11 @@ class _Odvg(Format):
         return {"caption": grounding.get("caption"), "expressions": united((one["text"], one) for one in said)}
 
 
-def _said(text: str, *regions: Mapping[str, Any]) -> dict[str, Any]:
-    """A phrase with the boxes of regions, each of which has one box or a list of them. Raises TypeError."""
+def _said(phrase: str | list[str], *regions: Mapping[str, Any]) -> dict[str, Any]:
+    """A phrase, or its parts, with the boxes of regions, each of which has one box or a list. Raises TypeError."""
     given = (region["bbox"] for region in regions)
     boxes = (list(one) if not (isinstance(one, list) and one and is_number(one[0])) else [one] for one in given)
+    text = " ".join(phrase if isinstance(phrase, list) else [phrase])
     return {"text": text, "instances": [{"bbox": box} for one in boxes for box in one]}
 
 
@@ -88,9 +89,12 @@ class MMDetection(_Odvg):
         return text if text.isascii() else "".join(c if len(c.lower()) == 1 else normalize("NFD", c)[0] for c in text)
 
     def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
-        regions = grounding["regions"]
-        said = [_said(region["phrase"], region) | {"char_span": region["tokens_positive"][0]} for region in regions]
-        return {"caption": grounding["caption"], "expressions": said}
+        caption, said = grounding["caption"], []
+        for region in grounding["regions"]:
+            one, spans = _said(region["phrase"], region), region["tokens_positive"]
+            whole = [spans[0][0], spans[-1][1]]  # the words of a phrase may have a span each
+            said.append({**one, "char_span": whole if len(spans) == 1 or stands(one["text"], whole, caption) else None})
+        return {"caption": caption, "expressions": said}
 
 
 class TaoReferring(_Odvg):

@@ -15,6 +15,9 @@ from dataflow_grounding.formats.base import Sample
 from dataflow_grounding.formats.texts import Boxes, Line, Texts
 from dataflow_grounding.geometry import Bbox, Size
 
+_OF_BOXES = "OD|DENSE_REGION_CAPTION|OPEN_VOCABULARY_DETECTION|CAPTION_TO_PHRASE_GROUNDING"
+_OTHER = re.compile(rf"\s*(<(?!(?:{_OF_BOXES})>)[A-Z_]+>)(?=.*<loc_)|.*(<poly>)", re.DOTALL)
+
 
 class _PrefixSuffix(Texts):
     task: ClassVar[str]  # how a prefix begins
@@ -35,7 +38,7 @@ class _PrefixSuffix(Texts):
         """Prefix, behind the task, and suffix, of phrases with their boxes as tokens."""
 
     def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        asked = line["prefix"].removeprefix(self.task).strip()
+        asked = re.sub(rf"^\s*({self.task}|<[A-Z_]+>)", "", line["prefix"]).strip()
         for found in self.answer.finditer(line["suffix"]):
             numbers = [float(number) for number in re.findall(r"\d+", found["tokens"])]
             if len(numbers) % 4 or max(numbers) > self.boxes.limits(size)[0]:
@@ -68,6 +71,11 @@ class Florence(_PrefixSuffix):
 
     def texts(self, caption: str, tokens: Mapping[str, list[str]]) -> tuple[str, str]:
         return caption, "".join(text + "".join(boxes) for text, boxes in tokens.items())
+
+    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        if other := _OTHER.match(f"{line['prefix']}\n{line['suffix']}"):
+            self.passed_over[f"answers with {other[1] or other[2]}, of outlines or single regions"] += 1
+        return iter(()) if other else super().said(line, size)
 
     def caption(self, line: Line) -> str | None:
         prefix: str = line["prefix"]

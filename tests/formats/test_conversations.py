@@ -282,6 +282,16 @@ def test_llava_by_others(tmp_path: Path, name: str, target: str, question: str, 
     assert read_line(tmp_path, line, name, target=target) == []
 
 
+def test_words_with_numbers_in_brackets_are_passed_over(tmp_path: Path) -> None:
+    draw(tmp_path, [record("a.png", (200, 100), [])])
+    texts = ["In [2021] it was built.", "From [1999, 2001], see [3].", "It's at [100, 100, 500, 500]."]
+    turns = [part for text in texts for part in turn(text, "A mug")]
+    (tmp_path / "data.jsonl").write_text(dump_line({"conversations": turns, "image": "a.png"}))
+    made = find_format("llava", target="qwen3-vl")
+    assert boxes_of(list(read(str(tmp_path / "data.jsonl"), made))) == {"A mug": [pytest.approx(BOX)]}
+    assert +made.passed_over == {"answers with numbers in brackets that are no box": 2}
+
+
 def test_a_question_in_parts_about_no_box_is_passed_over(tmp_path: Path) -> None:
     draw(tmp_path, [record("a.png", (64, 48), [])])
     parts = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
@@ -342,6 +352,8 @@ def turn(said: Any, question: Any = "<image>Find: a mug") -> list[dict[str, Any]
         ({"image": "b.png", "conversations": turn("[1, 2, 30, 40]")}, "b.png"),
         ({"image": "a.png"}, "messages"),
         ({"filename": "a.png", "grounding": {}}, "image"),
+        ({"image": "a.png", "conversations": turn("[615, 226]")}, "points where boxes"),
+        ({"image": "a.png", "conversations": turn("As [3] shows, at [1, 2, 3")}, "cut off"),
         ({"image": "a.png", "conversations": turn(None)}, "not of this format"),
         ({"image": "a.png", "conversations": ["hello"]}, "not of this format"),
         ({"image": 3, "conversations": []}, "path of an image"),

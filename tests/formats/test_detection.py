@@ -14,7 +14,7 @@ import yaml
 
 from benchmarks.workplace import command
 from dataflow_grounding.errors import InputError, SpecError
-from dataflow_grounding.formats import read, write
+from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
 
 SIZE = (64, 48)
@@ -135,6 +135,8 @@ def test_head_nouns_as_classes(tmp_path: Path) -> None:
     [
         ("a red mug: cup", r"has no class for 'a plate': add it, or '\*' for all others"),
         ("{}", "has no class for 'a red mug'"),
+        ("a red mug: cup\na plate: b\na red mug: mug", "has two lines of 'a red mug' that differ: leave one"),
+        ("a red mug: cup\na plate: b\nA red  mug: mug", "has two lines of 'a red mug' that differ: leave one"),
         ("- a red mug", "should have lines of a phrase and its class"),
         ("a: [", "is not YAML"),
         (None, "can't read"),
@@ -176,6 +178,21 @@ def test_coco_of_other_tools(tmp_path: Path) -> None:
     assert (rows[0]["image_id"], rows[1]["expressions"]) == ("sub/a", [])
 
 
+def test_coco_by_way_of_tables(tmp_path: Path) -> None:
+    """Of a column with a gap, whole numbers are floats; of one of texts, numbers are texts; names may be missing."""
+    box = {"bbox": [1, 2, 3, 4], "category_id": 1}
+    path = coco(
+        tmp_path,
+        images=[{"id": 1.0, "file_name": "a.jpg"}],
+        annotations=[{**box, "image_id": 1}, {**box, "image_id": 1.0, "iscrowd": "1"}, {**box, "image_id": "1"}],
+        categories=[{"id": 1.0, "name": None}],
+    )
+    made = find_format("coco")
+    assert texts(list(read(path, made))) == [[("object", [[1, 2, 4, 6]] * 2)]]
+    unlisted = "annotations whose category isn't listed, which are read as 'object'"
+    assert +made.passed_over == {"crowd annotations": 1, unlisted: 2}
+
+
 def test_grounding_of_other_tools(tmp_path: Path) -> None:
     """Spans of one phrase in two parts, of a phrase of two boxes, and gRefCOCO's nothing there."""
     image = {"id": 3, "file_name": "a.jpg", "caption": "A red mug, not a fork", "original_img_id": 33}
@@ -195,6 +212,22 @@ def test_grounding_of_other_tools(tmp_path: Path) -> None:
     assert [one["char_span"] for one in first["expressions"]] == [[2, 9], None]
     assert (first["image_id"], first["caption"]) == (33, image["caption"])
     assert [(one["text"], one["status"]) for one in second["expressions"]] == [("a fork", "none")]
+
+
+def test_odvg_of_mmdetections_converter(tmp_path: Path) -> None:
+    """It writes a phrase in several parts as a list, and a span for each of its words, also where they are adjacent."""
+    said = [("red mug", [[2, 5], [6, 9]]), (["A", "mug"], [[0, 1], [6, 9]]), (["a fork"], [[15, 21]])]
+    regions = [{"bbox": [1, 2, 3, 4], "phrase": phrase, "tokens_positive": spans} for phrase, spans in said]
+    grounding = {"caption": "A red mug, not a fork", "regions": regions}
+    (tmp_path / "x.jsonl").write_text(
+        json.dumps({"filename": "a.jpg", "height": 48, "width": 64, "grounding": grounding})
+    )
+    (row,) = read(str(tmp_path / "x.jsonl"), "odvg-mmdet")
+    assert [(one["text"], one["char_span"]) for one in row["expressions"]] == [
+        ("red mug", [2, 9]), ("A mug", None), ("a fork", [15, 21]),
+    ]  # fmt: skip
+    (row,) = read(str(tmp_path / "x.jsonl"), "odvg")
+    assert [one["text"] for one in row["expressions"]] == ["red mug", "A mug", "a fork"]
 
 
 @pytest.mark.parametrize(
@@ -318,6 +351,19 @@ def test_two_pictures_of_one_label_file_are_refused(format: str, tmp_path: Path)
         exported(tmp_path, format, [said("a mug"), said("a mug", name="a.jpg")])
 
 
+@pytest.mark.parametrize(("format", "label"), [("kitti", "cat 0 0 0 16 12 48 36"), ("yolo", "0 .5 .5 .5 .5")])
+def test_two_pictures_of_one_label_file_both_come_in(format: str, label: str, tmp_path: Path) -> None:
+    draw(tmp_path / "images", [said("x", name=name) for name in ("a.jpg", "a.png")])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text(label)
+    (tmp_path / "data.yaml").write_text("names: [cat]")
+    rows = list(read(str(tmp_path), format))
+    assert [(row["image_path"], row["image_id"]) for row in rows] == [
+        ("images/a.jpg", "images/a"), ("images/a.png", "images/a@2"),
+    ]  # fmt: skip
+    assert texts(rows) == [[("cat", [[16, 12, 48, 36]])]] * 2
+
+
 def test_kitti_of_the_benchmark(tmp_path: Path) -> None:
     for split in ("testing", "training"):
         draw(tmp_path / split / "image_2", [said("x", name="000001.png")])
@@ -332,12 +378,25 @@ def test_kitti_of_the_benchmark(tmp_path: Path) -> None:
     assert [one["score"] for one in row["expressions"][0]["instances"]] == [None, 0.75]
 
 
+@pytest.mark.parametrize("shape", ["[4, 2]", "[2, 3]"])
+def test_of_poses_the_box_is_read(shape: str, tmp_path: Path) -> None:
+    draw(tmp_path / "images", [said("x")])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "data.yaml").write_text(f"names: [cat]\nkpt_shape: {shape}")
+    points = "0 0 0 0 1 1 1 1" if shape == "[4, 2]" else "0 0 2 1 1 2"
+    (tmp_path / "labels/a.txt").write_text(f"0 .5 .5 .5 .5 {points}")
+    assert texts(list(read(str(tmp_path), "yolo"))) == [[("cat", [[16, 12, 48, 36]])]]
+    (tmp_path / "labels/a.txt").write_text("0 .5 .5 .5 .5 .1 .1")
+    with pytest.raises(InputError, match=r"a\.txt, line 1: has 7 fields, a YOLO label of this kpt_shape has 1"):
+        list(read(str(tmp_path), "yolo"))
+
+
 def test_yolo_of_roboflow(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         draw(tmp_path / split / "images", [said("x", name="a.png"), said("x", name="none.png")])
         (tmp_path / split / "labels").mkdir()
         (tmp_path / split / "labels" / "a.txt").write_text(
-            "1 0.5 0.5 1 0.5 0.25\n1 .5 .5 0 .5\n0 .25 .5 .5 .25 1 1 .5 .75\n"
+            "1 0.5 0.5 1 0.5 0.25\n1.000000e+00 .5 .5 0 .5\n0 .25 .5 .5 .25 1 1 .5 .75\n"
         )
         (tmp_path / split / "labels" / "stray.txt").write_text("1 0.5 0.5 1 0.5\n")
     (tmp_path / "data.yaml").write_text("nc: 2\nnames: ['cat', 'red mug']\ntrain: ../train/images\n")
@@ -355,6 +414,7 @@ def test_yolo_of_roboflow(tmp_path: Path) -> None:
     [
         ("0 .5 .5 1 1 1 1 1", "names: [cat]", "a.txt, line 1: has 8 fields"),
         ("2 .5 .5 1 1", "a: 1\nnames: [cat]", "a.txt, line 1: class '2' is not one of the 1 names"),
+        ("0.5 .5 .5 1 1", "names: [cat]", "a.txt, line 1: class '0.5' is not one of the 1 names"),
         ("0 .5 .5 1 1", None, "no data.yaml or dataset.yaml or classes.txt"),
         ("0 .5 .5 1 x", "names: [cat]", "a.txt, line 1: 'x' is not a number"),
     ],

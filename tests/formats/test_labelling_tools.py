@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pytest
 
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats import read, write
+from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
 
 SIZE = (64, 48)
@@ -145,6 +145,21 @@ def test_a_place_in_the_caption(tmp_path: Path, units: int) -> None:
     assert (one["text"], one["char_span"], len(one["instances"])) == ("a red mug", [17, 26], 1)
 
 
+def test_a_box_of_two_places_is_one_of_both_phrases(tmp_path: Path) -> None:
+    def place(name: str, start: int, end: int) -> dict[str, Any]:
+        value = {"start": start, "end": end, "text": CAPTION[start:end], "labels": ["phrase"]}
+        return {"id": name, "from_name": "span", "type": "labels", "value": value}
+
+    ends = [("r1", "s"), ("t", "r1"), ("s", "r1"), ("s", "t")]  # once again the other way round, and among themselves
+    links = [{"type": "relation", "from_id": one, "to_id": other} for one, other in ends]
+    parts = [region(), place("s", 5, 12), place("t", 17, 26), *links]
+    for said in ([], [text_of("r1", "Red mug")]):
+        found = [(one["text"], one["char_span"], len(one["instances"])) for one in result_of(tmp_path, *parts, *said)]
+        assert found == [("Red mug" if said else "red mug", [5, 12], 1), ("a red mug", [17, 26], 1)]
+    with pytest.raises(InputError, match="r1 has several relations, and 'a cup' is at none: leave it one"):
+        result_of(tmp_path, *parts, text_of("r1", "a cup"))
+
+
 def test_phrases_without_a_relation_are_found_in_the_caption(tmp_path: Path) -> None:
     other = region(id="r2", value={"x": 0})
     (one,) = result_of(tmp_path, region(), text_of("r1", "A red mug"), other, text_of("r2", "A red mug"))
@@ -225,6 +240,29 @@ def test_a_phrase_that_a_person_corrected_stays_so(out: Callable[..., Path], tmp
         assert found == [("animals", "a#0", 1), ("a dog", "a#0~2", 1)]
 
 
+def test_attributes_of_ones_own_that_are_called_as_ours(tmp_path: Path) -> None:
+    own = {"score": "1.01", "status": "moving", "start": "2026-01-01", "end": "-1", "caption": "x"}
+    attributes = "".join(f'<attribute name="{name}">{text}</attribute>' for name, text in own.items())
+    path = tmp_path / "x.xml"
+    path.write_text("<annotations>" + IMAGE.format(f'<box label="car" {CORNERS}>{attributes}</box>') + "</annotations>")
+    made = find_format("cvat")
+    (row,) = read(str(path), made)
+    assert [(one["text"], one["status"], one["instances"]) for one in row["expressions"]] == [
+        ("car", "grounded", [{"bbox": [1, 2, 3.5, 4], "score": None}])
+    ]
+    assert +made.passed_over == {f"attributes {name!r}": 1 for name in own}
+
+
+@pytest.mark.parametrize("label", ["picture", "no box"])
+def test_a_class_named_as_our_tags_are(label: str, tmp_path: Path) -> None:
+    (row,) = cvat(
+        tmp_path, IMAGE.format(f'<box label="{label}" {CORNERS}><attribute name="phrase">x</attribute></box>')
+    )
+    assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("x", 1)]
+    with pytest.raises(InputError, match="a polygon: only boxes"):
+        cvat(tmp_path, IMAGE.format(f'<polygon label="{label}" points="1,2;3,4;5,6"/>'))
+
+
 def test_equal_phrases_stay_apart_in_cvat(out: Callable[..., Path]) -> None:
     rows = [row for row in hostile() if row["image_path"] == "twice.png"]
     (back,) = read(str(out("cvat", rows)), "cvat")
@@ -241,7 +279,6 @@ def test_equal_phrases_stay_apart_in_cvat(out: Callable[..., Path]) -> None:
         ('<box label="car" xtl="1" ytl="2" xbr="0" ybr="4"/>', "ends before it begins"),
         ('<box label="car" xtl="x" ytl="2" xbr="1" ybr="4"/>', "is not of this format"),
         ('<box label="car" xtl="1"/>', "no 'ytl' in it"),
-        (f'<box label="car" {CORNERS}><attribute name="score">nan</attribute></box>', "score nan"),
         (
             '<tag label="no box"><attribute name="phrase">x</attribute><attribute name="status">y</attribute></tag>',
             "status 'y'",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats import read, write
+from dataflow_grounding.formats import find_format, read, write
 from dataflow_grounding.records import dump_line
 from tests.formats.data import draw, hostile, record
 
@@ -104,6 +104,22 @@ def read_line(folder: Path, line: dict[str, Any], name: str) -> Any:
 def test_by_others(tmp_path: Path, name: str, prefix: str, suffix: str, caption: str | None, text: str) -> None:
     line = {"suffix": suffix, "extra": None, "prefix": prefix, "image": "a.png"}
     assert read_line(tmp_path, line, name) == (caption, {text: [pytest.approx([20, 10, 100, 50], abs=0.2)]})
+
+
+def test_florences_tasks_without_boxes_are_left_out(tmp_path: Path) -> None:
+    draw(tmp_path, [record("a.png", (200, 100), [])])
+    four = "<loc_100><loc_100><loc_500><loc_500>"
+    lines = [
+        ("<REFERRING_EXPRESSION_SEGMENTATION>mug", 2 * four), ("<REGION_TO_CATEGORY>" + four, "mug"),
+        ("<OPEN_VOCABULARY_DETECTION>mug", f"mug<poly>{four}</poly>"), ("<OPEN_VOCABULARY_DETECTION>mug", four),
+    ]  # fmt: skip
+    data = [dump_line({"image": "a.png", "prefix": prefix, "suffix": suffix}) for prefix, suffix in lines]
+    (tmp_path / "data.jsonl").write_text("".join(data), encoding="utf-8")
+    made = find_format("florence-2")
+    *_, row = read(str(tmp_path / "data.jsonl"), made)
+    assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("mug", 1)]
+    told = ("<REFERRING_EXPRESSION_SEGMENTATION>", "<REGION_TO_CATEGORY>", "<poly>")
+    assert +made.passed_over == {f"answers with {one}, of outlines or single regions": 1 for one in told}
 
 
 def test_other_tasks_have_no_expressions(tmp_path: Path) -> None:

@@ -134,6 +134,17 @@ def test_a_file_that_holds_pictures_is_no_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
+def test_convert_takes_the_pictures_out_whatever_the_folder_is_called(format: str, tmp_path: Path) -> None:
+    out, to = exported(tmp_path, format, numbered(1)), str(tmp_path / "train.v1")
+    convert = ["convert", str(out), "--from", format, "--to", "odvg", "-o", to]
+    assert command(convert).code == 0
+    assert len(list(Path(to, "images").rglob("*.*"))) == 1
+    done = command([*convert, "--images", "link"])
+    assert (done.code, f"the pictures are in {out} itself: leave --images link out" in done.err) == (2, True)
+    assert command([*convert, "--images", "link", "--image-root", str(tmp_path / "pictures")]).code == 0
+
+
+@pytest.mark.parametrize("format", ["datasets", "webdataset"])
 def test_pictures_can_not_be_left_where_they_are(format: str, tmp_path: Path) -> None:
     draw(tmp_path, numbered(1))
     (tmp_path / "annotations.jsonl").write_text(json.dumps(numbered(1)[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,25 @@ def test_a_row_keeps_its_line_and_what_is_wrong_with_it(place: Workplace) -> Non
     assert found == [(3, "broken_row"), (5, "image_missing")]
     assert "not JSON" in place.failures()[0]["message"]
     assert f"{place.input}, line 3: not JSON" in checked.err
+
+
+def test_a_sample_of_a_shard_that_can_not_be_read_fails_alone(place: Workplace) -> None:
+    picture = (place.folder / "pictures/red.jpg").read_bytes()
+    inside = {"0.txt": "é".encode("latin-1"), "1.json": b"[1]", "2.json": b'{"n": 3}', "2.txt": b"A red cup."}
+    with tarfile.open(place.folder / "a.tar", "w") as tar:
+        for name, content in inside.items():
+            for member, data in ((name, content), (f"{name[0]}.jpg", picture))[: 1 if name == "2.json" else 2]:
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    with LoopbackServer() as server:
+        place.settings |= {"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(place.folder / "a.tar")}
+        assert place.run().code == 1
+    assert [(record["caption"], record["n"]) for record in place.annotations()] == [("A red cup.", 3)]
+    found = [(failure["line"], failure["kind"], failure["message"]) for failure in place.failures()]
+    assert [one[:2] for one in found] == [(1, "broken_row"), (2, "broken_row")]
+    assert "a.tar, 0: 'utf-8' codec can't decode" in found[0][2]
+    assert "a.tar, 1: should be a JSON object" in found[1][2]
 
 
 def test_a_column_in_the_way_keeps_its_values(place: Workplace) -> None:
