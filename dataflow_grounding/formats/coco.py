@@ -92,6 +92,12 @@ class CocoFile:
         items = [marshal.loads(item) for (item,) in self._rows.execute(query, (image,))]
         return [{**item, "category": self._names.get(_id(item.get("category_id")), "")} for item in items]
 
+    def has_annotations(self, image: str) -> bool:
+        """Whether the image of that id has any, crowds too."""
+        return bool(
+            self._rows.execute("SELECT EXISTS(SELECT 1 FROM annotations WHERE image = ?)", (image,)).fetchone()[0]
+        )
+
     def regions(self, image: str) -> list[Labelled]:
         """The regions of the image of that id in pixels. Raises BrokenRow that names the file and the annotation."""
         regions: list[Labelled] = []
@@ -161,6 +167,7 @@ class Coco(Format):
             row |= {} if own is None else {"image_id": own}
             caption, entries = item.get("caption"), coco.entries(image)
             said = [one for entry in entries for one in _expressions(entry, caption, file, self.passed_over)]
+            row |= {"background": False} if not said and coco.has_annotations(image) else {}  # crowds, say
             yield {"image_path": name, **row, "expressions": united(said)}
 
 

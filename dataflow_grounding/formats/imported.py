@@ -19,8 +19,9 @@ def completed(
     """The rows with ids, status, scores, and spans: those of the format if all are right, else those that are found.
 
     Boxes without an area are left out, and expressions that lose all of theirs so; `passed_over` counts both.
-    With `backgrounds`, a row without expressions says that nothing is there: `background: true`. Raises InputError that
-    names `path` for an expression without text, a box that isn't x1, y1, x2, y2, a score out of [0, 1].
+    With `backgrounds`, a row without expressions says that nothing is there, `background: true`, unless it states the
+    contrary. Raises InputError that names `path` for an expression without text, a box that isn't x1, y1, x2, y2, a
+    score out of [0, 1].
     """
     seen: Counter[str] = Counter()
     for number, row in enumerate(rows, 1):
@@ -37,7 +38,9 @@ def completed(
             for item in expressions:
                 item.setdefault("status", "grounded" if item["instances"] else "none")
             own: dict[str, Any] = {"image_id": record.unique_id} if record.get("image_id") is None else {}
-            own |= {"background": True} if backgrounds and not record["expressions"] else {}
+            own |= (
+                {"background": True} if backgrounds and not record["expressions"] and "background" not in record else {}
+            )
             yield {"image_id": None, **record, **sides, **own, "cleaned_caption": caption, "expressions": expressions}
 
 

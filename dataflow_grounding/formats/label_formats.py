@@ -95,7 +95,8 @@ class _LabelFormat(Format):
                     raise InputError(f"can't read a label: {error}") from None
                 expressions = united((one["type"], {"text": one.pop("type"), "instances": [one]}) for one in regions)
                 row = {"image_path": os.path.relpath(picture, image_root), "width": size[0], "height": size[1]}
-                yield {**row, "expressions": expressions}
+                unsaid = not regions and label in there and os.path.getsize(file) > 0  # DontCare alone, say
+                yield {**row, **({"background": False} if unsaid else {}), "expressions": expressions}
 
 
 class Kitti(_LabelFormat):

@@ -203,6 +203,21 @@ def test_a_background_picture_stays_one(tmp_path: Path) -> None:
     assert sorted(path.read_text() != "" for path in (there / "labels").rglob("*.txt")) == [False, True]
 
 
+def test_a_picture_of_what_was_left_out_is_no_background(tmp_path: Path) -> None:
+    draw(tmp_path / "kitti/images", [mug("a.jpg"), record("b.jpg", (32, 32), [])])
+    (tmp_path / "kitti/labels").mkdir()
+    numbers = "0 0 0 1 1 9 9 0 0 0 0 0 0 0\n"
+    (tmp_path / "kitti/labels/a.txt").write_text(f"DontCare {numbers}")
+    images = [{"id": n, "file_name": name, "width": 32, "height": 32} for n, name in enumerate(("a.jpg", "b.jpg"))]
+    crowd = {"id": 1, "image_id": 0, "category_id": 1, "iscrowd": 1, "bbox": [1, 1, 9, 9]}
+    data = {"images": images, "annotations": [crowd], "categories": [{"id": 1, "name": "car"}]}
+    (tmp_path / "kitti/images/coco.json").write_text(json.dumps(data))
+    for format, path in (("kitti", tmp_path / "kitti"), ("coco", tmp_path / "kitti/images/coco.json")):
+        assert [row["background"] for row in read(str(path), format)] == [False, True]
+        assert command("convert", path, "--from", format, "--to", "yolo", "-o", tmp_path / "out" / format).code == 0
+        assert [one.name for one in (tmp_path / "out" / format / "images").iterdir()] == ["b.jpg"]
+
+
 @pytest.mark.parametrize("format", ["coco", "kitti", "label-studio", "cvat", "datasets", "tao"])
 def test_scores_that_are_none_are_left_out(tmp_path: Path, format: str) -> None:
     expressions = [
