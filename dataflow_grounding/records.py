@@ -168,17 +168,22 @@ def _as_expressions(given: Any) -> Any:
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
     given = item if isinstance(item, dict) else {}
-    bbox, score, other = (_without_numpy(given.get(name)) for name in ("bbox", "score", "bbox_score"))
-    if not (isinstance(bbox, (list, tuple)) and len(bbox) == 4 and all(is_number(n) for n in bbox)):
+    bbox = given.get("bbox") if _is_box(given.get("bbox")) else _without_numpy(given.get("bbox"))
+    if not _is_box(bbox):
         raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
     instance = {name: value for name, value in given.items() if name != "bbox_score"}
-    return {**instance, "bbox": bbox, "score": other if score is None else score}
+    score = given.get("bbox_score") if given.get("score") is None else given["score"]
+    return {**instance, "bbox": bbox, "score": score if score is None else _without_numpy(score)}
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 4 and all(map(is_number, value))
 
 
 def _without_numpy(value: Any) -> Any:
-    value = value.tolist() if hasattr(value, "tolist") else value
-    mixed = isinstance(value, (list, tuple)) and any(hasattr(n, "tolist") for n in value)
-    return [*map(_without_numpy, value)] if mixed else value  # the list itself: who mends a record does so in place
+    if isinstance(value, (list, tuple)):
+        return [*map(_without_numpy, value)]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def is_settled(expression: Mapping[str, Any]) -> bool:
