@@ -218,6 +218,18 @@ def test_a_downloaded_decision_on_a_record_that_can_not_be_read_keeps_none_of_th
     assert (json.loads(first)["expressions"][0]["verified"], json.loads(second)) == (True, json.loads(broken))
 
 
+def test_what_a_review_of_a_copy_wrote_is_no_download_and_nothing_of_it_is_taken(tmp_path: Path) -> None:
+    folder, copy = (write(tmp_path / name, phrase("a dog", "A"), phrase("a cat", "B")) for name in ("one", "copy"))
+    decided(copy, "a#0", judged("A", False), "reject")
+    log, own = copy / "reviews.jsonl", folder / "reviews.jsonl"
+    done = command(["apply", str(folder), str(log)])
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert f"{log} is what `review` itself wrote: name what a page has downloaded, or copy it to {own}" in done.err
+    assert not own.exists()
+    own.write_bytes(log.read_bytes())
+    assert what_stands(folder) == [("a dog", "A", False), ("a cat", "B", None)]
+
+
 def test_apply_writes_over_nothing_else(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     decided(folder, "a#0", judged("A"))
