@@ -11,7 +11,6 @@ from dataflow_grounding.records import Record, annotated_column
 from dataflow_grounding.review.decisions import Decisions, ReviewFiles, listed, review_files
 from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
-from dataflow_grounding.review.record_view import expressions_of
 from dataflow_grounding.rows import read_rows, write_rows
 from dataflow_grounding.terminal import counted, say
 
@@ -123,6 +122,6 @@ def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | Non
         for who, said in decisions.said.items():
             both = decisions.said[""].truths.get(key, {}).keys() & said.truths.get(key, {}).keys() if who else ()
             for side, of in ((first, decisions.said[""]), (second, said)) if both else ():
-                rows = expressions_of(of.over(record, key))
+                rows = of.rows(record, key)
                 side.append({**record, "expressions": [row for id, row in rows.items() if id in both]})
     return agreement(first, second) if first else None

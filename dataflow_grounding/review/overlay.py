@@ -55,7 +55,7 @@ def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = No
     if not said and comment is None:
         return record
     column, found = annotated_column(record) or "expressions", expressions_of(record)
-    rows = _rows(record, found, said)
+    rows = rows_of(record, found, said)
     if column == "expressions":
         written = zip(found, record.get(column) or (), strict=True)
         as_it_was = {id: one if isinstance(one, dict) else {"text": one} for id, one in written}
@@ -68,8 +68,11 @@ def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = No
     return record.updated({column: items, **({} if comment is None else {"review_comment": comment})})
 
 
-def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, Expression]:
-    """What stands of the record's expressions, in their order, then what reviewers said besides."""
+def rows_of(record: Record, found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, Expression]:
+    """What stands of the record's expressions, which were `found`, in their order, then what reviewers said besides.
+
+    They are by the ids that decisions name, which they keep when others go.
+    """
     pairs = _pairs(found, said)
     now = {own: found[id] for id, own in pairs.items()}
     left = {id: _in_captions(record, truth, now.get(id)) for id, truth in said.items() if truth.expression}

@@ -14,12 +14,12 @@ from typing import Any
 from dataflow_grounding.display import small_copy
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, RecordError, StorageFailed, told_as
 from dataflow_grounding.image_files import decoding, read_file, read_header
-from dataflow_grounding.records import Record, has_id, write_bytes
+from dataflow_grounding.records import Record, annotated_column, has_id, write_bytes
 from dataflow_grounding.review.decisions import Decisions, Said
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Item, Queue, Reviewable, digest_of
-from dataflow_grounding.review.record_view import Picture, expressions_of, path_of_picture, view_of, why_missing
+from dataflow_grounding.review.record_view import Expression, Picture, path_of_picture, view_of, why_missing
 from dataflow_grounding.review.sampling import gold_answers, mixed_in
 from dataflow_grounding.rows import write_text
 
@@ -119,14 +119,16 @@ class Session:
         """A record for the page: what `view_of` gives, with `place`, `comment`, and of each expression its `version`,
         of it and of each box `reviewed_by` and `verified`, where a reviewer said so.
         """
-        now, key = self.reviewed(place), self.reviewable.keys[place]
-        view = view_of(now, self._picture_of(place))
-        view |= {"place": place, "key": key, "id": str(now.image_id) if has_id(now.image_id) else key}
-        view["comment"] = self._said.comments.get(key, "")
-        rows = {} if view["problem"] else expressions_of(now)
-        for e in view["expressions"]:
-            row = rows[e["id"]]
-            e |= {"version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": word_of(row)}
+        record, key, rows = self.reviewable.record(place), self.reviewable.keys[place], dict[str, Expression]()
+        shown, kind = record, annotated_column(record)
+        with suppress(BrokenRow):  # the page says why
+            rows = self._said.rows(record, key)
+            shown = record.updated({"expressions": [*rows.values()]})
+        view = view_of(shown, self._picture_of(place))
+        view |= {"place": place, "key": key, "id": str(record.image_id) if has_id(record.image_id) else key}
+        view |= {"kind": kind or view["kind"], "comment": self._said.comments.get(key, "")}
+        for e, (id, row) in zip(view["expressions"], rows.items(), strict=True):
+            e |= {"id": id, "version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": word_of(row)}
             for instance, box in zip(e["instances"], row["instances"], strict=True):
                 instance["verified"] = word_of(box)
         return view
