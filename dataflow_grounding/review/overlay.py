@@ -164,7 +164,8 @@ def _regions(items: Sequence[Any], column: str, rows: Mapping[str, Expression], 
         further = ({name: row["text"]} for _ in row["instances"][1:])
         for item, instance in zip([{**before, **text}, *further], row["instances"], strict=False):
             drawn = {"evidence": "person"} if instance.get("evidence") == "person" else {}
-            yield {**item, **said, **drawn, "bbox": instance["bbox"]}
+            kept = {key: value for key, value in item.items() if not (drawn and key in (*_OF_THE_NUMBERS, "score"))}
+            yield {**kept, **said, **drawn, "bbox": instance["bbox"]}
         if not row["instances"] and said.get("verified") is True:  # it isn't there: then the region is wrong
             yield {**before, **text, **said, "verified": False}
 
