@@ -68,7 +68,7 @@ class Said:
             id, before, after = str(change["id"]), change["before"], change["after"]
             known = truths.pop(id, None) or Truth(None, before)
             if version_of(after) != version_of(known.before) or (is_judged(after) and not line.get("undoes")):
-                truths[id] = known._replace(expression=after)  # else it is as if nobody had said anything
+                truths[id] = Truth.of(after, known.before)  # else it is as if nobody had said anything
         if line.get("comment"):
             self.comments[line["record"]] = str(line["comment"])
         elif "comment" in line:

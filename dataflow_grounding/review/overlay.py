@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
@@ -18,10 +18,31 @@ _OF_THE_NUMBERS = ("zoomed", "area", "segmentation", "mask", "polygon", "keypoin
 
 
 class Truth(NamedTuple):
-    """How a reviewer left an expression, None for deleted, and how it was before, None for added."""
+    """How a reviewer left an expression, None for deleted, and how it was before, None for added; of each box that it
+    had, its place by now, None where it is gone or moved.
+    """
 
     expression: Expression | None
     before: Expression | None
+    places: Sequence[int | None] = ()
+
+    @classmethod
+    def of(cls, expression: Expression | None, before: Expression | None) -> "Truth":
+        """One with its places: boxes are told apart by numbers and id, which one without may have been given since; of
+        several alike, by their order.
+        """
+        news, olds = ([] if one is None else one["instances"] for one in (expression, before))
+        ids, left = {str(old.get("bbox_id")) for old in olds}, defaultdict[str, list[int]](list)
+        for place, new in reversed([*enumerate(news)]):
+            id = str(new.get("bbox_id"))
+            left[f"{new['bbox']} {id if id in ids else None}"].append(place)
+        alike = [left[f"{old['bbox']} {old.get('bbox_id')}"] for old in olds]
+        return cls(expression, before, [places.pop() if places else None for places in alike])
+
+    def box(self, number: int) -> dict[str, Any] | None:
+        """What a box of the expression is that was there before; None where it is gone, or moved."""
+        place = self.places[number] if number < len(self.places) else None
+        return self.expression["instances"][place] if self.expression and place is not None else None
 
 
 def version_of(expression: Mapping[str, Any] | None) -> str:
@@ -107,7 +128,7 @@ def _alike(found: Mapping[str, Expression], said: Mapping[str, Truth]) -> Iterat
     """Of each two that read alike and may be the same, how far their boxes meet, and so on; then their ids."""
     texts = Counter(expression["text"] for expression in found.values())
     for own, truth in said.items():
-        sides = [side for side in truth if side]  # as it is and was
+        sides = [side for side in truth[:2] if side]  # as it is and was
         for id, expression in found.items():
             if expression["text"] in [side["text"] for side in sides]:
                 meets = max(_overlap(expression, side) for side in sides)

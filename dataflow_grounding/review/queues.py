@@ -215,12 +215,9 @@ class Queue:
     def _is_decided(self, item: Item) -> bool:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
         truth = self._decisions.said[self._who or ""].truths.get(self._keys[item.record], {}).get(item.id)
-        if truth is None or item.text not in [side["text"] for side in truth if side]:  # of another run's phrase
+        if truth is None or item.text not in [side["text"] for side in truth[:2] if side]:  # of another run's phrase
             return False
-        if truth.expression is None:
-            return True
-        boxes = truth.expression["instances"]
-        judged = truth.expression if item.box is None else boxes[item.box] if item.box < len(boxes) else None
+        judged = truth.expression if item.box is None else truth.box(item.box)
         return judged is None or bool(judged.get("reviewed_by"))
 
 

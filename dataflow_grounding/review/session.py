@@ -117,7 +117,8 @@ class Session:
 
     def view(self, place: int) -> dict[str, Any]:
         """A record for the page: what `view_of` gives, with `place`, `comment`, and of each expression its `version`,
-        of it and of each box `reviewed_by` and `verified`, where a reviewer said so.
+        of it and of each box `reviewed_by` and `verified`, where a reviewer said so; `box` is which of the pipeline's
+        it is, as items have it, none where it is drawn or moved.
         """
         record, key, rows = self.reviewable.record(place), self.reviewable.keys[place], dict[str, Expression]()
         shown, kind = record, annotated_column(record)
@@ -131,6 +132,11 @@ class Session:
             e |= {"id": id, "version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": word_of(row)}
             for instance, box in zip(e["instances"], row["instances"], strict=True):
                 instance["verified"] = word_of(box)
+            truth = self._said.truths.get(key, {}).get(id)
+            stands = truth and truth.expression and truth.expression["instances"] == row["instances"]
+            for box, at in enumerate(truth.places if truth and stands else range(len(row["instances"]))):
+                if at is not None:
+                    e["instances"][at]["box"] = box
         return view
 
     @property

@@ -344,6 +344,21 @@ def test_the_other_box_of_a_rejected_phrase_is_still_asked_for(results: Path, re
     assert (asked["id"], asked["box"]) == item[1:]
 
 
+def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(results: Path, review: Any) -> None:
+    reviewer = review("--sample", "80")
+    item = ("r0", "r0#0", 1)
+    reviewer.judge_all(but={item, (*item[:2], 0)})
+    change = reviewer.change(*item[:2], right=None)
+    del change["after"]["instances"][0]
+    reviewer.decide(item[0], change, action="delete")
+    [asked] = reviewer.server.ask("next?most=20&place=0")["items"]
+    assert (asked["id"], asked["box"]) == item[1:]
+    reviewer.judge((*item[:2], 0))
+    assert reviewer.server.ask("next?most=20&place=0")["left"] == 0
+    found = certified(results)["boxes"]
+    assert (found["wrong"], found["unsettled"]) == (1, 0)
+
+
 CHANGES: list[tuple[str, Any, str]] = [
     ("out/annotations.jsonl", lambda text: text + "\n", "files: annotations.jsonl: "),
     ("out/annotations.jsonl", lambda text: text.replace("140", "141", 1), "sentence: .*has changed since"),
