@@ -96,7 +96,7 @@ def _share(text: str) -> float:
 def of_certify(results: str, verify: bool, as_json: bool, **how: Any) -> int:
     """Say how much of RESULTS is wrong, by the sample that `review --sample` stated; leaves certificate.json.
 
-    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes.
+    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes, or pictures it can't check.
     """
     from dataflow_grounding.review.certificate import certify, changes_since, told_lines
 

@@ -19,6 +19,7 @@ from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 from dataflow_grounding.review.record_view import path_of_picture
 from dataflow_grounding.review.sampling import figure, figures, gold_answers, groups_of, mixed_in, settled_of
 from dataflow_grounding.rows import write_text
+from dataflow_grounding.terminal import counted
 from dataflow_grounding.version import __version__
 
 
@@ -50,6 +51,8 @@ def changes_since(results: str) -> Iterator[str]:
     except (GroundingError, KeyError, TypeError) as why:
         now = {**told, "files": {name: digest_of(os.path.join(folder, name)) for name in files}, "sentence": str(why)}
     yield from _differences(told, json.loads(json.dumps(now)))
+    if told.get("pictures_not_read") == (unread := now.get("pictures_not_read")) and isinstance(unread, list):
+        yield f"not checked: {counted(len(unread), 'picture')}, not found when it was written nor now: {unread!r:.300}"
 
 
 def certificate_of(results: str, gold: str | None = None, max_error: float | None = None) -> dict[str, Any]:
@@ -65,7 +68,8 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
 
     Returns:
         JSON: `sentence`; what `figures` gives; `samples`, `reviewers`, `gold`, `target`; `statuses` and `checks` of
-        phrases and `run`, as the pipeline told them; SHA-256 of `files` and `prompts`; `version`.
+        phrases and `run`, as the pipeline told them; SHA-256 of `files` and `prompts`, and `pictures_not_read`, which
+        have none; `version`.
 
     Raises:
         InputError: No sample was stated for this file, one is not what its seed draws, or a file can't be read.
@@ -73,6 +77,8 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
     reviewable = Reviewable(results)
     decisions, folder = Decisions(reviewable.files.decisions), os.path.dirname(reviewable.files.annotations) or "."
     decisions.tell_damaged()
+    roots = [one["image_root"] for one in reversed(decisions.samples) if isinstance(one.get("image_root"), str)]
+    reviewable.folders = (*roots, *reviewable.folders)
     sampled, groups = _sampled(reviewable, decisions), groups_of(reviewable)
     samples, drawn = [told for told, _ in sampled], dict.fromkeys(item for _, items in sampled for item in items)
     found = figures(groups, settled_of(reviewable, decisions, drawn), 1 - 0.05 / len(samples))
@@ -130,13 +136,17 @@ def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None,
     run = read_object(at)
     paths = {os.path.relpath(path, folder): path for path in (*reviewable.files[:2], at, gold) if path}
     paths |= {path: path for data in stated_in(run, "data") for path in map(str, data.values())}
+    unread = dict[str, None]()
     for record in map(reviewable.record, sorted({item.record for item in drawn})):
         with suppress(GroundingError):
             paths[path_of(record)] = path_of_picture(record)
+        if not os.path.isfile(paths.get(path_of(record), "")):
+            unread[path_of(record)] = None
     prompts = sorted(resources.files("dataflow_grounding.prompts").iterdir(), key=str)
     return {
         "run": {name: run.get(name) for name in ("model", "box_format", "version", "started", "summary")},
         "files": {name: digest_of(path) for name, path in paths.items() if os.path.isfile(path)},
+        "pictures_not_read": [*filter(None, unread)] or None,
         "prompts": _checksum([one.read_text("utf-8") for one in prompts if one.name.endswith(".txt")]),
         "version": __version__,
     }
@@ -164,6 +174,8 @@ def _sentence(found: Mapping[str, Any]) -> str:
     text += _told(missed, f" of {missed['phrases']:,} phrases missed")
     if unsettled := boxes["unsettled"] + missed["unsettled"]:
         text += f"; {unsettled} of {boxes['looked_at'] + missed['looked_at']} not settled, counted as wrong"
+    if unread := found["pictures_not_read"]:
+        text += f"; {counted(len(unread), 'picture')} not found, and so in no digest"
     if gold:
         text += "; reviewers wrong on " + _told(gold, f" of {gold['looked_at']} gold items")
     if target:

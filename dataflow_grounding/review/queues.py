@@ -12,6 +12,7 @@ from hashlib import sha256
 from itertools import filterfalse, islice
 from typing import Any, NamedTuple
 
+from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify
 from dataflow_grounding.errors import BrokenRow, InputError
@@ -49,7 +50,7 @@ class Reviewable:
     """
 
     def __init__(self, results: str, image_root: str | None = None) -> None:
-        self.files = review_files(results)
+        self.files, self.image_root = review_files(results), image_root and absolute(image_root)
         self.folders = image_folders_of(results, image_root)
         self.keys: list[str] = []
         self.places: dict[str, int] = {}

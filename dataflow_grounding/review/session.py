@@ -73,10 +73,12 @@ class Session:
         self._queue = lru_cache(16)(self._make_queue)
 
     def _drawn(self, size: int, seed: int, gold: str | None) -> list[Item]:
-        """The items of the sample, which is stated unless it was before, and with which gold; that is mixed in."""
+        """The items of the sample, which is stated unless it was before, with which gold, that is mixed in, and where
+        its pictures are.
+        """
         known = gold_answers(self.reviewable, gold) if gold else {}
         drawn, items = self.reviewable.sample(size, seed)
-        drawn["gold"] = gold and digest_of(gold)
+        drawn |= {"gold": gold and digest_of(gold), "image_root": self.reviewable.image_root}
         if drawn not in [{name: one.get(name) for name in drawn} for one in self.decisions.samples]:
             self.decisions.state_sample(drawn, self.who)
         if known:

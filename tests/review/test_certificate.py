@@ -435,6 +435,27 @@ def test_a_folder_that_was_moved_has_not_changed(results: Path, review: Any) -> 
     assert verified(moved) == Done(0, "nothing has changed\n", "")
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_pictures_that_only_the_review_was_told_of_are_checked_too_and_those_not_found_are_named(
+    results: Path, review: Any, named: bool
+) -> None:
+    (results / "run.json").unlink()
+    pictures = results.parent / "pictures"
+    pictures.mkdir()
+    picture = (results.parent / "a.png").rename(pictures / "a.png")
+    review("--sample", "24", *["--image-root", os.path.relpath(pictures)] * named).judge_all()
+    found = certified(results)
+    assert ("a.png" in found["files"], found["pictures_not_read"]) == (named, None if named else ["a.png"])
+    assert ("; 1 picture not found, and so in no digest" in found["sentence"]) is not named
+    done = verified(results)
+    if named:
+        assert done == Done(0, "nothing has changed\n", "")
+        Image.new("RGB", (200, 150), "red").save(picture)
+        assert "files: a.png: " in verified(results).out
+    else:
+        assert done == Done(1, "not checked: 1 picture, not found when it was written nor now: ['a.png']\n", "")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
