@@ -38,6 +38,8 @@ def of_review(results: str, port: int, no_open: bool, sample: int | None, queue:
         raise click.UsageError(f"--{option} is for a sample: give --sample N, too")
     if more["blind"] and sample is not None:
         raise click.UsageError("--blind chooses what is shown itself: leave out --sample")
+    if more["blind"] and more["static"]:
+        raise click.UsageError("what --static collects can't be told as blind reviews: leave out --blind or --static")
     who = more["reviewer"] or _user()
     drawn = None if sample is None else (sample, more["seed"] or 0)
     session = Session(Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue, more["gold"])

@@ -462,9 +462,10 @@ def test_pictures_that_only_the_review_was_told_of_are_checked_too_and_those_not
         (["--gold", "gold.jsonl"], "give --sample N"),
         (["--seed", "0"], "give --sample N"),
         (["--sample", "2", "--blind"], "leave out --sample"),
+        (["--blind", "--static", "folder"], "leave out --blind or --static"),
     ],
 )
-def test_options_of_a_sample(results: Path, options: list[str], said: str) -> None:
+def test_options_that_do_not_go_together(results: Path, options: list[str], said: str) -> None:
     done = command(["review", str(results), "--no-open", *options])
     assert (done.code, said in done.err) == (2, True)
 
