@@ -219,6 +219,8 @@ def changed(
     items, status = given.get("instances"), given.get("status")
     if status not in (*STATUSES, "pending") or not isinstance(items, list):
         raise InputError(f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}")
+    if (status, items, given.get("verified")) == ("pending", [], True):
+        status = "none"  # it is looked for now, by a person
     items = [item if isinstance(item, Mapping) else {} for item in items]
     instances = [_instance(id, _as_was(id, item, old, others), item, who) for item in items]
     _number_boxes(id, instances)

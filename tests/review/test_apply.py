@@ -155,6 +155,16 @@ def test_what_a_reviewer_found_right_before_can_be_settled_again(tmp_path: Path)
     assert command(["certify", str(mended)]).out.startswith("0.0% of 1 boxes wrong")
 
 
+@pytest.mark.parametrize(("verified", "left"), [(True, "none"), (False, "pending")])
+def test_a_phrase_nobody_looked_for_yet_is_none_once_a_person_found_nothing(
+    tmp_path: Path, verified: bool, left: str
+) -> None:
+    folder = write(tmp_path, phrase("a dog", status="pending"), "a cat")
+    for id in ("a#0", "a#1"):
+        assert not decided(folder, id, {"instances": [], "status": "pending", "verified": verified})["error"]
+    assert [(row["status"], row["verified"]) for row in applied(folder)] == [(left, verified)] * 2
+
+
 def test_a_box_that_is_none_can_be_rejected_and_not_accepted(tmp_path: Path) -> None:
     folder = write(tmp_path, {"text": "a dog", "instances": [{"bbox": [40, 0, 0, 40]}]})
     given = {"instances": [{"bbox": [40, 0, 0, 40], "from": 0, "verified": True}], "status": "grounded"}
