@@ -47,7 +47,8 @@ def changes_since(results: str) -> Iterator[str]:
     gold, target, folder = told.get("gold"), told.get("target"), os.path.dirname(path)
     try:
         gold = gold and os.path.join(folder, gold["file"])
-        now = {**certificate_of(results, gold, target and target["max_error"]), "when": told.get("when")}
+        error = target and target["max_error"]
+        now = {**certificate_of(results, gold, error, told.get("working_folder")), "when": told.get("when")}
     except (GroundingError, KeyError, TypeError) as why:
         now = {**told, "files": {name: digest_of(os.path.join(folder, name)) for name in files}, "sentence": str(why)}
     yield from _differences(told, json.loads(json.dumps(now)))
@@ -55,7 +56,9 @@ def changes_since(results: str) -> Iterator[str]:
         yield f"not checked: {counted(len(unread), 'picture')}, not found when it was written nor now: {unread!r:.300}"
 
 
-def certificate_of(results: str, gold: str | None = None, max_error: float | None = None) -> dict[str, Any]:
+def certificate_of(
+    results: str, gold: str | None = None, max_error: float | None = None, working: str | None = None
+) -> dict[str, Any]:
     """What the reviewed sample says of RESULTS.
 
     The sample is all that `review --sample` stated for the file as it is: none can be left out. Where m samples were
@@ -65,6 +68,7 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
         results: A results folder, one of its steps', or a file of records.
         gold: Records with right boxes: how often reviewers were wrong on them.
         max_error: The share of wrong boxes that is accepted.
+        working: The folder that relative paths of the run start from, from the results' own; None for the current one.
 
     Returns:
         JSON: `sentence`; what `figures` gives; `samples`, `reviewers`, `gold`, `target`; `statuses` and `checks` of
@@ -78,7 +82,9 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
     decisions, folder = Decisions(reviewable.files.decisions), os.path.dirname(reviewable.files.annotations) or "."
     decisions.tell_damaged()
     roots = [one["image_root"] for one in reversed(decisions.samples) if isinstance(one.get("image_root"), str)]
-    reviewable.folders = (*roots, *reviewable.folders)
+    working = working or os.path.relpath(os.curdir, folder)
+    start = os.path.normpath(os.path.join(os.path.abspath(folder), working))
+    reviewable.folders = (*roots, *reviewable.folders, start)
     sampled, groups = _sampled(reviewable, decisions), groups_of(reviewable)
     samples, drawn = [told for told, _ in sampled], dict.fromkeys(item for _, items in sampled for item in items)
     found = figures(groups, settled_of(reviewable, decisions, drawn), 1 - 0.05 / len(samples))
@@ -91,7 +97,8 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
         "target": max_error and {"max_error": max_error, "accepted": found["boxes"]["high"] <= max_error},
         "statuses": {**Counter(item.status for item in phrases)},
         "checks": {said: {"phrases": n, "share": round(n / checks.total(), 6)} for said, n in checks.items()},
-        **_rests_on(reviewable, drawn, gold, folder),
+        "working_folder": working,
+        **_rests_on(reviewable, drawn, gold, folder, start),
     }
     return {"sentence": _sentence(found), **found}
 
@@ -128,14 +135,17 @@ def _on_gold(
     return figure([right for item, right in told.items() if right is not None or item in shown])
 
 
-def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None, folder: str) -> dict[str, Any]:
-    """What `run.json` told, and digests of all that was read, by paths from the folder; of pictures as records name
-    them, so that the folder may be moved.
+def _rests_on(
+    reviewable: Reviewable, drawn: Collection[Item], gold: str | None, folder: str, start: str
+) -> dict[str, Any]:
+    """What `run.json` told, and digests of all that was read, by paths from the folder; of the run's files, whose paths
+    begin at `start`, and of pictures as they are named, so that the folder may be moved.
     """
     at = next(filter(os.path.exists, (os.path.join(folder, up, "run.json") for up in ("", ".."))), "")
     run = read_object(at)
     paths = {os.path.relpath(path, folder): path for path in (*reviewable.files[:2], at, gold) if path}
-    paths |= {path: path for data in stated_in(run, "data") for path in map(str, data.values())}
+    for path in (str(value) for data in stated_in(run, "data") for value in data.values()):
+        paths[path] = next(filter(os.path.isfile, (os.path.join(start, path), path)), path)
     unread = dict[str, None]()
     for record in map(reviewable.record, sorted({item.record for item in drawn})):
         with suppress(GroundingError):

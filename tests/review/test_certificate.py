@@ -435,6 +435,21 @@ def test_a_folder_that_was_moved_has_not_changed(results: Path, review: Any) -> 
     assert verified(moved) == Done(0, "nothing has changed\n", "")
 
 
+def test_it_does_not_matter_from_which_folder_it_is_verified(
+    results: Path, review: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = write(results.parent / "captions.jsonl", [{"a": 1}])
+    spec = {"autolabel_type": "x", "x": {"data": {"input_path": "captions.jsonl"}}}
+    (results / "run.json").write_text(json.dumps({"model": "seer", "spec": spec}), encoding="utf-8")
+    monkeypatch.chdir(results.parent)  # what the spec and the records name begins there
+    review().judge_all()
+    assert {"captions.jsonl", "a.png"} <= certified(results)["files"].keys()
+    monkeypatch.chdir(results)
+    assert verified(results) == Done(0, "nothing has changed\n", "")
+    captions.unlink()
+    assert "files: captions.jsonl: " in verified(results).out
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_pictures_that_only_the_review_was_told_of_are_checked_too_and_those_not_found_are_named(
     results: Path, review: Any, named: bool
