@@ -31,9 +31,6 @@ def apply_decisions(results: str, out: str | None = None, downloads: tuple[str, 
         InputError: There are no records or decisions, or a file can't be read or written.
     """
     files = review_files(results)
-    if logs := [*filter(_is_log, downloads)]:
-        instead = f"name what a page has downloaded, or copy it to {files.decisions} where there is none yet"
-        raise InputError(f"{logs[0]} is what `review` itself wrote: {instead}")
     if out and (os.path.splitext(out)[1] not in (".jsonl", ".json", ".csv", ".tsv", ".parquet") or out in downloads):
         raise InputError(f"{out} would be overwritten, or is no file of records: name one that ends in .jsonl")
     refused, taken = _taken_over(results, downloads) if downloads else ([], 0)
@@ -77,10 +74,12 @@ def bring_up_to_date(annotations: str) -> None:
         write_rows(files.reviewed, _reviewed(files, decisions, Counter(), set()))
 
 
-def _is_log(path: str) -> bool:
-    """Whether a file has decisions as they stand after they were taken, of which a page knows nothing."""
-    found = [row.data.get("changes") for row in read_rows(path) if row.data]
-    return any(isinstance(one, dict) and "before" in one for some in found if isinstance(some, list) for one in some)
+def _refuse_log(path: str, own: str) -> None:
+    """Raise InputError for decisions as they stand after they were taken, with what a page doesn't send."""
+    lists = [row.data.get("changes") for row in read_rows(path) if row.data]
+    if any(isinstance(one, dict) and "before" in one for some in lists if isinstance(some, list) for one in some):
+        instead = f"name what a page has downloaded, or copy it to {own} where there is none yet"
+        raise InputError(f"{path} is what `review` itself wrote: {instead}")
 
 
 def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], int]:
@@ -88,6 +87,8 @@ def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], in
     reviewable, refused = Reviewable(results), list[str]()
     decisions = Decisions(reviewable.files.decisions)
     before = decisions.count
+    for path in downloads:
+        _refuse_log(path, decisions.path)
     for path in downloads:
         own: dict[tuple[str, str], str] = {}  # what the file's last decision on an expression left; "": it was refused
         ids: dict[str, str] = {}  # of expressions that the file added

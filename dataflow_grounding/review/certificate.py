@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from importlib import resources
@@ -52,7 +52,7 @@ def changes_since(results: str) -> Iterator[str]:
     except (GroundingError, KeyError, TypeError) as why:
         now = {**told, "files": {name: digest_of(os.path.join(folder, name)) for name in files}, "sentence": str(why)}
     yield from _differences(told, json.loads(json.dumps(now)))
-    if told.get("pictures_not_read") == (unread := now.get("pictures_not_read")) and isinstance(unread, list):
+    if unread := [name for name, digest in now["files"].items() if digest is files.get(name) is None]:
         yield f"not checked: {counted(len(unread), 'picture')}, not found when it was written nor now: {unread!r:.300}"
 
 
@@ -72,8 +72,8 @@ def certificate_of(
 
     Returns:
         JSON: `sentence`; what `figures` gives; `samples`, `reviewers`, `gold`, `target`; `statuses` and `checks` of
-        phrases and `run`, as the pipeline told them; SHA-256 of `files` and `prompts`, and `pictures_not_read`, which
-        have none; `version`.
+        phrases and `run`, as the pipeline told them; SHA-256 of `files` (None of a picture that is not found) and
+        `prompts`; `version`.
 
     Raises:
         InputError: No sample was stated for this file, one is not what its seed draws, or a file can't be read.
@@ -81,10 +81,8 @@ def certificate_of(
     reviewable = Reviewable(results)
     decisions, folder = Decisions(reviewable.files.decisions), os.path.dirname(reviewable.files.annotations) or "."
     decisions.tell_damaged()
-    roots = [one["image_root"] for one in reversed(decisions.samples) if isinstance(one.get("image_root"), str)]
     working = working or os.path.relpath(os.curdir, folder)
-    start = os.path.normpath(os.path.join(os.path.abspath(folder), working))
-    reviewable.folders = (*roots, *reviewable.folders, start)
+    reviewable.folders += (os.path.normpath(os.path.join(os.path.abspath(folder), working)),)
     sampled, groups = _sampled(reviewable, decisions), groups_of(reviewable)
     samples, drawn = [told for told, _ in sampled], dict.fromkeys(item for _, items in sampled for item in items)
     found = figures(groups, settled_of(reviewable, decisions, drawn), 1 - 0.05 / len(samples))
@@ -98,13 +96,13 @@ def certificate_of(
         "statuses": {**Counter(item.status for item in phrases)},
         "checks": {said: {"phrases": n, "share": round(n / checks.total(), 6)} for said, n in checks.items()},
         "working_folder": working,
-        **_rests_on(reviewable, drawn, gold, folder, start),
+        **_rests_on(reviewable, drawn, gold, folder),
     }
     return {"sentence": _sentence(found), **found}
 
 
 def _sampled(reviewable: Reviewable, decisions: Decisions) -> list[tuple[dict[str, Any], list[Item]]]:
-    """The samples of the file as it is, each with what it drew. Raises InputError."""
+    """The samples of the file as it is, each with what it drew; their pictures are found then. Raises InputError."""
     samples = dict[Any, tuple[dict[str, Any], list[Item]]]()
     for one in decisions.samples:
         size, seed = one.get("size"), one.get("seed")
@@ -115,6 +113,8 @@ def _sampled(reviewable: Reviewable, decisions: Decisions) -> list[tuple[dict[st
             if {**one, **drawn} != one:
                 raise InputError(f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited")
             known = {**{name: one[name] for name in ("size", "seed", "when", "who")}, "gold": []}
+            if one.get("image_root"):
+                reviewable.folders = (str(one["image_root"]), *reviewable.folders)
             told, _ = samples.setdefault((size, seed), (known, items))
             told["gold"] += [one["gold"]] if one.get("gold") else []
     if not samples:
@@ -135,31 +135,30 @@ def _on_gold(
     return figure([right for item, right in told.items() if right is not None or item in shown])
 
 
-def _rests_on(
-    reviewable: Reviewable, drawn: Collection[Item], gold: str | None, folder: str, start: str
-) -> dict[str, Any]:
-    """What `run.json` told, and digests of all that was read, by paths from the folder; of the run's files, whose paths
-    begin at `start`, and of pictures as they are named, so that the folder may be moved.
+def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None, folder: str) -> dict[str, Any]:
+    """What `run.json` told, and digests of all that was read, by paths from the folder; of the run's files and pictures
+    as they are named, so that the folder may be moved.
     """
-    at = next(filter(os.path.exists, (os.path.join(folder, up, "run.json") for up in ("", ".."))), "")
-    run = read_object(at)
+    run = read_object(at := _found("run.json", (os.path.join(folder, ".."), folder)))
     paths = {os.path.relpath(path, folder): path for path in (*reviewable.files[:2], at, gold) if path}
-    for path in (str(value) for data in stated_in(run, "data") for value in data.values()):
-        paths[path] = next(filter(os.path.isfile, (os.path.join(start, path), path)), path)
-    unread = dict[str, None]()
+    named = [str(value) for data in stated_in(run, "data") for value in data.values()]
+    paths |= {path: file for path in named if (file := _found(path, reviewable.folders))}
     for record in map(reviewable.record, sorted({item.record for item in drawn})):
+        paths[path_of(record)] = ""
         with suppress(GroundingError):
             paths[path_of(record)] = path_of_picture(record)
-        if not os.path.isfile(paths.get(path_of(record), "")):
-            unread[path_of(record)] = None
     prompts = sorted(resources.files("dataflow_grounding.prompts").iterdir(), key=str)
     return {
         "run": {name: run.get(name) for name in ("model", "box_format", "version", "started", "summary")},
-        "files": {name: digest_of(path) for name, path in paths.items() if os.path.isfile(path)},
-        "pictures_not_read": [*filter(None, unread)] or None,
+        "files": {name: digest_of(path) for name, path in paths.items() if name},
         "prompts": _checksum([one.read_text("utf-8") for one in prompts if one.name.endswith(".txt")]),
         "version": __version__,
     }
+
+
+def _found(path: str, folders: Sequence[str]) -> str:
+    """A file in the last folder that has it; empty where none has."""
+    return next(filter(os.path.isfile, (os.path.join(at, path) for at in reversed(folders))), "")
 
 
 def _path(results: str) -> str:
@@ -184,8 +183,8 @@ def _sentence(found: Mapping[str, Any]) -> str:
     text += _told(missed, f" of {missed['phrases']:,} phrases missed")
     if unsettled := boxes["unsettled"] + missed["unsettled"]:
         text += f"; {unsettled} of {boxes['looked_at'] + missed['looked_at']} not settled, counted as wrong"
-    if unread := found["pictures_not_read"]:
-        text += f"; {counted(len(unread), 'picture')} not found, and so in no digest"
+    if unread := [*found["files"].values()].count(None):
+        text += f"; {counted(unread, 'picture')} not found, and so in no digest"
     if gold:
         text += "; reviewers wrong on " + _told(gold, f" of {gold['looked_at']} gold items")
     if target:

@@ -18,9 +18,7 @@ _OF_THE_NUMBERS = ("zoomed", "area", "segmentation", "mask", "polygon", "keypoin
 
 
 class Truth(NamedTuple):
-    """How a reviewer left an expression, None for deleted, and how it was before, None for added; of each box that it
-    had, its place by now, None where it is gone or moved.
-    """
+    """How a reviewer left an expression (None: deleted), how it was before (None: added), where its boxes are now."""
 
     expression: Expression | None
     before: Expression | None
@@ -28,10 +26,8 @@ class Truth(NamedTuple):
 
     @classmethod
     def of(cls, expression: Expression | None, before: Expression | None) -> "Truth":
-        """One with its places: boxes are told apart by numbers and id, which one without may have been given since; of
-        several alike, by their order.
-        """
-        news, olds = ([] if one is None else one["instances"] for one in (expression, before))
+        """With its places: boxes are told apart by numbers, by the id, which may be given since, and by their order."""
+        olds, news = (one["instances"] if one else [] for one in (before, expression))
         ids, left = {str(old.get("bbox_id")) for old in olds}, defaultdict[str, list[int]](list)
         for place, new in reversed([*enumerate(news)]):
             id = str(new.get("bbox_id"))
@@ -40,7 +36,7 @@ class Truth(NamedTuple):
         return cls(expression, before, [places.pop() if places else None for places in alike])
 
     def box(self, number: int) -> dict[str, Any] | None:
-        """What a box of the expression is that was there before; None where it is gone, or moved."""
+        """What a box that was there before is now; None where it is gone or moved."""
         place = self.places[number] if number < len(self.places) else None
         return self.expression["instances"][place] if self.expression and place is not None else None
 
@@ -90,10 +86,7 @@ def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = No
 
 
 def rows_of(record: Record, found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, Expression]:
-    """What stands of the record's expressions, which were `found`, in their order, then what reviewers said besides.
-
-    They are by the ids that decisions name, which they keep when others go.
-    """
+    """What stands of a record's expressions `found`, in order, then what reviewers said besides; ids stay their own."""
     pairs = _pairs(found, said)
     now = {own: found[id] for id, own in pairs.items()}
     left = {id: _in_captions(record, truth, now.get(id)) for id, truth in said.items() if truth.expression}
@@ -219,8 +212,7 @@ def changed(
     items, status = given.get("instances"), given.get("status")
     if status not in (*STATUSES, "pending") or not isinstance(items, list):
         raise InputError(f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}")
-    if (status, items, given.get("verified")) == ("pending", [], True):
-        status = "none"  # it is looked for now, by a person
+    status = "none" if (status, items, given.get("verified")) == ("pending", [], True) else status  # a person looked
     items = [item if isinstance(item, Mapping) else {} for item in items]
     instances = [_instance(id, _as_was(id, item, old, others), item, who) for item in items]
     _number_boxes(id, instances)

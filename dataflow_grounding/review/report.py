@@ -64,8 +64,7 @@ def write_report(
             marks = _marks_of(view)
             rank = next((rank for rank, mark in enumerate(FIRST) if mark in marks), len(FIRST))
             ranks[rank].write(f"{script_json(_index_row(view, marks))}\n{script_json(view)}\n")
-            if view.get("only", called) == called:  # another run's own records are no part of this one's figures
-                counts.update(_counts_of(record, view))
+            counts.update(_counts_of(record, view) if view.get("only", called) == called else ())  # of `called` alone
             counts["shown"] += 1
             marked.update(marks)
         counts.update(changed=marked["changed"], failures=kinds.total())

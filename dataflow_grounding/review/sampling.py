@@ -38,11 +38,9 @@ def settled_of(reviewable: Reviewable, decisions: Decisions, items: Collection[I
 
 def _is_right(original: Expression, truth: Truth, box: int | None) -> bool | None:
     """Whether a reviewer accepted a box, or that there is none, as it was under its phrase as it was; None: no word."""
-    after = truth.expression
-    if not after or after["text"] != original["text"] or (box is None and after["instances"]):
-        return False
-    judged = after if box is None else truth.box(box)
-    return word_of(judged) if judged else False
+    after, judged = truth.expression, truth.expression if box is None else truth.box(box)
+    other = not after or after["text"] != original["text"] or (box is None and after["instances"])
+    return False if other or not judged else word_of(judged)
 
 
 def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:

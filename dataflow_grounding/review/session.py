@@ -73,9 +73,7 @@ class Session:
         self._queue = lru_cache(16)(self._make_queue)
 
     def _drawn(self, size: int, seed: int, gold: str | None) -> list[Item]:
-        """The items of the sample, which is stated unless it was before, with which gold, that is mixed in, and where
-        its pictures are.
-        """
+        """The items of the sample, which is stated unless it was, with its pictures' folder, and the gold mixed in."""
         known = gold_answers(self.reviewable, gold) if gold else {}
         drawn, items = self.reviewable.sample(size, seed)
         drawn |= {"gold": gold and digest_of(gold), "image_root": self.reviewable.image_root}
@@ -123,21 +121,20 @@ class Session:
         it is, as items have it, none where it is drawn or moved.
         """
         record, key, rows = self.reviewable.record(place), self.reviewable.keys[place], dict[str, Expression]()
-        shown, kind = record, annotated_column(record)
+        shown = record
         with suppress(BrokenRow):  # the page says why
             rows = self._said.rows(record, key)
             shown = record.updated({"expressions": [*rows.values()]})
         view = view_of(shown, self._picture_of(place))
         view |= {"place": place, "key": key, "id": str(record.image_id) if has_id(record.image_id) else key}
-        view |= {"kind": kind or view["kind"], "comment": self._said.comments.get(key, "")}
+        view |= {"kind": annotated_column(record) or view["kind"], "comment": self._said.comments.get(key, "")}
         for e, (id, row) in zip(view["expressions"], rows.items(), strict=True):
             e |= {"id": id, "version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": word_of(row)}
             for instance, box in zip(e["instances"], row["instances"], strict=True):
                 instance["verified"] = word_of(box)
             truth = self._said.truths.get(key, {}).get(id)
-            stands = truth and truth.expression and truth.expression["instances"] == row["instances"]
-            for box, at in enumerate(truth.places if truth and stands else range(len(row["instances"]))):
-                if at is not None:
+            for box, at in enumerate(truth.places if truth else range(len(row["instances"]))):
+                if at is not None and at < len(row["instances"]):
                     e["instances"][at]["box"] = box
         return view
 
