@@ -477,7 +477,7 @@ def test_pictures_that_only_the_review_was_told_of_are_checked_too_and_those_not
         (["--gold", "gold.jsonl"], "give --sample N"),
         (["--seed", "0"], "give --sample N"),
         (["--sample", "2", "--blind"], "leave out --sample"),
-        (["--blind", "--static", "folder"], "leave out --blind or --static"),
+        (["--blind", "--static", "/dev/null/folder"], "leave out --blind or --static"),
     ],
 )
 def test_options_that_do_not_go_together(results: Path, options: list[str], said: str) -> None:
