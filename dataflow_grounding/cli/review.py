@@ -38,6 +38,8 @@ def of_review(results: str, port: int, no_open: bool, sample: int | None, queue:
         raise click.UsageError(f"--{option} is for a sample: give --sample N, too")
     if more["blind"] and sample is not None:
         raise click.UsageError("--blind chooses what is shown itself: leave out --sample")
+    if more["blind"] and more["static"]:
+        raise click.UsageError("what --static collects can't be told as blind reviews: leave out --blind or --static")
     who = more["reviewer"] or _user()
     drawn = None if sample is None else (sample, more["seed"] or 0)
     session = Session(Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue, more["gold"])
@@ -96,7 +98,7 @@ def _share(text: str) -> float:
 def of_certify(results: str, verify: bool, as_json: bool, **how: Any) -> int:
     """Say how much of RESULTS is wrong, by the sample that `review --sample` stated; leaves certificate.json.
 
-    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes.
+    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes, or pictures it can't check.
     """
     from dataflow_grounding.review.certificate import certify, changes_since, told_lines
 

@@ -11,7 +11,6 @@ from dataflow_grounding.records import Record, annotated_column
 from dataflow_grounding.review.decisions import Decisions, ReviewFiles, listed, review_files
 from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
-from dataflow_grounding.review.record_view import expressions_of
 from dataflow_grounding.rows import read_rows, write_rows
 from dataflow_grounding.terminal import counted, say
 
@@ -75,11 +74,21 @@ def bring_up_to_date(annotations: str) -> None:
         write_rows(files.reviewed, _reviewed(files, decisions, Counter(), set()))
 
 
+def _refuse_log(path: str, own: str) -> None:
+    """Raise InputError for decisions as they stand after they were taken, with what a page doesn't send."""
+    lists = [row.data.get("changes") for row in read_rows(path) if row.data]
+    if any(isinstance(one, dict) and "before" in one for some in lists if isinstance(some, list) for one in some):
+        instead = f"name what a page has downloaded, or copy it to {own} where there is none yet"
+        raise InputError(f"{path} is what `review` itself wrote: {instead}")
+
+
 def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], int]:
     """Take decisions over from downloaded files: why some were refused, and how many were taken."""
     reviewable, refused = Reviewable(results), list[str]()
     decisions = Decisions(reviewable.files.decisions)
     before = decisions.count
+    for path in downloads:
+        _refuse_log(path, decisions.path)
     for path in downloads:
         own: dict[tuple[str, str], str] = {}  # what the file's last decision on an expression left; "": it was refused
         ids: dict[str, str] = {}  # of expressions that the file added
@@ -114,6 +123,6 @@ def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | Non
         for who, said in decisions.said.items():
             both = decisions.said[""].truths.get(key, {}).keys() & said.truths.get(key, {}).keys() if who else ()
             for side, of in ((first, decisions.said[""]), (second, said)) if both else ():
-                rows = expressions_of(of.over(record, key))
+                rows = of.rows(record, key)
                 side.append({**record, "expressions": [row for id, row in rows.items() if id in both]})
     return agreement(first, second) if first else None

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from importlib import resources
@@ -19,6 +19,7 @@ from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 from dataflow_grounding.review.record_view import path_of_picture
 from dataflow_grounding.review.sampling import figure, figures, gold_answers, groups_of, mixed_in, settled_of
 from dataflow_grounding.rows import write_text
+from dataflow_grounding.terminal import counted
 from dataflow_grounding.version import __version__
 
 
@@ -46,13 +47,18 @@ def changes_since(results: str) -> Iterator[str]:
     gold, target, folder = told.get("gold"), told.get("target"), os.path.dirname(path)
     try:
         gold = gold and os.path.join(folder, gold["file"])
-        now = {**certificate_of(results, gold, target and target["max_error"]), "when": told.get("when")}
+        error = target and target["max_error"]
+        now = {**certificate_of(results, gold, error, told.get("working_folder")), "when": told.get("when")}
     except (GroundingError, KeyError, TypeError) as why:
         now = {**told, "files": {name: digest_of(os.path.join(folder, name)) for name in files}, "sentence": str(why)}
     yield from _differences(told, json.loads(json.dumps(now)))
+    if unread := [name for name, digest in now["files"].items() if digest is files.get(name) is None]:
+        yield f"not checked: {counted(len(unread), 'picture')}, not found when it was written nor now: {unread!r:.300}"
 
 
-def certificate_of(results: str, gold: str | None = None, max_error: float | None = None) -> dict[str, Any]:
+def certificate_of(
+    results: str, gold: str | None = None, max_error: float | None = None, working: str | None = None
+) -> dict[str, Any]:
     """What the reviewed sample says of RESULTS.
 
     The sample is all that `review --sample` stated for the file as it is: none can be left out. Where m samples were
@@ -62,10 +68,12 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
         results: A results folder, one of its steps', or a file of records.
         gold: Records with right boxes: how often reviewers were wrong on them.
         max_error: The share of wrong boxes that is accepted.
+        working: The folder that relative paths of the run start from, from the results' own; None for the current one.
 
     Returns:
         JSON: `sentence`; what `figures` gives; `samples`, `reviewers`, `gold`, `target`; `statuses` and `checks` of
-        phrases and `run`, as the pipeline told them; SHA-256 of `files` and `prompts`; `version`.
+        phrases and `run`, as the pipeline told them; SHA-256 of `files` (None of a picture that is not found) and
+        `prompts`; `version`.
 
     Raises:
         InputError: No sample was stated for this file, one is not what its seed draws, or a file can't be read.
@@ -73,6 +81,8 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
     reviewable = Reviewable(results)
     decisions, folder = Decisions(reviewable.files.decisions), os.path.dirname(reviewable.files.annotations) or "."
     decisions.tell_damaged()
+    working = working or os.path.relpath(os.curdir, folder)
+    reviewable.folders += (os.path.normpath(os.path.join(os.path.abspath(folder), working)),)
     sampled, groups = _sampled(reviewable, decisions), groups_of(reviewable)
     samples, drawn = [told for told, _ in sampled], dict.fromkeys(item for _, items in sampled for item in items)
     found = figures(groups, settled_of(reviewable, decisions, drawn), 1 - 0.05 / len(samples))
@@ -85,13 +95,14 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
         "target": max_error and {"max_error": max_error, "accepted": found["boxes"]["high"] <= max_error},
         "statuses": {**Counter(item.status for item in phrases)},
         "checks": {said: {"phrases": n, "share": round(n / checks.total(), 6)} for said, n in checks.items()},
+        "working_folder": working,
         **_rests_on(reviewable, drawn, gold, folder),
     }
     return {"sentence": _sentence(found), **found}
 
 
 def _sampled(reviewable: Reviewable, decisions: Decisions) -> list[tuple[dict[str, Any], list[Item]]]:
-    """The samples of the file as it is, each with what it drew. Raises InputError."""
+    """The samples of the file as it is, each with what it drew; their pictures are found then. Raises InputError."""
     samples = dict[Any, tuple[dict[str, Any], list[Item]]]()
     for one in decisions.samples:
         size, seed = one.get("size"), one.get("seed")
@@ -102,6 +113,8 @@ def _sampled(reviewable: Reviewable, decisions: Decisions) -> list[tuple[dict[st
             if {**one, **drawn} != one:
                 raise InputError(f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited")
             known = {**{name: one[name] for name in ("size", "seed", "when", "who")}, "gold": []}
+            if one.get("image_root"):
+                reviewable.folders = (str(one["image_root"]), *reviewable.folders)
             told, _ = samples.setdefault((size, seed), (known, items))
             told["gold"] += [one["gold"]] if one.get("gold") else []
     if not samples:
@@ -123,23 +136,29 @@ def _on_gold(
 
 
 def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None, folder: str) -> dict[str, Any]:
-    """What `run.json` told, and digests of all that was read, by paths from the folder; of pictures as records name
-    them, so that the folder may be moved.
+    """What `run.json` told, and digests of all that was read, by paths from the folder; of the run's files and pictures
+    as they are named, so that the folder may be moved.
     """
-    at = next(filter(os.path.exists, (os.path.join(folder, up, "run.json") for up in ("", ".."))), "")
-    run = read_object(at)
+    run = read_object(at := _found("run.json", (os.path.join(folder, ".."), folder)))
     paths = {os.path.relpath(path, folder): path for path in (*reviewable.files[:2], at, gold) if path}
-    paths |= {path: path for data in stated_in(run, "data") for path in map(str, data.values())}
+    named = [str(value) for data in stated_in(run, "data") for value in data.values()]
+    paths |= {path: file for path in named if (file := _found(path, reviewable.folders))}
     for record in map(reviewable.record, sorted({item.record for item in drawn})):
+        paths[path_of(record)] = ""
         with suppress(GroundingError):
             paths[path_of(record)] = path_of_picture(record)
     prompts = sorted(resources.files("dataflow_grounding.prompts").iterdir(), key=str)
     return {
         "run": {name: run.get(name) for name in ("model", "box_format", "version", "started", "summary")},
-        "files": {name: digest_of(path) for name, path in paths.items() if os.path.isfile(path)},
+        "files": {name: digest_of(path) for name, path in paths.items() if name},
         "prompts": _checksum([one.read_text("utf-8") for one in prompts if one.name.endswith(".txt")]),
         "version": __version__,
     }
+
+
+def _found(path: str, folders: Sequence[str]) -> str:
+    """A file in the last folder that has it; empty where none has."""
+    return next(filter(os.path.isfile, (os.path.join(at, path) for at in reversed(folders))), "")
 
 
 def _path(results: str) -> str:
@@ -164,6 +183,8 @@ def _sentence(found: Mapping[str, Any]) -> str:
     text += _told(missed, f" of {missed['phrases']:,} phrases missed")
     if unsettled := boxes["unsettled"] + missed["unsettled"]:
         text += f"; {unsettled} of {boxes['looked_at'] + missed['looked_at']} not settled, counted as wrong"
+    if unread := [*found["files"].values()].count(None):
+        text += f"; {counted(unread, 'picture')} not found, and so in no digest"
     if gold:
         text += "; reviewers wrong on " + _told(gold, f" of {gold['looked_at']} gold items")
     if target:

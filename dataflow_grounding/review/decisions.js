@@ -10,9 +10,15 @@ const reviewDecisions = (() => {
   // An expression as it is given back.
   const boxes = (e) => e.instances.map(({ bbox, verified }, from) => ({ from, bbox, verified }));
   const given = (e, more) => ({ status: e.status, verified: e.verified, instances: boxes(e), ...more });
+  // Where the box of an item, or what was put in its place, is among those of its phrase by now; null where it is gone.
+  function placeOf(view, item) {
+    const { instances } = found(view, item.id) || { instances: [] };
+    const place = instances.findIndex(({ box }) => box === item.box), other = instances[item.box];
+    return place >= 0 ? place : other && other.box === undefined ? item.box : null;
+  }
   // Whether a reviewer judged an item, deleted it, or put something else in its place.
   function isDecided(view, item) {
-    const e = found(view, item.id), judged = e && item.box !== null ? e.instances[item.box] : null;
+    const e = found(view, item.id), judged = e && item.box !== null ? e.instances[placeOf(view, item)] : null;
     if (!e || item.box === null) return !e || Boolean(e.reviewed_by);
     return !judged || typeof judged.verified === "boolean";
   }
@@ -64,7 +70,7 @@ const reviewDecisions = (() => {
   }
   function changed(view, old, after) {
     const was = ({ from, of }) =>
-      (of ? found(view, of.id).instances[of.box] : from === null ? {} : old.instances[from]);
+      (of ? { ...found(view, of.id).instances[of.box], box: undefined } : from === null ? {} : old.instances[from]);
     const instances = after.instances.map((one) =>
       ({ evidence: "person", score: null, ...was(one), bbox: one.bbox, verified: one.verified }));
     const units = (n) => [...view.caption].slice(0, n).join("").length; // of UTF-16, for so many code points
@@ -207,5 +213,5 @@ const reviewDecisions = (() => {
     return { ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed, waiting,
       lost: () => lost, isLocal: Boolean(local), viewOf: (item) => views.get(item.record) };
   }
-  return { of, found, boxes, given, isDecided, pause };
+  return { of, found, boxes, given, isDecided, placeOf, pause };
 })();

@@ -17,8 +17,8 @@ from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.records import Record, dump_line, is_number, parse_line, read_expressions
 from dataflow_grounding.results_folder import annotations_of
-from dataflow_grounding.review.overlay import Truth, changed, is_judged, next_id, overlaid, version_of
-from dataflow_grounding.review.record_view import expressions_of
+from dataflow_grounding.review.overlay import Truth, changed, is_judged, next_id, overlaid, rows_of, version_of
+from dataflow_grounding.review.record_view import Expression, expressions_of
 from dataflow_grounding.terminal import say
 
 ACTIONS = ("accept", "reject", "absent", "draw", "move", "phrase", "split", "join", "add", "delete", "comment", "undo")
@@ -68,7 +68,7 @@ class Said:
             id, before, after = str(change["id"]), change["before"], change["after"]
             known = truths.pop(id, None) or Truth(None, before)
             if version_of(after) != version_of(known.before) or (is_judged(after) and not line.get("undoes")):
-                truths[id] = known._replace(expression=after)  # else it is as if nobody had said anything
+                truths[id] = Truth.of(after, known.before)  # else it is as if nobody had said anything
         if line.get("comment"):
             self.comments[line["record"]] = str(line["comment"])
         elif "comment" in line:
@@ -77,6 +77,10 @@ class Said:
     def over(self, record: Record, key: str) -> Record:
         """The record with what was said of it."""
         return overlaid(record, self.truths.get(key, {}), self.comments.get(key))
+
+    def rows(self, record: Record, key: str) -> dict[str, Expression]:
+        """The record's expressions as they stand then, by id. Raises BrokenRow."""
+        return rows_of(record, expressions_of(record), self.truths.get(key, {}))
 
 
 class Decisions:
@@ -190,7 +194,7 @@ class Decisions:
             if own.get("uid") in self._taken:  # it came before, and its answer was lost
                 return self._changes(given["uid"], key)
             said = self.said[who if blind else ""]
-            now, changes = expressions_of(said.over(record, key)), list[dict[str, Any]]()
+            now, changes = said.rows(record, key), list[dict[str, Any]]()
             undoes = given.get("undoes")
             for change in reversed(self._changes(undoes, key)) if undoes else listed(given, "changes"):
                 fresh = change.get("fresh") or not change.get("id")

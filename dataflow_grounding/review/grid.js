@@ -2,7 +2,7 @@
 "use strict";
 
 const reviewGrid = (() => {
-  const { node } = recordPage, { found, boxes, given, pause } = reviewDecisions;
+  const { node } = recordPage, { found, boxes, given, placeOf, pause } = reviewDecisions;
   const FIRST = 11; // cells count from here: two digits each
   const LOOK = 500; // milliseconds within which nobody has seen a page
 
@@ -16,7 +16,7 @@ const reviewGrid = (() => {
       const cells = page.items.map((item, n) => {
         const view = decisions.viewOf(item), e = found(view, item.id);
         const cell = node("button", { type: "button", class: "cell", "aria-pressed": "false" },
-          recordPage.cropOf(view, e.instances[item.box], e.color, 130),
+          recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, 130),
           node("span", { class: "phrase", dir: "auto" }, node("kbd", null, String(n + FIRST)), " ", e.text));
         cell.addEventListener("click", (event) => {
           mark(n);
@@ -43,7 +43,7 @@ const reviewGrid = (() => {
       for (const places of phrases.values()) {
         const items = places.map((n) => page.items[n]), view = decisions.viewOf(items[0]), e = found(view, items[0].id);
         const instances = boxes(e), change = { id: e.id, after: given(e, { instances }) };
-        for (const n of places) instances[page.items[n].box].verified = !wrong.has(n);
+        for (const n of places) instances[placeOf(view, page.items[n])].verified = !wrong.has(n);
         decisions.commit(instances.some((i) => i.verified === false) ? "reject" : "accept", view, [change],
           { items, seconds: seconds * items.length, queue: items[0].why });
       }

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
@@ -18,10 +18,27 @@ _OF_THE_NUMBERS = ("zoomed", "area", "segmentation", "mask", "polygon", "keypoin
 
 
 class Truth(NamedTuple):
-    """How a reviewer left an expression, None for deleted, and how it was before, None for added."""
+    """How a reviewer left an expression (None: deleted), how it was before (None: added), where its boxes are now."""
 
     expression: Expression | None
     before: Expression | None
+    places: Sequence[int | None] = ()
+
+    @classmethod
+    def of(cls, expression: Expression | None, before: Expression | None) -> "Truth":
+        """With its places: boxes are told apart by numbers, by the id, which may be given since, and by their order."""
+        olds, news = (one["instances"] if one else [] for one in (before, expression))
+        ids, left = {str(old.get("bbox_id")) for old in olds}, defaultdict[str, list[int]](list)
+        for place, new in reversed([*enumerate(news)]):
+            id = str(new.get("bbox_id"))
+            left[f"{new['bbox']} {id if id in ids else None}"].append(place)
+        alike = [left[f"{old['bbox']} {old.get('bbox_id')}"] for old in olds]
+        return cls(expression, before, [places.pop() if places else None for places in alike])
+
+    def box(self, number: int) -> dict[str, Any] | None:
+        """What a box that was there before is now; None where it is gone or moved."""
+        place = self.places[number] if number < len(self.places) else None
+        return self.expression["instances"][place] if self.expression and place is not None else None
 
 
 def version_of(expression: Mapping[str, Any] | None) -> str:
@@ -55,7 +72,7 @@ def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = No
     if not said and comment is None:
         return record
     column, found = annotated_column(record) or "expressions", expressions_of(record)
-    rows = _rows(record, found, said)
+    rows = rows_of(record, found, said)
     if column == "expressions":
         written = zip(found, record.get(column) or (), strict=True)
         as_it_was = {id: one if isinstance(one, dict) else {"text": one} for id, one in written}
@@ -68,8 +85,8 @@ def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = No
     return record.updated({column: items, **({} if comment is None else {"review_comment": comment})})
 
 
-def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, Expression]:
-    """What stands of the record's expressions, in their order, then what reviewers said besides."""
+def rows_of(record: Record, found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, Expression]:
+    """What stands of a record's expressions `found`, in order, then what reviewers said besides; ids stay their own."""
     pairs = _pairs(found, said)
     now = {own: found[id] for id, own in pairs.items()}
     left = {id: _in_captions(record, truth, now.get(id)) for id, truth in said.items() if truth.expression}
@@ -104,7 +121,7 @@ def _alike(found: Mapping[str, Expression], said: Mapping[str, Truth]) -> Iterat
     """Of each two that read alike and may be the same, how far their boxes meet, and so on; then their ids."""
     texts = Counter(expression["text"] for expression in found.values())
     for own, truth in said.items():
-        sides = [side for side in truth if side]  # as it is and was
+        sides = [side for side in truth[:2] if side]  # as it is and was
         for id, expression in found.items():
             if expression["text"] in [side["text"] for side in sides]:
                 meets = max(_overlap(expression, side) for side in sides)
@@ -161,7 +178,8 @@ def _regions(items: Sequence[Any], column: str, rows: Mapping[str, Expression], 
         further = ({name: row["text"]} for _ in row["instances"][1:])
         for item, instance in zip([{**before, **text}, *further], row["instances"], strict=False):
             drawn = {"evidence": "person"} if instance.get("evidence") == "person" else {}
-            yield {**item, **said, **drawn, "bbox": instance["bbox"]}
+            kept = {key: value for key, value in item.items() if not (drawn and key in (*_OF_THE_NUMBERS, "score"))}
+            yield {**kept, **said, **drawn, "bbox": instance["bbox"]}
         if not row["instances"] and said.get("verified") is True:  # it isn't there: then the region is wrong
             yield {**before, **text, **said, "verified": False}
 
@@ -194,6 +212,7 @@ def changed(
     items, status = given.get("instances"), given.get("status")
     if status not in (*STATUSES, "pending") or not isinstance(items, list):
         raise InputError(f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}")
+    status = "none" if (status, items, given.get("verified")) == ("pending", [], True) else status  # a person looked
     items = [item if isinstance(item, Mapping) else {} for item in items]
     instances = [_instance(id, _as_was(id, item, old, others), item, who) for item in items]
     _number_boxes(id, instances)

@@ -12,6 +12,7 @@ from hashlib import sha256
 from itertools import filterfalse, islice
 from typing import Any, NamedTuple
 
+from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify
 from dataflow_grounding.errors import BrokenRow, InputError
@@ -49,7 +50,7 @@ class Reviewable:
     """
 
     def __init__(self, results: str, image_root: str | None = None) -> None:
-        self.files = review_files(results)
+        self.files, self.image_root = review_files(results), image_root and absolute(image_root)
         self.folders = image_folders_of(results, image_root)
         self.keys: list[str] = []
         self.places: dict[str, int] = {}
@@ -215,12 +216,9 @@ class Queue:
     def _is_decided(self, item: Item) -> bool:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
         truth = self._decisions.said[self._who or ""].truths.get(self._keys[item.record], {}).get(item.id)
-        if truth is None or item.text not in [side["text"] for side in truth if side]:  # of another run's phrase
+        if truth is None or item.text not in [side["text"] for side in truth[:2] if side]:  # of another run's phrase
             return False
-        if truth.expression is None:
-            return True
-        boxes = truth.expression["instances"]
-        judged = truth.expression if item.box is None else boxes[item.box] if item.box < len(boxes) else None
+        judged = truth.expression if item.box is None else truth.box(item.box)
         return judged is None or bool(judged.get("reviewed_by"))
 
 

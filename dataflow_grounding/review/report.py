@@ -64,15 +64,16 @@ def write_report(
             marks = _marks_of(view)
             rank = next((rank for rank, mark in enumerate(FIRST) if mark in marks), len(FIRST))
             ranks[rank].write(f"{script_json(_index_row(view, marks))}\n{script_json(view)}\n")
-            counts.update(_counts_of(record, view))
+            counts.update(_counts_of(record, view) if view.get("only", called) == called else ())  # of `called` alone
+            counts["shown"] += 1
             marked.update(marks)
-        counts.update({name: marked[name] for name in ("doubtful", "suspect", "changed")}, failures=kinds.total())
+        counts.update(changed=marked["changed"], failures=kinds.total())
         files.write_parts("records", _lines(ranks, 1))
         files.write("index", _lines(ranks, 0))
         about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": marked}
-        about |= {"meaning": MEANING, "kinds": kinds, "records": counts["images"], "failures": counts["failures"]}
+        about |= {"meaning": MEANING, "kinds": kinds, "records": counts["shown"], "failures": counts["failures"]}
         files.put(door_html(counts, kinds, about, files.inline, **head))
-    return counts["images"]
+    return counts["shown"]
 
 
 def _failure_rows(failures: Iterable[Mapping[str, Any]], kinds: Counter[str]) -> Iterator[str]:
@@ -96,7 +97,7 @@ def _lines(ranks: Sequence[IO[str]], which: int) -> Iterator[str]:
 
 def _marks_of(view: View) -> set[str]:
     """Those of FLAGS that a record has."""
-    found = {"without picture": view["missing"], "changed": view.get("changes")}
+    found = {"without picture": view["missing"], "changed": view.get("changes") or view.get("only")}
     for e in view["expressions"]:
         sizes = (_SIZES[bisect((32**2, 96**2), area(box_of(i["bbox"])))] for i in e["instances"])
         found |= {e["check"]: e["check"] == "verified", **dict.fromkeys(sizes, True)}
@@ -119,7 +120,7 @@ def _index_row(view: View, marks: Collection[str]) -> list[Any]:
 
 def _counts_of(record: Mapping[str, Any], view: View) -> Counter[str]:
     """What a record adds to the figures; a key with 0 says that it has such things at all."""
-    found = Counter({"images": 1})
+    found = Counter(["images", *(mark for mark in ("doubtful", "suspect") if mark in view["marks"])])
     regions = record.get("regions", record.get("region_captions"))
     if isinstance(regions, list):
         found["regions"] = len(regions)

@@ -3,7 +3,8 @@
 "use strict";
 
 (() => {
-  const { node } = recordPage, { tell, help } = reviewTelling, { found, boxes, given, isDecided } = reviewDecisions;
+  const { node } = recordPage, { tell, help } = reviewTelling;
+  const { found, boxes, given, isDecided, placeOf } = reviewDecisions;
   const byId = (id) => document.getElementById(id), main = byId("main");
   const AHEAD = 20; // things asked for at once
   let page = { items: [], place: 0, left: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
@@ -39,7 +40,7 @@
     else if (isGrid()) {
       grid.draw(page, `${again ? "not taken; " : ""}mark what is wrong, then Enter`, marked,
         [button("Accept the rest", "Enter", grid.accept), again && button("Leave them", "]", leave), undoer()]);
-    } else pick(page.items[at].id, page.items[at].box);
+    } else pick(page.items[at].id, placeOf(viewNow(), page.items[at]));
     if (again) tell(again);
     saving();
   }
@@ -80,8 +81,8 @@
   }
   // After a page of the grid: what was refused of it, with its marks, else the next page.
   async function nextPage(marked) {
-    const refused = reviewTelling.refused(), boxOf = (item) => (found(viewOf(item), item.id) || {}).instances;
-    const items = page.items.filter((item) => refused.includes(item) && (boxOf(item) || [])[item.box]);
+    const refused = reviewTelling.refused(), isThere = (item) => placeOf(viewOf(item), item) !== null;
+    const items = page.items.filter((item) => refused.includes(item) && isThere(item));
     if (!items.length) return load(page.place);
     items.forEach((item) => { item.again = reviewTelling.why(); });
     page = { ...page, items, isSent: false };
@@ -98,7 +99,7 @@
     at = [page.items.indexOf(item), page.items.findIndex((one) => isHere(one) && one.id === id),
       page.items.findIndex(isHere)].find((n) => n >= 0);
     saving();
-    return id ? pick(id, item && item.id === id ? item.box : null) : drawSingle();
+    return id ? pick(id, item && item.id === id ? placeOf(viewNow(), item) : null) : drawSingle();
   }
   const button = (name, key, run) => {
     const made = node("button", { type: "button", "aria-keyshortcuts": key }, name, " ", node("kbd", null, key));

@@ -12,7 +12,7 @@ from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import area, box_of, iou
 from dataflow_grounding.records import VERDICTS
 from dataflow_grounding.review.decisions import Decisions
-from dataflow_grounding.review.overlay import version_of, word_of
+from dataflow_grounding.review.overlay import Truth, version_of, word_of
 from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
 from dataflow_grounding.review.record_view import Expression, expressions_of
 
@@ -30,27 +30,17 @@ def settled_of(reviewable: Reviewable, decisions: Decisions, items: Collection[I
         for who, said in decisions.said.items():
             truth = said.truths.get(key, {}).get(item.id)
             if truth and version_of(truth.before) == version_of(original):
-                words[who] = _is_right(original, truth.expression, item.box)
+                words[who] = _is_right(original, truth, item.box)
         stands = words.get("")
         found[item] = None if stands is None or (not stands) in words.values() else stands
     return found
 
 
-def _is_right(original: Expression, after: Expression | None, box: int | None) -> bool | None:
+def _is_right(original: Expression, truth: Truth, box: int | None) -> bool | None:
     """Whether a reviewer accepted a box, or that there is none, as it was under its phrase as it was; None: no word."""
-    if not after or after["text"] != original["text"] or (box is None and after["instances"]):
-        return False
-    judged = [after]
-    if box is not None:
-        old, before = original["instances"][box], original["instances"][:box]
-        like_it = [i for i in after["instances"] if _is_same(old, i)]  # of several, they stand in their order
-        judged = like_it[sum(_is_same(old, i) for i in before) :]
-    return next(map(word_of, judged), False)
-
-
-def _is_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a box is one that was there before, which may have been given an id since."""
-    return new["bbox"] == old["bbox"] and old.get("bbox_id") in (None, new.get("bbox_id"))
+    after, judged = truth.expression, truth.expression if box is None else truth.box(box)
+    other = not after or after["text"] != original["text"] or (box is None and after["instances"])
+    return False if other or not judged else word_of(judged)
 
 
 def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:

@@ -14,12 +14,12 @@ from typing import Any
 from dataflow_grounding.display import small_copy
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, RecordError, StorageFailed, told_as
 from dataflow_grounding.image_files import decoding, read_file, read_header
-from dataflow_grounding.records import Record, has_id, write_bytes
+from dataflow_grounding.records import Record, annotated_column, has_id, write_bytes
 from dataflow_grounding.review.decisions import Decisions, Said
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.overlay import version_of, word_of
 from dataflow_grounding.review.queues import Item, Queue, Reviewable, digest_of
-from dataflow_grounding.review.record_view import Picture, expressions_of, path_of_picture, view_of, why_missing
+from dataflow_grounding.review.record_view import Expression, Picture, path_of_picture, view_of, why_missing
 from dataflow_grounding.review.sampling import gold_answers, mixed_in
 from dataflow_grounding.rows import write_text
 
@@ -73,10 +73,10 @@ class Session:
         self._queue = lru_cache(16)(self._make_queue)
 
     def _drawn(self, size: int, seed: int, gold: str | None) -> list[Item]:
-        """The items of the sample, which is stated unless it was before, and with which gold; that is mixed in."""
+        """The items of the sample, which is stated unless it was, with its pictures' folder, and the gold mixed in."""
         known = gold_answers(self.reviewable, gold) if gold else {}
         drawn, items = self.reviewable.sample(size, seed)
-        drawn["gold"] = gold and digest_of(gold)
+        drawn |= {"gold": gold and digest_of(gold), "image_root": self.reviewable.image_root}
         if drawn not in [{name: one.get(name) for name in drawn} for one in self.decisions.samples]:
             self.decisions.state_sample(drawn, self.who)
         if known:
@@ -117,18 +117,25 @@ class Session:
 
     def view(self, place: int) -> dict[str, Any]:
         """A record for the page: what `view_of` gives, with `place`, `comment`, and of each expression its `version`,
-        of it and of each box `reviewed_by` and `verified`, where a reviewer said so.
+        of it and of each box `reviewed_by` and `verified`, where a reviewer said so; `box` is which of the pipeline's
+        it is, as items have it, none where it is drawn or moved.
         """
-        now, key = self.reviewed(place), self.reviewable.keys[place]
-        view = view_of(now, self._picture_of(place))
-        view |= {"place": place, "key": key, "id": str(now.image_id) if has_id(now.image_id) else key}
-        view["comment"] = self._said.comments.get(key, "")
-        rows = {} if view["problem"] else expressions_of(now)
-        for e in view["expressions"]:
-            row = rows[e["id"]]
-            e |= {"version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": word_of(row)}
+        record, key, rows = self.reviewable.record(place), self.reviewable.keys[place], dict[str, Expression]()
+        shown = record
+        with suppress(BrokenRow):  # the page says why
+            rows = self._said.rows(record, key)
+            shown = record.updated({"expressions": [*rows.values()]})
+        view = view_of(shown, self._picture_of(place))
+        view |= {"place": place, "key": key, "id": str(record.image_id) if has_id(record.image_id) else key}
+        view |= {"kind": annotated_column(record) or view["kind"], "comment": self._said.comments.get(key, "")}
+        for e, (id, row) in zip(view["expressions"], rows.items(), strict=True):
+            e |= {"id": id, "version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": word_of(row)}
             for instance, box in zip(e["instances"], row["instances"], strict=True):
                 instance["verified"] = word_of(box)
+            truth = self._said.truths.get(key, {}).get(id)
+            for box, at in enumerate(truth.places if truth else range(len(row["instances"]))):
+                if at is not None and at < len(row["instances"]):
+                    e["instances"][at]["box"] = box
         return view
 
     @property

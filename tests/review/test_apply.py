@@ -40,9 +40,9 @@ def phrases_of(folder: Path) -> dict[str, Any]:
 def decided(folder: Path, id: str, after: dict[str, Any] | None, action: str = "accept", **more: Any) -> dict[str, Any]:
     """The session's answer to a decision on an expression, by the id that it has now."""
     session = Session(Reviewable(str(folder)), "ann")
-    now = expressions_of(session._said.over(session.reviewable.record(0), "a"))
+    versions = {e["id"]: e["version"] for e in session.view(0)["expressions"]}
     uid = f"{len((folder / 'reviews.jsonl').read_text()) if (folder / 'reviews.jsonl').exists() else 0}"
-    change = {"id": id, "version": version_of(now.get(id)), "after": after}
+    change = {"id": id, "version": versions.get(id, ""), "after": after}
     [answer] = session.decide([{"uid": uid, "record": "a", "action": action, "changes": [change], **more}])
     return answer
 
@@ -58,7 +58,7 @@ def applied(folder: Path, code: int = 0) -> list[dict[str, Any]]:
     done = command(["apply", str(folder)])
     assert done.code == code, done
     [record] = [json.loads(line) for line in (folder / "annotations.reviewed.jsonl").read_text().splitlines()]
-    rows = record["expressions"] if record["expressions"] is not None else record["regions"]
+    rows = record["expressions"] or record.get("regions") or record.get("region_captions") or []
     assert isinstance(rows, list)
     return rows
 
@@ -155,6 +155,16 @@ def test_what_a_reviewer_found_right_before_can_be_settled_again(tmp_path: Path)
     assert command(["certify", str(mended)]).out.startswith("0.0% of 1 boxes wrong")
 
 
+@pytest.mark.parametrize(("verified", "left"), [(True, "none"), (False, "pending")])
+def test_a_phrase_nobody_looked_for_yet_is_none_once_a_person_found_nothing(
+    tmp_path: Path, verified: bool, left: str
+) -> None:
+    folder = write(tmp_path, phrase("a dog", status="pending"), "a cat")
+    for id in ("a#0", "a#1"):
+        assert not decided(folder, id, {"instances": [], "status": "pending", "verified": verified})["error"]
+    assert [(row["status"], row["verified"]) for row in applied(folder)] == [(left, verified)] * 2
+
+
 def test_a_box_that_is_none_can_be_rejected_and_not_accepted(tmp_path: Path) -> None:
     folder = write(tmp_path, {"text": "a dog", "instances": [{"bbox": [40, 0, 0, 40]}]})
     given = {"instances": [{"bbox": [40, 0, 0, 40], "from": 0, "verified": True}], "status": "grounded"}
@@ -184,6 +194,44 @@ def test_regions_say_what_was_decided(tmp_path: Path, after: Any, left: Any) -> 
     folder = write(tmp_path, expressions=None, regions=[REGION, {**REGION, "bbox": BOXES["C"]}])
     decided(folder, "a#0", after)
     assert applied(folder) == [*left, {**REGION, "bbox": BOXES["C"]}]
+
+
+SECOND = {"bbox": BOXES["B"], "from": None, "verified": True}
+
+
+@pytest.mark.parametrize("column", ["regions", "region_captions"])
+@pytest.mark.parametrize(
+    ("first", "left"),
+    [
+        pytest.param(None, [], id="region deleted"),
+        pytest.param({"instances": [], "status": "none", "verified": None}, [], id="box deleted"),
+        pytest.param({**judged("A"), "instances": [*judged("A")["instances"], SECOND]}, ["A", "B"], id="box drawn"),
+    ],
+)
+def test_a_region_that_goes_or_has_a_second_box_hands_no_decision_to_another(
+    tmp_path: Path, column: str, first: Any, left: list[str]
+) -> None:
+    name = "text" if column == "region_captions" else "type"
+    items = [{"bbox": BOXES[box], name: "a mug", "score": score} for box, score in (("A", 0.5), ("C", 0.25))]
+    folder = write(tmp_path, expressions=None, **{column: items})
+    page = Session(Reviewable(str(folder)), "ann")
+    assert not decided(folder, "a#0", first, "delete")["error"]
+    seen = page.next({"mode": "single", "most": "9"})
+    assert [item["id"] for item in seen["items"]] == ["a#1"]
+    shown = next(e for e in seen["records"][0]["expressions"] if e["id"] == "a#1")
+    assert shown["instances"][0]["bbox"] == BOXES["C"]
+    decided(folder, "a#1", judged("C"))
+    *before, last = applied(folder)
+    assert [region["bbox"] for region in before] == [BOXES[box] for box in left]
+    assert last == {**items[1], "verified": True, "reviewed_by": "ann"}
+    assert (page.next({})["left"], page.view(0)["expressions"][-1]["reviewed_by"]) == (0, "ann")
+
+
+def test_of_phrases_with_one_id_the_second_keeps_its_own_when_the_first_goes(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="e"))
+    decided(folder, "e", None, "delete")
+    assert not decided(folder, "e~2", judged("B", False), "reject")["error"]
+    assert what_stands(folder) == [("a cat", "B", False)]
 
 
 def test_lines_that_can_not_be_read_and_decisions_without_a_record_are_told(tmp_path: Path) -> None:
@@ -216,6 +264,18 @@ def test_a_downloaded_decision_on_a_record_that_can_not_be_read_keeps_none_of_th
     assert (done.code, "line 1: column 'expressions'" in done.err) == (1, True), done
     first, second = (folder / "annotations.reviewed.jsonl").read_text().splitlines()
     assert (json.loads(first)["expressions"][0]["verified"], json.loads(second)) == (True, json.loads(broken))
+
+
+def test_what_a_review_of_a_copy_wrote_is_no_download_and_nothing_of_it_is_taken(tmp_path: Path) -> None:
+    folder, copy = (write(tmp_path / name, phrase("a dog", "A"), phrase("a cat", "B")) for name in ("one", "copy"))
+    decided(copy, "a#0", judged("A", False), "reject")
+    log, own = copy / "reviews.jsonl", folder / "reviews.jsonl"
+    done = command(["apply", str(folder), str(log)])
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert f"{log} is what `review` itself wrote: name what a page has downloaded, or copy it to {own}" in done.err
+    assert not own.exists()
+    own.write_bytes(log.read_bytes())
+    assert what_stands(folder) == [("a dog", "A", False), ("a cat", "B", None)]
 
 
 def test_apply_writes_over_nothing_else(tmp_path: Path) -> None:

@@ -344,6 +344,21 @@ def test_the_other_box_of_a_rejected_phrase_is_still_asked_for(results: Path, re
     assert (asked["id"], asked["box"]) == item[1:]
 
 
+def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(results: Path, review: Any) -> None:
+    reviewer = review("--sample", "80")
+    item = ("r0", "r0#0", 1)
+    reviewer.judge_all(but={item, (*item[:2], 0)})
+    change = reviewer.change(*item[:2], right=None)
+    del change["after"]["instances"][0]
+    reviewer.decide(item[0], change, action="delete")
+    [asked] = reviewer.server.ask("next?most=20&place=0")["items"]
+    assert (asked["id"], asked["box"]) == item[1:]
+    reviewer.judge((*item[:2], 0))
+    assert reviewer.server.ask("next?most=20&place=0")["left"] == 0
+    found = certified(results)["boxes"]
+    assert (found["wrong"], found["unsettled"]) == (1, 0)
+
+
 CHANGES: list[tuple[str, Any, str]] = [
     ("out/annotations.jsonl", lambda text: text + "\n", "files: annotations.jsonl: "),
     ("out/annotations.jsonl", lambda text: text.replace("140", "141", 1), "sentence: .*has changed since"),
@@ -420,15 +435,52 @@ def test_a_folder_that_was_moved_has_not_changed(results: Path, review: Any) -> 
     assert verified(moved) == Done(0, "nothing has changed\n", "")
 
 
+def test_it_does_not_matter_from_which_folder_it_is_verified(
+    results: Path, review: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = write(results.parent / "captions.jsonl", [{"a": 1}])
+    spec = {"autolabel_type": "x", "x": {"data": {"input_path": "captions.jsonl"}}}
+    (results / "run.json").write_text(json.dumps({"model": "seer", "spec": spec}), encoding="utf-8")
+    monkeypatch.chdir(results.parent)  # what the spec and the records name begins there
+    review().judge_all()
+    assert {"captions.jsonl", "a.png"} <= certified(results)["files"].keys()
+    monkeypatch.chdir(results)
+    assert verified(results) == Done(0, "nothing has changed\n", "")
+    captions.unlink()
+    assert "files: captions.jsonl: " in verified(results).out
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_pictures_that_only_the_review_was_told_of_are_checked_too_and_those_not_found_are_named(
+    results: Path, review: Any, named: bool
+) -> None:
+    (results / "run.json").unlink()
+    pictures = results.parent / "pictures"
+    pictures.mkdir()
+    picture = (results.parent / "a.png").rename(pictures / "a.png")
+    review("--sample", "24", *["--image-root", os.path.relpath(pictures)] * named).judge_all()
+    found = certified(results)
+    assert (found["files"]["a.png"] is not None) is named
+    assert ("; 1 picture not found, and so in no digest" in found["sentence"]) is not named
+    done = verified(results)
+    if named:
+        assert done == Done(0, "nothing has changed\n", "")
+        Image.new("RGB", (200, 150), "red").save(picture)
+        assert "files: a.png: " in verified(results).out
+    else:
+        assert done == Done(1, "not checked: 1 picture, not found when it was written nor now: ['a.png']\n", "")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--gold", "gold.jsonl"], "give --sample N"),
         (["--seed", "0"], "give --sample N"),
         (["--sample", "2", "--blind"], "leave out --sample"),
+        (["--blind", "--static", "/dev/null/folder"], "leave out --blind or --static"),
     ],
 )
-def test_options_of_a_sample(results: Path, options: list[str], said: str) -> None:
+def test_options_that_do_not_go_together(results: Path, options: list[str], said: str) -> None:
     done = command(["review", str(results), "--no-open", *options])
     assert (done.code, said in done.err) == (2, True)
 

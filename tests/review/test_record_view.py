@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.review.record_view import Picture, utf16_span, view_of
+from dataflow_grounding.review.report import FLAGS
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,14 @@ def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
     assert [version["name"] for version in both["versions"]] == ["a", "b"]
     assert (second["id"], second["only"]) == ("only m2", "b")
     assert (first["id"], first["only"]) == ("only m1", "a")
+    (index,) = a.glob("report_with_b_files/*/index.js")
+    rows = json.loads(index.read_text().partition(", ")[2].removesuffix(");\n"))
+    assert all(bits & 1 << FLAGS.index("changed") for _, bits, *_ in rows), "what one run alone has is changed, too"
+    door = (a / "report_with_b.html").read_text()
+    figures = dict(re.findall(r"<dt>(\w+)</dt><dd>(\d+)</dd>", door))
+    assert [figures[name] for name in ("images", "expressions", "changed")] == ["2", "2", "3"], (
+        "those of the second run"
+    )
     done = subprocess.run([*command, str(a), "--single-file"], capture_output=True, text=True)
     assert json.loads(done.stdout)["report"] == str(a / "report.html")
     assert not (a / "report_files").exists()

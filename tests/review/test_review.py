@@ -761,8 +761,10 @@ def test_what_was_found_right_is_gold_for_eval_and_the_rest_is_open(results: Pat
 @pytest.mark.parametrize("column", ["region_captions", "regions"])
 def test_captions_of_regions_are_reviewed_too(results: Path, serve: Any, column: str) -> None:
     name = "text" if column == "region_captions" else "type"
-    items = [{"bbox": [1, 2, 30, 40], name: "a mug", "region_id": 1}, {"bbox": [5, 5, 9, 9], name: "a cat"}]
-    write(results, {"image_id": "a", "image_path": "a.png", column: items})
+    items = [{"bbox": [1, 2, 30, 40], name: "a mug", "region_id": 1}, {"bbox": [5, 5, 9, 9], name: "a cat", "score": 1}]
+    of_the_box = {"score": 0.5, "area": 1102}  # which a person moves
+    written = [{**items[0], **of_the_box}, items[1]]
+    write(results, {"image_id": "a", "image_path": "a.png", column: written})
     server = serve(results, "--reviewer", "ann")
     change = {"id": "a#0", "version": version(server, 0)}
     box = {"from": 0, "bbox": [1, 2, 31.5, 40], "verified": True}

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.review.test_review import (
     RECORD,
     SINGLE,
@@ -15,6 +17,7 @@ from tests.review.test_review import (
     decisions,
     drag,
     grid,
+    phrase,
     results,
     run,
     saved,
@@ -262,3 +265,33 @@ def test_boxes_of_phrases_that_are_joined_stay_what_they_were(results: Path, sho
     [line] = downloaded(page, tmp_path / "decisions.jsonl")
     kept = [(i["of"], i["verified"]) for i in line["changes"][0]["after"]["instances"] if i["from"] is None]
     assert kept == [({"id": "a#1", "box": 0}, None), ({"id": "a#1", "box": 1}, None)]
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_box_that_is_deleted_hides_none_of_the_others(
+    results: Path, serve: Any, show: Any, tmp_path: Path, static: bool
+) -> None:
+    dogs = phrase("two dogs", 1, [220, 60, 250, 200], [260, 60, 300, 210])
+    dogs["instances"][1]["score"] = 0.3
+    write(results, {**RECORD, "expressions": [RECORD["expressions"][0], dogs]})  # type: ignore[index]
+    if static:
+        run("review", results, "--static", tmp_path / "folder")
+    address = (tmp_path / "folder" / "review.html").as_uri() if static else serve(results).address
+    page = show(address + SINGLE + "&below=0.5")  # the second dog alone
+    for key in ("2", "Delete"):  # the box after the picked one: the first
+        page.keyboard.press(key)
+    if not static:
+        saved(page)
+    page.select_option("select[name=mode]", "grid")
+    seen(page, 1)
+    page.locator(".cell", has_text="two dogs").click()
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    if static:
+        downloaded(page, tmp_path / "decisions.jsonl")
+    else:
+        saved(page)
+    mug, dogs = applied(results, *[tmp_path / "decisions.jsonl"] * static)[0]["expressions"]
+    assert "verified" not in mug
+    assert [(box["bbox"], box["verified"]) for box in dogs["instances"]] == [([260, 60, 300, 210], False)]
+    assert page.problems == []
