@@ -117,7 +117,7 @@ const reviewDecisions = (() => {
     function together(run) {
       const first = done.length;
       run();
-      done.push(done.splice(first).flat());
+      if (done.length > first) done.push(done.splice(first).flat());
     }
     // Take the last decisions back, or make the last ones so taken again: what they were on, by `place` and `id`.
     function undo(again = false) {

@@ -41,9 +41,11 @@ const reviewStage = (() => {
       const { a, d, e, f } = svg.getScreenCTM(), place = canvas.getBoundingClientRect();
       return ([x1, y1, x2, y2]) => [x1 * a + e - place.x, y1 * d + f - place.y, (x2 - x1) * a, (y2 - y1) * d];
     });
-    const picture = { href: view.full || null, width: view.width, height: view.height, preserveAspectRatio: "none" };
+    const picture = shape("image",
+      { href: view.full || null, width: view.width, height: view.height, preserveAspectRatio: "none" });
+    picture.addEventListener("error", () => stage.board.append(recordPage.NOT_SHOWN));
     const svg = shape("svg", { class: "stage", tabindex: 0, role: "img",
-      "aria-label": `${view.expressions.length} phrases` }, shape("image", picture), boxes, sketch);
+      "aria-label": `${view.expressions.length} phrases` }, picture, boxes, sketch);
     const stage = { view, board: recordPage.node("div", { class: "board" }, svg, canvas), hand: false };
     stage.isBusy = () => fingers.size > 0 || points !== null;
     let points = null, panning, edges, from, start, to;

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from tests.review.test_review import (
     RECORD,
     SINGLE,
@@ -15,6 +17,7 @@ from tests.review.test_review import (
     decisions,
     drag,
     grid,
+    phrase,
     results,
     run,
     saved,
@@ -113,6 +116,31 @@ def test_what_is_refused_of_a_page_of_the_grid_stays_and_is_shown_again(results:
     assert page.locator("#refused").inner_text() == ""
     verdicts = [row["verified"] for row in applied(results)[0]["expressions"]]
     assert [n for n, verdict in enumerate(verdicts) if not verdict] == [1, 5]
+
+
+def test_what_can_not_be_seen_says_so_and_is_not_accepted_with_the_rest(results: Path, serve: Any, show: Any) -> None:
+    names = ("a.png", "gone.png", "lost.png", "cut.jpg")
+    Image.effect_noise((400, 300), 60).save(results / "cut.jpg")
+    (results / "cut.jpg").write_bytes((results / "cut.jpg").read_bytes()[:5_000])
+    rows = [phrase("dog", 0, [20, 20, 60, 60], caption="")]
+    write(results, *({**RECORD, "image_id": name, "image_path": name, "expressions": rows} for name in names))
+    page = show(serve(results, "--queue", "file").address)
+    told = ["", "The image file is not there.", "The image file is not there.", "The picture can't be shown."]
+    assert page.locator(".crop").all_inner_texts() == told
+    page.locator(".cell").nth(1).click()  # marked as wrong all the same
+    for _ in range(2):  # what can't be seen stays, however often
+        page.keyboard.press("Enter")
+        seen(page, 2)
+        assert "What can't be seen isn't accepted" in page.locator("#refused").inner_text()
+    saved(page)
+    verdicts = [record["expressions"][0].get("verified") for record in applied(results)]
+    assert verdicts == [True, False, None, None]
+    page.keyboard.press("z")
+    seen(page, 4)
+    page.goto(page.url + SINGLE + "&text=dog")
+    for text in told:
+        page.locator("figure", has_text=text).wait_for()
+        page.keyboard.press("]")
 
 
 def test_in_single_records_what_was_refused_comes_again(results: Path, serve: Any, show: Any) -> None:
