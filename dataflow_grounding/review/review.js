@@ -182,6 +182,7 @@
   }
   function resize(bbox) {
     const instances = boxes(current());
+    if (String(bbox) === String(instances[picked.box].bbox)) return drawSingle(); // what moves nothing decides nothing
     Object.assign(instances[picked.box], { bbox, verified: true });
     change("move", current(), { instances });
   }

@@ -21,11 +21,14 @@ const reviewStage = (() => {
     return edges.some(Boolean) ? edges : ALL;
   }
 
-  // A box with some of its edges shifted, within a picture of that size, never turned inside out.
+  // A box with some of its edges shifted, no further out of a picture of that size than it is, never turned inside out.
   function shifted(box, edges, by, size) {
     const whole = edges.every(Boolean);
-    const shift = by.map((n, k) => (whole ? Math.min(Math.max(n, -box[k]), size[k] - box[k + 2]) : n));
-    const moved = box.map((edge, n) => (edges[n] ? within(edge + shift[n % 2], size[n % 2]) : edge));
+    const moved = box.map((edge, n) => {
+      const [low, high] = whole ? [box[n % 2], box[n % 2 + 2]] : [edge, edge];
+      const least = Math.min(-low, 0), most = Math.max(size[n % 2] - high, 0);
+      return edges[n] ? edge + Math.min(Math.max(by[n % 2], least), most) : edge;
+    });
     return boxAround([moved.slice(0, 2), moved.slice(2)]);
   }
 

@@ -189,6 +189,23 @@ def test_keys_on_a_single_record_do_what_they_say(results: Path, serve: Any, sho
     assert page.problems == []
 
 
+def test_what_moves_nothing_decides_nothing_and_no_box_moves_elsewhere(results: Path, serve: Any, show: Any) -> None:
+    boxes = [0, 0, 50, 60], [-10, 100, 50, 320]
+    write(results, {**RECORD, "expressions": [phrase(f"dog {n}", n, box, caption="") for n, box in enumerate(boxes)]})
+    page = show(serve(results).address + SINGLE)
+    for keys in ("ArrowLeft", "Shift+ArrowUp"), ("ArrowLeft", "ArrowDown", "Alt+ArrowDown"):
+        for key in keys:
+            page.keyboard.press(key)
+        page.keyboard.press("2")
+    drag(page, (20, 200), (-50, 200))
+    assert page.locator(".verdict, .sketch *").count() == 0
+    assert not (results / "reviews.jsonl").exists()
+    for key in ("ArrowRight", "ArrowUp", "Alt+ArrowLeft"):
+        page.keyboard.press(key)
+    saved(page)
+    assert applied(results)[0]["expressions"][1]["instances"][0]["bbox"] == [-9, 99, 50, 319]
+
+
 def test_an_error_of_the_page_is_not_told_as_the_servers(results: Path, serve: Any, show: Any) -> None:
     page = show(serve(results).address + SINGLE)
     page.evaluate("() => { recordPage.rowOf = () => { throw new Error('a bug'); }; }")
