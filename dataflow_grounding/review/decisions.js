@@ -54,9 +54,9 @@ const reviewDecisions = (() => {
   function applied(view, changes) {
     const next = structuredClone(view), rows = next.expressions;
     for (const { id, after } of changes) {
-      const place = rows.findIndex((e) => e.id === id), isNew = place < 0;
-      const old = isNew ? { id, reasons: [], check: "", span: null, instances: [], meaning: "" } : rows[place];
-      rows.splice(isNew ? rows.length : place, isNew ? 0 : 1, ...(after ? [changed(view, old, after)] : []));
+      const place = rows.findIndex((e) => e.id === id), isOwn = place < 0;
+      const old = isOwn ? { id, isOwn, reasons: [], check: "", span: null, instances: [], meaning: "" } : rows[place];
+      rows.splice(isOwn ? rows.length : place, isOwn ? 0 : 1, ...(after ? [changed(view, old, after)] : []));
     }
     let colors = 0;
     rows.forEach((e, n) => Object.assign(e, { index: n, color: e.instances.length ? colors++ % 7 : null }));

@@ -243,6 +243,6 @@ const recordPage = (() => {
     return frame;
   }
 
-  return { MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf, rowOf, listOf,
-    lightsUp, cropOf };
+  return { MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf, rowOf,
+    listOf, lightsUp, cropOf };
 })();

@@ -21,6 +21,7 @@ from tests.review.test_review import (
     results,
     run,
     saved,
+    select,
     serve,
     show,
     version,
@@ -307,3 +308,31 @@ def test_boxes_of_phrases_that_are_joined_stay_what_they_were(results: Path, sho
     [line] = downloaded(page, tmp_path / "decisions.jsonl")
     kept = [(i["of"], i["verified"]) for i in line["changes"][0]["after"]["instances"] if i["from"] is None]
     assert kept == [({"id": "a#1", "box": 0}, None), ({"id": "a#1", "box": 1}, None)]
+
+
+def test_a_phrase_added_in_a_folder_without_a_server_is_joined_with_its_boxes(
+    results: Path, show: Any, tmp_path: Path
+) -> None:
+    run("review", results, "--static", tmp_path / "folder")
+    page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
+    select(page, "and a")  # after the mug, before the dogs
+    page.keyboard.press("n")
+    page.keyboard.press("j")
+    assert page.locator("li.picked .phrase").text_content() == "and a [U+202E]dog[U+202C] and two dogs"
+    page.keyboard.press("1")
+    page.keyboard.press("j")  # the scores of the dogs' boxes would be lost
+    assert page.locator("#refused").inner_text().startswith("The next phrase is new here")
+    page.keyboard.press("z")
+    page.keyboard.press("4")
+    drag(page, (10, 180), (390, 290))
+    page.keyboard.press("1")
+    page.keyboard.press("j")
+    kept = downloaded(page, tmp_path / "decisions.jsonl")
+    assert len(kept) == 5
+    mug, dogs, _ = applied(results, tmp_path / "decisions.jsonl")[0]["expressions"]
+    assert mug["text"] == "A red mug and a"
+    assert [(box["score"], box["evidence"], box.get("verified")) for box in mug["instances"]] == [
+        (0.9, "seen", None),
+        (None, "person", True),
+    ]
+    assert dogs == RECORD["expressions"][1]  # type: ignore[index]
