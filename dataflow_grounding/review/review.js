@@ -84,7 +84,7 @@
     const items = page.items.filter((item) => refused.includes(item) && (boxOf(item) || [])[item.box]);
     if (!items.length) return load(page.place);
     items.forEach((item) => { item.again = reviewTelling.why(); });
-    page = { ...page, items, isSent: false };
+    [page, at] = [{ ...page, items, isSent: false }, 0];
     return draw(marked);
   }
   const leave = () => page.items[0].again && load();

@@ -119,6 +119,24 @@ def test_what_is_refused_of_a_page_of_the_grid_stays_and_is_shown_again(results:
     assert [n for n, verdict in enumerate(verdicts) if not verdict] == [1, 5]
 
 
+def test_what_is_refused_of_a_page_that_was_taken_back_is_shown_again(results: Path, serve: Any, show: Any) -> None:
+    grid(results, 3)
+    first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
+    page = show(second.address)
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    page.keyboard.press("z")
+    seen(page, 3)
+    given = {"status": "grounded", "instances": [{"from": 0, "bbox": [0, 0, 50, 60], "verified": False}]}
+    assert not first.decide({"id": "a#0", "version": version(first, 0), "after": given})["error"]
+    page.keyboard.press("Enter")
+    seen(page, 1)
+    assert page.locator("#refused").inner_text().startswith("Not taken: dog 0: ann changed it meanwhile.")
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    assert page.problems == []
+
+
 def test_what_can_not_be_seen_says_so_and_is_not_accepted_with_the_rest(results: Path, serve: Any, show: Any) -> None:
     names = ("a.png", "gone.png", "lost.png", "cut.jpg")
     Image.effect_noise((400, 300), 60).save(results / "cut.jpg")
