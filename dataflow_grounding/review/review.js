@@ -25,6 +25,7 @@
       page = await decisions.ask({ ...wanted(), place, most: AHEAD });
     } catch (error) {
       at = Math.max(0, Math.min(at, page.items.length - 1)); // what was there stays
+      main.inert = false;
       return tell(error.said ? error.message : "The server doesn't answer: is `review` still running?");
     }
     at = Math.max(0, page.items.findIndex(({ record, id, box }) =>
@@ -34,6 +35,7 @@
   function draw(marked) {
     const again = page.items.length > 0 && page.items[at].again;
     typed = "";
+    main.inert = false;
     decisions.begin();
     if (!page.items.length) drawEnd();
     else if (isGrid()) {
@@ -226,6 +228,7 @@
   function go(by) {
     const isDone = (item) => item && !item.again && isDecided(viewOf(item), item);
     do at += by; while (isDone(page.items[at]));
+    main.inert = !page.items[at]; // what is still shown is no longer what keys are for
     return page.items[at] ? draw() : sent().then(() => (page.items[at] ? draw() : load(by > 0 ? page.place : 0)));
   }
   function escape() {
@@ -249,7 +252,7 @@
     " ": [null, () => (stage.hand = true)],
   };
   const GRID_ACTIONS = { Enter: [null, grid.accept], "]": [null, leave], z: ACTIONS.z, y: ACTIONS.y };
-  const END_ACTIONS = { "[": [null, () => load()], z: ACTIONS.z, y: ACTIONS.y };
+  const END_ACTIONS = { "[": [null, () => (page.items.length ? go(-1) : load())], z: ACTIONS.z, y: ACTIONS.y };
   function numbered(digit) {
     const now = performance.now(), most = isGrid() ? 99 : viewNow().expressions.length;
     typed = now - typing < 800 && Number(typed + digit) <= most ? typed + digit : digit;
@@ -269,8 +272,8 @@
     if (key === "Enter" && event.repeat) return event.preventDefault(); // held down, it means one page
     const whose = { Enter: "button, li", " ": "button" }[key], press = whose && event.target.closest(whose);
     if (press) return press.localName === "li" && press.click(); // what has the focus does what it does
-    const [, run] = (page.items.length ? (isGrid() ? GRID_ACTIONS : ACTIONS) : END_ACTIONS)[key] || [];
-    const isDigit = page.items.length > 0 && /^[0-9]$/.test(key);
+    const [, run] = (page.items[at] ? (isGrid() ? GRID_ACTIONS : ACTIONS) : END_ACTIONS)[key] || [];
+    const isDigit = page.items[at] && /^[0-9]$/.test(key);
     if (isDigit && (isGrid() || key !== "0" || (typed && performance.now() - typing < 800))) numbered(key);
     else if (run) {
       act();

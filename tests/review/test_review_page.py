@@ -176,6 +176,32 @@ def test_in_single_records_what_was_refused_comes_again(results: Path, serve: An
     assert applied(results)[0]["expressions"][0]["verified"] is True
 
 
+def test_while_the_next_records_are_on_their_way_no_key_decides_on_what_is_gone(
+    results: Path, serve: Any, show: Any
+) -> None:
+    grid(results, 21)
+    page = show(serve(results).address + SINGLE)
+    page.route("**/next*", lambda route: None)
+    shown = []
+    for _ in range(20):
+        shown.append(page.locator("li.picked .phrase").text_content())
+        page.keyboard.press("]")
+    for key in ("a", "1", "m", "ArrowRight", "Escape", "c", "n"):
+        page.keyboard.press(key)
+    drag(page, (100, 100), (200, 200))
+    page.keyboard.press("[")  # back, and on again
+    assert page.locator("#main:not([inert]) li.picked .phrase").text_content() == shown[-1]
+    page.keyboard.press("]")
+    page.unroute("**/next*")  # they go on
+    page.locator("#main:not([inert])").wait_for()
+    assert page.locator("li.picked .phrase").text_content() not in shown
+    page.keyboard.press("a")
+    saved(page)
+    [line] = decisions(results)
+    assert f"dog {line['changes'][0]['id'][2:]}" not in shown
+    assert page.problems == []
+
+
 def test_keys_on_a_single_record_do_what_they_say(results: Path, serve: Any, show: Any) -> None:
     page = show(serve(results, "--reviewer", "ann").address + SINGLE)
     page.keyboard.press("m")  # the first box is picked
