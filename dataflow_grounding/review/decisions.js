@@ -34,14 +34,14 @@ const reviewDecisions = (() => {
     data.items.forEach((item, place) => { item.place = place; });
     const fits = (w) => (item) => !isDecided(viewOf(item), item) && (!w.status || item.status === w.status)
       && (!w.text || item.text.toLowerCase().includes(w.text.toLowerCase())) && (!w.head || item.head === w.head)
-      && (!w.below || (item.score !== null && item.score < Number(w.below)))
-      && (w.mode !== "grid" || item.box !== null);
+      && (!w.below || (item.score !== null && item.score < Number(w.below)));
     async function ask(w) {
-      const open = data.items.filter(fits(w)), isGrid = w.mode === "grid";
+      const fitting = data.items.filter(fits(w)), isGrid = w.mode === "grid";
+      const open = isGrid ? fitting.filter(({ box }) => box !== null) : fitting;
       if (isGrid) open.sort((a, b) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));
       const items = isGrid ? open.slice(0, GRID) : open.filter(({ place }) => place >= w.place).slice(0, w.most);
       const next = items.length ? items[items.length - 1].place + 1 : data.items.length;
-      return { items, records: items.map(viewOf), place: isGrid ? 0 : next, left: open.length };
+      return { items, records: items.map(viewOf), place: isGrid ? 0 : next, left: fitting.length };
     }
     async function send(some) {
       kept.push(...some);
@@ -81,7 +81,7 @@ const reviewDecisions = (() => {
     const waiting = []; // decisions to send; `ids`: of the expressions that each is on
     const done = [], undone = []; // to undo and to redo, those together that are taken back in one
     const local = window.reviewData, store = local ? collecting(local, views) : asking;
-    let sending = false, lost = null, since = performance.now(), who = local && local.who;
+    let sending = false, lost = null, asked = null, left = 0, since = performance.now(), who = local && local.who;
 
     // Besides expressions `ids`, what others changed counts once it is shown: decisions made before are refused.
     function learn(view, ids = []) {
@@ -95,7 +95,7 @@ const reviewDecisions = (() => {
     async function ask(wanted) {
       const said = await store.ask(wanted);
       Object.values(said.records).forEach((view) => learn(view));
-      who = said.who || who;
+      [who, asked, left] = [said.who || who, wanted, said.left];
       return said;
     }
     function enqueue(action, view, ids, changes, next, more) {
@@ -165,6 +165,9 @@ const reviewDecisions = (() => {
       }
       sending = false;
       page.saving();
+      const now = asked, said = await store.ask({ ...now, mode: "single", place: 0, most: 0 }).catch(() => null);
+      if (said && asked === now) left = said.left; // of how many things a decision was, the queue knows
+      page.saving();
     }
     function settle(batch, answers) {
       lost = null;
@@ -205,7 +208,7 @@ const reviewDecisions = (() => {
     const begin = () => { since = performance.now(); };
     const elapsed = () => (performance.now() - since) / 1000;
     return { ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed, waiting,
-      lost: () => lost, isLocal: Boolean(local), viewOf: (item) => views.get(item.record) };
+      lost: () => lost, left: () => left, isLocal: Boolean(local), viewOf: (item) => views.get(item.record) };
   }
   return { of, found, boxes, given, isDecided, pause };
 })();

@@ -6,7 +6,7 @@
   const { node } = recordPage, { tell, help } = reviewTelling, { found, boxes, given, isDecided } = reviewDecisions;
   const byId = (id) => document.getElementById(id), main = byId("main");
   const AHEAD = 20; // things asked for at once
-  let page = { items: [], place: 0, left: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
+  let page = { items: [], place: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
   let typed = "", typing = 0, drawn = { rows: [] };
   const decisions = reviewDecisions.of({ why: () => (page.items[at] || { why: "" }).why, saving, taken });
   const { viewOf, commit, sent } = decisions, viewNow = () => viewOf(page.items[at]);
@@ -24,8 +24,7 @@
     try {
       page = await decisions.ask({ ...wanted(), place, most: AHEAD });
     } catch (error) {
-      at = Math.max(0, Math.min(at, page.items.length - 1)); // what was there stays
-      main.inert = false;
+      [at, main.inert] = [Math.max(0, Math.min(at, page.items.length - 1)), false]; // what was there stays
       return tell(error.said ? error.message : "The server doesn't answer: is `review` still running?");
     }
     at = Math.max(0, page.items.findIndex(({ record, id, box }) =>
@@ -46,13 +45,13 @@
     saving();
   }
   function drawEnd() { // of the queue: single records may have been passed over
-    const back = page.left > 0 && !isGrid() && button("What was passed over", "[", () => load());
+    const back = decisions.left() > 0 && !isGrid() && button("What was passed over", "[", () => load());
     main.replaceChildren(
       node("p", { class: "note" }, back ? "That was the last one." : "Nothing is left to decide here."),
       node("p", { class: "tools" }, back, undoer()));
   }
   function saving() {
-    reviewTelling.saving(page.left, decisions.waiting.length, decisions.isLocal, decisions.lost());
+    reviewTelling.saving(decisions.left(), decisions.waiting.length, decisions.isLocal, decisions.lost());
   }
   const isCommenting = () => document.activeElement.localName === "textarea";
   const leaveComment = () => { if (isCommenting()) document.activeElement.blur(); }; // what was typed is then saved
@@ -62,8 +61,7 @@
     if (!isGrid() || !grid.isClosed()) reviewTelling.begin();
   }
   function taken(error, decision, view, old) {
-    if (!error) page.left = Math.max(0, page.left - (decision.items || []).length);
-    else {
+    if (error) {
       reviewTelling.refuse(error, decision.items);
       if (!isGrid()) bringBack(decision.items);
     }
@@ -96,7 +94,6 @@
     const { place, id, items: [item] } = last.find((one) => one.id) || last[0];
     const isHere = ({ record }) => record === place, goal = item || { record: place, id };
     if (isGrid() || !page.items.some(isHere)) return sent().then(() => load(0, goal));
-    page.left += (again ? -1 : 1) * last.flatMap((one) => one.items).length;
     at = [page.items.indexOf(item), page.items.findIndex((one) => isHere(one) && one.id === id),
       page.items.findIndex(isHere)].find((n) => n >= 0);
     saving();

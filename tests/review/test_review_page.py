@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from tests.review.test_review import (
@@ -249,6 +250,32 @@ def test_what_moves_nothing_decides_nothing_and_no_box_moves_elsewhere(results: 
         page.keyboard.press(key)
     saved(page)
     assert applied(results)[0]["expressions"][1]["instances"][0]["bbox"] == [-9, 99, 50, 319]
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_what_is_left_is_told_at_once_whatever_was_judged(
+    results: Path, serve: Any, show: Any, tmp_path: Path, is_static: bool
+) -> None:
+    write(results, RECORD, {**RECORD, "image_id": "b"})  # three boxes and a phrase without one in each
+    address = (tmp_path / "folder" / "review.html").as_uri()
+    if is_static:
+        run("review", results, "--static", tmp_path / "folder")
+    page = show((address if is_static else serve(results).address) + SINGLE)
+    page.locator("h2", has_text="a").wait_for()
+    for left, keys in (
+        (7, ["1", "ArrowRight"]),  # a box was moved
+        (8, ["z"]),
+        (4, ["Escape", "Escape", "Escape", "a"]),  # all of the record
+        (8, ["z"]),
+        (6, ["2", "x"]),  # both boxes
+        (8, ["z"]),
+        (6, ["Escape", "Escape", "2", "Delete"]),  # the phrase
+        (6, ["c"]),
+    ):
+        for key in keys:
+            page.keyboard.press(key)
+        page.locator("#left", has_text=re.compile(f"^{left} left$")).wait_for(timeout=5_000)
+    assert page.problems == []
 
 
 def test_an_error_of_the_page_is_not_told_as_the_servers(results: Path, serve: Any, show: Any) -> None:
