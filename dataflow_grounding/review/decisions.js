@@ -36,6 +36,9 @@ const reviewDecisions = (() => {
       && (!w.text || item.text.toLowerCase().includes(w.text.toLowerCase())) && (!w.head || item.head === w.head)
       && (!w.below || (item.score !== null && item.score < Number(w.below)));
     async function ask(w) {
+      if (w.below && Number.isNaN(Number(w.below.trim() || NaN))) {
+        throw Object.assign(new Error(`'below' should be a score from 0 to 1, not '${w.below}'`), { said: true });
+      }
       const fitting = data.items.filter(fits(w)), isGrid = w.mode === "grid";
       const open = isGrid ? fitting.filter(({ box }) => box !== null) : fitting;
       if (isGrid) open.sort((a, b) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));

@@ -61,10 +61,8 @@
     if (!isGrid() || !grid.isClosed()) reviewTelling.begin();
   }
   function taken(error, decision, view, old) {
-    if (error) {
-      reviewTelling.refuse(error, decision.items);
-      if (!isGrid()) bringBack(decision.items);
-    }
+    if (error) reviewTelling.refuse(error, decision.items);
+    if (error && !isGrid()) bringBack(decision.items);
     if (!view || isGrid() || !stage || !page.items[at] || viewNow() !== view) return;
     if (picked.id && !found(view, picked.id)) { // one that was added has another id now
       const { text } = found(old, picked.id) || {};
@@ -295,6 +293,7 @@
     if (decisions.mayBeLost()) event.preventDefault();
   });
   window.addEventListener("hashchange", () => { act(); readAddress(); load(); });
+  fields.order.parentElement.hidden = decisions.isLocal; // it is that of the folder
   readAddress();
   load();
 })();

@@ -369,6 +369,22 @@ def test_a_folder_without_a_server_shows_all_and_what_was_undone(results: Path, 
     assert page.problems == []
 
 
+def test_a_folder_without_a_server_offers_no_order_and_says_what_is_no_score(
+    results: Path, show: Any, tmp_path: Path
+) -> None:
+    run("review", results, "--static", tmp_path / "folder")
+    page = show((tmp_path / "folder" / "review.html").as_uri())
+    assert not page.locator("[name=order]").is_visible()
+    for below in ("0,5", "low", " "):
+        page.fill("[name=below]", below)
+        page.locator("[name=below]").press("Tab")
+        page.locator("#refused", has_text=f"should be a score from 0 to 1, not '{below}'").wait_for(timeout=5_000)
+    assert page.locator("#left").inner_text() == "4 left"
+    page.fill("[name=below]", "0.5")
+    page.locator("[name=below]").press("Tab")
+    page.get_by_text("Nothing is left to decide here").wait_for()
+
+
 def test_boxes_of_phrases_that_are_joined_stay_what_they_were(results: Path, show: Any, tmp_path: Path) -> None:
     run("review", results, "--static", tmp_path / "folder")
     page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
