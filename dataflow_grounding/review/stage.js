@@ -80,6 +80,7 @@ const reviewStage = (() => {
       const [a, b] = fingers.values();
       return b ? Math.max(1, Math.hypot(a[0] - b[0], a[1] - b[1])) : 1;
     };
+    const wipe = () => points || sketch.replaceChildren(); // what a drag drew that comes to nothing
     function down(event) {
       if (event.button > 1) return;
       event.preventDefault();
@@ -87,6 +88,7 @@ const reviewStage = (() => {
       svg.setPointerCapture(event.pointerId);
       [from, start, to] = [spot(event), [event.clientX, event.clientY], null];
       fingers.set(event.pointerId, start);
+      wipe();
       panning = stage.hand || event.button === 1 || fingers.size > 1;
       edges = panning || points ? null : grabbed(box, from, ((event.pointerType === "touch" ? 2 : 1) * NEAR) / scale());
     }
@@ -106,7 +108,7 @@ const reviewStage = (() => {
     }
     function up(event) {
       fingers.delete(event.pointerId);
-      if (panning || event.type === "pointercancel") return;
+      if (panning || event.type === "pointercancel") return wipe();
       if (points) pointed(from);
       else if (to) does[edges ? "move" : "draw"](to);
       else does.click(from);
