@@ -40,14 +40,17 @@ const reviewDecisions = (() => {
     data.items.forEach((item, place) => { item.place = place; });
     const fits = (w) => (item) => !isDecided(viewOf(item), item) && (!w.status || item.status === w.status)
       && (!w.text || item.text.toLowerCase().includes(w.text.toLowerCase())) && (!w.head || item.head === w.head)
-      && (!w.below || (item.score !== null && item.score < Number(w.below)))
-      && (w.mode !== "grid" || item.box !== null);
+      && (!w.below || (item.score !== null && item.score < Number(w.below)));
     async function ask(w) {
-      const open = data.items.filter(fits(w)), isGrid = w.mode === "grid";
+      if (w.below && Number.isNaN(Number(w.below.trim() || NaN))) {
+        throw Object.assign(new Error(`'below' should be a score from 0 to 1, not '${w.below}'`), { said: true });
+      }
+      const fitting = data.items.filter(fits(w)), isGrid = w.mode === "grid";
+      const open = isGrid ? fitting.filter(({ box }) => box !== null) : fitting;
       if (isGrid) open.sort((a, b) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));
       const items = isGrid ? open.slice(0, GRID) : open.filter(({ place }) => place >= w.place).slice(0, w.most);
       const next = items.length ? items[items.length - 1].place + 1 : data.items.length;
-      return { items, records: items.map(viewOf), place: isGrid ? 0 : next, left: open.length };
+      return { items, records: items.map(viewOf), place: isGrid ? 0 : next, left: fitting.length };
     }
     async function send(some) {
       kept.push(...some);
@@ -60,9 +63,9 @@ const reviewDecisions = (() => {
   function applied(view, changes) {
     const next = structuredClone(view), rows = next.expressions;
     for (const { id, after } of changes) {
-      const place = rows.findIndex((e) => e.id === id), isNew = place < 0;
-      const old = isNew ? { id, reasons: [], check: "", span: null, instances: [], meaning: "" } : rows[place];
-      rows.splice(isNew ? rows.length : place, isNew ? 0 : 1, ...(after ? [changed(view, old, after)] : []));
+      const place = rows.findIndex((e) => e.id === id), isOwn = place < 0;
+      const old = isOwn ? { id, isOwn, reasons: [], check: "", span: null, instances: [], meaning: "" } : rows[place];
+      rows.splice(isOwn ? rows.length : place, isOwn ? 0 : 1, ...(after ? [changed(view, old, after)] : []));
     }
     let colors = 0;
     rows.forEach((e, n) => Object.assign(e, { index: n, color: e.instances.length ? colors++ % 7 : null }));
@@ -87,7 +90,7 @@ const reviewDecisions = (() => {
     const waiting = []; // decisions to send; `ids`: of the expressions that each is on
     const done = [], undone = []; // to undo and to redo, those together that are taken back in one
     const local = window.reviewData, store = local ? collecting(local, views) : asking;
-    let sending = false, lost = null, since = performance.now(), who = local && local.who;
+    let sending = false, lost = null, asked = null, left = 0, since = performance.now(), who = local && local.who;
 
     // Besides expressions `ids`, what others changed counts once it is shown: decisions made before are refused.
     function learn(view, ids = []) {
@@ -101,7 +104,7 @@ const reviewDecisions = (() => {
     async function ask(wanted) {
       const said = await store.ask(wanted);
       Object.values(said.records).forEach((view) => learn(view));
-      who = said.who || who;
+      [who, asked, left] = [said.who || who, wanted, said.left];
       return said;
     }
     function enqueue(action, view, ids, changes, next, more) {
@@ -123,7 +126,7 @@ const reviewDecisions = (() => {
     function together(run) {
       const first = done.length;
       run();
-      done.push(done.splice(first).flat());
+      if (done.length > first) done.push(done.splice(first).flat());
     }
     // Take the last decisions back, or make the last ones so taken again: what they were on, by `place` and `id`.
     function undo(again = false) {
@@ -171,6 +174,9 @@ const reviewDecisions = (() => {
       }
       sending = false;
       page.saving();
+      const now = asked, said = await store.ask({ ...now, mode: "single", place: 0, most: 0 }).catch(() => null);
+      if (said && asked === now) left = said.left; // of how many things a decision was, the queue knows
+      page.saving();
     }
     function settle(batch, answers) {
       lost = null;
@@ -211,7 +217,7 @@ const reviewDecisions = (() => {
     const begin = () => { since = performance.now(); };
     const elapsed = () => (performance.now() - since) / 1000;
     return { ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed, waiting,
-      lost: () => lost, isLocal: Boolean(local), viewOf: (item) => views.get(item.record) };
+      lost: () => lost, left: () => left, isLocal: Boolean(local), viewOf: (item) => views.get(item.record) };
   }
   return { of, found, boxes, given, isDecided, placeOf, pause };
 })();

@@ -2,7 +2,7 @@
 "use strict";
 
 const reviewGrid = (() => {
-  const { node } = recordPage, { found, boxes, given, placeOf, pause } = reviewDecisions;
+  const { node } = recordPage, { found, boxes, given, placeOf, pause } = reviewDecisions, { tell } = reviewTelling;
   const FIRST = 11; // cells count from here: two digits each
   const LOOK = 500; // milliseconds within which nobody has seen a page
 
@@ -37,9 +37,12 @@ const reviewGrid = (() => {
       main.querySelectorAll(".cell")[n].setAttribute("aria-pressed", String(wrong.has(n)));
     }
     function decide() {
-      const seconds = decisions.elapsed() / page.items.length, nameOf = ({ record, id }) => `${record} ${id}`;
-      const phrases = new Map(page.items.map((item) => [nameOf(item), []]));
-      page.items.forEach((item, n) => phrases.get(nameOf(item)).push(n));
+      const crops = main.querySelectorAll(".crop"), isSeen = (img) => img && img.naturalWidth > 0;
+      const told = [...page.items.keys()].filter((n) => wrong.has(n) || isSeen(crops[n].querySelector("img")));
+      const seconds = decisions.elapsed() / told.length, nameOf = (n) => `${page.items[n].record} ${page.items[n].id}`;
+      const phrases = new Map(told.map((n) => [nameOf(n), []]));
+      told.forEach((n) => phrases.get(nameOf(n)).push(n));
+      if (told.length < page.items.length) tell("What can't be seen isn't accepted with the rest: it comes again.");
       for (const places of phrases.values()) {
         const items = places.map((n) => page.items[n]), view = decisions.viewOf(items[0]), e = found(view, items[0].id);
         const instances = boxes(e), change = { id: e.id, after: given(e, { instances }) };

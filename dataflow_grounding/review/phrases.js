@@ -47,9 +47,14 @@ const reviewPhrases = (() => {
     const next = placed[placed.indexOf(e) + 1];
     if (!own || !next) return "There is no phrase after this one.";
     const both = [0, 1].map((k) => (k ? Math.max : Math.min)(own[k], spanOf(next)[k]));
-    const others = boxes(next).map((i, box) => ({ ...i, from: null, of: { id: next.id, box } })); // as they were
+    // As they were; of a phrase whose id this page alone knows, which names none elsewhere, as drawn anew.
+    const { id, isOwn } = next, of = (box) => !isOwn && { of: { id, box } };
+    const others = boxes(next).map((i, box) => ({ ...i, from: null, ...of(box) }));
+    if (isOwn && next.instances.some((i) => i.evidence !== "person" || i.verified !== true)) {
+      return "The next phrase is new here, with boxes that weren't drawn or are wrong: undo these, and join it then.";
+    }
     const instances = [...boxes(e), ...others];
     const status = instances.length ? "grounded" : e.status;
-    return [{ id: e.id, after: given(e, { ...phrase(both), instances, status }) }, { id: next.id, after: null }];
+    return [{ id: e.id, after: given(e, { ...phrase(both), instances, status }) }, { id, after: null }];
   };
 })();

@@ -7,6 +7,7 @@ const recordPage = (() => {
   const MOST_WIDE = 640, MOST_HIGH = 512, LEAST_SIDE = 320; // pixels in which a picture is shown where there is room
   const MOST_LANES = 4; // phrases over the same text whose lines are told apart
   const MOST_SHAPES = 200; // boxes in a picture; above, one canvas draws them all
+  const NOT_SHOWN = "The picture can't be shown.";
   const SAID_ALOUD = new Set(["title", "aria-label", "alt"]);
 
   // `value` as a person may see it: characters that break a page are replaced, those that turn the reading direction
@@ -210,12 +211,16 @@ const recordPage = (() => {
     return article;
   }
 
-  // The part of a picture around a box, with the box on it, `side` CSS pixels wide and high. It is drawn from the
-  // thumbnail or, where that has too few pixels, from the full picture.
+  // The part of a picture around a box, with the box on it, `side` CSS pixels wide and high; or why it isn't there. It
+  // is drawn from the thumbnail or, where that has too few pixels, from the full picture.
   function cropOf(view, instance, color, side = 160) {
     const frame = node("div", { class: `crop c${color}` });
     frame.style.width = frame.style.height = `${side}px`;
-    if (!view.width || !view.height) return frame;
+    const gone = (why) => {
+      frame.replaceChildren(node("span", { class: "missing" }, why));
+      return frame;
+    };
+    if (view.missing || !view.width || !view.height) return gone(view.missing);
     const [x1, y1, x2, y2] = instance.bbox;
     const most = Math.max(view.width, view.height);
     const part = Math.max(1.3 * Math.max(x2 - x1, y2 - y1), most / 40, 8);
@@ -228,6 +233,7 @@ const recordPage = (() => {
     const source = few && view.full ? view.full : view.thumbnail;
     if (source) {
       const img = node("img", { alt: "", loading: "lazy", decoding: "async", src: source });
+      img.addEventListener("error", () => gone(NOT_SHOWN));
       put(img, -x * scale, -y * scale, view.width * scale, view.height * scale);
       frame.append(img);
     }
@@ -237,6 +243,6 @@ const recordPage = (() => {
     return frame;
   }
 
-  return { MOST_SHAPES, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf, rowOf, listOf, lightsUp,
-    cropOf };
+  return { MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf, rowOf,
+    listOf, lightsUp, cropOf };
 })();

@@ -7,7 +7,7 @@
   const { found, boxes, given, isDecided, placeOf } = reviewDecisions;
   const byId = (id) => document.getElementById(id), main = byId("main");
   const AHEAD = 20; // things asked for at once
-  let page = { items: [], place: 0, left: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
+  let page = { items: [], place: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
   let typed = "", typing = 0, drawn = { rows: [] };
   const decisions = reviewDecisions.of({ why: () => (page.items[at] || { why: "" }).why, saving, taken });
   const { viewOf, commit, sent } = decisions, viewNow = () => viewOf(page.items[at]);
@@ -25,7 +25,7 @@
     try {
       page = await decisions.ask({ ...wanted(), place, most: AHEAD });
     } catch (error) {
-      at = Math.max(0, Math.min(at, page.items.length - 1)); // what was there stays
+      [at, main.inert] = [Math.max(0, Math.min(at, page.items.length - 1)), false]; // what was there stays
       return tell(error.said ? error.message : "The server doesn't answer: is `review` still running?");
     }
     at = Math.max(0, page.items.findIndex(({ record, id, box }) =>
@@ -35,6 +35,7 @@
   function draw(marked) {
     const again = page.items.length > 0 && page.items[at].again;
     typed = "";
+    main.inert = false;
     decisions.begin();
     if (!page.items.length) drawEnd();
     else if (isGrid()) {
@@ -45,13 +46,13 @@
     saving();
   }
   function drawEnd() { // of the queue: single records may have been passed over
-    const back = page.left > 0 && !isGrid() && button("What was passed over", "[", () => load());
+    const back = decisions.left() > 0 && !isGrid() && button("What was passed over", "[", () => load());
     main.replaceChildren(
       node("p", { class: "note" }, back ? "That was the last one." : "Nothing is left to decide here."),
       node("p", { class: "tools" }, back, undoer()));
   }
   function saving() {
-    reviewTelling.saving(page.left, decisions.waiting.length, decisions.isLocal, decisions.lost());
+    reviewTelling.saving(decisions.left(), decisions.waiting.length, decisions.isLocal, decisions.lost());
   }
   const isCommenting = () => document.activeElement.localName === "textarea";
   const leaveComment = () => { if (isCommenting()) document.activeElement.blur(); }; // what was typed is then saved
@@ -61,11 +62,8 @@
     if (!isGrid() || !grid.isClosed()) reviewTelling.begin();
   }
   function taken(error, decision, view, old) {
-    if (!error) page.left = Math.max(0, page.left - (decision.items || []).length);
-    else {
-      reviewTelling.refuse(error, decision.items);
-      if (!isGrid()) bringBack(decision.items);
-    }
+    if (error) reviewTelling.refuse(error, decision.items);
+    if (error && !isGrid()) bringBack(decision.items);
     if (!view || isGrid() || !stage || !page.items[at] || viewNow() !== view) return;
     if (picked.id && !found(view, picked.id)) { // one that was added has another id now
       const { text } = found(old, picked.id) || {};
@@ -85,7 +83,7 @@
     const items = page.items.filter((item) => refused.includes(item) && isThere(item));
     if (!items.length) return load(page.place);
     items.forEach((item) => { item.again = reviewTelling.why(); });
-    page = { ...page, items, isSent: false };
+    [page, at] = [{ ...page, items, isSent: false }, 0];
     return draw(marked);
   }
   const leave = () => page.items[0].again && load();
@@ -95,7 +93,6 @@
     const { place, id, items: [item] } = last.find((one) => one.id) || last[0];
     const isHere = ({ record }) => record === place, goal = item || { record: place, id };
     if (isGrid() || !page.items.some(isHere)) return sent().then(() => load(0, goal));
-    page.left += (again ? -1 : 1) * last.flatMap((one) => one.items).length;
     at = [page.items.indexOf(item), page.items.findIndex((one) => isHere(one) && one.id === id),
       page.items.findIndex(isHere)].find((n) => n >= 0);
     saving();
@@ -183,6 +180,7 @@
   }
   function resize(bbox) {
     const instances = boxes(current());
+    if (String(bbox) === String(instances[picked.box].bbox)) return drawSingle(); // what moves nothing decides nothing
     Object.assign(instances[picked.box], { bbox, verified: true });
     change("move", current(), { instances });
   }
@@ -226,6 +224,7 @@
   function go(by) {
     const isDone = (item) => item && !item.again && isDecided(viewOf(item), item);
     do at += by; while (isDone(page.items[at]));
+    main.inert = !page.items[at]; // what is still shown is no longer what keys are for
     return page.items[at] ? draw() : sent().then(() => (page.items[at] ? draw() : load(by > 0 ? page.place : 0)));
   }
   function escape() {
@@ -249,7 +248,7 @@
     " ": [null, () => (stage.hand = true)],
   };
   const GRID_ACTIONS = { Enter: [null, grid.accept], "]": [null, leave], z: ACTIONS.z, y: ACTIONS.y };
-  const END_ACTIONS = { "[": [null, () => load()], z: ACTIONS.z, y: ACTIONS.y };
+  const END_ACTIONS = { "[": [null, () => (page.items.length ? go(-1) : load())], z: ACTIONS.z, y: ACTIONS.y };
   function numbered(digit) {
     const now = performance.now(), most = isGrid() ? 99 : viewNow().expressions.length;
     typed = now - typing < 800 && Number(typed + digit) <= most ? typed + digit : digit;
@@ -269,8 +268,8 @@
     if (key === "Enter" && event.repeat) return event.preventDefault(); // held down, it means one page
     const whose = { Enter: "button, li", " ": "button" }[key], press = whose && event.target.closest(whose);
     if (press) return press.localName === "li" && press.click(); // what has the focus does what it does
-    const [, run] = (page.items.length ? (isGrid() ? GRID_ACTIONS : ACTIONS) : END_ACTIONS)[key] || [];
-    const isDigit = page.items.length > 0 && /^[0-9]$/.test(key);
+    const [, run] = (page.items[at] ? (isGrid() ? GRID_ACTIONS : ACTIONS) : END_ACTIONS)[key] || [];
+    const isDigit = page.items[at] && /^[0-9]$/.test(key);
     if (isDigit && (isGrid() || key !== "0" || (typed && performance.now() - typing < 800))) numbered(key);
     else if (run) {
       act();
@@ -295,6 +294,7 @@
     if (decisions.mayBeLost()) event.preventDefault();
   });
   window.addEventListener("hashchange", () => { act(); readAddress(); load(); });
+  fields.order.parentElement.hidden = decisions.isLocal; // it is that of the folder
   readAddress();
   load();
 })();

@@ -21,11 +21,14 @@ const reviewStage = (() => {
     return edges.some(Boolean) ? edges : ALL;
   }
 
-  // A box with some of its edges shifted, within a picture of that size, never turned inside out.
+  // A box with some of its edges shifted, no further out of a picture of that size than it is, never turned inside out.
   function shifted(box, edges, by, size) {
     const whole = edges.every(Boolean);
-    const shift = by.map((n, k) => (whole ? Math.min(Math.max(n, -box[k]), size[k] - box[k + 2]) : n));
-    const moved = box.map((edge, n) => (edges[n] ? within(edge + shift[n % 2], size[n % 2]) : edge));
+    const moved = box.map((edge, n) => {
+      const [low, high] = whole ? [box[n % 2], box[n % 2 + 2]] : [edge, edge];
+      const least = Math.min(-low, 0), most = Math.max(size[n % 2] - high, 0);
+      return edges[n] ? edge + Math.min(Math.max(by[n % 2], least), most) : edge;
+    });
     return boxAround([moved.slice(0, 2), moved.slice(2)]);
   }
 
@@ -41,9 +44,11 @@ const reviewStage = (() => {
       const { a, d, e, f } = svg.getScreenCTM(), place = canvas.getBoundingClientRect();
       return ([x1, y1, x2, y2]) => [x1 * a + e - place.x, y1 * d + f - place.y, (x2 - x1) * a, (y2 - y1) * d];
     });
-    const picture = { href: view.full || null, width: view.width, height: view.height, preserveAspectRatio: "none" };
+    const picture = shape("image",
+      { href: view.full || null, width: view.width, height: view.height, preserveAspectRatio: "none" });
+    picture.addEventListener("error", () => stage.board.append(recordPage.NOT_SHOWN));
     const svg = shape("svg", { class: "stage", tabindex: 0, role: "img",
-      "aria-label": `${view.expressions.length} phrases` }, shape("image", picture), boxes, sketch);
+      "aria-label": `${view.expressions.length} phrases` }, picture, boxes, sketch);
     const stage = { view, board: recordPage.node("div", { class: "board" }, svg, canvas), hand: false };
     stage.isBusy = () => fingers.size > 0 || points !== null;
     let points = null, panning, edges, from, start, to;
@@ -75,6 +80,7 @@ const reviewStage = (() => {
       const [a, b] = fingers.values();
       return b ? Math.max(1, Math.hypot(a[0] - b[0], a[1] - b[1])) : 1;
     };
+    const wipe = () => points || sketch.replaceChildren(); // what a drag drew that comes to nothing
     function down(event) {
       if (event.button > 1) return;
       event.preventDefault();
@@ -82,6 +88,7 @@ const reviewStage = (() => {
       svg.setPointerCapture(event.pointerId);
       [from, start, to] = [spot(event), [event.clientX, event.clientY], null];
       fingers.set(event.pointerId, start);
+      wipe();
       panning = stage.hand || event.button === 1 || fingers.size > 1;
       edges = panning || points ? null : grabbed(box, from, ((event.pointerType === "touch" ? 2 : 1) * NEAR) / scale());
     }
@@ -101,7 +108,7 @@ const reviewStage = (() => {
     }
     function up(event) {
       fingers.delete(event.pointerId);
-      if (panning || event.type === "pointercancel") return;
+      if (panning || event.type === "pointercancel") return wipe();
       if (points) pointed(from);
       else if (to) does[edges ? "move" : "draw"](to);
       else does.click(from);

@@ -285,6 +285,30 @@ def test_touch_moves_a_box(results: Path, serve: Any, show: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
+@pytest.mark.parametrize("ends", ["two fingers", "cancelled"])
+def test_a_drag_that_comes_to_nothing_leaves_nothing_on_the_picture(
+    results: Path, serve: Any, show: Any, ends: str
+) -> None:
+    page = show(serve(results).address + SINGLE, has_touch=True, viewport={"width": 400, "height": 800})
+    client = page.context.new_cdp_session(page)
+    page.locator(".stage").scroll_into_view_if_needed()
+
+    def touch(kind: str, *fingers: tuple[int, int]) -> None:
+        places = [point(page, *finger) for finger in fingers]
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (120, 90))
+    touch("touchMove", (160, 70))
+    page.locator(".sketch rect").wait_for()
+    if ends == "cancelled":
+        touch("touchCancel")
+    else:
+        touch("touchStart", (160, 70), (300, 200))
+    page.locator(".sketch rect").wait_for(state="detached", timeout=5_000)
+    assert not (results / "reviews.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("keys", "selected", "expected"),
     [

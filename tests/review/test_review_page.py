@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.review.test_review import (
     RECORD,
@@ -21,6 +22,7 @@ from tests.review.test_review import (
     results,
     run,
     saved,
+    select,
     serve,
     show,
     version,
@@ -118,6 +120,49 @@ def test_what_is_refused_of_a_page_of_the_grid_stays_and_is_shown_again(results:
     assert [n for n, verdict in enumerate(verdicts) if not verdict] == [1, 5]
 
 
+def test_what_is_refused_of_a_page_that_was_taken_back_is_shown_again(results: Path, serve: Any, show: Any) -> None:
+    grid(results, 3)
+    first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
+    page = show(second.address)
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    page.keyboard.press("z")
+    seen(page, 3)
+    given = {"status": "grounded", "instances": [{"from": 0, "bbox": [0, 0, 50, 60], "verified": False}]}
+    assert not first.decide({"id": "a#0", "version": version(first, 0), "after": given})["error"]
+    page.keyboard.press("Enter")
+    seen(page, 1)
+    assert page.locator("#refused").inner_text().startswith("Not taken: dog 0: ann changed it meanwhile.")
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    assert page.problems == []
+
+
+def test_what_can_not_be_seen_says_so_and_is_not_accepted_with_the_rest(results: Path, serve: Any, show: Any) -> None:
+    names = ("a.png", "gone.png", "lost.png", "cut.jpg")
+    Image.effect_noise((400, 300), 60).save(results / "cut.jpg")
+    (results / "cut.jpg").write_bytes((results / "cut.jpg").read_bytes()[:5_000])
+    rows = [phrase("dog", 0, [20, 20, 60, 60], caption="")]
+    write(results, *({**RECORD, "image_id": name, "image_path": name, "expressions": rows} for name in names))
+    page = show(serve(results, "--queue", "file").address)
+    told = ["", "The image file is not there.", "The image file is not there.", "The picture can't be shown."]
+    assert page.locator(".crop").all_inner_texts() == told
+    page.locator(".cell").nth(1).click()  # marked as wrong all the same
+    for _ in range(2):  # what can't be seen stays, however often
+        page.keyboard.press("Enter")
+        seen(page, 2)
+        assert "What can't be seen isn't accepted" in page.locator("#refused").inner_text()
+    saved(page)
+    verdicts = [record["expressions"][0].get("verified") for record in applied(results)]
+    assert verdicts == [True, False, None, None]
+    page.keyboard.press("z")
+    seen(page, 4)
+    page.goto(page.url + SINGLE + "&text=dog")
+    for text in told:
+        page.locator("figure", has_text=text).wait_for()
+        page.keyboard.press("]")
+
+
 def test_in_single_records_what_was_refused_comes_again(results: Path, serve: Any, show: Any) -> None:
     first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
     page = show(second.address + SINGLE)
@@ -130,6 +175,32 @@ def test_in_single_records_what_was_refused_comes_again(results: Path, serve: An
     page.keyboard.press("a")
     saved(page)
     assert applied(results)[0]["expressions"][0]["verified"] is True
+
+
+def test_while_the_next_records_are_on_their_way_no_key_decides_on_what_is_gone(
+    results: Path, serve: Any, show: Any
+) -> None:
+    grid(results, 21)
+    page = show(serve(results).address + SINGLE)
+    page.route("**/next*", lambda route: None)
+    shown = []
+    for _ in range(20):
+        shown.append(page.locator("li.picked .phrase").text_content())
+        page.keyboard.press("]")
+    for key in ("a", "1", "m", "ArrowRight", "Escape", "c", "n"):
+        page.keyboard.press(key)
+    drag(page, (100, 100), (200, 200))
+    page.keyboard.press("[")  # back, and on again
+    assert page.locator("#main:not([inert]) li.picked .phrase").text_content() == shown[-1]
+    page.keyboard.press("]")
+    page.unroute("**/next*")  # they go on
+    page.locator("#main:not([inert])").wait_for()
+    assert page.locator("li.picked .phrase").text_content() not in shown
+    page.keyboard.press("a")
+    saved(page)
+    [line] = decisions(results)
+    assert f"dog {line['changes'][0]['id'][2:]}" not in shown
+    assert page.problems == []
 
 
 def test_keys_on_a_single_record_do_what_they_say(results: Path, serve: Any, show: Any) -> None:
@@ -161,6 +232,49 @@ def test_keys_on_a_single_record_do_what_they_say(results: Path, serve: Any, sho
     _, dogs, _ = applied(results)[0]["expressions"]
     assert [box.get("verified") for box in dogs["instances"]] == [True, True]
     assert page.locator("#refused").inner_text() == ""
+    assert page.problems == []
+
+
+def test_what_moves_nothing_decides_nothing_and_no_box_moves_elsewhere(results: Path, serve: Any, show: Any) -> None:
+    boxes = [0, 0, 50, 60], [-10, 100, 50, 320]
+    write(results, {**RECORD, "expressions": [phrase(f"dog {n}", n, box, caption="") for n, box in enumerate(boxes)]})
+    page = show(serve(results).address + SINGLE)
+    for keys in ("ArrowLeft", "Shift+ArrowUp"), ("ArrowLeft", "ArrowDown", "Alt+ArrowDown"):
+        for key in keys:
+            page.keyboard.press(key)
+        page.keyboard.press("2")
+    drag(page, (20, 200), (-50, 200))
+    assert page.locator(".verdict, .sketch *").count() == 0
+    assert not (results / "reviews.jsonl").exists()
+    for key in ("ArrowRight", "ArrowUp", "Alt+ArrowLeft"):
+        page.keyboard.press(key)
+    saved(page)
+    assert applied(results)[0]["expressions"][1]["instances"][0]["bbox"] == [-9, 99, 50, 319]
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_what_is_left_is_told_at_once_whatever_was_judged(
+    results: Path, serve: Any, show: Any, tmp_path: Path, is_static: bool
+) -> None:
+    write(results, RECORD, {**RECORD, "image_id": "b"})  # three boxes and a phrase without one in each
+    address = (tmp_path / "folder" / "review.html").as_uri()
+    if is_static:
+        run("review", results, "--static", tmp_path / "folder")
+    page = show((address if is_static else serve(results).address) + SINGLE)
+    page.locator("h2", has_text="a").wait_for()
+    for left, keys in (
+        (7, ["1", "ArrowRight"]),  # a box was moved
+        (8, ["z"]),
+        (4, ["Escape", "Escape", "Escape", "a"]),  # all of the record
+        (8, ["z"]),
+        (6, ["2", "x"]),  # both boxes
+        (8, ["z"]),
+        (6, ["Escape", "Escape", "2", "Delete"]),  # the phrase
+        (6, ["c"]),
+    ):
+        for key in keys:
+            page.keyboard.press(key)
+        page.locator("#left", has_text=re.compile(f"^{left} left$")).wait_for(timeout=5_000)
     assert page.problems == []
 
 
@@ -255,6 +369,22 @@ def test_a_folder_without_a_server_shows_all_and_what_was_undone(results: Path, 
     assert page.problems == []
 
 
+def test_a_folder_without_a_server_offers_no_order_and_says_what_is_no_score(
+    results: Path, show: Any, tmp_path: Path
+) -> None:
+    run("review", results, "--static", tmp_path / "folder")
+    page = show((tmp_path / "folder" / "review.html").as_uri())
+    assert not page.locator("[name=order]").is_visible()
+    for below in ("0,5", "low", " "):
+        page.fill("[name=below]", below)
+        page.locator("[name=below]").press("Tab")
+        page.locator("#refused", has_text=f"should be a score from 0 to 1, not '{below}'").wait_for(timeout=5_000)
+    assert page.locator("#left").inner_text() == "4 left"
+    page.fill("[name=below]", "0.5")
+    page.locator("[name=below]").press("Tab")
+    page.get_by_text("Nothing is left to decide here").wait_for()
+
+
 def test_boxes_of_phrases_that_are_joined_stay_what_they_were(results: Path, show: Any, tmp_path: Path) -> None:
     run("review", results, "--static", tmp_path / "folder")
     page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
@@ -295,3 +425,31 @@ def test_a_box_that_is_deleted_hides_none_of_the_others(
     assert "verified" not in mug
     assert [(box["bbox"], box["verified"]) for box in dogs["instances"]] == [([260, 60, 300, 210], False)]
     assert page.problems == []
+
+
+def test_a_phrase_added_in_a_folder_without_a_server_is_joined_with_its_boxes(
+    results: Path, show: Any, tmp_path: Path
+) -> None:
+    run("review", results, "--static", tmp_path / "folder")
+    page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
+    select(page, "and a")  # after the mug, before the dogs
+    page.keyboard.press("n")
+    page.keyboard.press("j")
+    assert page.locator("li.picked .phrase").text_content() == "and a [U+202E]dog[U+202C] and two dogs"
+    page.keyboard.press("1")
+    page.keyboard.press("j")  # the scores of the dogs' boxes would be lost
+    assert page.locator("#refused").inner_text().startswith("The next phrase is new here")
+    page.keyboard.press("z")
+    page.keyboard.press("4")
+    drag(page, (10, 180), (390, 290))
+    page.keyboard.press("1")
+    page.keyboard.press("j")
+    kept = downloaded(page, tmp_path / "decisions.jsonl")
+    assert len(kept) == 5
+    mug, dogs, _ = applied(results, tmp_path / "decisions.jsonl")[0]["expressions"]
+    assert mug["text"] == "A red mug and a"
+    assert [(box["score"], box["evidence"], box.get("verified")) for box in mug["instances"]] == [
+        (0.9, "seen", None),
+        (None, "person", True),
+    ]
+    assert dogs == RECORD["expressions"][1]  # type: ignore[index]
