@@ -11,10 +11,12 @@ import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +24,6 @@ from typing import Any
 from benchmarks.pacing import lognormal
 from benchmarks.tally import Beginnings
 from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer
-from dataflow_grounding.testing.__main__ import told_to_stop
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_LIMIT = 30.0
@@ -70,13 +71,15 @@ class ServerProcess:
 def main() -> None:
     """Serve until told to stop."""
     arguments = parser().parse_args()
-    wait = told_to_stop()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     beginnings = Beginnings(EchoAnswers())
     answers = CannedAnswers(arguments.text) if arguments.answers == "canned" else beginnings
     latency = lognormal(arguments.latency, arguments.sigma) if arguments.sigma else arguments.latency
     with LoopbackServer(answers, latency=latency, key=arguments.key, record=False) as server:
-        write_whole(arguments.port_file, str(server.port))
-        wait()
+        with suppress(KeyboardInterrupt):
+            write_whole(arguments.port_file, str(server.port))
+            while True:
+                time.sleep(0.1)  # a library's thread may have got the signal, which doesn't wake this one
         used = resource.getrusage(resource.RUSAGE_SELF)
         counts = {
             "by_status": server.by_status,

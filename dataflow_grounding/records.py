@@ -186,6 +186,11 @@ def _without_numpy(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
+def is_score(value: Any) -> bool:
+    """Whether a value is a box's score: a number from 0 to 1, or None for one without."""
+    return value is None or (is_number(value) and 0 <= value <= 1)
+
+
 def is_settled(expression: Mapping[str, Any]) -> bool:
     """Whether a person found its boxes right, or that there is nothing: no later step or run changes that."""
     answered = expression.get("instances") or expression.get("status") == "none"

@@ -14,7 +14,7 @@ from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, wi
 from dataflow_grounding.image_files import decoding, parse_facts, read_file
 from dataflow_grounding.images import find_image
 from dataflow_grounding.metrics.annotations import head_of
-from dataflow_grounding.records import STATUSES, Record, has_id, is_number, path_of, read_annotations, stated_size
+from dataflow_grounding.records import STATUSES, Record, has_id, is_score, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.spans import Span, as_compared, find_spans
@@ -140,7 +140,7 @@ def _of_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[
     box, score = box_of(instance["bbox"]), instance["score"]
     beyond = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) if size else 0
     wrong = {
-        "DG303": score is not None and not (is_number(score) and 0 <= score <= 1),
+        "DG303": not is_score(score),
         "DG103": min(box[2] - box[0], box[3] - box[1]) < 1,
         "DG101": beyond >= 1,
         "DG102": 0 < beyond < 1,
@@ -170,7 +170,7 @@ def _of_expression(
     }
     stale = {"caption_span": None} if "caption_span" in one else {}
     mends = {rule: partial(change, char_span=[*place], **stale) for rule in ("DG201", "DG202") if place}
-    if wrong["DG104"] and all(one["score"] is None or is_number(one["score"]) for one in boxes):
+    if wrong["DG104"] and all(is_score(one["score"]) for one in boxes):
         mends["DG104"] = partial(change, instances=without_duplicates(boxes, 1.0))
     where = f"{text!r} ({status_of(one)}, boxes: {len(boxes)}, char_span: {span})"
     yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, TypeAlias
 
+from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError, told_as
 from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample, stands
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 from dataflow_grounding.geometry import Size, area, box_of, clamp
-from dataflow_grounding.records import STATUSES, Record, has_id, image_id_of, is_number, read_annotations
+from dataflow_grounding.records import STATUSES, Record, has_id, image_id_of, is_score, read_annotations
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.version import __version__
 
@@ -118,7 +119,7 @@ class _Way:
     def __init__(self, format: Format, pictures: ExportPictures, select: Selection, done: Exported) -> None:
         self._format, self._pictures, self._select, self._done = format, pictures, select, done
         self._changed = self._doubtful = self._unwanted = self._off = 0
-        self._seen: Counter[int] = Counter()  # hash of an image_id → records without ids of their expressions
+        self._seen = NumberTable()  # hash of an image_id → records without ids of their expressions
 
     def samples(self, records: Rows) -> Iterator[Sample]:
         """The records that the format can say something of, with their pictures in place."""
@@ -172,16 +173,15 @@ class _Way:
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         row = Record(record, image_id=image_id_of(record, "image_path"))
-        row.occurrence = self._seen[hash(row.image_id)]
-        expressions, given = read_annotations(row), row.get("expressions") or [None]
+        row.occurrence = self._seen.get(hash(row.image_id)) or 0
+        expressions, given = read_annotations(row), [None] if row.get("expressions") is None else row["expressions"]
         if unknown := {status_of(one) for one in expressions}.difference(STATUSES, ["pending"]):
             raise BrokenRow(f"the status {min(unknown)!r} is not one of {', '.join(STATUSES)}")
         if not all(isinstance(one, Mapping) and has_id(one.get("expression_id")) for one in given):
-            self._seen[hash(row.image_id)] += 1
-        for box in (box for one in expressions for box in one["instances"] if box["score"] is not None):
-            if not (is_number(box["score"]) and 0 <= box["score"] <= 1):
-                box["score"] = None
-                self._done.lost["scores that aren't numbers from 0 to 1"] += 1
+            self._seen.set(hash(row.image_id), row.occurrence + 1)
+        for box in (box for one in expressions for box in one["instances"] if not is_score(box["score"])):
+            box["score"] = None
+            self._done.lost["scores that aren't numbers from 0 to 1"] += 1
         self._place(expressions, caption)
         return expressions
 

@@ -9,7 +9,7 @@ from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import stands
 from dataflow_grounding.formats.data_lines import NO_AREA, broken, picture_size
 from dataflow_grounding.formats.pictures_ahead import Pictures
-from dataflow_grounding.records import Record, image_id_of, is_number, pixels, read_expressions, stated_size
+from dataflow_grounding.records import Record, image_id_of, is_score, pixels, read_expressions, stated_size
 from dataflow_grounding.spans import clean_caption, find_spans
 
 
@@ -63,7 +63,7 @@ def _with_area(expressions: Iterable[dict[str, Any]], passed_over: Counter[str])
             (x1, y1, x2, y2), score = instance["bbox"], instance["score"]
             if x1 > x2 or y1 > y2:
                 raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
-            if score is not None and not (is_number(score) and 0 <= score <= 1):
+            if not is_score(score):
                 raise BrokenRow(f"the score {score!r} is not between 0 and 1")
             kept += [instance] if x1 < x2 and y1 < y2 else []
         passed_over[NO_AREA] += len(item["instances"]) - len(kept)

@@ -9,15 +9,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.records import (
-    Record,
-    annotated_column,
-    has_id,
-    is_number,
-    is_settled,
-    path_of,
-    read_expressions,
-)
+from dataflow_grounding.records import Record, annotated_column, has_id, is_score, is_settled, path_of, read_expressions
 from dataflow_grounding.results_folder import annotations_of, records_of
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
@@ -97,7 +89,7 @@ def _check(expression: Mapping[str, Any], caption: Any) -> None:
         wrong = f"'char_span' should be [start, end] in the caption, or null: {span!r}"
         raise BrokenRow(f"expression {expression['text']!r}: {wrong}")
     for score in (instance["score"] for instance in expression["instances"]):
-        if score is not None and not (is_number(score) and 0 <= score <= 1):
+        if not is_score(score):
             raise BrokenRow(f"a 'score' should be a number from 0 to 1 or null, not {score!r}")
 
 

@@ -150,9 +150,8 @@ def _nearest(wanted: Mapping[int, Row], given: Mapping[int, Row]) -> dict[int, i
     sides = []
     for rows in (wanted, given):
         boxes = {n: sorted(box_of(one["bbox"]) for one in row["instances"]) for n, row in rows.items()}
-        sides.append(
-            [(n, boxes[n] and around(boxes[n])) for n in sorted(rows, key=lambda n: (boxes[n], repr(rows[n])))]
-        )
+        ordered = sorted(rows, key=lambda n: (boxes[n], repr(rows[n])))
+        sides.append([(n, boxes[n] and around(boxes[n])) for n in ordered])
     if len(wanted) * len(given) > _MOST_PAIRS:
         return {n: m for (n, _), (m, _) in zip(*sides, strict=False)}
     near = [(-iou(a, b) if a and b else bool(a or b), n, m) for n, a in sides[0] for m, b in sides[1]]

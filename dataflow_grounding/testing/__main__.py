@@ -3,22 +3,9 @@
 import argparse
 import signal
 import time
-from collections.abc import Callable
+from contextlib import suppress
 
 from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer
-
-
-def told_to_stop() -> Callable[[], None]:
-    """From now on SIGTERM and Ctrl-C end what this returns, a wait, and nothing else."""
-    taken: list[int] = []
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, lambda kind, _: taken.append(kind))
-
-    def wait() -> None:
-        while not taken:
-            time.sleep(0.1)  # a library's thread may have got the signal, which doesn't wake this one
-
-    return wait
 
 
 def main() -> None:
@@ -30,11 +17,13 @@ def main() -> None:
     parser.add_argument("--key", help="the only API key that is accepted (default: any)")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     given = parser.parse_args()
-    wait = told_to_stop()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     answers = EchoAnswers(given.box_format) if given.text is None else CannedAnswers(given.text)
-    with LoopbackServer(answers, latency=given.latency, key=given.key, port=given.port, record=False) as server:
+    server = LoopbackServer(answers, latency=given.latency, key=given.key, port=given.port, record=False)
+    with suppress(KeyboardInterrupt), server:
         print(server.base_url, flush=True)
-        wait()
+        while True:
+            time.sleep(0.1)  # a library's thread may have got the signal, which doesn't wake this one
 
 
 if __name__ == "__main__":
