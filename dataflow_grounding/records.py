@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from secrets import token_hex
@@ -168,15 +167,16 @@ def _as_expressions(given: Any) -> Any:
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
     given = item if isinstance(item, dict) else {}
-    bbox = given.get("bbox") if _is_box(given.get("bbox")) else _without_numpy(given.get("bbox"))
-    if not _is_box(bbox):
+    bbox = given.get("bbox") if is_box(given.get("bbox")) else _without_numpy(given.get("bbox"))
+    if not is_box(bbox):
         raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
     instance = {name: value for name, value in given.items() if name != "bbox_score"}
     score = given.get("bbox_score") if given.get("score") is None else given["score"]
     return {**instance, "bbox": bbox, "score": score if score is None else _without_numpy(score)}
 
 
-def _is_box(value: Any) -> bool:
+def is_box(value: Any) -> bool:
+    """Whether a value is four finite numbers, in a list or a tuple."""
     return isinstance(value, (list, tuple)) and len(value) == 4 and all(map(is_number, value))
 
 
@@ -275,23 +275,6 @@ def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
         with suppress(OSError):
             os.unlink(part)
         raise
-
-
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """`value`, plain JSON, with a checksum: for what is kept only to save work."""
-    return {**value, "sum": _sum(value)}
-
-
-def unsealed(value: Any) -> dict[str, Any] | None:
-    """What was sealed, as it was; None for anything else: damaged, edited, or from a version that sealed nothing."""
-    if not isinstance(value, dict):
-        return None
-    kept = {name: item for name, item in value.items() if name != "sum"}
-    return kept if value.get("sum") == _sum(kept) else None
-
-
-def _sum(value: Mapping[str, Any]) -> int:
-    return zlib.crc32(repr(sorted(value.items())).encode())
 
 
 def _no_constant(name: str) -> float:

@@ -8,10 +8,10 @@ from typing import Any
 
 from dataflow_grounding import images
 from dataflow_grounding.elsewhere import is_elsewhere, off_loop
-from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
 from dataflow_grounding.errors import RecordError
 from dataflow_grounding.image_files import ImageFacts
-from dataflow_grounding.records import Record, sealed, unsealed
+from dataflow_grounding.records import Record
 
 SLOW = 0.005
 """Seconds that a reading may take on the event loop; after three longer ones in a row, threads read for a while."""

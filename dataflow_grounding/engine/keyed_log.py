@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
@@ -257,3 +258,20 @@ def _key_of(line: bytes) -> int | None:
 def storing(path: str) -> AbstractContextManager[None]:
     """Where `path` can't be written, what stops the run: StorageFailed."""
     return told_as(StorageFailed, f"can't write {path}", again=True)
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """`value`, plain JSON, with a checksum: for what is kept only to save work."""
+    return {**value, "sum": _sum(value)}
+
+
+def unsealed(value: Any) -> dict[str, Any] | None:
+    """What was sealed, as it was; None for anything else: damaged, edited, or from a version that sealed nothing."""
+    if not isinstance(value, dict):
+        return None
+    kept = {name: item for name, item in value.items() if name != "sum"}
+    return kept if value.get("sum") == _sum(kept) else None
+
+
+def _sum(value: Mapping[str, Any]) -> int:
+    return zlib.crc32(repr(sorted(value.items())).encode())

@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from dataflow_grounding.elsewhere import state_of
+from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import StorageFailed, told_as
-from dataflow_grounding.records import as_json, read_object, sealed, unsealed, write_bytes
+from dataflow_grounding.records import as_json, read_object, write_bytes
 from dataflow_grounding.version import __version__
 
 

@@ -8,9 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.formats.label_files import is_box
 from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.records import dump_text
+from dataflow_grounding.records import dump_text, is_box
 
 TAGS = {  # family → how it writes a phrase, all of its boxes, and one of them, and what stands between boxes
     "qwen2-vl": ("<|object_ref_start|>{}<|object_ref_end|>", "{}", "<|box_start|>({},{}),({},{})<|box_end|>", ""),

@@ -19,8 +19,8 @@ from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.classes import ONE, Classes, Numbers
 from dataflow_grounding.formats.data_lines import broken, file_of, read_lists, united
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.label_files import Labelled, is_box
-from dataflow_grounding.records import is_number
+from dataflow_grounding.formats.label_files import Labelled
+from dataflow_grounding.records import is_box, is_number, is_score
 
 CROWDS, STRAYS = "crowd annotations", "annotations of no image"
 UNLISTED = f"annotations whose category isn't listed, which are read as {ONE!r}"
@@ -217,7 +217,7 @@ def _expressions(item: Any, caption: Any, file: str, passed_over: Counter[str]) 
                 if x2 < x1 or y2 < y1:
                     raise BrokenRow("the box has a side of less than nothing")
                 instances = [{"bbox": bbox, **_known(item, "bbox_id", "score")}]
-                if is_number(item.get("score")) and not 0 <= item["score"] <= 1:
+                if is_number(item.get("score")) and not is_score(item["score"]):
                     passed_over["scores outside of 0 to 1"] += 1
                     del instances[0]["score"]
             same = one.get("expression_id", repr(one)), one["text"]  # a phrase may be corrected, with its id as it was

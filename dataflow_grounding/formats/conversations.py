@@ -21,10 +21,9 @@ from dataflow_grounding.errors import SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding.formats.answers import TAGGED, TAGS, are_inside, as_json, as_tags, phrase_of, plain_boxes
 from dataflow_grounding.formats.base import Sample
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.label_files import is_box
 from dataflow_grounding.formats.texts import Boxes, Line, Texts
 from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.records import dump_text
+from dataflow_grounding.records import dump_text, is_box
 from dataflow_grounding.replies import read_boxes
 
 NOTHING = "[]"

@@ -27,11 +27,6 @@ DECIMALS = 4
 SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 
 
-def is_box(value: Any) -> bool:
-    """Whether a value is a list of four numbers."""
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
-
-
 def read_kitti(path: str, left_out: list[str] | None = None) -> list[Labelled]:
     """A KITTI file's regions with its own numbers, without DontCare lines; why lines are bad goes to `left_out`.
 

@@ -86,17 +86,20 @@ class _LabelFormat(Format):
             self.passed_over["label files without a picture"] += len(there - wanted)
             finder = Pictures((pictures,))
             for image in finder.ahead(images, str):
-                label = _label_of(image)
-                picture, file = os.path.join(pictures, image), os.path.join(labels, label)
-                size = picture_size(finder, image, file)
-                try:
-                    regions = self.regions(file, size, names) if label in there else []
-                except (BrokenRow, OSError) as error:
-                    raise InputError(f"can't read a label: {error}") from None
-                expressions = united((one["type"], {"text": one.pop("type"), "instances": [one]}) for one in regions)
-                row = {"image_path": os.path.relpath(picture, image_root), "width": size[0], "height": size[1]}
-                unsaid = not regions and label in there and os.path.getsize(file) > 0  # DontCare alone, say
-                yield {**row, **({"background": False} if unsaid else {}), "expressions": expressions}
+                label, picture = _label_of(image), os.path.relpath(os.path.join(pictures, image), image_root)
+                size = picture_size(finder, image, file := os.path.join(labels, label))
+                said = self._said(file, size, names) if label in there else {"expressions": []}
+                yield {"image_path": picture, "width": size[0], "height": size[1], **said}
+
+    def _said(self, file: str, size: Size, names: Any) -> dict[str, Any]:
+        """What a label file says of its picture, by column. Raises InputError."""
+        try:
+            regions, is_empty = self.regions(file, size, names), os.path.getsize(file) == 0
+        except (BrokenRow, OSError) as error:
+            raise InputError(f"can't read a label: {error}") from None
+        expressions = united((one["type"], {"text": one.pop("type"), "instances": [one]}) for one in regions)
+        unsaid = {} if regions or is_empty else {"background": False}  # of DontCare alone, say
+        return {**unsaid, "expressions": expressions}
 
 
 class Kitti(_LabelFormat):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.elsewhere import joined, kind_of, open_file, state_of, system_errors
+from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError, told_as
 from dataflow_grounding.formats.label_seeds import (
     BEYOND,
@@ -21,7 +22,7 @@ from dataflow_grounding.formats.label_seeds import (
     size_of,
 )
 from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
-from dataflow_grounding.records import as_json, read_object, sealed, unsealed
+from dataflow_grounding.records import as_json, read_object
 from dataflow_grounding.rows import read_rows, write_rows, write_text
 from dataflow_grounding.spec.schema import ReferringData
 from dataflow_grounding.terminal import say

@@ -13,10 +13,10 @@ from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Sample, stands
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.label_files import LEFT_OUT, is_box
+from dataflow_grounding.formats.label_files import LEFT_OUT
 from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size, area, box_of
-from dataflow_grounding.records import is_number, path_of
+from dataflow_grounding.records import is_box, is_number, path_of
 from dataflow_grounding.rows import read_rows
 from dataflow_grounding.spans import clean_caption, find_spans
 

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from dataflow_grounding.elsewhere import kind_of, state_of
+from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
 from dataflow_grounding.errors import GroundingError, InputError, SpecError, told_as
@@ -16,7 +17,7 @@ from dataflow_grounding.formats.input_rows import guessed, record_rows
 from dataflow_grounding.formats.inputs import find_input
 from dataflow_grounding.formats.pictures import FOLDER, Downloads, is_address
 from dataflow_grounding.operators import CaptionGenerator
-from dataflow_grounding.records import as_json, dump_line, read_object, sealed, unsealed
+from dataflow_grounding.records import as_json, dump_line, read_object
 from dataflow_grounding.rows import Row, RowWriter, broken_row, write_text
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import RowsData

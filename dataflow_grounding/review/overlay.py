@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import box_of, iou
 from dataflow_grounding.metrics.annotations import is_span
-from dataflow_grounding.records import STATUSES, Record, annotated_column, expression_id, is_number
+from dataflow_grounding.records import STATUSES, Record, annotated_column, expression_id, is_box
 from dataflow_grounding.review.record_view import Expression, caption_of, expressions_of
 
 _OF_THE_TEXT = ("noun_chunk", "caption_span")  # what holds no longer for another text
@@ -276,8 +276,7 @@ def _instance(id: str, old: dict[str, Any], item: Mapping[str, Any], who: str) -
 
 
 def _is_box(bbox: Any) -> bool:
-    numbers = isinstance(bbox, list) and len(bbox) == 4 and all(is_number(n) for n in bbox)
-    return numbers and bool(bbox[0] < bbox[2] and bbox[1] < bbox[3])
+    return is_box(bbox) and bool(bbox[0] < bbox[2] and bbox[1] < bbox[3])
 
 
 def _number(value: float, like: list[Any]) -> float:
