@@ -167,8 +167,7 @@ def _as_expressions(given: Any) -> Any:
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
     given = item if isinstance(item, dict) else {}
-    bbox = given.get("bbox") if is_box(given.get("bbox")) else _without_numpy(given.get("bbox"))
-    if not is_box(bbox):
+    if not is_box(bbox := given.get("bbox")) and not is_box(bbox := _without_numpy(bbox)):
         raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
     instance = {name: value for name, value in given.items() if name != "bbox_score"}
     score = given.get("bbox_score") if given.get("score") is None else given["score"]
@@ -188,7 +187,7 @@ def _without_numpy(value: Any) -> Any:
 
 def is_score(value: Any) -> bool:
     """Whether a value is a box's score: a number from 0 to 1, or None for one without."""
-    return value is None or (is_number(value) and 0 <= value <= 1)
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1)
 
 
 def is_settled(expression: Mapping[str, Any]) -> bool:

@@ -4,7 +4,6 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,11 +21,12 @@ _INSTEAD = {" . ": ", ", ";": ","}
 
 def stands(text: str, span: Any, caption: Any) -> bool:
     """Whether a text stands in a caption at `[start, end)`."""
-    with suppress(TypeError, ValueError):
+    try:  # several times as quick as suppress(): a million records have millions of phrases
         start, end = span
         there = caption[start:end]
         return 0 <= start < end <= len(caption) and (there == text or find_spans([text], there) == [(0, end - start)])
-    return False
+    except (TypeError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)

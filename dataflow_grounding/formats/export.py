@@ -173,27 +173,29 @@ class _Way:
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         row = Record(record, image_id=image_id_of(record, "image_path"))
-        row.occurrence = self._seen.get(hash(row.image_id)) or 0
-        expressions, given = read_annotations(row), [None] if row.get("expressions") is None else row["expressions"]
-        if unknown := {status_of(one) for one in expressions}.difference(STATUSES, ["pending"]):
-            raise BrokenRow(f"the status {min(unknown)!r} is not one of {', '.join(STATUSES)}")
-        if not all(isinstance(one, Mapping) and has_id(one.get("expression_id")) for one in given):
+        given = row.get("expressions")
+        if not (type(given) is list and all(type(one) is dict and has_id(one.get("expression_id")) for one in given)):
+            row.occurrence = self._seen.get(hash(row.image_id)) or 0
             self._seen.set(hash(row.image_id), row.occurrence + 1)
-        for box in (box for one in expressions for box in one["instances"] if not is_score(box["score"])):
-            box["score"] = None
-            self._done.lost["scores that aren't numbers from 0 to 1"] += 1
+        expressions = read_annotations(row)
+        for one in expressions:
+            if (status := status_of(one)) not in STATUSES and status != "pending":
+                raise BrokenRow(f"the status {status!r} is not one of {', '.join(STATUSES)}")
+            for box in one["instances"]:
+                if not is_score(box["score"]):
+                    box["score"] = None
+                    self._done.lost["scores that aren't numbers from 0 to 1"] += 1
         self._place(expressions, caption)
         return expressions
 
     def _place(self, expressions: list[dict[str, Any]], caption: str) -> None:
         """Gives them spans, where none has any, or where they don't hold their phrase."""
-        stated = any("char_span" in one for one in expressions)
-        off = [bool(s := one.get("char_span")) and not stands(one["text"], s, caption) for one in expressions]
-        self._off += sum(off)
-        if any(off) or not stated:
+        off = [one for one in expressions if (s := one.get("char_span")) and not stands(one["text"], s, caption)]
+        self._off += len(off)
+        if wrong := set(map(id, off if any("char_span" in one for one in expressions) else expressions)):
             found = find_spans([one["text"] for one in expressions], caption)
-            for one, span, wrong in zip(expressions, found, off, strict=True):
-                one |= {"char_span": list(span) if span else None} if wrong or not stated else {}
+            for one, span in zip(expressions, found, strict=True):
+                one |= {"char_span": list(span) if span else None} if id(one) in wrong else {}
 
     def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         said = []
