@@ -91,6 +91,7 @@ def review_grid(server: Server, boxes: int, real: bool) -> None:
         page.goto(server.address)
         page.locator(".cell").first.wait_for()
         while done < boxes:
+            page.locator(".cells:not([aria-busy])").wait_for()  # a person is still looking by then
             cells = page.locator(".cell").count()
             wrong = [n for n in range(cells) if chance.random() < WRONG]
             human += (spent := cells * MENTAL + (2 * len(wrong) + 1) * KEY)
@@ -101,7 +102,6 @@ def review_grid(server: Server, boxes: int, real: bool) -> None:
             page.keyboard.press("Enter")
             page.locator(".cells:not([data-old]) .cell").first.wait_for()
             waited += time.perf_counter() - started
-            page.locator(".cells:not([aria-busy])").wait_for()  # a person is still looking by then
             done += cells
     print(f"grid: {done} boxes, {60 * done / (human + waited):.1f} a minute; of {waited / done:.3f} s a box waiting")
 
