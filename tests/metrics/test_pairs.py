@@ -161,6 +161,7 @@ STATED = [{**record("1/0.jpg", dog=[]), "image_id": "v"}, {**record("2/0.jpg", d
         ([record("0.png", dog=[]), record("0.jpg", dog=[])], [record("0.png", dog=[])], True),
         (STATED, STATED[:1], True),  # two frames of what is called v
         (STATED[1:], [STATED[0], record("3/0.jpg", dog=[])], True),
+        ([record("2/0.jpg", dog=[]), STATED[0]], STATED[1:], True),  # whose path both have is found by that alone
         ([record("/1/0.jpg", dog=[])], [record("/2/0.jpg", dog=[])], False),
         ([record("0.png", dog=[]), record("0.jpg", dog=[])], [record("0.webp", dog=[])], False),
         (STATED, [{**STATED[0], "image_path": None}], False),
