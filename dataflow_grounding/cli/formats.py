@@ -15,6 +15,7 @@ from dataflow_grounding.errors import InputError, told_as
 from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, folder_of, read, write
 from dataflow_grounding.formats.base import Format
 from dataflow_grounding.formats.export import Selection
+from dataflow_grounding.formats.export_folder import is_alone
 from dataflow_grounding.formats.imported import with_sizes
 from dataflow_grounding.records import STATUSES, dump_text
 from dataflow_grounding.results_folder import image_folders_of, records_of
@@ -101,8 +102,7 @@ def convert(
     """Write PATH, a file or folder in one format, in another."""
     made = find_format(given, **options)
     folders, out = [image_root or folder_of(path)], settings["out"]
-    file = FORMATS[wanted]["file"] if wanted in FORMATS else out  # of an own format: by any ending
-    alone = out.endswith(os.path.splitext(file)[1] or "\0")
+    alone = is_alone(out, FORMATS.get(wanted, {"file": out})["file"])  # of an own format: by any ending
     if made.packs and settings["images"] == "link" and image_root is None:
         raise InputError(f"the pictures are in {path} itself: leave --images link out, or name their --image-root")
     with tempfile.TemporaryDirectory() as unpacked:

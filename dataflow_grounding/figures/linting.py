@@ -95,8 +95,9 @@ def _found_in(record: dict[str, Any], picture: Size | str | None) -> Iterator[Fi
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
     """For each expression without a right span its place, where its words stand as often as expressions say them."""
+    if all(right := [stands(one["text"], one.get("char_span"), caption) for one in expressions]):
+        return [None] * len(right)
     texts, places = [as_compared(one["text"]) for one in expressions], list[Span | None]()
-    right = [stands(one["text"], one.get("char_span"), caption) for one in expressions]
     taken = [tuple(one["char_span"]) for one, fits in zip(expressions, right, strict=True) if fits]
     for one, text, fits in zip(expressions, texts, right, strict=True):
         found = find_spans([one["text"]] * (texts.count(text) + 1), caption)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError, told_as
 from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample, stands
-from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
+from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder, is_alone
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 from dataflow_grounding.geometry import Size, area, box_of, clamp
 from dataflow_grounding.records import STATUSES, Record, has_id, image_id_of, is_score, read_annotations
@@ -92,8 +92,7 @@ def export(
     rows: Rows, to: Format, path: str, images: Images | None, folders: Sequence[str], select: Selection, strict: bool
 ) -> Exported:
     """What `formats.write` does, with the format as an object."""
-    ending = os.path.splitext(to.data_file)[1]
-    if alone := bool(ending) and path.endswith(ending):
+    if alone := is_alone(path, to.data_file):
         if images in ("copy", "link"):
             raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
         if os.path.lexists(path):

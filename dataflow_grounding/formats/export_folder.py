@@ -21,6 +21,11 @@ MARK = "Exported by dataflow-grounding"
 Put = Callable[[Mapping[str, Any]], object]
 
 
+def is_alone(path: str, data_file: str) -> bool:
+    """Whether an export's path names its data file, by the ending, and no folder."""
+    return bool(ending := os.path.splitext(data_file)[1]) and path.endswith(ending)
+
+
 class ExportFolder:
     """A folder that is made whole or not at all.
 
