@@ -93,12 +93,13 @@ class Header(NamedTuple):
 
 
 def read_header(path: str, data: bytes | None = None, first: int | None = 2**16) -> Header:
-    """An image file's header. A PNG's orientation is looked for in `data`, for None in the whole file, which is read.
+    """An image file's header, from all its `data` if that is known; b"" passes over the orientation of a PNG, for
+    which the whole file would have to be read.
 
     Of a file elsewhere the `first` bytes are fetched, or all where they are too few.
     Raises ImageMissing, MachineBusy, ImageBroken.
     """
-    with _open_file(path, first) as file:
+    with io.BytesIO(data) if data else _open_file(path, first) as file:
         try:
             with open_picture(file) as picture:
                 if data is None and picture.format == "PNG":

@@ -21,7 +21,6 @@ from dataflow_grounding.version import __version__
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 _ENDINGS = (".json", ".jsonl", ".xml", ".yaml", ".txt", ".parquet", ".tar")  # of a file alone
 _SHOWN = 3  # reasons that are kept
-_DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,8 @@ class _Way:
                 continue
             if sample is not None:
                 boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
-                self._done.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
+                for what, count in (("records", 1), ("phrases", len(sample.phrases)), ("boxes", boxes)):
+                    self._done.written[what] += count
                 yield sample
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": self._changed,
@@ -155,7 +155,9 @@ class _Way:
             self._done.lost["pictures without a phrase to write"] += 1
             return None
         self._doubtful += record.get("doubtful") is True
-        self._done.lost.update(_lost_of(record, caption, phrases, carries))
+        for what, count in _lost_of(record, caption, phrases, carries):
+            if count:
+                self._done.lost[what] += count
         caption = self._safe(caption) if carries.captions else caption
         data = self._pictures.data(picture) if self._format.packs else b""
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
@@ -164,8 +166,8 @@ class _Way:
         """Whether nothing is in the picture, by what is asked for: all that was looked for, or who says so of it."""
         if not expressions and (self._format.whole or record.get("background") is True or record.get("reviewed_by")):
             expressions = [{"status": "none", "instances": []}]
-        of_all = [status_of(one) == "none" and self._select.of(record, one) is not None for one in expressions]
-        return bool(of_all) and all(of_all)
+        wanted = (status_of(one) == "none" and self._select.of(record, one) is not None for one in expressions)
+        return bool(expressions) and all(wanted)
 
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
         """The record's expressions, with ids and spans also where its tool states none. Raises BrokenRow."""
@@ -217,8 +219,8 @@ class _Way:
             if area(box) <= 0:
                 self._done.lost["boxes without an area in their picture"] += 1
                 continue
-            cut = math.dist(box, given) > EXACT
-            self._done.lost.update({"parts of boxes outside of their picture": 1} if cut else {})
+            if math.dist(box, given) > EXACT:
+                self._done.lost["parts of boxes outside of their picture"] += 1
             instances.append(instance if box == given else {**instance, "bbox": [*box]})
         status, span = status_of(expression), expression.get("char_span")
         text = self._safe(expression["text"])
@@ -236,18 +238,23 @@ class _Way:
         return safe
 
 
-def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> dict[str, int]:
-    found = {
-        ("captions", "captions"): bool(caption),
-        ("ids", "records' own ids"): _has_own_ids(record, phrases),
-        ("spans", "spans"): sum(one.span is not None for one in phrases),
-        ("several_boxes", "further boxes of a phrase"): sum(max(0, len(one.boxes) - 1) for one in phrases),
-        ("scores", "scores"): sum(score is not None for one in phrases for score in one.scores),
-        ("verified", "verdicts of checks"): sum(one.expression.get("verified") is not None for one in phrases),
-    }
-    lost = {what: int(count) for (can, what), count in found.items() if count and not getattr(carries, can)}
-    boxes = sum(len(one.boxes) for one in phrases)
-    return lost | ({f"exact numbers of boxes: {carries.numbers}": boxes} if carries.numbers and boxes else {})
+def _lost_of(
+    record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
+) -> Iterator[tuple[str, int]]:
+    if not carries.captions:
+        yield "captions", bool(caption)
+    if not carries.ids:
+        yield "records' own ids", _has_own_ids(record, phrases)
+    if not carries.spans:
+        yield "spans", sum(one.span is not None for one in phrases)
+    if not carries.several_boxes:
+        yield "further boxes of a phrase", sum(len(one.boxes[1:]) for one in phrases)
+    if not carries.scores:
+        yield "scores", sum(score is not None for one in phrases for score in one.scores)
+    if not carries.verified:
+        yield "verdicts of checks", sum(one.expression.get("verified") is not None for one in phrases)
+    if carries.numbers:
+        yield f"exact numbers of boxes: {carries.numbers}", sum(len(one.boxes) for one in phrases)
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
@@ -272,28 +279,4 @@ def _card(format: Format, done: Exported, pictures: ExportPictures, out: ExportF
         "\n\n".join(filter(None, ["## Training", training, format.training()])),
         out.named(),
     ]
-    return _front_matter(format.data_file, out.line) + "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _front_matter(data_file: str, line: Any) -> str:
-    """`dataset_info`: without it `datasets` fixes the types by the first 10 MB, and ends at what doesn't fit."""
-    if line is None:
-        return ""
-    import yaml
-
-    files = {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_file}]}]}
-    data = {
-        **({} if b"" in line.values() else files),  # it finds pictures, and what they are in, by itself
-        "dataset_info": {"features": [{"name": key, **_feature(value)} for key, value in line.items()]},
-    }
-    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
-
-
-def _feature(value: Any) -> dict[str, Any]:
-    """The type of a value as `datasets` states it in a card; `null` where nothing tells it."""
-    if isinstance(value, Mapping):
-        return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
-    if isinstance(value, (list, tuple)):
-        inner = _feature(value[0] if value else None)
-        return {"list": inner["dtype"] if inner.keys() == {"dtype"} else inner.get("struct", inner)}
-    return {"dtype": _DTYPES.get(type(value), "null")}
+    return out.front_matter(format.data_file) + "\n\n".join(filter(None, parts)) + "\n"

@@ -14,6 +14,7 @@ from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import dump_line, dump_text
 
 README = "README.md"
+_DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
 _LOCK, _NEW = ".exporting", "new"  # all that is in PATH.part, which is ours by that
 MARK = "Exported by dataflow-grounding"
 """Stands in the README of an export: what has it may be replaced by another, if it names all that is in its folder."""
@@ -80,6 +81,19 @@ class ExportFolder:
     def named(self) -> str:
         """The names of all that is in the folder, in a line for its README."""
         return f"Its files: {', '.join(f'`{name}`' for name in sorted({README, *os.listdir(self._new)}))}."
+
+    def front_matter(self, data_file: str) -> str:
+        """What its README begins with: without it `datasets` fixes types by the first 10 MB, and ends at others."""
+        if self.line is None:
+            return ""
+        import yaml
+
+        files = {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_file}]}]}
+        data = {
+            **({} if b"" in self.line.values() else files),  # it finds pictures, and what they are in, by itself
+            "dataset_info": {"features": [{"name": key, **_feature(value)} for key, value in self.line.items()]},
+        }
+        return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
 
     def file(self, name: str) -> IO[str]:
         """A text file."""
@@ -151,3 +165,13 @@ def _whole(example: Any) -> bool:
     if isinstance(example, Mapping):
         return all(map(_whole, example.values()))
     return bool(example) and _whole(example[0]) if isinstance(example, (list, tuple)) else example is not None
+
+
+def _feature(value: Any) -> dict[str, Any]:
+    """The type of a value as `datasets` states it in a card; `null` where nothing tells it."""
+    if isinstance(value, Mapping):
+        return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        inner = _feature(value[0] if value else None)
+        return {"list": inner["dtype"] if inner.keys() == {"dtype"} else inner.get("struct", inner)}
+    return {"dtype": _DTYPES.get(type(value), "null")}

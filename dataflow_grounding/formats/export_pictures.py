@@ -15,7 +15,7 @@ from dataflow_grounding.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import Header, decode, read_file
+from dataflow_grounding.image_files import Header, decode
 from dataflow_grounding.records import name_within, path_of, stated_size
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
@@ -50,7 +50,7 @@ class ExportPictures:
         if packs and images == "reference":
             raise InputError("the pictures are in this format's files: copy or link them")
         self._out, self._images, self._folders, self._packs = out, images, tuple(folders), packs
-        self._pictures = Pictures(folders)
+        self._pictures = Pictures(folders, packs)
         self._goes = f"{out.path}{os.sep}" if images != "copy" and not packs and os.path.isdir(out.path) else ""
         self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
         self.missing = 0
@@ -106,7 +106,7 @@ class ExportPictures:
     def data(self, picture: Picture) -> bytes:
         """What is in the picture's file, or would be if it were upright. Raises RecordError, OSError."""
         if picture.header is None or picture.header.orientation == 1:
-            return read_file(picture.path)
+            return self._pictures.read(picture.path)
         kind, upright = picture.header.media_type.partition("/")[2], io.BytesIO()
         decode(picture.path).save(upright, kind, **_SAVED.get(kind, {}))
         return upright.getvalue()

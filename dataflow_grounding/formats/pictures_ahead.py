@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.errors import RecordError
-from dataflow_grounding.image_files import Header, read_header
+from dataflow_grounding.image_files import Header, read_file, read_header
 from dataflow_grounding.images import find_image
 from dataflow_grounding.records import Record
 
@@ -24,14 +24,19 @@ Row = TypeVar("Row")
 Found = tuple[str, Header]  # where a picture is, and its header
 _BATCH = 256  # rows: fewer are not worth a process
 _AHEAD = 4  # batches
+_SMALL = 2**15  # bytes of a picture that comes with its header: opening a file takes longer than reading so much
 
 
 class Pictures:
-    """Finds pictures in `folders`, in this order, or where they are where paths are absolute."""
+    """Finds pictures in `folders`, in this order, or where they are where paths are absolute.
 
-    def __init__(self, folders: Sequence[str]) -> None:
-        self._folders = tuple(folders)
+    With `read` it also reads them: those that are small, ahead.
+    """
+
+    def __init__(self, folders: Sequence[str], read: bool = False) -> None:
+        self._folders, self._read = tuple(folders), read
         self._known: dict[str, Found] = {}
+        self._data: dict[str, bytes] = {}
 
     def find(self, given: Any, key: str) -> Found:
         """Where the picture is that a row names under `key`, and its header. Raises RecordError."""
@@ -40,11 +45,15 @@ class Pictures:
         path = find_image(Record({key: given}, self._folders), key).path
         return path, read_header(path)
 
+    def read(self, path: str) -> bytes:
+        """All bytes of a picture that was found. Raises RecordError."""
+        return self._data.get(path) or read_file(path)
+
     def ahead(self, rows: Iterable[Row], given_of: Callable[[Row], Any]) -> Iterator[Row]:
         """The rows as they are; of many, the pictures that they name are found before they come."""
         told = _told(rows)
         batches = deque([list(islice(told, _BATCH))])  # the helper starts while these are worked on
-        with closing(_Helper(self._folders)) as helper:
+        with closing(_Helper(self._folders, self._read)) as helper:
             while batches:
                 while len(batches) < _AHEAD and (batch := list(islice(told, _BATCH))):
                     helper.ask([_given(given_of, row) for row, _ in batch])
@@ -53,14 +62,14 @@ class Pictures:
                     if error is not None:
                         raise error
                     yield row  # type: ignore[misc]
-                self._known = helper.answer() if batches else {}
+                self._known, self._data = helper.answer() if batches else ({}, {})
 
 
 class _Helper:
     """The other process. Of one that can't be started, or has died, no answer comes, and nothing else happens."""
 
-    def __init__(self, folders: Sequence[str]) -> None:
-        self._folders, self._far = folders, any(map(is_elsewhere, folders))
+    def __init__(self, folders: Sequence[str], read: bool) -> None:
+        self._folders, self._read, self._far = folders, read, any(map(is_elsewhere, folders))
         self._asked: deque[list[str | None]] = deque()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -70,7 +79,7 @@ class _Helper:
             with suppress(OSError):
                 self._process = self._process or self._start()
                 assert self._process.stdin is not None
-                self._process.stdin.write(json.dumps([self._folders, names]).encode() + b"\n")
+                self._process.stdin.write(json.dumps([self._folders, self._read, names]).encode() + b"\n")
                 self._process.stdin.flush()
 
     def _start(self) -> "subprocess.Popen[bytes]":
@@ -82,12 +91,19 @@ class _Helper:
             start_new_session=True,  # Ctrl-C is for whoever asks
         )
 
-    def answer(self) -> dict[str, Found]:
-        """What is known of the pictures of the first batch without an answer."""
+    def answer(self) -> tuple[dict[str, Found], dict[str, bytes]]:
+        """What is known of the pictures of the first batch without an answer; by path, what is in small ones."""
         names = self._asked.popleft()
-        line = self._process.stdout.readline() if names and self._process and self._process.stdout else b""
-        known = zip(names, json.loads(line) if line.endswith(b"\n") else [], strict=False)
-        return {name: (one[0], Header(tuple(one[1]), *one[2:])) for name, one in known if name and one}
+        out = self._process.stdout if names and self._process else None
+        line = out.readline() if out else b""
+        known, data = dict[str, Found](), dict[str, bytes]()
+        for name, one in zip(names, json.loads(line) if line.endswith(b"\n") else [], strict=False):
+            if name and one and out:
+                path, length, size, *header = one
+                known[name], data[path] = (path, Header(tuple(size), *header)), out.read(length)
+                if len(data[path]) < length:  # it died meanwhile
+                    del data[path]
+        return known, data
 
     def close(self) -> None:
         if self._process:
@@ -115,14 +131,16 @@ def _serve() -> None:
     questions = SimpleQueue[str]()  # read at once: else both might wait for the other to read
     Thread(target=lambda: [*map(questions.put, chain(sys.stdin, [""]))], daemon=True).start()
     for line in iter(questions.get, ""):
-        folders, names = json.loads(line)
-        pictures, answer = Pictures(folders), list[tuple[Any, ...] | None]()
+        folders, read, names = json.loads(line)
+        answer, data = list[tuple[Any, ...] | None](), list[bytes]()
         for name in names:
             answer.append(None)
             with suppress(RecordError):  # whoever needs it says what is wrong
-                path, header = pictures.find(name, "image")
-                answer[-1] = (path, *header)
-        sys.stdout.write(json.dumps(answer) + "\n")
+                file = find_image(Record({"image": name}, tuple(folders)), "image")
+                small = read_file(file.path) if read and file.file_bytes <= _SMALL else b""
+                answer[-1] = (file.path, len(small), *read_header(file.path, small or None))
+                data.append(small)
+        sys.stdout.buffer.write(b"".join([json.dumps(answer).encode(), b"\n", *data]))
         sys.stdout.flush()
 
 

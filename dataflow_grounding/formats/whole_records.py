@@ -22,8 +22,10 @@ from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.formats.pictures import put_picture
 from dataflow_grounding.records import dump_text, image_id_of
 
-SHARD, GROUP = 500 * 2**20, 16 * 2**20  # bytes of a file, and of what is in memory at a time
+SHARD, GROUP, BUFFER = 500 * 2**20, 16 * 2**20, 2**18  # bytes of a file, of what is in memory, of what is written
 _RECORD = 2**14  # bytes that are counted for a record besides its picture
+_HEAD = tarfile.TarInfo().tobuf()  # of a file without a name: what is the same in all, and where
+_SAME, _SUM = _HEAD[156:], sum(_HEAD[156:]) + 8 * ord(" ")
 _BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "evidence": "", "more": ""}
 _EXPRESSION = {"expression_id": "", "text": "", "char_span": [0], "noun_chunk": "", "status": "", "verified": True}
 _TEXTS = {"image_id": "", "image_path": "", "caption": "", "cleaned_caption": "", "source": "", "model": ""}
@@ -73,7 +75,7 @@ class WebDataset(Format):
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         keys, kinds = Numbers(), set()
         for number, shard in enumerate(_parts(samples, SHARD)):
-            with open(out.place(f"{self.data_file}/{number:06}.tar"), "wb") as tar:
+            with open(out.place(f"{self.data_file}/{number:06}.tar"), "wb", BUFFER) as tar:
                 for sample in shard:
                     stem, ending = os.path.splitext(sample.file_name.removeprefix(f"{FOLDER}/"))
                     folder, base = os.path.split(stem)
@@ -83,9 +85,8 @@ class WebDataset(Format):
                     kinds.add(ending := ending.lower() or ".jpg")
                     record = dump_text(_row(sample, key + ending)).encode()
                     for inside, content in ((ending, sample.data), (".json", record)):
-                        info = tarfile.TarInfo(key + inside)
-                        info.size = len(content)
-                        tar.writelines((info.tobuf(), content, bytes(-len(content) % tarfile.BLOCKSIZE)))
+                        padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+                        tar.writelines((_tar_head(key + inside, len(content)), content, padding))
                 tar.write(bytes(tarfile.RECORDSIZE))  # zeros are its end
         if len(kinds) == 1:  # `datasets` reads no others
             out.line = {"__key__": "", "__url__": "", kinds.pop()[1:]: b"", "json": ROW}
@@ -98,6 +99,16 @@ class WebDataset(Format):
                     if row is not None:
                         picture = next((parts[end] for end in parts if end.lower() in ENDINGS), None)
                         yield _record(row, picture, self.pictures)
+
+
+def _tar_head(name: str, size: int) -> bytes:
+    """The header of a file of so many bytes, as tarfile makes it in four times the time, where the name is plain."""
+    if not name.isascii() or len(name) > tarfile.LENGTH_NAME:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        return info.tobuf()
+    start = b"%b%b%011o%b" % (name.encode().ljust(100, b"\0"), _HEAD[100:124], size, _HEAD[135:148])
+    return b"%b%06o\0 %b" % (start, sum(start) + _SUM, _SAME)
 
 
 def _row(sample: Sample, path: str) -> Any:
@@ -115,7 +126,7 @@ def _typed_as(example: Any) -> Callable[[Any], Any]:
 
         def of_object(value: Any) -> Any:
             row = {key: None if (item := value.get(key)) is None else typed(item) for key, typed in columns.items()}
-            more = {key: item for key, item in value.items() if key not in columns}
+            more = value.keys() - columns.keys() and {key: value[key] for key in value if key not in columns}
             return {**row, "more": dump_text(more) if more else "{}"}
 
         return of_object

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tarfile
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ WRAPPERS = {
     "ends at once": "exit 1",
     "ends after a question": "read line",
     "breaks off in an answer": "read line; printf '[['",
+    "breaks off in a picture": '"{python}" "$@" | head -c 40000',
     "not there": "",
 }
 
@@ -72,6 +74,22 @@ def test_an_export_is_the_same(kind: str, tmp_path: Path, pictures: Path, monkey
     assert log.exists() == (kind != "not there")
     assert len(expected[0].splitlines()) == 1500 - expected[2] == 1500 - 5
     assert all(word in reason for word, reason in zip(("broken.jpg", "turned", "missing"), expected[1], strict=True))
+
+
+@pytest.mark.parametrize("kind", ["as it is", "ends at once", "breaks off in a picture"])
+def test_pictures_are_packed_as_they_are(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = {"text": "a thing", "instances": [{"bbox": [1, 2, 30, 40]}]}
+    large = Image.effect_noise((200, 200), 90)  # too large to come with its header
+    for number in range(700):
+        picture = large if number % 4 == 3 else Image.new("RGB", (64, 48), (number % 256, number // 256, 0))
+        picture.save(tmp_path / f"{number}.png")
+    helper_is(kind, tmp_path, monkeypatch)
+    rows = [{"image_path": f"{number}.png", "expressions": [box]} for number in range(700)]
+    formats.write(rows, "webdataset", str(tmp_path / "out"), folders=(str(tmp_path),))
+    with tarfile.open(tmp_path / "out" / "shards" / "000000.tar") as tar:
+        packed = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    expected = {f"{number}.png": (tmp_path / f"{number}.png").read_bytes() for number in range(700)}
+    assert {name: data for name, data in packed.items() if not name.endswith(".json")} == expected
 
 
 def test_few_records_start_none(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
