@@ -108,7 +108,8 @@ def read_header(path: str, data: bytes | None = None, first: int | None = 2**16)
         except Exception as error:  # Pillow's readers raise all kinds on broken headers
             if first is not None and is_elsewhere(path):
                 return read_header(path, data, None)
-            raise machine_fault(error) or ImageBroken(f"{path!r} is not a readable image: {error}") from None
+            file.seek(0)
+            raise _unreadable(error, path, file.read(12)) from None
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -153,24 +154,30 @@ def _formats() -> list[str]:
 def _opened(data: bytes, path: str) -> "PillowImage":
     import PIL.Image
 
-    if not data:
-        raise ImageBroken(f"{path!r} is empty")
-    too_large = f"{path!r} has more than {MAX_PIXELS // 10**6} million pixels"
     try:
         picture = open_picture(io.BytesIO(data))
-    except PIL.Image.DecompressionBombError:
-        raise ImageBroken(too_large) from None
-    except PIL.UnidentifiedImageError:
-        heic = data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
-        hint = "HEIC: convert it to JPEG" if heic else f"these can be read: {', '.join(_formats())}"
-        raise ImageBroken(f"{path!r} is not a readable image ({hint})") from None
+        if picture.width * picture.height > MAX_PIXELS:
+            raise PIL.Image.DecompressionBombError
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
-        raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
+        raise _unreadable(error, path, data[:12]) from None
     if not (picture.width > 0 and picture.height > 0):
         raise ImageBroken(f"{path!r} has no pixels")
-    if picture.width * picture.height > MAX_PIXELS:
-        raise ImageBroken(too_large)
     return picture
+
+
+def _unreadable(error: Exception, path: str, start: bytes) -> Exception:
+    """What to tell of a file that begins so, and that Pillow can't open."""
+    import PIL.Image
+
+    if not start:
+        return ImageBroken(f"{path!r} is empty")
+    if isinstance(error, PIL.Image.DecompressionBombError):
+        return ImageBroken(f"{path!r} has more than {MAX_PIXELS // 10**6} million pixels")
+    if isinstance(error, PIL.UnidentifiedImageError):
+        heic = start[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
+        hint = "HEIC: convert it to JPEG" if heic else f"these can be read: {', '.join(_formats())}"
+        return ImageBroken(f"{path!r} is not a readable image ({hint})")
+    return machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}")
 
 
 def _orientation(picture: "PillowImage", data: bytes) -> int:

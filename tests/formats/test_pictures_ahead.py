@@ -74,6 +74,7 @@ def test_an_export_is_the_same(kind: str, tmp_path: Path, pictures: Path, monkey
     assert log.exists() == (kind != "not there")
     assert len(expected[0].splitlines()) == 1500 - expected[2] == 1500 - 5
     assert all(word in reason for word, reason in zip(("broken.jpg", "turned", "missing"), expected[1], strict=True))
+    assert "broken.jpg' is not a readable image (these can be read: JPEG, PNG" in expected[1][0]
 
 
 @pytest.mark.parametrize("kind", ["as it is", "ends at once", "breaks off in a picture"])
