@@ -30,6 +30,7 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         test = other["mcnemar"]
         only = f"{test['only_first_right']:,} expressions the first alone is right, on {test['only_second_right']:,}"
         parts.append(f"On {only} the second; if neither were better, p = {test['p']:.2g} (McNemar, exact).")
+        parts.append(f"What follows is of {names[0]} alone.")
     for kind, groups in figures["groups"].items():
         heads = [kind, *next(iter(groups.values()))]
         parts.append(table(heads, [[group, *map(_shown, row.values())] for group, row in groups.items()]))

@@ -75,7 +75,7 @@ def test_two_runs_beside_each_other(folder: Path) -> None:
     assert said["compared"]["mcnemar"] == {"only_first_right": 0, "only_second_right": 3, "p": pytest.approx(0.25)}
     page = done("eval", "a.jsonl", "b", "--gold", "gold.jsonl").out
     assert re.search(r"\| acc_0.5 +\| 0.3333 +\| .* \| 1.0000 +\| .* \| 0.6667 +\|", page)
-    assert "p = 0.25 (McNemar, exact)" in page
+    assert "p = 0.25 (McNemar, exact).\n\nWhat follows is of a.jsonl alone.\n\n| size " in page
 
 
 def test_the_table_is_what_the_json_says(folder: Path) -> None:
