@@ -105,10 +105,11 @@ def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
     Raises InputError where it states neither.
 
     Example:
-        >>> names_of({"image_path": None, "image": "./a//x.jpg", "image_id": 7}, "record 1")
+        >>> names_of({"image_path": None, "image": "./a//x.jpg", "image_id": 7.0}, "record 1")
         ('a/x.jpg', '7')
     """
     path, given = path_of(record), record.get("image_id")
+    given = int(given) if isinstance(given, float) and given.is_integer() else given  # as pandas writes whole numbers
     own = str(given) if has_id(given) else ""
     if not path and not own:
         raise InputError(f"{where} names no picture: `dataflowgrounding import` makes other formats' files records")
