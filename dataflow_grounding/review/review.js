@@ -46,9 +46,9 @@
     saving();
   }
   function drawEnd() { // of the queue: single records may have been passed over
-    const back = decisions.left() > 0 && !isGrid() && button("What was passed over", "[", () => load());
-    main.replaceChildren(
-      node("p", { class: "note" }, back ? "That was the last one." : "Nothing is left to decide here."),
+    const isLeft = decisions.left() > 0, back = isLeft && !isGrid() && button("What was passed over", "[", () => load());
+    const why = isLeft ? "that has a box: the way single shows the rest" : "to decide here";
+    main.replaceChildren(node("p", { class: "note" }, back ? "That was the last one." : `Nothing is left ${why}.`),
       node("p", { class: "tools" }, back, undoer()));
   }
   function saving() {

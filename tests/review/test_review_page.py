@@ -385,6 +385,17 @@ def test_a_folder_without_a_server_offers_no_order_and_says_what_is_no_score(
     page.get_by_text("Nothing is left to decide here").wait_for()
 
 
+def test_the_end_of_the_grid_says_where_phrases_without_boxes_are(results: Path, serve: Any, show: Any) -> None:
+    write(results, {**RECORD, "expressions": [phrase("a mug", 0, [10, 10, 60, 60]), phrase("a spoon", 1)]})
+    page = show(serve(results).address)
+    seen(page, 1)
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left that has a box: the way single shows the rest.").wait_for()
+    saved(page)
+    page.select_option("select[name=mode]", "single")
+    page.locator("li.picked", has_text="a spoon").wait_for()
+
+
 def test_boxes_of_phrases_that_are_joined_stay_what_they_were(results: Path, show: Any, tmp_path: Path) -> None:
     run("review", results, "--static", tmp_path / "folder")
     page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
