@@ -84,8 +84,7 @@ class SpecJob:
     def columns(self) -> list[str]:
         """The columns of the first step's rows. Raises InputError, also where it can be told which column is meant."""
         self.prepare()
-        first = self.steps[0]
-        return Source(first, first.image_key, self.source, None).columns()
+        return Source(self.steps).columns()
 
     def needs(self) -> list[str]:
         """What servings and operators lack, or what is good to know of them before a run, one line each."""

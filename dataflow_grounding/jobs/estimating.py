@@ -203,8 +203,7 @@ async def _worked_through(
     run: SpecRun, records: int, real: _Pass, guess: _Pass | None
 ) -> tuple[int, list[StepEstimate]]:
     """How many records were looked at, and what each step sends for all."""
-    first = run.steps[0]
-    source = Source(first, first.image_key, None, run.options.pilot)
+    source = Source(run.steps, pilot=run.options.pilot)
     steps = [StepEstimate(step.label) for step in run.steps]
     looked_at = 0
     for row, times in _chosen(itertools.islice(run.job.rows(), records), records):

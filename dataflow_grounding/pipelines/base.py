@@ -202,5 +202,5 @@ def _check_columns(steps: list[Step]) -> None:
         path = first.storage.input_path
         is_pipe = os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
         if path not in written and not isinstance(first.operator, WholeFile) and not is_pipe:
-            plan.check(part, Source(first, None, None, None).columns())
+            plan.check(part, Source(part).columns())
         written.update(step.storage.output_path for step in part)
