@@ -83,7 +83,7 @@ class Source:
     """The first step's input file. Rows come with their place in it, from 0.
 
     Args:
-        steps: Those that the rows go through; the first reads the file, and one that looks at images names their column.
+        steps: Those that the rows go through; the first reads the file, the first with images names their column.
         name: What `source` of the records says; None leaves it out.
         pilot: Only the first so many rows; None takes all.
         shard: Only the rows of this part; None takes all.
