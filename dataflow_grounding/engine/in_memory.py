@@ -140,7 +140,7 @@ async def _annotate_all(
         if workers.cancelled:
             raise asyncio.CancelledError
         await operator.conclude(StepAsk(asking, store, (after_all,), notes))
-        _mark(outcomes, suspects)
+        outcomes.update({p: {**done, SUSPECT: True} for p in suspects if isinstance(done := outcomes[p], dict)})
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way
@@ -148,7 +148,3 @@ async def _annotate_all(
     finally:
         if asking is not None:
             await asking.serving.aclose()
-
-
-def _mark(outcomes: dict[int, Outcome], suspects: set[int]) -> None:
-    outcomes |= {p: {**done, SUSPECT: True} for p in suspects if isinstance(done := outcomes[p], dict)}
