@@ -14,7 +14,7 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of, current_options
-from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, levels, segments
+from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, holding, levels, segments
 from dataflow_grounding.engine.reply_store import open_store
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
@@ -85,11 +85,9 @@ def replies_kept(step: Step, options: RunOptions) -> Iterator[None]:
     folder = step.storage.checkpoint_folder
     with told_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
-        token = current_options.set(replace(options, replies=open_store(folder)))
-    try:
+        keeping = replace(options, replies=open_store(folder))
+    with holding(current_options, keeping):
         yield
-    finally:
-        current_options.reset(token)
 
 
 def published(step: Step, earlier: Summary | None = None) -> Summary | None:
