@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -70,13 +70,6 @@ def _header(image_key: str, record: Record) -> Header | None:
     with suppress(GroundingError):  # each tells its own trouble when its turn comes
         return read_header(find_image(record, image_key).path, b"")
     return None
-
-
-def _check_steps(record: Mapping[str, Any]) -> None:
-    """Raises BrokenRow where `pipeline_steps`, to which steps add their labels, holds anything else."""
-    steps = record.get("pipeline_steps")
-    if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
-        raise BrokenRow("column 'pipeline_steps' should be a list of texts")
 
 
 class Source:
@@ -176,7 +169,9 @@ class Source:
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1
         if self.name is not None:
-            _check_steps(record)
+            steps = record.get("pipeline_steps")  # to which steps add their labels
+            if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
+                raise BrokenRow("column 'pipeline_steps' should be a list of texts")
             record.setdefault("source", self.name)
         return record
 
