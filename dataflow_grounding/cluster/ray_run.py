@@ -47,10 +47,8 @@ class RayRun(Run):
     def __init__(self, address: str | None, workers: int | None, *given: Any) -> None:
         super().__init__(*given)
         if not isinstance(address, str | None):
-            kind = f"{type(address).__name__} is none"
-            raise SpecError(
-                f"Ray's address should be a text, and {kind}: rows are read from the pipeline's FileStorage"
-            )
+            what = f"Ray's address should be a text, and {type(address).__name__} is none"
+            raise SpecError(f"{what}: rows are read from the pipeline's FileStorage")
         check_counts(workers=1 if workers is None else workers)
         self._address, self._count = address, workers
         results = address_of(self.steps[0].storage.cache_path)
