@@ -120,8 +120,8 @@ class Pipeline:
             from dataflow_grounding.engine.execute import execute
 
             return execute(steps[resume_step:], options, self.name)
-        ahead = [value for value in vars(self).values() if isinstance(value, Operator)]
-        at_work = plan.PipelineRun(self.name, budget_of(options), [*ahead])
+        ahead: list[plan.Annotator] = [value for value in vars(self).values() if isinstance(value, Operator)]
+        at_work = plan.PipelineRun(self.name, budget_of(options), ahead)
         with holding(current_options, options), holding(current_pipeline, at_work), suppress(plan.NoRecordLeft):
             self._call_operators()
         *earlier, last = at_work.summaries or [Summary()]
