@@ -132,7 +132,7 @@ async def _annotate_all(
                 if not isinstance(update, ImageChanged):
                     break
             outcomes[place] = update.error if isinstance(update, Partial) else update
-            failed = failed or isinstance(outcomes[place], RecordError)
+            failed |= isinstance(outcomes[place], RecordError)
 
     workers = Workers(lambda: False)  # which an interrupt ends at once
     count = min(len(left), 2 * (asking.places.most if asking else 4))
