@@ -47,14 +47,12 @@ class RayRun(Run):
     def __init__(self, address: str | None, workers: int | None, *given: Any) -> None:
         super().__init__(*given)
         if not isinstance(address, str | None):
-            kind = f"{type(address).__name__} is none"
-            raise SpecError(
-                f"Ray's address should be a text, and {kind}: rows are read from the pipeline's FileStorage"
-            )
+            what = f"Ray's address should be a text, and {type(address).__name__} is none"
+            raise SpecError(f"{what}: rows are read from the pipeline's FileStorage")
         check_counts(workers=1 if workers is None else workers)
         self._address, self._count = address, workers
         results = address_of(self.steps[0].storage.cache_path)
-        self._shipped = shipped(Work(self.steps, self.options, self._name, results, speaks_of_specs.get()))
+        self._shipped = shipped(Work(self.steps, self.options, self.source.name, results, speaks_of_specs.get()))
         self._gpus: float = max((getattr(step.operator.serving, "num_gpus", 0) for step in self.steps), default=0)
         self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)  # the workers' own grace ends before
         self._shards: dict[Shard, int] = {}  # with rows, and how many

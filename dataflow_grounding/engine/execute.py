@@ -14,7 +14,7 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of, current_options
-from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, levels, segments
+from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, holding, levels, segments
 from dataflow_grounding.engine.reply_store import open_store
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
@@ -25,7 +25,7 @@ from dataflow_grounding.records import Record
 from dataflow_grounding.rows import read_rows
 from dataflow_grounding.terminal import counted
 
-MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, str | None, Budget, Collection[int]], Run]
+MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, Budget, Collection[int]], Run]
 
 
 def execute(
@@ -85,11 +85,9 @@ def replies_kept(step: Step, options: RunOptions) -> Iterator[None]:
     folder = step.storage.checkpoint_folder
     with told_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
-        token = current_options.set(replace(options, replies=open_store(folder)))
-    try:
+        keeping = replace(options, replies=open_store(folder))
+    with holding(current_options, keeping):
         yield
-    finally:
-        current_options.reset(token)
 
 
 def published(step: Step, earlier: Summary | None = None) -> Summary | None:
@@ -133,17 +131,16 @@ def _execute_segment(
     steps: list[Step], options: RunOptions, name: str | None, budget: Budget, ahead: list[Annotator], make_run: MakeRun
 ) -> Summary:
     steps[0].storage.begin()
-    image_key = next((step.image_key for step in steps if step.image_key), None)
-    source = Source(steps[0], image_key, name, options.pilot, options.shard)
+    source = Source(steps, name, options.pilot, options.shard)
     refuse_to_overwrite(source.path, [*(step.storage.output_path for step in steps), steps[0].storage.failures_path])
-    manifest = Manifest(steps, source, options, name)
+    manifest = Manifest(steps, source, options)
     check(steps, source.columns())
     start = RunStart(options, budget, steps[0].storage.checkpoint_folder, functools.cache(source.pictures))
     asked, idle = _prepared(steps, ahead, start, source)
     if not (options.force_reprocess or options.retry_failed) and (finished := manifest.finished()) is not None:
         finished.seen, finished.digest = source.seen, source.digest  # which it has read to tell
         return finished
-    run = make_run(steps, source, options, name, budget, idle)
+    run = make_run(steps, source, options, budget, idle)
     try:
         summary = run_blocking(run.execute)
     except BudgetExceeded as stopped:

@@ -118,19 +118,21 @@ async def _annotate_all(
     queue, patience = iter(left.items()), Patience()
     after_all = len(left) + len(outcomes)
     suspects: set[int] = set()
+    failed = bool(outcomes)  # those that are there before anything is asked are all failures
 
     async def work() -> None:
+        nonlocal failed
         for place, record in queue:
-            if until_failure and any(isinstance(outcome, RecordError) for outcome in outcomes.values()):
+            if until_failure and failed:
                 return
             ask = StepAsk(asking, store, (place,), notes, suspect=partial(suspects.add, place))
-
             once = partial(annotated, operator, record, ask, memo, lambda: workers.cancelled)
             for _ in range(2):  # once more when the image is found to be another than was known
                 update = await patience.until_done(once)
                 if not isinstance(update, ImageChanged):
                     break
             outcomes[place] = update.error if isinstance(update, Partial) else update
+            failed |= isinstance(outcomes[place], RecordError)
 
     workers = Workers(lambda: False)  # which an interrupt ends at once
     count = min(len(left), 2 * (asking.places.most if asking else 4))
@@ -140,7 +142,7 @@ async def _annotate_all(
         if workers.cancelled:
             raise asyncio.CancelledError
         await operator.conclude(StepAsk(asking, store, (after_all,), notes))
-        _mark(outcomes, suspects)
+        outcomes.update({p: {**done, SUSPECT: True} for p in suspects if isinstance(done := outcomes[p], dict)})
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way
@@ -148,7 +150,3 @@ async def _annotate_all(
     finally:
         if asking is not None:
             await asking.serving.aclose()
-
-
-def _mark(outcomes: dict[int, Outcome], suspects: set[int]) -> None:
-    outcomes |= {p: {**done, SUSPECT: True} for p in suspects if isinstance(done := outcomes[p], dict)}

@@ -22,12 +22,13 @@ from dataflow_grounding.version import __version__
 class Manifest:
     """`.ckpt/finished.json`: for each finished segment, digests of what went in and the state of the files it wrote."""
 
-    def __init__(self, steps: list[Step], source: Source, options: RunOptions, name: str | None) -> None:
+    def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
         self._path = os.path.join(steps[0].storage.checkpoint_folder, "finished.json")
         self._entry = f"{steps[0].label}..{steps[-1].label}"
         self._input_before = state_of(source.path)
         self._steps, self._source, self._started = steps, source, time.time_ns()
-        self._extra = {"version": __version__, "name": name, "pilot": options.pilot, "attempts": options.max_attempts}
+        attempts = options.max_attempts
+        self._extra = {"version": __version__, "name": source.name, "pilot": options.pilot, "attempts": attempts}
 
     @cached_property
     def _settings(self) -> str | None:

@@ -6,9 +6,10 @@ import hashlib
 import inspect
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from dataflow_grounding.errors import PlanError
@@ -170,20 +171,31 @@ class NoRecordLeft(Exception):
     """No record got through a step: what is left of `forward()` has nothing to do."""
 
 
-class RunningPipeline(Protocol):
-    """What the engine needs of the pipeline whose forward() is at work."""
+@dataclass
+class PipelineRun:
+    """What the operators that a pipeline's forward() calls have in common while it is at work."""
 
-    name: ClassVar[str | None]  # what `source` of its records says
-    summaries: list[Summary]
+    name: str | None  # what `source` of its records says
     budget: Budget
     ahead: list[Annotator]
     """Operators that forward() may come to, none of which has settled what it has to know."""
+    summaries: list[Summary] = field(default_factory=list)
 
 
 # DataFlow's `operator.run(storage, …)` and `pipeline.forward()` have no argument by which to hand operators their run.
-current_pipeline: ContextVar[RunningPipeline | None] = ContextVar("current_pipeline", default=None)
+current_pipeline: ContextVar[PipelineRun | None] = ContextVar("current_pipeline", default=None)
 recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", default=None)
 """While a pipeline is compiled: the steps that its forward() called so far."""
+
+
+@contextmanager
+def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Within it the variable has this value."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 def check(steps: Iterable[Step], columns: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
@@ -29,15 +29,12 @@ class Resources:
     ) -> None:
         self.budget, self._spent_before, self._stop = budget, budget.spent, stop
         self._folder = steps[0].storage.checkpoint_folder  # that of all steps
-        self._logs: list[KeyedLog] = []
-        try:
+        with ExitStack() as opened:
             with told_as(StorageFailed, f"can't read or write the replies in {self._folder}"):
-                self._logs.append(replies := KeyedLog(open_store(self._folder)))
+                replies = opened.enter_context(closing(KeyedLog(open_store(self._folder))))
                 read_others(replies, other_stores(self._folder))
-            self._logs.append(images := KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True))
-        except BaseException:
-            self._close_logs()
-            raise
+            images = opened.enter_context(closing(KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)))
+            self._logs, self._opened = (replies, images), opened.pop_all()
         self.stores, self.memo = [StepLog(replies, step.label) for step in steps], ImageMemo(images)
         servings = {id(serving): serving for step in steps if (serving := step.operator.serving) is not None}
         self.askings = {
@@ -66,7 +63,7 @@ class Resources:
 
     async def close(self, summary: Summary) -> None:
         """Close connections and files; enter requests, tokens, models and cost. Raises StorageFailed."""
-        try:
+        with self._opened:
             for asking in self.askings.values():
                 with suppress(Exception):
                     await asking.serving.aclose()
@@ -75,9 +72,3 @@ class Resources:
                 if asking.serving.model not in summary.models:
                     summary.models.append(asking.serving.model)
             summary.cost_usd = self.budget.spent - self._spent_before if self.budget.prices else None
-        finally:
-            self._close_logs()
-
-    def _close_logs(self) -> None:
-        for log in self._logs:
-            log.close()

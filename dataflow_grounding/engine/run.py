@@ -31,18 +31,12 @@ class Run:
     """One pass over a source: workers see rows through all steps in order, within a window that bounds memory."""
 
     def __init__(
-        self,
-        steps: list[Step],
-        source: Source,
-        options: RunOptions,
-        name: str | None,
-        budget: Budget,
-        idle: Collection[int],
+        self, steps: list[Step], source: Source, options: RunOptions, budget: Budget, idle: Collection[int]
     ) -> None:
         self.steps, self.source, self.options = steps, source, options
         self.summary = Summary(annotations=steps[-1].storage.output_path, failures_file=steps[0].storage.failures_path)
         self.stopped: RunStopped | None = None
-        self._name, self._budget, self._idle = name, budget, idle
+        self._budget, self._idle = budget, idle
         self._levels = levels(steps)
         self._patience = Patience()
         self._rows: deque[tuple[int, Row]] = deque()
@@ -201,7 +195,7 @@ class Run:
             if columns is None:
                 break
             record = record.updated(columns)
-            if self._name is not None:
+            if self.source.name is not None:
                 before = record.get("pipeline_steps")
                 record["pipeline_steps"] = [*(before if isinstance(before, list) else []), step.label]
             outcome.records.append(record)

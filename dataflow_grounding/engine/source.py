@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -72,19 +72,11 @@ def _header(image_key: str, record: Record) -> Header | None:
     return None
 
 
-def _check_steps(record: Mapping[str, Any]) -> None:
-    """Raises BrokenRow where `pipeline_steps`, to which steps add their labels, holds anything else."""
-    steps = record.get("pipeline_steps")
-    if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
-        raise BrokenRow("column 'pipeline_steps' should be a list of texts")
-
-
 class Source:
     """The first step's input file. Rows come with their place in it, from 0.
 
     Args:
-        step: The step that reads the file.
-        image_key: The column with the image's path; None takes `image_path`.
+        steps: Those that the rows go through; the first reads the file, the first with images names their column.
         name: What `source` of the records says; None leaves it out.
         pilot: Only the first so many rows; None takes all.
         shard: Only the rows of this part; None takes all.
@@ -93,15 +85,16 @@ class Source:
     """
 
     def __init__(
-        self, step: Step, image_key: str | None, name: str | None, pilot: int | None, shard: Shard | None = None
+        self, steps: Sequence[Step], name: str | None = None, pilot: int | None = None, shard: Shard | None = None
     ) -> None:
-        self.path = (shard and shard.rows) or present(step.storage.input_path)
-        self.image_key = image_key or IMAGE_COLUMN
-        self._first_image_key = step.image_key or IMAGE_COLUMN
-        self._name, self._pilot, self._shard = name, pilot, shard
-        self._is_made = self.path.startswith(os.path.join(step.storage.cache_path, ""))  # not the user's own
+        storage, keys = steps[0].storage, [step.image_key for step in steps]
+        self.path = (shard and shard.rows) or present(storage.input_path)
+        self.image_key = next(filter(None, keys), IMAGE_COLUMN)
+        self._first_image_key = keys[0] or IMAGE_COLUMN
+        self.name, self._pilot, self._shard = name, pilot, shard
+        self._is_made = self.path.startswith(os.path.join(storage.cache_path, ""))  # not the user's own
         self.seen, self.digest = 0, ""
-        self._folders = step.storage.image_folders
+        self._folders = storage.image_folders
         self._image_root = next(iter(self._folders), None)
         self._rows_of_image = NumberTable()
         self._numbered = self._rows()
@@ -175,9 +168,11 @@ class Source:
         identify(record, self.image_key, self._image_root, self._rows_of_image)
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1
-        if self._name is not None:
-            _check_steps(record)
-            record.setdefault("source", self._name)
+        if self.name is not None:
+            steps = record.get("pipeline_steps")  # to which steps add their labels
+            if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
+                raise BrokenRow("column 'pipeline_steps' should be a list of texts")
+            record.setdefault("source", self.name)
         return record
 
     def pictures(self) -> OwnPictures:

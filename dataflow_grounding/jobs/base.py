@@ -24,11 +24,9 @@ from dataflow_grounding.watch.box_watch import BoxWatch
 Writer: TypeAlias = Callable[[Step], None]
 """Called after a run with each step whose annotations are there; reads `step.storage.output_path`, writes beside it."""
 
-OUTPUT_FORMATS: dict[str, tuple[Writer, ...]] = {
-    "unified": (remove_legacy,),
-    "jsonl": (remove_legacy,),
-    "legacy": (write_legacy,),
-    "both": (write_legacy,),
+OUTPUT_FORMATS: dict[str, Writer] = {
+    **dict.fromkeys(("unified", "jsonl"), remove_legacy),
+    **dict.fromkeys(("legacy", "both"), write_legacy),
 }
 """`jsonl` is the name of `unified` in TAO's code."""
 
@@ -84,8 +82,7 @@ class SpecJob:
     def columns(self) -> list[str]:
         """The columns of the first step's rows. Raises InputError, also where it can be told which column is meant."""
         self.prepare()
-        first = self.steps[0]
-        return Source(first, first.image_key, self.source, None).columns()
+        return Source(self.steps).columns()
 
     def needs(self) -> list[str]:
         """What servings and operators lack, or what is good to know of them before a run, one line each."""
@@ -205,7 +202,7 @@ def chosen(steps: list[Step], names: list[str]) -> list[Step]:
 def writers_of(name: str, folders: Sequence[str]) -> tuple[Writer, ...]:
     """The writers of the format that a spec names, a user's own as `module:function`. Raises SpecError."""
     if name in OUTPUT_FORMATS:
-        return OUTPUT_FORMATS[name]
+        return (OUTPUT_FORMATS[name],)
     writer = named(name, "workflow.output_format", OUTPUT_FORMATS, folders)
     if not callable(writer):
         raise SpecError(f"workflow.output_format {name!r} should name a function that takes a step")

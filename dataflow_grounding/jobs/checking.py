@@ -105,7 +105,7 @@ def _check_folder(folder: str, found: Findings) -> None:
 
 def _check_rows(run: SpecRun, found: Findings) -> None:
     step = run.steps[0]
-    source = Source(step, step.image_key, None, None)
+    source = Source([step])
     ids: dict[str, int] = {}
     folders: Counter[str] = Counter()
     texts = set(step.operator.reads().values()) - {source.image_key}

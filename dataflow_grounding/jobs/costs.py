@@ -50,10 +50,9 @@ def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
     steps = paid_by_step(folder, prices or stated_prices(read_object(os.path.join(folder, "run.json"))))
     if not steps:
         raise InputError(f"no stored replies in {address_of(folder)}: is it the results_dir of a run?")
-    tokens = {name: sum(step["tokens"][name] for step in steps) for name in steps[0]["tokens"]}
-    known = all(step["cost_usd"] is not None for step in steps)
-    cost = round(sum(step["cost_usd"] for step in steps), 6) if known else None
-    return {"requests": sum(step["requests"] for step in steps), "tokens": tokens, "cost_usd": cost, "steps": steps}
+    usd = (nan if step["cost_usd"] is None else step["cost_usd"] for step in steps)
+    paid = (Amount(step["requests"], **step["tokens"], cost_usd=cost) for step, cost in zip(steps, usd, strict=True))
+    return {**sum(paid, Amount()).to_json(), "steps": steps}
 
 
 def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:

@@ -97,16 +97,11 @@ class _Guessing(Serving):
 
 
 class _StepReplies(MemoryLog):
-    """The stored replies as one step asks for them; what it puts is kept in memory, and forgotten with `begin`."""
+    """The stored replies as one step asks for them, of one record; what it puts is kept in memory."""
 
     def __init__(self, stored: KeyedLog | None) -> None:
         super().__init__()
         self._stored = stored
-        self.begin()
-
-    def begin(self) -> None:
-        """A new record."""
-        self._lines = {}
         self.used: dict[str, Usage] = {}  # what the stored replies cost that were asked for, by key
 
     @property
@@ -126,11 +121,10 @@ class _Pass:
     """The steps at work on records, each step with its own counts; `replies` are those that are there."""
 
     def __init__(self, run: SpecRun, rules: TokenRules | None, replies: KeyedLog | None) -> None:
-        self.steps: list[Step] = run.steps
+        self._steps, self._replies = run.steps, replies
         seen: set[str] = set()
         box_format = run.box_format.format if run.box_format else find_box_format("xyxy_1000", "")
         self.servings = [_Guessing(step.operator.serving or run.serving, box_format, rules, seen) for step in run.steps]
-        self.stores = [_StepReplies(replies) for _ in run.steps]
         options = replace(run.options, force_reprocess=False)  # then there are no stored replies
         budget = Budget(None, None, None)
         self._askings = [Asking(serving, options, budget) for serving in self.servings]
@@ -140,9 +134,9 @@ class _Pass:
     async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
         """Take a record through all steps: what each would send, and what of it is stored or asked twice."""
         found, going_on = [], True
-        for step, serving, store, asking in zip(self.steps, self.servings, self.stores, self._askings, strict=True):
+        stores = [_StepReplies(self._replies) for _ in self._steps]
+        for step, serving, store, asking in zip(self._steps, self.servings, stores, self._askings, strict=True):
             serving.counted = Amount()
-            store.begin()
             if going_on:
                 ask = StepAsk(asking, store, (0,), Counter())
                 update: Any = await annotated(step.operator, record, ask, self._memo)
@@ -151,7 +145,7 @@ class _Pass:
                 record = record.updated(update) if going_on else record
             stored = (Amount(1, *astuple(usage)) for usage in store.used.values())
             found.append((serving.counted, sum(stored, Amount())))
-        if (first := self.stores[0].asked) and first in self._rows:
+        if (first := stores[0].asked) and first in self._rows:
             return [(Amount(), Amount()) for _ in found]
         self._rows.add(first)
         return found
@@ -203,8 +197,7 @@ async def _worked_through(
     run: SpecRun, records: int, real: _Pass, guess: _Pass | None
 ) -> tuple[int, list[StepEstimate]]:
     """How many records were looked at, and what each step sends for all."""
-    first = run.steps[0]
-    source = Source(first, first.image_key, None, run.options.pilot)
+    source = Source(run.steps, pilot=run.options.pilot)
     steps = [StepEstimate(step.label) for step in run.steps]
     looked_at = 0
     for row, times in _chosen(itertools.islice(run.job.rows(), records), records):

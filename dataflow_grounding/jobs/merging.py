@@ -6,15 +6,17 @@ import os
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from dataflow_grounding.elsewhere import absolute, is_absolute
 from dataflow_grounding.engine.execute import refuse_foreign
+from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
 from dataflow_grounding.engine.shard_files import bytes_of, joined
-from dataflow_grounding.errors import InputError, StorageFailed, told_as
+from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats.pictures import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 from dataflow_grounding.mirror import CKPT, Mirror, address_of, present, working_folder
@@ -151,22 +153,18 @@ def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
 def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
     """Put pictures that the shards have unpacked from their input there, as links where the file system has them."""
     target = os.path.join(results_dir, PICTURES)
-    with told_as(StorageFailed, f"can't write {target}", again=True):
+    with storing(target):
         for folder in (os.path.join(folder, PICTURES) for folder in folders):
-            there = set(_names(target))
+            there = {path.name for path in Path(target).glob("*")}
             if mirror is not None:
                 within = os.path.relpath(folder, mirror.root)
                 mirror.fetch(*(os.path.join(within, name) for name in mirror.listed(within).keys() - there))
-            for name in (name for name in set(_names(folder)) - there if os.path.isfile(os.path.join(folder, name))):
+            for path in (path for path in Path(folder).glob("*") if path.name not in there and path.is_file()):
                 os.makedirs(target, exist_ok=True)
                 try:
-                    os.link(os.path.join(folder, name), os.path.join(target, name))
+                    os.link(path, os.path.join(target, path.name))
                 except OSError:
-                    copy_file(os.path.join(folder, name), os.path.join(target, name))
-
-
-def _names(folder: str) -> list[str]:
-    return os.listdir(folder) if os.path.isdir(folder) else []
+                    copy_file(str(path), os.path.join(target, path.name))
 
 
 def _stated(run: dict[str, Any]) -> dict[str, Any]:

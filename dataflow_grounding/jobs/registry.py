@@ -12,7 +12,7 @@ from dataflow_grounding.jobs.image_referring_expression import ImageReferringExp
 from dataflow_grounding.jobs.image_region_caption import ImageRegionCaptionJob
 from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
 from dataflow_grounding.pipelines.base import Pipeline
-from dataflow_grounding.spec import PipelineBlock, Spec, read_spec
+from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
 from dataflow_grounding.spec.user_code import named
 
@@ -53,6 +53,7 @@ def look_into_spec(
     """A spec and everything wrong with it, one line each; without `whole`, `data` and `results_dir` may be missing, as
     its model alone will be asked. See `read_spec`. Raises SpecError.
     """
+    from dataflow_grounding.spec.loading import read_spec  # with OmegaConf, which only reading takes
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
         job = job_named(autolabel_type, folders)

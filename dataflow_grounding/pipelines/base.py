@@ -1,13 +1,13 @@
 """A pipeline: a plan written as plain calls of operators in `forward()`."""
 
 import functools
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dataflow_grounding.elsewhere import kind_of
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
-from dataflow_grounding.engine.plan import Annotator, NoRecordLeft, Step, WholeFile, current_pipeline, recorded_steps
+from dataflow_grounding.engine.plan import Step, WholeFile, current_pipeline, holding, recorded_steps
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.operators.base import Operator
@@ -63,11 +63,8 @@ class Pipeline:
     def steps(self) -> list[Step]:
         """The steps that `forward()` calls, none of them run."""
         steps: list[Step] = []
-        token = recorded_steps.set(steps)
-        try:
+        with holding(recorded_steps, steps):
             self._call_operators()
-        finally:
-            recorded_steps.reset(token)
         return steps
 
     def _call_operators(self) -> None:
@@ -123,17 +120,11 @@ class Pipeline:
             from dataflow_grounding.engine.execute import execute
 
             return execute(steps[resume_step:], options, self.name)
-        self.summaries: list[Summary] = []
-        self.budget = budget_of(options)
-        self.ahead: list[Annotator] = [value for value in vars(self).values() if isinstance(value, Operator)]
-        tokens = current_options.set(options), current_pipeline.set(self)
-        try:
-            with suppress(NoRecordLeft):
-                self._call_operators()
-        finally:
-            current_options.reset(tokens[0])
-            current_pipeline.reset(tokens[1])
-        *earlier, last = self.summaries or [Summary()]
+        ahead: list[plan.Annotator] = [value for value in vars(self).values() if isinstance(value, Operator)]
+        at_work = plan.PipelineRun(self.name, budget_of(options), ahead)
+        with holding(current_options, options), holding(current_pipeline, at_work), suppress(plan.NoRecordLeft):
+            self._call_operators()
+        *earlier, last = at_work.summaries or [Summary()]
         for summary in earlier:
             last.add_earlier(summary)
         return last
@@ -198,9 +189,7 @@ def _check_columns(steps: list[Step]) -> None:
 
     written: set[str] = set()
     for part in plan.segments(steps):
-        first = part[0]
-        path = first.storage.input_path
-        is_pipe = os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
-        if path not in written and not isinstance(first.operator, WholeFile) and not is_pipe:
-            plan.check(part, Source(first, None, None, None).columns())
+        path = part[0].storage.input_path
+        if path not in written and not isinstance(part[0].operator, WholeFile) and kind_of(path) != "pipe":
+            plan.check(part, Source(part).columns())
         written.update(step.storage.output_path for step in part)

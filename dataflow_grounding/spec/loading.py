@@ -6,6 +6,10 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from dataflow_grounding.elsewhere import has_scheme, is_elsewhere, joined, plain_path
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
@@ -34,9 +38,6 @@ def read_spec(
     that may stand beside the one that is to run. One that is not read `whole` may lack what only a run needs. Raises
     SpecError for what can't be read as YAML.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     paths = [paths] if isinstance(paths, str) else list(paths)
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
@@ -76,8 +77,6 @@ def read_spec(
 
 def _endpoint_alone(merged: Any, others: Collection[str]) -> Any:
     """The spec without what only a run needs; a `vlm` that stands outside a block is taken as in the first."""
-    from omegaconf import OmegaConf
-
     plain: Any = OmegaConf.to_container(merged)
     plain = {next(iter(others)): {"vlm": plain["vlm"]}} if "vlm" in plain else plain
     for block in plain.values():
@@ -105,8 +104,6 @@ def _model_of(
 
 def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
     """Take out blocks of other pipelines and keys of TAO's that ours have no use for; returns what they are called."""
-    from omegaconf import OmegaConf
-
     known = {field.alias or name for name, field in model.model_fields.items()}
     unknown = [name for name in merged if name not in known]
     names = [name for name in unknown if name in others or name in OTHER_KEYS["blocks"]]
@@ -118,8 +115,6 @@ def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) ->
 
 def _keys_passed_over(merged: Any, blocks: list[str]) -> list[str]:
     """Take keys of TAO's out of these blocks; returns what they are called."""
-    from omegaconf import OmegaConf
-
     names = []
     for place, keys in OTHER_KEYS["keys"].items():
         for block in blocks:
@@ -131,9 +126,6 @@ def _keys_passed_over(merged: Any, blocks: list[str]) -> list[str]:
 
 
 def _read_yaml(path: str) -> Any:
-    import yaml
-    from omegaconf import OmegaConf
-
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -156,8 +148,6 @@ def _read_yaml(path: str) -> Any:
 
 def _check_depth(text: str, where: str) -> None:
     """Raises SpecError for YAML that is nested too deeply to be read."""
-    import yaml
-
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -167,8 +157,6 @@ def _check_depth(text: str, where: str) -> None:
 
 def _read_overrides(overrides: Sequence[str]) -> tuple[Any, list[str]]:
     """The overrides; and `hydra` where some are Hydra's own, which are not read."""
-    from omegaconf import OmegaConf
-
     ours = {number: one for number, one in enumerate(overrides, 1) if not _HYDRA.match(one)}
     for number, override in ours.items():
         key, equals, _ = override.partition("=")
