@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, verdict_on
-from dataflow_grounding.calibration.fitting import Fit, result_of
+from dataflow_grounding.calibration.fitting import Fit, Scores
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, by, question_of, reduced_to
 from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
 from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
@@ -98,7 +98,8 @@ def calibrate_elongated(
             say("Nothing was answered: they are sent as they are.")
             continue
         if found is None:
-            found = _calibration(serving, asker, Decision(result_of(known, pictures), [], SizeLimits(max_side)))
+            fit = Scores(pictures, [known]).result(0)  # however badly it fits
+            found = _calibration(serving, asker, Decision(fit, [], SizeLimits(max_side)))
         found = found.with_shape(verdict.size, verdict.aspect, verdict.off)
         if verdict.off is None:
             how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"

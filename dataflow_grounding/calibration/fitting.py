@@ -74,11 +74,6 @@ def fit_as(name: str, pictures: Sequence[ProbedPicture]) -> Fit:
     return scores.result(0)
 
 
-def result_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
-    """How well a known format fits, however badly it does."""
-    return Scores(pictures, [known]).result(0)
-
-
 def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
     """The plainest format that one picture suggests, for wording the next questions. Raises NoFit."""
     scores = _with_stated([picture], stated)
