@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import tokenize
-from dataflow_grounding.embedded.phrases import Phrase, beside, center, choose, parse_phrase
+from dataflow_grounding.embedded.phrases import Phrase, beside, center, choose, lies, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
 
@@ -105,11 +105,9 @@ class Descriptions:
 
     def _lies(self, thing: Thing, place: str) -> bool:
         """Whether a thing lies where the words say, not only further there than the others."""
-        x, y = center(thing.bbox, self.picture)
         far = _IN_A_CORNER if "corner" in place else _AT_A_SIDE
-        inside = {"left": x <= far, "right": x >= 1 - far, "top": y <= far, "bottom": y >= 1 - far}
-        inside["middle"] = all(0.3 <= value <= 0.7 for value in (x, y))
-        return all(inside[word] for word in place.split() if word in inside)
+        sides = ("left", "right", "top", "bottom", "middle")
+        return all(lies(thing.bbox, word, self.picture, far) for word in place.split() if word in sides)
 
     def _anchors(self, thing: Thing) -> Iterator[str]:
         """Phrases for the other things, the nearest first, that type, and colour if need be, tell from all others."""
