@@ -77,11 +77,10 @@ class RegionMarker(BoxWatching):
         self.output_dir = os.fspath(output_dir)
         self.max_boxes = max_boxes
         self.serving: Serving | None = serving
-        embedded = serving is None or not serving.is_vlm
-        self.proposals: Proposals = "opencv" if embedded else proposals
+        model = serving if serving is not None and serving.is_vlm else None
         self.outlined = marks != "tag"
-        self.sends_marks = serving is not None and not embedded and marks != "crop"
-        self.format_choice = choice_of(serving, box_format) if serving and self.proposals == "model" else None
+        self.sends_marks = model is not None and marks != "crop"
+        self.format_choice = choice_of(model, box_format) if model is not None and proposals == "model" else None
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     def look_over(self, record: Record) -> None:
@@ -100,29 +99,25 @@ class RegionMarker(BoxWatching):
         given = read_given_boxes(record.get(self.keys.bbox), image.size)
         if given is not None and not given.boxes:
             raise BrokenRow(f"no box in column {self.keys.bbox!r} can be used: {given.report()}")
-        if given is None:
-            source = {"proposed_by": self.serving.model if self.serving and self.format_choice else "opencv"}
-            found = GivenBoxes(list(enumerate(await self._proposed(image, ask))))
-        else:
-            source, found = {}, given
+        found = given or GivenBoxes(list(enumerate(await self._proposed(image, ask))))
+        proposer = self.serving.model if self.serving and self.format_choice else "opencv"
+        source = {} if given else {"proposed_by": proposer}
         kept = largest(found.boxes, self.max_boxes)
         self._tell(found, kept, ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
-        boxes = [list(bbox) for _, bbox in kept]
+        boxes = [bbox for _, bbox in kept]
         await asyncio.to_thread(self._draw, image, boxes, path)
         padding = [[0.0] * 4] * max(0, (self.max_boxes or 0) - len(kept))
         update = {
             **facts_of(record, image, ask, None),
             self.keys.image_with_bbox: path,
-            self.keys.type: "without_bbox" if given is None else "with_bbox",
-            self.keys.bbox: [[*from_xyxy(b, "xywh")] for _, b in found.boxes]
-            if given is None
-            else record[self.keys.bbox],
-            self.keys.normalized_bbox: [normalized(bbox, image.size) for _, bbox in kept] + padding,
+            self.keys.type: "with_bbox" if given else "without_bbox",
+            self.keys.bbox: record[self.keys.bbox] if given else [[*from_xyxy(b, "xywh")] for _, b in found.boxes],
+            self.keys.normalized_bbox: [normalized(bbox, image.size) for bbox in boxes] + padding,
             self.keys.result_file: self.output_dir,
             self.keys.valid_bboxes_num: len(kept),
             self.keys.prompt: prompt_for(len(kept)),
-            self.keys.regions: [{"bbox": bbox, "type": "", **source} for bbox in boxes],
+            self.keys.regions: [{"bbox": list(bbox), "type": "", **source} for bbox in boxes],
         }
         return {**update, self.keys.bbox_problems: found.problems} if found.problems else update
 
@@ -149,12 +144,11 @@ class RegionMarker(BoxWatching):
                 problem = {"box": place, "bbox": [*from_xyxy(bbox, "xywh")], "kind": "over_max_boxes"}
                 found.problems.append({**problem, "reason": f"is not among the {self.max_boxes} largest"})
 
-    def _draw(self, image: Image, boxes: list[list[float]], path: str) -> None:
+    def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
         """Write the picture; it is the one that the next step sends, where it goes out in its full size."""
-        tuples = [box_of(bbox) for bbox in boxes]
-        drawn = draw_once(image, lambda: numbered_marks(tuples, self.outlined), [boxes, self.outlined], path)
+        drawn = draw_once(image, lambda: numbered_marks(boxes, self.outlined), [boxes, self.outlined], path)
         if drawn is not None and self.sends_marks:
-            marked(image, tuples, outlined=self.outlined).keep_drawn(drawn)
+            marked(image, boxes, outlined=self.outlined).keep_drawn(drawn)
 
 
 def prompt_for(n: int) -> str:
