@@ -203,13 +203,12 @@ def _checked(seen: Descriptions, number: int, text: str, ids: Sequence[int]) -> 
     meaning = seen.meaning(text)
     if meaning is None:
         return {**check, "matches": None, "reason": "not all words are understood"}
-    if meaning.clear and sorted(meaning.ids) == sorted(ids):
+    if seen.means(text, ids):
         return {**check, "matches": True}
     found = list(meaning.ids)
-    if meaning.clear and found:
-        return {**check, "matches": False, "region_ids": found, "reason": "it means other regions"}
-    if found and len(ids) == 1:
-        return {**check, "matches": False, "region_ids": found, "reason": f"it fits {len(found)} regions"}
+    if found and (meaning.clear or len(ids) == 1):
+        reason = "it means other regions" if meaning.clear else f"it fits {len(found)} regions"
+        return {**check, "matches": False, "region_ids": found, "reason": reason}
     right = [thing for thing in seen.things if [thing.id] == list(ids)]
     better = seen.shortest(right[0]) if right else None
     reason = "it is not clear" if found else "it fits no region"
