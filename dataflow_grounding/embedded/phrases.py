@@ -59,14 +59,13 @@ def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> Phrase
     head = words.singular(lowered[read.head])
     modifiers = [word for word in lowered[read.start : read.head] if word not in words.ARTICLES]
     tail = lowered[read.end : read.tail]
-    positions = {words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS}
     relation, unread = _relation(tokens, lowered, read.tail)
     return Phrase(
         head=head,
         is_plural=words.is_plural(lowered[read.head]),
         count=_count(lowered[read.start : read.head]),
         color=next((term for term in map(_color, modifiers) if term), None),
-        positions=frozenset(positions),
+        positions=frozenset(words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS),
         size=next((words.SIZES[word] for word in modifiers if word in words.SIZES), None),
         relation=relation,
         unread=unread,
