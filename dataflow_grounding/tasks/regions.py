@@ -132,11 +132,8 @@ class Described:
 
 def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFormat) -> Request[list[Described]]:
     """Ask what each region shows; the answer is one Described per region, in their order."""
-    width, height = image.sent_size
-    given = {
-        "image": {"width": width, "height": height},
-        "regions": region_items(regions, image, box_format, ("type",)),
-    }
+    size = dict(zip(("width", "height"), image.sent_size, strict=True))
+    given = {"image": size, "regions": region_items(regions, image, box_format, ("type",))}
     schema = object_of(regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING)))
     read = partial(_read_described, count=len(regions))
     return about("region_expression", image, given, schema, read, box_format, len(regions))
