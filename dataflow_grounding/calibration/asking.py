@@ -69,8 +69,7 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
         why = f"can't tell how {serving.model!r} writes boxes: {unclear}"
         unclear.args, unclear.pictures = (f"{why}. {WAY_OUT}{AFRESH if start.replies else ''}",), deciding.pictures
         raise
-    found = _calibration(serving, asker, decision)
-    return Calibrated(found, decision.fit, decision.pictures, asker.asking.counts)
+    return Calibrated(_calibration(asker, decision), decision.fit, decision.pictures, asker.asking.counts)
 
 
 def calibrate_elongated(
@@ -99,7 +98,7 @@ def calibrate_elongated(
             continue
         if found is None:
             fit = Scores(pictures, [known]).result(0)  # however badly it fits
-            found = _calibration(serving, asker, Decision(fit, [], SizeLimits(max_side)))
+            found = _calibration(asker, Decision(fit, [], SizeLimits(max_side)))
         found = found.with_shape(verdict.size, verdict.aspect, verdict.off)
         if verdict.off is None:
             how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"
@@ -107,8 +106,8 @@ def calibrate_elongated(
     return found, asker.asking.counts
 
 
-def _calibration(serving: Serving, asker: "_Asker", decision: Decision) -> Calibration:
-    fit = decision.fit
+def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
+    fit, serving = decision.fit, asker.serving
     return Calibration(
         endpoint=bare_address(serving.endpoint),
         model=serving.model,
