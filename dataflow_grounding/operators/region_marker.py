@@ -99,9 +99,7 @@ class RegionMarker(BoxWatching):
         given = read_given_boxes(record.get(self.keys.bbox), image.size)
         if given is not None and not given.boxes:
             raise BrokenRow(f"no box in column {self.keys.bbox!r} can be used: {given.report()}")
-        found = given or GivenBoxes(list(enumerate(await self._proposed(image, ask))))
-        proposer = self.serving.model if self.serving and self.format_choice else "opencv"
-        source = {} if given else {"proposed_by": proposer}
+        found, source = (given, {}) if given else await self._proposed(image, ask)
         kept = largest(found.boxes, self.max_boxes)
         self._tell(found, kept, ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
@@ -121,8 +119,11 @@ class RegionMarker(BoxWatching):
         }
         return {**update, self.keys.bbox_problems: found.problems} if found.problems else update
 
-    async def _proposed(self, image: Image, ask: Ask) -> list[Bbox]:
-        if self.format_choice is not None:
+    async def _proposed(self, image: Image, ask: Ask) -> tuple[GivenBoxes, dict[str, str]]:
+        """The boxes that are proposed, and by whom."""
+        proposer = "opencv"
+        if self.format_choice is not None and self.serving is not None:
+            proposer = self.serving.model
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [found] = await self.watch.ask(ask, request, image, [PROPOSED])
             boxes = [box_of(instance["bbox"]) for instance in found.instances]
@@ -130,7 +131,7 @@ class RegionMarker(BoxWatching):
             boxes = await asyncio.to_thread(_seen, image, self.max_boxes or MOST_PROPOSED)
         if not boxes:
             ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
-        return boxes
+        return GivenBoxes(list(enumerate(boxes))), {"proposed_by": proposer}
 
     def _tell(self, found: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
         for _ in found.problems:
