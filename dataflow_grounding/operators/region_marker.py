@@ -77,10 +77,11 @@ class RegionMarker(BoxWatching):
         self.output_dir = os.fspath(output_dir)
         self.max_boxes = max_boxes
         self.serving: Serving | None = serving
-        model = serving if serving is not None and serving.is_vlm else None
+        embedded = serving is None or not serving.is_vlm
+        self.proposals: Proposals = "opencv" if embedded else proposals
         self.outlined = marks != "tag"
-        self.sends_marks = model is not None and marks != "crop"
-        self.format_choice = choice_of(model, box_format) if model is not None and proposals == "model" else None
+        self.sends_marks = serving is not None and not embedded and marks != "crop"
+        self.format_choice = choice_of(serving, box_format) if serving and self.proposals == "model" else None
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     def look_over(self, record: Record) -> None:
