@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_grounding.coordinates import to_xyxy
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.records import Record, is_number
+from dataflow_grounding.records import Record, is_box, is_number
 
 SEED_ERROR = "seed_error"  # column that says why the files that a record was made from can't be read
 SLACK = 0.02  # how far out of the image a box measured loosely may reach, as a share of the longer side
@@ -34,8 +35,8 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
         raise BrokenRow(f"column {key!r} should be a list of regions, each with 'bbox': [x1, y1, x2, y2]")
     regions = []
     for number, region in enumerate(value):
-        bbox = region.get("bbox") if isinstance(region, Mapping) else None
-        if not (isinstance(bbox, (list, tuple)) and len(bbox) == 4 and all(is_number(n) for n in bbox)):
+        bbox: Any = region.get("bbox") if isinstance(region, Mapping) else None
+        if not is_box(bbox):
             raise BrokenRow(f"column {key!r}, region {number}: needs 'bbox': [x1, y1, x2, y2] in pixels")
         if area(box_of(bbox)) <= 0:
             raise BrokenRow(f"column {key!r}, region {number}: the box {list(bbox)} has no area")
@@ -96,8 +97,8 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
     found = GivenBoxes()
     for place, (item, kind) in enumerate(zip(items, _kinds(items, size), strict=True)):
         if kind is None:
-            found.boxes.append((place, _tidy(clamp(_corners(item), size))))
-            found.cut += not _is_within(_corners(item), size)
+            found.boxes.append((place, _tidy(clamp(to_xyxy(item, "xywh"), size))))
+            found.cut += not _is_within(to_xyxy(item, "xywh"), size)
         else:
             found.problems.append({"box": place, "bbox": item, "kind": kind, "reason": REASONS[kind]})
     return found
@@ -124,9 +125,9 @@ def _kinds(items: Sequence[Any], size: Size) -> list[str | None]:
 def _wrong(item: Sequence[float], size: Size) -> str | None:
     if min(item[2:]) <= 0:
         return "no_area"
-    if not _is_within(_corners(item), size) and _fits_as_corners(item, size):
+    if not _is_within(to_xyxy(item, "xywh"), size) and _fits_as_corners(item, size):
         return "xyxy"
-    inside = clamp(_corners(item), size)
+    inside = clamp(to_xyxy(item, "xywh"), size)
     if area(inside) <= 0:
         return "outside"
     return "too_small" if min(inside[2] - inside[0], inside[3] - inside[1]) < 1 else None
@@ -145,11 +146,6 @@ def _unreadable(item: Any) -> str | None:
 
 _UNREADABLE = ("not_numbers", "not_finite")
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
-
-
-def _corners(item: Sequence[float]) -> Bbox:
-    x, y, width, height = item
-    return x, y, x + width, y + height
 
 
 def _is_within(corners: Sequence[float], size: Size) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, verdict_on
-from dataflow_grounding.calibration.fitting import Fit, result_of
+from dataflow_grounding.calibration.fitting import Fit, Scores
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, by, question_of, reduced_to
 from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
 from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
@@ -69,8 +69,7 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
         why = f"can't tell how {serving.model!r} writes boxes: {unclear}"
         unclear.args, unclear.pictures = (f"{why}. {WAY_OUT}{AFRESH if start.replies else ''}",), deciding.pictures
         raise
-    found = _calibration(serving, asker, decision)
-    return Calibrated(found, decision.fit, decision.pictures, asker.asking.counts)
+    return Calibrated(_calibration(asker, decision), decision.fit, decision.pictures, asker.asking.counts)
 
 
 def calibrate_elongated(
@@ -98,7 +97,8 @@ def calibrate_elongated(
             say("Nothing was answered: they are sent as they are.")
             continue
         if found is None:
-            found = _calibration(serving, asker, Decision(result_of(known, pictures), [], SizeLimits(max_side)))
+            fit = Scores(pictures, [known]).result(0)  # however badly it fits
+            found = _calibration(asker, Decision(fit, [], SizeLimits(max_side)))
         found = found.with_shape(verdict.size, verdict.aspect, verdict.off)
         if verdict.off is None:
             how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"
@@ -106,8 +106,8 @@ def calibrate_elongated(
     return found, asker.asking.counts
 
 
-def _calibration(serving: Serving, asker: "_Asker", decision: Decision) -> Calibration:
-    fit = decision.fit
+def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
+    fit, serving = decision.fit, asker.serving
     return Calibration(
         endpoint=bare_address(serving.endpoint),
         model=serving.model,

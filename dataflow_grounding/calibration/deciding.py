@@ -63,7 +63,7 @@ class Deciding:
             self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
             limits, frame = await self._covered(found, Covering(self.max_side, self.taken, aspect=MODERATE))
         inside = [picture for picture in self.pictures if limits.allows(picture.sent)]
-        return Decision(fit_as(_name(found, "px", frame), inside), inside, limits)
+        return Decision(fit_as(found.order, "px", frame, inside), inside, limits)
 
     async def _covered(self, found: BoxFormat, covering: Covering) -> tuple[SizeLimits, str]:
         """What the further pictures prove, as Covering.covered. Raises NoFit."""
@@ -77,7 +77,7 @@ class Deciding:
         constant = constant_side(measured_in(self.pictures, found.order, found.frame), found.frame)
         if constant is None:
             raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")
-        return Decision(fit_as(_name(found, str(constant[0]), constant[1]), self.pictures), self.pictures)
+        return Decision(fit_as(found.order, *constant, self.pictures), self.pictures)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
         """Ask for pictures of these sizes, and of others where some are refused. Raises NothingAnswered, NoFit."""
@@ -90,10 +90,6 @@ class Deciding:
             self.pictures += [picture for picture in answers if not picture.refused]
             refused = [picture for picture in answers if picture.refused]
             sizes = self.taken.instead(refused, [picture.sent for picture in self.pictures])
-
-
-def _name(found: BoxFormat, scale: str, frame: str) -> str:
-    return f"{found.order}_{scale}" + (f"@{frame}" if frame != "sent" else "")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
 from dataflow_grounding.calibration.seen import Array, check_even, measured_in, seen
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, to_xyxy
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, Order, Scale, to_xyxy
 from dataflow_grounding.geometry import Bbox, box_of
 
 MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of the side
@@ -67,16 +67,12 @@ def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
     return found
 
 
-def fit_as(name: str, pictures: Sequence[ProbedPicture]) -> Fit:
-    """How well the format of this name fits. Raises NoFit when it hardly does."""
+def fit_as(order: Order, scale: Scale, frame: str, pictures: Sequence[ProbedPicture]) -> Fit:
+    """How well this plain format fits. Raises NoFit when it hardly does."""
+    name = f"{order}_{scale}" if frame == "sent" else f"{order}_{scale}@{frame}"
     scores = Scores(pictures, [find_box_format(name, "")])
     scores.check_found(0)
     return scores.result(0)
-
-
-def result_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
-    """How well a known format fits, however badly it does."""
-    return Scores(pictures, [known]).result(0)
 
 
 def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
@@ -181,17 +182,13 @@ def by(size: Size) -> str:
 
 def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PIL.Image.Image:
     """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture, drawn dashed."""
-    drawn = []
+    columns = []
     for picture, answers in zip(pictures, boxes, strict=True):
         scale = PLOT_HEIGHT / picture.size[1]
         small = picture.probe.draw().resize((round(picture.size[0] * scale), PLOT_HEIGHT), PIL.Image.Resampling.LANCZOS)
         scaled = [(phrase, box_of([edge * scale for edge in bbox])) for phrase, bbox in answers]
         marks = [Mark(bbox, phrase.split()[1], ANSWERED, True) for phrase, bbox in scaled]
-        drawn.append(draw_marks(small, marks))
-    width = sum(one.width for one in drawn) + PLOT_MARGIN * (len(drawn) + 1)
-    sheet = PIL.Image.new("RGB", (width, PLOT_HEIGHT + 2 * PLOT_MARGIN), "white")
-    left = PLOT_MARGIN
-    for one in drawn:
-        sheet.paste(one, (left, PLOT_MARGIN))
-        left += one.width + PLOT_MARGIN
-    return sheet
+        around = ((PLOT_MARGIN, PLOT_MARGIN), (PLOT_MARGIN, 0), (0, 0))
+        columns.append(np.pad(np.asarray(draw_marks(small, marks)), around, constant_values=255))
+    at_the_right = np.full((PLOT_HEIGHT + 2 * PLOT_MARGIN, PLOT_MARGIN, 3), 255, np.uint8)
+    return PIL.Image.fromarray(np.hstack([*columns, at_the_right]))

@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import tokenize
-from dataflow_grounding.embedded.phrases import Phrase, beside, center, choose, parse_phrase
+from dataflow_grounding.embedded.phrases import Phrase, beside, center, choose, lies, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
 
@@ -105,11 +105,9 @@ class Descriptions:
 
     def _lies(self, thing: Thing, place: str) -> bool:
         """Whether a thing lies where the words say, not only further there than the others."""
-        x, y = center(thing.bbox, self.picture)
         far = _IN_A_CORNER if "corner" in place else _AT_A_SIDE
-        inside = {"left": x <= far, "right": x >= 1 - far, "top": y <= far, "bottom": y >= 1 - far}
-        inside["middle"] = all(0.3 <= value <= 0.7 for value in (x, y))
-        return all(inside[word] for word in place.split() if word in inside)
+        sides = ("left", "right", "top", "bottom", "middle")
+        return all(lies(thing.bbox, word, self.picture, far) for word in place.split() if word in sides)
 
     def _anchors(self, thing: Thing) -> Iterator[str]:
         """Phrases for the other things, the nearest first, that type, and colour if need be, tell from all others."""
@@ -205,13 +203,12 @@ def _checked(seen: Descriptions, number: int, text: str, ids: Sequence[int]) -> 
     meaning = seen.meaning(text)
     if meaning is None:
         return {**check, "matches": None, "reason": "not all words are understood"}
-    if meaning.clear and sorted(meaning.ids) == sorted(ids):
+    if seen.means(text, ids):
         return {**check, "matches": True}
     found = list(meaning.ids)
-    if meaning.clear and found:
-        return {**check, "matches": False, "region_ids": found, "reason": "it means other regions"}
-    if found and len(ids) == 1:
-        return {**check, "matches": False, "region_ids": found, "reason": f"it fits {len(found)} regions"}
+    if found and (meaning.clear or len(ids) == 1):
+        reason = "it means other regions" if meaning.clear else f"it fits {len(found)} regions"
+        return {**check, "matches": False, "region_ids": found, "reason": reason}
     right = [thing for thing in seen.things if [thing.id] == list(ids)]
     better = seen.shortest(right[0]) if right else None
     reason = "it is not clear" if found else "it fits no region"

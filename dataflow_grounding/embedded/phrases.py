@@ -59,14 +59,13 @@ def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> Phrase
     head = words.singular(lowered[read.head])
     modifiers = [word for word in lowered[read.start : read.head] if word not in words.ARTICLES]
     tail = lowered[read.end : read.tail]
-    positions = {words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS}
     relation, unread = _relation(tokens, lowered, read.tail)
     return Phrase(
         head=head,
         is_plural=words.is_plural(lowered[read.head]),
         count=_count(lowered[read.start : read.head]),
         color=next((term for term in map(_color, modifiers) if term), None),
-        positions=frozenset(positions),
+        positions=frozenset(words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS),
         size=next((words.SIZES[word] for word in modifiers if word in words.SIZES), None),
         relation=relation,
         unread=unread,
@@ -130,7 +129,7 @@ def choose(candidates: Sequence[C], phrase: Phrase, picture: Picture) -> list[C]
     One for a singular, as many as an exact count, else all that its position words leave; none on the wrong side.
     """
     wanted = phrase.count if phrase.count is not None else (None if phrase.is_plural else 1)
-    left: Sequence[C] = [c for c in candidates if all(_lies(c.bbox, side, picture) for side in phrase.positions)]
+    left: Sequence[C] = [c for c in candidates if all(lies(c.bbox, side, picture) for side in phrase.positions)]
     if wanted is None:
         return _in_order(left) if len(left) > 1 and phrase.size is None else None
     if len(left) < wanted < len(candidates):
@@ -162,10 +161,11 @@ def center(box: Box, picture: Picture) -> tuple[float, float]:
     return (box[0] + box[2]) / 2 / picture.width, (box[1] + box[3]) / 2 / picture.height
 
 
-def _lies(box: Box, position: str, picture: Picture) -> bool:
+def lies(box: Box, position: str, picture: Picture, far: float = 0.5) -> bool:
+    """Whether a box lies in the middle, or at a side: its middle `far` from there at most, in parts of the picture."""
     if position == "middle":
         return all(0.3 <= share <= 0.7 for share in center(box, picture))
-    return _distance(box, position, picture) <= 0.5
+    return _distance(box, position, picture) <= far
 
 
 def _distance(box: Box, position: str, picture: Picture) -> float:

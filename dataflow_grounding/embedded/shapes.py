@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.embedded.colors import color_matches
-from dataflow_grounding.embedded.picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.picture import Array, Candidate, Picture, box_of
 
 # Hand-set: outline and colour were both checked.
 SHAPE_SCORE = 0.9
@@ -77,7 +77,7 @@ def _read_shape(picture: Picture, labels: Array, label: int, box: tuple[int, int
     kinds, fit = _kinds(contour, filled, _FIT if min(width, height) >= 30 else _SMALL_FIT)
     if not kinds:
         return None
-    bbox = (float(x1 + left), float(y1 + top), float(x1 + left + width), float(y1 + top + height))
+    bbox = box_of(x1 + left, y1 + top, width, height)
     return Shape(bbox, float(filled.sum()), SHAPE_SCORE, "seen", kinds, fit, color)
 
 

@@ -24,6 +24,7 @@ from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 RegionMarks: TypeAlias = Literal["none", "outline"]
+Regions: TypeAlias = Sequence[dict[str, Any]]
 T = TypeVar("T")
 
 
@@ -160,13 +161,14 @@ class RegionOperator(Operator):
         return marked(image, [box_of(region["bbox"]) for region in regions]) if self.marks == "outline" else image
 
     async def ask_about(
-        self, regions: Sequence[dict[str, Any]], request: Callable[[list[dict[str, Any]]], Request[T]], ask: Ask
+        self, image: Image, regions: Regions, request: Callable[[Image, Regions], Request[T]], ask: Ask
     ) -> list[tuple[list[int], T]]:
         """All regions in one `request` for each few that are near each other: their places, and what the reply says."""
         boxes = [box_of(region["bbox"]) for region in regions]
-        answers: list[tuple[list[int], T]] = []
-        for group in near_groups(boxes, self.regions_per_request):
-            answers += await ask_in_parts(
-                group, lambda places: ask(request([regions[place] for place in places])), boxes.__getitem__
-            )
-        return answers
+
+        async def once(places: list[int]) -> T:
+            near = [regions[place] for place in places]
+            return await ask(request(self.shown(image, near), near))
+
+        groups = near_groups(boxes, self.regions_per_request)
+        return [part for group in groups for part in await ask_in_parts(group, once, boxes.__getitem__)]

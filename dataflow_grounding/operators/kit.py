@@ -5,7 +5,7 @@ from typing import Any, TypeVar, overload
 
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images import Image, open_image
-from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update, has_id
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update, has_id, pixels
 from dataflow_grounding.serving.base import Serving
 
 C = TypeVar("C", bound=type[Any])
@@ -62,18 +62,12 @@ def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) ->
         update["image_id"] = record.image_id
     update |= size
     for name, value in size.items():
-        if name in record and not _same(record[name], value):
+        stated = record.get(name)
+        if stated is not None and pixels(stated) != value and str(stated):
             ask.note("size_differs", "the row states another width or height than the file has")
     if serving is not None and not serving.is_vlm:
         update["model"] = serving.model
     return update
-
-
-def _same(stated: Any, value: int) -> bool:
-    try:
-        return stated is None or stated == "" or float(stated) == value
-    except (TypeError, ValueError, OverflowError):
-        return False
 
 
 __all__ = ["OPERATOR_REGISTRY", "Ask", "Image", "facts_of", "open_image"]

@@ -7,8 +7,7 @@ from dataflow_grounding.operators.box_operator import RegionOperator
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.records import Record, Update, expression_id
 from dataflow_grounding.spans import find_spans
-from dataflow_grounding.tasks.regions import Merged, grounding_expression
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.regions import grounding_expression
 
 
 @OPERATOR_REGISTRY.register()
@@ -37,12 +36,11 @@ class Merger(RegionOperator):
         """Adds `expressions`: text, span in the caption, an instance per region (its box as it is), status grounded."""
         given = record.get(self.keys.caption)
         caption = given if isinstance(given, str) and given.strip() else None
-
-        def request(near: list[dict[str, Any]]) -> Request[list[Merged]]:
-            return grounding_expression(self.shown(image, near), caption, near, self.box_format)
-
+        answers = await self.ask_about(
+            image, regions, lambda shown, near: grounding_expression(shown, caption, near, self.box_format), ask
+        )
         merged: list[tuple[str, list[int]]] = []
-        for places, found in await self.ask_about(regions, request, ask):
+        for places, found in answers:
             merged += [(item.text, [places[n] for n in item.places]) for item in found]
         if set(range(len(regions))) - {place for _, places in merged for place in places}:
             ask.note("uncovered", "a region that no expression names")

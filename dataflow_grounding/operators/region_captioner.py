@@ -1,11 +1,10 @@
 """Operator: what each marked region of an image shows."""
 
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.operators.box_operator import RegionOperator
+from dataflow_grounding.operators.box_operator import RegionOperator, Regions
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
@@ -59,7 +58,7 @@ class RegionCaptioner(RegionOperator):
         """Adds `region_captions` (region_id, bbox in pixels xyxy, text) per region, and `answer`, all as one text."""
         texts: dict[int, str] = {}
         answers: list[str] = []
-        for places, found in await self.ask_about(regions, partial(self._request, image), ask):
+        for places, found in await self.ask_about(image, regions, self._request, ask):
             texts.update(zip(places, found.texts, strict=True))
             own = found.answer and renumbered(found.answer, places)
             answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))
@@ -68,7 +67,7 @@ class RegionCaptioner(RegionOperator):
             self.keys.region_captions: [_caption(place, region, texts[place]) for place, region in enumerate(regions)],
         }
 
-    def _request(self, image: Image, regions: list[dict[str, Any]]) -> Request[RegionCaptions]:
+    def _request(self, image: Image, regions: Regions) -> Request[RegionCaptions]:
         if self.style == "crop":
             crop = crop_of(image, box_of(regions[0]["bbox"]))
             return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], self.box_format, self.style)

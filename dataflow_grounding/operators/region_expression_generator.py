@@ -1,13 +1,13 @@
 """Operator: type, colour and description of each region of an image."""
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from dataflow_grounding.operators.box_operator import RegionOperator
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.tasks.regions import Described, region_expression
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.regions import region_expression
 
 
 @OPERATOR_REGISTRY.register()
@@ -32,12 +32,8 @@ class RegionExpressionGenerator(RegionOperator):
 
     async def described(self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask) -> Update:
         """Adds `type` where the region has none, `color` and `description` to every region."""
-
-        def request(near: list[dict[str, Any]]) -> Request[list[Described]]:
-            return region_expression(self.shown(image, near), near, self.box_format)
-
-        described = list(regions)
-        for places, found in await self.ask_about(regions, request, ask):
+        described, request = list(regions), partial(region_expression, box_format=self.box_format)
+        for places, found in await self.ask_about(image, regions, request, ask):
             for place, one in zip(places, found, strict=True):
                 described[place] = {**regions[place], **asdict(one), "type": regions[place]["type"] or one.type}
         return {self.keys.output: described}

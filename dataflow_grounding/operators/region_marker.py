@@ -100,34 +100,31 @@ class RegionMarker(BoxWatching):
         given = read_given_boxes(record.get(self.keys.bbox), image.size)
         if given is not None and not given.boxes:
             raise BrokenRow(f"no box in column {self.keys.bbox!r} can be used: {given.report()}")
-        if given is None:
-            source = {"proposed_by": self.serving.model if self.serving and self.format_choice else "opencv"}
-            found = GivenBoxes(list(enumerate(await self._proposed(image, ask))))
-        else:
-            source, found = {}, given
+        found, source = (given, {}) if given else await self._proposed(image, ask)
         kept = largest(found.boxes, self.max_boxes)
         self._tell(found, kept, ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
-        boxes = [list(bbox) for _, bbox in kept]
+        boxes = [bbox for _, bbox in kept]
         await asyncio.to_thread(self._draw, image, boxes, path)
         padding = [[0.0] * 4] * max(0, (self.max_boxes or 0) - len(kept))
         update = {
             **facts_of(record, image, ask, None),
             self.keys.image_with_bbox: path,
-            self.keys.type: "without_bbox" if given is None else "with_bbox",
-            self.keys.bbox: [[*from_xyxy(b, "xywh")] for _, b in found.boxes]
-            if given is None
-            else record[self.keys.bbox],
-            self.keys.normalized_bbox: [normalized(bbox, image.size) for _, bbox in kept] + padding,
+            self.keys.type: "with_bbox" if given else "without_bbox",
+            self.keys.bbox: record[self.keys.bbox] if given else [[*from_xyxy(b, "xywh")] for _, b in found.boxes],
+            self.keys.normalized_bbox: [normalized(bbox, image.size) for bbox in boxes] + padding,
             self.keys.result_file: self.output_dir,
             self.keys.valid_bboxes_num: len(kept),
             self.keys.prompt: prompt_for(len(kept)),
-            self.keys.regions: [{"bbox": bbox, "type": "", **source} for bbox in boxes],
+            self.keys.regions: [{"bbox": list(bbox), "type": "", **source} for bbox in boxes],
         }
         return {**update, self.keys.bbox_problems: found.problems} if found.problems else update
 
-    async def _proposed(self, image: Image, ask: Ask) -> list[Bbox]:
-        if self.format_choice is not None:
+    async def _proposed(self, image: Image, ask: Ask) -> tuple[GivenBoxes, dict[str, str]]:
+        """The boxes that are proposed, and by whom."""
+        proposer = "opencv"
+        if self.format_choice is not None and self.serving is not None:
+            proposer = self.serving.model
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [found] = await self.watch.ask(ask, request, image, [PROPOSED])
             boxes = [box_of(instance["bbox"]) for instance in found.instances]
@@ -135,7 +132,7 @@ class RegionMarker(BoxWatching):
             boxes = await asyncio.to_thread(_seen, image, self.max_boxes or MOST_PROPOSED)
         if not boxes:
             ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
-        return boxes
+        return GivenBoxes(list(enumerate(boxes))), {"proposed_by": proposer}
 
     def _tell(self, found: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
         for _ in found.problems:
@@ -149,12 +146,11 @@ class RegionMarker(BoxWatching):
                 problem = {"box": place, "bbox": [*from_xyxy(bbox, "xywh")], "kind": "over_max_boxes"}
                 found.problems.append({**problem, "reason": f"is not among the {self.max_boxes} largest"})
 
-    def _draw(self, image: Image, boxes: list[list[float]], path: str) -> None:
+    def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
         """Write the picture; it is the one that the next step sends, where it goes out in its full size."""
-        tuples = [box_of(bbox) for bbox in boxes]
-        drawn = draw_once(image, lambda: numbered_marks(tuples, self.outlined), [boxes, self.outlined], path)
+        drawn = draw_once(image, lambda: numbered_marks(boxes, self.outlined), [boxes, self.outlined], path)
         if drawn is not None and self.sends_marks:
-            marked(image, tuples, outlined=self.outlined).keep_drawn(drawn)
+            marked(image, boxes, outlined=self.outlined).keep_drawn(drawn)
 
 
 def prompt_for(n: int) -> str:

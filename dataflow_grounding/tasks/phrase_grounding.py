@@ -46,11 +46,8 @@ def phrase_grounding(
         box_format: How the model writes boxes.
         merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps them all.
     """
-    width, height = image.sent_size
-    given = {
-        "image": {"width": width, "height": height},
-        "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
-    }
+    size = dict(zip(("width", "height"), image.sent_size, strict=True))
+    given = {"image": size, "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)]}
     key = box_format.key
     item = object_of(**{"id": INTEGER, "label": STRING, key: BOX, "score": NUMBER_OR_NULL})
     read = partial(_read, image=image, phrases=phrases, box_format=box_format, merge_iou=merge_iou)

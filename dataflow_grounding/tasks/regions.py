@@ -102,16 +102,16 @@ def id_of(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def read_ids(value: Any, count: int) -> tuple[list[int], list[Note]]:
-    """Return the region ids 1 to `count` in a value, each once, in order, and notes on the others.
+def read_places(value: Any, count: int) -> tuple[list[int], list[Note]]:
+    """Return the places (from 0) of the region ids 1 to `count` in a value, each once, and notes on the others.
 
     Example:
-        >>> read_ids([2, "1", 2, 7], 3)
-        ([2, 1], [Note(code='dropped', text='a region id that was not asked about')])
+        >>> read_places([2, "1", 2, 7], 3)
+        ([1, 0], [Note(code='dropped', text='a region id that was not asked about')])
     """
     given = [] if value is None else value if isinstance(value, list) else [value]
     numbers = [id_of(item) for item in given]
-    known = list(dict.fromkeys(n for n in numbers if n is not None and 1 <= n <= count))
+    known = list(dict.fromkeys(n - 1 for n in numbers if n is not None and 1 <= n <= count))
     unknown = sum(n is None or not 1 <= n <= count for n in numbers)
     return known, [Note("dropped", "a region id that was not asked about")] * unknown
 
@@ -132,11 +132,8 @@ class Described:
 
 def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFormat) -> Request[list[Described]]:
     """Ask what each region shows; the answer is one Described per region, in their order."""
-    width, height = image.sent_size
-    given = {
-        "image": {"width": width, "height": height},
-        "regions": region_items(regions, image, box_format, ("type",)),
-    }
+    size = dict(zip(("width", "height"), image.sent_size, strict=True))
+    given = {"image": size, "regions": region_items(regions, image, box_format, ("type",))}
     schema = object_of(regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING)))
     read = partial(_read_described, count=len(regions))
     return about("region_expression", image, given, schema, read, box_format, len(regions))
@@ -144,11 +141,9 @@ def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFo
 
 def _read_described(reply: str, count: int) -> tuple[list[Described], list[Note]]:
     items, notes = read_by_id(reply, "regions", count)
-    found = {}
-    for number, item in items.items():
-        description = text_of(item.get("description"))
-        if description:
-            found[number] = Described(text_of(item.get("type")), text_of(item.get("color")), description)
+    names = ("type", "color", "description")
+    said = {number: Described(*(text_of(item.get(name)) for name in names)) for number, item in items.items()}
+    found = {number: described for number, described in said.items() if described.description}
     return all_of(found, count, "the description", notes), notes
 
 
@@ -176,11 +171,11 @@ def _read_merged(reply: str, count: int) -> tuple[list[Merged], list[Note]]:
         raise TruncatedReply("the reply is cut off before its last expression.")
     found = []
     for item in items:
-        ids, more = read_ids(item.get("region_ids"), count)
+        places, more = read_places(item.get("region_ids"), count)
         notes += more
         text = text_of(item.get("text"))
-        if text and ids:
-            found.append(Merged(text, [number - 1 for number in ids]))
+        if text and places:
+            found.append(Merged(text, places))
         else:
             notes.append(Note("dropped", f"an expression without {'a region' if text else 'text'}"))
     if not found:
@@ -228,9 +223,8 @@ def _read_checks(reply: str, count: int, regions: int) -> tuple[list[Check], lis
     items, notes = read_by_id(reply, "checks", count)
     found = {}
     for number, item in items.items():
-        ids, more = read_ids(item.get("region_ids"), regions)
+        places, more = read_places(item.get("region_ids"), regions)
         notes += more
-        places = [i - 1 for i in ids]
         found[number] = Check(_matches(item, number), text_of(item.get("text")), places, text_of(item.get("reason")))
     return all_of(found, count, "the check", notes), notes
 

@@ -70,23 +70,21 @@ class EchoAnswers:
         """Answer by task."""
         given = request.input
         regions = given.get("regions", [])
-        if request.task == "expression_extraction":
-            return extracted(" ".join(str(given["caption"]).split()))
-        if request.task == "phrase_grounding":
-            return rectangles(request, self.box_format) or {"objects": self._objects(request)}
-        if request.task == "region_expression":
-            return {"regions": [described(region) for region in regions]}
-        if request.task == "image_caption":
-            return {"caption": f"A {COLORS[drawn(request.system, 0) % len(COLORS)]} scene."}
-        if request.task == "grounding_expression":
-            return {"expressions": [named(region) for region in regions]}
-        if request.task == "double_check":
-            return {"checks": [agreed(expression) for expression in given["expressions"]]}
-        if request.task == "region_caption":
-            return {"captions": [{"id": region["id"], "text": described(region)["description"]} for region in regions]}
-        if request.task == "prompted_vqa":
-            return {"answer": f"A {COLORS[drawn(str(given['prompt']), 0) % len(COLORS)]} scene."}
-        raise unknown_task(request)
+        answers: dict[str, Callable[[], dict[str, Any]]] = {
+            "expression_extraction": lambda: extracted(" ".join(str(given["caption"]).split())),
+            "phrase_grounding": lambda: rectangles(request, self.box_format) or {"objects": self._objects(request)},
+            "region_expression": lambda: {"regions": [described(region) for region in regions]},
+            "image_caption": lambda: {"caption": f"A {COLORS[drawn(request.system, 0) % len(COLORS)]} scene."},
+            "grounding_expression": lambda: {"expressions": [named(region) for region in regions]},
+            "double_check": lambda: {"checks": [agreed(expression) for expression in given["expressions"]]},
+            "region_caption": lambda: {
+                "captions": [{"id": r["id"], "text": described(r)["description"]} for r in regions]
+            },
+            "prompted_vqa": lambda: {"answer": f"A {COLORS[drawn(str(given['prompt']), 0) % len(COLORS)]} scene."},
+        }
+        if request.task not in answers:
+            raise unknown_task(request)
+        return answers[request.task]()
 
     def _objects(self, request: ReceivedRequest) -> list[dict[str, Any]]:
         box_format = find_box_format(self.box_format, request.model)

@@ -67,9 +67,8 @@ class OpenAI:
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
         """A `chat.completion` object."""
-        message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
-        if answer.refusal is not None:
-            message |= {"content": None, "refusal": answer.refusal}
+        content = answer.text if answer.refusal is None else None
+        message = {"role": "assistant", "content": content, "refusal": answer.refusal}
         return {
             "id": f"chatcmpl-{index}",
             "object": "chat.completion",

@@ -78,6 +78,8 @@ empty_body = partial(Fault, 200, body=b"")
 """200 with nothing in it."""
 invalid_json = partial(Fault, 200, body=b'{"choices": [{"message": {"content": "{')
 """200 whose JSON breaks off, with a Content-Length that is right."""
+filtered_reply = partial(Fault, change=lambda answer: replace(answer, text="", finish_reason="content_filter"))
+"""200 without text and with `finish_reason` `content_filter`."""
 
 
 def too_many_requests(
@@ -134,11 +136,6 @@ def truncated(share: float = 0.6) -> Fault:
 def refusal(message: str = "I'm sorry, I can't help with that.") -> Fault:
     """The model refuses: OpenAI's `refusal`, Gemini's blocked prompt."""
     return Fault(change=lambda answer: replace(answer, text="", refusal=message))
-
-
-def filtered_reply() -> Fault:
-    """200 without text and with `finish_reason` `content_filter`."""
-    return Fault(change=lambda answer: replace(answer, text="", finish_reason="content_filter"))
 
 
 def says(text: str) -> Fault:

@@ -65,8 +65,7 @@ class CheckSizes:
         more = list(self._largest.values()) if self._in_pixels else self._elongated(commonest)
         chosen = [commonest]
         for size in more:
-            alike = any(_covers(one, size) and _covers(size, one) for one in chosen)
-            if not alike and not any(_covers(one, size) for one in chosen if one != commonest):
+            if not any(_covers(one, size) and (one != commonest or _covers(size, one)) for one in chosen):
                 chosen.append(size)
         if self.checked is not None:
             self.checked += chosen
@@ -222,10 +221,9 @@ class EndpointChecks:
                 coming = await asyncio.to_thread(start.pictures)
                 known.sizes.expect(limits.fitted(limits.padded(size)) for size in coming.sizes)
             sizes = known.sizes.chosen()
-            count = SEVERAL if several else 1
             self._sent_since_several = 0 if several else self._sent_since_several
             given = (ask, self._asked, sizes, limits, self.free.clear)
-            verdict = await check(*given, at_least=count, odd=known.odd, endpoints=self._endpoints)
+            verdict = await check(*given, at_least=SEVERAL if several else 1, odd=known.odd, endpoints=self._endpoints)
         finally:
             self.under_way = False
             self.free.set()
