@@ -21,6 +21,7 @@ from dataflow_grounding.spans import Span, as_compared, find_spans
 from dataflow_grounding.tables import load_table
 
 RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
+_OF_SIZES = {rule for rule in RULES if rule.startswith(("DG1", "DG4"))}  # those that ask for pictures' sizes
 _BREAKING = re.compile(rf" \. |{TOKEN.pattern}")
 
 
@@ -47,7 +48,7 @@ def lint(
     """
     size_of = lru_cache(2**16)(partial(_size_of, folders=image_folders_of(data, image_root)))
     ids, path = set[int](), annotations_of(data)
-    read = read and any(rule.startswith(("DG1", "DG4")) for rule in rules)  # those for which sizes count
+    read &= not _OF_SIZES.isdisjoint(rules)
 
     def looked_at(row: Row) -> tuple[Row, Size | str | None]:
         return row, size_of(path_of(row.data)) if read and row.data is not None else None
