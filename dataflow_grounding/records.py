@@ -81,8 +81,6 @@ def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def pixels(side: Any) -> int | None:
     """A whole number, also one that another tool wrote as 640.0, as a text or as NumPy's; None for anything else."""
-    if type(side) is int:
-        return side
     with suppress(TypeError, ValueError, OverflowError):
         return int(float(side)) if not isinstance(side, bool) and float(side).is_integer() else None
     return None
@@ -253,8 +251,7 @@ def parse_line(line: str | bytes) -> dict[str, Any]:
 def parse_value(text: str | bytes) -> Any:
     """Any JSON value from its text, as strictly as `parse_line`."""
     try:
-        text = text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass")
-        return _LOADS.decode(text.removeprefix("\ufeff"))
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise BrokenRow(f"not JSON: {str(error).splitlines()[0]}") from None
 
@@ -288,9 +285,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:40]} is too large")
     return value
-
-
-_LOADS = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def _kind(value: Any) -> str:

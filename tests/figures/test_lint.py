@@ -267,6 +267,15 @@ def test_what_is_anything_but_annotations(tmp_path: Path) -> None:
     assert {"DG002", "DG201", "DG301", "DG303", "DG104", "DG401"} == {*rules_of(done)}
 
 
+def test_a_width_beyond_all_numbers_is_none(tmp_path: Path) -> None:
+    one = {"text": "a", "instances": [{"bbox": [1, 2, 30, 40]}]}
+    row = {"image_path": "a.png", "width": 10**400, "height": 48, "caption": "a", "expressions": [one]}
+    data = lines(tmp_path / "a.jsonl", json.dumps(row))
+    for name in ("lint", "stats"):
+        done = command([name, str(data), "--no-pictures"])
+        assert (done.code, "rror" in done.err) == (int(name == "lint"), False), done
+
+
 def test_wrong_arguments(tmp_path: Path) -> None:
     data = lines(tmp_path / "a.jsonl", good())
     for options, said in (
