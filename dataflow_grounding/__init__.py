@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.pipelines import Pipeline as Pipeline
     from dataflow_grounding.replies import read_boxes as read_boxes
     from dataflow_grounding.serving import GeminiServing as GeminiServing
+    from dataflow_grounding.serving import LocalServing as LocalServing
     from dataflow_grounding.serving import OpenAISdkServing as OpenAISdkServing
     from dataflow_grounding.serving import OpenAIServing as OpenAIServing
     from dataflow_grounding.serving import RecordedServing as RecordedServing
@@ -51,7 +52,7 @@ _NAMES_OF = {
         RegionMarker operator""",
     "pipelines": "Pipeline",
     "replies": "read_boxes",
-    "serving": "GeminiServing OpenAISdkServing OpenAIServing RecordedServing Serving SeveralEndpoints",
+    "serving": "GeminiServing LocalServing OpenAISdkServing OpenAIServing RecordedServing Serving SeveralEndpoints",
     "storage": "FileStorage",
 }
 """Module → its public names; it is imported when one of them is used."""

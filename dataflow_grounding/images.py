@@ -204,6 +204,10 @@ class Image:
         canvas.paste(picture)
         return canvas
 
+    def sent_picture(self) -> "PillowImage":
+        """The picture that is sent, decoded. Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy."""
+        return self.as_sent(self._bytes())
+
     def decoded(self) -> "AbstractContextManager[PillowImage]":
         """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
         return decoding(self._bytes(), self.path)

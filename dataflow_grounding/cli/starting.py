@@ -65,7 +65,7 @@ def _shipped_files() -> Iterator[tuple[str, str]]:
 @click.command("default_specs")
 @click.option(
     "--backend",
-    type=click.Choice(["openai", "gemini", "embedded"]),
+    type=click.Choice(["openai", "gemini", "local", "embedded"]),
     help="Who answers; without it, whom the environment names (DF_BASE_URL, DF_MODEL, a provider's key).",
 )
 @click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")

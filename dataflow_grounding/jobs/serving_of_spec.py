@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, OpenAIServing, Serving, SeveralEndpoints
+from dataflow_grounding.serving import (
+    GeminiServing,
+    LocalServing,
+    OpenAISdkServing,
+    OpenAIServing,
+    Serving,
+    SeveralEndpoints,
+)
 from dataflow_grounding.serving.openai_sdk import provider_named
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import unused_keys, with_environment
@@ -46,6 +53,8 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
         return EmbeddedServing(notice=_notice() if vlm.backend == "auto" else "")
     if vlm.backend == "gemini":
         return GeminiServing(max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.gemini.model_dump())
+    if vlm.backend == "local":
+        return LocalServing(max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.local.model_dump())
     block, azure = vlm.openai, vlm.openai.azure
     if block.endpoints:
         return _several(vlm, workflow, folders)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from dataflow_grounding.spec.schema import VlmBlock
 
-Backend = Literal["gemini", "openai", "embedded"]
+Backend = Literal["gemini", "openai", "local", "embedded"]
 
 
 def _given(*names: str) -> str:
@@ -44,6 +44,8 @@ def _stated(vlm: VlmBlock) -> Backend | None:
     openai = vlm.openai
     if openai.base_url or openai.endpoints or openai.model_name or openai.api_key or openai.azure.endpoint:
         return "openai"
+    if vlm.local.model_name:
+        return "local"
     return "gemini" if vlm.gemini.api_key or vlm.gemini.base_url else None
 
 

@@ -84,6 +84,19 @@ class OpenAIBlock(Block):
         return [{"base_url": one} if isinstance(one, str) else one for one in listed] or given
 
 
+class LocalBlock(Block):
+    """`vlm.local`: a model of Hugging Face transformers', in the run's own process."""
+
+    model_name: str = ""
+    revision: str = "main"
+    device: str = "auto"
+    dtype: str = "auto"
+    processor: Json = {}
+    temperature: float = Field(0.3, ge=0)
+    max_tokens: int = Field(2048, ge=1)
+    num_gpus: float = Field(1, ge=0)
+
+
 class PricesBlock(Block):
     """`vlm.prices`: USD per million tokens."""
 
@@ -95,9 +108,10 @@ class PricesBlock(Block):
 class VlmBlock(Block):
     """`vlm`: which model answers."""
 
-    backend: Literal["gemini", "openai", "embedded", "auto"] = "gemini"
+    backend: Literal["gemini", "openai", "local", "embedded", "auto"] = "gemini"
     gemini: GeminiBlock = GeminiBlock()
     openai: OpenAIBlock = OpenAIBlock()
+    local: LocalBlock = LocalBlock()
     box_format: str = "auto"
     box_formats: list[Json] = []
     on_suspect_boxes: Literal["stop", "warn"] = "stop"

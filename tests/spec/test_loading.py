@@ -169,7 +169,7 @@ image_grounding:
     assert sorted(str(caught.value).splitlines()) == sorted(
         [
             f"{path}, line 2: results_dir is '???': give it a value",
-            f"{path}, line 6: image_grounding.vlm.backend: input should be 'gemini', 'openai', 'embedded' or 'auto'",
+            f"{path}, line 6: image_grounding.vlm.backend: input should be 'gemini', 'openai', 'local', 'embedded' or 'auto'",
             f"{path}, line 7: image_grounding.vlm.opanai is not a key of the spec; is it 'openai'?",
             f"{path}, line 9: image_grounding.workflow.max_worker is not a key of the spec; is it 'max_workers'?",
             f"{path}, line 10: image_grounding.workflow.stream: input should be a valid boolean, unable to interpret input",

@@ -1,0 +1,235 @@
+"""A model in this process: its replies, those asked together, and what goes wrong with a model or its memory."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import yaml
+
+from benchmarks.tiny_vlm import tiny_vlm
+from benchmarks.workplace import REPOSITORY, Workplace, ended
+from dataflow_grounding import CaptionGenerator, LocalServing, PhraseGrounder
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+
+def boxed(*box: int) -> dict[str, Any]:
+    return {"objects": [{"id": 1, "label": "The square", "bbox_2d": list(box), "score": None}]}
+
+
+EXPRESSIONS = {"cleaned_caption": "The square.", "expressions": [{"text": "The square", "noun_chunk": "square"}]}
+ANSWERS = {
+    "expression_extraction": (EXPRESSIONS, EXPRESSIONS),
+    "phrase_grounding": (boxed(1, 2, 10, 20), boxed(5, 6, 70, 80)),
+    "image_caption": ({"caption": "A square."}, {"caption": "A red square."}),
+}
+BOX_OF = {"blue": [1, 2, 10, 20], "red": [5, 6, 70, 80]}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_vlm(tmp_path_factory.mktemp("models") / "tiny", ANSWERS)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[str]:
+    """Eight, red and blue by turns, of several sizes."""
+    paths = [str(tmp_path / f"{number}.png") for number in range(8)]
+    for number, path in enumerate(paths):
+        PIL.Image.new("RGB", (90 + number * 10, 100), "blue" if number % 2 else "red").save(path)
+    return paths
+
+
+def serving(model: Path, **given: Any) -> LocalServing:
+    return LocalServing(str(model), **{"temperature": 0, "box_format": "xyxy_px", "num_gpus": 0, **given})
+
+
+def captions(served: LocalServing, pictures: list[str]) -> list[str]:
+    return [row["caption"] for row in CaptionGenerator(served)([{"image_path": path} for path in pictures])]
+
+
+IN_TURNS = ["A red square.", "A square."] * 4
+
+
+def test_it_reads_the_text_and_sees_the_picture(model: Path, pictures: list[str]) -> None:
+    assert captions(serving(model), pictures) == IN_TURNS
+    rows = [{"image_path": path, "caption": "The square.", "expressions": ["The square"]} for path in pictures]
+    found = PhraseGrounder(serving(model))(rows)
+    boxes = [row["expressions"][0]["instances"][0]["bbox"] for row in found]
+    assert boxes == [BOX_OF["red"], BOX_OF["blue"]] * 4
+
+
+def place_with(model: Path, workplace: Workplace) -> Workplace:
+    """A red and a blue picture, and the page's spec with this model."""
+    for colour in BOX_OF:
+        workplace.picture(f"{colour}.png", (100, 90), color=colour)
+    workplace.rows([{"image_path": f"{colour}.png", "caption": "The square."} for colour in BOX_OF])
+    page = (REPOSITORY / "docs" / "endpoints.md").read_text(encoding="utf-8")
+    written = re.search(r"<!-- local -->\n```yaml\n(.*?)```", page, re.DOTALL)
+    assert written is not None
+    local = yaml.safe_load(written[1])["image_grounding"]["vlm"]["local"]
+    local |= {"model_name": str(model), "num_gpus": 0, "temperature": 0}
+    workplace.settings = {
+        "vlm.backend": "local",
+        "vlm.local": local,
+        "vlm.box_format": "xyxy_px",
+        "vlm.check_every": None,
+    }
+    return workplace
+
+
+def test_a_run_from_a_spec_costs_nothing_and_asks_nothing_twice(model: Path, workplace: Workplace) -> None:
+    place = place_with(model, workplace)
+    done = place.run()
+    assert done.code == 0, done
+    assert {row["image_id"]: row["expressions"][0]["instances"][0]["bbox"] for row in place.annotations()} == BOX_OF
+    assert (done.summary["requests"], done.summary["cost_usd"]) == (4, 0)
+    assert "Loading" in done.err
+    again = place.run()
+    assert "Loading" not in again.err
+    assert again.summary["requests"] == 0
+
+
+class Watched:
+    """Counts what `generate` is asked together, and fails where it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fail: Any = None) -> None:
+        self.sizes: list[int] = []
+        real = transformers.LlavaForConditionalGeneration.generate
+
+        def generate(model: Any, **given: Any) -> Any:
+            self.sizes.append(len(given["input_ids"]))
+            if fail is not None:
+                fail(given)
+            return real(model, **given)
+
+        monkeypatch.setattr(transformers.LlavaForConditionalGeneration, "generate", generate)
+
+
+def test_what_waits_is_asked_together(model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    assert captions(serving(model, max_workers=3), pictures) == IN_TURNS
+    assert max(watched.sizes) in (2, 3)
+    assert sum(watched.sizes) == len(pictures)
+
+
+def test_a_batch_that_memory_does_not_do_for_is_halved(
+    model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(given: Any) -> None:
+        if len(given["input_ids"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    watched = Watched(monkeypatch, out_of_memory)
+    assert captions(serving(model), pictures) == IN_TURNS
+    assert max(watched.sizes) > 1
+
+
+def test_what_one_request_breaks_fails_it_alone(
+    model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_blue(given: Any) -> None:
+        if (given["pixel_values"][:, 2].mean(dim=(1, 2)) > given["pixel_values"][:, 0].mean(dim=(1, 2))).any():
+            raise ValueError("Image features and image tokens do not match")
+
+    Watched(monkeypatch, no_blue)
+    found = CaptionGenerator(serving(model))([{"image_path": path} for path in pictures], on_error="keep")
+    assert [row.get("caption") for row in found] == ["A red square.", None] * 4
+
+
+def test_a_stop_in_the_middle_leaves_nobody_waiting(model: Path, pictures: list[str]) -> None:
+    served = serving(model)
+    [request] = asked_for(pictures[:1])
+
+    async def one_gives_up() -> list[Any]:
+        first, *others = [asyncio.create_task(served.answer(request)) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        first.cancel()
+        return [reply.text for reply in await asyncio.gather(*others)]
+
+    assert asyncio.run(one_gives_up()) == ['{"caption": "A red square."}'] * 3
+
+
+def test_a_reply_is_cut_off_where_no_end_comes(model: Path, pictures: list[str]) -> None:
+    [request] = asked_for(pictures[:1])
+    reply = asyncio.run(serving(model, max_tokens=1).answer(request))
+    assert (reply.finish_reason, reply.usage.output_tokens) == ("length", 1)
+    whole = asyncio.run(serving(model).answer(request))
+    assert (whole.finish_reason, whole.usage.output_tokens) == ("stop", 2)
+    assert whole.usage.input_tokens > len(request.text)  # this model's tokens are letters
+
+
+def test_a_template_without_a_system_message_loses_none_of_it(model: Path, tmp_path: Path, pictures: list[str]) -> None:
+    own = Path(shutil.copytree(model, tmp_path / "own"))
+    template = (own / "chat_template.jinja").read_text()
+    (own / "chat_template.jinja").write_text("{% set messages = messages[-1:] %}" + template)
+    [request] = asked_for(pictures[:1])
+    with_system, without = (asyncio.run(serving(at).answer(request)) for at in (model, own))
+    tags = 1 - len("\n\n")  # "<system>" is one token of this model's; between the two texts, there are empty lines
+    assert without.usage.input_tokens == with_system.usage.input_tokens - tags
+
+
+def asked_for(pictures: list[str]) -> list[Any]:
+    """The requests for captions of pictures."""
+    from dataflow_grounding.images import open_image
+    from dataflow_grounding.records import Record
+    from dataflow_grounding.tasks.captions import image_caption
+
+    return [image_caption(open_image(Record({"image_path": path}), "image_path")) for path in pictures]
+
+
+def test_other_weights_are_another_model_and_a_copy_is_the_same(model: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(model, tmp_path / "copy"))
+    first, same = serving(model).identity(), serving(copied).identity()
+    assert first["revision"] == same["revision"]
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert serving(copied).identity()["revision"] != first["revision"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("no/such-model", "can't have no/such-model (main) from the Hub"), ("{}", "holds no model: it lacks config.json")],
+)
+def test_a_model_that_is_not_there_is_said_before_anything(
+    name: str, said: str, model: Path, workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    place = place_with(model, workplace)
+    place.settings["vlm.local"]["model_name"] = name.format(tmp_path)
+    done = place.run()
+    assert done.code == 2
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_on_ray_each_worker_has_its_own(model: Path, workplace: Workplace) -> None:
+    pytest.importorskip("ray")
+    place = place_with(model, workplace)
+    names = [place.picture(f"{n}.png", (100 + n, 90), color="red" if n % 3 else "blue") for n in range(12)]
+    place.rows([{"image_path": name, "caption": "The square."} for name in names])
+    alone = place.run()
+    assert alone.code == 0, alone
+    expected = (place.results / "annotations.jsonl").read_bytes()
+    place.results = place.folder / "on_ray"
+    done = ended(place.start("--engine", "ray", "--workers", "2"), 180)
+    assert done.code == 0, done
+    assert done.summary["requests"] == alone.summary["requests"]
+    assert (place.results / "annotations.jsonl").read_bytes() == expected
+
+
+def test_a_model_that_can_not_be_loaded_stops_the_run(model: Path, tmp_path: Path, workplace: Workplace) -> None:
+    broken = Path(shutil.copytree(model, tmp_path / "broken"))
+    (broken / "config.json").write_text('{"model_type": "bert"}')
+    place = place_with(broken, workplace)
+    done = place.run()
+    assert done.code == 4
+    assert "can't be loaded" in done.err
+    assert "Traceback" not in done.err
