@@ -87,21 +87,17 @@ class CocoFile:
             yield own, name, marshal.loads(item)
 
     def entries(self, image: str) -> list[dict[str, Any]]:
-        """The annotations of the image of that id, with the category's name as `category`; crowds are left out."""
-        query = "SELECT item FROM annotations WHERE image = ? AND NOT crowd ORDER BY rowid"
-        items = [marshal.loads(item) for (item,) in self._rows.execute(query, (image,))]
+        """The annotations of the image of that id, with the name of the category as `category`; `crowd`: it is one."""
+        found = self._rows.execute("SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid", (image,))
+        items = [{**marshal.loads(item), "crowd": crowd} for crowd, item in found]
         return [{**item, "category": self._names.get(_id(item.get("category_id")), "")} for item in items]
-
-    def has_annotations(self, image: str) -> bool:
-        """Whether the image of that id has any, crowds too."""
-        return bool(
-            self._rows.execute("SELECT EXISTS(SELECT 1 FROM annotations WHERE image = ?)", (image,)).fetchone()[0]
-        )
 
     def regions(self, image: str) -> list[Labelled]:
         """The regions of the image of that id in pixels. Raises BrokenRow that names the file and the annotation."""
         regions: list[Labelled] = []
         for entry in self.entries(image):
+            if entry["crowd"]:
+                continue
             where = f"{self.path}, annotation {entry['id']}"
             x1, y1, x2, y2 = bbox = _corners(entry, f"{where}: ")
             if x2 <= x1 or y2 <= y1:
@@ -166,8 +162,9 @@ class Coco(Format):
             own = item.get("original_id", item.get("original_img_id"))
             row |= {} if own is None else {"image_id": own}
             caption, entries = item.get("caption"), coco.entries(image)
-            said = [one for entry in entries for one in _expressions(entry, caption, file, self.passed_over)]
-            row |= {"background": False} if not said and coco.has_annotations(image) else {}  # crowds, say
+            single = (entry for entry in entries if not entry["crowd"])
+            said = [one for entry in single for one in _expressions(entry, caption, file, self.passed_over)]
+            row |= {"background": False} if entries and not said else {}  # crowds, say
             yield {"image_path": name, **row, "expressions": united(said)}
 
 

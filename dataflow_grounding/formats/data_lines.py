@@ -1,4 +1,4 @@
-"""The entries of a format's file, each with the place where it stands, for errors that name it."""
+"""The files of a folder, and the entries of a format's file, each with its place, for errors that name it."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 from xml.etree import ElementTree
 
-from dataflow_grounding.elsewhere import open_file, system_errors
+from dataflow_grounding.elsewhere import is_elsewhere, kind_of, names_in, open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError, UnreadableReply, told_as
 from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size
@@ -18,7 +18,26 @@ from dataflow_grounding.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.rows import file_type_of, read_whole_rows
 
 _KEY = re.compile(r"(?:.*/)?[^./]*")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 NO_AREA = "boxes without an area"
+
+
+def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
+    """The files under a folder with these endings, relative to it, sorted. Raises InputError if it is not a folder."""
+    if kind_of(folder) != "folder":
+        raise InputError(f"{key}: no folder {folder}")
+    if is_elsewhere(folder):
+        return [n for n in names_in(folder) if n.lower().endswith(endings) and "/." not in f"/{n}"]
+    found, seen = [], set[str]()
+    for top, names, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(top)
+        names[:] = [] if real in seen else [name for name in names if not name.startswith(".")]
+        if real in seen:  # a link that leads back
+            continue
+        seen.add(real)
+        wanted = (name for name in files if name.lower().endswith(endings) and not name.startswith("."))
+        found += [os.path.relpath(os.path.join(top, name), folder).replace(os.sep, "/") for name in wanted]
+    return sorted(found)
 
 
 def file_of(path: str, name: str) -> str:

@@ -155,7 +155,7 @@ class _Way:
             self._done.lost["pictures without a phrase to write"] += 1
             return None
         self._doubtful += record.get("doubtful") is True
-        for what, count in _lost_of(record, caption, phrases, carries):
+        for what, count in _lost_of(record, caption, phrases, carries).items():
             if count:
                 self._done.lost[what] += count
         caption = self._safe(caption) if carries.captions else caption
@@ -238,23 +238,17 @@ class _Way:
         return safe
 
 
-def _lost_of(
-    record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
-) -> Iterator[tuple[str, int]]:
-    if not carries.captions:
-        yield "captions", bool(caption)
-    if not carries.ids:
-        yield "records' own ids", _has_own_ids(record, phrases)
-    if not carries.spans:
-        yield "spans", sum(one.span is not None for one in phrases)
-    if not carries.several_boxes:
-        yield "further boxes of a phrase", sum(len(one.boxes[1:]) for one in phrases)
-    if not carries.scores:
-        yield "scores", sum(score is not None for one in phrases for score in one.scores)
-    if not carries.verified:
-        yield "verdicts of checks", sum(one.expression.get("verified") is not None for one in phrases)
-    if carries.numbers:
-        yield f"exact numbers of boxes: {carries.numbers}", sum(len(one.boxes) for one in phrases)
+def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> dict[str, int]:
+    return {
+        "captions": not carries.captions and bool(caption),
+        "records' own ids": not carries.ids and _has_own_ids(record, phrases),
+        "spans": not carries.spans and sum(one.span is not None for one in phrases),
+        "further boxes of a phrase": not carries.several_boxes and sum(len(one.boxes[1:]) for one in phrases),
+        "scores": not carries.scores and sum(score is not None for one in phrases for score in one.scores),
+        "verdicts of checks": not carries.verified
+        and sum(one.expression.get("verified") is not None for one in phrases),
+        f"exact numbers of boxes: {carries.numbers}": bool(carries.numbers) and sum(len(one.boxes) for one in phrases),
+    }
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:

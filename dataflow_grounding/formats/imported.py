@@ -38,9 +38,8 @@ def completed(
             for item in expressions:
                 item.setdefault("status", "grounded" if item["instances"] else "none")
             own: dict[str, Any] = {"image_id": record.unique_id} if record.get("image_id") is None else {}
-            own |= (
-                {"background": True} if backgrounds and not record["expressions"] and "background" not in record else {}
-            )
+            empty = backgrounds and not record["expressions"] and "background" not in record
+            own |= {"background": True} if empty else {}
             yield {"image_id": None, **record, **sides, **own, "cleaned_caption": caption, "expressions": expressions}
 
 

@@ -12,7 +12,8 @@ from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.elsewhere import is_elsewhere, joined, kind_of, side_by_side, state_of
 from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, told_as
 from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
-from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
+from dataflow_grounding.formats.data_lines import ENDINGS, files_under
+from dataflow_grounding.formats.label_files import Labelled, read_kitti, read_names, read_yolo
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.geometry import Size, area, box_of
 from dataflow_grounding.images import open_image
@@ -21,9 +22,7 @@ from dataflow_grounding.version import __version__
 
 BEYOND = "boxes reach beyond their image and are kept as they are"
 UNREAD = "labels that can't be read are left out"
-SHOWN = 20  # names that a report lists
 ROUNDING = 0.5  # px
-READING = 4  # changes where the same files give other records: seeds that were written before are then written anew
 # The regions of an image of a size (None when that isn't known), and why others are left out. Raises BrokenRow.
 ReadLabels: TypeAlias = Callable[[str, Size | None], tuple[list[Labelled], list[str]]]
 
@@ -39,6 +38,10 @@ class Seeds(ABC):
 
     told: ClassVar[tuple[str, ...]]
     """What may be found on the way, in words."""
+    shown: ClassVar[int] = 20
+    """Names that a report lists."""
+    reading: ClassVar[int] = 4
+    """Changes where the same files give other records: seeds that were written before are then written anew."""
 
     def __init__(self, origin: str, files: list[str], folders: tuple[str, ...], boxless: bool) -> None:
         self.origin, self.files, self.folders, self._boxless = origin, files, folders, boxless
@@ -125,7 +128,7 @@ class LabelSeeds(Seeds):
         return record, left_out, beyond(record["regions"], size, path) if size is not None else []
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{__version__} {READING}".encode())
+        digest = hashlib.sha256(f"{__version__} {self.reading}".encode())
         paths = itertools.chain((joined(self.folders[0], image) for image in self._images), self._labels)
         for state in side_by_side(lambda path: (path, state_of(path)), paths, is_elsewhere):
             digest.update(json.dumps(state).encode())
@@ -134,7 +137,9 @@ class LabelSeeds(Seeds):
     def report(self) -> dict[str, Any]:
         names = ("images_without_label", "labels_without_image", "labels_left_out", "boxes_beyond_their_image")
         named = zip(names, self.found.values(), strict=True)
-        counts = {n: {"count": len(items), "first": items[:SHOWN]} for n, items in named if items or n in names[:2]}
+        counts = {
+            n: {"count": len(items), "first": items[: self.shown]} for n, items in named if items or n in names[:2]
+        }
         crowds = {"crowd_regions_left_out": self._crowds} if self._crowds else {}
         return {"images": len(self._images), **counts, **crowds}
 

@@ -20,17 +20,19 @@ class _Odvg(Format):
     """What the dialects share: the picture's key, and `grounding` with its regions."""
 
     picture_key: ClassVar[str] = "filename"
+    numbered: ClassVar[bool] = False  # whether pictures have an `image_id`, from 0
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         with out.lines(self.data_file) as put:
             for number, sample in enumerate(samples):
-                for line in self.lines(sample, number):
-                    put({self.picture_key: sample.file_name, "height": sample.size[1], "width": sample.size[0], **line})
+                picture = {self.picture_key: sample.file_name, "height": sample.size[1], "width": sample.size[0]}
+                picture |= {"image_id": number} if self.numbered else {}
+                for grounding in self.groundings(sample):
+                    put({**picture, "grounding": grounding})
 
-    def lines(self, sample: Sample, number: int) -> Iterator[dict[str, Any]]:
-        """What the lines of sample `number`, from 0, hold besides the picture."""
-        regions = [region for phrase in sample.phrases for region in self.regions(phrase)]
-        yield {"grounding": {"caption": sample.caption, "regions": regions}}
+    def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
+        """What the sample's lines say of its picture."""
+        yield {"caption": sample.caption, "regions": [region for one in sample.phrases for region in self.regions(one)]}
 
     def regions(self, phrase: Phrase) -> list[dict[str, Any]]:
         """The regions of a phrase: one for each box, as these dialects know one box a region."""
@@ -65,23 +67,19 @@ class OpenGroundingDino(_Odvg):
 class TaoGroundingDino(OpenGroundingDino):
     """ODVG as TAO's Grounding DINO and Mask Grounding DINO read it; boxes without masks want `has_mask: false`."""
 
-    picture_key = "file_name"
-
-    def lines(self, sample: Sample, number: int) -> Iterator[dict[str, Any]]:
-        for line in super().lines(sample, number):
-            yield {"image_id": number, **line}
+    picture_key, numbered = "file_name", True
 
 
 class MMDetection(_Odvg):
     """ODVG as mmdetection reads it: a region is a phrase with all of its boxes, found in the caption by its span."""
 
-    def lines(self, sample: Sample, number: int) -> Iterator[dict[str, Any]]:
+    def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
         cut = len(sample.caption) - len(sample.caption.lstrip())  # the trainer strips it, too
         regions = []
         for phrase in sample.phrases:
             span = [max(0, place - cut) for place in phrase.span or ()]
             regions.append({"bbox": [*map(list, phrase.boxes)], "phrase": phrase.text, "tokens_positive": [span]})
-        yield {"grounding": {"caption": sample.caption[cut:], "regions": regions}}
+        yield {"caption": sample.caption[cut:], "regions": regions}
 
     def safe(self, text: str) -> str:
         """The text without letters that become two when lower-cased, as İ does: the trainer lowers the caption, and
@@ -100,16 +98,15 @@ class MMDetection(_Odvg):
 class TaoReferring(_Odvg):
     """Referring expressions as TAO 7's Mask Grounding DINO reads them: a line for each, also where nothing is there."""
 
-    picture_key = "file_name"
+    picture_key, numbered = "file_name", True
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         self._ids = count()
         super().write(samples, out)
 
-    def lines(self, sample: Sample, number: int) -> Iterator[dict[str, Any]]:
-        for phrase in sample.phrases:
-            expression_id = next(self._ids)
-            grounding = {
+    def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
+        for phrase, expression_id in zip(sample.phrases, self._ids, strict=False):
+            yield {
                 "expression": phrase.text,
                 "expression_id": expression_id,
                 "sent_id": expression_id,
@@ -117,7 +114,6 @@ class TaoReferring(_Odvg):
                 "tokens_positive": [[0, len(phrase.text)]] if phrase.boxes else [],
                 "regions": self.regions(phrase),
             }
-            yield {"image_id": number, "grounding": grounding}
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for _, rows in groupby(super().read(path, image_root), key=lambda row: row["image_path"]):

@@ -108,11 +108,8 @@ class Downloads:
                     raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
                 return found
 
-        settings: dict[str, Any] = {
-            "connector": aiohttp.TCPConnector(resolver=Guarded()),
-            "timeout": aiohttp.ClientTimeout(total=SECONDS),
-            "auto_decompress": False,
-        }
+        connector, timeout = aiohttp.TCPConnector(resolver=Guarded()), aiohttp.ClientTimeout(total=SECONDS)
+        settings: dict[str, Any] = {"connector": connector, "timeout": timeout, "auto_decompress": False}
         headers = {"User-Agent": "dataflow-grounding", "Accept": "image/*", "Accept-Encoding": "identity"}
         async with aiohttp.ClientSession(headers=headers, cookie_jar=aiohttp.DummyCookieJar(), **settings) as session:
             turns = asyncio.Semaphore(AT_ONCE)

@@ -4,13 +4,14 @@ Half of the time of an export goes into opening pictures; with this, a second co
 """
 
 import json
-import subprocess
+import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import chain, islice
 from queue import SimpleQueue
+from subprocess import DEVNULL, PIPE, Popen
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -56,7 +57,7 @@ class Pictures:
         with closing(_Helper(self._folders, self._read)) as helper:
             while batches:
                 while len(batches) < _AHEAD and (batch := list(islice(told, _BATCH))):
-                    helper.ask([_given(given_of, row) for row, _ in batch])
+                    helper.ask([name for row, _ in batch if (name := _given(given_of, row))])
                     batches.append(batch)
                 for row, error in batches.popleft():
                     if error is not None:
@@ -70,40 +71,27 @@ class _Helper:
 
     def __init__(self, folders: Sequence[str], read: bool) -> None:
         self._folders, self._read, self._far = folders, read, any(map(is_elsewhere, folders))
-        self._asked: deque[list[str | None]] = deque()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._asked: deque[bool] = deque()
+        self._process: Popen[bytes] | None = None
 
-    def ask(self, names: list[str | None]) -> None:
-        self._asked.append(names if any(names) and not self._far else [])
+    def ask(self, names: list[str]) -> None:
+        self._asked.append(bool(names) and not self._far)
         if self._asked[-1] and not getattr(sys, "frozen", False):  # there Python can't be started by itself
+            command = [sys.executable or "", "-m", __name__]
             with suppress(OSError):
-                self._process = self._process or self._start()
+                if not self._process:  # in a session of its own, as Ctrl-C is for whoever asks
+                    self._process = Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
                 assert self._process.stdin is not None
                 self._process.stdin.write(json.dumps([self._folders, self._read, names]).encode() + b"\n")
                 self._process.stdin.flush()
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [sys.executable or "", "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for whoever asks
-        )
-
     def answer(self) -> tuple[dict[str, Found], dict[str, bytes]]:
         """What is known of the pictures of the first batch without an answer; by path, what is in small ones."""
-        names = self._asked.popleft()
-        out = self._process.stdout if names and self._process else None
-        line = out.readline() if out else b""
-        known, data = dict[str, Found](), dict[str, bytes]()
-        for name, one in zip(names, json.loads(line) if line.endswith(b"\n") else [], strict=False):
-            if name and one and out:
-                path, length, size, *header = one
-                known[name], data[path] = (path, Header(tuple(size), *header)), out.read(length)
-                if len(data[path]) < length:  # it died meanwhile
-                    del data[path]
-        return known, data
+        if self._asked.popleft() and self._process and self._process.stdout:
+            with suppress(EOFError, pickle.UnpicklingError):
+                found: list[tuple[str, Found, bytes]] = pickle.load(self._process.stdout)
+                return {name: one for name, one, _ in found}, {one[0]: data for _, one, data in found if data}
+        return {}, {}
 
     def close(self) -> None:
         if self._process:
@@ -132,15 +120,13 @@ def _serve() -> None:
     Thread(target=lambda: [*map(questions.put, chain(sys.stdin, [""]))], daemon=True).start()
     for line in iter(questions.get, ""):
         folders, read, names = json.loads(line)
-        answer, data = list[tuple[Any, ...] | None](), list[bytes]()
+        found = list[tuple[str, Found, bytes]]()
         for name in names:
-            answer.append(None)
             with suppress(RecordError):  # whoever needs it says what is wrong
                 file = find_image(Record({"image": name}, tuple(folders)), "image")
                 small = read_file(file.path) if read and file.file_bytes <= _SMALL else b""
-                answer[-1] = (file.path, len(small), *read_header(file.path, small or None))
-                data.append(small)
-        sys.stdout.buffer.write(b"".join([json.dumps(answer).encode(), b"\n", *data]))
+                found.append((name, (file.path, read_header(file.path, small or None)), small))
+        pickle.dump(found, sys.stdout.buffer)
         sys.stdout.flush()
 
 

@@ -10,17 +10,7 @@ from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.elsewhere import joined, kind_of, open_file, state_of, system_errors
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError, told_as
-from dataflow_grounding.formats.label_seeds import (
-    BEYOND,
-    READING,
-    SHOWN,
-    Seeds,
-    beyond,
-    from_coco,
-    from_label_folder,
-    sides,
-    size_of,
-)
+from dataflow_grounding.formats.label_seeds import BEYOND, Seeds, beyond, from_coco, from_label_folder, sides, size_of
 from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
 from dataflow_grounding.records import as_json, read_object
 from dataflow_grounding.rows import read_rows, write_rows, write_text
@@ -117,7 +107,7 @@ class AnnotationSeeds(Seeds):
         return kept
 
     def fingerprint(self) -> str:
-        depends_on = [__version__, READING, self.folders, self._made, self._boxless]
+        depends_on = [__version__, self.reading, self.folders, self._made, self._boxless]
         digest = hashlib.sha256(json.dumps(depends_on).encode())
         with system_errors(self.origin), open_file(self.origin) as file:
             while block := file.read(1 << 20):
@@ -125,7 +115,7 @@ class AnnotationSeeds(Seeds):
         return digest.hexdigest()
 
     def report(self) -> dict[str, Any]:
-        return {"converted_from_tao": self._converted, "broken_lines": self._broken[:SHOWN]}
+        return {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
 
     def remarks(self) -> list[str]:
         lines = [f"TAO records taken over, with boxes in pixels: {self._converted}"] if self._converted else []

@@ -1,9 +1,17 @@
-"""Formats of one line per picture, in which boxes are text, written with it or read out of it."""
+"""Formats of one line per picture, in which boxes are text: what they share, and those of prefix and suffix.
 
+These are what PaliGemma and Florence-2 are tuned on: what is asked, and the answer, in which boxes are location tokens,
+in parts of the picture's own sides. Sources: google-research/big_vision, paligemma segmentation.py; transformers,
+processing_paligemma.py and processing_florence2.py; roboflow/maestro, datasets/jsonl.py.
+"""
+
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
+from dataflow_grounding.box_formats import known_formats
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines, united
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -12,6 +20,8 @@ from dataflow_grounding.geometry import Bbox, Size
 
 Line: TypeAlias = dict[str, Any]
 Boxes: TypeAlias = dict[str, list[Bbox]]  # of each phrase, in pixels; equal phrases are one
+_OF_BOXES = "OD|DENSE_REGION_CAPTION|OPEN_VOCABULARY_DETECTION|CAPTION_TO_PHRASE_GROUNDING"
+_OTHER = re.compile(rf"\s*(<(?!(?:{_OF_BOXES})>)[A-Z_]+>)(?=.*<loc_)|.*(<poly>)", re.DOTALL)
 
 
 class Texts(Format):
@@ -61,3 +71,66 @@ def _picture_of(line: Line) -> Any:
     if len(pictures) > 1:
         raise ValueError("several pictures, and it isn't said in which its boxes are")
     return pictures[0]["path"] if isinstance(pictures[0], Mapping) else pictures[0]
+
+
+class _PrefixSuffix(Texts):
+    task: ClassVar[str]  # how a prefix begins
+    boxes: ClassVar[BoxFormat]
+    token: ClassVar[str]
+    answer: ClassVar[re.Pattern[str]]  # a phrase with its location tokens
+
+    def line(self, sample: Sample, asked: Boxes) -> Line:
+        tokens: dict[str, list[str]] = {}
+        for text, boxes in asked.items():
+            numbers = (self.boxes.from_pixels(box, original=sample.size) for box in boxes)
+            tokens[text] = ["".join(map(self.token.format, four)) for four in numbers]
+        prefix, suffix = self.texts(sample.caption, tokens)
+        return {"image": sample.file_name, "prefix": self.task + prefix, "suffix": suffix}
+
+    @abstractmethod
+    def texts(self, caption: str, tokens: Mapping[str, list[str]]) -> tuple[str, str]:
+        """Prefix, behind the task, and suffix, of phrases with their boxes as tokens."""
+
+    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        asked = re.sub(rf"^\s*({self.task}|<[A-Z_]+>)", "", line["prefix"]).strip()
+        for found in self.answer.finditer(line["suffix"]):
+            numbers = [float(number) for number in re.findall(r"\d+", found["tokens"])]
+            if len(numbers) % 4 or max(numbers) > self.boxes.limits(size)[0]:
+                raise ValueError(f"{found['tokens'][:60]!r} is not a box of {self.name}")
+            for at in range(0, len(numbers), 4):
+                yield found["text"].strip() or asked, [self.boxes.to_pixels(numbers[at : at + 4], original=size)]
+
+
+class PaliGemma(_PrefixSuffix):
+    """`detect a ; b` and `<loc0048><loc0020><loc0717><loc0320> a ; …`, y before x."""
+
+    breaking = ("<", ">", ";", "\n")
+    task = "detect "
+    boxes = BoxFormat("paligemma-training", "box_2d", "yxyx", 1023)  # known_formats has how replies are read: 1024
+    token = "<loc{:04d}>"
+    answer = re.compile(r"(?P<tokens>(?:<loc\d{4}>)+)(?:<seg\d{3}>)*(?P<text>[^;<]*)")
+
+    def texts(self, caption: str, tokens: Mapping[str, list[str]]) -> tuple[str, str]:
+        return " ; ".join(tokens), " ; ".join(f"{box} {text}" for text, boxes in tokens.items() for box in boxes)
+
+
+class Florence(_PrefixSuffix):
+    """`<CAPTION_TO_PHRASE_GROUNDING>caption` and `a<loc_19><loc_47><loc_312><loc_700>b…`, x before y."""
+
+    breaking = ("<", ">")
+    task = "<CAPTION_TO_PHRASE_GROUNDING>"
+    boxes = known_formats()["florence-2"]
+    token = "<loc_{}>"
+    answer = re.compile(r"(?P<text>[^<>]*)(?P<tokens>(?:<loc_\d+>)+)")
+
+    def texts(self, caption: str, tokens: Mapping[str, list[str]]) -> tuple[str, str]:
+        return caption, "".join(text + "".join(boxes) for text, boxes in tokens.items())
+
+    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        if other := _OTHER.match(f"{line['prefix']}\n{line['suffix']}"):
+            self.passed_over[f"answers with {other[1] or other[2]}, of outlines or single regions"] += 1
+        return iter(()) if other else super().said(line, size)
+
+    def caption(self, line: Line) -> str | None:
+        prefix: str = line["prefix"]
+        return prefix.removeprefix(self.task) if prefix.startswith(self.task) else None

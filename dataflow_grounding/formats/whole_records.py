@@ -15,10 +15,9 @@ from dataflow_grounding.dataframes import encodable, parquet_rows
 from dataflow_grounding.errors import InputError, needs_extra
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.classes import Numbers
-from dataflow_grounding.formats.data_lines import broken, tar_samples
+from dataflow_grounding.formats.data_lines import ENDINGS, broken, files_under, tar_samples
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.formats.pictures import put_picture
 from dataflow_grounding.records import dump_text, image_id_of
 
