@@ -104,17 +104,16 @@ class Gemini:
         contents = body.get("contents")
         if not isinstance(contents, list) or not contents:
             raise BadRequest("* GenerateContentRequest.contents: contents is not specified")
-        request.settings = dict(_either(body, "generationConfig", "generation_config") or {})
+        request.settings = dict(body.get("generationConfig") or {})
         texts, shown = [], []
-        system = _either(body, "systemInstruction", "system_instruction") or {}
+        system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
         for content in contents:
             if content.get("role", "user") != "user":
                 continue
             for part in content.get("parts", []):
-                inline = _either(part, "inlineData", "inline_data")
-                if inline:
-                    shown.append(inline["data"])
+                if "inlineData" in part:
+                    shown.append(part["inlineData"]["data"])
                 elif "text" in part:
                     texts.append(part["text"])
                 else:
@@ -181,7 +180,3 @@ def _base64_in(url: str) -> str:
     if not mark or not head.startswith("data:image/"):
         raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")
     return encoded
-
-
-def _either(body: dict[str, Any], camel: str, snake: str) -> Any:
-    return body.get(camel, body.get(snake))

@@ -12,7 +12,7 @@ JSON_SCHEMA, JSON_OBJECT = "json_schema", "json_object"
 
 @dataclass(frozen=True)
 class Takes:
-    """An endpoint's habits.
+    """An endpoint's habits. A strict schema with an open object is refused, as OpenAI's service does.
 
     Args:
         response_formats: The types of `response_format` that it knows; others are refused.
@@ -21,7 +21,6 @@ class Takes:
         system_messages: Whether it accepts them.
         temperature: Whether it accepts any but 1.
         max_images: Most images of one request.
-        checks_schema: Whether it refuses a strict schema with an open object, as OpenAI's service does.
 
     Example:
         >>> from dataflow_grounding.testing import LoopbackServer
@@ -34,7 +33,6 @@ class Takes:
     system_messages: bool = True
     temperature: bool = True
     max_images: int = 16
-    checks_schema: bool = True
 
     def refuses(self, request: ReceivedRequest, image_count: int) -> Fault | None:
         """The 400 for this request, or None where it is taken."""
@@ -60,7 +58,7 @@ class Takes:
             said = f"This response_format type is unavailable now: '{kind}'."
             return bad_request(said, "unsupported_value", "response_format")
         stated = (settings.get("response_format") or {}).get("json_schema") or {}
-        if kind == JSON_SCHEMA and self.checks_schema and stated.get("strict"):
+        if kind == JSON_SCHEMA and stated.get("strict"):
             for fault in open_objects(stated.get("schema") or {}, "()"):
                 message = f"Invalid schema for response_format '{stated.get('name')}': In context={fault}."
                 return bad_request(message, "invalid_json_schema", "response_format")
@@ -69,7 +67,7 @@ class Takes:
 
 def asked_format(settings: dict[str, Any]) -> str:
     """`json_schema`, `json_object`, or empty where no format is asked for; Gemini's settings count as these."""
-    if "responseMimeType" in settings or "response_mime_type" in settings:
+    if "responseMimeType" in settings:
         return JSON_SCHEMA if settings.keys() & {"responseSchema", "responseJsonSchema"} else JSON_OBJECT
     kind = (settings.get("response_format") or {}).get("type", "")
     return "" if kind == "text" else str(kind)
