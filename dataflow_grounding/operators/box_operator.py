@@ -129,11 +129,6 @@ class RegionOperator(Operator):
         self.regions_per_request = regions_per_request or serving.regions_per_request
         self.marks = marks
 
-    @property
-    def box_format(self) -> BoxFormat:
-        """The format in which boxes are told."""
-        return self.format_choice.format
-
     def asks(self, record: Record) -> bool:
         """Of records with regions. Raises BrokenRow."""
         return bool(read_regions(record, self.keys.regions))
@@ -161,14 +156,14 @@ class RegionOperator(Operator):
         return marked(image, [box_of(region["bbox"]) for region in regions]) if self.marks == "outline" else image
 
     async def ask_about(
-        self, image: Image, regions: Regions, request: Callable[[Image, Regions], Request[T]], ask: Ask
+        self, image: Image, regions: Regions, request: Callable[[Image, Regions, BoxFormat], Request[T]], ask: Ask
     ) -> list[tuple[list[int], T]]:
         """All regions in one `request` for each few that are near each other: their places, and what the reply says."""
         boxes = [box_of(region["bbox"]) for region in regions]
 
         async def once(places: list[int]) -> T:
             near = [regions[place] for place in places]
-            return await ask(request(self.shown(image, near), near))
+            return await ask(request(self.shown(image, near), near, self.format_choice.format))
 
         groups = near_groups(boxes, self.regions_per_request)
         return [part for group in groups for part in await ask_in_parts(group, once, boxes.__getitem__)]

@@ -140,7 +140,7 @@ class DoubleChecker(RegionOperator):
         asked = [Merged(verdict.text, [near.index(place) for place in verdict.places]) for verdict in before]
         regions = [standing.regions[place] for place in near]
         texts = ("type",) if self.serving.needs_labels else ()
-        checks = await ask(double_check(self.shown(image, regions), asked, regions, self.box_format, texts))
+        checks = await ask(double_check(self.shown(image, regions), asked, regions, self.format_choice.format, texts))
         pairs = zip(checks, before, strict=True)
         return [
             judged(replace(check, places=[near[place] for place in check.places]), verdict.text, verdict.places)

@@ -37,7 +37,7 @@ class Merger(RegionOperator):
         given = record.get(self.keys.caption)
         caption = given if isinstance(given, str) and given.strip() else None
         answers = await self.ask_about(
-            image, regions, lambda shown, near: grounding_expression(shown, caption, near, self.box_format), ask
+            image, regions, lambda shown, near, told: grounding_expression(shown, caption, near, told), ask
         )
         merged: list[tuple[str, list[int]]] = []
         for places, found in answers:

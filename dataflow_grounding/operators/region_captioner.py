@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, TypeAlias
 
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import box_of
 from dataflow_grounding.operators.box_operator import RegionOperator, Regions
@@ -67,12 +68,12 @@ class RegionCaptioner(RegionOperator):
             self.keys.region_captions: [_caption(place, region, texts[place]) for place, region in enumerate(regions)],
         }
 
-    def _request(self, image: Image, regions: Regions) -> Request[RegionCaptions]:
+    def _request(self, image: Image, regions: Regions, told: BoxFormat) -> Request[RegionCaptions]:
         if self.style == "crop":
             crop = crop_of(image, box_of(regions[0]["bbox"]))
-            return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], self.box_format, self.style)
+            return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], told, self.style)
         shown = marked(image, [box_of(region["bbox"]) for region in regions], outlined=self.style == "outline")
-        return region_caption(shown, regions, self.box_format, self.style)
+        return region_caption(shown, regions, told, self.style)
 
 
 def _caption(place: int, region: dict[str, Any], text: str) -> dict[str, Any]:

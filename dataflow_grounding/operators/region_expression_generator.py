@@ -1,7 +1,6 @@
 """Operator: type, colour and description of each region of an image."""
 
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from dataflow_grounding.operators.box_operator import RegionOperator
@@ -32,8 +31,8 @@ class RegionExpressionGenerator(RegionOperator):
 
     async def described(self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask) -> Update:
         """Adds `type` where the region has none, `color` and `description` to every region."""
-        described, request = list(regions), partial(region_expression, box_format=self.box_format)
-        for places, found in await self.ask_about(image, regions, request, ask):
+        described = list(regions)
+        for places, found in await self.ask_about(image, regions, region_expression, ask):
             for place, one in zip(places, found, strict=True):
                 described[place] = {**regions[place], **asdict(one), "type": regions[place]["type"] or one.type}
         return {self.keys.output: described}
