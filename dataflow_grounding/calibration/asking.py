@@ -147,7 +147,6 @@ class _Asker:
                 self._log.close()
 
     async def ask(self, asked: Sequence[Probe], stated: BoxFormat) -> list[ProbedPicture]:
-        """The answers to these pictures."""
         with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
             return await asyncio.gather(*(self._ask(probe, stated, folder) for probe in asked))
 

@@ -51,7 +51,6 @@ class LooksCloser(BoxOperator):
 
 
 def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
-    """Whether both sides of a box in pixels are small shares of the sides of an image of this size."""
     small = SMALL if samples == 1 else SMALL_OF_SEVERAL
     return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < small
 
