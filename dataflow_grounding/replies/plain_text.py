@@ -70,10 +70,8 @@ def label_before(text: str) -> str | None:
     """Return the label that `text` ends with, before brackets or a colon, or in a heading above; None for talk."""
     *above, line = text[-400:].split("\n")
     tied = bool(line) and (not line[-1].isspace() or line.rstrip()[-1:] in _MARKUP)
-    if tied and plain_key(line) not in BOX_KEYS and not _TALK.search(line):
-        return _label(line)
-    if line.strip(_MARKUP + "-") and plain_key(line) not in BOX_KEYS and not _TALK.search(line):
-        return None
+    if (tied or line.strip(_MARKUP + "-")) and plain_key(line) not in BOX_KEYS and not _TALK.search(line):
+        return _label(line) if tied else None
     for other in reversed([other for other in above if other.strip()][-2:]):
         stated = _LABELED.fullmatch(other)
         if stated is not None:

@@ -116,11 +116,9 @@ class Questions:
             before = {one.question for one in kept if one.answer < answer} - {None}
             if len(before) > 1:
                 raise UnreadableReply("the reply corrects itself, and it is unclear what")
+            told = (None, answer)
             for question in before:
-                kept = [
-                    one._replace(question=question) if one.question is None and one.answer == answer else one
-                    for one in kept
-                ]
+                kept = [one._replace(question=question) if (one.question, one.answer) == told else one for one in kept]
         return kept
 
     def _answered(self, kept: list[Kept], parsed: ParsedReply) -> Iterator[tuple[Question, int]]:
