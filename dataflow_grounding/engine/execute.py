@@ -15,7 +15,7 @@ from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, holding, levels, segments
-from dataflow_grounding.engine.reply_store import open_store
+from dataflow_grounding.engine.reply_store import store_path
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
@@ -85,7 +85,7 @@ def replies_kept(step: Step, options: RunOptions) -> Iterator[None]:
     folder = step.storage.checkpoint_folder
     with told_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
-        keeping = replace(options, replies=open_store(folder))
+        keeping = replace(options, replies=store_path(folder))
     with holding(current_options, keeping):
         yield
 

@@ -20,11 +20,6 @@ _HEAD = b'{"key": "'
 Span: TypeAlias = tuple[int, int | None]  # places in a log, from and to; None: all that comes
 
 
-def covers(span: Span, place: int) -> bool:
-    """Whether a place is in a span."""
-    return span[0] <= place and (span[1] is None or place < span[1])
-
-
 class Vouched:
     """What checks have said of a log's lines, by what the lines are `of` (endpoint, model and format)."""
 
@@ -37,8 +32,7 @@ class Vouched:
     def judged(self, line: dict[str, Any], place: int) -> dict[str, Any] | None:
         """The line, `suspect` where a check says so; None for one that is as good as lost."""
         of = line.get("of", "")
-        spans = self.void.get(of) if self.void else None
-        if not spans or not any(covers(span, place) for span in spans):
+        if not any(first <= place and (last is None or place < last) for first, last in self.void.get(of, ())):
             return line
         return {**line, "suspect": True} if of in self.trusted else None
 

@@ -11,7 +11,7 @@ from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, StepLog
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.reply_store import open_store, other_stores
+from dataflow_grounding.engine.reply_store import other_stores, store_path
 from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.vouching import read_others
@@ -31,7 +31,7 @@ class Resources:
         self._folder = steps[0].storage.checkpoint_folder  # that of all steps
         with ExitStack() as opened:
             with told_as(StorageFailed, f"can't read or write the replies in {self._folder}"):
-                replies = opened.enter_context(closing(KeyedLog(open_store(self._folder))))
+                replies = opened.enter_context(closing(KeyedLog(store_path(self._folder))))
                 read_others(replies, other_stores(self._folder))
             images = opened.enter_context(closing(KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)))
             self._logs, self._opened = (replies, images), opened.pop_all()

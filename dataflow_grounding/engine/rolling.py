@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 
 from dataflow_grounding.elsewhere import at_once, is_elsewhere
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.engine.reply_store import more_stores, other_stores, readable_store
+from dataflow_grounding.engine.reply_store import other_stores, store_path
 from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard
 from dataflow_grounding.engine.vouching import judge, read_others
@@ -121,9 +121,9 @@ def readable_replies(folder: str) -> Iterator[KeyedLog]:
     Nothing in the folder is touched: a run may be at work there. Raises InputError, StorageFailed.
     """
     elsewhere = readable(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
-    with elsewhere as results, readable_store(folder) as path, closing(KeyedLog(path, read_only=True)) as log:
+    with elsewhere as results, closing(KeyedLog(store_path(folder), read_only=True)) as log:
         judge(log, log.end)
-        read_others(log, {*other_stores(folder), *more_stores(results)})
+        read_others(log, {*other_stores(folder), *other_stores(os.path.join(results, CKPT))})
         yield log
 
 

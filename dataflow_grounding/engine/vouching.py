@@ -84,15 +84,6 @@ class CheckLog(MemoryLog):
         return self._store.put(key, {**value, "task": CHECK})
 
 
-def entries_of(mark: Mapping[str, Any] | None, end: int) -> dict[str, dict[str, list[Span]]]:
-    """What a mark says, by kind of question, up to the place `end`; what is damaged says nothing."""
-    checks = (mark or {}).get("checks")
-    return {
-        of: {name: _joined(entry.get(name) if isinstance(entry, dict) else None, end) for name in ("open", "void")}
-        for of, entry in (checks.items() if isinstance(checks, dict) else ())
-    }
-
-
 def read_others(log: KeyedLog, paths: Iterable[str]) -> None:
     """Let a log read those at `paths` too, each as its own checks have judged it. Raises StorageFailed."""
     for path in paths:
@@ -101,8 +92,15 @@ def read_others(log: KeyedLog, paths: Iterable[str]) -> None:
 
 
 def judge(log: ReplyLog | KeyedLog, end: int) -> dict[str, dict[str, list[Span]]]:
-    """Let a log judge its lines by what its last mark says, up to the place `end`; returns that, as `entries_of`."""
-    entries = entries_of(log.get(MARK), end)
+    """Let a log judge its lines by what its last mark says, up to the place `end`; returns that, by kind of question.
+
+    What is damaged says nothing.
+    """
+    checks = (log.get(MARK) or {}).get("checks")
+    entries = {
+        of: {name: _joined(entry.get(name) if isinstance(entry, dict) else None, end) for name in ("open", "void")}
+        for of, entry in (checks.items() if isinstance(checks, dict) else ())
+    }
     log.vouched.void = {of: list(entry["void"]) for of, entry in entries.items() if entry["void"]}
     return entries
 
