@@ -7,11 +7,10 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any
 
+from dataflow_grounding.engine.plan import Result
 from dataflow_grounding.errors import MachineBusy, RunStopped
-
-T = TypeVar("T")
 
 GRACE_SECONDS = 5.0
 BUSY_SECONDS = 60.0  # how long something is tried again that the machine is too short of something for
@@ -61,13 +60,13 @@ class Patience:
         self._waiting = 0
         self._went_well = time.monotonic()
 
-    async def until_done(self, once: Callable[[], Awaitable[T]]) -> T:
+    async def until_done(self, once: Callable[[], Awaitable[Result]]) -> Result:
         """What `once` returns, tried again for a minute of MachineBusy. Raises RunStopped if nothing else moved."""
         since, pause = time.monotonic(), 0.25
-        while isinstance(result := await once(), MachineBusy):
+        while (result := await once())[0] is None and isinstance(busy := result[1], MachineBusy):
             if time.monotonic() - since > BUSY_SECONDS:
                 if self._waiting and self._went_well < since:
-                    raise RunStopped(f"{result}, for {BUSY_SECONDS:g} s. Fix that, then run the same command again")
+                    raise RunStopped(f"{busy}, for {BUSY_SECONDS:g} s. Fix that, then run the same command again")
                 return result
             self._waiting += 1
             try:

@@ -16,7 +16,7 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, MemoryLog
-from dataflow_grounding.engine.plan import Partial, Step, WholeFile
+from dataflow_grounding.engine.plan import Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.rolling import readable_replies
 from dataflow_grounding.engine.source import Source
@@ -139,10 +139,9 @@ class _Pass:
             serving.counted = Amount()
             if going_on:
                 ask = StepAsk(asking, store, (0,), Counter())
-                update: Any = await annotated(step.operator, record, ask, self._memo)
-                update = update.update if isinstance(update, Partial) else update
-                going_on = not isinstance(update, RecordError)
-                record = record.updated(update) if going_on else record
+                update, _ = await annotated(step.operator, record, ask, self._memo)
+                going_on = update is not None
+                record = record.updated(update or {})
             stored = (Amount(1, *astuple(usage)) for usage in store.used.values())
             found.append((serving.counted, sum(stored, Amount())))
         if (first := stores[0].asked) and first in self._rows:
