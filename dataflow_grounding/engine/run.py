@@ -11,7 +11,7 @@ from typing import Any
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.outputs import Failure, Outcome, Outputs
+from dataflow_grounding.engine.outputs import Outcome, Outputs
 from dataflow_grounding.engine.plan import Result, Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.resources import Resources
@@ -165,7 +165,7 @@ class Run:
     async def _finish(self, place: int, row: Row, record: Record | RecordError, again: bool = False) -> Outcome:
         """Take one row through all steps; once more when its image is found to be another than was known."""
         if isinstance(record, RecordError):
-            return Outcome(row.line, None, failures=[Failure(self.steps[0].label, record)])
+            return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results: list[Result] = [(None, None)] * len(self.steps)
         for level in self._levels:
             now = record
@@ -185,7 +185,7 @@ class Run:
         outcome = Outcome(row.line, record.image_id)
         for step, (columns, error) in zip(self.steps, results, strict=True):
             if error is not None:
-                outcome.failures.append(Failure(step.label, error))
+                outcome.failures.append((step.label, error))
             if columns is None:
                 break
             record = record.updated(columns)
