@@ -80,23 +80,15 @@ def _read_jsonl(path: str) -> Iterator[Row]:
             yield line
 
     with open_file(path) as file:
-        reader = jsonlines.Reader(counted(file), loads=parse_line)
+        reader = jsonlines.Reader(counted(file), loads=lambda line: _parsed(number, line))
         while True:
             try:
-                data: Any = reader.read(skip_empty=True)
+                row: Any = reader.read(skip_empty=True)
             except EOFError:
                 return
-            except BrokenRow as error:
-                yield Row(number, None, error)
             except jsonlines.InvalidLineError as error:  # not UTF-8: our parser says where
-                yield _parsed(number, error.line)
-            else:
-                yield _stood_for(number, data) if BROKEN_ROW in data else Row(number, data)
-
-
-def _stood_for(line: int, data: dict[str, Any]) -> Row:
-    (error := BrokenRow(str(data[BROKEN_ROW]))).passing = data.get("passing") is True
-    return Row(line, None, error)  # the one that couldn't be read
+                row = _parsed(number, error.line)
+            yield row
 
 
 def broken_row(error: BrokenRow) -> dict[str, Any]:
@@ -106,9 +98,13 @@ def broken_row(error: BrokenRow) -> dict[str, Any]:
 
 def _parsed(number: int, line: str | bytes) -> Row:
     try:
-        return Row(number, parse_line(line))
-    except BrokenRow as error:
-        return Row(number, None, error)
+        data = parse_line(line)
+        if BROKEN_ROW not in data:
+            return Row(number, data)
+        (error := BrokenRow(str(data[BROKEN_ROW]))).passing = data.get("passing") is True
+    except BrokenRow as why:
+        error = why
+    return Row(number, None, error)
 
 
 def _read_json(path: str) -> Iterator[Row]:
