@@ -91,9 +91,10 @@ def _read_jsonl(path: str) -> Iterator[Row]:
             yield row
 
 
-def broken_row(error: BrokenRow) -> dict[str, Any]:
-    """A row of JSON lines that is read as one with this error."""
-    return {BROKEN_ROW: str(error), "passing": error.passing}
+def as_line(row: Row) -> str:
+    """A row as a line of JSON, which is read as that row; one that can't be read, as one with its error."""
+    error = row.error
+    return dump_line(row.data or {} if error is None else {BROKEN_ROW: str(error), "passing": error.passing})
 
 
 def _parsed(number: int, line: str | bytes) -> Row:

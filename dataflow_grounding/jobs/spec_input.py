@@ -17,8 +17,8 @@ from dataflow_grounding.formats.input_rows import guessed, record_rows
 from dataflow_grounding.formats.inputs import find_input
 from dataflow_grounding.formats.pictures import FOLDER, Downloads, is_address
 from dataflow_grounding.operators import CaptionGenerator
-from dataflow_grounding.records import as_json, dump_line, read_object
-from dataflow_grounding.rows import Row, RowWriter, broken_row, write_text
+from dataflow_grounding.records import as_json, read_object
+from dataflow_grounding.rows import Row, RowWriter, as_line, write_text
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import RowsData
 from dataflow_grounding.spec.problems import nearest
@@ -149,10 +149,9 @@ class SpecInput:
     def _write(self, path: str, rows: Iterator[Row]) -> int:
         broken = at = 0
         with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
-            for line, data, error, _ in rows:
-                row = broken_row(error) if error is not None else data or {}
-                writer.write_line("\n" * (line - at - 1) + dump_line(row))
-                broken, at = broken + (error is not None), line
+            for row in rows:
+                writer.write_line("\n" * (row.line - at - 1) + as_line(row))
+                broken, at = broken + (row.error is not None), row.line
             writer.commit()
         return broken
 
