@@ -150,7 +150,6 @@ class KeyedLog:
         return self.vouched.judged(line, place) or line
 
     def _write(self) -> None:
-        """Hand the pending lines to the operating system, whole or not at all."""
         data = bytes(self._pending)
         self._pending.clear()
         with storing(self.path):

@@ -117,7 +117,6 @@ class Run:
         return going_on
 
     async def _work(self) -> None:
-        """Take rows and finish them, one after the other, until none is left or the run stops."""
         try:
             while self.stopped is None:
                 if not self._rows:
@@ -128,7 +127,10 @@ class Run:
                         return
                     continue
                 place, row = self._rows.popleft()
-                record = self._record(row)
+                try:  # when the row is taken: earlier rows of the same image count for its ids
+                    record: Record | RecordError = self.source.record(row)
+                except RecordError as error:
+                    record = error
                 while place - self._outputs.next >= self._window and self.stopped is None:
                     await self._room.wait()
                 self._outputs.put(place, await self._finish(place, row, record))
@@ -143,7 +145,6 @@ class Run:
             raise
 
     async def _conclude(self) -> None:
-        """Let every operator settle what it has to before the files are put in place."""
         try:
             for index, step in enumerate(self.steps):
                 await step.operator.conclude(self._ask(index, self._outputs.next))
@@ -154,13 +155,6 @@ class Run:
         """Let all look again that wait for room."""
         self._room.set()
         self._room.clear()
-
-    def _record(self, row: Row) -> Record | RecordError:
-        """The row's record. Made when the row is taken: earlier rows of the same image count for its ids."""
-        try:
-            return self.source.record(row)
-        except RecordError as error:
-            return error
 
     async def _finish(self, place: int, row: Row, record: Record | RecordError, again: bool = False) -> Outcome:
         """Take one row through all steps; once more when its image is found to be another than was known."""
