@@ -226,22 +226,17 @@ def _answers_in(replies: KeyedLog) -> int:
 
 
 def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
-    """Add the checks of the box format to what is sent; the steps that watch their boxes do it together."""
+    """Add the checks of the box format, each much like a request; the steps that watch their boxes do them together."""
     watched = 0.0  # requests
     for step, found in zip(steps, estimates, strict=True):
-        if (to_send := found.to_send).requests and (every := _check_every(step)):
+        operator, serving, to_send = step.operator, step.operator.serving, found.to_send
+        checked = serving is not None and serving.takes_probes and not serving.exact_boxes
+        every = operator.facts().get("check_every") if checked and isinstance(operator, Operator) else None
+        if serving is not None and to_send.requests and every:
             before, watched = watched, watched + to_send.requests
-            endpoints = len(step.operator.serving.endpoints()) if step.operator.serving else 1
+            endpoints = len(serving.endpoints())
             checks = checks_for(round(watched), every, endpoints) - checks_for(round(before), every, endpoints)
             found.to_send += to_send * (checks / to_send.requests)
-
-
-def _check_every(step: Step) -> int | None:
-    """Requests between two checks of a step's box format, each much like one of these; None where it isn't checked."""
-    if not isinstance(operator := step.operator, Operator) or operator.serving is None:
-        return None
-    unchecked = operator.serving.exact_boxes or not operator.serving.takes_probes
-    return None if unchecked else operator.facts().get("check_every")
 
 
 def _chosen(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
