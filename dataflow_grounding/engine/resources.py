@@ -14,7 +14,6 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.reply_store import other_stores, store_path
 from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.vouching import read_others
 from dataflow_grounding.errors import RunStopped, StorageFailed, told_as
 
 SYNC_SECONDS = 0.5
@@ -31,8 +30,8 @@ class Resources:
         self._folder = steps[0].storage.checkpoint_folder  # that of all steps
         with ExitStack() as opened:
             with told_as(StorageFailed, f"can't read or write the replies in {self._folder}"):
-                self._replies = opened.enter_context(closing(KeyedLog(store_path(self._folder))))
-                read_others(self._replies, other_stores(self._folder))
+                replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
+            self._replies = opened.enter_context(closing(replies))
             images = opened.enter_context(closing(KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)))
             self._opened = opened.pop_all()
         self.stores, self.memo = [StepLog(self._replies, step.label) for step in steps], ImageMemo(images)
