@@ -137,17 +137,16 @@ def _execute_segment(
     check(steps, source.columns())
     start = RunStart(options, budget, steps[0].storage.checkpoint_folder, functools.cache(source.pictures))
     asked, idle = _prepared(steps, ahead, start, source)
-    if not (options.force_reprocess or options.retry_failed) and (finished := manifest.finished()) is not None:
-        finished.seen, finished.digest = source.seen, source.digest  # which it has read to tell
-        return finished
-    run = make_run(steps, source, options, budget, idle)
-    try:
-        summary = run_blocking(run.execute)
-    except BudgetExceeded as stopped:
-        raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
-    summary.requests.update(asked)
-    summary.seen, summary.digest = source.seen, source.digest
-    manifest.write(summary)
+    summary = None if options.force_reprocess or options.retry_failed else manifest.finished()
+    if summary is None:
+        run = make_run(steps, source, options, budget, idle)
+        try:
+            summary = run_blocking(run.execute)
+        except BudgetExceeded as stopped:
+            raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
+        summary.requests.update(asked)
+        manifest.write(summary)
+    summary.seen, summary.digest = source.seen, source.digest  # which is read to tell, too
     return summary
 
 
