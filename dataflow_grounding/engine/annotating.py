@@ -10,7 +10,7 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.plan import FACT_COLUMNS, SUSPECT, Annotator, Partial, Result, image_column
-from dataflow_grounding.engine.vouching import CheckLog, Vouching
+from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.errors import (
     GroundingError,
     ImageChanged,
@@ -56,7 +56,7 @@ class StepAsk:
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self.asking.counts["probes"] += 1
-        return await self.asking.answer(request, CheckLog(self.store), (-1,))
+        return await self.asking.answer(request, self.store, (-1,), check=True)
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
         """Which replies of the step's store are vouched for."""

@@ -1,9 +1,9 @@
 """Which replies of a step's store a check of the endpoint has vouched for; kept in the store itself."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, MARK, MemoryLog, ReplyLog, Span
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, ReplyLog, Span
 
 
 class Vouching:
@@ -64,18 +64,3 @@ class Vouching:
             for line in self._store.lines(first, self._store.end if last is None else last):
                 if line.get("of") == self._of and line.get("task") != CHECK:
                     yield line
-
-
-class CheckLog(MemoryLog):
-    """Where the replies to checks are kept: in the store, as what was paid for, and never taken for an answer."""
-
-    def __init__(self, store: ReplyLog) -> None:
-        super().__init__()
-        self._store = store
-
-    def get(self, key: str, since: int = 0) -> None:
-        """Every check is asked anew."""
-
-    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line; returns it."""
-        return self._store.put(key, {**value, "task": CHECK})
