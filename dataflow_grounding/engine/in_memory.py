@@ -19,7 +19,7 @@ from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
-from dataflow_grounding.engine.workers import Patience, Workers
+from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
 from dataflow_grounding.images import find_image
 from dataflow_grounding.memory_pictures import as_path, id_of, is_picture
@@ -113,7 +113,7 @@ async def _annotate_all(
 ) -> None:
     """Fills in the outcomes of the records that are left, by place."""
     memo, notes = ImageMemo(None), Counter[str]()
-    queue, patience = iter(left.items()), Patience()
+    queue = iter(left.items())
     after_all = len(left) + len(outcomes)
     suspects: set[int] = set()
     failed = bool(outcomes)  # those that are there before anything is asked are all failures
@@ -126,7 +126,7 @@ async def _annotate_all(
             ask = StepAsk(asking, store, (place,), notes, suspect=partial(suspects.add, place))
             once = partial(annotated, operator, record, ask, memo, lambda: workers.cancelled)
             for _ in range(2):  # once more when the image is found to be another than was known
-                update, error = await patience.until_done(once)
+                update, error = await workers.until_done(once)
                 if update is not None or not isinstance(error, ImageChanged):
                     break
             outcomes[place] = None if error else update, error  # no part of an update is returned

@@ -17,7 +17,7 @@ from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.resources import Resources
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.workers import Patience, Workers, signals_to
+from dataflow_grounding.engine.workers import Workers, signals_to
 from dataflow_grounding.errors import ImageChanged, Interrupted, RecordError, RunStopped
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import Row
@@ -34,7 +34,6 @@ class Run:
         self.stopped: RunStopped | None = None
         self._budget, self._idle = budget, idle
         self._levels = levels(steps)
-        self._patience = Patience()
         self._rows: deque[tuple[int, Row]] = deque()
         self._room = asyncio.Event()
         self._workers = Workers(self._interrupt)
@@ -192,7 +191,7 @@ class Run:
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
         operator, ask = self.steps[index].operator, self._ask(index, place)
         memo, cancelled = self._held.memo, lambda: self._workers.cancelled
-        return await self._patience.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
+        return await self._workers.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
 
     def _ask(self, index: int, place: int) -> StepAsk:
         asking = None if index in self._idle else self._held.askings.get(id(self.steps[index].operator.serving))

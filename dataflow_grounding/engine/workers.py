@@ -23,6 +23,7 @@ class Workers:
         self._stop, self._grace = stop, grace
         self._tasks: list[asyncio.Task[None]] = []
         self.cancelled = False  # whether they have been cancelled. Until then, a CancelledError is somebody else's.
+        self._waiting, self._went_well = 0, time.monotonic()  # for the machine; when something was done last
 
     def start(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Begin some more."""
@@ -52,16 +53,11 @@ class Workers:
         for task in self._tasks:
             task.cancel()
 
-
-class Patience:
-    """One run's: it tells a machine that is at its end from one file on it that can't be read."""
-
-    def __init__(self) -> None:
-        self._waiting = 0
-        self._went_well = time.monotonic()
-
     async def until_done(self, once: Callable[[], Awaitable[Result]]) -> Result:
-        """What `once` returns, tried again for a minute of MachineBusy. Raises RunStopped if nothing else moved."""
+        """What `once` returns, tried again for a minute of MachineBusy. Raises RunStopped if nothing else moved.
+
+        So a machine that is at its end is told from one file on it that can't be read.
+        """
         since, pause = time.monotonic(), 0.25
         while (result := await once())[0] is None and isinstance(busy := result[1], MachineBusy):
             if time.monotonic() - since > BUSY_SECONDS:
