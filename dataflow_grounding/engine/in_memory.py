@@ -51,8 +51,9 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     results: Results = {}
     for place in sorted(outcomes):
         row, record, (update, error) = rows[place], records[place], outcomes[place]
-        own = {str(name): value for name, value in row.items() if name != "image_id"}  # of which ids are made: no NaN
-        results[place] = ShownRecord.of(record, image_key or _image_column(row), {**own, **(update or {})}), error
+        shown = {str(name): value for name, value in row.items() if name != "image_id"}  # of which ids are made: no NaN
+        shown |= update if update and error is None else {}  # nothing of one in part
+        results[place] = ShownRecord.of(record, image_key or _image_column(row), shown), error
     return results
 
 
@@ -129,7 +130,7 @@ async def _annotate_all(
                 update, error = await workers.until_done(once)
                 if update is not None or not isinstance(error, ImageChanged):
                     break
-            outcomes[place] = None if error else update, error  # no part of an update is returned
+            outcomes[place] = update, error
             failed |= error is not None
 
     workers = Workers(lambda: False)  # which an interrupt ends at once
@@ -142,7 +143,7 @@ async def _annotate_all(
         await operator.conclude(StepAsk(asking, store, (after_all,), notes))
         for place in suspects:
             update, error = outcomes[place]
-            outcomes[place] = None if error else {**(update or {}), SUSPECT: True}, error
+            outcomes[place] = {**(update or {}), SUSPECT: True}, error
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way
