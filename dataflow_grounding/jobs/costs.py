@@ -45,9 +45,9 @@ class Amount:
         return {"requests": round(self.requests), "tokens": tokens, "cost_usd": cost}
 
 
-def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
-    """What the replies of all runs in `folder` cost; `prices` default to run.json's. Raises InputError without any."""
-    steps = paid_by_step(folder, prices or stated_prices(read_object(os.path.join(folder, "run.json"))))
+def costs_of(folder: str) -> dict[str, Any]:
+    """What the replies of all runs in `folder` cost at the prices in its run.json. Raises InputError without any."""
+    steps = paid_by_step(folder, stated_prices(read_object(os.path.join(folder, "run.json"))))
     if not steps:
         raise InputError(f"no stored replies in {address_of(folder)}: is it the results_dir of a run?")
     usd = (nan if step["cost_usd"] is None else step["cost_usd"] for step in steps)
