@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from itertools import islice
 from multiprocessing.pool import ThreadPool
 from typing import IO, Any, NamedTuple, TypeVar, cast
@@ -109,16 +109,17 @@ def _hub(kind: Callable[..., Any], minute: float) -> Any:
     learn(os.environ.get("HF_TOKEN"))
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its retries
     system = kind(skip_instance_cache=True)
-    system.info = partial(_in_turn, threading.RLock(), system, system.info)
-    return system
+    lock, info = threading.RLock(), system.info
 
-
-def _in_turn(lock: Any, system: Any, info: Callable[..., T], path: str, **options: Any) -> T:
-    with lock:
-        with suppress(FileNotFoundError):
+    def in_turn(path: str, **options: Any) -> Any:
+        with lock:
+            with suppress(FileNotFoundError):
+                return info(path, **options)
+            system.dircache.setdefault(system._parent(path), [])  # a folder that isn't there is asked for once, too
             return info(path, **options)
-        system.dircache.setdefault(system._parent(path), [])  # a folder that isn't there is asked for once, too
-        return info(path, **options)
+
+    system.info = in_turn
+    return system
 
 
 @contextmanager

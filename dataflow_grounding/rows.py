@@ -80,35 +80,32 @@ def _read_jsonl(path: str) -> Iterator[Row]:
             yield line
 
     with open_file(path) as file:
-        reader = jsonlines.Reader(counted(file), loads=parse_line)
+        reader = jsonlines.Reader(counted(file), loads=lambda line: _parsed(number, line))
         while True:
             try:
-                data: Any = reader.read(skip_empty=True)
+                row: Any = reader.read(skip_empty=True)
             except EOFError:
                 return
-            except BrokenRow as error:
-                yield Row(number, None, error)
             except jsonlines.InvalidLineError as error:  # not UTF-8: our parser says where
-                yield _parsed(number, error.line)
-            else:
-                yield _stood_for(number, data) if BROKEN_ROW in data else Row(number, data)
+                row = _parsed(number, error.line)
+            yield row
 
 
-def _stood_for(line: int, data: dict[str, Any]) -> Row:
-    (error := BrokenRow(str(data[BROKEN_ROW]))).passing = data.get("passing") is True
-    return Row(line, None, error)  # the one that couldn't be read
-
-
-def broken_row(error: BrokenRow) -> dict[str, Any]:
-    """A row of JSON lines that is read as one with this error."""
-    return {BROKEN_ROW: str(error), "passing": error.passing}
+def as_line(row: Row) -> str:
+    """A row as a line of JSON, which is read as that row; one that can't be read, as one with its error."""
+    error = row.error
+    return dump_line(row.data or {} if error is None else {BROKEN_ROW: str(error), "passing": error.passing})
 
 
 def _parsed(number: int, line: str | bytes) -> Row:
     try:
-        return Row(number, parse_line(line))
-    except BrokenRow as error:
-        return Row(number, None, error)
+        data = parse_line(line)
+        if BROKEN_ROW not in data:
+            return Row(number, data)
+        (error := BrokenRow(str(data[BROKEN_ROW]))).passing = data.get("passing") is True
+    except BrokenRow as why:
+        error = why
+    return Row(number, None, error)
 
 
 def _read_json(path: str) -> Iterator[Row]:

@@ -125,7 +125,6 @@ class RayRun(Run):
         self._leave()
 
     def _take(self, shard: Shard, done: Done) -> None:
-        """Count what became of a shard. Raises what is wrong with it."""
         del self._at_work[shard]
         self._nows[shard] = done.now
         self.summary.add_part(done.summary)

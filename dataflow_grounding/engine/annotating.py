@@ -3,14 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
-from dataflow_grounding.engine.plan import FACT_COLUMNS, SUSPECT, Annotator, Partial, image_column
-from dataflow_grounding.engine.vouching import CheckLog, Vouching
+from dataflow_grounding.engine.plan import FACT_COLUMNS, SUSPECT, Annotator, Partial, Result, image_column
+from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.errors import (
     GroundingError,
     ImageChanged,
@@ -56,7 +56,7 @@ class StepAsk:
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self.asking.counts["probes"] += 1
-        return await self.asking.answer(request, CheckLog(self.store), (-1,))
+        return await self.asking.answer(request, self.store, (-1,), check=True)
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
         """Which replies of the step's store are vouched for."""
@@ -72,36 +72,36 @@ class StepAsk:
 
 async def annotated(
     operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo, cancelled: Callable[[], bool] = lambda: True
-) -> Update | Partial | RecordError:
-    """The update of a copy of the record, as plain JSON, or why there is none. Raises RunStopped."""
+) -> Result:
+    """What an operator adds to a record, as plain JSON, and what went wrong. Raises RunStopped."""
     try:
         image_key = image_column(operator, record)
         if image_key is not None:
             await memo.prepare(record, image_key, operator.serving.image_limits if operator.serving else None)
         # On a copy and as plain JSON, so that a streamed record is what one would be that was written and read again.
         update = await operator.annotate(record.updated(as_json(record)), ask)
-        if isinstance(update, Partial):
-            return replace(update, update=_with_truth(record, as_json(_checked(update.update, operator))))
-        return _with_truth(record, as_json(_checked(update, operator)))
+        columns, error = (update.update, update.error) if isinstance(update, Partial) else (update, None)
+        return _with_truth(record, as_json(_checked(columns, operator))), error
     except RecordError as error:
         if isinstance(error, ImageChanged) and image_key is not None:
             ask.note("image_changed", "its facts are taken anew")
             memo.forget(record, image_key)
-        return error
+        return None, error
     except RunStopped:
         raise
     except GroundingError as error:
-        return OperatorFailed(str(error))
+        return None, OperatorFailed(str(error))
     except asyncio.CancelledError:
         if cancelled():
             raise
-        return OperatorFailed(f"CancelledError in {operator.name}: something that it waited for was cancelled")
+        return None, OperatorFailed(f"CancelledError in {operator.name}: something that it waited for was cancelled")
     except (Exception, SystemExit, GeneratorExit) as error:  # the operator's own code, perhaps the user's
         fault = machine_fault(error)
         if isinstance(fault, RunStopped):
             raise fault from None
         said = excerpt(str(error))
-        return fault or OperatorFailed(f"{type(error).__name__} in {operator.name}" + (f": {said}" if said else ""))
+        failed = OperatorFailed(f"{type(error).__name__} in {operator.name}" + (f": {said}" if said else ""))
+        return None, fault or failed
 
 
 def _with_truth(record: Record, update: Update) -> Update:

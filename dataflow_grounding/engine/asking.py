@@ -46,13 +46,18 @@ class Asking:
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def answer(
-        self, request: Request[T], store: ReplyLog, priority: Any, unstored: Callable[[], None] = lambda: None
+        self,
+        request: Request[T],
+        store: ReplyLog,
+        priority: Any,
+        unstored: Callable[[], None] = lambda: None,
+        check: bool = False,
     ) -> ReadReply[T]:
         """What `request`'s reply says, and notes on reading it. Raises what failed, with `attempts` and `reply` set.
 
-        `unstored` is called before it is sent, as no stored reply answers it.
+        `unstored` is called before it is sent, as no stored reply answers it. A `check` is asked anew each time.
         """
-        attempt, stored = 0, not self.force
+        attempt, stored = 0, not (self.force or check)
         error: errors.RecordError | None = None
         while True:
             tried = request.again(attempt, str(error or ""), isinstance(error, errors.TruncatedReply))
@@ -60,7 +65,7 @@ class Asking:
             if line is None:
                 stored = False
                 unstored()
-                line = await self._sent(tried, store, priority)
+                line = await self._sent(tried, store, priority, check)
             attempt += 1
             try:
                 found = read_line(tried, line, attempt)
@@ -79,12 +84,13 @@ class Asking:
         keys = map(tried.key, (self.identity, *self.serving.other_identities))
         return next((line for key in keys if (line := store.get(key)) is not None), None)
 
-    async def _sent(self, request: Request[T], store: ReplyLog, priority: Any) -> dict[str, Any]:
+    async def _sent(self, request: Request[T], store: ReplyLog, priority: Any, check: bool) -> dict[str, Any]:
         """The stored line of the reply to a request that has no reply in the store, or none that counts."""
         if request.before is not None:
             await request.before()
         key = request.key(self.identity)
-        done = store.get(key, store.first_new) or self.places.held.get(key, [None])[0]  # an equal row came first
+        done = None if check else store.get(key, store.first_new)  # an equal row came first
+        done = done or self.places.held.get(key, [None])[0]
         if done is not None:
             return done
         under_way = self._in_flight.get(key)
@@ -96,11 +102,11 @@ class Asking:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            line = store.put(key, line_of(request, self.serving, await self._reply(request, priority)))
+            line = store.put(key, line_of(request, self.serving, await self._reply(request, priority), check))
             future.set_result(line)
             return line
         except errors.RequestRefused as refused:  # stored, so that it is asked again only when the user wants it
-            line = line_of(request, self.serving, Reply("", "refused", Usage(), str(refused)))
+            line = line_of(request, self.serving, Reply("", "refused", Usage(), str(refused)), check)
             self.places.held[key] = (line, refused.passing, store)
             future.set_result(line)
             return line

@@ -15,7 +15,7 @@ from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, holding, levels, segments
-from dataflow_grounding.engine.reply_store import open_store
+from dataflow_grounding.engine.reply_store import store_path
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
@@ -85,7 +85,7 @@ def replies_kept(step: Step, options: RunOptions) -> Iterator[None]:
     folder = step.storage.checkpoint_folder
     with told_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
-        keeping = replace(options, replies=open_store(folder))
+        keeping = replace(options, replies=store_path(folder))
     with holding(current_options, keeping):
         yield
 
@@ -137,17 +137,16 @@ def _execute_segment(
     check(steps, source.columns())
     start = RunStart(options, budget, steps[0].storage.checkpoint_folder, functools.cache(source.pictures))
     asked, idle = _prepared(steps, ahead, start, source)
-    if not (options.force_reprocess or options.retry_failed) and (finished := manifest.finished()) is not None:
-        finished.seen, finished.digest = source.seen, source.digest  # which it has read to tell
-        return finished
-    run = make_run(steps, source, options, budget, idle)
-    try:
-        summary = run_blocking(run.execute)
-    except BudgetExceeded as stopped:
-        raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
-    summary.requests.update(asked)
-    summary.seen, summary.digest = source.seen, source.digest
-    manifest.write(summary)
+    summary = None if options.force_reprocess or options.retry_failed else manifest.finished()
+    if summary is None:
+        run = make_run(steps, source, options, budget, idle)
+        try:
+            summary = run_blocking(run.execute)
+        except BudgetExceeded as stopped:
+            raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
+        summary.requests.update(asked)
+        manifest.write(summary)
+    summary.seen, summary.digest = source.seen, source.digest  # which is read to tell, too
     return summary
 
 

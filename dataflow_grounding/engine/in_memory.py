@@ -17,16 +17,15 @@ from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
-from dataflow_grounding.engine.plan import SUSPECT, Annotator, Partial, may_ask
+from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
-from dataflow_grounding.engine.workers import Patience, Workers
+from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
 from dataflow_grounding.images import find_image
 from dataflow_grounding.memory_pictures import as_path, id_of, is_picture
-from dataflow_grounding.records import Record, Update
+from dataflow_grounding.records import Record
 
 Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
-Outcome: TypeAlias = Update | RecordError
 
 
 def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False) -> Results:
@@ -51,19 +50,19 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
         run_blocking(lambda: _annotate_all(operator, left, outcomes, asking, store, until_failure))
     results: Results = {}
     for place in sorted(outcomes):
-        row, record, outcome = rows[place], records[place], outcomes[place]
-        update, error = ({}, outcome) if isinstance(outcome, RecordError) else (outcome, None)
-        own = {str(name): value for name, value in row.items() if name != "image_id"}  # of which ids are made: no NaN
-        results[place] = ShownRecord.of(record, image_key or _image_column(row), {**own, **update}), error
+        row, record, (update, error) = rows[place], records[place], outcomes[place]
+        shown = {str(name): value for name, value in row.items() if name != "image_id"}  # of which ids are made: no NaN
+        shown |= update if update and error is None else {}  # nothing of one in part
+        results[place] = ShownRecord.of(record, image_key or _image_column(row), shown), error
     return results
 
 
 def _records(
     rows: Sequence[Mapping[str, Any]], image_key: str | None, needed: bool
-) -> tuple[list[Record], dict[int, Outcome]]:
+) -> tuple[list[Record], dict[int, Result]]:
     """The rows as records, as JSON has them, their pictures as files; and, by place, what is wrong with pictures."""
     records: list[Record] = []
-    broken: dict[int, Outcome] = {}
+    broken: dict[int, Result] = {}
     rows_of_image = NumberTable()
     for place, row in enumerate(rows):
         column, file = image_key or _image_column(row), {}
@@ -73,7 +72,7 @@ def _records(
             try:
                 file = {column: as_path(given, column)}
             except RecordError as error:
-                broken[place], file = error, {column: ""}
+                broken[place], file = (None, error), {column: ""}
         plain = plain_row({**row, **file})
         if isinstance(row, Record):  # from another operator: it keeps what tells it apart
             records.append(row.updated(plain))
@@ -86,7 +85,7 @@ def _records(
 
 
 def _may_ask(
-    operator: Annotator, records: Iterable[Record], image_key: str | None, outcomes: dict[int, Outcome]
+    operator: Annotator, records: Iterable[Record], image_key: str | None, outcomes: dict[int, Result]
 ) -> bool:
     """Whether it may ask about any record. What is wrong is seen before anything is paid for, a calibration too."""
     asks = False
@@ -97,7 +96,7 @@ def _may_ask(
                     find_image(record, image_key)
                 asks |= may_ask(operator, record)
             except RecordError as why:
-                outcomes[place] = why
+                outcomes[place] = None, why
     return asks
 
 
@@ -108,14 +107,14 @@ def _image_column(row: Mapping[str, Any]) -> str:
 async def _annotate_all(
     operator: Annotator,
     left: Mapping[int, Record],
-    outcomes: dict[int, Outcome],
+    outcomes: dict[int, Result],
     asking: Asking | None,
     store: ReplyLog,
     until_failure: bool,
 ) -> None:
     """Fills in the outcomes of the records that are left, by place."""
     memo, notes = ImageMemo(None), Counter[str]()
-    queue, patience = iter(left.items()), Patience()
+    queue = iter(left.items())
     after_all = len(left) + len(outcomes)
     suspects: set[int] = set()
     failed = bool(outcomes)  # those that are there before anything is asked are all failures
@@ -128,11 +127,11 @@ async def _annotate_all(
             ask = StepAsk(asking, store, (place,), notes, suspect=partial(suspects.add, place))
             once = partial(annotated, operator, record, ask, memo, lambda: workers.cancelled)
             for _ in range(2):  # once more when the image is found to be another than was known
-                update = await patience.until_done(once)
-                if not isinstance(update, ImageChanged):
+                update, error = await workers.until_done(once)
+                if update is not None or not isinstance(error, ImageChanged):
                     break
-            outcomes[place] = update.error if isinstance(update, Partial) else update
-            failed |= isinstance(outcomes[place], RecordError)
+            outcomes[place] = update, error
+            failed |= error is not None
 
     workers = Workers(lambda: False)  # which an interrupt ends at once
     count = min(len(left), 2 * (asking.places.most if asking else 4))
@@ -142,7 +141,9 @@ async def _annotate_all(
         if workers.cancelled:
             raise asyncio.CancelledError
         await operator.conclude(StepAsk(asking, store, (after_all,), notes))
-        outcomes.update({p: {**done, SUSPECT: True} for p in suspects if isinstance(done := outcomes[p], dict)})
+        for place in suspects:
+            update, error = outcomes[place]
+            outcomes[place] = {**(update or {}), SUSPECT: True}, error
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
@@ -20,25 +20,26 @@ _HEAD = b'{"key": "'
 Span: TypeAlias = tuple[int, int | None]  # places in a log, from and to; None: all that comes
 
 
-def covers(span: Span, place: int) -> bool:
-    """Whether a place is in a span."""
-    return span[0] <= place and (span[1] is None or place < span[1])
-
-
 class Vouched:
-    """What checks have said of a log's lines, by what the lines are `of` (endpoint, model and format)."""
+    """What checks have said of a log's lines, by what the lines are `of` (endpoint, model and format).
 
-    def __init__(self) -> None:
-        self.entries: dict[str, dict[str, list[Span]]] | None = None
-        self.void: dict[str, list[Span]] = {}  # where lines are as good as lost
+    The last `mark` says it of all up to the place `end`; what is damaged says nothing.
+    """
+
+    def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
+        checks = (mark or {}).get("checks")
+        self.entries = {
+            of: {name: _joined(entry.get(name) if isinstance(entry, dict) else None, end) for name in ("open", "void")}
+            for of, entry in (checks.items() if isinstance(checks, dict) else ())
+        }
+        self.void = {of: list(entry["void"]) for of, entry in self.entries.items()}  # where lines are as good as lost
         self.trusted: set[str] = set()  # of which lines in such places count all the same, as suspect
         self.open_elsewhere: set[str] = set()  # of which other logs have lines that no check has vouched for
 
     def judged(self, line: dict[str, Any], place: int) -> dict[str, Any] | None:
         """The line, `suspect` where a check says so; None for one that is as good as lost."""
         of = line.get("of", "")
-        spans = self.void.get(of) if self.void else None
-        if not spans or not any(covers(span, place) for span in spans):
+        if not any(first <= place and (last is None or place < last) for first, last in self.void.get(of, ())):
             return line
         return {**line, "suspect": True} if of in self.trusted else None
 
@@ -93,21 +94,24 @@ class KeyedLog:
     """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes per line.
 
     A line is with the operating system when `put` returns, so a killed process loses none; `sync` puts all on disk. A
-    line torn by a stop is dropped when the file is opened. `others`, of other parts of the run, are only read.
+    line torn by a stop is dropped when the file is opened.
 
     Args:
         path: The file; made where it is missing.
         buffered: Write lines some at a time, for what can be found out again at no cost.
         read_only: Touch nothing, as a run may be at work on the file; one that is missing has no lines.
+        others: Files of other parts of the run, which are only read, each as its own checks have judged it.
 
     Raises:
         StorageFailed: It can't be written.
     """
 
-    def __init__(self, path: str, *, buffered: bool = False, read_only: bool = False) -> None:
+    def __init__(
+        self, path: str, *, buffered: bool = False, read_only: bool = False, others: Iterable[str] = ()
+    ) -> None:
         self.path, self._read_only = path, read_only
         self.vouched = Vouched()
-        self.others: list[KeyedLog] = []
+        self.others = [KeyedLog(other, read_only=True) for other in others]
         self._most_pending = 32_768 if buffered else 0
         self._pending = bytearray()
         self._places = NumberTable()
@@ -116,6 +120,9 @@ class KeyedLog:
             self._file = self._open()
             self._size = self._load() if self._file >= 0 else 0
         self.first_new = self._size  # where the lines of this run begin
+        self.vouched = Vouched(self._own(MARK), self._size)
+        entries = [entry for other in self.others for entry in other.vouched.entries.items()]
+        self.vouched.open_elsewhere = {of for of, entry in entries if entry["open"]}
 
     @property
     def end(self) -> int:
@@ -156,7 +163,6 @@ class KeyedLog:
         return self.vouched.judged(line, place) or line
 
     def _write(self) -> None:
-        """Hand the pending lines to the operating system, whole or not at all."""
         data = bytes(self._pending)
         self._pending.clear()
         with storing(self.path):
@@ -275,3 +281,15 @@ def unsealed(value: Any) -> dict[str, Any] | None:
 
 def _sum(value: Mapping[str, Any]) -> int:
     return zlib.crc32(repr(sorted(value.items())).encode())
+
+
+def _joined(spans: Any, end: int) -> list[Span]:
+    """Spans that follow one another as one; open ones up to `end`."""
+    joined: list[Span] = []
+    for span in spans if isinstance(spans, list) else ():
+        match span:
+            case [int(first), None | int() as last]:
+                if joined and joined[-1][1] == first:
+                    first = joined.pop()[0]
+                joined.append((first, end if last is None else last))
+    return joined

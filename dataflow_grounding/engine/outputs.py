@@ -18,21 +18,13 @@ from dataflow_grounding.secrets import blotted
 
 
 @dataclass
-class Failure:
-    """Why a record left the run (or, where it goes on, what went wrong with it)."""
-
-    step: str
-    error: RecordError
-
-
-@dataclass
 class Outcome:
-    """What became of one row: the record after each step that it got through, and its failures."""
+    """What became of one row: the record after each step that it got through, and what went wrong in which step."""
 
     line: int
     image_id: str | None
     records: list[Record] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[tuple[str, RecordError]] = field(default_factory=list)
 
 
 class Outputs:
@@ -60,7 +52,7 @@ class Outputs:
         self._waiting[place] = (
             outcome.line,
             [dump_line(record) for record in outcome.records],
-            [dump_line(_failure(outcome, failure)) for failure in outcome.failures],
+            [dump_line(_failure(outcome, step, error)) for step, error in outcome.failures],
         )
         with storing(self.failures_path):
             while self.next in self._waiting:
@@ -92,9 +84,9 @@ class Outputs:
                 self.summary.notes[SUSPECT] = len(numbers)
 
     def _count(self, outcome: Outcome) -> None:
-        for failure in outcome.failures:
-            self.summary.failures[failure.error.kind] += 1
-            self.summary.passing_failures += failure.error.passing
+        for _, error in outcome.failures:
+            self.summary.failures[error.kind] += 1
+            self.summary.passing_failures += error.passing
         self.summary.records += 1
         if len(outcome.records) == len(self.steps):
             self.summary.done += 1
@@ -145,9 +137,8 @@ def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
     return kept
 
 
-def _failure(outcome: Outcome, failure: Failure) -> dict[str, Any]:
-    error = failure.error
-    line: dict[str, Any] = {"id": outcome.image_id, "line": outcome.line, "step": failure.step, "kind": error.kind}
+def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
+    line: dict[str, Any] = {"id": outcome.image_id, "line": outcome.line, "step": step, "kind": error.kind}
     line |= {"message": str(error), "attempts": error.attempts, "passing": error.passing}
     if error.reply is not None:
         line["reply"] = blotted(error.reply)

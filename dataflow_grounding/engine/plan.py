@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update
@@ -45,6 +45,10 @@ class Partial:
 
     update: Update
     error: RecordError
+
+
+Result: TypeAlias = "tuple[Update | None, RecordError | None]"
+"""What a step adds to a record, None where the record doesn't go on, and what went wrong."""
 
 
 class Ask(Protocol):

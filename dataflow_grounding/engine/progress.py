@@ -34,7 +34,7 @@ class Progress:
         self._now, self._title = now, title
         self._silent = show is False or sys.stderr is None
         self._live = None if self._silent else LiveLine.on_terminal()
-        self._past: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)])
+        self._past: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)], maxlen=4096)
 
     async def run(self) -> None:
         """Show until cancelled."""
@@ -71,16 +71,14 @@ class Progress:
         at, asked = time.monotonic(), now.finished - now.replayed
         if at - self._past[-1][0] >= 0.2:
             self._past.append((at, now.finished, asked))
-        while len(self._past) > 2 and at - self._past[1][0] >= LAST_SECONDS and self._enough(now.finished):
-            self._past.popleft()
-        since, finished_then, asked_then = self._past[0]
+        past = self._past
+        while len(past) > 2 and at - past[1][0] >= LAST_SECONDS and now.finished - past[1][1] >= LAST_RECORDS:
+            past.popleft()
+        since, finished_then, asked_then = past[0]
         seconds = max(at - since, 0.001)
         if asked > asked_then:
             return (asked - asked_then) / seconds, True
         return (now.finished - finished_then) / seconds, False
-
-    def _enough(self, finished: int) -> bool:
-        return finished - self._past[1][1] >= LAST_RECORDS or len(self._past) > 4096
 
 
 def duration(seconds: float) -> str:

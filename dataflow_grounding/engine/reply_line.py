@@ -3,6 +3,7 @@
 from dataclasses import astuple
 from typing import Any, TypeVar
 
+from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.errors import GroundingError, RecordError, RequestRefused, TruncatedReply, UnreadableReply
 from dataflow_grounding.replies import Note
@@ -13,10 +14,10 @@ from dataflow_grounding.tasks.request import ReadReply, Request
 T = TypeVar("T")
 
 
-def line_of(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, Any]:
-    """A reply as it is stored, and then read: without the keys that it repeats."""
+def line_of(request: Request[Any], serving: Serving, reply: Reply, check: bool) -> dict[str, Any]:
+    """A reply as it is stored, and then read: without the keys that it repeats. That to a `check` says it is one."""
     text = blotted(reply.text) if isinstance(reply.text, str) else None
-    line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": text}
+    line: dict[str, Any] = {"task": CHECK if check else request.task, "model": serving.model, "reply": text}
     refusal = reply.refusal and blotted(reply.refusal)
     line |= {"finish_reason": blotted(reply.finish_reason), "usage": list(astuple(reply.usage)), "refusal": refusal}
     again = {"attempt": request.attempt, "sample": request.sample, "of": request.of, "free": serving.free}

@@ -11,10 +11,9 @@ from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, StepLog
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.reply_store import open_store, other_stores
+from dataflow_grounding.engine.reply_store import other_stores, store_path
 from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.vouching import read_others
 from dataflow_grounding.errors import RunStopped, StorageFailed, told_as
 
 SYNC_SECONDS = 0.5
@@ -31,11 +30,11 @@ class Resources:
         self._folder = steps[0].storage.checkpoint_folder  # that of all steps
         with ExitStack() as opened:
             with told_as(StorageFailed, f"can't read or write the replies in {self._folder}"):
-                replies = opened.enter_context(closing(KeyedLog(open_store(self._folder))))
-                read_others(replies, other_stores(self._folder))
+                replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
+            self._replies = opened.enter_context(closing(replies))
             images = opened.enter_context(closing(KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)))
-            self._logs, self._opened = (replies, images), opened.pop_all()
-        self.stores, self.memo = [StepLog(replies, step.label) for step in steps], ImageMemo(images)
+            self._opened = opened.pop_all()
+        self.stores, self.memo = [StepLog(self._replies, step.label) for step in steps], ImageMemo(images)
         servings = {id(serving): serving for step in steps if (serving := step.operator.serving) is not None}
         self.askings = {
             which: Asking(serving, options, budget, stop, len(servings)) for which, serving in servings.items()
@@ -46,7 +45,7 @@ class Resources:
         while True:
             for _ in range(10):
                 await asyncio.sleep(SYNC_SECONDS / 10)
-                if any(log.unsynced >= SYNC_LINES for log in self._logs):
+                if self._replies.unsynced >= SYNC_LINES:
                     break
             try:
                 check_held(self._folder)
@@ -57,9 +56,8 @@ class Resources:
 
     async def sync(self) -> None:
         """Put all replies on disk, off the event loop."""
-        for log in self._logs:
-            if log.unsynced:
-                await asyncio.to_thread(log.sync)
+        if self._replies.unsynced:
+            await asyncio.to_thread(self._replies.sync)
 
     async def close(self, summary: Summary) -> None:
         """Close connections and files; enter requests, tokens, models and cost. Raises StorageFailed."""

@@ -13,10 +13,9 @@ from contextlib import closing, contextmanager
 
 from dataflow_grounding.elsewhere import at_once, is_elsewhere
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.engine.reply_store import more_stores, other_stores, readable_store
+from dataflow_grounding.engine.reply_store import other_stores, store_path
 from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard
-from dataflow_grounding.engine.vouching import judge, read_others
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.mirror import CKPT, KEPT, Mirror, address_of, mirror_of, present, stand_for
@@ -121,10 +120,10 @@ def readable_replies(folder: str) -> Iterator[KeyedLog]:
     Nothing in the folder is touched: a run may be at work there. Raises InputError, StorageFailed.
     """
     elsewhere = readable(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
-    with elsewhere as results, readable_store(folder) as path, closing(KeyedLog(path, read_only=True)) as log:
-        judge(log, log.end)
-        read_others(log, {*other_stores(folder), *more_stores(results)})
-        yield log
+    with elsewhere as results:
+        others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
+        with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as log:
+            yield log
 
 
 @contextmanager

@@ -6,25 +6,21 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager, closing
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.outputs import Failure, Outcome, Outputs
-from dataflow_grounding.engine.plan import Partial, Step, levels
+from dataflow_grounding.engine.outputs import Outcome, Outputs
+from dataflow_grounding.engine.plan import Result, Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.resources import Resources
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.workers import Patience, Workers, signals_to
+from dataflow_grounding.engine.workers import Workers, signals_to
 from dataflow_grounding.errors import ImageChanged, Interrupted, RecordError, RunStopped
-from dataflow_grounding.records import Record, Update
+from dataflow_grounding.records import Record
 from dataflow_grounding.rows import Row
-
-T = TypeVar("T")
-
-StepResult = Update | Partial | RecordError | None
 
 
 class Run:
@@ -38,7 +34,6 @@ class Run:
         self.stopped: RunStopped | None = None
         self._budget, self._idle = budget, idle
         self._levels = levels(steps)
-        self._patience = Patience()
         self._rows: deque[tuple[int, Row]] = deque()
         self._room = asyncio.Event()
         self._workers = Workers(self._interrupt)
@@ -121,7 +116,6 @@ class Run:
         return going_on
 
     async def _work(self) -> None:
-        """Take rows and finish them, one after the other, until none is left or the run stops."""
         try:
             while self.stopped is None:
                 if not self._rows:
@@ -132,7 +126,10 @@ class Run:
                         return
                     continue
                 place, row = self._rows.popleft()
-                record = self._record(row)
+                try:  # when the row is taken: earlier rows of the same image count for its ids
+                    record: Record | RecordError = self.source.record(row)
+                except RecordError as error:
+                    record = error
                 while place - self._outputs.next >= self._window and self.stopped is None:
                     await self._room.wait()
                 self._outputs.put(place, await self._finish(place, row, record))
@@ -147,7 +144,6 @@ class Run:
             raise
 
     async def _conclude(self) -> None:
-        """Let every operator settle what it has to before the files are put in place."""
         try:
             for index, step in enumerate(self.steps):
                 await step.operator.conclude(self._ask(index, self._outputs.next))
@@ -159,39 +155,30 @@ class Run:
         self._room.set()
         self._room.clear()
 
-    def _record(self, row: Row) -> Record | RecordError:
-        """The row's record. Made when the row is taken: earlier rows of the same image count for its ids."""
-        try:
-            return self.source.record(row)
-        except RecordError as error:
-            return error
-
     async def _finish(self, place: int, row: Row, record: Record | RecordError, again: bool = False) -> Outcome:
         """Take one row through all steps; once more when its image is found to be another than was known."""
         if isinstance(record, RecordError):
-            return Outcome(row.line, None, failures=[Failure(self.steps[0].label, record)])
-        updates: list[StepResult] = [None] * len(self.steps)
+            return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
+        results: list[Result] = [(None, None)] * len(self.steps)
         for level in self._levels:
             now = record
-            for update in updates:
-                now = now.updated(_columns(update) or {})
-            results = await _side_by_side([self._annotate(index, place, now) for index in level])
-            for index, result in zip(level, results, strict=True):
-                updates[index] = result
-            if any(_columns(result) is None for result in results):
+            for columns, _ in results:
+                now = now.updated(columns or {})
+            found = await _side_by_side([self._annotate(index, place, now) for index in level])
+            for index, result in zip(level, found, strict=True):
+                results[index] = result
+            if any(columns is None for columns, _ in found):
                 break
-        if not again and any(isinstance(update, ImageChanged) for update in updates):
+        if not again and any(columns is None and isinstance(error, ImageChanged) for columns, error in results):
             return await self._finish(place, row, record, again=True)
-        return self._outcome(row, record, updates)
+        return self._outcome(row, record, results)
 
-    def _outcome(self, row: Row, record: Record, updates: list[StepResult]) -> Outcome:
+    def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
         """The record as each step leaves it, up to the first step that it didn't get through."""
         outcome = Outcome(row.line, record.image_id)
-        for step, update in zip(self.steps, updates, strict=True):
-            error = update.error if isinstance(update, Partial) else update
-            if isinstance(error, RecordError):
-                outcome.failures.append(Failure(step.label, error))
-            columns = _columns(update)
+        for step, (columns, error) in zip(self.steps, results, strict=True):
+            if error is not None:
+                outcome.failures.append((step.label, error))
             if columns is None:
                 break
             record = record.updated(columns)
@@ -201,10 +188,10 @@ class Run:
             outcome.records.append(record)
         return outcome
 
-    async def _annotate(self, index: int, place: int, record: Record) -> StepResult:
+    async def _annotate(self, index: int, place: int, record: Record) -> Result:
         operator, ask = self.steps[index].operator, self._ask(index, place)
         memo, cancelled = self._held.memo, lambda: self._workers.cancelled
-        return await self._patience.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
+        return await self._workers.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
 
     def _ask(self, index: int, place: int) -> StepAsk:
         asking = None if index in self._idle else self._held.askings.get(id(self.steps[index].operator.serving))
@@ -227,18 +214,12 @@ class Run:
         )
 
 
-def _columns(result: StepResult) -> Update | None:
-    """What a step adds to the record; None when the record doesn't go on."""
-    if isinstance(result, Partial):
-        return result.update
-    return None if isinstance(result, RecordError) else result
-
-
-async def _side_by_side(work: list[Coroutine[Any, Any, T]]) -> list[T]:
+async def _side_by_side(work: list[Coroutine[Any, Any, Result]]) -> list[Result]:
     if len(work) == 1:
         return [await work[0]]
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, RecordError):  # that one is an answer
+    results = []
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
             raise result
-    return cast("list[T]", results)
+        results.append(result)
+    return results

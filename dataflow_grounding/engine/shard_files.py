@@ -17,7 +17,7 @@ from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped
 from dataflow_grounding.mirror import mirror_of, present
-from dataflow_grounding.rows import RowWriter, broken_row
+from dataflow_grounding.rows import RowWriter, as_line
 
 Line: TypeAlias = tuple[int, str]  # where its row stood in the input, and a line of a file
 
@@ -30,7 +30,7 @@ def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
         writers = [undo.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
         lines = [array("q") for _ in shards]
         for number, row in source.split(of):
-            writers[number - 1].write(broken_row(row.error) if row.error is not None else row.data or {})
+            writers[number - 1].write_line(as_line(row))
             lines[number - 1].extend((row.line, row.place))
         for writer, places in zip(writers, lines, strict=True):
             writer.commit()

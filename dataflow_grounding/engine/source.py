@@ -220,8 +220,7 @@ class Source:
             with open_file(self.path) as file:
                 for block in iter(lambda: file.read(1 << 20), b""):
                     digest.update(block)
-            rows = (Record(row.data or {}, self._folders) for _, row in self._rows())
-            for state in side_by_side(self._image_state, rows, partial(is_far, key=self.image_key)):
+            for state in side_by_side(self._image_state, self._records(), partial(is_far, key=self.image_key)):
                 if unchanged_since is not None and state and unchanged_since <= state[2] <= time.time_ns():
                     return None
                 digest.update(repr(state).encode())

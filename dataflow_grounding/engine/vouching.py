@@ -1,9 +1,9 @@
 """Which replies of a step's store a check of the endpoint has vouched for; kept in the store itself."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, MemoryLog, ReplyLog, Span
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, ReplyLog, Span
 
 
 class Vouching:
@@ -17,10 +17,7 @@ class Vouching:
 
     def __init__(self, store: ReplyLog, of: str, trusting: bool = False) -> None:
         self._store, self._of = store, of
-        vouched = store.vouched
-        if vouched.entries is None:  # else another step has read them
-            vouched.entries = judge(store, store.first_new)
-        self._entries = vouched.entries
+        vouched, self._entries = store.vouched, store.vouched.entries
         mine = self._entries.setdefault(of, {"open": [], "void": []})
         earlier = [span for span in mine["open"] if span[1] is not None]
         self.relied_on = bool(trusting and mine["void"]) or any(self._replies(earlier)) or of in vouched.open_elsewhere
@@ -67,53 +64,3 @@ class Vouching:
             for line in self._store.lines(first, self._store.end if last is None else last):
                 if line.get("of") == self._of and line.get("task") != CHECK:
                     yield line
-
-
-class CheckLog(MemoryLog):
-    """Where the replies to checks are kept: in the store, as what was paid for, and never taken for an answer."""
-
-    def __init__(self, store: ReplyLog) -> None:
-        super().__init__()
-        self._store = store
-
-    def get(self, key: str, since: int = 0) -> None:
-        """Every check is asked anew."""
-
-    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line; returns it."""
-        return self._store.put(key, {**value, "task": CHECK})
-
-
-def entries_of(mark: Mapping[str, Any] | None, end: int) -> dict[str, dict[str, list[Span]]]:
-    """What a mark says, by kind of question, up to the place `end`; what is damaged says nothing."""
-    checks = (mark or {}).get("checks")
-    return {
-        of: {name: _joined(entry.get(name) if isinstance(entry, dict) else None, end) for name in ("open", "void")}
-        for of, entry in (checks.items() if isinstance(checks, dict) else ())
-    }
-
-
-def read_others(log: KeyedLog, paths: Iterable[str]) -> None:
-    """Let a log read those at `paths` too, each as its own checks have judged it. Raises StorageFailed."""
-    for path in paths:
-        log.others.append(other := KeyedLog(path, read_only=True))
-        log.vouched.open_elsewhere |= {of for of, entry in judge(other, other.end).items() if entry["open"]}
-
-
-def judge(log: ReplyLog | KeyedLog, end: int) -> dict[str, dict[str, list[Span]]]:
-    """Let a log judge its lines by what its last mark says, up to the place `end`; returns that, as `entries_of`."""
-    entries = entries_of(log.get(MARK), end)
-    log.vouched.void = {of: list(entry["void"]) for of, entry in entries.items() if entry["void"]}
-    return entries
-
-
-def _joined(spans: Any, end: int) -> list[Span]:
-    """Spans that follow one another as one; open ones up to `end`."""
-    joined: list[Span] = []
-    for span in spans if isinstance(spans, list) else ():
-        match span:
-            case [int(first), None | int() as last]:
-                if joined and joined[-1][1] == first:
-                    first = joined.pop()[0]
-                joined.append((first, end if last is None else last))
-    return joined

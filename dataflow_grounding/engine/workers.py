@@ -7,11 +7,10 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any
 
+from dataflow_grounding.engine.plan import Result
 from dataflow_grounding.errors import MachineBusy, RunStopped
-
-T = TypeVar("T")
 
 GRACE_SECONDS = 5.0
 BUSY_SECONDS = 60.0  # how long something is tried again that the machine is too short of something for
@@ -24,6 +23,7 @@ class Workers:
         self._stop, self._grace = stop, grace
         self._tasks: list[asyncio.Task[None]] = []
         self.cancelled = False  # whether they have been cancelled. Until then, a CancelledError is somebody else's.
+        self._waiting, self._went_well = 0, time.monotonic()  # for the machine; when something was done last
 
     def start(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Begin some more."""
@@ -53,21 +53,16 @@ class Workers:
         for task in self._tasks:
             task.cancel()
 
+    async def until_done(self, once: Callable[[], Awaitable[Result]]) -> Result:
+        """What `once` returns, tried again for a minute of MachineBusy. Raises RunStopped if nothing else moved.
 
-class Patience:
-    """One run's: it tells a machine that is at its end from one file on it that can't be read."""
-
-    def __init__(self) -> None:
-        self._waiting = 0
-        self._went_well = time.monotonic()
-
-    async def until_done(self, once: Callable[[], Awaitable[T]]) -> T:
-        """What `once` returns, tried again for a minute of MachineBusy. Raises RunStopped if nothing else moved."""
+        So a machine that is at its end is told from one file on it that can't be read.
+        """
         since, pause = time.monotonic(), 0.25
-        while isinstance(result := await once(), MachineBusy):
+        while (result := await once())[0] is None and isinstance(busy := result[1], MachineBusy):
             if time.monotonic() - since > BUSY_SECONDS:
                 if self._waiting and self._went_well < since:
-                    raise RunStopped(f"{result}, for {BUSY_SECONDS:g} s. Fix that, then run the same command again")
+                    raise RunStopped(f"{busy}, for {BUSY_SECONDS:g} s. Fix that, then run the same command again")
                 return result
             self._waiting += 1
             try:

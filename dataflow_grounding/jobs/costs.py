@@ -11,7 +11,7 @@ from typing import Any
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.keyed_log import CHECK, read_lines
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.engine.reply_store import more_stores, readable_store
+from dataflow_grounding.engine.reply_store import stores_of
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.mirror import address_of
 from dataflow_grounding.records import is_number, read_object
@@ -45,9 +45,9 @@ class Amount:
         return {"requests": round(self.requests), "tokens": tokens, "cost_usd": cost}
 
 
-def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
-    """What the replies of all runs in `folder` cost; `prices` default to run.json's. Raises InputError without any."""
-    steps = paid_by_step(folder, prices or stated_prices(read_object(os.path.join(folder, "run.json"))))
+def costs_of(folder: str) -> dict[str, Any]:
+    """What the replies of all runs in `folder` cost at the prices in its run.json. Raises InputError without any."""
+    steps = paid_by_step(folder, stated_prices(read_object(os.path.join(folder, "run.json"))))
     if not steps:
         raise InputError(f"no stored replies in {address_of(folder)}: is it the results_dir of a run?")
     usd = (nan if step["cost_usd"] is None else step["cost_usd"] for step in steps)
@@ -58,19 +58,18 @@ def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
 def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
     """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`. What got no reply is not in it."""
     bills: dict[str, dict[str, Amount]] = {}
-    with readable_store(os.path.join(folder, ".ckpt")) as path:
-        for _, line in chain.from_iterable(map(read_lines, [path, *more_stores(folder)])):
-            if "checks" in line:  # what a check says of other lines
-                continue
-            usage = usage_of(line)
-            row = None if prices else listed_price(str(line.get("model")))
-            price = FREE if line.get("free") else prices or (row.prices if row else None)
-            bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Amount))
-            cost = nan if price is None else price.cost(usage)
-            reply = Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
-            is_a = {"retries": line.get("attempt"), "samples": line.get("sample"), "checks": line.get("task") == CHECK}
-            for part in ("all", *filter(is_a.get, PARTS)):
-                bill[part] += reply
+    for _, line in chain.from_iterable(map(read_lines, stores_of(folder))):
+        if "checks" in line:  # what a check says of other lines
+            continue
+        usage = usage_of(line)
+        row = None if prices else listed_price(str(line.get("model")))
+        price = FREE if line.get("free") else prices or (row.prices if row else None)
+        bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Amount))
+        cost = nan if price is None else price.cost(usage)
+        reply = Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
+        is_a = {"retries": line.get("attempt"), "samples": line.get("sample"), "checks": line.get("task") == CHECK}
+        for part in ("all", *filter(is_a.get, PARTS)):
+            bill[part] += reply
     return [
         {"step": step, **bill["all"].to_json(), **{part: bill[part].to_json() for part in PARTS}}
         for step, bill in sorted(bills.items())

@@ -16,7 +16,7 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, MemoryLog
-from dataflow_grounding.engine.plan import Partial, Step, WholeFile
+from dataflow_grounding.engine.plan import Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.rolling import readable_replies
 from dataflow_grounding.engine.source import Source
@@ -139,10 +139,9 @@ class _Pass:
             serving.counted = Amount()
             if going_on:
                 ask = StepAsk(asking, store, (0,), Counter())
-                update: Any = await annotated(step.operator, record, ask, self._memo)
-                update = update.update if isinstance(update, Partial) else update
-                going_on = not isinstance(update, RecordError)
-                record = record.updated(update) if going_on else record
+                update, _ = await annotated(step.operator, record, ask, self._memo)
+                going_on = update is not None
+                record = record.updated(update or {})
             stored = (Amount(1, *astuple(usage)) for usage in store.used.values())
             found.append((serving.counted, sum(stored, Amount())))
         if (first := stores[0].asked) and first in self._rows:
@@ -227,22 +226,17 @@ def _answers_in(replies: KeyedLog) -> int:
 
 
 def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
-    """Add the checks of the box format to what is sent; the steps that watch their boxes do it together."""
+    """Add the checks of the box format, each much like a request; the steps that watch their boxes do them together."""
     watched = 0.0  # requests
     for step, found in zip(steps, estimates, strict=True):
-        if (to_send := found.to_send).requests and (every := _check_every(step)):
+        operator, serving, to_send = step.operator, step.operator.serving, found.to_send
+        checked = serving is not None and serving.takes_probes and not serving.exact_boxes
+        every = operator.facts().get("check_every") if checked and isinstance(operator, Operator) else None
+        if serving is not None and to_send.requests and every:
             before, watched = watched, watched + to_send.requests
-            endpoints = len(step.operator.serving.endpoints()) if step.operator.serving else 1
+            endpoints = len(serving.endpoints())
             checks = checks_for(round(watched), every, endpoints) - checks_for(round(before), every, endpoints)
             found.to_send += to_send * (checks / to_send.requests)
-
-
-def _check_every(step: Step) -> int | None:
-    """Requests between two checks of a step's box format, each much like one of these; None where it isn't checked."""
-    if not isinstance(operator := step.operator, Operator) or operator.serving is None:
-        return None
-    unchecked = operator.serving.exact_boxes or not operator.serving.takes_probes
-    return None if unchecked else operator.facts().get("check_every")
 
 
 def _chosen(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:

@@ -12,13 +12,13 @@ from dataflow_grounding.elsewhere import kind_of, state_of
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
-from dataflow_grounding.errors import GroundingError, InputError, SpecError, told_as
+from dataflow_grounding.errors import InputError, SpecError, told_as
 from dataflow_grounding.formats.input_rows import guessed, record_rows
 from dataflow_grounding.formats.inputs import find_input
 from dataflow_grounding.formats.pictures import FOLDER, Downloads, is_address
 from dataflow_grounding.operators import CaptionGenerator
-from dataflow_grounding.records import as_json, dump_line, read_object
-from dataflow_grounding.rows import Row, RowWriter, broken_row, write_text
+from dataflow_grounding.records import as_json, read_object
+from dataflow_grounding.rows import Row, RowWriter, as_line, write_text
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import RowsData
 from dataflow_grounding.spec.problems import nearest
@@ -49,7 +49,7 @@ class SpecInput:
         folders = (data.image_root,) if data.image_root else self.given.folders
         self.storage.folders = folders if as_it_is else (*folders, results_dir)
         self.first: Step | None = None
-        self._outcome: list[GroundingError] | None = None
+        self._ready = False
 
     def begin(self, first: Step, serving: Serving) -> list[Step]:
         """Let the pipeline's first step read the input; what has to come before it, if anything. Raises SpecError."""
@@ -79,25 +79,15 @@ class SpecInput:
 
     def prepare(self, pilot: int | None) -> None:
         """Look at the first rows; make the rows of our own, where they aren't made. Raises InputError, SpecError."""
-        if self._outcome is None:
-            try:
-                self._prepare(pilot)
-                self._outcome = []
-            except GroundingError as error:  # told again without doing it again
-                self._outcome = [error]
-        for known in self._outcome:
-            raise known
-
-    def _prepare(self, pilot: int | None) -> None:
-        if self.first is None:
+        if self.first is None or self._ready:
             return
-        if self.given.plain and kind_of(self.given.path) != "file":  # a pipe, which can be read once
+        if not self.given.plain or kind_of(self.given.path) == "file":
+            sources = self._sources()
             if self._made is not None:
-                raise InputError(f"{self.given.path} is not a file: save its rows in one to use {self._block}.columns")
-            return
-        sources = self._sources()
-        if self._made is not None:
-            self._make(self._made, sources, pilot)
+                self._make(self._made, sources, pilot)
+        elif self._made is not None:  # of a pipe, which can be read once
+            raise InputError(f"{self.given.path} is not a file: save its rows in one to use {self._block}.columns")
+        self._ready = True
 
     def _sources(self) -> dict[str, str]:
         """The record's column → the user's, by the format and by `data.columns`. Raises InputError, SpecError."""
@@ -159,10 +149,9 @@ class SpecInput:
     def _write(self, path: str, rows: Iterator[Row]) -> int:
         broken = at = 0
         with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
-            for line, data, error, _ in rows:
-                row = broken_row(error) if error is not None else data or {}
-                writer.write_line("\n" * (line - at - 1) + dump_line(row))
-                broken, at = broken + (error is not None), line
+            for row in rows:
+                writer.write_line("\n" * (row.line - at - 1) + as_line(row))
+                broken, at = broken + (row.error is not None), row.line
             writer.commit()
         return broken
 

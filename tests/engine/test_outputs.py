@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataflow_grounding import FileStorage
-from dataflow_grounding.engine.outputs import Failure, Outcome, Outputs
+from dataflow_grounding.engine.outputs import Outcome, Outputs
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import OperatorFailed, RunStopped
@@ -27,7 +27,7 @@ def outputs(folder: Path, **how: bool) -> Outputs:
     for number in (1, 2):
         (folder / "cache" / f"dataflow_cache_step_step{number}.jsonl").write_text("earlier\n")
     one, other = Record({"n": 1}), Record({"n": 2})
-    failure = Failure("step1_look", OperatorFailed("no"))
+    failure = ("step1_look", OperatorFailed("no"))
     found.put(0, Outcome(1, "a", [one, one]))
     found.put(1, Outcome(2, "b", [other], [] if how.get("unexplained") else [failure]))
     found.put(2, Outcome(3, "c", [], [failure]))
