@@ -60,7 +60,7 @@ def door_html(
     """
     style, nonce = page_file("report.css"), secrets.token_urlsafe(16)
     page = Template(page_file("report.html")).substitute(
-        generator=GENERATOR.format(1),
+        generator=GENERATOR,
         title=_text(blotted_message(title)),
         style=style,
         style_hash=f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}",
