@@ -5,28 +5,19 @@
 // box's left, top, width and height on it; who moves it calls `canvas.draw()`, and light() `canvas.light(e)`.
 function canvasOf(boxes, frame) {
   const canvas = recordPage.node("canvas", { class: "overlay", role: "img", "aria-label": `${boxes.length} boxes` });
-  const colors = new Map();
   let lit = null, isWaiting = false;
-  function colorsOf(color) {
-    if (!colors.has(color)) {
-      const probe = Object.assign(document.createElement("i"), { className: `c${color}`, hidden: true });
-      canvas.after(probe);
-      const style = getComputedStyle(probe);
-      colors.set(color, [style.getPropertyValue("--c"), style.getPropertyValue("--ink")]);
-      probe.remove();
-    }
-    return colors.get(color);
-  }
   function drawNow() {
     isWaiting = false;
     const ratio = window.devicePixelRatio || 1, wide = canvas.clientWidth, high = canvas.clientHeight;
     if (!canvas.isConnected || !wide) return;
     [canvas.width, canvas.height] = [wide * ratio, high * ratio];
     const pen = canvas.getContext("2d"), placeOf = frame(), isLit = ({ e }) => e.index === lit;
+    const style = getComputedStyle(canvas), colorOf = (name) => style.getPropertyValue(name);
     pen.font = "600 11px system-ui, sans-serif";
     pen.scale(ratio, ratio);
     for (const box of [...boxes].sort((a, b) => isLit(a) - isLit(b))) {
-      const [line, ink] = colorsOf(box.e.color), place = placeOf(box.bbox), number = String(box.e.index + 1);
+      const line = colorOf(`--c${box.e.color}`), ink = colorOf(`--ink${box.e.color}`);
+      const place = placeOf(box.bbox), number = String(box.e.index + 1);
       pen.globalAlpha = lit === null || isLit(box) ? 1 : 0.15;
       pen.setLineDash(box.instance.evidence === "region" ? [8, 5] : []);
       for (const [color, width] of [[ink, 3], [line, 1.5]]) {

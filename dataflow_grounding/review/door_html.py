@@ -32,10 +32,12 @@ _WIDTH, _HEIGHT, _CELL = 200, 14, 8  # of a bar, and of a cell each way, in SVG 
 
 
 def page_file(name: str) -> str:
-    """A file of a page as text: `report.css` with the colours of the palette, as `.c0` and on."""
+    """A file of a page as text: `report.css` with the colours of the palette, `--c0` and on, and the classes `.c0`."""
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    colors = (f".c{n} {{ --c: rgb{color}; --ink: rgb{text_color(color)}; }}\n" for n, color in enumerate(PALETTE))
-    return text + "".join(colors) * (name == "report.css")
+    for n, color in enumerate(PALETTE if name == "report.css" else ()):
+        text += f":root {{ --c{n}: rgb{color}; --ink{n}: rgb{text_color(color)}; }}\n"
+        text += f".c{n} {{ --c: var(--c{n}); --ink: var(--ink{n}); }}\n"
+    return text
 
 
 def door_html(
