@@ -265,10 +265,11 @@ def _judged(after: Expression, given: Mapping[str, Any], who: str) -> Expression
 
 def _instance(id: str, old: dict[str, Any], item: Mapping[str, Any], who: str) -> dict[str, Any]:
     bbox: Any = item.get("bbox")
-    verified = item.get("verified")
-    if not (is_box(bbox) and area(box_of(bbox))) and (bbox != list(old["bbox"]) or verified is True):  # one that is none can be rejected
+    verified, is_as_written = item.get("verified"), bbox == list(old["bbox"])
+    is_rejected = is_as_written and verified is not True  # which one that is none can be
+    if not (is_rejected or (is_box(bbox) and area(box_of(bbox)))):
         raise InputError(f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {bbox!r}")
-    if bbox == list(old["bbox"]):  # its numbers stay as they were written
+    if is_as_written:  # its numbers stay so
         is_news = type(verified) is bool and verified != word_of(old)
         return {**old, "verified": verified, "reviewed_by": who} if is_news else old
     exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox, old["bbox"], strict=True)]
