@@ -12,12 +12,12 @@ function canvasOf(boxes, frame) {
     if (!canvas.isConnected || !wide) return;
     [canvas.width, canvas.height] = [wide * ratio, high * ratio];
     const pen = canvas.getContext("2d"), placeOf = frame(), isLit = ({ e }) => e.index === lit;
-    const style = getComputedStyle(canvas), colorOf = (name) => style.getPropertyValue(name);
+    const style = getComputedStyle(canvas), colors = [...Array(recordPage.COLORS).keys()]
+      .map((n) => ["c", "ink"].map((name) => style.getPropertyValue(`--${name}${n}`)));
     pen.font = "600 11px system-ui, sans-serif";
     pen.scale(ratio, ratio);
     for (const box of [...boxes].sort((a, b) => isLit(a) - isLit(b))) {
-      const line = colorOf(`--c${box.e.color}`), ink = colorOf(`--ink${box.e.color}`);
-      const place = placeOf(box.bbox), number = String(box.e.index + 1);
+      const [line, ink] = colors[box.e.color], place = placeOf(box.bbox), number = String(box.e.index + 1);
       pen.globalAlpha = lit === null || isLit(box) ? 1 : 0.15;
       pen.setLineDash(box.instance.evidence === "region" ? [8, 5] : []);
       for (const [color, width] of [[ink, 3], [line, 1.5]]) {

@@ -68,7 +68,8 @@ const reviewDecisions = (() => {
       rows.splice(isOwn ? rows.length : place, isOwn ? 0 : 1, ...(after ? [changed(view, old, after)] : []));
     }
     let colors = 0;
-    rows.forEach((e, n) => Object.assign(e, { index: n, color: e.instances.length ? colors++ % 7 : null }));
+    const colorOf = (e) => (e.instances.length ? colors++ % recordPage.COLORS : null);
+    rows.forEach((e, n) => Object.assign(e, { index: n, color: colorOf(e) }));
     return next;
   }
   function changed(view, old, after) {

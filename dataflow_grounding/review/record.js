@@ -6,6 +6,7 @@
 const recordPage = (() => {
   const MOST_WIDE = 640, MOST_HIGH = 512, LEAST_SIDE = 320; // pixels in which a picture is shown where there is room
   const MOST_LANES = 4; // phrases over the same text whose lines are told apart
+  const COLORS = 7; // of the palette
   const MOST_SHAPES = 200; // boxes in a picture; above, one canvas draws them all
   const NOT_SHOWN = "The picture can't be shown.";
   const SAID_ALOUD = new Set(["title", "aria-label", "alt"]);
@@ -243,6 +244,6 @@ const recordPage = (() => {
     return frame;
   }
 
-  return { MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf, rowOf,
-    listOf, lightsUp, cropOf };
+  return { COLORS, MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf,
+    rowOf, listOf, lightsUp, cropOf };
 })();
