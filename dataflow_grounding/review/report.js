@@ -46,37 +46,29 @@ const reportPage = (() => {
 
   // Places of the records that pass the filters, in order. What is in a row: see `_index_row` of report.py.
   let rows = [];
-  const headsOf = (counted) => counted.filter((cell, at) => at % 2 === 0);
-  const bitOf = (flag) => 1 << about.flags.indexOf(flag);
+  const wordsOf = (state) => (state.q || "").toLowerCase().trim();
   function matching(state) {
-    const bits = ["show", "size"].filter((name) => about.flags.includes(state[name])).map((name) => bitOf(state[name]));
-    const all = bits.reduce((sum, bit) => sum | bit, 0), words = (state.q || "").toLowerCase().trim();
+    const flags = ["show", "size"].map((name) => about.flags.indexOf(state[name])).filter((bit) => bit >= 0);
+    const all = flags.reduce((sum, bit) => sum | (1 << bit), 0), words = wordsOf(state);
     const [low, high] = ["low", "high"].map((name) => (state[name] ? 100 * Number(state[name]) : null));
-    const found = [];
-    for (let place = 0; place < rows.length; place++) {
-      const [id, flags, texts, counted, least, most, by] = rows[place];
-      if ((flags & all) !== all || (state.model !== undefined && by !== state.model)) continue;
-      if (low !== null && !(most >= low) || (high !== null && !(least >= 0 && least <= high))) continue;
-      if (words && !texts.includes(words) && !id.toLowerCase().includes(words)) continue;
-      if (state.head !== undefined && !headsOf(counted).includes(state.head)) continue;
-      if (state.record !== undefined && id !== state.record) continue;
-      found.push(place);
-    }
-    return found;
+    return [...rows.keys()].filter((place) => {
+      const [id, bits, phrases, least, most, model] = rows[place];
+      return (bits & all) === all && [undefined, model].includes(state.model) && [undefined, id].includes(state.record)
+        && (low === null || most >= low) && (high === null || (least >= 0 && least <= high))
+        && (!words || id.toLowerCase().includes(words) || phrases.some(([text]) => text.includes(words)))
+        && (state.head === undefined || phrases.some(([, head]) => head === state.head));
+    });
   }
 
   // The boxes of the phrases asked for, of the records at `places`: [place of the record, expression, instance].
   function boxesAmong(places, state) {
-    const words = (state.q || "").toLowerCase().trim(), found = [];
-    for (const place of places) {
-      const [, , texts, counted] = rows[place], lines = texts.split("\n");
-      for (let e = 0; 2 * e < counted.length; e++) {
-        if (state.head !== undefined && counted[2 * e] !== state.head) continue;
-        if (words && texts.includes(words) && !lines[e].includes(words)) continue;
-        for (let n = 0; n < counted[2 * e + 1]; n++) found.push([place, e, n]);
-      }
-    }
-    return found;
+    const words = wordsOf(state);
+    return places.flatMap((place) => {
+      const phrases = rows[place][2], isAsked = phrases.some(([text]) => text.includes(words)); // not the id
+      return phrases.flatMap(([text, head, boxes], e) =>
+        (state.head === undefined || head === state.head) && (!isAsked || text.includes(words))
+          ? [...Array(boxes).keys()].map((n) => [place, e, n]) : []);
+    });
   }
 
   function chips(name, values, whole, state) {
@@ -96,12 +88,12 @@ const reportPage = (() => {
     .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
   function build() {
     const times = new Map();
-    for (const head of rows.flatMap((row) => headsOf(row[3]))) times.set(head, (times.get(head) || 0) + 1);
+    for (const [, , phrases] of rows) for (const [, head] of phrases) times.set(head, (times.get(head) || 0) + 1);
     const frequent = [...times].sort((a, b) => b[1] - a[1]).slice(0, HEADS).map(([head]) => head);
     const offer = (place, values) => place.append(...values.map((value) => node("option", { value }, value)));
     offer(part("#heads"), frequent);
     for (const [name, values] of [["size", ["small", "medium", "large"].filter((flag) => about.marked[flag])],
-      ["model", [...new Set(rows.map((row) => row[6]))]]]) {
+      ["model", [...new Set(rows.map((row) => row[5]))]]]) {
       if (values.length > 1) offer(fields.elements[name], values.filter(Boolean));
       else fields.elements[name].parentNode.remove();
     }

@@ -105,17 +105,15 @@ def _marks_of(view: View) -> set[str]:
 
 
 def _index_row(view: View, marks: Collection[str]) -> list[Any]:
-    """What the page filters and orders a record by: id; flags as a number; the expressions' texts in lower case, in
-    lines; of each expression head noun and number of boxes, one after the other; lowest and highest score in
-    hundredths, or -1; model.
+    """What the page filters and orders a record by: id; flags as a number; of each expression its text in lower case,
+    head noun and number of boxes; lowest and highest score in hundredths, or -1; model.
     """
     expressions = view["expressions"]
-    texts = "\n".join(" ".join(e["text"].lower().split()) for e in expressions)
-    counted = [cell for e in expressions for cell in (head_of(e["text"]), len(e["instances"]))]
+    phrases = [(" ".join(e["text"].lower().split()), head_of(e["text"]), len(e["instances"])) for e in expressions]
     scores = [i["score"] for e in expressions for i in e["instances"] if i["score"] is not None]
     low, high = (round(100 * edge(scores)) if scores else -1 for edge in (min, max))
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
-    return [view["id"], bits, texts, counted, low, high, view["model"]]
+    return [view["id"], bits, phrases, low, high, view["model"]]
 
 
 def _counts_of(record: Mapping[str, Any], view: View) -> Counter[str]:
