@@ -124,16 +124,6 @@ const recordPage = (() => {
       "aria-label": `${view.path.split("/").pop()} in full size` }, shown, overlay);
   }
 
-  // How far below the text each phrase's line runs: further than those of the phrases before it that it meets.
-  function lanesOf(spans) {
-    const lanes = [];
-    spans.forEach(({ span: [start, end] }, n) => {
-      const met = spans.slice(0, n).map((other, k) => (other.span[0] < end && start < other.span[1] ? lanes[k] : -1));
-      lanes.push(Math.max(-1, ...met) + 1);
-    });
-    return lanes;
-  }
-
   // The caption cut where a phrase begins or ends, each part marked by the shortest phrase that holds it, nested.
   function captionOf(view) {
     if (!view.caption) {
@@ -141,22 +131,18 @@ const recordPage = (() => {
     }
     const spans = view.expressions.filter((e) => e.span)
       .sort((a, b) => a.span[1] - a.span[0] - (b.span[1] - b.span[0]) || a.span[0] - b.span[0]);
-    const lanes = lanesOf(spans);
+    const lanes = []; // of each how far below the text its line runs: further than those of shorter ones that it meets
+    for (const e of spans) {
+      const met = lanes.filter(([other]) => other.span[0] < e.span[1] && e.span[0] < other.span[1]);
+      lanes.push([e, Math.max(-1, ...met.map(([, lane]) => lane)) + 1]);
+    }
     const cuts = [...new Set([0, view.caption.length, ...spans.flatMap((e) => e.span)])].sort((a, b) => a - b);
     const parts = cuts.slice(1).map((end, n) => {
-      const start = cuts[n];
-      const around = spans.map((e, k) => [e, lanes[k]])
-        .filter(([e]) => e.span[0] <= start && end <= e.span[1]).slice(0, MOST_LANES);
-      let part = view.caption.slice(start, end);
-      if (around.length) {
-        const e = around[0][0];
-        part = node("span", { class: `link e${e.index}`, "data-e": e.index, title: tooltip(e) }, part);
-      }
-      for (const [e, lane] of around) {
-        part = node("span", { class: `mark m${e.index} ${look(e)} h${Math.min(lane, MOST_LANES - 1)}`,
-          "data-m": e.index, "data-n": e.span[1] === end ? e.index + 1 : null }, part);
-      }
-      return part;
+      const around = lanes.filter(([e]) => e.span[0] <= cuts[n] && end <= e.span[1]).slice(0, MOST_LANES);
+      return around.reduce((inner, [e, lane], k) => node("span", {
+        class: `mark m${e.index} ${look(e)} h${Math.min(lane, MOST_LANES - 1)}${k ? "" : ` link e${e.index}`}`,
+        "data-m": e.index, "data-n": e.span[1] === end ? e.index + 1 : null,
+        "data-e": k ? null : e.index, title: k ? null : tooltip(e) }, inner), view.caption.slice(cuts[n], end));
     });
     return node("p", { class: "caption", dir: "auto" }, parts);
   }
