@@ -22,7 +22,7 @@ from dataflow_grounding.review.report_files import GENERATOR, script_json
 from dataflow_grounding.secrets import blotted_message
 from dataflow_grounding.terminal import counted
 
-_SCRIPTS = ("canvas.js", "record.js", "report.js")
+_SCRIPTS = ("record.js", "report.js")
 _FIGURES = ("images", "failures", "regions", "captions", "expressions", *STATUSES)
 _FIGURES_IF_ANY = ("pending", "verified", "unverified", "doubtful", "suspect", "changed")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
