@@ -81,8 +81,9 @@ const recordPage = (() => {
     return shape("svg", { class: "overlay" }, groups);
   }
 
-  // A canvas with `boxes` ({e, instance, bbox}, the large ones first). `frame()` gives, for each drawing, what tells a
-  // box's left, top, width and height on it; who moves it calls `canvas.draw()`, and light() `canvas.light(e)`.
+  // A canvas with `boxes` ({e, instance, bbox}, the large ones first). `frame()` gives, for each drawing, how far a
+  // pixel of the picture goes right and down on it, and left and top of the picture; who moves it calls
+  // `canvas.draw()`, and light() `canvas.light(e)`.
   function canvasOf(boxes, frame) {
     const canvas = node("canvas", { class: "overlay", role: "img", "aria-label": `${boxes.length} boxes` });
     let lit = null, isWaiting = false;
@@ -91,13 +92,14 @@ const recordPage = (() => {
       const ratio = window.devicePixelRatio || 1, wide = canvas.clientWidth, high = canvas.clientHeight;
       if (!canvas.isConnected || !wide) return;
       [canvas.width, canvas.height] = [wide * ratio, high * ratio];
-      const pen = canvas.getContext("2d"), placeOf = frame(), isLit = ({ e }) => e.index === lit;
+      const pen = canvas.getContext("2d"), [right, down, left, top] = frame(), isLit = ({ e }) => e.index === lit;
       const style = getComputedStyle(canvas), colors = [...Array(COLORS).keys()]
         .map((n) => ["c", "ink"].map((name) => style.getPropertyValue(`--${name}${n}`)));
       pen.font = "600 11px system-ui, sans-serif";
       pen.scale(ratio, ratio);
       for (const box of [...boxes].sort((a, b) => isLit(a) - isLit(b))) {
-        const [line, ink] = colors[box.e.color], place = placeOf(box.bbox), number = String(box.e.index + 1);
+        const [line, ink] = colors[box.e.color], [x1, y1, x2, y2] = box.bbox, number = String(box.e.index + 1);
+        const place = [left + x1 * right, top + y1 * down, (x2 - x1) * right, (y2 - y1) * down];
         pen.globalAlpha = lit === null || isLit(box) ? 1 : 0.15;
         pen.setLineDash(box.instance.evidence === "region" ? [8, 5] : []);
         for (const [color, width] of [[ink, 3], [line, 1.5]]) {
@@ -126,14 +128,10 @@ const recordPage = (() => {
 
   // The same on one canvas, whose boxes light up under the pointer.
   function canvasOver(view, boxes) {
-    const canvas = canvasOf(boxes, () => {
-      const right = canvas.clientWidth / view.width, down = canvas.clientHeight / view.height;
-      return ([x1, y1, x2, y2]) => [x1 * right, y1 * down, (x2 - x1) * right, (y2 - y1) * down];
-    });
-    canvas.addEventListener("pointermove", (event) => {
-      const place = canvas.getBoundingClientRect();
-      const [hit] = hitsOf(boxes, ((event.clientX - place.x) / place.width) * view.width,
-        ((event.clientY - place.y) / place.height) * view.height);
+    const scale = () => [canvas.clientWidth / view.width, canvas.clientHeight / view.height];
+    const canvas = canvasOf(boxes, () => [...scale(), 0, 0]);
+    canvas.addEventListener("pointermove", ({ offsetX, offsetY }) => {
+      const [right, down] = scale(), [hit] = hitsOf(boxes, offsetX / right, offsetY / down);
       canvas.title = hit ? pageText(`${hit.e.text}\n${describe(hit.instance)}`) : "";
       light(canvas.closest(".record"), hit ? hit.e.index : null);
     });

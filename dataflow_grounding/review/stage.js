@@ -42,7 +42,7 @@ const reviewStage = (() => {
         "data-e": e.index }, ["halo", "line"].map((name) => shape("rect", { class: name, ...rectOf(bbox) }))));
     const canvas = isMany && recordPage.canvasOf(all, () => {
       const { a, d, e, f } = svg.getScreenCTM(), place = canvas.getBoundingClientRect();
-      return ([x1, y1, x2, y2]) => [x1 * a + e - place.x, y1 * d + f - place.y, (x2 - x1) * a, (y2 - y1) * d];
+      return [a, d, e - place.x, f - place.y];
     });
     const picture = shape("image",
       { href: view.full || null, width: view.width, height: view.height, preserveAspectRatio: "none" });
