@@ -132,8 +132,9 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
         if value is None or value == {}:
             continue
         if kind in ("names", "bins"):
-            rows = [(key, _bar(n / max(1, *value.values())), f"{n:,}") for key, n in value.items()]
-            charts.append(_chart(title, _table(title, rows[:_MOST_BARS]), rows[_MOST_BARS:_MOST_ROWS]))
+            most = max(1, *value.values())
+            rows = [(key, _bar(n / most), f"{n:,}") for key, n in [*value.items()][:_MOST_ROWS]]
+            charts.append(_chart(title, _table(title, rows[:_MOST_BARS]), rows[_MOST_BARS:]))
         elif kind == "grid":
             charts.append(_chart(title, _map(value), _thirds(value)))
         elif kind == "spread":
