@@ -71,7 +71,7 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
         picture, `notes` (sentences), and `expressions`: `index` from 0, `id`, `text`, `status`, `meaning` of that
         status, `color` in the palette or None without boxes, `span` `[start, end)` in the caption in UTF-16 units or
         None, `check` (what a check said), `reasons`, `disputed`, `instances` with `bbox` in pixels of the upright
-        picture, `score`, `evidence`, `bbox_id`.
+        picture, `score`, `evidence`.
 
     Example:
         >>> row = {"text": "mug", "char_span": [2, 5], "instances": []}
@@ -152,13 +152,8 @@ def _expression(index: int, id: str, row: Expression, caption: str) -> dict[str,
 
 
 def _instance(instance: Mapping[str, Any]) -> dict[str, Any]:
-    score, evidence, name = (instance.get(key) for key in ("score", "evidence", "bbox_id"))
-    return {
-        "bbox": list(instance["bbox"]),
-        "score": score if is_number(score) else None,
-        "evidence": str(evidence or ""),
-        "bbox_id": None if name is None else str(name),
-    }
+    score = instance["score"] if is_number(instance["score"]) else None
+    return {"bbox": list(instance["bbox"]), "score": score, "evidence": str(instance.get("evidence") or "")}
 
 
 def utf16_span(text: str, span: Sequence[int]) -> list[int]:

@@ -43,7 +43,7 @@ def test_what_a_record_says_reaches_the_page_as_json() -> None:
     assert marks_of(record, data) == {"grounded", "suspect", "unverified", "small"}
     assert len(data["notes"]) == 1
     [e] = data["expressions"]
-    assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": "", "bbox_id": "3"}]
+    assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": ""}]
     assert (e["id"], e["color"], e["check"], e["reasons"], e["span"]) == ("7", 0, "not verified", ["why"], None)
     assert view_of({**record, "expressions": []}, Picture((40, 30)))["width"] == 40
 
