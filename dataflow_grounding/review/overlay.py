@@ -232,7 +232,6 @@ def _as_was(id: str, item: Mapping[str, Any], old: Expression, others: Mapping[s
 
 
 def _number_boxes(id: str, instances: list[dict[str, Any]]) -> None:
-    """Give new boxes ids of their own."""
     ends = [str(instance.get("bbox_id")).rpartition(".")[2] for instance in instances]
     free = 1 + max((int(end) for end in ends if end.isdecimal()), default=-1)
     for number, instance in enumerate((i for i in instances if not i.get("bbox_id")), free):
