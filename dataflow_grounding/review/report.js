@@ -3,7 +3,7 @@
 "use strict";
 
 const reportPage = (() => {
-  const { node, pageText, pictureOf, listOf, lightsUp } = recordPage;
+  const { node, pictureOf, listOf, lightsUp } = recordPage;
   const SIZE = { pictures: 20, phrases: 60, failures: 20 }; // things on a page
   const HEADS = 300; // most frequent ones that are offered
   const nonce = document.currentScript.nonce;
@@ -109,29 +109,27 @@ const reportPage = (() => {
     app.hidden = false;
   }
 
-  // Links to the first, the last and the neighbouring pages; none with one page.
-  function linksOf(name, state, page, last) {
-    const near = [...new Set([1, page - 2, page - 1, page, page + 1, page + 2, last])];
-    const links = [["Previous", page - 1], ...near.filter((n) => n >= 1 && n <= last).map((n) => [count(n), n]),
-      ["Next", page + 1]];
-    if (last < 2) return [];
-    return links.filter(([, n]) => n >= 1 && n <= last).map(([text, n]) => (n === page
-      ? node("b", { "aria-current": "page" }, text)
+  // Of `all` the page that the address asks for as `name`: what is on it, how many are before it, and links to the
+  // first, the last and the neighbouring pages; none with one page.
+  function paged(all, size, name, state) {
+    const last = Math.max(1, Math.ceil(all.length / size));
+    const page = Math.min(Math.max(1, Number(state[name]) || 1), last), before = (page - 1) * size;
+    const near = [...new Set([1, page - 2, page - 1, page, page + 1, page + 2, last])].map((n) => [count(n), n]);
+    const links = [["Previous", page - 1], ...near, ["Next", page + 1]].filter(([, n]) => n >= 1 && n <= last);
+    const linked = () => links.map(([text, n]) => (n === page ? node("b", { "aria-current": "page" }, text)
       : node("a", { href: addressOf({ ...state, [name]: n }), rel: text.toLowerCase() }, text)));
+    return { here: all.slice(before, before + size), before, page, last, linked: last > 1 ? linked : () => [] };
   }
 
   async function showFailures(state) {
-    const wanted = kinds.has(state.kind) ? state.kind : null, all = [...Array(about.failures).keys()];
-    const last = Math.ceil((wanted ? kinds.get(wanted) : about.failures) / SIZE.failures);
-    const page = Math.min(Math.max(1, Number(state.failed) || 1), last), first = (page - 1) * SIZE.failures;
-    const shown = (all) => all.slice(first, first + SIZE.failures);
-    const found = wanted ? shown((await rowsAt("failures", all)).filter((row) => row[4] === wanted))
-      : await rowsAt("failures", shown(all));
+    const all = [...Array(about.failures).keys()], known = kinds.has(state.kind) && await rowsAt("failures", all);
+    const places = known ? all.filter((place) => known[place][4] === state.kind) : all;
+    const { here, linked } = paged(places, SIZE.failures, "failed", state), found = await rowsAt("failures", here);
     if (kinds.size > 1) chips("kind", [...kinds], about.failures, state);
     const body = part(".failures tbody");
     body.replaceChildren(body.rows[0], ...found.map((row) =>
       node("tr", null, row.slice(0, 4).map((cell) => node("td", { dir: "auto" }, cell)))));
-    part(".failures nav").replaceChildren(...linksOf("failed", state, page, last));
+    part(".failures nav").replaceChildren(...linked());
   }
 
   // What steps or runs have made of a record, beside each other.
@@ -171,15 +169,13 @@ const reportPage = (() => {
   let calls = 0;
   async function show() {
     const call = ++calls, state = asked(), phrases = state.view === "phrases";
-    const places = matching(state), all = phrases ? boxesAmong(places, state) : places;
-    const size = phrases ? SIZE.phrases : SIZE.pictures, last = Math.max(1, Math.ceil(all.length / size));
-    const page = Math.min(Math.max(1, Number(state.page) || 1), last), here = all.slice((page - 1) * size, page * size);
-    const views = await rowsAt("records", phrases ? here.map(([place]) => place) : here);
+    const places = matching(state), all = phrases ? boxesAmong(places, state) : places.map((place) => [place]);
+    const { here, before, page, last, linked } = paged(all, phrases ? SIZE.phrases : SIZE.pictures, "page", state);
+    const views = await rowsAt("records", here.map(([place]) => place));
     if (call !== calls) return;
-    const what = phrases ? "boxes" : "images", first = all.length ? (page - 1) * size + 1 : 0;
     const dashed = views.some((view) => view.expressions.some((e) => e.instances.some((i) => i.evidence === "region")));
-    part(".note").replaceChildren(pageText(`${what[0].toUpperCase()}${what.slice(1)} ${count(first)} to ` +
-      `${count(Math.min(all.length, page * size))} of ${count(all.length)}`),
+    part(".note").replaceChildren(`${phrases ? "Boxes" : "Images"} ` +
+      `${count(all.length && before + 1)} to ${count(before + here.length)} of ${count(all.length)}`,
       dashed ? ". Dashed: a region of that colour or scene; what it is was not checked." : "",
       Object.keys(state).length ? node("a", { href: "#" }, "Show all") : "");
     const ways = [["Pictures", ""], ["Phrases side by side", "phrases"]];
@@ -189,10 +185,9 @@ const reportPage = (() => {
     for (const control of fields.elements) {
       if (control !== document.activeElement) control.value = state[control.name] || "";
     }
-    app.querySelectorAll(".pages.main").forEach((nav) => nav.replaceChildren(...linksOf("page", state, page, last)));
+    app.querySelectorAll(".pages.main").forEach((nav) => nav.replaceChildren(...linked()));
     main.className = phrases ? "grid" : "";
-    main.replaceChildren(...views.map((view, n) => (phrases ? cropOf(view, here[n][1], here[n][2]) :
-      articleOf(view))));
+    main.replaceChildren(...views.map((view, n) => (phrases ? cropOf : articleOf)(view, here[n][1], here[n][2])));
     if (about.failures) await showFailures(state);
     document.title = document.querySelector("h1").textContent + (last > 1 ? ` · page ${page} of ${last}` : "");
   }
