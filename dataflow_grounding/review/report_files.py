@@ -193,7 +193,7 @@ def thumbnail_of(path: str) -> tuple[Size, bytes, str]:
     with decoding(data, path, (_TRIES[0][0],) * 2) as picture:
         few = picture.width * picture.height <= _FEW
         for side, quality, kind in (*[(640, 80, "jpeg")] * few, *((*one, "webp") for one in _TRIES)):
-            small = small_copy(picture, side, kind, quality=quality, **({"method": 1} if kind == "webp" else {}))
+            small = small_copy(picture, side, kind, quality=quality, method=1)
             if len(small) <= MAX_BYTES:
                 break
     return size, small, kind
