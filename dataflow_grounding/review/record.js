@@ -224,8 +224,7 @@ const recordPage = (() => {
     if (e !== null) {
       article.querySelectorAll(`[data-e="${e}"], [data-m="${e}"]`).forEach((other) => other.classList.add("on"));
     }
-    const canvas = article.querySelector("canvas.overlay");
-    if (canvas) canvas.light(e);
+    article.querySelector("canvas.overlay")?.light(e);
   }
 
   function lightsUp(article) {

@@ -194,10 +194,9 @@ const reportPage = (() => {
 
   function step(by) {
     const items = [...main.children], at = items.findIndex((item) => item.contains(document.activeElement));
-    const next = items[Math.min(Math.max(at + by, 0), items.length - 1)];
-    if (next) next.focus();
+    items[Math.min(Math.max(at + by, 0), items.length - 1)]?.focus();
   }
-  const turn = (rel) => { const link = part(`.pages.main [rel=${rel}]`); if (link) link.click(); };
+  const turn = (rel) => part(`.pages.main [rel=${rel}]`)?.click();
   const DOES = { j: () => step(1), k: () => step(-1), ArrowRight: () => turn("next"), ArrowLeft: () => turn("previous"),
     g: () => go({ view: asked().view === "phrases" ? "" : "phrases" }), "/": () => fields.elements.q.focus(),
     "?": () => help.showModal() };
