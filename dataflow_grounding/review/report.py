@@ -35,7 +35,7 @@ def write_report(
     single: bool = False,
     **head: Any,
 ) -> int:
-    """Write the report of records and failures, which are read once: all of it or nothing.
+    """Write the report of records and failures, which are read once: all of it or nothing. Returns how many it shows.
 
     Args:
         find_image: Gives the path of a record's image file, or None.
@@ -43,9 +43,6 @@ def write_report(
         versions, called: Earlier versions of the records, and what these are called among them.
         single: Whether the page is to hold everything.
         head: `title`, `summary` and `plots`, as for `door_html`.
-
-    Returns:
-        How many records it shows.
 
     Raises:
         InputError, OSError: It is too large for a single file; a file can't be written, or its name is taken.
