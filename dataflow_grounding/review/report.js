@@ -8,9 +8,8 @@ const reportPage = (() => {
   const HEADS = 300; // most frequent ones that are offered
   const nonce = document.currentScript.nonce;
   const about = JSON.parse(document.getElementById("about").textContent);
-  const policy = window.trustedTypes
-    ? window.trustedTypes.createPolicy("report", { createScriptURL: (address) => address })
-    : { createScriptURL: (address) => address };
+  const rules = { createScriptURL: (address) => address };
+  const policy = window.trustedTypes?.createPolicy("report", rules) || rules;
   const app = document.getElementById("report"), part = (selector) => app.querySelector(selector);
   const main = part("main"), fields = part(".fields"), help = part("dialog");
   const kinds = new Map(Object.entries(about.kinds)); // of failures, and how many there are
