@@ -1,6 +1,5 @@
 """Text for labels: on one line, in letters that a font on the system has, no wider than there is room."""
 
-import re
 import unicodedata
 from bisect import bisect_left
 from functools import lru_cache
@@ -18,7 +17,7 @@ _ASCII_SIGNS = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "�
 
 def writable(label: str, number: str) -> tuple[str, str]:
     """`(text, font name)`: the label on one line as it is, else without accents and symbols, else `number`."""
-    spaced = re.sub(r"\s+", " ", label[:1000]).strip()  # far more than is ever shown
+    spaced = " ".join(label[:1000].split())  # far more than is ever shown
     text = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
     decomposed = unicodedata.normalize("NFKD", text.translate(_ASCII_SIGNS))
     plain = "".join(c for c in decomposed if not unicodedata.combining(c))

@@ -83,17 +83,14 @@ def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
     """A square part of the upright image around a box in its pixels, moved inside it, enlarged as far as is taken."""
     longer = max(bbox[2] - bbox[0], bbox[3] - bbox[1])
     side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), 32)))
-    left, width = _span(bbox[0], bbox[2], side, image.size[0])
-    top, height = _span(bbox[1], bbox[3], side, image.size[1])
-    return _crop(image, (left, top, left + width, top + height))
+    left, right = _span(bbox[0], bbox[2], side, image.size[0])
+    top, bottom = _span(bbox[1], bbox[3], side, image.size[1])
+    return crop_of(image, (left, top, right, bottom))
 
 
 def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
     """What is inside a box (pixels of the upright image), enlarged as far as is taken, or reduced to what is."""
-    return _crop(image, whole_pixels(bbox, image.size))
-
-
-def _crop(image: Image, region: tuple[int, int, int, int]) -> ImageCrop:
+    region = whole_pixels(bbox, image.size)
     longer = max(region[2] - region[0], region[3] - region[1])
     factor = max(1, min(TARGET_SIDE, image.limits.max_side) // longer)
     return ImageCrop(image.path, image.facts, image.limits, region, factor)
@@ -101,8 +98,8 @@ def _crop(image: Image, region: tuple[int, int, int, int]) -> ImageCrop:
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
     side = min(side, length)
-    start = round((low + high - side) / 2)
-    return min(max(start, 0), length - side), side
+    start = min(max(round((low + high - side) / 2), 0), length - side)
+    return start, start + side
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,6 @@ def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None,
 
 
 def _found(path: str, folders: Sequence[str]) -> str:
-    """A file in the last folder that has it; empty where none has."""
     return next(filter(os.path.isfile, (os.path.join(at, path) for at in reversed(folders))), "")
 
 

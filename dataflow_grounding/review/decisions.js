@@ -68,7 +68,8 @@ const reviewDecisions = (() => {
       rows.splice(isOwn ? rows.length : place, isOwn ? 0 : 1, ...(after ? [changed(view, old, after)] : []));
     }
     let colors = 0;
-    rows.forEach((e, n) => Object.assign(e, { index: n, color: e.instances.length ? colors++ % 7 : null }));
+    const colorOf = (e) => (e.instances.length ? colors++ % recordPage.COLORS : null);
+    rows.forEach((e, n) => Object.assign(e, { index: n, color: colorOf(e) }));
     return next;
   }
   function changed(view, old, after) {
@@ -191,7 +192,8 @@ const reviewDecisions = (() => {
     }
     // What the server says stands. Where it refused, later decisions on the same were made on what isn't so.
     function taken({ error, view }, decision) {
-      const off = error ? follow(decision) : [], uids = off.map(({ uid }) => uid);
+      const isOnIt = (one) => one.record === decision.record && one.ids.some((id) => decision.ids.includes(id));
+      const off = error ? [decision, ...waiting.filter(isOnIt)] : [], uids = off.map(({ uid }) => uid);
       off.slice(1).forEach((one) => waiting.splice(waiting.indexOf(one), 1));
       for (const list of error ? [done, undone] : []) {
         const rest = list.map((some) => some.filter(({ uid }) => !uids.includes(uid))).filter((some) => some.length);
@@ -200,11 +202,6 @@ const reviewDecisions = (() => {
       const old = view && views.get(view.place), items = off.flatMap((one) => one.items || []);
       const isShown = view && learn(view, error ? [] : decision.ids);
       page.taken(error, error ? { ...decision, items } : decision, isShown ? view : null, old);
-    }
-    // A decision and those waiting that were made on it.
-    function follow(decision) {
-      const isOnIt = ({ ids }) => ids.some((id) => decision.ids.includes(id));
-      return [decision, ...waiting.filter((one) => one.record === decision.record && isOnIt(one))];
     }
     const sent = async () => { while (sending || waiting.length) await pause(5); };
     const mayBeLost = () => waiting.length > 0 || Boolean(local);

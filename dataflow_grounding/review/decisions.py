@@ -135,32 +135,30 @@ class Decisions:
 
     @contextmanager
     def _alone(self) -> Iterator[int]:
-        """The file, open: no other process appends meanwhile, where the file system has locks; all of it is known."""
+        """The file, open: no other process appends meanwhile, where the file system has locks; all of it is known.
+
+        Raises StorageFailed, also for what is done with it.
+        """
         import fcntl
 
-        with storing(self.path):
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
+        with storing(self.path), open(self.path, "ab+", buffering=0) as file:
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             self.refresh()
-            yield file
-        finally:
-            os.close(file)
+            yield file.fileno()
 
     def sync(self) -> None:
         """Put all that is appended on disk. Raises StorageFailed."""
-        with self._alone() as file, storing(self.path):
+        with self._alone() as file:
             os.fsync(file)
 
     def _append(self, file: int, who: str, line: Mapping[str, Any]) -> None:
-        """Hand a line to the system, whole or not at all; after a torn one it begins anew. Raises StorageFailed."""
+        """Hand a line to the system, whole or not at all; after a torn one it begins anew."""
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         data = dump_line({**line, "who": who, "when": when}).encode()
-        with storing(self.path):
-            size = os.fstat(file).st_size
-            is_torn = size and os.pread(file, 1, size - 1) != b"\n"
-            append(file, b"\n" * bool(is_torn) + data, size)
+        size = os.fstat(file).st_size
+        is_torn = size and os.pread(file, 1, size - 1) != b"\n"
+        append(file, b"\n" * bool(is_torn) + data, size)
         self.refresh()
 
     def state_sample(self, sample: Mapping[str, Any], who: str) -> None:

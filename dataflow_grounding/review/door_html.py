@@ -22,7 +22,7 @@ from dataflow_grounding.review.report_files import GENERATOR, script_json
 from dataflow_grounding.secrets import blotted_message
 from dataflow_grounding.terminal import counted
 
-_SCRIPTS = ("canvas.js", "record.js", "report.js")
+_SCRIPTS = ("record.js", "report.js")
 _FIGURES = ("images", "failures", "regions", "captions", "expressions", *STATUSES)
 _FIGURES_IF_ANY = ("pending", "verified", "unverified", "doubtful", "suspect", "changed")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -32,10 +32,12 @@ _WIDTH, _HEIGHT, _CELL = 200, 14, 8  # of a bar, and of a cell each way, in SVG 
 
 
 def page_file(name: str) -> str:
-    """A file of a page as text: `report.css` with the colours of the palette, as `.c0` and on."""
+    """A file of a page as text: `report.css` with the colours of the palette, `--c0` and on, and the classes `.c0`."""
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    colors = (f".c{n} {{ --c: rgb{color}; --ink: rgb{text_color(color)}; }}\n" for n, color in enumerate(PALETTE))
-    return text + "".join(colors) * (name == "report.css")
+    for n, color in enumerate(PALETTE if name == "report.css" else ()):
+        text += f":root {{ --c{n}: rgb{color}; --ink{n}: rgb{text_color(color)}; }}\n"
+        text += f".c{n} {{ --c: var(--c{n}); --ink: var(--ink{n}); }}\n"
+    return text
 
 
 def door_html(
@@ -60,7 +62,7 @@ def door_html(
     """
     style, nonce = page_file("report.css"), secrets.token_urlsafe(16)
     page = Template(page_file("report.html")).substitute(
-        generator=GENERATOR.format(1),
+        generator=GENERATOR,
         title=_text(blotted_message(title)),
         style=style,
         style_hash=f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}",
@@ -130,8 +132,9 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
         if value is None or value == {}:
             continue
         if kind in ("names", "bins"):
-            rows = [(key, _bar(n / max(1, *value.values())), f"{n:,}") for key, n in value.items()]
-            charts.append(_chart(title, _table(title, rows[:_MOST_BARS]), rows[_MOST_BARS:_MOST_ROWS]))
+            most = max(1, *value.values())
+            rows = [(key, _bar(n / most), f"{n:,}") for key, n in [*value.items()][:_MOST_ROWS]]
+            charts.append(_chart(title, _table(title, rows[:_MOST_BARS]), rows[_MOST_BARS:]))
         elif kind == "grid":
             charts.append(_chart(title, _map(value), _thirds(value)))
         elif kind == "spread":

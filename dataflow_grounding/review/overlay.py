@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.geometry import box_of, iou
+from dataflow_grounding.geometry import area, box_of, iou
 from dataflow_grounding.metrics.annotations import is_span
 from dataflow_grounding.records import STATUSES, Record, annotated_column, expression_id, is_box
 from dataflow_grounding.review.record_view import Expression, caption_of, expressions_of
@@ -206,7 +206,7 @@ def changed(
     if not isinstance(given, Mapping):
         raise InputError(f"expression {id}: what comes after should be an object or null, not {given!r:.40}")
     old: Expression = before or {"expression_id": id, "instances": []}
-    after = {**old, **_text(record, id, old, given)} if "text" in given or not before else dict(old)
+    after = {**old, **_text(record, id, given)} if "text" in given or not before else dict(old)
     if after.get("text") != old.get("text"):
         after = {name: value for name, value in after.items() if name not in _OF_THE_TEXT or value != old.get(name)}
     items, status = given.get("instances"), given.get("status")
@@ -232,14 +232,13 @@ def _as_was(id: str, item: Mapping[str, Any], old: Expression, others: Mapping[s
 
 
 def _number_boxes(id: str, instances: list[dict[str, Any]]) -> None:
-    """Give new boxes ids of their own."""
     ends = [str(instance.get("bbox_id")).rpartition(".")[2] for instance in instances]
     free = 1 + max((int(end) for end in ends if end.isdecimal()), default=-1)
     for number, instance in enumerate((i for i in instances if not i.get("bbox_id")), free):
         instance["bbox_id"] = f"{id}.{number}"
 
 
-def _text(record: Record, id: str, old: Expression, given: Mapping[str, Any]) -> Expression:
+def _text(record: Record, id: str, given: Mapping[str, Any]) -> Expression:
     """Text and span, as they change. Raises InputError."""
     text, span, caption = given.get("text"), given.get("char_span"), caption_of(record)
     if not isinstance(text, str) or not text.strip():
@@ -264,19 +263,17 @@ def _judged(after: Expression, given: Mapping[str, Any], who: str) -> Expression
 
 
 def _instance(id: str, old: dict[str, Any], item: Mapping[str, Any], who: str) -> dict[str, Any]:
-    bbox, verified = item.get("bbox"), item.get("verified")
-    if not _is_box(bbox) and (bbox != list(old["bbox"]) or verified is True):  # one that is none can be rejected
+    bbox: Any = item.get("bbox")
+    verified, is_as_written = item.get("verified"), bbox == list(old["bbox"])
+    is_rejected = is_as_written and verified is not True  # which one that is none can be
+    if not (is_rejected or (is_box(bbox) and area(box_of(bbox)))):
         raise InputError(f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {bbox!r}")
-    if bbox == list(old["bbox"]):  # its numbers stay as they were written
+    if is_as_written:  # its numbers stay so
         is_news = type(verified) is bool and verified != word_of(old)
         return {**old, "verified": verified, "reviewed_by": who} if is_news else old
-    exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox or [], old["bbox"], strict=True)]
+    exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox, old["bbox"], strict=True)]
     drawn = {"bbox": exact, "score": None, "evidence": "person", "verified": True, "reviewed_by": who}
     return {name: value for name, value in old.items() if name not in _OF_THE_NUMBERS} | drawn
-
-
-def _is_box(bbox: Any) -> bool:
-    return is_box(bbox) and bool(bbox[0] < bbox[2] and bbox[1] < bbox[3])
 
 
 def _number(value: float, like: list[Any]) -> float:

@@ -5,7 +5,7 @@ import random
 import tempfile
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
@@ -146,12 +146,12 @@ class Queue:
         who: str | None = None,
     ) -> None:
         self._keys, self._decisions, self._wanted, self._who = reviewable.keys, decisions, wanted, who
+        self._truths = decisions.said[who or ""].truths
         if sample is None:
             self.why = self._ordered([i for i in reviewable.items if self._fits(i) and self._is_mine(i)])
         else:
             self.why = dict.fromkeys(sample, "sample")
         self.items = [*self.why]
-        self._of_record = _grouped(self.items, lambda item: self._keys[item.record])
 
     def _ordered(self, found: list[Item]) -> dict[Item, str]:
         """The items in their order, and by which rule each is where it is."""
@@ -202,28 +202,23 @@ class Queue:
 
     def left(self) -> int:
         """How many nobody has decided."""
-        touched = self._decisions.said[self._who or ""].truths
-        own = (item for key in touched for item in self._of_record.get(key, ()))
-        return len(self.items) - sum(map(self._is_decided, own))
+        touched = (item for item in self.items if self._keys[item.record] in self._truths)
+        return len(self.items) - sum(map(self._is_decided, touched))
 
     @cached_property
     def _by_head(self) -> list[Item]:
         """The boxes by what their phrases name, the most doubtful things first, each by phrase."""
-        groups = _grouped((item for item in self.items if item.box is not None), lambda item: item.head)
+        groups = defaultdict[str, list[Item]](list)
+        for item in self.items:
+            if item.box is not None:
+                groups[item.head].append(item)
         worst = sorted(groups.values(), key=lambda group: -sum(item.doubt for item in group))
         return [item for group in worst for item in sorted(group, key=lambda item: item.text.casefold())]
 
     def _is_decided(self, item: Item) -> bool:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
-        truth = self._decisions.said[self._who or ""].truths.get(self._keys[item.record], {}).get(item.id)
+        truth = self._truths.get(self._keys[item.record], {}).get(item.id)
         if truth is None or item.text not in [side["text"] for side in truth[:2] if side]:  # of another run's phrase
             return False
         judged = truth.expression if item.box is None else truth.box(item.box)
         return judged is None or bool(judged.get("reviewed_by"))
-
-
-def _grouped(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, list[Item]]:
-    groups = defaultdict[str, list[Item]](list)
-    for item in items:
-        groups[key(item)].append(item)
-    return groups

@@ -6,6 +6,7 @@
 const recordPage = (() => {
   const MOST_WIDE = 640, MOST_HIGH = 512, LEAST_SIDE = 320; // pixels in which a picture is shown where there is room
   const MOST_LANES = 4; // phrases over the same text whose lines are told apart
+  const COLORS = 7; // of the palette
   const MOST_SHAPES = 200; // boxes in a picture; above, one canvas draws them all
   const NOT_SHOWN = "The picture can't be shown.";
   const SAID_ALOUD = new Set(["title", "aria-label", "alt"]);
@@ -80,16 +81,57 @@ const recordPage = (() => {
     return shape("svg", { class: "overlay" }, groups);
   }
 
+  // A canvas with `boxes` ({e, instance, bbox}, the large ones first). `frame()` gives, for each drawing, how far a
+  // pixel of the picture goes right and down on it, and left and top of the picture; who moves it calls
+  // `canvas.draw()`, and light() `canvas.light(e)`.
+  function canvasOf(boxes, frame) {
+    const canvas = node("canvas", { class: "overlay", role: "img", "aria-label": `${boxes.length} boxes` });
+    let lit = null, isWaiting = false;
+    function drawNow() {
+      isWaiting = false;
+      const ratio = window.devicePixelRatio || 1, wide = canvas.clientWidth, high = canvas.clientHeight;
+      if (!canvas.isConnected || !wide) return;
+      [canvas.width, canvas.height] = [wide * ratio, high * ratio];
+      const pen = canvas.getContext("2d"), [right, down, left, top] = frame(), isLit = ({ e }) => e.index === lit;
+      const style = getComputedStyle(canvas), colors = [...Array(COLORS).keys()]
+        .map((n) => ["c", "ink"].map((name) => style.getPropertyValue(`--${name}${n}`)));
+      pen.font = "600 11px system-ui, sans-serif";
+      pen.scale(ratio, ratio);
+      for (const box of [...boxes].sort((a, b) => isLit(a) - isLit(b))) {
+        const [line, ink] = colors[box.e.color], [x1, y1, x2, y2] = box.bbox, number = String(box.e.index + 1);
+        const place = [left + x1 * right, top + y1 * down, (x2 - x1) * right, (y2 - y1) * down];
+        pen.globalAlpha = lit === null || isLit(box) ? 1 : 0.15;
+        pen.setLineDash(box.instance.evidence === "region" ? [8, 5] : []);
+        for (const [color, width] of [[ink, 3], [line, 1.5]]) {
+          pen.strokeStyle = color;
+          pen.lineWidth = width;
+          pen.strokeRect(...place);
+        }
+        if (!isLit(box) && (place[2] <= 40 || place[3] <= 24)) continue;
+        pen.fillStyle = line;
+        pen.fillRect(place[0], place[1], 8 + 7 * number.length, 15);
+        pen.fillStyle = ink;
+        pen.fillText(number, place[0] + 4, place[1] + 11);
+      }
+    }
+    canvas.draw = () => {
+      if (!isWaiting) requestAnimationFrame(drawNow);
+      isWaiting = true;
+    };
+    canvas.light = (e) => {
+      if (e !== lit) canvas.draw();
+      lit = e;
+    };
+    new ResizeObserver(canvas.draw).observe(canvas);
+    return canvas;
+  }
+
   // The same on one canvas, whose boxes light up under the pointer.
   function canvasOver(view, boxes) {
-    const canvas = canvasOf(boxes, () => {
-      const right = canvas.clientWidth / view.width, down = canvas.clientHeight / view.height;
-      return ([x1, y1, x2, y2]) => [x1 * right, y1 * down, (x2 - x1) * right, (y2 - y1) * down];
-    });
-    canvas.addEventListener("pointermove", (event) => {
-      const place = canvas.getBoundingClientRect();
-      const [hit] = hitsOf(boxes, ((event.clientX - place.x) / place.width) * view.width,
-        ((event.clientY - place.y) / place.height) * view.height);
+    const scale = () => [canvas.clientWidth / view.width, canvas.clientHeight / view.height];
+    const canvas = canvasOf(boxes, () => [...scale(), 0, 0]);
+    canvas.addEventListener("pointermove", ({ offsetX, offsetY }) => {
+      const [right, down] = scale(), [hit] = hitsOf(boxes, offsetX / right, offsetY / down);
       canvas.title = hit ? pageText(`${hit.e.text}\n${describe(hit.instance)}`) : "";
       light(canvas.closest(".record"), hit ? hit.e.index : null);
     });
@@ -123,16 +165,6 @@ const recordPage = (() => {
       "aria-label": `${view.path.split("/").pop()} in full size` }, shown, overlay);
   }
 
-  // How far below the text each phrase's line runs: further than those of the phrases before it that it meets.
-  function lanesOf(spans) {
-    const lanes = [];
-    spans.forEach(({ span: [start, end] }, n) => {
-      const met = spans.slice(0, n).map((other, k) => (other.span[0] < end && start < other.span[1] ? lanes[k] : -1));
-      lanes.push(Math.max(-1, ...met) + 1);
-    });
-    return lanes;
-  }
-
   // The caption cut where a phrase begins or ends, each part marked by the shortest phrase that holds it, nested.
   function captionOf(view) {
     if (!view.caption) {
@@ -140,22 +172,18 @@ const recordPage = (() => {
     }
     const spans = view.expressions.filter((e) => e.span)
       .sort((a, b) => a.span[1] - a.span[0] - (b.span[1] - b.span[0]) || a.span[0] - b.span[0]);
-    const lanes = lanesOf(spans);
+    const lanes = []; // of each how far below the text its line runs: further than those of shorter ones that it meets
+    for (const e of spans) {
+      const met = lanes.filter(([other]) => other.span[0] < e.span[1] && e.span[0] < other.span[1]);
+      lanes.push([e, Math.max(-1, ...met.map(([, lane]) => lane)) + 1]);
+    }
     const cuts = [...new Set([0, view.caption.length, ...spans.flatMap((e) => e.span)])].sort((a, b) => a - b);
     const parts = cuts.slice(1).map((end, n) => {
-      const start = cuts[n];
-      const around = spans.map((e, k) => [e, lanes[k]])
-        .filter(([e]) => e.span[0] <= start && end <= e.span[1]).slice(0, MOST_LANES);
-      let part = view.caption.slice(start, end);
-      if (around.length) {
-        const e = around[0][0];
-        part = node("span", { class: `link e${e.index}`, "data-e": e.index, title: tooltip(e) }, part);
-      }
-      for (const [e, lane] of around) {
-        part = node("span", { class: `mark m${e.index} ${look(e)} h${Math.min(lane, MOST_LANES - 1)}`,
-          "data-m": e.index, "data-n": e.span[1] === end ? e.index + 1 : null }, part);
-      }
-      return part;
+      const around = lanes.filter(([e]) => e.span[0] <= cuts[n] && end <= e.span[1]).slice(0, MOST_LANES);
+      return around.reduce((inner, [e, lane], k) => node("span", {
+        class: `mark m${e.index} ${look(e)} h${Math.min(lane, MOST_LANES - 1)}${k ? "" : ` link e${e.index}`}`,
+        "data-m": e.index, "data-n": e.span[1] === end ? e.index + 1 : null,
+        "data-e": k ? null : e.index, title: k ? null : tooltip(e) }, inner), view.caption.slice(cuts[n], end));
     });
     return node("p", { class: "caption", dir: "auto" }, parts);
   }
@@ -196,8 +224,7 @@ const recordPage = (() => {
     if (e !== null) {
       article.querySelectorAll(`[data-e="${e}"], [data-m="${e}"]`).forEach((other) => other.classList.add("on"));
     }
-    const canvas = article.querySelector("canvas.overlay");
-    if (canvas) canvas.light(e);
+    article.querySelector("canvas.overlay")?.light(e);
   }
 
   function lightsUp(article) {
@@ -243,6 +270,6 @@ const recordPage = (() => {
     return frame;
   }
 
-  return { MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, boxesOf, hitsOf, pictureOf, captionOf, rowOf,
-    listOf, lightsUp, cropOf };
+  return { COLORS, MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, boxesOf, canvasOf, hitsOf, pictureOf,
+    captionOf, rowOf, listOf, lightsUp, cropOf };
 })();

@@ -68,10 +68,10 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
     Returns:
         JSON: `id`, `path`, `model`, `caption` as texts, `kind` (the column that was read), `problem` (why it can't be,
         if so), `width` and `height` in pixels (0 where they are unknown), `thumbnail`, `full`, `missing` of the
-        picture, `marks` (the filters that show it), `notes` (sentences), and `expressions`: `index` from 0, `id`,
-        `text`, `status`, `meaning` of that status, `color` in the palette or None without boxes, `span` `[start, end)`
-        in the caption in UTF-16 units or None, `check` (what a check said), `reasons`, `disputed`, `instances` with
-        `bbox` in pixels of the upright picture, `score`, `evidence`, `bbox_id`.
+        picture, `notes` (sentences), and `expressions`: `index` from 0, `id`, `text`, `status`, `meaning` of that
+        status, `color` in the palette or None without boxes, `span` `[start, end)` in the caption in UTF-16 units or
+        None, `check` (what a check said), `reasons`, `disputed`, `instances` with `bbox` in pixels of the upright
+        picture, `score`, `evidence`.
 
     Example:
         >>> row = {"text": "mug", "char_span": [2, 5], "instances": []}
@@ -103,7 +103,6 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
         "caption": caption,
         "kind": column,
         "problem": problem,
-        "marks": sorted(_marks(record, expressions, column, problem)),
         "notes": notes,
         "expressions": expressions,
     }
@@ -153,23 +152,8 @@ def _expression(index: int, id: str, row: Expression, caption: str) -> dict[str,
 
 
 def _instance(instance: Mapping[str, Any]) -> dict[str, Any]:
-    score, evidence, name = (instance.get(key) for key in ("score", "evidence", "bbox_id"))
-    return {
-        "bbox": list(instance["bbox"]),
-        "score": score if is_number(score) else None,
-        "evidence": str(evidence or ""),
-        "bbox_id": None if name is None else str(name),
-    }
-
-
-def _marks(record: Mapping[str, Any], expressions: list[dict[str, Any]], kind: str, problem: str) -> set[str]:
-    found = {
-        "suspect": record.get("suspect_boxes") is True,
-        "doubtful": record.get("doubtful") is True or problem or any(e["disputed"] for e in expressions),
-        "unverified": any(e["check"] not in ("", "verified") for e in expressions),
-        **{e["status"]: kind == "expressions" for e in expressions},
-    }
-    return {name for name, applies in found.items() if applies}
+    score = instance["score"] if is_number(instance["score"]) else None
+    return {"bbox": list(instance["bbox"]), "score": score, "evidence": str(instance.get("evidence") or "")}
 
 
 def utf16_span(text: str, span: Sequence[int]) -> list[int]:

@@ -3,14 +3,13 @@
 "use strict";
 
 const reportPage = (() => {
-  const { node, pageText, pictureOf, listOf, lightsUp } = recordPage;
+  const { node, pictureOf, listOf, lightsUp } = recordPage;
   const SIZE = { pictures: 20, phrases: 60, failures: 20 }; // things on a page
   const HEADS = 300; // most frequent ones that are offered
   const nonce = document.currentScript.nonce;
   const about = JSON.parse(document.getElementById("about").textContent);
-  const policy = window.trustedTypes
-    ? window.trustedTypes.createPolicy("report", { createScriptURL: (address) => address })
-    : { createScriptURL: (address) => address };
+  const rules = { createScriptURL: (address) => address };
+  const policy = window.trustedTypes?.createPolicy("report", rules) || rules;
   const app = document.getElementById("report"), part = (selector) => app.querySelector(selector);
   const main = part("main"), fields = part(".fields"), help = part("dialog");
   const kinds = new Map(Object.entries(about.kinds)); // of failures, and how many there are
@@ -46,37 +45,29 @@ const reportPage = (() => {
 
   // Places of the records that pass the filters, in order. What is in a row: see `_index_row` of report.py.
   let rows = [];
-  const headsOf = (counted) => counted.filter((cell, at) => at % 2 === 0);
-  const bitOf = (flag) => 1 << about.flags.indexOf(flag);
+  const wordsOf = (state) => (state.q || "").toLowerCase().trim();
   function matching(state) {
-    const bits = ["show", "size"].filter((name) => about.flags.includes(state[name])).map((name) => bitOf(state[name]));
-    const all = bits.reduce((sum, bit) => sum | bit, 0), words = (state.q || "").toLowerCase().trim();
+    const flags = ["show", "size"].map((name) => about.flags.indexOf(state[name])).filter((bit) => bit >= 0);
+    const all = flags.reduce((sum, bit) => sum | (1 << bit), 0), words = wordsOf(state);
     const [low, high] = ["low", "high"].map((name) => (state[name] ? 100 * Number(state[name]) : null));
-    const found = [];
-    for (let place = 0; place < rows.length; place++) {
-      const [id, flags, texts, counted, least, most, by] = rows[place];
-      if ((flags & all) !== all || (state.model !== undefined && by !== state.model)) continue;
-      if (low !== null && !(most >= low) || (high !== null && !(least >= 0 && least <= high))) continue;
-      if (words && !texts.includes(words) && !id.toLowerCase().includes(words)) continue;
-      if (state.head !== undefined && !headsOf(counted).includes(state.head)) continue;
-      if (state.record !== undefined && id !== state.record) continue;
-      found.push(place);
-    }
-    return found;
+    return [...rows.keys()].filter((place) => {
+      const [id, bits, phrases, least, most, model] = rows[place];
+      return (bits & all) === all && [undefined, model].includes(state.model) && [undefined, id].includes(state.record)
+        && (low === null || most >= low) && (high === null || (least >= 0 && least <= high))
+        && (!words || id.toLowerCase().includes(words) || phrases.some(([text]) => text.includes(words)))
+        && (state.head === undefined || phrases.some(([, head]) => head === state.head));
+    });
   }
 
   // The boxes of the phrases asked for, of the records at `places`: [place of the record, expression, instance].
   function boxesAmong(places, state) {
-    const words = (state.q || "").toLowerCase().trim(), found = [];
-    for (const place of places) {
-      const [, , texts, counted] = rows[place], lines = texts.split("\n");
-      for (let e = 0; 2 * e < counted.length; e++) {
-        if (state.head !== undefined && counted[2 * e] !== state.head) continue;
-        if (words && texts.includes(words) && !lines[e].includes(words)) continue;
-        for (let n = 0; n < counted[2 * e + 1]; n++) found.push([place, e, n]);
-      }
-    }
-    return found;
+    const words = wordsOf(state);
+    return places.flatMap((place) => {
+      const phrases = rows[place][2], isAsked = phrases.some(([text]) => text.includes(words)); // not the id
+      return phrases.flatMap(([text, head, boxes], e) =>
+        (state.head === undefined || head === state.head) && (!isAsked || text.includes(words))
+          ? [...Array(boxes).keys()].map((n) => [place, e, n]) : []);
+    });
   }
 
   function chips(name, values, whole, state) {
@@ -96,12 +87,12 @@ const reportPage = (() => {
     .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
   function build() {
     const times = new Map();
-    for (const head of rows.flatMap((row) => headsOf(row[3]))) times.set(head, (times.get(head) || 0) + 1);
+    for (const [, , phrases] of rows) for (const [, head] of phrases) times.set(head, (times.get(head) || 0) + 1);
     const frequent = [...times].sort((a, b) => b[1] - a[1]).slice(0, HEADS).map(([head]) => head);
     const offer = (place, values) => place.append(...values.map((value) => node("option", { value }, value)));
     offer(part("#heads"), frequent);
     for (const [name, values] of [["size", ["small", "medium", "large"].filter((flag) => about.marked[flag])],
-      ["model", [...new Set(rows.map((row) => row[6]))]]]) {
+      ["model", [...new Set(rows.map((row) => row[5]))]]]) {
       if (values.length > 1) offer(fields.elements[name], values.filter(Boolean));
       else fields.elements[name].parentNode.remove();
     }
@@ -117,29 +108,27 @@ const reportPage = (() => {
     app.hidden = false;
   }
 
-  // Links to the first, the last and the neighbouring pages; none with one page.
-  function linksOf(name, state, page, last) {
-    const near = [...new Set([1, page - 2, page - 1, page, page + 1, page + 2, last])];
-    const links = [["Previous", page - 1], ...near.filter((n) => n >= 1 && n <= last).map((n) => [count(n), n]),
-      ["Next", page + 1]];
-    if (last < 2) return [];
-    return links.filter(([, n]) => n >= 1 && n <= last).map(([text, n]) => (n === page
-      ? node("b", { "aria-current": "page" }, text)
+  // Of `all` the page that the address asks for as `name`: what is on it, how many are before it, and links to the
+  // first, the last and the neighbouring pages; none with one page.
+  function paged(all, size, name, state) {
+    const last = Math.max(1, Math.ceil(all.length / size));
+    const page = Math.min(Math.max(1, Number(state[name]) || 1), last), before = (page - 1) * size;
+    const near = [...new Set([1, page - 2, page - 1, page, page + 1, page + 2, last])].map((n) => [count(n), n]);
+    const links = [["Previous", page - 1], ...near, ["Next", page + 1]].filter(([, n]) => n >= 1 && n <= last);
+    const linked = () => links.map(([text, n]) => (n === page ? node("b", { "aria-current": "page" }, text)
       : node("a", { href: addressOf({ ...state, [name]: n }), rel: text.toLowerCase() }, text)));
+    return { here: all.slice(before, before + size), before, page, last, linked: last > 1 ? linked : () => [] };
   }
 
   async function showFailures(state) {
-    const wanted = kinds.has(state.kind) ? state.kind : null, all = [...Array(about.failures).keys()];
-    const last = Math.ceil((wanted ? kinds.get(wanted) : about.failures) / SIZE.failures);
-    const page = Math.min(Math.max(1, Number(state.failed) || 1), last), first = (page - 1) * SIZE.failures;
-    const shown = (all) => all.slice(first, first + SIZE.failures);
-    const found = wanted ? shown((await rowsAt("failures", all)).filter((row) => row[4] === wanted))
-      : await rowsAt("failures", shown(all));
+    const all = [...Array(about.failures).keys()], known = kinds.has(state.kind) && await rowsAt("failures", all);
+    const places = known ? all.filter((place) => known[place][4] === state.kind) : all;
+    const { here, linked } = paged(places, SIZE.failures, "failed", state), found = await rowsAt("failures", here);
     if (kinds.size > 1) chips("kind", [...kinds], about.failures, state);
     const body = part(".failures tbody");
     body.replaceChildren(body.rows[0], ...found.map((row) =>
       node("tr", null, row.slice(0, 4).map((cell) => node("td", { dir: "auto" }, cell)))));
-    part(".failures nav").replaceChildren(...linksOf("failed", state, page, last));
+    part(".failures nav").replaceChildren(...linked());
   }
 
   // What steps or runs have made of a record, beside each other.
@@ -179,15 +168,13 @@ const reportPage = (() => {
   let calls = 0;
   async function show() {
     const call = ++calls, state = asked(), phrases = state.view === "phrases";
-    const places = matching(state), all = phrases ? boxesAmong(places, state) : places;
-    const size = phrases ? SIZE.phrases : SIZE.pictures, last = Math.max(1, Math.ceil(all.length / size));
-    const page = Math.min(Math.max(1, Number(state.page) || 1), last), here = all.slice((page - 1) * size, page * size);
-    const views = await rowsAt("records", phrases ? here.map(([place]) => place) : here);
+    const places = matching(state), all = phrases ? boxesAmong(places, state) : places.map((place) => [place]);
+    const { here, before, page, last, linked } = paged(all, phrases ? SIZE.phrases : SIZE.pictures, "page", state);
+    const views = await rowsAt("records", here.map(([place]) => place));
     if (call !== calls) return;
-    const what = phrases ? "boxes" : "images", first = all.length ? (page - 1) * size + 1 : 0;
     const dashed = views.some((view) => view.expressions.some((e) => e.instances.some((i) => i.evidence === "region")));
-    part(".note").replaceChildren(pageText(`${what[0].toUpperCase()}${what.slice(1)} ${count(first)} to ` +
-      `${count(Math.min(all.length, page * size))} of ${count(all.length)}`),
+    part(".note").replaceChildren(`${phrases ? "Boxes" : "Images"} ` +
+      `${count(all.length && before + 1)} to ${count(before + here.length)} of ${count(all.length)}`,
       dashed ? ". Dashed: a region of that colour or scene; what it is was not checked." : "",
       Object.keys(state).length ? node("a", { href: "#" }, "Show all") : "");
     const ways = [["Pictures", ""], ["Phrases side by side", "phrases"]];
@@ -197,20 +184,18 @@ const reportPage = (() => {
     for (const control of fields.elements) {
       if (control !== document.activeElement) control.value = state[control.name] || "";
     }
-    app.querySelectorAll(".pages.main").forEach((nav) => nav.replaceChildren(...linksOf("page", state, page, last)));
+    app.querySelectorAll(".pages.main").forEach((nav) => nav.replaceChildren(...linked()));
     main.className = phrases ? "grid" : "";
-    main.replaceChildren(...views.map((view, n) => (phrases ? cropOf(view, here[n][1], here[n][2]) :
-      articleOf(view))));
+    main.replaceChildren(...views.map((view, n) => (phrases ? cropOf : articleOf)(view, here[n][1], here[n][2])));
     if (about.failures) await showFailures(state);
     document.title = document.querySelector("h1").textContent + (last > 1 ? ` · page ${page} of ${last}` : "");
   }
 
   function step(by) {
     const items = [...main.children], at = items.findIndex((item) => item.contains(document.activeElement));
-    const next = items[Math.min(Math.max(at + by, 0), items.length - 1)];
-    if (next) next.focus();
+    items[Math.min(Math.max(at + by, 0), items.length - 1)]?.focus();
   }
-  const turn = (rel) => { const link = part(`.pages.main [rel=${rel}]`); if (link) link.click(); };
+  const turn = (rel) => part(`.pages.main [rel=${rel}]`)?.click();
   const DOES = { j: () => step(1), k: () => step(-1), ArrowRight: () => turn("next"), ArrowLeft: () => turn("previous"),
     g: () => go({ view: asked().view === "phrases" ? "" : "phrases" }), "/": () => fields.elements.q.focus(),
     "?": () => help.showModal() };

@@ -35,7 +35,7 @@ def write_report(
     single: bool = False,
     **head: Any,
 ) -> int:
-    """Write the report of records and failures, which are read once: all of it or nothing.
+    """Write the report of records and failures, which are read once: all of it or nothing. Returns how many it shows.
 
     Args:
         find_image: Gives the path of a record's image file, or None.
@@ -43,9 +43,6 @@ def write_report(
         versions, called: Earlier versions of the records, and what these are called among them.
         single: Whether the page is to hold everything.
         head: `title`, `summary` and `plots`, as for `door_html`.
-
-    Returns:
-        How many records it shows.
 
     Raises:
         InputError, OSError: It is too large for a single file; a file can't be written, or its name is taken.
@@ -61,10 +58,11 @@ def write_report(
         for record, earlier, picture in shown:
             view = view_of(record, picture)
             view |= beside(view, earlier, called)
-            marks = _marks_of(view)
+            marks = marks_of(record, view)
             rank = next((rank for rank, mark in enumerate(FIRST) if mark in marks), len(FIRST))
             ranks[rank].write(f"{script_json(_index_row(view, marks))}\n{script_json(view)}\n")
-            counts.update(_counts_of(record, view) if view.get("only", called) == called else ())  # of `called` alone
+            if view.get("only", called) == called:
+                counts.update(_counts_of(record, view, marks))
             counts["shown"] += 1
             marked.update(marks)
         counts.update(changed=marked["changed"], failures=kinds.total())
@@ -95,32 +93,37 @@ def _lines(ranks: Sequence[IO[str]], which: int) -> Iterator[str]:
         yield from (line.rstrip("\n") for line in islice(file, which, None, 2))
 
 
-def _marks_of(view: View) -> set[str]:
+def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
     """Those of FLAGS that a record has."""
-    found = {"without picture": view["missing"], "changed": view.get("changes") or view.get("only")}
-    for e in view["expressions"]:
-        sizes = (_SIZES[bisect((32**2, 96**2), area(box_of(i["bbox"])))] for i in e["instances"])
-        found |= {e["check"]: e["check"] == "verified", **dict.fromkeys(sizes, True)}
-    return {*view["marks"], *(name for name, applies in found.items() if applies)}
+    expressions, checks = view["expressions"], {e["check"] for e in view["expressions"]}
+    found = {
+        "suspect": record.get("suspect_boxes") is True,
+        "doubtful": record.get("doubtful") is True or view["problem"] or any(e["disputed"] for e in expressions),
+        "unverified": checks - {"", "verified"},
+        "verified": "verified" in checks,
+        "changed": view.get("changes") or view.get("only"),
+        "without picture": view["missing"],
+        **{e["status"]: view["kind"] == "expressions" for e in expressions},
+        **{_SIZES[bisect((32**2, 96**2), area(box_of(i["bbox"])))]: True for e in expressions for i in e["instances"]},
+    }
+    return {name for name, applies in found.items() if applies}
 
 
 def _index_row(view: View, marks: Collection[str]) -> list[Any]:
-    """What the page filters and orders a record by: id; flags as a number; the expressions' texts in lower case, in
-    lines; of each expression head noun and number of boxes, one after the other; lowest and highest score in
-    hundredths, or -1; model.
+    """What the page filters and orders a record by: id; flags as a number; of each expression its text in lower case,
+    head noun and number of boxes; lowest and highest score in hundredths, or -1; model.
     """
     expressions = view["expressions"]
-    texts = "\n".join(" ".join(e["text"].lower().split()) for e in expressions)
-    counted = [cell for e in expressions for cell in (head_of(e["text"]), len(e["instances"]))]
+    phrases = [(" ".join(e["text"].lower().split()), head_of(e["text"]), len(e["instances"])) for e in expressions]
     scores = [i["score"] for e in expressions for i in e["instances"] if i["score"] is not None]
     low, high = (round(100 * edge(scores)) if scores else -1 for edge in (min, max))
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
-    return [view["id"], bits, texts, counted, low, high, view["model"]]
+    return [view["id"], bits, phrases, low, high, view["model"]]
 
 
-def _counts_of(record: Mapping[str, Any], view: View) -> Counter[str]:
+def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
     """What a record adds to the figures; a key with 0 says that it has such things at all."""
-    found = Counter(["images", *(mark for mark in ("doubtful", "suspect") if mark in view["marks"])])
+    found = Counter(["images", *(mark for mark in ("doubtful", "suspect") if mark in marks)])
     regions = record.get("regions", record.get("region_captions"))
     if isinstance(regions, list):
         found["regions"] = len(regions)

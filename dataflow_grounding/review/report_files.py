@@ -23,7 +23,7 @@ from dataflow_grounding.images import url_of
 from dataflow_grounding.records import write_bytes
 from dataflow_grounding.review.record_view import Picture, why_missing
 
-GENERATOR = '<meta name="generator" content="dataflow-grounding report, page {}">'
+GENERATOR = '<meta name="generator" content="dataflow-grounding report, page 1">'
 PER_FILE = 500  # records or failures in a file of data
 MOST_IN_ONE = 150_000_000
 """Bytes of data and pictures in a single file, which browsers read whole before they show it."""
@@ -63,7 +63,7 @@ class ReportFiles:
         self.folder, self.beside = os.path.dirname(self.page), os.path.splitext(self.page)[0] + "_files"
         self._is_first, self._is_put = not os.path.lexists(self.beside), False
         self._is_ours = self._is_first or _is_ours(self.beside)
-        if os.path.lexists(self.page) and not _is_page(self.page, 1):
+        if os.path.lexists(self.page) and not _is_page(self.page):
             raise _taken(self.page, "page")
         if not (single or self._is_ours):
             raise _taken(self.beside, "folder")
@@ -146,7 +146,6 @@ class ReportFiles:
             with suppress(FileNotFoundError):
                 os.unlink(unfinished)
         self._is_put = True
-        _remove_pages(self.page)
         if self._is_ours:
             self._clear(set() if self.single else {_MARKER, self._token, *self._used})
 
@@ -176,21 +175,12 @@ def _is_ours(folder: str) -> bool:
         return False
 
 
-def _is_page(path: str, number: int) -> bool:
-    """Whether a file says that it is this page of a report; a copy under another number is the user's."""
+def _is_page(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            return GENERATOR.format(number).encode() in file.read(500)
+            return GENERATOR.encode() in file.read(500)
     except OSError:
         return False
-
-
-def _remove_pages(page: str) -> None:
-    """Remove the further pages `report-2.html`, … that reports of earlier versions have."""
-    (stem, ending), number = os.path.splitext(page), 2
-    while _is_page(further := f"{stem}-{number}{ending}", number):
-        os.unlink(further)
-        number += 1
 
 
 def thumbnail_of(path: str) -> tuple[Size, bytes, str]:
@@ -203,7 +193,7 @@ def thumbnail_of(path: str) -> tuple[Size, bytes, str]:
     with decoding(data, path, (_TRIES[0][0],) * 2) as picture:
         few = picture.width * picture.height <= _FEW
         for side, quality, kind in (*[(640, 80, "jpeg")] * few, *((*one, "webp") for one in _TRIES)):
-            small = small_copy(picture, side, kind, quality=quality, **({"method": 1} if kind == "webp" else {}))
+            small = small_copy(picture, side, kind, quality=quality, method=1)
             if len(small) <= MAX_BYTES:
                 break
     return size, small, kind

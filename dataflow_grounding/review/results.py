@@ -169,7 +169,6 @@ def _title(pipeline: str, data: str) -> str:
 
 
 def _rows(path: str) -> Iterator[Row]:
-    """The rows of a file; none without it."""
     return read_rows(path) if os.path.exists(path) else iter(())
 
 
@@ -181,5 +180,4 @@ def _unread(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:
-    """The rows of a file that can be read."""
     return (row.data for row in _rows(path) if row.data is not None)

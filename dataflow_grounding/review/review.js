@@ -9,7 +9,7 @@
   const AHEAD = 20; // things asked for at once
   let page = { items: [], place: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
   let typed = "", typing = 0, drawn = { rows: [] };
-  const decisions = reviewDecisions.of({ why: () => (page.items[at] || { why: "" }).why, saving, taken });
+  const decisions = reviewDecisions.of({ why: () => page.items[at]?.why || "", saving, taken });
   const { viewOf, commit, sent } = decisions, viewNow = () => viewOf(page.items[at]);
   const grid = reviewGrid.of(main, decisions, nextPage);
 
@@ -153,7 +153,7 @@
     main.replaceChildren(article);
     return { article, list };
   }
-  const boxNow = () => (((current() || { instances: [] }).instances[picked.box] || {}).bbox || null);
+  const boxNow = () => current()?.instances[picked.box]?.bbox || null;
   function clicked(point) {
     const hit = recordPage.hitsOf(recordPage.boxesOf(viewNow()), ...point);
     const last = hit.findIndex(({ e, instance }) => picked.box !== null && isPicked(e, instance));

@@ -1,6 +1,7 @@
 """The page of a review on this machine: who may ask it, what it answers."""
 
 import asyncio
+import os
 import secrets
 import socket
 import webbrowser
@@ -42,13 +43,11 @@ class ReviewServer:
 
     def __init__(self, session: Session, port: int = 0) -> None:
         self.session, self._files = session, page_files()
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._socket.bind(("127.0.0.1", port))
-            self._socket.listen()  # before the address is said
+            self._socket = socket.create_server(("127.0.0.1", port))
         except OSError as error:
-            raise InputError(f"can't listen on port {port}: {error.strerror}. Choose another --port") from None
+            why = os.strerror(error.errno or 0)
+            raise InputError(f"can't listen on port {port}: {why}. Choose another --port") from None
         self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._token = secrets.token_urlsafe(24)
         self.address = f"{self.origin}/{self._token}/"

@@ -40,9 +40,9 @@ const reviewStage = (() => {
     const boxes = all.filter(({ e, instance }) => !isMany || isPicked(e, instance)).map(({ e, instance, bbox }) =>
       shape("g", { class: `box link e${e.index} c${e.color}${isPicked(e, instance) ? " picked" : ""}`,
         "data-e": e.index }, ["halo", "line"].map((name) => shape("rect", { class: name, ...rectOf(bbox) }))));
-    const canvas = isMany && canvasOf(all, () => {
+    const canvas = isMany && recordPage.canvasOf(all, () => {
       const { a, d, e, f } = svg.getScreenCTM(), place = canvas.getBoundingClientRect();
-      return ([x1, y1, x2, y2]) => [x1 * a + e - place.x, y1 * d + f - place.y, (x2 - x1) * a, (y2 - y1) * d];
+      return [a, d, e - place.x, f - place.y];
     });
     const picture = shape("image",
       { href: view.full || null, width: view.width, height: view.height, preserveAspectRatio: "none" });

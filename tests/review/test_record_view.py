@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.review.record_view import Picture, utf16_span, view_of
-from dataflow_grounding.review.report import FLAGS
+from dataflow_grounding.review.report import FLAGS, marks_of
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ def test_what_a_record_says_reaches_the_page_as_json() -> None:
     record = {"image_path": "a/b.jpg", "width": 9, "height": 8, "model": "m", "suspect_boxes": True, "caption": "mug"}
     data = json.loads(json.dumps(view_of({**record, "expressions": [row]}, Picture(full="b.jpg"))))
     assert (data["id"], data["path"], data["width"], data["height"], data["model"]) == ("a/b.jpg", "a/b.jpg", 9, 8, "m")
-    assert data["marks"] == ["grounded", "suspect", "unverified"]
+    assert marks_of(record, data) == {"grounded", "suspect", "unverified", "small"}
     assert len(data["notes"]) == 1
     [e] = data["expressions"]
-    assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": "", "bbox_id": "3"}]
+    assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": ""}]
     assert (e["id"], e["color"], e["check"], e["reasons"], e["span"]) == ("7", 0, "not verified", ["why"], None)
     assert view_of({**record, "expressions": []}, Picture((40, 30)))["width"] == 40
 
