@@ -40,8 +40,10 @@ const reviewGrid = (() => {
       const crops = main.querySelectorAll(".crop"), isSeen = (img) => img && img.naturalWidth > 0;
       const told = [...page.items.keys()].filter((n) => wrong.has(n) || isSeen(crops[n].querySelector("img")));
       const seconds = decisions.elapsed() / told.length, nameOf = (n) => `${page.items[n].record} ${page.items[n].id}`;
+      const phrases = new Map(told.map((n) => [nameOf(n), []]));
+      told.forEach((n) => phrases.get(nameOf(n)).push(n));
       if (told.length < page.items.length) tell("What can't be seen isn't accepted with the rest: it comes again.");
-      for (const places of Map.groupBy(told, nameOf).values()) {
+      for (const places of phrases.values()) {
         const items = places.map((n) => page.items[n]), view = decisions.viewOf(items[0]), e = found(view, items[0].id);
         const instances = boxes(e), change = { id: e.id, after: given(e, { instances }) };
         for (const n of places) instances[placeOf(view, page.items[n])].verified = !wrong.has(n);
