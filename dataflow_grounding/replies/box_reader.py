@@ -32,6 +32,10 @@ class _NoBox(Exception):
     """A box that can't be used; the message says why."""
 
 
+class _NothingThere(Exception):
+    """A box that says that nothing is there."""
+
+
 class _BoxReader:
     """Turns raw boxes into boxes in pixels, each of one phrase, and notes what it had to do to them."""
 
@@ -76,18 +80,16 @@ class _BoxReader:
         return reading
 
     def take_boxes(self, parsed: ParsedReply) -> None:
-        if self.format.scale == "grid_32":  # two numbers are two cells of the grid, and no point
-            parsed.boxes += [replace(raw, kind="box") for raw in parsed.points if raw.order is None]
-            parsed.points = [raw for raw in parsed.points if raw.order is not None]
+        if self.format.scale == "grid_32":
+            _take_cells(parsed)
         if parsed.points and not parsed.boxes:
             raise UnreadableReply("the reply has points where boxes were asked for")
         unusable: list[tuple[RawBox, str]] = []
         for raw in parsed.boxes:
-            if self.format.scale != "grid_32" and raw.family is None and set(raw.numbers) in ({0}, {-1}):
-                self.note("dropped", f"{_shown(raw.numbers)}, which says that nothing is there")
-                continue
             try:
                 self.keep(raw, self.pixels(raw))
+            except _NothingThere as nothing:
+                self.note("dropped", str(nothing))
             except _NoBox as error:
                 unusable.append((raw, str(error)))
         again = {raw.numbers for raw, _ in unusable if not raw.said.labels} == {one.box.numbers for one in self.kept}
@@ -127,11 +129,11 @@ class _BoxReader:
             self.note(code, what)
 
     def take_statuses(self, parsed: ParsedReply) -> None:
-        for i, (status, reason) in parsed.statuses.items():
+        for i, status in parsed.statuses.items():
             if (i in self.phrases or not self.phrases) and status in STATUSES:
                 self.reading.statuses[i] = status
-                if reason is not None:
-                    self.reading.reasons[i] = reason
+                if i in parsed.reasons:
+                    self.reading.reasons[i] = parsed.reasons[i]
             else:
                 self.note("dropped", f"status {status[:40]!r} of phrase {i}")
 
@@ -151,6 +153,8 @@ class _BoxReader:
         if meant.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < 1024:
                 raise _NoBox(f"grid cells {written}")
+        elif raw.family is None and set(numbers) in ({0}, {-1}):
+            raise _NothingThere(f"{written}, which says that nothing is there")
         else:
             numbers = self.in_scale(raw, meant)
         drawn = meant.to_pixels(numbers, original=self.original, sent=self.sent)
@@ -222,6 +226,12 @@ class _BoxReader:
             known = any(surely_alike(name, phrase) for name in (label, said.talk))
         if not known:
             self.note("unlike_label", f"{label[:60]!r} may be something other than phrase {phrase_id}")
+
+
+def _take_cells(parsed: ParsedReply) -> None:
+    # Two numbers are two cells of the grid, and no point.
+    parsed.boxes += [replace(raw, kind="box") for raw in parsed.points if raw.order is None]
+    parsed.points = [raw for raw in parsed.points if raw.order is not None]
 
 
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:

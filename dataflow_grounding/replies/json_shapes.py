@@ -246,5 +246,6 @@ def take_statuses(parsed: ParsedReply, fields: Mapping[str, Any]) -> None:
     entries = fields.get("statuses")
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("status"), str):
-            reason = entry.get("reason")
-            parsed.statuses[entry["id"]] = entry["status"], reason if isinstance(reason, str) else None
+            parsed.statuses[entry["id"]] = entry["status"]
+            if isinstance(entry.get("reason"), str):
+                parsed.reasons[entry["id"]] = entry["reason"]

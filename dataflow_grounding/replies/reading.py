@@ -108,8 +108,7 @@ class ParsedReply:
     `absences` are what the reply says is not there, each with its answer's number; `unclear` is set where there are
     other things around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
     reply ends in the middle; `answer` numbers the answer being read, and `corrections` those that take back what was
-    said before; `statuses`, each perhaps with its reason, are the embedded grounder's; `talk` are the words beside the
-    boxes.
+    said before; `statuses` and `reasons` are the embedded grounder's; `talk` are the words beside the boxes.
     """
 
     boxes: list[RawBox] = field(default_factory=list)
@@ -122,7 +121,8 @@ class ParsedReply:
     truncated: bool = False
     answer: int = 0
     corrections: set[int] = field(default_factory=set)
-    statuses: dict[int, tuple[str, str | None]] = field(default_factory=dict)
+    statuses: dict[int, str] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
     talk: list[Talk] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -183,6 +183,7 @@ class ParsedReply:
         self.unclear = self.unclear or later.unclear
         self.corrections |= later.corrections
         self.statuses.update(later.statuses)
+        self.reasons.update(later.reasons)
 
     def state(self, since: int, order: Order | None, unit: str | None) -> None:
         """Give the boxes from the `since`-th on an order and a unit, where they have none of their own."""
