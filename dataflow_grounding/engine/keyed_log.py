@@ -58,7 +58,7 @@ class MemoryLog:
         """The whole lines that are in a file between two places: none."""
         return iter(())
 
-    def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
+    def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
         """The last line of `key` at or after place `since`, or None."""
         place, line = self._lines.get(key, (0, None))
         return line and self.vouched.judged(line, place)
@@ -133,12 +133,16 @@ class KeyedLog:
         """The whole lines that are in the file between two places; damaged ones are passed over."""
         return (line for _, line in read_lines(self.path, first, last))
 
-    def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        """The last line of `key`, or None; only lines at or after place `since` count."""
-        line = self._own(key, since)
-        if line is None and not since and key != MARK:
-            return next(filter(None, (other._own(key) for other in self.others)), None)
-        return line
+    def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
+        """The last line of `key`, or None; with `since` only this log's own, at or after that place.
+
+        Of several logs' lines, one that isn't a refusal: another part of the run may have asked again.
+        """
+        line = self._own(key, since or 0)
+        if since is not None or key == MARK or (line is not None and not line.get("refusal")):
+            return line
+        found = filter(None, [line, *(other._own(key) for other in self.others)])
+        return min(found, key=lambda one: bool(one.get("refusal")), default=None)
 
     def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
         place = self._places.get(int(key[:16], 16))

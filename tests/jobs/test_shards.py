@@ -15,6 +15,7 @@ from benchmarks.workplace import Done, Workplace, caption, command, ended
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.rows import Row
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing.faults import refusal
 
 ROWS = 120
 
@@ -113,6 +114,26 @@ def test_a_folder_goes_on_as_shards_and_back(place: Workplace, server: LoopbackS
     assert merged(place).code == 1
     assert server.count() == 2 * before
     assert left(place.results) == left(place.folder / "alone")
+
+
+def test_what_the_whole_was_refused_or_answered_shards_ask_again(place: Workplace, server: LoopbackServer) -> None:
+    """In folders whose own store holds nothing yet; from then on the later answer counts, also for other shards."""
+    place.many(8)
+    server.faults = lambda request: refusal() if caption(5) in request.text else None
+    assert place.run().code == 1
+    once, server.faults = server.count(), ()
+    anew: dict[str, Any] = {"workflow.force_reprocess": True}
+    for arguments, settings, sent in ((["--retry-failed"], {}, 2), ([], anew, once + 1)):
+        before = server.received
+        for number in (1, 2):
+            done = place.run("--shard", f"{number}/2", *arguments, **settings)
+            assert done.code == 0, done
+        assert server.received - before == sent
+    before = server.received
+    place.rows([*map(json.loads, place.input.read_text().splitlines()), {"image_path": "a.jpg", "caption": caption(9)}])
+    done = place.run()
+    assert done.code == 0, done
+    assert server.received - before == 2
 
 
 def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer) -> None:
