@@ -30,6 +30,7 @@ EXTRAS = {
     "parquet": "pyarrow",
     "supervision": "supervision",
     "notebook": "anywidget",
+    "local": "transformers",
 }
 NAMES = (
     *("DF_BASE_URL", "DF_MODEL", "DF_API_KEY", "DF_BOX_FORMAT"),

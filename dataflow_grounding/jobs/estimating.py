@@ -109,7 +109,7 @@ class _StepReplies(MemoryLog):
         """The keys that were asked for, stored or not."""
         return frozenset([*self._lines, *self.used])
 
-    def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
+    def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
         """The reply put here, or the last stored one."""
         line = super().get(key)
         if line is None and self._stored is not None and (line := self._stored.get(key)) is not None:

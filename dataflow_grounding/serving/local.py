@@ -8,20 +8,16 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dataflow_grounding.errors import EndpointRefused, MissingExtra, RequestRefused, ServerFault, SpecError, needs_extra
-from dataflow_grounding.secrets import excerpt
-from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings
+from dataflow_grounding.errors import EndpointRefused, GroundingError, MissingExtra, SpecError, needs_extra
+from dataflow_grounding.serving.base import Reply, Serving, check_settings
+from dataflow_grounding.serving.local_model import Asked, LoadedModel, said_by
 from dataflow_grounding.serving.transport import PerLoop
 from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.terminal import say
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as PillowImage
-
+LINGER = 0.03  # seconds in which those that were just answered ask again
 SAMPLES, SAMPLE_BYTES = 64, 2**16  # of each file of weights, evenly spread: any training changes nearly all of them
 
 _turn = threading.Lock()
@@ -72,21 +68,26 @@ class LocalServing(Serving):
     ) -> None:
         if not model_name:
             raise SpecError("no model is named: set vlm.local.model_name")
+        if model_name.startswith((".", "/", "~")) and not os.path.isdir(os.path.expanduser(model_name)):
+            raise SpecError(f"vlm.local.model_name: there is no folder {model_name}")
         check_settings(1, temperature, max_tokens=max_tokens, max_workers=max_workers)
-        self.model, self.max_workers, self.box_format = model_name, max_workers, box_format
+        self.model, self.max_workers, self.box_format = os.path.expanduser(model_name), max_workers, box_format
         self.revision, self.device, self.dtype, self.processor = revision, device, dtype, dict(processor or {})
         self.temperature, self.max_output_tokens, self.num_gpus = temperature, max_tokens, num_gpus
-        self._loaded: _Model | None = None
+        self._loaded: LoadedModel | None = None
         self._queue = PerLoop(_Queue)
 
     @cached_property
     def endpoint(self) -> str:  # type: ignore[override]
         """Where the model is: here, and which of those that are called so."""
         processor = f":{json.dumps(self.processor, sort_keys=True)}" if self.processor else ""  # it sets the frame
-        return f"local:{self._digest[:12]}{processor}"
+        try:
+            return f"local:{self._digest[:12]}{processor}"
+        except GroundingError:  # which is told as an obstacle
+            return Serving.endpoint
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_loaded": None}  # each process loads its own
+        return {**self.__dict__, "_loaded": None, "_queue": PerLoop(_Queue)}  # each process loads its own
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"
@@ -101,7 +102,7 @@ class LocalServing(Serving):
         try:
             path = hf_hub_download(self.model, "config.json", revision=self.revision)
         except Exception as error:
-            raise SpecError(f"can't have {self.model} ({self.revision}) from the Hub: {_said(error)}") from None
+            raise SpecError(f"can't have {self.model} ({self.revision}) from the Hub: {said_by(error)}") from None
         return os.path.basename(os.path.dirname(path))
 
     def obstacles(self) -> list[str]:
@@ -112,13 +113,16 @@ class LocalServing(Serving):
         except SpecError as error:
             return [str(error)]
 
+    def facts(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "takes": "what its chat template has"}
+
     def identity(self) -> dict[str, Any]:
         sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
         return {**super().identity(), "revision": self._digest, "dtype": self.dtype, **sampling}
 
     async def answer(self, request: Request[Any]) -> Reply:
         pictures = [await asyncio.to_thread(image.sent_picture) for image in request.images]
-        asked = _Asked(request, pictures, request.temperature(self.temperature) or 0.0, asyncio.Future())
+        asked = Asked(request, pictures, request.temperature(self.temperature) or 0.0, asyncio.Future())
         queue = self._queue.get()
         queue.waiting.append(asked)
         try:
@@ -129,35 +133,30 @@ class LocalServing(Serving):
         finally:
             asked.reply.cancel()  # where nobody waits for it any more
 
-    def _replies(self, batch: "Sequence[_Asked]") -> list[Reply | Exception]:
+    def _replies(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
         """The reply to each, or what went wrong with it."""
         with _turn:
             try:
-                self._loaded = self._loaded or _Model(self)
+                self._loaded = self._loaded or LoadedModel(self)
             except Exception as error:
-                return [EndpointRefused(f"{self.model} can't be loaded: {_said(error)}")] * len(batch)
+                way = ": pip install 'dataflow-grounding[local]'" if isinstance(error, ImportError) else ""
+                return [EndpointRefused(f"{self.model} can't be loaded{way}: {said_by(error)}")] * len(batch)
             return self._loaded.answers(batch)
 
 
-@dataclass(eq=False)
-class _Asked:
-    """A request that waits for its reply."""
-
-    request: Request[Any]
-    pictures: "list[PillowImage]"
-    temperature: float
-    reply: "asyncio.Future[Reply]"
-
-
 class _Queue:
-    """What waits in one event loop."""
+    """What waits in one event loop; those who have the `turn` have it answered."""
 
     def __init__(self) -> None:
-        self.waiting: list[_Asked] = []
+        self.waiting: list[Asked] = []
         self.turn = asyncio.Lock()
 
-    async def work(self, answers: "Callable[[Sequence[_Asked]], list[Reply | Exception]]", most: int) -> None:
+    async def work(self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", most: int) -> None:
         """Have the first answered, and of those behind it as many as are sampled at the same temperature."""
+        count = 0
+        while count < len(self.waiting) < most:
+            count = len(self.waiting)
+            await asyncio.sleep(LINGER)
         wanted = [one for one in self.waiting if not one.reply.done()]
         batch = [one for one in wanted if one.temperature == wanted[0].temperature][:most]
         replies = await asyncio.to_thread(answers, batch)
@@ -169,86 +168,6 @@ class _Queue:
             else:
                 one.reply.set_exception(reply)
         self.waiting = [one for one in self.waiting if not one.reply.done()]
-
-
-class _Model:
-    """A loaded model with its processor. Raises whatever transformers raises."""
-
-    def __init__(self, given: LocalServing) -> None:
-        import torch
-        import transformers
-
-        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-        device = ("cuda" if cuda else "mps" if mps else "cpu") if given.device == "auto" else given.device
-        say(f"Loading {given.model} on {device}")
-        where: dict[str, Any] = {"revision": given.revision, "trust_remote_code": False}
-        self.processor = transformers.AutoProcessor.from_pretrained(given.model, **where, **given.processor)
-        model = transformers.AutoModelForImageTextToText.from_pretrained(given.model, dtype=given.dtype, **where)
-        self.model, self.name, self._most = model.to(device).eval(), given.model, given.max_output_tokens
-        self._torch, tokenizer = torch, self.processor.tokenizer
-        tokenizer.padding_side = "left"  # so that all replies begin at once
-        ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
-        self._ends = {ends} if isinstance(ends, int) else set(ends or ())
-        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        self._has_system = "of its own" in self._rendered([{"role": "system", "content": _words("of its own")}])
-
-    def answers(self, batch: "Sequence[_Asked]") -> list[Reply | Exception]:
-        """The reply to each, or what went wrong with it; what fails together is tried in halves."""
-        try:
-            return [*self._generate(batch)]
-        except Exception as error:
-            if isinstance(error, getattr(self._torch, "AcceleratorError", ())):  # nothing more works in this process
-                return [EndpointRefused(f"{self.name}: the GPU failed: {_said(error)}")] * len(batch)
-            out_of_memory = isinstance(error, self._torch.OutOfMemoryError | MemoryError)
-            wrong = (ServerFault if out_of_memory else RequestRefused)(f"{self.name}: {_said(error)}")
-        if len(batch) == 1:
-            return [wrong]
-        half = len(batch) // 2
-        return [*self.answers(batch[:half]), *self.answers(batch[half:])]
-
-    def _generate(self, batch: "Sequence[_Asked]") -> list[Reply]:
-        conversations = [self._conversation(one) for one in batch]
-        form: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
-        form |= {"add_generation_prompt": True, "processor_kwargs": {"padding": True}}
-        form |= {"sanitize_control_tokens": True}  # a caption may hold some
-        asked = self.processor.apply_chat_template(conversations, **form)
-        temperature = batch[0].temperature
-        sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature}
-        if not temperature:
-            sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        with self._torch.inference_mode():
-            asked = asked.to(self.model.device, dtype=self.model.dtype)
-            written = self.model.generate(**asked, max_new_tokens=self._most, **sampling)
-        sizes = asked["attention_mask"].sum(dim=1).tolist()
-        replies = written[:, asked["input_ids"].shape[1] :].tolist()
-        return [self._reply(tokens, size) for tokens, size in zip(replies, sizes, strict=True)]
-
-    def _conversation(self, asked: _Asked) -> list[dict[str, Any]]:
-        request = asked.request
-        content: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in asked.pictures]
-        if self._has_system:
-            system = [{"role": "system", "content": _words(request.system)}]
-            return [*system, {"role": "user", "content": content + _words(request.text)}]
-        return [{"role": "user", "content": content + _words(f"{request.system}\n\n{request.text}")}]
-
-    def _rendered(self, messages: list[dict[str, Any]]) -> str:
-        import jinja2
-
-        try:
-            return str(self.processor.apply_chat_template([*messages, {"role": "user", "content": _words("?")}]))
-        except jinja2.TemplateError:  # some say so, others leave it out
-            return ""
-
-    def _reply(self, tokens: list[int], sent: int) -> Reply:
-        end = next((i for i, token in enumerate(tokens) if token in self._ends), None)
-        # tokens of the model's own stay in the text: some write boxes with them
-        text = self.processor.tokenizer.decode(tokens[:end], skip_special_tokens=False)
-        usage = Usage(sent, 0, len(tokens) if end is None else end + 1)
-        return Reply(text.strip(), "length" if end is None else "stop", usage)
-
-
-def _words(text: str) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": text}]
 
 
 def _digest_of(folder: str) -> str:
@@ -264,7 +183,3 @@ def _digest_of(folder: str) -> str:
                 file.seek(place)
                 digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()[:16]
-
-
-def _said(error: BaseException) -> str:
-    return excerpt(str(error) or type(error).__name__, 200)

@@ -54,14 +54,22 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
     backend: str = vlm.backend
     if backend == "auto" or "backend" not in vlm.model_fields_set:
         backend = _stated(vlm) or backend_named() or backend
-    found: dict[str, Any] = {"backend": backend}
+    found: dict[str, Any] = {"backend": backend, **_filled_in(vlm, backend)}
+    if vlm.box_format == "auto" and backend in ("openai", "gemini", "local"):
+        found["box_format"] = _given("DF_BOX_FORMAT") or "auto"
+    return vlm.model_copy(update=found)
+
+
+def _filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
+    """The block of the backend."""
+    model = _given("DF_MODEL")
     if backend == "openai":
         block = vlm.openai
         address = "" if any((block.azure.endpoint, block.endpoints)) else _given("DF_BASE_URL", "OPENAI_BASE_URL")
-        filled = {"base_url": block.base_url or address, "model_name": block.model_name or _given("DF_MODEL")}
-        found["openai"] = block.model_copy(update=filled)
-    elif backend == "gemini" and "model" not in vlm.gemini.model_fields_set:
-        found["gemini"] = vlm.gemini.model_copy(update={"model": _given("DF_MODEL") or vlm.gemini.model})
-    if vlm.box_format == "auto" and backend in ("openai", "gemini"):
-        found["box_format"] = _given("DF_BOX_FORMAT") or "auto"
-    return vlm.model_copy(update=found)
+        filled = {"base_url": block.base_url or address, "model_name": block.model_name or model}
+        return {"openai": block.model_copy(update=filled)}
+    if backend == "local":
+        return {"local": vlm.local.model_copy(update={"model_name": vlm.local.model_name or model})}
+    if backend == "gemini" and "model" not in vlm.gemini.model_fields_set:
+        return {"gemini": vlm.gemini.model_copy(update={"model": model or vlm.gemini.model})}
+    return {}

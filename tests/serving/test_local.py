@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import pickle
 import re
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,12 @@ import yaml
 
 from benchmarks.tiny_vlm import tiny_vlm
 from benchmarks.workplace import REPOSITORY, Workplace, ended
-from dataflow_grounding import CaptionGenerator, LocalServing, PhraseGrounder
+from dataflow_grounding import CaptionGenerator, ExpressionExtractor, LocalServing, PhraseGrounder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+load_file = pytest.importorskip("safetensors.torch").load_file
+save_file = pytest.importorskip("safetensors.torch").save_file
 
 
 def boxed(*box: int) -> dict[str, Any]:
@@ -166,14 +172,70 @@ def test_a_reply_is_cut_off_where_no_end_comes(model: Path, pictures: list[str])
     assert whole.usage.input_tokens > len(request.text)  # this model's tokens are letters
 
 
-def test_a_template_without_a_system_message_loses_none_of_it(model: Path, tmp_path: Path, pictures: list[str]) -> None:
+SYSTEM = {
+    "left out": "{% set messages = messages[-1:] %}",
+    "refused": "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}",
+    "a text": "{% if messages[0].role == 'system' %}<system>{{ '' + messages[0].content }}{% set messages = messages[1:] %}{% endif %}",
+    "printed": "{% if messages[0].role == 'system' %}<system>{{ messages[0].content }}{% set messages = messages[1:] %}{% endif %}",
+}
+"""What templates do with a system message, put before the model's own."""
+
+
+@pytest.mark.parametrize("way", SYSTEM)
+def test_no_template_loses_the_system_message(way: str, model: Path, tmp_path: Path, pictures: list[str]) -> None:
     own = Path(shutil.copytree(model, tmp_path / "own"))
     template = (own / "chat_template.jinja").read_text()
-    (own / "chat_template.jinja").write_text("{% set messages = messages[-1:] %}" + template)
+    (own / "chat_template.jinja").write_text(SYSTEM[way] + template)
     [request] = asked_for(pictures[:1])
-    with_system, without = (asyncio.run(serving(at).answer(request)) for at in (model, own))
-    tags = 1 - len("\n\n")  # "<system>" is one token of this model's; between the two texts, there are empty lines
-    assert without.usage.input_tokens == with_system.usage.input_tokens - tags
+    usual, here = (asyncio.run(serving(at).answer(request)).usage.input_tokens for at in (model, own))
+    lines = len("\n\n") - 1 if way in ("left out", "refused") else 0  # "<system>" is one token, the others are letters
+    assert here == usual + lines
+
+
+def test_tokens_of_the_model_in_a_caption_are_letters(
+    model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown: list[int] = []
+    known = transformers.AutoTokenizer.from_pretrained(model).unk_token_id
+    Watched(monkeypatch, lambda given: unknown.append(int((given["input_ids"] == known).sum())))
+    rows = [{"image_path": pictures[0], "caption": caption} for caption in ("The square.", "The [UNK] square.")]
+    ExpressionExtractor(serving(model, max_workers=1))(rows)
+    assert len(unknown) == 2
+    assert len({*unknown}) == 1
+
+
+def test_a_serving_that_was_asked_can_be_sent_elsewhere(model: Path, pictures: list[str]) -> None:
+    served = serving(model)
+    before = captions(served, pictures)
+    assert captions(pickle.loads(pickle.dumps(served)), pictures) == before
+
+
+def test_what_comes_at_once_is_one_batch(model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    watched, served = Watched(monkeypatch), serving(model, max_workers=16)
+    asked = asked_for(pictures * 2)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*map(served.answer, asked))
+
+    asyncio.run(all_at_once())
+    assert max(watched.sizes) > len(asked) / 2
+
+
+def test_an_interrupt_ends_a_long_reply(model: Path, tmp_path: Path, workplace: Workplace) -> None:
+    """One that would take minutes."""
+    endless = Path(shutil.copytree(model, tmp_path / "endless"))
+    settings = endless / "generation_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "eos_token_id": 5}))
+    place = place_with(endless, workplace)
+    place.settings["vlm.local"]["max_tokens"] = 200_000
+    running = place.start()
+    assert running.stderr is not None
+    while "Loading weights" not in running.stderr.read(64):
+        assert running.poll() is None
+    time.sleep(5)
+    running.send_signal(signal.SIGINT)
+    done = ended(running, 30)
+    assert done.code == 130, done
 
 
 def asked_for(pictures: list[str]) -> list[Any]:
@@ -223,6 +285,16 @@ def test_on_ray_each_worker_has_its_own(model: Path, workplace: Workplace) -> No
     assert done.code == 0, done
     assert done.summary["requests"] == alone.summary["requests"]
     assert (place.results / "annotations.jsonl").read_bytes() == expected
+
+
+def test_missing_weights_are_not_made_up(model: Path, tmp_path: Path, workplace: Workplace) -> None:
+    lacking = Path(shutil.copytree(model, tmp_path / "lacking"))
+    weights = load_file(lacking / "model.safetensors")
+    weights.pop(next(name for name in weights if name.endswith("o_proj.weight")))
+    save_file(weights, lacking / "model.safetensors", {"format": "pt"})
+    done = place_with(lacking, workplace).run()
+    assert done.code == 4
+    assert "no weights for 1 of its parts" in done.err
 
 
 def test_a_model_that_can_not_be_loaded_stops_the_run(model: Path, tmp_path: Path, workplace: Workplace) -> None:
