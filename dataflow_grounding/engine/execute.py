@@ -191,11 +191,12 @@ def _prepared(
 def _with_what_is_left(stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int) -> BudgetExceeded:
     """The stop with what is done and what the rest would take, at one request per step and what these ones cost."""
     answered = done.requests["replayed"] + done.requests["answered"]
-    text = f"{stopped}. Stored: {counted(answered, 'reply')}"
+    text = f"{stopped}. This run has taken {counted(answered, 'reply')}"  # others' may be stored as well
     if total is not None:
         left = max(total * requests_each - answered, 1)
         cost = done.cost_usd / done.requests["answered"] if done.cost_usd and done.requests["answered"] else 0.0
         text += f"; the rest takes about {counted(left, 'more request')}" + (f", {cost * left:.4f} USD" if cost else "")
+        text += ", if nothing of it is stored"
     told = type(stopped)(f"{text}. The same command goes on")
     told.summary = stopped.summary
     return told

@@ -101,9 +101,13 @@ class Run:
             self._wake()
 
     def interrupt(self) -> None:
-        """Stop within seconds, and when called again, at once; from any thread."""
+        """Stop within seconds, unless it is stopping by itself; from any thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._workers.interrupt)
+            self._loop.call_soon_threadsafe(self._leave_off)
+
+    def _leave_off(self) -> None:
+        if self.stopped is None:
+            self._workers.interrupt()
 
     @property
     def begun(self) -> bool:

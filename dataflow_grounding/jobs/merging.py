@@ -107,7 +107,8 @@ def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
 def _run_of(folder: str) -> dict[str, Any]:
     run = read_object(os.path.join(folder, "run.json"))
     parts = ("summary", "shard", "spec")
-    told = all(isinstance(run.get(name), dict) for name in parts) and "files" in run["shard"]
+    told = all(isinstance(run.get(name), dict) for name in parts) and run["shard"].get("files")
+    told = told and run["summary"].keys() >= {"done", "images"}
     if run.get("state") != "finished" or not told:
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {address_of(folder)} {state}: run it again, then merge")

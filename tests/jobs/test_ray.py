@@ -121,6 +121,15 @@ def test_ctrl_c_stops_all_and_keeps_every_reply(workplace: Workplace, slow: Loop
     assert paid(slow) - before == once  # what was in flight was waited for
 
 
+def test_a_limit_of_all_waits_for_what_each_has_in_flight(
+    workplace: Workplace, server: LoopbackServer, cluster: str
+) -> None:
+    server.latency = 1.0
+    done = place_at(workplace, server, 60).run(*RAY, **{"workflow.max_requests": 20})
+    assert done.code == 3, done
+    assert (server.count(200), server.abandoned) == (20, 0)
+
+
 def test_results_in_a_bucket_are_those_of_a_folder(
     workplace: Workplace, slow: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
