@@ -87,7 +87,7 @@ async def annotated(
             ask.note("image_changed", "its facts are taken anew")
             memo.forget(record, image_key)
         return None, error
-    except RunStopped:
+    except (RunStopped, KeyboardInterrupt):
         raise
     except GroundingError as error:
         return None, OperatorFailed(str(error))
@@ -95,7 +95,7 @@ async def annotated(
         if cancelled():
             raise
         return None, OperatorFailed(f"CancelledError in {operator.name}: something that it waited for was cancelled")
-    except (Exception, SystemExit, GeneratorExit) as error:  # the operator's own code, perhaps the user's
+    except BaseException as error:  # the operator's own code, perhaps the user's
         fault = machine_fault(error)
         if isinstance(fault, RunStopped):
             raise fault from None

@@ -250,9 +250,18 @@ def test_a_custom_operator_may_ask(photo: str) -> None:
         without_serving({})
 
 
+class Ending(BaseException):
+    """As libraries raise that want to be caught by nobody."""
+
+
+def ends(record: Any) -> Any:
+    raise Ending("over")
+
+
 BAD: list[tuple[str, Any, str]] = [
     ("raises", lambda record: 1 / 0, "ZeroDivisionError"),
     ("raises in two lines", lambda record: {}["a\nb"], "KeyError"),
+    ("raises what is no Exception", ends, "Ending in ends: over"),
     ("returns nothing", lambda record: None, "should return a dict"),
     ("returns a list", lambda record: [1], "should return a dict"),
     ("returns NaN", lambda record: {"x": float("nan")}, "JSON"),
