@@ -83,7 +83,7 @@ def closed_port() -> str:
 BURST = range(12, 18)
 MIDDLE = range(25, 10_000)
 EARLY = range(8, 10_000)
-NO_TIME = {"vlm.openai.timeout": 0.4}
+NO_TIME = {"vlm.openai.timeout": 1.0}
 LIMITS = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
 STOPS = (
     "A wrong key, model or address stops the run within a few requests, exit 4; "
