@@ -171,7 +171,7 @@ def test_in_single_records_what_was_refused_comes_again(results: Path, serve: An
     saved(page)
     assert "Not taken: A red mug: ann changed it meanwhile" in page.locator("#refused").inner_text()
     page.keyboard.press("]")
-    assert page.locator("li.picked .phrase").inner_text() == "A red mug"
+    assert page.locator("li.picked .phrase").text_content() == "A red mug"
     page.keyboard.press("a")
     saved(page)
     assert applied(results)[0]["expressions"][0]["verified"] is True
@@ -208,7 +208,7 @@ def test_keys_on_a_single_record_do_what_they_say(results: Path, serve: Any, sho
     page.keyboard.press("m")  # the first box is picked
     saved(page)
     assert page.locator(".stage").count() == 1
-    assert "none" in page.locator("li.picked .detail").inner_text()
+    assert "none" in page.locator("li.picked .detail").text_content()
     page.keyboard.press("z")
     page.keyboard.press("3")  # a phrase without a box: one is drawn, moved, and deleted again
     drag(page, (10, 180), (390, 290))
@@ -221,7 +221,7 @@ def test_keys_on_a_single_record_do_what_they_say(results: Path, serve: Any, sho
     saved(page)
     _, dogs, _ = applied(results)[0]["expressions"]
     assert [box.get("verified") for box in dogs["instances"]] == [None, False]
-    assert page.locator("li.picked .phrase").inner_text() == "two dogs", "its first box is open"
+    assert page.locator("li.picked .phrase").text_content() == "two dogs", "its first box is open"
     page.keyboard.press("a")
     saved(page)
     _, dogs, _ = applied(results)[0]["expressions"]
@@ -401,7 +401,7 @@ def test_boxes_of_phrases_that_are_joined_stay_what_they_were(results: Path, sho
     page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
     page.keyboard.press("1")
     page.keyboard.press("j")
-    assert page.locator("li.picked .detail").inner_text() == "3 boxes · 0.90, 0.90, 0.90 · seen"
+    assert page.locator("li.picked .detail").text_content() == "3 boxes · 0.90, 0.90, 0.90 · seen"
     assert page.locator("li .verdict").count() == 0
     [line] = downloaded(page, tmp_path / "decisions.jsonl")
     kept = [(i["of"], i["verified"]) for i in line["changes"][0]["after"]["instances"] if i["from"] is None]
