@@ -15,15 +15,9 @@ Box = tuple[int, int, int, int]  # whole pixels, [x1, x2) by [y1, y2)
 
 # Okabe and Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/, without black, of which photos are
 # full; ordered so that neighbours differ in lightness as well as in hue.
-PALETTE: tuple[Color, ...] = (
-    (0, 114, 178),  # blue
-    (230, 159, 0),  # orange
-    (0, 158, 115),  # bluish green
-    (204, 121, 167),  # reddish purple
-    (86, 180, 233),  # sky blue
-    (213, 94, 0),  # vermillion
-    (240, 228, 66),  # yellow
-)
+PALETTE: tuple[Color, ...] = (  # blue, orange, bluish green, reddish purple, sky blue, vermillion, yellow
+    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -160,6 +154,7 @@ def _place_label(
     """The text to write for mark `i`, its font, and where: the best place of the longest text that finds a good one."""
     text, name = writable(label, str(i + 1))
     font = font_of(name, sizes.font)
+    assert font is not None  # it has all letters of the text
     box, room = pixels[i], sizes.width - 2 * sizes.padding
     room = min(room, max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font))
     room = min(room, max(4 * sizes.font, round(sizes.share)))

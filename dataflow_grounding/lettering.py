@@ -2,6 +2,7 @@
 
 import unicodedata
 from bisect import bisect_left
+from contextlib import suppress
 from functools import lru_cache
 
 from PIL import ImageFont
@@ -38,25 +39,18 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def font_of(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font for the empty name. Raises OSError where the system has no such font."""
-    font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
+def font_of(name: str, size: int) -> ImageFont.FreeTypeFont | None:
+    """Pillow's own font for the empty name; None where the system has no such font."""
+    with suppress(OSError):
+        font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+        return font if isinstance(font, ImageFont.FreeTypeFont) else None
+    return None
 
 
 @lru_cache(maxsize=65536)
 def _has_glyph(name: str, char: str) -> bool:
-    if char == " " or not _installed(name):
-        return _installed(name)
-    drawn, missing = (font_of(name, 16).getmask(c) for c in (char, "\U0010ffff"))
+    font = font_of(name, 16)
+    if font is None or char == " ":
+        return font is not None
+    drawn, missing = font.getmask(char), font.getmask("\U0010ffff")
     return drawn.size != missing.size or bytes(drawn) != bytes(missing)
-
-
-@lru_cache(maxsize=64)
-def _installed(name: str) -> bool:
-    try:
-        font_of(name, 16)
-    except OSError:
-        return False
-    return True
