@@ -31,7 +31,6 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     `rows` are the user's own, looked at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`,
     `frame`, `offset`, `bins`, `words`. Raises SpecError for an unknown name or, for `auto`, model: never a guess.
     """
-    own = _own_formats(rows)
     wanted = name.strip().lower()
     if wanted == "calibrated":
         why = f"no calibration is stored for {model!r}; state a format instead"
@@ -44,11 +43,9 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
             how = f"state it, as in vlm.box_format: xyxy_1000 {others}"
             raise SpecError(f"it is not known how the model {model!r} writes boxes{hint}: {how}")
         return _with_boxes(found)
-    for candidate in own:
-        if candidate.name.lower() == wanted:
-            return candidate
-    if wanted in known_formats():
-        return _with_boxes(known_formats()[wanted])
+    named = {**known_formats(), **{found.name.lower(): found for found in reversed(_own_formats(rows))}}
+    if wanted in named:
+        return _with_boxes(named[wanted])
     if plain := _PLAIN.fullmatch(wanted):
         scale = plain["scale"] if plain["scale"] == "px" else int(plain["scale"])
         return _format_from_row(wanted, {"order": plain["order"], "scale": scale, "frame": plain["frame"] or "sent"})
@@ -78,12 +75,8 @@ def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFo
     It may be an unconfirmed candidate (`verified`), or one of points (`boxes`). Raises SpecError for a bad row.
     """
     names = bare_names(model)
-    own = (
-        (pattern, row)
-        for row in _own_formats(rows)
-        for pattern in map(squeezed, row.models)
-        if any(fnmatch.fnmatchcase(name, pattern) for name in names)
-    )
+    patterns = ((squeezed(pattern), row) for row in _own_formats(rows) for pattern in row.models)
+    own = (pair for pair in patterns if fnmatch.filter(names, pair[0]))
     families = known_formats().values()
     of_family = ((squeezed(name), row) for row in families for name in row.models if is_of_family(model, name))
     for found in (own, of_family):  # the longest beginning wins: "gpt-5.2" is none of the "gpt-5"
@@ -100,17 +93,11 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
     try:
         _check_row(row)
         order, models = row.get("order", "xyxy"), row.get("models") or ()
-        given: dict[str, Any] = {key: str(row[key]) for key in ("frame", "words", "source", "date") if key in row}
-        given |= {key: row[key] for key in ("bins", "verified", "boxes") if key in row}
-        found = BoxFormat(
-            name=name,
-            key=str(row.get("key") or ("box_2d" if order == "yxyx" else "bbox_2d")),
-            order=order,
-            scale=row["scale"],
-            offset=float(row.get("offset", 0.0)),
-            models=(models,) if isinstance(models, str) else tuple(map(str, models)),
-            **given,
-        )
+        given = {**row, "name": name, "order": order, "key": "box_2d" if order == "yxyx" else "bbox_2d"}
+        given |= {key: str(row[key]) for key in ("key", "frame", "words", "source", "date") if row.get(key)}
+        given |= {"offset": float(row.get("offset", 0.0))}
+        given |= {"models": (models,) if isinstance(models, str) else tuple(map(str, models))}
+        found = BoxFormat(**given)
         frame_of(found.frame, (1, 1))
         return found
     except (TypeError, ValueError, AttributeError) as error:
