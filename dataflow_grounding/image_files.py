@@ -5,8 +5,6 @@ import hashlib
 import importlib.util
 import io
 import math
-import os
-import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF
 MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 PIXELS_AT_ONCE = 100_000_000
 """Pixels that all threads together have decoded at a time; a picture with more of them goes alone."""
+_SHARE = 10**6  # pixels that are waited for and given back together
 
 MAX_FILE_BYTES = 512 * 2**20
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
@@ -63,25 +62,17 @@ def read_file(path: str, size: int | None = None) -> bytes:
 def _open_file(path: str, first: int | None = None, size: int | None = None) -> Iterator[IO[bytes]]:
     """The file; of one elsewhere its bytes, or the `first`."""
     try:
-        if is_elsewhere(path):
-            size = look(path).size if size is None else size
-            _check_bytes(path, size, first)
-            yield io.BytesIO(fetched(path, min(size, first or size)))
-            return
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
-        if not stat.S_ISREG((state := os.fstat(handle)).st_mode):
-            os.close(handle)
-            raise ImageBroken(f"{path!r} is a folder or a device, not an image")
-        with open(handle, "rb") as file:
-            _check_bytes(path, state.st_size, first)
+        far = is_elsewhere(path)
+        if size is None or not far:
+            size, _, kind = look(path)
+            if kind != "file":
+                raise ImageBroken(f"{path!r} is a folder or a device, not an image")
+        if first is None and size > MAX_FILE_BYTES:
+            raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
+        with io.BytesIO(fetched(path, min(size, first or size))) if far else open(path, "rb") as file:
             yield file
     except (OSError, InputError) as error:
         raise cant_read(path, error) from None
-
-
-def _check_bytes(path: str, size: int, first: int | None) -> None:
-    if first is None and size > MAX_FILE_BYTES:
-        raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
 
 
 class Header(NamedTuple):
@@ -99,22 +90,19 @@ def read_header(path: str, data: bytes | None = None, first: int | None = 2**16)
     Of a file elsewhere the `first` bytes are fetched, or all where they are too few.
     Raises ImageMissing, MachineBusy, ImageBroken.
     """
-    with io.BytesIO(data) if data else _open_file(path, first) as file:
-        try:
-            with open_picture(file) as picture:
-                if data is None and picture.format == "PNG":
-                    data = read_file(path)
-                return _header_of(picture, data or b"")
-        except Exception as error:  # Pillow's readers raise all kinds on broken headers
-            if first is not None and is_elsewhere(path):
-                return read_header(path, data, None)
-            file.seek(0)
-            raise _unreadable(error, path, file.read(12)) from None
+    try:
+        with io.BytesIO(data) if data else _open_file(path, first) as file, _opened(file, path) as picture:
+            whole = read_file(path) if data is None and picture.format == "PNG" else data
+            return _header_of(picture, whole or b"")
+    except ImageBroken:
+        if first is None or not is_elsewhere(path):
+            raise
+    return read_header(path, data, None)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
     """Facts from a file's bytes: header only, plus whether its end is there."""
-    with _opened(data, path) as picture:
+    with _opened(io.BytesIO(data), path) as picture:
         size, media_type, orientation = _header_of(picture, data)
         _check_whole(data, picture.format or "", path)
         plain = orientation == 1 and picture.mode in _PLAIN_MODES
@@ -151,33 +139,29 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name != "AVIF" or importlib.util.find_spec("PIL.AvifImagePlugin")]
 
 
-def _opened(data: bytes, path: str) -> "PillowImage":
+def _opened(file: IO[bytes], path: str) -> "PillowImage":
     import PIL.Image
 
     try:
-        picture = open_picture(io.BytesIO(data))
+        picture = open_picture(file)
         if picture.width * picture.height > MAX_PIXELS:
             raise PIL.Image.DecompressionBombError
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
-        raise _unreadable(error, path, data[:12]) from None
+        file.seek(0)
+        if not (start := file.read(12)):
+            why = "is empty"
+        elif isinstance(error, PIL.Image.DecompressionBombError):
+            why = f"has more than {MAX_PIXELS // 10**6} million pixels"
+        elif isinstance(error, PIL.UnidentifiedImageError):
+            heic = start[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
+            hint = "HEIC: convert it to JPEG" if heic else f"these can be read: {', '.join(_formats())}"
+            why = f"is not a readable image ({hint})"
+        else:
+            raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
+        raise ImageBroken(f"{path!r} {why}") from None
     if not (picture.width > 0 and picture.height > 0):
         raise ImageBroken(f"{path!r} has no pixels")
     return picture
-
-
-def _unreadable(error: Exception, path: str, start: bytes) -> Exception:
-    """What to tell of a file that begins so, and that Pillow can't open."""
-    import PIL.Image
-
-    if not start:
-        return ImageBroken(f"{path!r} is empty")
-    if isinstance(error, PIL.Image.DecompressionBombError):
-        return ImageBroken(f"{path!r} has more than {MAX_PIXELS // 10**6} million pixels")
-    if isinstance(error, PIL.UnidentifiedImageError):
-        heic = start[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
-        hint = "HEIC: convert it to JPEG" if heic else f"these can be read: {', '.join(_formats())}"
-        return ImageBroken(f"{path!r} is not a readable image ({hint})")
-    return machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}")
 
 
 def _orientation(picture: "PillowImage", data: bytes) -> int:
@@ -211,28 +195,20 @@ def _jpeg_scan(data: bytes) -> int:
     return place
 
 
-class _Room:
-    """For how many pixels there is room: threads wait in turn, so that small pictures keep no large one out."""
-
-    def __init__(self, most: int) -> None:
-        self._most = self._free = most
-        self._turn, self._changed = threading.Lock(), threading.Condition()
-
-    @contextmanager
-    def taken(self, pixels: int) -> Iterator[None]:
-        pixels = min(pixels, self._most)
-        with self._turn, self._changed:
-            self._changed.wait_for(lambda: self._free >= pixels)
-            self._free -= pixels
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += pixels
-                self._changed.notify()
+_room, _turn = threading.Semaphore(PIXELS_AT_ONCE // _SHARE), threading.Lock()
 
 
-_room = _Room(PIXELS_AT_ONCE)
+@contextmanager
+def _room_for(pixels: int) -> Iterator[None]:
+    """Threads wait in turn until there is room, so that small pictures keep no large one out."""
+    shares = min(math.ceil(pixels / _SHARE), PIXELS_AT_ONCE // _SHARE)
+    with _turn:
+        for _ in range(shares):
+            _room.acquire()
+    try:
+        yield
+    finally:
+        _room.release(shares)
 
 
 @contextmanager
@@ -244,11 +220,11 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
     """
     import PIL.ImageOps
 
-    picture = _opened(data, path)
+    picture = _opened(io.BytesIO(data), path)
     if at_least:  # lets the JPEG decoder work at a fraction of the size
         longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))  # Pillow rounds down
         picture.draft("RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest))
-    with _room.taken(math.prod(picture.size)):
+    with _room_for(math.prod(picture.size)):
         try:
             picture.load()
             PIL.ImageOps.exif_transpose(picture, in_place=True)
