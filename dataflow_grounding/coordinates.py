@@ -60,12 +60,11 @@ def frame_of(frame: str, sent: Size) -> Canvas:
         )
     width, height = sent
     if match["nearest"]:
-        factor = max(1, int(match["nearest"]))
-        width, height = (max(factor, round(side / factor) * factor) for side in sent)
+        width, height = _smart_resize(sent, max(1, int(match["nearest"])), 0, math.inf)
     elif match["factor"]:
         factor = max(1, int(match["factor"]))
         low, high = int(match["min"] or 4 * factor**2), int(match["max"] or 16384 * factor**2)
-        width, height = _smart_resize(width, height, factor, low, high)
+        width, height = _smart_resize(sent, factor, low, high)
     elif match["edge"]:
         width, height = _long_edge(sent, int(match["edge"]), int(match["patch"] or 0), int(match["patches"] or 0))
     elif frame.startswith("pad_square"):
@@ -75,15 +74,15 @@ def frame_of(frame: str, sent: Size) -> Canvas:
     return Canvas(width, height, 0, 0, width, height)
 
 
-def _smart_resize(width: int, height: int, factor: int, low: int, high: int) -> Size:
-    new_width, new_height = (max(factor, round(side / factor) * factor) for side in (width, height))
-    if new_width * new_height > high:
-        shrink = math.sqrt(width * height / high)
-        new_width, new_height = (max(factor, math.floor(side / shrink / factor) * factor) for side in (width, height))
-    elif new_width * new_height < low:
-        grow = math.sqrt(low / (width * height))
-        new_width, new_height = (math.ceil(side * grow / factor) * factor for side in (width, height))
-    return new_width, new_height
+def _smart_resize(sent: Size, factor: int, low: int, high: float) -> Size:
+    width, height = (max(factor, round(side / factor) * factor) for side in sent)
+    if width * height > high:
+        shrink = math.sqrt(math.prod(sent) / high)
+        width, height = (max(factor, math.floor(side / shrink / factor) * factor) for side in sent)
+    elif width * height < low:
+        grow = math.sqrt(low / math.prod(sent))
+        width, height = (math.ceil(side * grow / factor) * factor for side in sent)
+    return width, height
 
 
 def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
