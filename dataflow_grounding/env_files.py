@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterable
 
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding.errors import SpecError, told_as
 from dataflow_grounding.terminal import say
 
 _told: set[str] = set()
@@ -31,13 +31,11 @@ def _readable(path: str) -> str:
     """The file without the lines that set nothing, each of which is told once, but not what it holds."""
     from dotenv.parser import parse_stream
 
+    with told_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
+        data = file.read()
+    at = data.find(b"\0")
     try:
-        with open(path, "rb") as file:
-            data = file.read()
         text = data.decode("utf-8-sig")
-        at = data.find(b"\0")
-    except OSError as error:
-        raise SpecError(f"can't read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         at = error.start
     if at >= 0:
