@@ -37,14 +37,8 @@ _SPEC_KEY = re.compile(
     r"image_dir|kitti_label_dir|coco_json|yolo_label_dir|yolo_names)\b"
     r"(?:: (?P<value>null|calibrated|warn|stop|xyxy_1000)\b)?"
 )
-_ARGUMENTS = {
-    "openai.base_url": "api_url",
-    "openai.azure.endpoint": "azure_endpoint",
-    "kitti_label_dir": "kitti",
-    "coco_json": "coco",
-    "yolo_label_dir": "yolo",
-}
-"""Keys that Python doesn't call by their last part."""
+_ARGUMENTS = {"openai.base_url": "api_url", "openai.azure.endpoint": "azure_endpoint"}
+"""Keys that Python doesn't call by their last part; those of labels lose `_label_dir` or `_json`."""
 
 speaks_of_specs: ContextVar[bool] = ContextVar("speaks_of_specs", default=False)
 """Whether a spec is read: its keys are then called as it has them, and elsewhere as Python's arguments."""
@@ -64,7 +58,7 @@ def shown(text: str, lines: bool = True) -> str:
 
 def _as_argument(found: re.Match[str]) -> str:
     """`vlm.box_format: calibrated` as `box_format='calibrated'`."""
-    name = _ARGUMENTS.get(found["block"] + found["name"], found["name"])
+    name = _ARGUMENTS.get(found["block"] + found["name"]) or re.sub("_label_dir$|_json$", "", found["name"])
     value = found["value"]
     return name if value is None else f"{name}={'None' if value == 'null' else repr(value)}"
 
