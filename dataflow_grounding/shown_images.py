@@ -6,7 +6,7 @@ What is small is found again in a part; regions are easier to tell apart by mark
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.geometry import Bbox, Size, whole_pixels
@@ -37,11 +37,6 @@ class ImageCrop(Image):
     def size(self) -> Size:
         """Width and height of the region in pixels of the upright image."""
         return self.region[2] - self.region[0], self.region[3] - self.region[1]
-
-    @property
-    def shown_size(self) -> Size:
-        """The region's: it is never padded."""
-        return self.size
 
     @property
     def _enlarged(self) -> Size:
@@ -93,7 +88,8 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
     region = whole_pixels(bbox, image.size)
     longer = max(region[2] - region[0], region[3] - region[1])
     factor = max(1, min(TARGET_SIDE, image.limits.max_side) // longer)
-    return ImageCrop(image.path, image.facts, image.limits, region, factor)
+    never_padded = replace(image.limits, max_wide=None, max_tall=None)
+    return ImageCrop(image.path, image.facts, never_padded, region, factor)
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
