@@ -195,7 +195,8 @@ def _jpeg_scan(data: bytes) -> int:
     return place
 
 
-_room, _turn = threading.Semaphore(PIXELS_AT_ONCE // _SHARE), threading.Lock()
+_room = threading.Semaphore(PIXELS_AT_ONCE // _SHARE)
+_turn = threading.Lock()
 
 
 @contextmanager

@@ -24,37 +24,19 @@ _USER = re.compile(r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#
 _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>().,:])""")
 _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 
-
-class _Words:
-    """Words to be blotted out."""
-
-    def __init__(self) -> None:
-        self._forms: tuple[str, ...] = ()
-        self._lock = threading.Lock()
-
-    def add(self, word: str) -> None:
-        """One more word, also as JSON, Python and addresses write it."""
-        text = json.dumps(word)[1:-1]
-        forms = {word, text, text.replace("/", "\\/"), repr(word)[1:-1], quote(word, safe="")}
-        with self._lock:
-            self._forms = tuple(sorted({*self._forms, *forms}, key=len, reverse=True))
-
-    def blotted(self, text: str) -> str:
-        """`text` without them; of two that begin alike the longer one is looked for first."""
-        for form in self._forms:
-            text = text.replace(form, BLOT)
-        return text
-
-
-_everywhere = _Words()
-_in_errors = _Words()
+_forms: dict[str, tuple[str, ...]] = {}
+"""Secrets as JSON, Python and addresses write them, the longest first: the `odd` ones and those like a `word`."""
+_learning = threading.Lock()
 
 
 def learn(*values: object) -> None:
     """Remember keys and tokens of four characters or more; word-like ones only blot an endpoint's error texts."""
     for value in values:
         if isinstance(value, str) and len(value) >= 4 and value.lower() not in _NO_SECRETS:
-            (_everywhere if _is_no_word(value) else _in_errors).add(value)
+            kind, text = "odd" if _is_no_word(value) else "word", json.dumps(value)[1:-1]
+            forms = {value, text, text.replace("/", "\\/"), repr(value)[1:-1], quote(value, safe="")}
+            with _learning:
+                _forms[kind] = tuple(sorted({*_forms.get(kind, ()), *forms}, key=len, reverse=True))
 
 
 def learn_headers(headers: Mapping[str, object]) -> None:
@@ -144,14 +126,20 @@ def _is_no_word(value: str) -> bool:
     return mixed and len(value) >= 8
 
 
+def _without(kind: str, text: str) -> str:
+    for form in _forms.get(kind, ()):
+        text = text.replace(form, BLOT)
+    return text
+
+
 def blotted(text: str) -> str:
     """`text`, which may be a record's own data, without the secrets that can't be words."""
-    return _everywhere.blotted(text) if text else text
+    return _without("odd", text) if text else text
 
 
 def blotted_message(text: str) -> str:
     """A text for people without secrets, and without the passwords and keys of addresses in it."""
-    text = _everywhere.blotted(text)
+    text = _without("odd", text)
     if "://" in text:
         text = _USER.sub(f"{BLOT}@", text)
         text = _PARAMETER.sub(lambda m: f"{m[1]}={BLOT}" if _is_secret_parameter(m[1]) else m[0], text)
@@ -160,7 +148,7 @@ def blotted_message(text: str) -> str:
 
 def excerpt(text: str, most: int = 300) -> str:
     """The beginning of what an endpoint or a library said, on one line, without any secret."""
-    line = _in_errors.blotted(blotted_message(" ".join(text.split())))
+    line = _without("word", blotted_message(" ".join(text.split())))
     return line[:most]  # only now: half a key would not be recognised
 
 
