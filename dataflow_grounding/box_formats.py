@@ -49,24 +49,19 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     if plain := _PLAIN.fullmatch(wanted):
         scale = plain["scale"] if plain["scale"] == "px" else int(plain["scale"])
         return _format_from_row(wanted, {"order": plain["order"], "scale": scale, "frame": plain["frame"] or "sent"})
-    raise SpecError(_unknown_name(name))
+    known = [*named, *(f"{order}_{scale}" for order in ORDERS for scale in SCALES), "auto", "calibrated"]
+    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+    nearest = f": did you mean {close[0]!r}?" if close else "."
+    raise SpecError(
+        f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format ({', '.join(ORDERS)} with px or a whole "
+        "number, as in xyxy_1000), or a family such as gemini or qwen2.5-vl"
+    )
 
 
 def _with_boxes(found: BoxFormat) -> BoxFormat:
     if not found.boxes:
         raise SpecError(f"models of the family {found.name!r} answer with points, not boxes: use another model")
     return found
-
-
-def _unknown_name(name: str) -> str:
-    plain = [f"{order}_{scale}" for order in ORDERS for scale in SCALES]
-    known = [*known_formats(), *plain, "auto", "calibrated"]
-    close = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.5)
-    nearest = f": did you mean {close[0]!r}?" if close else "."
-    return (
-        f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format ({', '.join(ORDERS)} with px or a whole "
-        "number, as in xyxy_1000), or a family such as gemini or qwen2.5-vl"
-    )
 
 
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
