@@ -92,7 +92,11 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
         text, font, spot = _place_label(i, marks[i].label, pixels, placed, sizes)
         if spot is not None:
             placed.append(spot)
-            _draw_label(draw, spot, text, font, colors[i], sizes)
+            _fill(draw, [spot], colors[i], sizes.halo)
+            # On the line on which capitals stand in the middle, so that all labels of a picture sit alike.
+            cap_height = -font.getbbox("H", anchor="ls")[1]
+            baseline = round((spot[1] + spot[3] + cap_height) / 2)
+            draw.text((spot[0] + sizes.padding, baseline), text, fill=text_color(colors[i]), font=font, anchor="ls")
     return canvas
 
 
@@ -196,16 +200,6 @@ def _harm(spot: Box, own: Box, others: Sequence[Box], labels: Sequence[Box]) -> 
     covered = sum(_overlap(spot, label) for label in labels) / area(spot)
     hidden = sum(_overlap(spot, box) / area(box) for box in others)
     return 4 * covered + hidden + 0.3 * _overlap(spot, own) / area(own)
-
-
-def _draw_label(
-    draw: ImageDraw.ImageDraw, spot: Box, text: str, font: ImageFont.FreeTypeFont, color: Color, sizes: _Sizes
-) -> None:
-    _fill(draw, [spot], color, sizes.halo)
-    # On the line on which capitals stand in the middle, so that all labels of a picture sit alike.
-    cap_height = -font.getbbox("H", anchor="ls")[1]
-    baseline = round((spot[1] + spot[3] + cap_height) / 2)
-    draw.text((spot[0] + sizes.padding, baseline), text, fill=text_color(color), font=font, anchor="ls")
 
 
 def _overlap(one: Box, other: Box) -> float:
