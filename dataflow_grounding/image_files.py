@@ -7,7 +7,7 @@ import io
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -113,7 +113,11 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
 def _header_of(picture: "PillowImage", data: bytes) -> Header:
     import PIL.Image
 
-    orientation = _orientation(picture, data)
+    orientation: Any = 1
+    if picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF):  # else Pillow decodes it all to look behind
+        with suppress(Exception):  # a broken EXIF block is as good as none
+            orientation = picture.getexif().get(_ORIENTATION)
+    orientation = orientation if orientation in range(1, 9) else 1
     width, height = picture.size
     if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
         width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
@@ -162,16 +166,6 @@ def _opened(file: IO[bytes], path: str) -> "PillowImage":
     if not (picture.width > 0 and picture.height > 0):
         raise ImageBroken(f"{path!r} has no pixels")
     return picture
-
-
-def _orientation(picture: "PillowImage", data: bytes) -> int:
-    if picture.format == "PNG" and not any(mark in data for mark in _PNG_EXIF):
-        return 1  # Pillow would decode the whole picture to look for it behind the pixels
-    try:
-        value: Any = picture.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block is as good as none
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _check_whole(data: bytes, format: str, path: str) -> None:
