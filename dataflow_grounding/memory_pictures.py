@@ -42,8 +42,11 @@ def as_path(given: Any, name: str) -> str:
             facts = parse_facts(data, f"{name} of {len(data):,} bytes")
             ending = facts.media_type.partition("/")[2]
             return _kept(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
-        from_memory = _from_array if _is_a(given, "ndarray", "numpy") else _from_pillow
-        return _file_of_pixels(from_memory(given, name))
+        picture = (_from_array if _is_a(given, "ndarray", "numpy") else _from_pillow)(given, name)
+        digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
+        digest.update(picture.tobytes())
+        picture.info = {}  # what a picture holds besides its pixels
+        return _kept(f"{digest.hexdigest()[:32]}.png", lambda path: picture.save(path, "PNG", compress_level=1))
     except GroundingError:
         raise
     except Exception as error:  # Pillow raises all kinds
@@ -95,13 +98,6 @@ def _from_pillow(given: Any, name: str) -> "PillowImage":
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
         return upright.convert("RGBA")
     return upright if upright.mode in _EXACT else upright.convert("RGB")
-
-
-def _file_of_pixels(picture: "PillowImage") -> str:
-    digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
-    digest.update(picture.tobytes())
-    picture.info = {}  # what a picture holds besides its pixels
-    return _kept(f"{digest.hexdigest()[:32]}.png", lambda path: picture.save(path, "PNG", compress_level=1))
 
 
 def _kept(name: str, write: Callable[[Path], object]) -> str:

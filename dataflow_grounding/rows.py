@@ -203,11 +203,17 @@ class RowWriter:
             os.remove(before)
 
     def commit(self) -> None:
-        """Make the file, whole and on disk."""
+        """Make the file, whole and on disk; of its type only now, as any row can be added to JSON lines."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        if self.file_type != "jsonl":
-            self._convert()
+        if self.file_type == "parquet":
+            write_parquet(self._part, read_records(self._part), self.path)
+        elif self.file_type == "json":
+            lines = ",\n".join(map(dump_text, read_records(self._part)))
+            with open(self._part, "w", encoding="utf-8", newline="\n") as file:
+                file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
+        elif self.file_type != "jsonl":
+            write_csv(self._part, read_records(self._part), _DELIMITERS[self.file_type])
         os.replace(self._part, self.path)
         self._file.close()
 
@@ -219,18 +225,6 @@ class RowWriter:
             os.remove(self._part)
         with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
             self._file.close()
-
-    def _convert(self) -> None:
-        """Make the file of JSON lines, which any row could be added to, one of the type that is asked for."""
-        rows = read_records(self._part)
-        if self.file_type == "parquet":
-            write_parquet(self._part, rows, self.path)
-        elif self.file_type == "json":
-            lines = ",\n".join(map(dump_text, rows))
-            with open(self._part, "w", encoding="utf-8", newline="\n") as file:
-                file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
-        else:
-            write_csv(self._part, rows, _DELIMITERS[self.file_type])
 
 
 def _locked(path: str) -> IO[str]:
