@@ -148,15 +148,15 @@ def said(error: BaseException) -> str:
 
 def patiently(address: str, once: Callable[[], T]) -> T:
     """What `once` returns, tried again where a store doesn't answer, or tears what it sends. Raises OSError."""
-    for pause in (*PAUSES, None):
+    pauses = iter(PAUSES)
+    while True:
         try:
             with system_errors(address):
                 return once()
         except OSError as error:
-            if error.errno != errno.EIO or pause is None:
+            if error.errno != errno.EIO or (pause := next(pauses, None)) is None:
                 raise
             time.sleep(pause * random.uniform(0.75, 1.25))
-    raise AssertionError
 
 
 class State(NamedTuple):

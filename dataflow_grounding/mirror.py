@@ -171,11 +171,9 @@ def stand_for(address: str, root: str, part: str = "") -> Mirror:
 
 def mirror_of(path: str) -> Mirror | None:
     """The mirror that a path is in, if it is in one."""
-    folder = os.path.abspath(path)
-    while not os.path.exists(os.path.join(folder, _MARK)):
-        if folder == (folder := os.path.dirname(folder)):
-            return None
-    return Mirror(folder)
+    at = Path(os.path.abspath(path))
+    marked = (folder for folder in (at, *at.parents) if os.path.exists(folder / _MARK))
+    return next((Mirror(str(folder)) for folder in marked), None)
 
 
 def address_of(path: str) -> str:
