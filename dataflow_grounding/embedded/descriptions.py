@@ -55,7 +55,7 @@ class Descriptions:
         """What a phrase means among the things; None when not all of it is understood."""
         nouns = [self._forms[" ".join(found.lower().split())] for found in self._noun.findall(text)]
         plain = self._noun.sub(lambda found: _STAND_IN[1 - self._forms[found.group().lower()][1]], text)
-        if not all(token.lower in _TESTED or token.lower.isdecimal() for token in tokenize(plain)):
+        if not all(token in _TESTED or token.isdecimal() for token in tokenize(plain)):
             return None
         phrase = _parsed(plain)
         phrases = [phrase, phrase.relation[1]] if phrase.relation else [phrase]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dataflow_grounding.embedded import words
-from dataflow_grounding.embedded.noun_phrases import NounPhrase, Token, read_noun_phrase, tokenize
+from dataflow_grounding.embedded.noun_phrases import NounPhrase, read_noun_phrase, tokenize
 from dataflow_grounding.embedded.picture import Box, Candidate, Picture
 from dataflow_grounding.embedded.regions import Thing
 
@@ -16,6 +16,7 @@ C = TypeVar("C", Candidate, Thing)
 _CLEAR_GAP = 0.06  # of the picture's side: how far apart in place two candidates must be to tell them by it
 _CLEAR_RATIO = 1.3  # of areas: how much larger a candidate must be to be called the large one
 _READ_CHARACTERS = 400
+_COUNTS = {**words.NUMBERS, "both": 2, "couple": 2}
 _ONE_NOUN = re.compile(r"\b(licen[cs]e|number|cat)(?:['’]s)?\s+(plates?|faces?)\b", re.IGNORECASE)
 
 
@@ -42,34 +43,31 @@ class Phrase:
 def parse_phrase(text: str) -> Phrase:
     """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not understood."""
     tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_READ_CHARACTERS]))
-    while tokens and tokens[-1].lower in (".", ",", ";", "!", "?"):
+    while tokens and tokens[-1] in (".", ",", ";", "!", "?"):
         tokens.pop()
-    lowered = [token.lower for token in tokens]
-    if any(word in words.NEGATIONS for word in lowered):
+    if not words.NEGATIONS.isdisjoint(tokens):
         return Phrase("", refusal="negation is not understood")
     if len(text) > _READ_CHARACTERS:
         return Phrase("", refusal="the phrase is too long")
     read = read_noun_phrase(tokens, 0, is_label=True)
-    if read is None:
-        return Phrase("", refusal="no object is named")
-    return _phrase(tokens, lowered, read)
+    return _phrase(tokens, read) if read else Phrase("", refusal="no object is named")
 
 
-def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> Phrase:
-    head = words.singular(lowered[read.head])
-    modifiers = [word for word in lowered[read.start : read.head] if word not in words.ARTICLES]
-    tail = lowered[read.end : read.tail]
-    relation, unread = _relation(tokens, lowered, read.tail)
+def _phrase(tokens: list[str], read: NounPhrase) -> Phrase:
+    head = words.singular(tokens[read.head])
+    modifiers = [word for word in tokens[read.start : read.head] if word not in words.ARTICLES]
+    tail = tokens[read.end : read.tail]
+    relation, unread = _relation(tokens, read.tail)
     return Phrase(
         head=head,
-        is_plural=words.is_plural(lowered[read.head]),
-        count=_count(lowered[read.start : read.head]),
+        is_plural=words.is_plural(tokens[read.head]),
+        count=_count(tokens[read.start : read.head]),
         color=next((term for term in map(_color, modifiers) if term), None),
         positions=frozenset(words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS),
         size=next((words.SIZES[word] for word in modifiers if word in words.SIZES), None),
         relation=relation,
         unread=unread,
-        refusal=_refusal(head, lowered[read.head : read.end], modifiers, tail),
+        refusal=_refusal(head, tokens[read.head : read.end], modifiers, tail),
     )
 
 
@@ -82,23 +80,19 @@ def _is_understood(word: str) -> bool:
 
 
 def _count(determiners: list[str]) -> int | None:
-    for word in determiners:
-        if word in words.NUMBERS or word.isdecimal():
-            return words.NUMBERS[word] if word in words.NUMBERS else min(int(word[:3]), 999)
-        if word in ("both", "couple"):
-            return 2
-    return None
+    counts = (int(word[:3]) if word.isdecimal() else _COUNTS.get(word) for word in determiners)
+    return next((count for count in counts if count is not None), None)
 
 
-def _relation(tokens: list[Token], lowered: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bool]:
+def _relation(tokens: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bool]:
     """The side and its anchor, and whether words are left that were not understood."""
     for text, side in words.RELATIONS.items():
         pattern = text.split()
-        if lowered[at : at + len(pattern)] == pattern:
+        if tokens[at : at + len(pattern)] == pattern:
             inner = read_noun_phrase(tokens, at + len(pattern), is_label=True)
             # Only one step deep: the anchor's own relation is left unread.
             if inner is not None and inner.tail == len(tokens):
-                return (side, _phrase(tokens, lowered, inner)), False
+                return (side, _phrase(tokens, inner)), False
     return None, at < len(tokens)
 
 
