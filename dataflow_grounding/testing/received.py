@@ -10,7 +10,11 @@ ORIENTATION_TAG = 0x0112
 
 
 class BadRequest(Exception):
-    """Raised by answers: the server replies 400 with this message."""
+    """Raised by answers: the server replies with this message and `status`, 400 if there is none."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from dataflow_grounding.testing.connection import Connection, NotTaken, read_request, response
+from dataflow_grounding.testing.connection import Connection, read_request, response
 from dataflow_grounding.testing.endpoint import Endpoint, Exchange
-from dataflow_grounding.testing.received import ReceivedRequest
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
 DRIP_PERIOD = 0.05
 
@@ -126,7 +126,7 @@ class LoopbackServer(Endpoint):
                 if self.record and exchange.counted:
                     self.requests.append(exchange.request)
                 goes_on = await self._reply(exchange, writer) and head.headers.get("connection", "").lower() != "close"
-        except NotTaken as error:
+        except BadRequest as error:
             said = b'{"error": {"message": "%s", "code": null}}' % str(error).encode()
             writer.write(response(error.status, said, headers={"Connection": "close"}))
             await writer.drain()
