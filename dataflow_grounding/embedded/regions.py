@@ -43,7 +43,8 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
     for region in regions:
         x1, y1, x2, y2 = next(value for value in region.values() if isinstance(value, list))
         bbox = (x1 * sx, y1 * sy, x2 * sx, y2 * sy)
-        kind = kind_of(str(region.get("type") or ""))
+        label = str(region.get("type") or "").replace("_", " ").lower()
+        kind = " ".join(_WORD.findall(label)) or "thing"  # "Person_sitting" is "person sitting"
         things.append(Thing(int(region["id"]), bbox, kind, _color(picture, bbox, kind, str(region.get("color") or ""))))
     return things
 
@@ -56,18 +57,12 @@ def _color(picture: Picture, bbox: Box, kind: str, told: str) -> str:
     return told if told in words.COLOR_BOUNDS or told in words.ACHROMATIC.values() else dominant_color(picture, bbox)
 
 
-def kind_of(label: str) -> str:
-    """A label as a noun in lower case: ``Person_sitting`` is "person sitting", an empty one "thing"."""
-    return " ".join(_WORD.findall(label.replace("_", " ").lower())) or "thing"
-
-
 def plural_of(kind: str) -> str:
     """The plural of a noun that may have several words: that of the last, or of the one before a word in -ing."""
     parts = kind.split()
-    at = len(parts) - 1
-    if at > 0 and parts[at].endswith("ing"):
-        at -= 1
-    return " ".join([*parts[:at], _plural(parts[at]), *parts[at + 1 :]])
+    at = -2 if len(parts) > 1 and parts[-1].endswith("ing") else -1
+    parts[at] = _plural(parts[at])
+    return " ".join(parts)
 
 
 def with_article(name: str) -> str:
