@@ -32,12 +32,12 @@ def color_mask(
     term: str, lightness: Array, chroma: Array, hue: Array, *, inset: float = 0.0, factor: float = 1.0
 ) -> Array:
     """Where the colour term holds, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue in degrees)."""
-    (least_hue, most_hue), least_chroma, (darkest, lightest) = words.COLOR_BOUNDS[term]
+    (least_hue, most_hue), (palest, purest), (darkest, lightest) = words.COLOR_BOUNDS[term]
     if term in ("red", "orange"):
         # The lighter of two colours between red and orange is the one called orange.
         hue = hue + np.float32(0.3) * (lightness - 50)
     low, high = least_hue + inset, most_hue - inset
-    holds = (chroma >= least_chroma * factor) & (lightness >= darkest) & (lightness <= lightest)
+    holds = (chroma >= palest * factor) & (chroma <= purest) & (lightness >= darkest) & (lightness <= lightest)
     holds &= ((hue >= low) & (hue <= high)) | (hue <= high - 360)
     if term in ("blue", "purple"):
         # In Lab, deep blues and light purples share a hue; they differ in chroma for their lightness.
@@ -46,22 +46,12 @@ def color_mask(
     return np.asarray(holds)
 
 
-def dull_masks(lightness: Array, chroma: Array, hue: Array) -> dict[str, Array]:
-    """Where black, white, gray and brown hold, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue)."""
-    brown = (lightness > 15) & (lightness < 55) & (chroma > 15) & (chroma < 60) & (hue > 30) & (hue < 85)
-    gray = (lightness > 25) & (lightness < 88) & (chroma < 10)
-    masks = {"black": (lightness < 20) & (chroma < 12), "white": (lightness > 88) & (chroma < 10)}
-    return {**masks, "gray": gray, "brown": brown}
-
-
 def color_matches(term: str, lab: Array) -> bool:
-    """Whether one L*a*b* colour may be called by the term; for flat fills, so black, white, gray and brown too."""
+    """Whether one L*a*b* colour, that of a flat fill, may be called by the term."""
     lightness, a, b = (float(v) for v in lab)
-    chroma, hue = float(np.hypot(a, b)), float(np.degrees(np.arctan2(b, a)) % 360)
-    dull = dull_masks(np.float64(lightness), np.float64(chroma), np.float64(hue))
-    if term in dull:
-        return bool(dull[term])
-    return bool(color_mask(term, np.float32(lightness), np.float32(chroma), np.float32(hue), inset=-2.0, factor=0.9))
+    chroma, hue = np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360
+    looser = {"inset": -2.0, "factor": 0.9} if term in words.CHROMATIC else {}
+    return bool(color_mask(term, np.float32(lightness), np.float32(chroma), np.float32(hue), **looser))
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def _finder(phrase: Phrase) -> _Finder:
         return _FINDERS.get(kind, _seen)
     if phrase.head in words.SHAPES:
         return _shape
-    if phrase.color in words.COLOR_BOUNDS and phrase.head in words.ONE_COLORED:
+    if phrase.color in words.CHROMATIC and phrase.head in words.ONE_COLORED:
         return _colored
     raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
 
@@ -174,7 +174,7 @@ def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     if any(shape.fit < (shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT) for shape in found):
         # In a photo, some smooth patch always looks a bit like a circle.
         raise _Undecided("ambiguous", f"what is there is only like a {kind}")
-    if found or color not in words.COLOR_BOUNDS:
+    if found or color not in words.CHROMATIC:
         return found
     of_color = sight.regions(color).found
     if not of_color:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.cascades import find
-from dataflow_grounding.embedded.colors import color_mask, dull_masks, find_regions
+from dataflow_grounding.embedded.colors import color_mask, find_regions
 from dataflow_grounding.embedded.picture import Array, Box, Picture, box_of
 from dataflow_grounding.geometry import area, iou
 
@@ -54,7 +54,7 @@ def _color(picture: Picture, bbox: Box, kind: str, told: str) -> str:
     if any(words.singular(word) in words.PEOPLE | {"face"} | _ON_FOOT_AND_ON_WHEELS for word in kind.split()):
         return ""
     told = told.strip().lower()
-    return told if told in words.COLOR_BOUNDS or told in words.ACHROMATIC.values() else dominant_color(picture, bbox)
+    return told if told in words.COLOR_BOUNDS else dominant_color(picture, bbox)
 
 
 def plural_of(kind: str) -> str:
@@ -88,10 +88,8 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
     x1, y1, x2, y2 = bbox
     left, right = _inner(x1, x2, picture.width)
     top, bottom = _inner(y1, y2, picture.height)
-    lightness, chroma, hue = (plane[top:bottom, left:right] for plane in picture.lch)
-    masks = {term: color_mask(term, lightness, chroma, hue) for term in words.COLOR_BOUNDS}
-    masks |= dull_masks(lightness, chroma, hue)
-    shares = {term: float(mask.mean()) for term, mask in masks.items()}
+    lch = [plane[top:bottom, left:right] for plane in picture.lch]
+    shares = {term: float(color_mask(term, *lch).mean()) for term in words.COLOR_BOUNDS}
     best = max(shares, key=lambda term: shares[term])
     return best if shares[best] >= _DOMINANT else ""
 
@@ -106,7 +104,8 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     """The ``most`` largest boxes (x1, y1, x2, y2 in pixels of ``image``, uint8 BGR, upright), in reading order."""
     picture = Picture(image)
     boxes = [face.bbox for face in find("face", picture).found]
-    boxes += [r.bbox for term in words.COLOR_BOUNDS for r in find_regions(picture, term).found if r.is_steady]
+    for term in [term for term in words.COLOR_BOUNDS if term in words.CHROMATIC]:
+        boxes += [region.bbox for region in find_regions(picture, term).found if region.is_steady]
     boxes += _outlined(picture)
     kept: list[Box] = []
     for box in sorted(boxes, key=area, reverse=True):
