@@ -78,8 +78,7 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     stands out from its surroundings by at least 24 ΔE (CIE 1976), on nearly all sides. Sizes are reduced pixels.
     """
     read = (color_mask(term, *picture.lch, inset=inset, factor=factor) for inset, factor in _STRICTNESSES)
-    masks = [_tidied(mask, picture) for mask in read]
-    (_, loose), (labels, medium), (_, strict) = (_components(mask, picture.area) for mask in masks)
+    (_, loose), (labels, medium), (_, strict) = (_components(mask, picture) for mask in read)
 
     def checked(region: ColorRegion, others: list[list[ColorRegion]]) -> ColorRegion:
         agreed = all(any(iou(region.bbox, one.bbox) >= _AGREEMENT for one in other) for other in others)
@@ -88,7 +87,7 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     found = [checked(r, [loose, strict]) for r in medium if r.size >= 0.03 * medium[0].size]
     wholes = [[_grown(level, picture)] if level else [] for level in (loose, strict)]
     whole = checked(_grown(medium, picture), wholes) if found else None
-    return ColorRegions(found, whole, float(masks[1].sum()))
+    return ColorRegions(found, whole, float(np.count_nonzero(labels)))
 
 
 def _grown(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
@@ -108,19 +107,16 @@ def _gap(one: Box, other: Box) -> float:
     return max(one[0] - other[2], other[0] - one[2], one[1] - other[3], other[1] - one[3])
 
 
-def _tidied(mask: Array, picture: Picture) -> Array:
+def _components(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]]:
+    """The label image, of a mask with small holes filled, and the regions that are more than specks, largest first."""
     side = max(3, round(max(picture.width, picture.height) / 100) | 1)
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
-    return cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-
-
-def _components(mask: Array, area: int) -> tuple[Array, list[ColorRegion]]:
-    """The label image, and the regions that are more than specks, largest first."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(opened)
     regions = [
         ColorRegion(box_of(x, y, w, h), float(size), REGION_SCORE, "region", (label,))
-        for label, (x, y, w, h, size) in enumerate(stats[1:count], start=1)
-        if size >= max(30, 0.0003 * area)
+        for label, (x, y, w, h, size) in enumerate(stats[1:], start=1)
+        if size >= max(30, 0.0003 * picture.area)
     ]
     return labels, sorted(regions, key=lambda region: (-region.size, region.bbox))
 

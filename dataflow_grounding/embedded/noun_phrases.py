@@ -181,17 +181,14 @@ def _noun_phrases(tokens: list[str]) -> Iterator[NounPhrase]:
     at = 0
     while at < len(tokens):
         phrase = read_noun_phrase(tokens, at)
-        if phrase and _names_object(tokens, phrase) and _token(tokens, at - 1) not in words.NEGATIONS:
+        head = words.singular(tokens[phrase.head]) if phrase else ""
+        # "on the left", "in the picture": where something is, not a thing.
+        is_thing = head not in words.NOT_OBJECTS and not head.isdecimal() and head not in words.NUMBERS
+        if phrase and is_thing and _token(tokens, at - 1) not in words.NEGATIONS:
             yield phrase
             at = phrase.tail
         else:
             at = phrase.end if phrase else at + 1
-
-
-def _names_object(tokens: list[str], phrase: NounPhrase) -> bool:
-    head = words.singular(tokens[phrase.head])
-    # "on the left", "in the picture": where something is, not a thing.
-    return head not in words.NOT_OBJECTS and not head.isdecimal() and head not in words.NUMBERS
 
 
 def _is_english(tokens: list[str], text: str) -> bool:

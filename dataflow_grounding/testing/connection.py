@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any
 
 from dataflow_grounding.testing.received import BadRequest
 
 HEAD_LIMIT, LONGEST_BODY = 64 * 1024, 64 * 1024 * 1024
-Talk: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 class Connection(asyncio.StreamReaderProtocol):
     """Runs `talk(reader, writer)`, cancelled once the client has left; when it ends, so does the connection."""
 
-    def __init__(self, talk: Talk) -> None:
+    def __init__(self, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]) -> None:
         super().__init__(asyncio.StreamReader(HEAD_LIMIT), self._begin)
         self._talk = talk
 

@@ -130,10 +130,8 @@ class Endpoint:
         return self.takes.refuses(request, len(pictures)) if known else model_not_found()
 
     def _has_key(self, head: Head) -> bool:
-        if self.key is None:
-            return True
-        given = [head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS]
-        return self.key in (*given, *parse_qs(urlsplit(head.target).query).get("key", ()))
+        given = (head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS)
+        return self.key is None or self.key in (*given, *parse_qs(urlsplit(head.target).query).get("key", ()))
 
     def _read(self, exchange: Exchange, body: bytes) -> list[str]:
         request = exchange.request

@@ -98,8 +98,7 @@ class LoopbackServer(Endpoint):
         self._thread.join()
         self._loop.close()
 
-    def __enter__(self) -> "LoopbackServer":
-        return self.start()
+    __enter__ = start
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.stop()
