@@ -22,11 +22,7 @@ _FEW_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in
 
 
 class _Undecided(Exception):
-    """A phrase gets no box: ``status`` is "ambiguous" or "unsupported", the message says why."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+    """A phrase gets no box: its status, "ambiguous" or "unsupported", and why."""
 
 
 class _Sight:
@@ -52,16 +48,16 @@ def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str,
     """
     sight = _Sight(Picture(image))
     found: dict[int, Sequence[Candidate]] = {}
-    undecided: dict[int, _Undecided] = {}
+    undecided: dict[int, tuple[str, str]] = {}
     labels = {int(phrase["id"]): str(phrase["text"]) for phrase in phrases}
     read = {key: parse_phrase(label) for key, label in labels.items()}
     for key, phrase in read.items():
         try:
             found[key] = _look_for(phrase, sight)
-        except _Undecided as reason:
-            undecided[key] = reason
+        except _Undecided as error:
+            undecided[key] = error.args
     for key in _claimed_twice(found, read):
-        undecided[key] = _Undecided("ambiguous", "two different things are named for the same place")
+        undecided[key] = ("ambiguous", "two different things are named for the same place")
         del found[key]
     to_full = sight.picture.to_full
     objects = [
@@ -69,7 +65,7 @@ def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str,
         for key, candidates in found.items()
         for c in candidates
     ]
-    statuses = [{"id": key, "status": why.status, "reason": str(why)} for key, why in sorted(undecided.items())]
+    statuses = [{"id": key, "status": status, "reason": why} for key, (status, why) in sorted(undecided.items())]
     return {"objects": objects, "statuses": statuses}
 
 
@@ -89,7 +85,7 @@ def _look_for(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     if phrase.refusal:
         raise _Undecided("unsupported", phrase.refusal)
     finder = _finder(phrase)
-    if phrase.unread and not (finder is _people and len(sight.seen("face").found) == 1):
+    if phrase.unread and not (finder is _people and len(sight.seen("face")[0]) == 1):
         # Of a person who is alone, what they wear or do need not be understood.
         raise _Undecided("unsupported", "not all words are understood")
     candidates = finder(phrase, sight)
@@ -122,10 +118,10 @@ def _finder(phrase: Phrase) -> _Finder:
 def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
     if phrase.color is not None:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for by colour")
-    sightings = sight.seen(kind or words.KINDS[phrase.head])
-    if sightings.doubtful:
+    found, is_doubtful = sight.seen(kind or words.KINDS[phrase.head])
+    if is_doubtful:
         raise _Undecided("ambiguous", "there may be more than those that are clear")
-    return sightings.found
+    return found
 
 
 def _people(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
@@ -236,8 +232,7 @@ def _doubts(phrase: Phrase, chosen: list[ColorRegion], elsewhere: float, sight: 
 
 def _with_rivals(found: list[ColorRegion]) -> list[ColorRegion]:
     """The largest region, and others that could be meant as well."""
-    one = found[0]
-    return [one, *(r for r in found[1:] if r.is_steady or r.size >= _RIVAL * one.size)]
+    return [region for region in found if region.is_steady or region.size >= _RIVAL * found[0].size]
 
 
 def _whole_or_rivals(phrase: Phrase, regions: ColorRegions) -> list[ColorRegion]:

@@ -17,7 +17,6 @@ from dataflow_grounding.geometry import area, iou
 _DOMINANT = 0.5  # of the pixels looked at: less is no clear colour
 _SAME = 0.5  # IoU from which two boxes are one region
 _LEAST, _MOST = 0.005, 0.8  # of the picture's area
-_ON_FOOT_AND_ON_WHEELS = frozenset(["pedestrian", "cyclist", "rider", "driver", "passenger", "motorcyclist"])
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -51,7 +50,7 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
 
 def _color(picture: Picture, bbox: Box, kind: str, told: str) -> str:
     """The colour that was told, if it is a term, else the one that is seen. People are not called by a colour."""
-    if any(words.singular(word) in words.PEOPLE | {"face"} | _ON_FOOT_AND_ON_WHEELS for word in kind.split()):
+    if any(words.singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
         return ""
     told = told.strip().lower()
     return told if told in words.COLOR_BOUNDS else dominant_color(picture, bbox)
@@ -103,7 +102,7 @@ def _inner(low: float, high: float, length: int) -> tuple[int, int]:
 def propose_regions(image: Array, most: int) -> list[list[int]]:
     """The ``most`` largest boxes (x1, y1, x2, y2 in pixels of ``image``, uint8 BGR, upright), in reading order."""
     picture = Picture(image)
-    boxes = [face.bbox for face in find("face", picture).found]
+    boxes = [face.bbox for face in find("face", picture)[0]]
     for term in [term for term in words.COLOR_BOUNDS if term in words.CHROMATIC]:
         boxes += [region.bbox for region in find_regions(picture, term).found if region.is_steady]
     boxes += _outlined(picture)

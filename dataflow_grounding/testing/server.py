@@ -1,6 +1,7 @@
 """The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests."""
 
 import asyncio
+import functools
 import threading
 import time
 from dataclasses import dataclass, field
@@ -109,11 +110,9 @@ class LoopbackServer(Endpoint):
 
     async def _listen(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
-        if self._listener is None:
-            self._listener = await self._loop.create_server(
-                lambda: Connection(self._talk), "127.0.0.1", self.port, backlog=1024
-            )
-            self.port = self._listener.sockets[0].getsockname()[1]
+        talking = functools.partial(Connection, self._talk)
+        self._listener = await self._loop.create_server(talking, "127.0.0.1", self.port, backlog=1024)
+        self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer a client's requests, one after the other."""
@@ -189,7 +188,6 @@ class LoopbackServer(Endpoint):
     async def _drop_all(self) -> None:
         if self._listener:
             self._listener.close()
-            self._listener = None
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
