@@ -2,7 +2,6 @@
 
 import os
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -39,32 +38,27 @@ def _cascade(name: str) -> Any:
     return getattr(_loaded, name)
 
 
-@dataclass(frozen=True, slots=True)
-class Sightings:
-    """What two detectors agree on, left to right, and how many more places are a bit like it."""
+def find(kind: str, picture: Picture) -> tuple[list[Candidate], bool]:
+    """Things of a kind: "face" and "cat face" (frontal), "plate" (of a car), "body" (people from head to foot).
 
-    found: list[Candidate]
-    doubtful: int = 0
-
-
-def find(kind: str, picture: Picture) -> Sightings:
-    """Things of a kind: "face" and "cat face" (frontal), "plate" (of a car), "body" (people from head to foot)."""
+    Those that two detectors agree on, left to right, and whether other places are a bit like them.
+    """
     if kind == "body":
         return _find_bodies(picture)
     first, second, part = _CASCADES[kind]
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
     if scale * min(picture.width, picture.height) < 24:
-        return Sightings([])
+        return [], False
     gray = cv2.equalizeHist(cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-    found, doubtful = [], 0
+    found, is_doubtful = [], False
     for box, votes in _hits(first, gray, max(20, min(gray.shape) // 17)):
         is_confirmed = _confirmed(second, gray, box) is not None
         thing = _part_of(_placed(box, scale), part, picture, FACE_SCORE, "seen")
         if is_confirmed and votes >= _MIN_VOTES and (kind != "face" or _has_skin(thing.bbox, picture)):
             found.append(thing)
         elif is_confirmed or votes >= _MIN_VOTES:
-            doubtful += 1
-    return Sightings(found, doubtful)
+            is_doubtful = True
+    return found, is_doubtful
 
 
 def _has_skin(face: Box, picture: Picture) -> bool:
@@ -118,21 +112,21 @@ def find_eyes(face: Candidate, picture: Picture) -> list[Candidate]:
     return eyes if is_pair and eyes[0].bbox[2] < eyes[1].bbox[0] else []
 
 
-def _find_bodies(picture: Picture) -> Sightings:
+def _find_bodies(picture: Picture) -> tuple[list[Candidate], bool]:
     """People who stand or walk, seen whole, by the people detector and a cascade."""
     if picture.width < 64 or picture.height < 128:
-        return Sightings([])
+        return [], False
     people = cv2.HOGDescriptor()
     people.setSVMDetector(np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector()))
     hits, weights = people.detectMultiScale(picture.bgr, winStride=(8, 8), padding=(8, 8), scale=1.05)
-    found, doubtful = [], 0
+    found, is_doubtful = [], False
     for (x, y, w, h), weight in sorted(zip(map(tuple, hits), np.ravel(weights), strict=True)):
         box = _confirmed("fullbody", picture.gray, (int(x), int(y), int(x + w), int(y + h)))
         if box is not None and weight >= _MIN_WEIGHT:
             found.append(_part_of(box, _BODY, picture, GUESS_SCORE, "seen"))
         else:
-            doubtful += bool(weight >= 2 * _MIN_WEIGHT)
-    return Sightings(found, doubtful)
+            is_doubtful |= bool(weight >= 2 * _MIN_WEIGHT)
+    return found, is_doubtful
 
 
 def owners_of(kind: str, faces: list[Candidate], picture: Picture) -> list[Candidate]:

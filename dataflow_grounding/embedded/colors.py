@@ -32,12 +32,12 @@ def color_mask(
     term: str, lightness: Array, chroma: Array, hue: Array, *, inset: float = 0.0, factor: float = 1.0
 ) -> Array:
     """Where the colour term holds, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue in degrees)."""
-    (least_hue, most_hue), least_chroma, (darkest, lightest) = words.COLOR_BOUNDS[term]
+    (least_hue, most_hue), (palest, purest), (darkest, lightest) = words.COLOR_BOUNDS[term]
     if term in ("red", "orange"):
         # The lighter of two colours between red and orange is the one called orange.
         hue = hue + np.float32(0.3) * (lightness - 50)
     low, high = least_hue + inset, most_hue - inset
-    holds = (chroma >= least_chroma * factor) & (lightness >= darkest) & (lightness <= lightest)
+    holds = (chroma >= palest * factor) & (chroma <= purest) & (lightness >= darkest) & (lightness <= lightest)
     holds &= ((hue >= low) & (hue <= high)) | (hue <= high - 360)
     if term in ("blue", "purple"):
         # In Lab, deep blues and light purples share a hue; they differ in chroma for their lightness.
@@ -46,22 +46,12 @@ def color_mask(
     return np.asarray(holds)
 
 
-def dull_masks(lightness: Array, chroma: Array, hue: Array) -> dict[str, Array]:
-    """Where black, white, gray and brown hold, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue)."""
-    brown = (lightness > 15) & (lightness < 55) & (chroma > 15) & (chroma < 60) & (hue > 30) & (hue < 85)
-    gray = (lightness > 25) & (lightness < 88) & (chroma < 10)
-    masks = {"black": (lightness < 20) & (chroma < 12), "white": (lightness > 88) & (chroma < 10)}
-    return {**masks, "gray": gray, "brown": brown}
-
-
 def color_matches(term: str, lab: Array) -> bool:
-    """Whether one L*a*b* colour may be called by the term; for flat fills, so black, white, gray and brown too."""
+    """Whether one L*a*b* colour, that of a flat fill, may be called by the term."""
     lightness, a, b = (float(v) for v in lab)
-    chroma, hue = float(np.hypot(a, b)), float(np.degrees(np.arctan2(b, a)) % 360)
-    dull = dull_masks(np.float64(lightness), np.float64(chroma), np.float64(hue))
-    if term in dull:
-        return bool(dull[term])
-    return bool(color_mask(term, np.float32(lightness), np.float32(chroma), np.float32(hue), inset=-2.0, factor=0.9))
+    chroma, hue = np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360
+    looser = {"inset": -2.0, "factor": 0.9} if term in words.CHROMATIC else {}
+    return bool(color_mask(term, np.float32(lightness), np.float32(chroma), np.float32(hue), **looser))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +78,7 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     stands out from its surroundings by at least 24 ΔE (CIE 1976), on nearly all sides. Sizes are reduced pixels.
     """
     read = (color_mask(term, *picture.lch, inset=inset, factor=factor) for inset, factor in _STRICTNESSES)
-    masks = [_tidied(mask, picture) for mask in read]
-    (_, loose), (labels, medium), (_, strict) = (_components(mask, picture.area) for mask in masks)
+    (_, loose), (labels, medium), (_, strict) = (_components(mask, picture) for mask in read)
 
     def checked(region: ColorRegion, others: list[list[ColorRegion]]) -> ColorRegion:
         agreed = all(any(iou(region.bbox, one.bbox) >= _AGREEMENT for one in other) for other in others)
@@ -98,7 +87,7 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     found = [checked(r, [loose, strict]) for r in medium if r.size >= 0.03 * medium[0].size]
     wholes = [[_grown(level, picture)] if level else [] for level in (loose, strict)]
     whole = checked(_grown(medium, picture), wholes) if found else None
-    return ColorRegions(found, whole, float(masks[1].sum()))
+    return ColorRegions(found, whole, float(np.count_nonzero(labels)))
 
 
 def _grown(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
@@ -118,19 +107,16 @@ def _gap(one: Box, other: Box) -> float:
     return max(one[0] - other[2], other[0] - one[2], one[1] - other[3], other[1] - one[3])
 
 
-def _tidied(mask: Array, picture: Picture) -> Array:
+def _components(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]]:
+    """The label image, of a mask with small holes filled, and the regions that are more than specks, largest first."""
     side = max(3, round(max(picture.width, picture.height) / 100) | 1)
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
-    return cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-
-
-def _components(mask: Array, area: int) -> tuple[Array, list[ColorRegion]]:
-    """The label image, and the regions that are more than specks, largest first."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(opened)
     regions = [
         ColorRegion(box_of(x, y, w, h), float(size), REGION_SCORE, "region", (label,))
-        for label, (x, y, w, h, size) in enumerate(stats[1:count], start=1)
-        if size >= max(30, 0.0003 * area)
+        for label, (x, y, w, h, size) in enumerate(stats[1:], start=1)
+        if size >= max(30, 0.0003 * picture.area)
     ]
     return labels, sorted(regions, key=lambda region: (-region.size, region.bbox))
 

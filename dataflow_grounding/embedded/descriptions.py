@@ -13,7 +13,6 @@ from dataflow_grounding.embedded.phrases import Phrase, beside, center, choose, 
 from dataflow_grounding.embedded.picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
 
-_STAND_IN = ("thing", "things")
 _SIZES = ("", "small", "large")
 _ENDS = ("leftmost", "rightmost", "topmost", "lowest")
 _PLACES = (
@@ -25,7 +24,7 @@ _AT_A_SIDE, _IN_A_CORNER = 0.42, 0.36
 _SIDES = ("to the left of", "to the right of", "above", "below")
 _MOST_ANCHORS = 8
 # The only words whose meaning is tested here: with any other, a phrase says more than can be checked.
-_TESTED = words.TESTED.union(_STAND_IN, words.CHROMATIC, words.ACHROMATIC, words.SIZES, words.POSITIONS, words.NUMBERS)
+_TESTED = words.TESTED.union(words.CHROMATIC, words.ACHROMATIC, words.SIZES, words.POSITIONS, words.NUMBERS)
 _parsed = lru_cache(maxsize=4096)(parse_phrase)
 _COUNTS = {number: word for word, number in words.NUMBERS.items()}
 
@@ -44,27 +43,29 @@ class Descriptions:
     def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
         self.things = list(things)
         self.picture = picture
-        kinds = {thing.kind for thing in things}
-        self._forms = {form: (kind, n) for kind in sorted(kinds) for n, form in enumerate((plural_of(kind), kind))}
+        self._forms: dict[str, tuple[str, str]] = {}  # what a kind is called → the kind, and a word that stands for it
+        for kind in sorted({thing.kind for thing in things}):
+            self._forms |= {plural_of(kind): (kind, "things"), kind: (kind, "thing")}
         forms = "|".join(re.escape(form) for form in sorted(self._forms, key=len, reverse=True)) or "(?!)"
         # Of two in a row the first one describes the second: "the orange orange".
-        self._noun = re.compile(rf"\b(?:{forms})\b(?!\s+(?:{forms})\b)", re.IGNORECASE)
+        self._noun = re.compile(rf"\b(?:{forms})\b(?!\s+(?:{forms})\b)")
         self.meaning = cache(self._meaning)
 
     def _meaning(self, text: str) -> Meaning | None:
         """What a phrase means among the things; None when not all of it is understood."""
-        nouns = [self._forms[" ".join(found.lower().split())] for found in self._noun.findall(text)]
-        plain = self._noun.sub(lambda found: _STAND_IN[1 - self._forms[found.group().lower()][1]], text)
-        if not all(token.lower in _TESTED or token.lower.isdecimal() for token in tokenize(plain)):
+        kinds = [self._forms[found][0] for found in self._noun.findall(text.lower())]
+        plain = self._noun.sub(lambda found: self._forms[found.group()][1], text.lower())
+        if not all(token in _TESTED or token.isdecimal() for token in tokenize(plain)):
             return None
         phrase = _parsed(plain)
         phrases = [phrase, phrase.relation[1]] if phrase.relation else [phrase]
-        if len(nouns) != len(phrases) or not all(map(_is_understood, phrases)):
+        understood = all(p.head == "thing" and not p.refusal and not p.unread for p in phrases)
+        if len(kinds) != len(phrases) or not understood:
             return None
-        candidates = self._candidates(phrase, nouns[0][0])
+        candidates = self._candidates(phrase, kinds[0])
         if phrase.relation is not None:
             side, anchor = phrase.relation
-            anchors = choose(self._candidates(anchor, nouns[1][0]), anchor, self.picture)
+            anchors = choose(self._candidates(anchor, kinds[1]), anchor, self.picture)
             if anchors is None or len(anchors) != 1:
                 return None
             candidates = beside(candidates, side, anchors[0].bbox)
@@ -132,10 +133,6 @@ class Descriptions:
         return f"{listed[:1].upper()}{listed[1:]}."
 
 
-def _is_understood(phrase: Phrase) -> bool:
-    return phrase.head == _STAND_IN[0] and not phrase.refusal and not phrase.unread
-
-
 def _joined(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
@@ -179,16 +176,13 @@ def _plain_caption(seen: Descriptions, thing: Thing) -> str:
     if share > 0.98:
         return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
     x, y = center(thing.bbox, seen.picture)
-    across, down = _third(x, "left", "right"), _third(y, "top", "bottom")
+    across = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
+    down = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
     place = _joined(down, across) or "middle"
     return (
         f"A region {color}, {max(1, round(100 * share))}% of the picture, in its {place}. "
         "(Colour, size and place only: the embedded grounder can't tell what it is.)"
     )
-
-
-def _third(part: float, low: str, high: str) -> str:
-    return low if part < 1 / 3 else high if part > 2 / 3 else ""
 
 
 def _merged(seen: Descriptions) -> list[dict[str, Any]]:
@@ -209,7 +203,6 @@ def _checked(seen: Descriptions, number: int, text: str, ids: Sequence[int]) -> 
     if found and (meaning.clear or len(ids) == 1):
         reason = "it means other regions" if meaning.clear else f"it fits {len(found)} regions"
         return {**check, "matches": False, "region_ids": found, "reason": reason}
-    right = [thing for thing in seen.things if [thing.id] == list(ids)]
-    better = seen.shortest(right[0]) if right else None
+    better = next((seen.shortest(thing) for thing in seen.things if [thing.id] == list(ids)), None)
     reason = "it is not clear" if found else "it fits no region"
     return {**check, "matches": False, "text": better or text, "reason": reason}

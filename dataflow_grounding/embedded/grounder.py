@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,22 +11,18 @@ from dataflow_grounding.embedded.colors import ColorRegion, ColorRegions, find_g
 from dataflow_grounding.embedded.phrases import Phrase, beside, choose, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 from dataflow_grounding.embedded.regions import with_article
-from dataflow_grounding.embedded.shapes import Shape, find_shapes, select_shapes
+from dataflow_grounding.embedded.shapes import find_shapes, select_shapes
 from dataflow_grounding.geometry import area, intersection, iou
 
 _LEAST_COLORED, _MOST_COLORED = 0.025, 0.65  # of the picture: less may be a part of anything
-_SAME = 0.8  # IoU of a coloured region and a drawn shape that are one
+_SAME = 0.8  # IoU of two boxes of one thing
 _RIVAL = 0.2  # of the largest region's size: what could be meant as well
 _NEARLY_ALL = 0.95  # of a colour: what is in one place then is one thing, in pieces or not
 _FEW_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places
 
 
 class _Undecided(Exception):
-    """A phrase gets no box: ``status`` is "ambiguous" or "unsupported", the message says why."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+    """A phrase gets no box: its status, "ambiguous" or "unsupported", and why."""
 
 
 class _Sight:
@@ -52,49 +48,44 @@ def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str,
     """
     sight = _Sight(Picture(image))
     found: dict[int, Sequence[Candidate]] = {}
-    undecided: dict[int, _Undecided] = {}
-    read = {int(phrase["id"]): parse_phrase(str(phrase["text"])) for phrase in phrases}
+    undecided: dict[int, tuple[str, str]] = {}
+    labels = {int(phrase["id"]): str(phrase["text"]) for phrase in phrases}
+    read = {key: parse_phrase(label) for key, label in labels.items()}
     for key, phrase in read.items():
         try:
             found[key] = _look_for(phrase, sight)
-        except _Undecided as reason:
-            undecided[key] = reason
+        except _Undecided as error:
+            undecided[key] = error.args
     for key in _claimed_twice(found, read):
-        undecided[key] = _Undecided("ambiguous", "two different things are named for the same place")
+        undecided[key] = ("ambiguous", "two different things are named for the same place")
         del found[key]
-    to_full, labels = sight.picture.to_full, {int(phrase["id"]): str(phrase["text"]) for phrase in phrases}
+    to_full = sight.picture.to_full
     objects = [
         {"id": key, "label": labels[key], "bbox": to_full(c.bbox), "score": c.score, "evidence": c.evidence}
         for key, candidates in found.items()
         for c in candidates
     ]
-    statuses = [{"id": key, "status": why.status, "reason": str(why)} for key, why in sorted(undecided.items())]
+    statuses = [{"id": key, "status": status, "reason": why} for key, (status, why) in sorted(undecided.items())]
     return {"objects": objects, "statuses": statuses}
 
 
 def _claimed_twice(found: dict[int, Sequence[Candidate]], read: dict[int, Phrase]) -> set[int]:
     """Phrases with different heads whose guessed boxes are the same: at least one of them is wrong."""
     guessed = [(key, c.bbox) for key, candidates in found.items() for c in candidates if c.evidence != "seen"]
-    pairs = itertools.combinations(guessed, 2)
-    return {
-        key
-        for (one, box), (other, other_box) in pairs
-        if _differ(read[one].head, read[other].head) and iou(box, other_box) > 0.8
-        for key in (one, other)
-    }
-
-
-def _differ(one: str, other: str) -> bool:
-    return one != other and not ({one, other} <= words.PEOPLE and {one, other} & words.ANYONE)
+    twice: set[int] = set()
+    for (one, box), (other, other_box) in itertools.combinations(guessed, 2):
+        heads = {read[one].head, read[other].head}
+        may_be_one = len(heads) == 1 or (heads <= words.PEOPLE and heads & words.ANYONE)
+        if not may_be_one and iou(box, other_box) > _SAME:
+            twice |= {one, other}
+    return twice
 
 
 def _look_for(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     if phrase.refusal:
         raise _Undecided("unsupported", phrase.refusal)
     finder = _finder(phrase)
-    if finder is None:
-        raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
-    if phrase.unread and not (finder is _people and len(sight.seen("face").found) == 1):
+    if phrase.unread and not (finder is _people and len(sight.seen("face")[0]) == 1):
         # Of a person who is alone, what they wear or do need not be understood.
         raise _Undecided("unsupported", "not all words are understood")
     candidates = finder(phrase, sight)
@@ -113,22 +104,24 @@ def _look_for(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     return chosen
 
 
-def _finder(phrase: Phrase) -> _Finder | None:
+def _finder(phrase: Phrase) -> _Finder:
     kind = words.KINDS.get(phrase.head)
     if kind is not None and (kind != "leaves" or phrase.is_plural):
         return _FINDERS.get(kind, _seen)
     if phrase.head in words.SHAPES:
         return _shape
-    return _colored if phrase.color in words.COLOR_BOUNDS and phrase.head in words.ONE_COLORED else None
+    if phrase.color in words.CHROMATIC and phrase.head in words.ONE_COLORED:
+        return _colored
+    raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
 
 
 def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
     if phrase.color is not None:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for by colour")
-    sightings = sight.seen(kind or words.KINDS[phrase.head])
-    if sightings.doubtful:
+    found, is_doubtful = sight.seen(kind or words.KINDS[phrase.head])
+    if is_doubtful:
         raise _Undecided("ambiguous", "there may be more than those that are clear")
-    return sightings.found
+    return found
 
 
 def _people(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
@@ -177,27 +170,23 @@ def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     if any(shape.fit < (shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT) for shape in found):
         # In a photo, some smooth patch always looks a bit like a circle.
         raise _Undecided("ambiguous", f"what is there is only like a {kind}")
-    if found or color not in words.COLOR_BOUNDS:
+    if found or color not in words.CHROMATIC:
         return found
     of_color = sight.regions(color).found
     if not of_color:
         return []
-    alike = select_shapes(sight.shapes(), words.LOOSE_SHAPES.get(kind, ""), color)
-    loose = [shape for shape in alike if _may_be_called(kind, shape)]
+    loose = select_shapes(sight.shapes(), words.LOOSE_SHAPES.get(kind, ""), color)
+    if kind in ("circle", "square"):  # an ellipse or a rectangle may pass for one when it isn't long
+        loose = [shape for shape in loose if 0.6 <= _ratio(shape) <= 1 / 0.6]
     if not loose or len(of_color) > len(loose):
         raise _Undecided("ambiguous", f"something {color} is there, but its shape is not clear")
     return [replace(shape, score=shapes.LOOSE_SHAPE_SCORE) for shape in loose]
 
 
-def _may_be_called(kind: str, shape: Shape) -> bool:
-    """Whether an ellipse may pass for a circle, a rectangle for a square: not when it is long."""
-    width, height = _sides(shape)
-    return kind not in ("circle", "square") or 0.6 <= width / height <= 1 / 0.6
-
-
-def _sides(candidate: Candidate) -> tuple[float, float]:
+def _ratio(candidate: Candidate) -> float:
+    """Width to height."""
     x1, y1, x2, y2 = candidate.bbox
-    return x2 - x1, y2 - y1
+    return (x2 - x1) / (y2 - y1)
 
 
 def _colored(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
@@ -205,28 +194,45 @@ def _colored(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     if not regions.found:
         return []
     if phrase.head in words.ROUND:
-        found = [region for region in regions.found if _is_round(region)]
+        # A disc fills pi / 4 of its box.
+        found = [r for r in regions.found if 0.85 <= _ratio(r) <= 1.18 and 0.7 <= r.size / area(r.bbox) <= 0.86]
         if not found:
             raise _Undecided("ambiguous", f"something {phrase.color} is there, but nothing round")
         chosen, accounted_for = _with_rivals(found), regions.found
     else:
         chosen = accounted_for = _whole_or_rivals(phrase, regions)
-    if not all(region.is_steady for region in chosen):
-        raise _Undecided("ambiguous", "the colour's region has no clear border")
-    largest = chosen[0]
-    if regions.total - sum(region.size for region in accounted_for) > _FEW_ELSEWHERE * largest.size:
-        raise _Undecided("ambiguous", "the colour is in other places too")
-    _check_extent(phrase, largest, sight.picture)
-    _check_scene(phrase, largest, sight)
-    if phrase.head not in words.FIGURES and any(iou(s.bbox, largest.bbox) > _SAME for s in sight.shapes()):
-        raise _Undecided("ambiguous", f"the {phrase.color} region is a plain figure, not {with_article(phrase.head)}")
+    elsewhere = regions.total - sum(region.size for region in accounted_for)
+    if doubt := next(_doubts(phrase, chosen, elsewhere, sight), ""):
+        raise _Undecided("ambiguous", doubt)
     return chosen
+
+
+def _doubts(phrase: Phrase, chosen: list[ColorRegion], elsewhere: float, sight: _Sight) -> Iterator[str]:
+    """Why what was chosen, with so much of its colour in other places, may not be the thing."""
+    largest, picture, extent = chosen[0], sight.picture, area(chosen[0].bbox)
+    if not all(region.is_steady for region in chosen):
+        yield "the colour's region has no clear border"
+    if elsewhere > _FEW_ELSEWHERE * largest.size:
+        yield "the colour is in other places too"
+    is_any = phrase.head in words.ROUND or phrase.head in words.ANYTHING
+    if largest.size < (0.001 if is_any else _LEAST_COLORED) * picture.area:
+        yield "the colour's region is too small to tell"
+    x1, y1, x2, y2 = largest.bbox
+    sides = (x1 <= 1) + (y1 <= 1) + (x2 >= picture.width - 1) + (y2 >= picture.height - 1)
+    if largest.size < 0.3 * extent or sides >= 2 or extent > _MOST_COLORED * picture.area:
+        yield "the colour is spread over the picture"
+    scene = find_greenery(picture) if phrase.color == "green" else []
+    if phrase.color in ("blue", "cyan"):
+        scene = find_sky(picture, phrase.color)
+    if any(iou(part.bbox, largest.bbox) > 0.3 for part in scene):
+        yield "the colour may be that of the sky or of plants"
+    if phrase.head not in words.FIGURES and any(iou(s.bbox, largest.bbox) > _SAME for s in sight.shapes()):
+        yield f"the {phrase.color} region is a plain figure, not {with_article(phrase.head)}"
 
 
 def _with_rivals(found: list[ColorRegion]) -> list[ColorRegion]:
     """The largest region, and others that could be meant as well."""
-    one = found[0]
-    return [one, *(r for r in found[1:] if r.is_steady or r.size >= _RIVAL * one.size)]
+    return [region for region in found if region.is_steady or region.size >= _RIVAL * found[0].size]
 
 
 def _whole_or_rivals(phrase: Phrase, regions: ColorRegions) -> list[ColorRegion]:
@@ -237,29 +243,3 @@ def _whole_or_rivals(phrase: Phrase, regions: ColorRegions) -> list[ColorRegion]
     if any(rival.is_steady for rival in chosen[1:]) and whole.size < _NEARLY_ALL * regions.total:
         return chosen
     return [whole]  # pieces of one thing, parted by what lies over it
-
-
-def _is_round(candidate: Candidate) -> bool:
-    width, height = _sides(candidate)
-    # A disc fills pi / 4 of its box.
-    return 0.85 <= width / height <= 1.18 and 0.7 <= candidate.size / (width * height) <= 0.86
-
-
-def _check_extent(phrase: Phrase, region: Candidate, picture: Picture) -> None:
-    width, height = _sides(region)
-    is_any = phrase.head in words.ROUND or phrase.head in words.ANYTHING
-    if region.size < (0.001 if is_any else _LEAST_COLORED) * picture.area:
-        raise _Undecided("ambiguous", "the colour's region is too small to tell")
-    x1, y1, x2, y2 = region.bbox
-    sides = (x1 <= 1) + (y1 <= 1) + (x2 >= picture.width - 1) + (y2 >= picture.height - 1)
-    if region.size < 0.3 * width * height or sides >= 2 or width * height > _MOST_COLORED * picture.area:
-        raise _Undecided("ambiguous", "the colour is spread over the picture")
-
-
-def _check_scene(phrase: Phrase, largest: Candidate, sight: _Sight) -> None:
-    """A green or blue region may be no thing but the plants or the sky."""
-    scene = find_greenery(sight.picture) if phrase.color == "green" else []
-    if phrase.color in ("blue", "cyan"):
-        scene = find_sky(sight.picture, phrase.color)
-    if any(iou(part.bbox, largest.bbox) > 0.3 for part in scene):
-        raise _Undecided("ambiguous", "the colour may be that of the sky or of plants")

@@ -24,17 +24,8 @@ _COUNTS = words.VAGUE_COUNTS.union(words.NUMBERS)
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """A word or a punctuation mark: ``text[start:end]`` of what was tokenised, and its lower-case form."""
-
-    lower: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
 class NounPhrase:
-    """Token indices: ``[start, end)``, ``chunk`` after articles, ``head`` the noun, ``[end, tail)`` position words."""
+    """Token indices: ``[start, end)``, ``chunk`` after articles and numbers, ``head``, ``[end, tail)`` the position."""
 
     start: int
     chunk: int
@@ -43,58 +34,62 @@ class NounPhrase:
     tail: int
 
 
-def tokenize(text: str) -> list[Token]:
-    """Words (letters and digits, joined by hyphens and apostrophes) and single punctuation marks, in order."""
-    return [Token(m.group().lower().replace("’", "'"), m.start(), m.end()) for m in _TOKEN.finditer(text)]
+def tokenize(text: str) -> list[str]:
+    """Words (letters and digits, joined by hyphens and apostrophes) in lower case and single punctuation marks."""
+    return [token.lower().replace("’", "'") for token in _TOKEN.findall(text)]
 
 
 def read_noun_phrase(
-    tokens: Sequence[Token], at: int, *, is_label: bool = False, is_inner: bool = False
+    tokens: Sequence[str], at: int, *, is_label: bool = False, is_inner: bool = False
 ) -> NounPhrase | None:
     """The noun phrase that begins at ``tokens[at]``, or None; ``is_label`` may be unknown, ``is_inner``: after "of"."""
     chunk = at
-    while _lower(tokens, chunk) in words.ARTICLES and chunk < at + _MOST_DETERMINERS:
+    while _token(tokens, chunk) in words.ARTICLES and chunk < at + _MOST_DETERMINERS:
         chunk += 1
-    noun = _first_noun(tokens, chunk, chunk > at or is_label, _lower(tokens, at - 1) in _BEFORE_PLURALS)
-    if noun is None:
+    head = _first_noun(tokens, chunk, chunk > at or is_label, _token(tokens, at - 1) in _BEFORE_PLURALS)
+    if head is None:
         return None
-    head = _last_noun(tokens, noun, chunk + _MOST_WORDS)
-    end, singular_head = head + 1, words.singular(tokens[head].lower)
+    while head + 1 < chunk + _MOST_WORDS and _continues(tokens, head + 1) and _extends(*tokens[head : head + 2]):
+        head += 1
+    end, singular_head = head + 1, words.singular(tokens[head])
     # One "of" deep: the rest of "a cup of a brand of tea" is left.
-    if not is_inner and _lower(tokens, end) == "of" and singular_head in words.OF_HEADS | words.QUANTITIES:
+    if not is_inner and _token(tokens, end) == "of" and singular_head in words.OF_HEADS | words.QUANTITIES:
         inner = read_noun_phrase(tokens, end + 1, is_label=True, is_inner=True)
         if inner is not None:
             if singular_head in words.QUANTITIES:
                 chunk, head = inner.chunk, inner.head
             end = inner.end
+    while chunk < head and (tokens[chunk] in _COUNTS or tokens[chunk].isdecimal()):
+        chunk += 1
     return NounPhrase(at, chunk, head, end, read_position(tokens, end))
 
 
-def read_position(tokens: Sequence[Token], at: int) -> int:
+def read_position(tokens: Sequence[str], at: int) -> int:
     """Where position words that begin at ``tokens[at]`` end ("in the top left corner"); ``at`` if there are none."""
-    if _lower(tokens, at) not in ("on", "at", "in", "to", "near", "towards", "toward", "from"):
+    if _token(tokens, at) not in ("on", "at", "in", "to", "near", "towards", "toward", "from"):
         return at
-    here = first = at + 2 if _lower(tokens, at + 1) in ("the", "its") else at + 1
-    while here < first + _MOST_WORDS and _lower(tokens, here) in _PLACING:
+    here = first = at + 2 if _token(tokens, at + 1) in ("the", "its") else at + 1
+    while here < first + _MOST_WORDS and _token(tokens, here) in _PLACING:
         here += 1
-    if not any(token.lower in _WHERE for token in tokens[first:here]):
+    if _WHERE.isdisjoint(tokens[first:here]):
         return at
-    if _lower(tokens, here) != "of":
+    if _token(tokens, here) != "of":
         # "in the left lane": the position word belongs to a noun of its own.
-        return at if words.is_known_noun(_lower(tokens, here)) else here
-    after = here + 2 if _lower(tokens, here + 1) in ("the", "this", "a") else here + 1
-    return after + 1 if _lower(tokens, after) in words.PICTURES else at
+        return at if words.is_known_noun(_token(tokens, here)) else here
+    after = here + 2 if _token(tokens, here + 1) in ("the", "this", "a") else here + 1
+    return after + 1 if _token(tokens, after) in words.PICTURES else at
 
 
-def _lower(tokens: Sequence[Token], at: int) -> str:
-    return tokens[at].lower if 0 <= at < len(tokens) else ""
+def _token(tokens: Sequence[str], at: int) -> str:
+    """The token that stands there; empty before the first and after the last."""
+    return tokens[at] if 0 <= at < len(tokens) else ""
 
 
-def _first_noun(tokens: Sequence[Token], start: int, may_be_unknown: bool, may_be_plural: bool) -> int | None:
+def _first_noun(tokens: Sequence[str], start: int, may_be_unknown: bool, may_be_plural: bool) -> int | None:
     """The index of the first noun after the adjectives that begin at ``start``."""
     modified = may_be_unknown
     for at in range(start, min(len(tokens), start + _MOST_WORDS)):
-        word = tokens[at].lower
+        word = tokens[at]
         if at > start and _joins_adjectives(tokens, at):
             continue
         if not _continues(tokens, at):
@@ -112,13 +107,6 @@ def _first_noun(tokens: Sequence[Token], start: int, may_be_unknown: bool, may_b
     return None
 
 
-def _last_noun(tokens: Sequence[Token], first: int, limit: int) -> int:
-    at = first
-    while at + 1 < limit and _continues(tokens, at + 1) and _extends(tokens[at].lower, tokens[at + 1].lower):
-        at += 1
-    return at
-
-
 def _extends(noun: str, word: str) -> bool:
     """Whether the word after a noun is a noun too, as in "traffic light"."""
     known = words.is_known_noun(word)
@@ -128,9 +116,9 @@ def _extends(noun: str, word: str) -> bool:
     return known or not word.endswith(("s", "ing", "ed", "ly")) or word.endswith(("ss", "us", "is"))
 
 
-def _describes_next(tokens: Sequence[Token], at: int) -> bool:
+def _describes_next(tokens: Sequence[str], at: int) -> bool:
     """Whether an unknown word stands before a known noun ("with curly-ish hair")."""
-    word, after = tokens[at].lower, _lower(tokens, at + 1)
+    word, after = tokens[at], _token(tokens, at + 1)
     return not words.is_known(word) and words.is_known_noun(after) and after not in words.VERBS
 
 
@@ -142,24 +130,24 @@ def _is_modifier(word: str) -> bool:
     )
 
 
-def _joins_adjectives(tokens: Sequence[Token], at: int) -> bool:
+def _joins_adjectives(tokens: Sequence[str], at: int) -> bool:
     """Whether a comma or "and" stands between two adjectives of one noun ("a big, red ball", "black and white cat")."""
     return (
-        tokens[at].lower in (",", "and")
-        and _is_modifier(_lower(tokens, at - 1))
-        and _is_modifier(_lower(tokens, at + 1))
-        and not tokens[at - 1].lower.isdecimal()
+        tokens[at] in (",", "and")
+        and _is_modifier(_token(tokens, at - 1))
+        and _is_modifier(_token(tokens, at + 1))
+        and not tokens[at - 1].isdecimal()
         and _continues(tokens, at + 2)
     )
 
 
-def _continues(tokens: Sequence[Token], at: int) -> bool:
-    word = _lower(tokens, at)
-    return bool(word) and word[0].isalnum() and word not in words.STOPS and word not in words.ARTICLES
+def _continues(tokens: Sequence[str], at: int) -> bool:
+    word = _token(tokens, at)
+    return word[:1].isalnum() and word not in words.STOPS and word not in words.ARTICLES
 
 
-def _is_noun_here(tokens: Sequence[Token], at: int, modified: bool, may_be_plural: bool) -> bool:
-    word = tokens[at].lower
+def _is_noun_here(tokens: Sequence[str], at: int, modified: bool, may_be_plural: bool) -> bool:
+    word = tokens[at]
     known, verb = words.is_known_noun(word), word in words.VERBS
     if modified:
         return known or not (word.endswith(("ing", "ed", "ly")) and _continues(tokens, at + 1))
@@ -180,43 +168,31 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     """
     cleaned = " ".join(unicodedata.normalize("NFC", caption).split())
     read = cleaned[:_READ_CHARACTERS]
-    tokens = tokenize(read)
-    if not _is_english(tokens, read):
-        return {"cleaned_caption": cleaned, "expressions": []}
+    tokens, spans = tokenize(read), [match.span() for match in _TOKEN.finditer(read)]
     expressions = []
-    for phrase in _noun_phrases(tokens):
-        text = cleaned[tokens[phrase.start].start : tokens[phrase.tail - 1].end]
-        chunk = cleaned[tokens[_after_counts(tokens, phrase)].start : tokens[phrase.end - 1].end]
+    for phrase in _noun_phrases(tokens) if _is_english(tokens, read) else ():
+        text = cleaned[spans[phrase.start][0] : spans[phrase.tail - 1][1]]
+        chunk = cleaned[spans[phrase.chunk][0] : spans[phrase.end - 1][1]]
         expressions.append({"text": text, "noun_chunk": chunk})
     return {"cleaned_caption": cleaned, "expressions": expressions}
 
 
-def _noun_phrases(tokens: list[Token]) -> Iterator[NounPhrase]:
+def _noun_phrases(tokens: list[str]) -> Iterator[NounPhrase]:
     at = 0
     while at < len(tokens):
         phrase = read_noun_phrase(tokens, at)
-        if phrase and _names_object(tokens, phrase) and (at == 0 or tokens[at - 1].lower not in words.NEGATIONS):
+        head = words.singular(tokens[phrase.head]) if phrase else ""
+        # "on the left", "in the picture": where something is, not a thing.
+        is_thing = head not in words.NOT_OBJECTS and not head.isdecimal() and head not in words.NUMBERS
+        if phrase and is_thing and _token(tokens, at - 1) not in words.NEGATIONS:
             yield phrase
             at = phrase.tail
         else:
             at = phrase.end if phrase else at + 1
 
 
-def _names_object(tokens: list[Token], phrase: NounPhrase) -> bool:
-    head = words.singular(tokens[phrase.head].lower)
-    # "on the left", "in the picture": where something is, not a thing.
-    return head not in words.NOT_OBJECTS and not head.isdecimal() and head not in words.NUMBERS
-
-
-def _after_counts(tokens: list[Token], phrase: NounPhrase) -> int:
-    at = phrase.chunk
-    while at < phrase.head and (tokens[at].lower in _COUNTS or tokens[at].lower.isdecimal()):
-        at += 1
-    return at
-
-
-def _is_english(tokens: list[Token], text: str) -> bool:
-    read = [token.lower for token in tokens if token.lower[0].isalpha()]
+def _is_english(tokens: list[str], text: str) -> bool:
+    read = [token for token in tokens if token[0].isalpha()]
     letters = sum(character.isalpha() for character in text)
     latin = sum(character.isalpha() and character < "\u0250" for character in text)
     if not read or latin * 2 < letters:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dataflow_grounding.embedded import words
-from dataflow_grounding.embedded.noun_phrases import NounPhrase, Token, read_noun_phrase, tokenize
+from dataflow_grounding.embedded.noun_phrases import NounPhrase, read_noun_phrase, tokenize
 from dataflow_grounding.embedded.picture import Box, Candidate, Picture
 from dataflow_grounding.embedded.regions import Thing
 
@@ -16,6 +16,8 @@ C = TypeVar("C", Candidate, Thing)
 _CLEAR_GAP = 0.06  # of the picture's side: how far apart in place two candidates must be to tell them by it
 _CLEAR_RATIO = 1.3  # of areas: how much larger a candidate must be to be called the large one
 _READ_CHARACTERS = 400
+_COLORS = words.CHROMATIC | words.ACHROMATIC
+_COUNTS = {**words.NUMBERS, "both": 2, "couple": 2}
 _ONE_NOUN = re.compile(r"\b(licen[cs]e|number|cat)(?:['’]s)?\s+(plates?|faces?)\b", re.IGNORECASE)
 
 
@@ -42,80 +44,64 @@ class Phrase:
 def parse_phrase(text: str) -> Phrase:
     """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not understood."""
     tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_READ_CHARACTERS]))
-    while tokens and tokens[-1].lower in (".", ",", ";", "!", "?"):
+    while tokens and tokens[-1] in (".", ",", ";", "!", "?"):
         tokens.pop()
-    lowered = [token.lower for token in tokens]
-    if any(word in words.NEGATIONS for word in lowered):
+    if not words.NEGATIONS.isdisjoint(tokens):
         return Phrase("", refusal="negation is not understood")
     if len(text) > _READ_CHARACTERS:
         return Phrase("", refusal="the phrase is too long")
     read = read_noun_phrase(tokens, 0, is_label=True)
-    if read is None:
-        return Phrase("", refusal="no object is named")
-    return _phrase(tokens, lowered, read)
+    return _phrase(tokens, read) if read else Phrase("", refusal="no object is named")
 
 
-def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> Phrase:
-    head = words.singular(lowered[read.head])
-    modifiers = [word for word in lowered[read.start : read.head] if word not in words.ARTICLES]
-    tail = lowered[read.end : read.tail]
-    relation, unread = _relation(tokens, lowered, read.tail)
+def _phrase(tokens: list[str], read: NounPhrase) -> Phrase:
+    head = words.singular(tokens[read.head])
+    modifiers = [word for word in tokens[read.start : read.head] if word not in words.ARTICLES]
+    tail = tokens[read.end : read.tail]
+    relation, unread = _relation(tokens, read.tail)
     return Phrase(
         head=head,
-        is_plural=words.is_plural(lowered[read.head]),
-        count=_count(lowered[read.start : read.head]),
-        color=next((term for term in map(_color, modifiers) if term), None),
+        is_plural=words.is_plural(tokens[read.head]),
+        count=_count(tokens[read.start : read.head]),
+        color=next((_COLORS[word] for word in modifiers if word in _COLORS), None),
         positions=frozenset(words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS),
         size=next((words.SIZES[word] for word in modifiers if word in words.SIZES), None),
         relation=relation,
         unread=unread,
-        refusal=_refusal(head, lowered[read.head : read.end], modifiers, tail),
+        refusal=_refusal(head, tokens[read.head : read.end], modifiers, tail),
     )
 
 
-def _color(word: str) -> str | None:
-    return words.CHROMATIC.get(word) or words.ACHROMATIC.get(word)
-
-
-def _is_understood(word: str) -> bool:
-    return words.is_known(word) or word.isdecimal() or word in (",", "and") or word in ("both", "couple", "of")
-
-
 def _count(determiners: list[str]) -> int | None:
-    for word in determiners:
-        if word in words.NUMBERS or word.isdecimal():
-            return words.NUMBERS[word] if word in words.NUMBERS else min(int(word[:3]), 999)
-        if word in ("both", "couple"):
-            return 2
-    return None
+    counts = (int(word[:3]) if word.isdecimal() else _COUNTS.get(word) for word in determiners)
+    return next((count for count in counts if count is not None), None)
 
 
-def _relation(tokens: list[Token], lowered: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bool]:
+def _relation(tokens: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bool]:
     """The side and its anchor, and whether words are left that were not understood."""
     for text, side in words.RELATIONS.items():
         pattern = text.split()
-        if lowered[at : at + len(pattern)] == pattern:
+        if tokens[at : at + len(pattern)] == pattern:
             inner = read_noun_phrase(tokens, at + len(pattern), is_label=True)
             # Only one step deep: the anchor's own relation is left unread.
             if inner is not None and inner.tail == len(tokens):
-                return (side, _phrase(tokens, lowered, inner)), False
+                return (side, _phrase(tokens, inner)), False
     return None, at < len(tokens)
 
 
 def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[str]) -> str:
     """Why a phrase can't be looked for: the first reason that holds, or nothing."""
-    unknown = [word for word in modifiers if not _is_understood(word)]
+    unknown = [word for word in modifiers if not (words.is_known(word) or word.isdecimal() or word == ",")]
     kinds = {words.NEVER.get(word) for word in modifiers}
     reasons = (
-        (head in words.PICTURES, "no object is named"),
-        (head in words.PLACES | words.DEPTHS and head not in words.NEVER, "no object is named"),
+        (head in words.PICTURES | (words.PLACES | words.DEPTHS) - words.NEVER.keys(), "no object is named"),
         (any(word.endswith(("'s", "s'")) for word in modifiers), "whose it is can't be seen"),
         (len(compound) > 1, "things made of things can't be looked for"),
         (head in words.NEVER, f"{words.NEVER.get(head)} can't be looked for"),
         (not words.MANY_COLORED.isdisjoint(modifiers), "patterns can't be looked for"),
         (not words.OTHER_COLORS.isdisjoint(modifiers), "only plain colour words can be looked for"),
         (bool(unknown), f"{next(iter(unknown), None)!r} is not understood"),
-        (len({*map(_color, modifiers)} - {None}) > 1, "only one colour at a time can be looked for"),
+        (len({*map(_COLORS.get, modifiers)} - {None}) > 1, "only one colour at a time can be looked for"),
         (not kinds.isdisjoint(("animals", "body parts")), "animals and body parts can't be looked for"),
         (not words.DEPTHS.isdisjoint(modifiers + tail), "depth can't be seen"),
         (not words.ORDINALS.isdisjoint(modifiers), "ordinal words are not understood"),
@@ -171,9 +157,7 @@ def lies(box: Box, position: str, picture: Picture, far: float = 0.5) -> bool:
 def _distance(box: Box, position: str, picture: Picture) -> float:
     """How far a box's middle lies from a side of the picture, or from the middle of it, in parts of it."""
     x, y = center(box, picture)
-    if position == "middle":
-        return math.hypot(x - 0.5, y - 0.5)
-    return {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y}[position]
+    return {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y, "middle": math.hypot(x - 0.5, y - 0.5)}[position]
 
 
 def _by_size(candidates: Sequence[C], size: str, wanted: int) -> Sequence[C]:

@@ -10,14 +10,13 @@ import numpy as np
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.cascades import find
-from dataflow_grounding.embedded.colors import color_mask, dull_masks, find_regions
+from dataflow_grounding.embedded.colors import color_mask, find_regions
 from dataflow_grounding.embedded.picture import Array, Box, Picture, box_of
 from dataflow_grounding.geometry import area, iou
 
 _DOMINANT = 0.5  # of the pixels looked at: less is no clear colour
 _SAME = 0.5  # IoU from which two boxes are one region
 _LEAST, _MOST = 0.005, 0.8  # of the picture's area
-_ON_FOOT_AND_ON_WHEELS = frozenset(["pedestrian", "cyclist", "rider", "driver", "passenger", "motorcyclist"])
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -43,31 +42,26 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
     for region in regions:
         x1, y1, x2, y2 = next(value for value in region.values() if isinstance(value, list))
         bbox = (x1 * sx, y1 * sy, x2 * sx, y2 * sy)
-        kind = kind_of(str(region.get("type") or ""))
+        label = str(region.get("type") or "").replace("_", " ").lower()
+        kind = " ".join(_WORD.findall(label)) or "thing"  # "Person_sitting" is "person sitting"
         things.append(Thing(int(region["id"]), bbox, kind, _color(picture, bbox, kind, str(region.get("color") or ""))))
     return things
 
 
 def _color(picture: Picture, bbox: Box, kind: str, told: str) -> str:
     """The colour that was told, if it is a term, else the one that is seen. People are not called by a colour."""
-    if any(words.singular(word) in words.PEOPLE | {"face"} | _ON_FOOT_AND_ON_WHEELS for word in kind.split()):
+    if any(words.singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
         return ""
     told = told.strip().lower()
-    return told if told in words.COLOR_BOUNDS or told in words.ACHROMATIC.values() else dominant_color(picture, bbox)
-
-
-def kind_of(label: str) -> str:
-    """A label as a noun in lower case: ``Person_sitting`` is "person sitting", an empty one "thing"."""
-    return " ".join(_WORD.findall(label.replace("_", " ").lower())) or "thing"
+    return told if told in words.COLOR_BOUNDS else dominant_color(picture, bbox)
 
 
 def plural_of(kind: str) -> str:
     """The plural of a noun that may have several words: that of the last, or of the one before a word in -ing."""
     parts = kind.split()
-    at = len(parts) - 1
-    if at > 0 and parts[at].endswith("ing"):
-        at -= 1
-    return " ".join([*parts[:at], _plural(parts[at]), *parts[at + 1 :]])
+    at = -2 if len(parts) > 1 and parts[-1].endswith("ing") else -1
+    parts[at] = _plural(parts[at])
+    return " ".join(parts)
 
 
 def with_article(name: str) -> str:
@@ -93,10 +87,8 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
     x1, y1, x2, y2 = bbox
     left, right = _inner(x1, x2, picture.width)
     top, bottom = _inner(y1, y2, picture.height)
-    lightness, chroma, hue = (plane[top:bottom, left:right] for plane in picture.lch)
-    masks = {term: color_mask(term, lightness, chroma, hue) for term in words.COLOR_BOUNDS}
-    masks |= dull_masks(lightness, chroma, hue)
-    shares = {term: float(mask.mean()) for term, mask in masks.items()}
+    lch = [plane[top:bottom, left:right] for plane in picture.lch]
+    shares = {term: float(color_mask(term, *lch).mean()) for term in words.COLOR_BOUNDS}
     best = max(shares, key=lambda term: shares[term])
     return best if shares[best] >= _DOMINANT else ""
 
@@ -110,8 +102,9 @@ def _inner(low: float, high: float, length: int) -> tuple[int, int]:
 def propose_regions(image: Array, most: int) -> list[list[int]]:
     """The ``most`` largest boxes (x1, y1, x2, y2 in pixels of ``image``, uint8 BGR, upright), in reading order."""
     picture = Picture(image)
-    boxes = [face.bbox for face in find("face", picture).found]
-    boxes += [r.bbox for term in words.COLOR_BOUNDS for r in find_regions(picture, term).found if r.is_steady]
+    boxes = [face.bbox for face in find("face", picture)[0]]
+    for term in [term for term in words.COLOR_BOUNDS if term in words.CHROMATIC]:
+        boxes += [region.bbox for region in find_regions(picture, term).found if region.is_steady]
     boxes += _outlined(picture)
     kept: list[Box] = []
     for box in sorted(boxes, key=area, reverse=True):

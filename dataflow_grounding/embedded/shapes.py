@@ -15,7 +15,7 @@ _EDGES = (12.0, 30.0)  # steps in B, G or R that end an even region: in a clean 
 _MIN_CONTRAST = 12.0
 _FIT, _SMALL_FIT = 0.93, 0.88  # IoU with the ideal shape
 _MOST_SHAPES = 400
-_POLYGONS = {"polygon4": "diamond", "polygon5": "pentagon", "polygon6": "hexagon"}
+_POLYGONS = {4: "diamond", 5: "pentagon", 6: "hexagon"}
 COLORED_FIT = 0.91
 CLEAR_FIT = 0.95  # IoU with the ideal shape from which on a region needs no colour word to be believed
 
@@ -102,7 +102,7 @@ def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[s
     solidity = area / max(cv2.contourArea(hull), 1.0)
     if solidity < 0.8:
         return (frozenset({"star"}), 1.0) if _is_star(contour, hull) else (frozenset(), 0.0)
-    rotated = cv2.minAreaRect(contour)
+    _, sides, _ = rotated = cv2.minAreaRect(contour)
     corners = _corners(hull)
     _, triangle = cv2.minEnclosingTriangle(contour.reshape(-1, 1, 2))
     axes_ratio, ellipse = _equal_ellipse(filled)
@@ -113,22 +113,18 @@ def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[s
     }
     if len(corners) in (5, 6) or _stands_on_corner(corners):
         # A polygon read off the region fits anything a little better than an ideal shape does.
-        fits[f"polygon{len(corners)}"] = _cover(filled, corners) - 0.015
+        fits[_POLYGONS[len(corners)]] = _cover(filled, corners) - 0.015
     best = max(fits, key=lambda name: fits[name])
     # Blunt corners make a triangle fit worse, but nothing else comes near it.
     if fits[best] < least_fit - (0.04 if best == "triangle" else 0.0):
         return frozenset(), fits[best]
-    return _names(best, axes_ratio, rotated[1], corners), fits[best]
-
-
-def _names(best: str, axes_ratio: float, sides: tuple[float, float], corners: Array) -> frozenset[str]:
-    """What the ideal shape is called, by how long it is and how it stands."""
-    if best == "ellipse":
-        return frozenset({"circle" if axes_ratio >= 0.88 else "ellipse"})
-    if best == "rectangle":
+    names = {best}
+    if best == "ellipse" and axes_ratio >= 0.88:
+        names = {"circle"}
+    elif best == "rectangle":
         names = {"square" if min(sides) / max(max(sides), 1.0) >= 0.9 else "rectangle"}
-        return frozenset(names | {"diamond"} if _stands_on_corner(corners) else names)
-    return frozenset({_POLYGONS.get(best, best)})
+        names |= {"diamond"} if _stands_on_corner(corners) else set()
+    return frozenset(names), fits[best]
 
 
 def _equal_ellipse(filled: Array) -> tuple[float, Array]:
@@ -153,30 +149,21 @@ def _cover(filled: Array, outline: Array) -> float:
 
 def _stands_on_corner(corners: Array) -> bool:
     """Whether four corners lie near the middles of their upright box's sides."""
-    if len(corners) != 4:
-        return False
     x, y, w, h = cv2.boundingRect(corners)
-    middles = ((x + w / 2, y), (x + w, y + h / 2), (x + w / 2, y + h), (x, y + h / 2))
-    return all(
-        min(abs(float(c[0][0]) - mx) / w + abs(float(c[0][1]) - my) / h for c in corners) < 0.15 for mx, my in middles
-    )
+    middles = np.array([(x + w / 2, y), (x + w, y + h / 2), (x + w / 2, y + h), (x, y + h / 2)])
+    gaps = (np.abs(corners - middles) / (w, h)).sum(axis=2)  # a row for each corner, a column for each middle
+    return len(corners) == 4 and bool((gaps.min(axis=0) < 0.15).all())
 
 
 def _is_star(contour: Array, hull: Array) -> bool:
     """Whether a region has five points: a hull of five corners and five bays of like depths."""
     outline = cv2.approxPolyDP(contour, 0.01 * cv2.arcLength(contour, True), True)
-    indices = cv2.convexHull(outline, returnPoints=False)
-    if len(outline) < 8 or len(_corners(hull)) != 5:
-        return False
-    try:
-        defects = cv2.convexityDefects(outline, np.sort(indices, axis=0)[::-1])
-    except cv2.error:
-        return False
-    reach = float(np.sqrt(max(cv2.contourArea(hull), 1.0)))
+    indices = np.sort(cv2.convexHull(outline, returnPoints=False), axis=0)[::-1]
+    defects = cv2.convexityDefects(outline, indices) if len(outline) >= 8 and len(_corners(hull)) == 5 else None
     if defects is None:
         return False
     depths = defects[:, 0, 3] / 256.0
-    deep = depths[depths > 0.1 * reach]
+    deep = depths[depths > 0.1 * np.sqrt(max(cv2.contourArea(hull), 1.0))]
     return len(deep) == 5 and bool(deep.min() > 0.5 * deep.max())
 
 

@@ -32,7 +32,7 @@ MANY_COLORED, OTHER_COLORS = _words("many_colored"), _words("other_colors")
 DEPTHS, PLACES, PICTURES, ORDINALS = map(_words, ("depths", "places", "pictures", "ordinals"))
 SHAPES, KINDS, NEVER = map(_terms, ("shapes", "kinds", "never"))
 PEOPLE = frozenset(word for word, kind in KINDS.items() if kind == "person")
-ANYONE, ANYTHING, ROUND = map(_words, ("anyone", "anything", "round"))
+ANYONE, NOT_COLORED, ANYTHING, ROUND = map(_words, ("anyone", "not_colored", "anything", "round"))
 ONE_COLORED = _words("one_colored") | ANYTHING
 FIGURES = _words("figures") | ROUND | ANYTHING
 NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words("not_objects")) - {"hand"}
@@ -67,7 +67,7 @@ def singular(word: str) -> str:
 
 def is_plural(word: str) -> bool:
     """Whether an English noun is plural."""
-    return word not in ALWAYS_PLURAL and word not in ("sheep", "grass", "dress") and singular(word) != word
+    return singular(word) != word
 
 
 def is_known_noun(word: str) -> bool:

@@ -93,7 +93,7 @@ def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for expression in expressions:
         yield "reviewed_share", bool(expression.get("reviewed_by") or record.get("reviewed_by"))
         boxes = len(expression["instances"])
-        words = [token.lower for token in tokenize(expression["text"]) if token.lower[0].isalnum()]
+        words = [token for token in tokenize(expression["text"]) if token[0].isalnum()]
         kinds = [kind for kind, known in ATTRIBUTES.items() if not known.isdisjoint(words)]
         yield "phrases", True
         yield "pairs", boxes > 0

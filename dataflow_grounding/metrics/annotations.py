@@ -128,4 +128,4 @@ def head_of(phrase: str) -> str:
 
     tokens = tokenize(phrase[:400])
     read = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
-    return words.singular(tokens[read.head].lower) if read and read.head < len(tokens) else head_word(phrase)
+    return words.singular(tokens[read.head]) if read and read.head < len(tokens) else head_word(phrase)

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any
+
+from dataflow_grounding.testing.received import BadRequest
 
 HEAD_LIMIT, LONGEST_BODY = 64 * 1024, 64 * 1024 * 1024
-Talk: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +19,6 @@ class Head:
     target: str
     headers: dict[str, str]
     length: int
-
-
-class NotTaken(Exception):
-    """A request that is answered with `status`, after which the connection is closed."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def response(
@@ -39,27 +32,27 @@ def response(
 
 
 def read_head(raw: bytes) -> Head:
-    """Read request line and headers; raises NotTaken where they are not HTTP/1.1 with a Content-Length."""
+    """Read request line and headers; raises BadRequest where they are not HTTP/1.1 with a Content-Length."""
     first, *lines = raw.decode("latin-1").split("\r\n")
     try:
         method, target, version = first.split(" ")
         headers = {name.strip().lower(): value.strip() for name, value in (line.split(":", 1) for line in lines)}
         length = int(headers.get("content-length", "0"))
     except ValueError as error:
-        raise NotTaken(400, f"not a request that this server reads: {error}") from None
+        raise BadRequest(f"not a request that this server reads: {error}") from None
     if not version.startswith("HTTP/1.") or "transfer-encoding" in headers:
-        raise NotTaken(400, "send HTTP/1.1 with a Content-Length; chunked bodies are not read here")
+        raise BadRequest("send HTTP/1.1 with a Content-Length; chunked bodies are not read here")
     if length > LONGEST_BODY:
-        raise NotTaken(413, "Request too large.")
+        raise BadRequest("Request too large.", 413)
     return Head(method, target, headers, length)
 
 
 async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[Head, bytes]:
-    """The next request's head and body. Raises NotTaken, and IncompleteReadError where the client has left."""
+    """The next request's head and body. Raises BadRequest, and IncompleteReadError where the client has left."""
     try:
         head = read_head((await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n"))
     except asyncio.LimitOverrunError:
-        raise NotTaken(431, "Request header fields too large.") from None
+        raise BadRequest("Request header fields too large.", 431) from None
     if head.headers.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return head, await reader.readexactly(head.length)
@@ -68,7 +61,7 @@ async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 class Connection(asyncio.StreamReaderProtocol):
     """Runs `talk(reader, writer)`, cancelled once the client has left; when it ends, so does the connection."""
 
-    def __init__(self, talk: Talk) -> None:
+    def __init__(self, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]) -> None:
         super().__init__(asyncio.StreamReader(HEAD_LIMIT), self._begin)
         self._talk = talk
 

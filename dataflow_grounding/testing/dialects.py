@@ -44,26 +44,18 @@ class OpenAI:
         """Fill in the request, whose model may stand in the path; returns its pictures in base64. Raises BadRequest."""
         request.model = request.model or str(body.get("model") or "")
         request.settings = {key: value for key, value in body.items() if key not in ("messages", "model")}
-        texts, shown = [], []
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise BadRequest("'messages' must be a list that is not empty.")
         if not request.model:
             raise BadRequest("you must provide a model parameter")
-        for message in messages:
-            role = message.get("role")
-            for part in _parts_of(message.get("content")):
-                if part.get("type") == "text":
-                    if role in ("system", "developer"):
-                        request.system += part["text"]
-                    elif role == "user":
-                        texts.append(part["text"])
-                elif part.get("type") == "image_url":
-                    shown.append(_base64_in(part["image_url"]["url"]))
-                else:
-                    raise BadRequest(f"Invalid content part type: {part.get('type')!r}.")
-        request.text = "\n".join(texts)
-        return shown
+        parts = [(message.get("role"), part) for message in messages for part in _parts_of(message.get("content"))]
+        if unknown := [part.get("type") for _, part in parts if part.get("type") not in ("text", "image_url")]:
+            raise BadRequest(f"Invalid content part type: {unknown[0]!r}.")
+        texts = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
+        request.system = "".join(text for role, text in texts if role in ("system", "developer"))
+        request.text = "\n".join(text for role, text in texts if role == "user")
+        return [_base64_in(part["image_url"]["url"]) for _, part in parts if part["type"] == "image_url"]
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
         """A `chat.completion` object."""
@@ -105,21 +97,14 @@ class Gemini:
         if not isinstance(contents, list) or not contents:
             raise BadRequest("* GenerateContentRequest.contents: contents is not specified")
         request.settings = dict(body.get("generationConfig") or {})
-        texts, shown = [], []
         system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
-        for content in contents:
-            if content.get("role", "user") != "user":
-                continue
-            for part in content.get("parts", []):
-                if "inlineData" in part:
-                    shown.append(part["inlineData"]["data"])
-                elif "text" in part:
-                    texts.append(part["text"])
-                else:
-                    raise BadRequest("* GenerateContentRequest.contents: unknown part")
-        request.text = "\n".join(texts)
-        return shown
+        asked = [content for content in contents if content.get("role", "user") == "user"]
+        parts = [part for content in asked for part in content.get("parts", [])]
+        if not all("inlineData" in part or "text" in part for part in parts):
+            raise BadRequest("* GenerateContentRequest.contents: unknown part")
+        request.text = "\n".join(part["text"] for part in parts if "inlineData" not in part)
+        return [part["inlineData"]["data"] for part in parts if "inlineData" in part]
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
         """A `GenerateContentResponse`; a refusal is a blocked prompt, without candidates."""

@@ -12,12 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from dataflow_grounding.serving.base import Usage
 from dataflow_grounding.testing.answers import IMAGES, NOTHING, Answers, EchoAnswers
-from dataflow_grounding.testing.connection import Head, NotTaken, response
+from dataflow_grounding.testing.connection import Head, response
 from dataflow_grounding.testing.dialects import Answer, Dialect, Gemini, OpenAI, read_input
 from dataflow_grounding.testing.faults import (
     Fault,
     FaultRule,
-    bad_request,
     first_of,
     model_not_found,
     too_many_requests,
@@ -90,34 +89,34 @@ class Endpoint:
             self.in_flight += 1
             self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
-            self._decide(exchange, head, body)
-        except NotTaken as error:
-            self._fail(exchange, Fault(error.status, str(error)))
+            fault = self._decide(exchange, head, body)
         except BadRequest as error:
-            self._fail(exchange, bad_request(str(error)))
+            fault = Fault(error.status, str(error))
         except Exception as error:
             self.errors.append(error)
-            self._fail(exchange, Fault(500, f"the server's own answers failed: {error!r}"))
+            fault = Fault(500, f"the server's own answers failed: {error!r}")
+        if fault is not None:
+            self._fail(exchange, fault)
         return exchange
 
-    def _decide(self, exchange: Exchange, head: Head, body: bytes | None) -> None:
+    def _decide(self, exchange: Exchange, head: Head, body: bytes | None) -> Fault | None:
+        """Write the answer, or give the fault that is sent in its place."""
         if not self._has_key(head):
-            return self._fail(exchange, unauthorized())
+            return unauthorized()
         if not exchange.counted:
             exchange.wire = response(200, _dump(exchange.dialect.models(self.models or ["loopback"])))
             return None
         exchange.request.model = _model_in(head)
         pictures = self._read(exchange, body) if body is not None else None
         if self.capacity is not None and self.serving >= self.capacity:
-            return self._fail(exchange, self.limit_fault)
-        fault = self._fault_for(exchange.request, pictures)
+            return self.limit_fault
+        exchange.fault = self._fault_for(exchange.request, pictures) or exchange.fault
         exchange.served = True
         self.serving += 1
         latency = self.latency
         exchange.delay = latency(exchange.request) if callable(latency) else latency
-        if fault and fault.status is not None:
-            return self._fail(exchange, fault)
-        exchange.fault = fault or Fault()
+        if exchange.fault.status is not None:
+            return exchange.fault
         self._answer(exchange, pictures)
         return None
 
@@ -131,10 +130,8 @@ class Endpoint:
         return self.takes.refuses(request, len(pictures)) if known else model_not_found()
 
     def _has_key(self, head: Head) -> bool:
-        if self.key is None:
-            return True
-        given = [head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS]
-        return self.key in (*given, *parse_qs(urlsplit(head.target).query).get("key", ()))
+        given = (head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS)
+        return self.key is None or self.key in (*given, *parse_qs(urlsplit(head.target).query).get("key", ()))
 
     def _read(self, exchange: Exchange, body: bytes) -> list[str]:
         request = exchange.request
@@ -198,11 +195,11 @@ class Endpoint:
 
 
 def _model_in(head: Head) -> str:
-    """The model that the path names, empty where the body does. Raises NotTaken for a path that is not served."""
+    """The model that the path names, empty where the body does. Raises BadRequest for a path that is not served."""
     target = urlsplit(head.target)
     found = SERVED_PATH.fullmatch(target.path)
     if head.method != "POST" or not found or (found["azure"] and "api-version" not in parse_qs(target.query)):
-        raise NotTaken(404, f"no such path: {head.method} {target.path}")
+        raise BadRequest(f"no such path: {head.method} {target.path}", 404)
     return found["azure"] or found["gemini"] or ""
 
 

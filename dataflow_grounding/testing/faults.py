@@ -194,9 +194,8 @@ def on(
         if not meant or random.Random(f"{seed}/{request.index}").random() >= share:
             return None
         question = "/".join([request.text, *request.image_digests]) if times_each is not None else ""
-        if times is not None and sum(struck.values()) >= times:
-            return None
-        if times_each is not None and struck[question] >= times_each:
+        is_over = times is not None and struck.total() >= times
+        if is_over or (times_each is not None and struck[question] >= times_each):
             return None
         struck[question] += 1
         return fault

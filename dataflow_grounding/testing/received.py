@@ -6,11 +6,18 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
-ORIENTATION_TAG = 0x0112
+from PIL.ExifTags import Base
+from PIL.Image import DecompressionBombError
+
+from dataflow_grounding.image_files import open_picture
 
 
 class BadRequest(Exception):
-    """Raised by answers: the server replies 400 with this message."""
+    """Raised by answers: the server replies with this message and `status`, 400 if there is none."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +86,14 @@ class ReceivedRequest:
 
 def read_image(encoded: str) -> ReceivedImage:
     """Decode base64 and read the picture's header; raises BadRequest where an endpoint would refuse the image."""
-    from PIL import Image, UnidentifiedImageError
-
-    from dataflow_grounding.image_files import open_picture
-
     try:
         data = base64.b64decode(encoded, validate=True)
     except (ValueError, TypeError) as error:
         raise BadRequest(f"Invalid image: not base64 ({error}).") from None
     try:
         with open_picture(io.BytesIO(data)) as image:
-            width, height = image.size
-            orientation = int(image.getexif().get(ORIENTATION_TAG, 1))
-            name = image.format or ""
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+            (width, height), orientation = image.size, int(image.getexif().get(Base.Orientation, 1))
+            digest = hashlib.sha256(data).hexdigest()
+            return ReceivedImage(digest, width, height, orientation, image.format or "", len(data))
+    except (OSError, ValueError, DecompressionBombError) as error:
         raise BadRequest(f"Invalid image: {error}.") from None
-    return ReceivedImage(hashlib.sha256(data).hexdigest(), width, height, orientation, name, len(data))

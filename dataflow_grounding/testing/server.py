@@ -1,14 +1,15 @@
 """The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests."""
 
 import asyncio
+import functools
 import threading
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from dataflow_grounding.testing.connection import Connection, NotTaken, read_request, response
+from dataflow_grounding.testing.connection import Connection, read_request, response
 from dataflow_grounding.testing.endpoint import Endpoint, Exchange
-from dataflow_grounding.testing.received import ReceivedRequest
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
 DRIP_PERIOD = 0.05
 
@@ -98,8 +99,7 @@ class LoopbackServer(Endpoint):
         self._thread.join()
         self._loop.close()
 
-    def __enter__(self) -> "LoopbackServer":
-        return self.start()
+    __enter__ = start
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.stop()
@@ -110,11 +110,9 @@ class LoopbackServer(Endpoint):
 
     async def _listen(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
-        if self._listener is None:
-            self._listener = await self._loop.create_server(
-                lambda: Connection(self._talk), "127.0.0.1", self.port, backlog=1024
-            )
-            self.port = self._listener.sockets[0].getsockname()[1]
+        talking = functools.partial(Connection, self._talk)
+        self._listener = await self._loop.create_server(talking, "127.0.0.1", self.port, backlog=1024)
+        self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer a client's requests, one after the other."""
@@ -126,7 +124,7 @@ class LoopbackServer(Endpoint):
                 if self.record and exchange.counted:
                     self.requests.append(exchange.request)
                 goes_on = await self._reply(exchange, writer) and head.headers.get("connection", "").lower() != "close"
-        except NotTaken as error:
+        except BadRequest as error:
             said = b'{"error": {"message": "%s", "code": null}}' % str(error).encode()
             writer.write(response(error.status, said, headers={"Connection": "close"}))
             await writer.drain()
@@ -190,7 +188,6 @@ class LoopbackServer(Endpoint):
     async def _drop_all(self) -> None:
         if self._listener:
             self._listener.close()
-            self._listener = None
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

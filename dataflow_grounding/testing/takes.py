@@ -49,47 +49,36 @@ class Takes:
             return bad_request(f"{said}Only the default (1) value is supported.", "unsupported_value", "temperature")
         if image_count > self.max_images:
             return bad_request(f"At most {self.max_images} image(s) may be provided in one prompt.", "", "messages")
-        return self._refuses_format(asked_format(settings), settings)
+        return self._refuses_format(settings)
 
-    def _refuses_format(self, kind: str, settings: dict[str, Any]) -> Fault | None:
-        if not kind or self.ignores_format:
+    def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
+        asked = settings.get("response_format") or {}
+        kind = str(asked.get("type", "text"))
+        if "responseMimeType" in settings:  # Gemini's settings count as these
+            kind = JSON_SCHEMA if settings.keys() & {"responseSchema", "responseJsonSchema"} else JSON_OBJECT
+        if kind == "text" or self.ignores_format:
             return None
         if kind not in self.response_formats:
             said = f"This response_format type is unavailable now: '{kind}'."
             return bad_request(said, "unsupported_value", "response_format")
-        stated = (settings.get("response_format") or {}).get("json_schema") or {}
-        if kind == JSON_SCHEMA and stated.get("strict"):
-            for fault in open_objects(stated.get("schema") or {}, "()"):
-                message = f"Invalid schema for response_format '{stated.get('name')}': In context={fault}."
-                return bad_request(message, "invalid_json_schema", "response_format")
-        return None
+        stated = asked.get("json_schema") or {}
+        is_strict = kind == JSON_SCHEMA and stated.get("strict")
+        wrong = next(open_objects(stated.get("schema")), None) if is_strict else None
+        message = f"Invalid schema for response_format '{stated.get('name')}': In context={wrong}."
+        return bad_request(message, "invalid_json_schema", "response_format") if wrong else None
 
 
-def asked_format(settings: dict[str, Any]) -> str:
-    """`json_schema`, `json_object`, or empty where no format is asked for; Gemini's settings count as these."""
-    if "responseMimeType" in settings:
-        return JSON_SCHEMA if settings.keys() & {"responseSchema", "responseJsonSchema"} else JSON_OBJECT
-    kind = (settings.get("response_format") or {}).get("type", "")
-    return "" if kind == "text" else str(kind)
-
-
-def open_objects(schema: Any, context: str) -> Iterator[str]:
+def open_objects(schema: Any, *context: str) -> Iterator[str]:
     """What a strict schema may not have: an object that is not closed, or a property that is not required."""
     if isinstance(schema, list):
-        for number, part in enumerate(schema):
-            yield from open_objects(part, f"{context}[{number}]")
+        schema = dict(enumerate(schema))
     if not isinstance(schema, dict):
         return
     properties = schema.get("properties")
-    if isinstance(properties, dict):
+    if isinstance(properties, dict) and "type" in schema:
         if schema.get("additionalProperties") is not False:
             yield f"{context}, 'additionalProperties' is required to be supplied and to be false"
-        missing = sorted(properties.keys() - set(schema.get("required") or ()))
-        if missing:
+        if missing := sorted(properties.keys() - set(schema.get("required") or ())):
             yield f"{context}, 'required' must include every key in properties. Missing '{missing[0]}'"
-        for name, part in properties.items():
-            yield from open_objects(part, f"{context}.{name}")
-    for key in ("items", "anyOf", "$defs"):
-        part = schema.get(key)
-        part = list(part.values()) if key == "$defs" and isinstance(part, dict) else part
-        yield from open_objects(part, f"{context}.{key}")
+    for name, part in schema.items():
+        yield from open_objects(part, *context, str(name))
