@@ -20,6 +20,10 @@ from dataflow_grounding.spec.schema import NO_PATHS, OTHER_KEYS, PipelineBlock, 
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
+NO_SPEC = (
+    "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on example data, "
+    "`dataflowgrounding default_specs` complete ones to fill in"
+)
 _HYDRA = re.compile(r"[+~]*hydra[./=]")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
@@ -39,6 +43,8 @@ def read_spec(
     SpecError for what can't be read as YAML.
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
+    if not paths:
+        raise SpecError(NO_SPEC)
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     files = [_read_yaml(path) for path in paths]
