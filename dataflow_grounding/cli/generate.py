@@ -25,14 +25,10 @@ from dataflow_grounding.terminal import say, say_json
 _MOST = 256  # requests in flight up to which a pilot measures what the endpoint sustains
 
 
-def _shard(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Shard | None:
-    return Shard.parse(text) if text else None
-
-
 @click.command("generate")
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
-@click.option("--shard", metavar="I/N", callback=_shard, help="Only part I of N, in RESULTS/shards; then `merge`.")
+@click.option("--shard", type=Shard.parse, metavar="I/N", help="Only part I of N, in RESULTS/shards; then `merge`.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Where: this process, or Ray.")
 @click.option("--ray-address", metavar="A", help="A Ray cluster's (auto, host:port); without it, one is started here.")
 @click.option("--workers", type=click.IntRange(1, 10_000), metavar="N", help="Processes on Ray; else one for each CPU.")
