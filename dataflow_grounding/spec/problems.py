@@ -1,8 +1,7 @@
 """What is wrong with a spec: all of it at once, each with its file, line and nearest known key."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -14,17 +13,15 @@ M = TypeVar("M", bound=BaseModel)
 class Places:
     """Where the keys of a merged spec stand: in which file and line, or among the overrides."""
 
-    def __init__(self, paths: Sequence[str], given: dict[str, Any]) -> None:
-        self._paths = paths
-        self._given = given
-        self._roots = [(path, _composed(path)) for path in paths]
+    def __init__(self, roots: Mapping[str, Any], given: dict[str, Any]) -> None:
+        self._roots, self._given = roots, given
 
     def of(self, location: Location) -> str:
         """`FILE, line N` of a key, or of the block that it is missing from; the last file that has it counts."""
         if block_with(self._given, location) is not None:
             return f"{'.'.join(map(str, location))}=…"
-        best, where = 0, self._paths[-1]
-        for path, root in self._roots:
+        best, where = 0, [*self._roots][-1]
+        for path, root in self._roots.items():
             depth, line = _line(root, location)
             if line and depth >= best:
                 best, where = depth, f"{path}, line {line}"
@@ -113,14 +110,6 @@ def block_with(values: Any, location: Location) -> dict[str, Any] | None:
     for part in location[:-1]:
         values = values.get(part) if isinstance(values, dict) else None
     return values if isinstance(values, dict) and location[-1] in values else None
-
-
-def _composed(path: str) -> Any:
-    import yaml
-
-    with suppress(OSError, ValueError, yaml.YAMLError, RecursionError), open(path, encoding="utf-8") as file:
-        return yaml.compose(file, Loader=yaml.SafeLoader)
-    return None
 
 
 def _line(node: Any, location: Location) -> tuple[int, int]:
