@@ -119,7 +119,7 @@ def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) ->
             del merged[name]
     for block, (place, keys) in product(others, OTHER_KEYS["keys"].items()):
         inside = OmegaConf.select(merged, f"{block}.{place}")
-        for key in [key for key in keys if OmegaConf.is_dict(inside) and key in inside]:
+        for key in filter(inside.__contains__, keys) if OmegaConf.is_dict(inside) else ():
             del inside[key]
             names.append(f"{block}.{place}.{key}")
     return names
