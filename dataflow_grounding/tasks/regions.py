@@ -5,7 +5,6 @@ Each region has an id, counted from 1 within its request, by which replies name 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from dataflow_grounding.coordinates import BoxFormat
@@ -132,19 +131,18 @@ class Described:
 
 def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFormat) -> Request[list[Described]]:
     """Ask what each region shows; the answer is one Described per region, in their order."""
-    size = dict(zip(("width", "height"), image.sent_size, strict=True))
+    size, count = dict(zip(("width", "height"), image.sent_size, strict=True)), len(regions)
     given = {"image": size, "regions": region_items(regions, image, box_format, ("type",))}
     schema = object_of(regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING)))
-    read = partial(_read_described, count=len(regions))
-    return about("region_expression", image, given, schema, read, box_format, len(regions))
 
+    def read(reply: str) -> tuple[list[Described], list[Note]]:
+        items, notes = read_by_id(reply, "regions", count)
+        names = ("type", "color", "description")
+        said = {number: Described(*(text_of(item.get(name)) for name in names)) for number, item in items.items()}
+        found = {number: described for number, described in said.items() if described.description}
+        return all_of(found, count, "the description", notes), notes
 
-def _read_described(reply: str, count: int) -> tuple[list[Described], list[Note]]:
-    items, notes = read_by_id(reply, "regions", count)
-    names = ("type", "color", "description")
-    said = {number: Described(*(text_of(item.get(name)) for name in names)) for number, item in items.items()}
-    found = {number: described for number, described in said.items() if described.description}
-    return all_of(found, count, "the description", notes), notes
+    return about("region_expression", image, given, schema, read, box_format, count)
 
 
 @dataclass(frozen=True)
@@ -161,26 +159,26 @@ def grounding_expression(
     """Ask for expressions that each name at least one of `regions`."""
     items = region_items(regions, image, box_format, ("type", "color", "description"))
     schema = object_of(expressions=list_of(object_of(text=STRING, region_ids=list_of(INTEGER))))
-    given, read = {"caption": caption, "regions": items}, partial(_read_merged, count=len(regions))
+
+    def read(reply: str) -> tuple[list[Merged], list[Note]]:
+        items, notes = read_items(reply, "expressions")
+        if is_cut_off(notes):
+            raise TruncatedReply("the reply is cut off before its last expression.")
+        found = []
+        for item in items:
+            places, more = read_places(item.get("region_ids"), len(regions))
+            notes += more
+            text = text_of(item.get("text"))
+            if text and places:
+                found.append(Merged(text, places))
+            else:
+                notes.append(Note("dropped", f"an expression without {'a region' if text else 'text'}"))
+        if not found:
+            raise UnreadableReply('no item of "expressions" has a "text" and the id of a region in "region_ids".')
+        return found, notes
+
+    given = {"caption": caption, "regions": items}
     return about("grounding_expression", image, given, schema, read, box_format, len(regions))
-
-
-def _read_merged(reply: str, count: int) -> tuple[list[Merged], list[Note]]:
-    items, notes = read_items(reply, "expressions")
-    if is_cut_off(notes):
-        raise TruncatedReply("the reply is cut off before its last expression.")
-    found = []
-    for item in items:
-        places, more = read_places(item.get("region_ids"), count)
-        notes += more
-        text = text_of(item.get("text"))
-        if text and places:
-            found.append(Merged(text, places))
-        else:
-            notes.append(Note("dropped", f"an expression without {'a region' if text else 'text'}"))
-    if not found:
-        raise UnreadableReply('no item of "expressions" has a "text" and the id of a region in "region_ids".')
-    return found, notes
 
 
 @dataclass(frozen=True)
@@ -215,18 +213,17 @@ def double_check(
     ]
     given = {"expressions": asked, "regions": region_items(regions, image, box_format, texts)}
     item = object_of(id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING, reason=STRING)
-    read, schema = partial(_read_checks, count=len(asked), regions=len(regions)), object_of(checks=list_of(item))
-    return about("double_check", image, given, schema, read, box_format, len(asked))
 
+    def read(reply: str) -> tuple[list[Check], list[Note]]:
+        items, notes = read_by_id(reply, "checks", len(asked))
+        found = {}
+        for n, item in items.items():
+            places, more = read_places(item.get("region_ids"), len(regions))
+            notes += more
+            found[n] = Check(_matches(item, n), text_of(item.get("text")), places, text_of(item.get("reason")))
+        return all_of(found, len(asked), "the check", notes), notes
 
-def _read_checks(reply: str, count: int, regions: int) -> tuple[list[Check], list[Note]]:
-    items, notes = read_by_id(reply, "checks", count)
-    found = {}
-    for number, item in items.items():
-        places, more = read_places(item.get("region_ids"), regions)
-        notes += more
-        found[number] = Check(_matches(item, number), text_of(item.get("text")), places, text_of(item.get("reason")))
-    return all_of(found, count, "the check", notes), notes
+    return about("double_check", image, given, object_of(checks=list_of(item)), read, box_format, len(asked))
 
 
 def _matches(item: Mapping[str, Any], number: int) -> bool | None:

@@ -84,8 +84,6 @@ class Request(Generic[T]):
 
     def again(self, attempt: int, complaint: str, cut_off: bool = False) -> "Request[T]":
         """The same question once more, saying what was wrong with the last reply."""
-        if not attempt:
-            return self
         return replace(self, attempt=attempt, complaint=" ".join(complaint.split())[:300], cut_off=cut_off)
 
     def temperature(self, usual: float | None) -> float | None:
