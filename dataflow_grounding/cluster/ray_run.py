@@ -38,10 +38,7 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": 
 class RayRun(Run):
     """One pass over a source by workers on Ray, which leaves what a Run in this process would.
 
-    Args:
-        address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as long as the run takes.
-        workers: How many processes work, of one CPU each; None takes as many as there are CPUs.
-        given: What a Run is given.
+    `address` and `workers` are those of `Pipeline.run_on_ray`, `given` is what a Run is given.
     """
 
     def __init__(self, address: str | None, workers: int | None, *given: Any) -> None:
