@@ -53,10 +53,16 @@ class Pipeline:
 
     def compile(self) -> list[Step]:
         """Note the steps that `forward()` calls, and check their columns. Raises PlanError, InputError."""
-        steps = self.steps()
+        from dataflow_grounding.engine.source import Source
+
+        steps, written = self.steps(), set[str]()
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
-        _check_columns(steps)
+        for part in plan.segments(steps):
+            path = part[0].storage.input_path  # one that an earlier step writes, or a pipe, is looked at in its turn
+            if path not in written and not isinstance(part[0].operator, WholeFile) and kind_of(path) != "pipe":
+                plan.check(part, Source(part).columns())
+            written.update(step.storage.output_path for step in part)
         self.__dict__["_compiled"] = steps
         return steps
 
@@ -171,15 +177,3 @@ class _FromElsewhere:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._operator, name)
-
-
-def _check_columns(steps: list[Step]) -> None:
-    """Raises PlanError, InputError. Files that an earlier step writes, and pipes, are looked at in their turn."""
-    from dataflow_grounding.engine.source import Source
-
-    written: set[str] = set()
-    for part in plan.segments(steps):
-        path = part[0].storage.input_path
-        if path not in written and not isinstance(part[0].operator, WholeFile) and kind_of(path) != "pipe":
-            plan.check(part, Source(part).columns())
-        written.update(step.storage.output_path for step in part)

@@ -4,6 +4,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import is_secret_variable, learn_fields, texts_in
 from dataflow_grounding.spec.environment import with_environment
-from dataflow_grounding.spec.problems import Places, block_with, close, drop, validated
+from dataflow_grounding.spec.problems import block_with, close, drop, place_of, validated
 from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
@@ -67,13 +68,13 @@ def read_spec(
     _learn_environment(stated)
     plain_given: Any = OmegaConf.to_container(given)
     _resolve_paths(values, [*zip(folders, map(OmegaConf.to_container, files), strict=True), (".", plain_given)])
-    places, asked = Places(dict(zip(paths, roots, strict=True)), plain_given), []
+    place, asked = partial(place_of, dict(zip(paths, roots, strict=True)), plain_given), []
     for key in missing:
         location = re.split(r"[.[]", key)
         drop(values, location)
-        asked.append(f"{places.of(location)}: {key} is '???': give it a value")
-    asked += [f"{places.of(['autolabel_type'])}: {unknown}"] if unknown else []
-    spec, problems = validated(values, model, places)
+        asked.append(f"{place(location)}: {key} is '???': give it a value")
+    asked += [f"{place(['autolabel_type'])}: {unknown}"] if unknown else []
+    spec, problems = validated(values, model, place)
     asked += [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
     if not isinstance(spec, Spec):
         return None, asked

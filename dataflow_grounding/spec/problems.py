@@ -1,34 +1,32 @@
 """What is wrong with a spec: all of it at once, each with its file, line and nearest known key."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 Location = Sequence[str | int]
-M = TypeVar("M", bound=BaseModel)
 
 
-class Places:
-    """Where the keys of a merged spec stand: in which file and line, or among the overrides."""
+def place_of(roots: Mapping[str, Any], overrides: dict[str, Any], location: Location) -> str:
+    """Where a key of a merged spec stands: among the overrides, or `FILE, line N`, by the files' YAML nodes.
 
-    def __init__(self, roots: Mapping[str, Any], given: dict[str, Any]) -> None:
-        self._roots, self._given = roots, given
-
-    def of(self, location: Location) -> str:
-        """`FILE, line N` of a key, or of the block that it is missing from; the last file that has it counts."""
-        if block_with(self._given, location) is not None:
-            return f"{'.'.join(map(str, location))}=…"
-        best, where = 0, [*self._roots][-1]
-        for path, root in self._roots.items():
-            depth, line = _line(root, location)
-            if line and depth >= best:
-                best, where = depth, f"{path}, line {line}"
-        return where
+    The last file that has it counts; of a key that is missing, the block that it should be in.
+    """
+    if block_with(overrides, location) is not None:
+        return f"{'.'.join(map(str, location))}=…"
+    best, where = 0, [*roots][-1]
+    for path, root in roots.items():
+        depth, line = _line(root, location)
+        if line and depth >= best:
+            best, where = depth, f"{path}, line {line}"
+    return where
 
 
-def validated(values: dict[str, Any], model: type[M], places: Places) -> tuple[M | None, list[str]]:
+def validated(
+    values: dict[str, Any], model: type[BaseModel], place: Callable[[Location], str]
+) -> tuple[BaseModel | None, list[str]]:
     """The spec, with defaults for wrong keys (None where one has no default), and what is wrong, one line each."""
     problems: list[str] = []
     for _ in range(2):
@@ -36,7 +34,7 @@ def validated(values: dict[str, Any], model: type[M], places: Places) -> tuple[M
             return model.model_validate(values), problems
         except ValidationError as error:
             found = error.errors()
-        problems = problems or [f"{places.of(problem['loc'])}: {explain(problem, model)}" for problem in found]
+        problems = problems or [f"{place(problem['loc'])}: {explain(problem, model)}" for problem in found]
         for problem in found:
             drop(values, problem["loc"])
     return None, problems
@@ -75,7 +73,9 @@ def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:
     """Every key of a block that holds a value, with dots between the blocks that it is in."""
     for name, field in model.model_fields.items():
         key = f"{before}{field.alias or name}"
-        if inner := _block_in(field):
+        kinds = (field.annotation, *get_args(field.annotation))  # of a block, perhaps in a list or optionally
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is not None:
             yield from keys_of(inner, f"{key}.")
         else:
             yield key
@@ -86,12 +86,6 @@ def _inside(location: Sequence[str], model: type[BaseModel]) -> str:
     wanted = "." + ".".join(location)
     found = [key for key in keys_of(model) if f".{key}.".find(f"{wanted}.") > 0]
     return f"; is it {found[0][: found[0].rindex(wanted[1:]) + len(wanted) - 1]!r}?" if found else ""
-
-
-def _block_in(field: Any) -> type[BaseModel] | None:
-    """The block that a field holds, perhaps in a list or optionally."""
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def drop(values: Any, location: Location) -> None:
