@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
+from dataflow_grounding.records import whole_number
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.tasks.request import BOOLEAN, INTEGER, STRING, Request, about, is_cut_off, list_of, object_of
 
@@ -70,7 +71,7 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
     items, notes = read_items(reply, key)
     found: dict[int, dict[str, Any]] = {}
     for item in items:
-        number = id_of(item.get("id"))
+        number = whole_number(item.get("id"))
         if number is None or not 1 <= number <= count or number in found:
             notes.append(Note("dropped", f"an item with the id {str(item.get('id'))[:20]!r}"))
         else:
@@ -87,20 +88,6 @@ def all_of(found: Mapping[int, T], count: int, what: str, notes: Sequence[Note])
     return [found[number] for number in range(1, count + 1)]
 
 
-def id_of(value: Any) -> int | None:
-    """Return an id as a whole number, however it is written; None for anything else.
-
-    Example:
-        >>> id_of("3"), id_of(3.0), id_of("three")
-        (3, 3, None)
-    """
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value.strip()[:9])
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def read_places(value: Any, count: int) -> tuple[list[int], list[Note]]:
     """Return the places (from 0) of the region ids 1 to `count` in a value, each once, and notes on the others.
 
@@ -109,7 +96,7 @@ def read_places(value: Any, count: int) -> tuple[list[int], list[Note]]:
         ([1, 0], [Note(code='dropped', text='a region id that was not asked about')])
     """
     given = [] if value is None else value if isinstance(value, list) else [value]
-    numbers = [id_of(item) for item in given]
+    numbers = [whole_number(item) for item in given]
     known = list(dict.fromkeys(n - 1 for n in numbers if n is not None and 1 <= n <= count))
     unknown = sum(n is None or not 1 <= n <= count for n in numbers)
     return known, [Note("dropped", "a region id that was not asked about")] * unknown
