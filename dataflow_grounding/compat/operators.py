@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -113,7 +113,18 @@ class PromptedVQAGenerator(Operator):
             ask.note("nothing_to_ask", "a picture without regions")
             return {self.keys.answer: None}
         pictures = await asyncio.to_thread(self._pictures, record)
-        return {self.keys.answer: await ask(_request(self.system_prompt, prompt, earlier, pictures))}
+        about = load_prompt("prompted_conversation").replace("{pictures}", _ABOUT[min(len(pictures), 2)])
+        instructions = load_prompt("prompted_vqa") if len(pictures) == 1 and not earlier else about
+        request = Request(
+            task="prompted_vqa",
+            input={"prompt": prompt, **({"conversation": earlier} if earlier else {})},
+            images=pictures,
+            instructions=instructions.replace("{system_prompt}", self.system_prompt),
+            schema=object_of(answer=STRING),
+            read=_read,
+            text_only=not pictures,
+        )
+        return {self.keys.answer: await ask(request)}
 
     def _turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
         """The prompt, and the turns before it. Raises BrokenRow."""
@@ -151,22 +162,6 @@ def _turn(given: Any) -> dict[str, str]:
         return {}
     role = _ROLES.get(given.get("from", given.get("role")), "assistant")
     return {"role": role, "content": _LEADING_TOKENS.sub("", text, count=1)}
-
-
-def _request(system: str, prompt: str, earlier: list[dict[str, str]], pictures: Sequence[Image]) -> Request[str]:
-    if len(pictures) == 1 and not earlier:
-        instructions = load_prompt("prompted_vqa")
-    else:
-        instructions = load_prompt("prompted_conversation").replace("{pictures}", _ABOUT[min(len(pictures), 2)])
-    return Request(
-        task="prompted_vqa",
-        input={"prompt": prompt, **({"conversation": earlier} if earlier else {})},
-        images=tuple(pictures),
-        instructions=instructions.replace("{system_prompt}", system),
-        schema=object_of(answer=STRING),
-        read=_read,
-        text_only=not pictures,
-    )
 
 
 def _read(reply: str) -> tuple[str, list[Note]]:
