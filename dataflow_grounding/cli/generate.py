@@ -138,7 +138,7 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
         workflow.max_workers = max(stated, _MOST)
         return
     run = read_object(present(os.path.join(working_folder(spec.results_dir), "run.json"), anew=True))
-    sustained = run.get("sustained_concurrency", run.get("in_flight_borne"))  # the latter in older folders
+    sustained = run.get("sustained_concurrency")
     if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
         raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")
     workflow.max_workers = max(stated, sustained)

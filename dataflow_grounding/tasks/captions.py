@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
@@ -37,8 +36,7 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
     return about("image_caption", image, known or {}, object_of(caption=STRING), read)
 
 
-@dataclass(frozen=True)
-class Extracted:
+class Extracted(NamedTuple):
     """The caption, cleaned, and its expressions in order, each as (text, noun chunk or None)."""
 
     cleaned_caption: str
@@ -74,8 +72,7 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
     return about("expression_extraction", image, {"caption": caption}, schema, read)
 
 
-@dataclass(frozen=True)
-class RegionCaptions:
+class RegionCaptions(NamedTuple):
     """One text per region, in their order; `answer` is the reply if it was in the model's own words."""
 
     texts: list[str]

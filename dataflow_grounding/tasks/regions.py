@@ -4,8 +4,7 @@ Each region has an id, counted from 1 within its request, by which replies name 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
@@ -107,8 +106,7 @@ def text_of(value: Any) -> str:
     return " ".join(value.split()) if isinstance(value, str) else ""
 
 
-@dataclass(frozen=True)
-class Described:
+class Described(NamedTuple):
     """What a region shows; `type` and `color` are empty where the model didn't say."""
 
     type: str
@@ -132,8 +130,7 @@ def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFo
     return about("region_expression", image, given, schema, read, box_format, count)
 
 
-@dataclass(frozen=True)
-class Merged:
+class Merged(NamedTuple):
     """An expression and the regions that it names, as indices into the request's, from 0."""
 
     text: str
@@ -168,8 +165,7 @@ def grounding_expression(
     return about("grounding_expression", image, given, schema, read, box_format, len(regions))
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """A judgement: `matches` is None if the model can't tell; `text` and `places` are what should be there instead."""
 
     matches: bool | None
