@@ -1,7 +1,7 @@
 """What is wrong with a spec: all of it at once, each with its file, line and nearest known key."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -9,19 +9,16 @@ from pydantic import BaseModel, ValidationError
 Location = Sequence[str | int]
 
 
-def place_of(roots: Mapping[str, Any], overrides: dict[str, Any], location: Location) -> str:
+def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
     """Where a key of a merged spec stands: among the overrides, or `FILE, line N`, by the files' YAML nodes.
 
     The last file that has it counts; of a key that is missing, the block that it should be in.
     """
     if block_with(overrides, location) is not None:
         return f"{'.'.join(map(str, location))}=…"
-    best, where = 0, [*roots][-1]
-    for path, root in roots.items():
-        depth, line = _line(root, location)
-        if line and depth >= best:
-            best, where = depth, f"{path}, line {line}"
-    return where
+    found = [(*_line(root, location), path) for path, root in reversed(roots.items())]
+    _, line, path = max(found, key=lambda one: one[0])
+    return f"{path}, line {line}" if line else path
 
 
 def validated(
@@ -90,13 +87,11 @@ def _inside(location: Sequence[str], model: type[BaseModel]) -> str:
 
 def drop(values: Any, location: Location) -> None:
     """Take out a key; of a place in a list, the whole list."""
-    *blocks, key = location
-    for block in blocks:
-        if not isinstance(values.get(block), dict):
-            key = block
-            break
-        values = values[block]
-    values.pop(key, None)
+    key, *inside = location
+    if inside and isinstance(values.get(key), dict):
+        drop(values[key], inside)
+    else:
+        values.pop(key, None)
 
 
 def block_with(values: Any, location: Location) -> dict[str, Any] | None:
