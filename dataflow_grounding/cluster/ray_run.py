@@ -112,7 +112,11 @@ class RayRun(Run):
                     self._take(shard, await worker.work_on.remote(shard))
             except self._ray.exceptions.RayError as lost:
                 self._waiting.extendleft([shard] if shard else [])
-                self._count_loss(shard, lost)
+                self._losses[shard] += 1
+                if self._losses[shard] >= MOST_LOSSES:
+                    said = (str(lost).strip().splitlines() or [""])[-1].strip()
+                    what = f"with {shard}" if shard else "that were to begin"
+                    self.stop(RunStopped(f"Ray lost {MOST_LOSSES} workers {what}: {said}. The same command goes on"))
             except Exception:
                 self.stop(RunStopped("stopped by an error"))
                 raise
@@ -130,13 +134,6 @@ class RayRun(Run):
             self.stop(error)
         elif error is not None:
             raise error
-
-    def _count_loss(self, shard: Shard | None, lost: Exception) -> None:
-        self._losses[shard] += 1
-        if self._losses[shard] >= MOST_LOSSES:
-            said = (str(lost).strip().splitlines() or [""])[-1].strip()
-            what = f"with {shard}" if shard else "that were to begin"
-            self.stop(RunStopped(f"Ray lost {MOST_LOSSES} workers {what}: {said}. The same command goes on"))
 
     async def _look(self) -> None:
         while True:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError, TruncatedReply, UnreadableReply
-from dataflow_grounding.images import Image, find_image, open_image
+from dataflow_grounding.images import find_image, open_image
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator, RegionMarker
 from dataflow_grounding.operators.region_marker import prompt_for
 from dataflow_grounding.prompts import load_prompt
@@ -112,7 +112,8 @@ class PromptedVQAGenerator(Operator):
         if prompt == NO_REGIONS:
             ask.note("nothing_to_ask", "a picture without regions")
             return {self.keys.answer: None}
-        pictures = await asyncio.to_thread(self._pictures, record)
+        each, limits = self._each_picture(record), self.serving.image_limits
+        pictures = await asyncio.to_thread(lambda: tuple(open_image(row, key, limits) for row, key in each))
         about = load_prompt("prompted_conversation").replace("{pictures}", _ABOUT[min(len(pictures), 2)])
         instructions = load_prompt("prompted_vqa") if len(pictures) == 1 and not earlier else about
         request = Request(
@@ -150,9 +151,6 @@ class PromptedVQAGenerator(Operator):
         given = record.get(key)
         paths = given if isinstance(given, list) else [given]
         return [(record.updated({key: path}), key) for path in paths if path is not None and path != ""]
-
-    def _pictures(self, record: Record) -> tuple[Image, ...]:
-        return tuple(open_image(row, key, self.serving.image_limits) for row, key in self._each_picture(record))
 
 
 def _turn(given: Any) -> dict[str, str]:
