@@ -19,7 +19,6 @@ from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.spec.schema import GeminiBlock
 from dataflow_grounding.terminal import counted, say
 
-_FOLDERS = ("api_pipelines", "example_data", "init_template")
 _MODULE = "auto_label"  # what TAO's `module_name` is called of which these pipelines are
 
 
@@ -51,7 +50,7 @@ def init(folder: str, force: bool) -> None:
 def _shipped_files() -> Iterator[tuple[str, str]]:
     """Each file, and its name in a new working folder; what's in `init_template` goes to the top. Raises InputError."""
     package = Path(__file__).parents[1]
-    for folder in _FOLDERS:
+    for folder in ("api_pipelines", "example_data", "init_template"):
         places = (package / "_shipped" / folder, package.parent / folder)  # installed from a wheel, or in a repository
         top = next(filter(Path.is_dir, places), None)
         if top is None:

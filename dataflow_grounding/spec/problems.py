@@ -44,7 +44,10 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         before = key.removesuffix(location[-1])
         beside = {known.removeprefix(before).partition(".")[0] for known in keys_of(model) if known.startswith(before)}
-        near = nearest(location[-1], beside, 0.5) or _inside(location, model)
+        near = nearest(location[-1], beside, 0.5)
+        inside = [known for known in keys_of(model) if f".{known}.".find(f".{key}.") > 0]  # with more blocks before it
+        if not near and inside:
+            near = f"; is it {inside[0][: inside[0].rindex(key) + len(key)]!r}?"
         return f"{key} is not a key of the spec{near}"
     if problem["type"] == "missing":
         if location == [getattr(model.model_fields.get("block"), "alias", None)]:
@@ -76,13 +79,6 @@ def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:
             yield from keys_of(inner, f"{key}.")
         else:
             yield key
-
-
-def _inside(location: Sequence[str], model: type[BaseModel]) -> str:
-    """The end of a message about a key that would be one with further blocks before it."""
-    wanted = "." + ".".join(location)
-    found = [key for key in keys_of(model) if f".{key}.".find(f"{wanted}.") > 0]
-    return f"; is it {found[0][: found[0].rindex(wanted[1:]) + len(wanted) - 1]!r}?" if found else ""
 
 
 def drop(values: Any, location: Location) -> None:

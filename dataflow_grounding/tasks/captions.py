@@ -130,9 +130,5 @@ def renumbered(text: str, places: Sequence[int]) -> str:
         >>> renumbered("<region1> is left of <region2>", [4, 2])
         '<region5> is left of <region3>'
     """
-
-    def own(found: re.Match[str]) -> str:
-        number = int(found[1][:9])
-        return f"<region{places[number - 1] + 1}>" if 1 <= number <= len(places) else found[0]
-
-    return _MARKER.sub(own, text)
+    own = {number: f"<region{place + 1}>" for number, place in enumerate(places, 1)}
+    return _MARKER.sub(lambda found: own.get(int(found[1][:9]), found[0]), text)

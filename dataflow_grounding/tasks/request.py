@@ -24,6 +24,7 @@ STRING: Schema = {"type": "string"}
 INTEGER: Schema = {"type": "integer"}
 BOOLEAN: Schema = {"type": "boolean"}
 NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+BOX: Schema = {"type": "array", "items": {"type": "number"}}
 
 # A model loops most easily near 0, where it always takes the likeliest token: a vision model ran away in 6 of 6 answers
 # at 0, 1 of 4 at 0.1, none of 6 at 0.2 (raullenchai/Rapid-MLX issue 3270). So cooler ends here, also for one at 0.
@@ -131,9 +132,6 @@ def list_of(items: Schema) -> Schema:
 def object_of(**properties: Schema) -> Schema:
     """An object with exactly these keys."""
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-BOX = list_of({"type": "number"})
 
 
 def is_cut_off(notes: Sequence[Note]) -> bool:
