@@ -75,14 +75,14 @@ def path_of(record: Mapping[str, Any]) -> str:
 
 def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
     """The width and height that a record says its picture has, in pixels; None where not both are above 0."""
-    width, height = pixels(record.get("width")), pixels(record.get("height"))
+    width, height = whole_number(record.get("width")), whole_number(record.get("height"))
     return (width, height) if width and height and min(width, height) > 0 else None
 
 
-def pixels(side: Any) -> int | None:
-    """A whole number, also one that another tool wrote as 640.0, as a text or as NumPy's; None for anything else."""
+def whole_number(value: Any) -> int | None:
+    """A whole number, also one that is written as 640.0, as a text or as NumPy's; None for anything else."""
     with suppress(TypeError, ValueError, OverflowError):
-        return int(float(side)) if not isinstance(side, bool) and float(side).is_integer() else None
+        return int(float(value)) if not isinstance(value, bool) and float(value).is_integer() else None
     return None
 
 

@@ -14,27 +14,16 @@ from dataflow_grounding.terminal import answers_alone, say, say_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-NO_SPEC = (
-    "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on example data, "
-    "`dataflowgrounding default_specs` complete ones to fill in"
-)
 
-
-def spec_option_for(what: str, *, required: bool = False) -> Callable[[F], F]:
+def spec_option_for(what: str) -> Callable[[F], F]:
     """`-e SPEC`, which may be given several times; `what` says what the spec is for: it may name code that prints."""
-
-    def given(ctx: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
-        if required and not paths and not ctx.resilient_parsing:
-            raise click.UsageError(NO_SPEC, ctx)
-        return paths
-
     names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
-    option = click.option(*names, callback=given, multiple=True, metavar="SPEC", help=text)
+    option = click.option(*names, multiple=True, metavar="SPEC", help=text)
     return lambda command: option(answers_alone()(command))
 
 
-spec_option = spec_option_for("The spec, a YAML file", required=True)
+spec_option = spec_option_for("The spec, a YAML file")
 
 
 def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:

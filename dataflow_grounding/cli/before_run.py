@@ -23,14 +23,14 @@ def of_check(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, .
     problems."""
     found = check_spec(spec_paths, overrides)
     if as_json:
-        say_json({"problems": found.problems, "remarks": found.remarks, "records": found.records})
-        return 2 if found.problems else 0
-    for remark in found.remarks:
-        say(remark, err=False)
-    for problem in found.problems:
-        say(f"Problem: {problem}")
-    counts = f"{counted(found.records, 'record')} checked, {counted(len(found.problems), 'problem')}"
-    say(f"{counts}. Nothing was sent.", err=False)
+        say_json(vars(found))
+    else:
+        for remark in found.remarks:
+            say(remark, err=False)
+        for problem in found.problems:
+            say(f"Problem: {problem}")
+        counts = f"{counted(found.records, 'record')} checked, {counted(len(found.problems), 'problem')}"
+        say(f"{counts}. Nothing was sent.", err=False)
     return 2 if found.problems else 0
 
 

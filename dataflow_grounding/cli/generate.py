@@ -25,14 +25,10 @@ from dataflow_grounding.terminal import say, say_json
 _MOST = 256  # requests in flight up to which a pilot measures what the endpoint sustains
 
 
-def _shard(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Shard | None:
-    return Shard.parse(text) if text else None
-
-
 @click.command("generate")
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
-@click.option("--shard", metavar="I/N", callback=_shard, help="Only part I of N, in RESULTS/shards; then `merge`.")
+@click.option("--shard", type=Shard.parse, metavar="I/N", help="Only part I of N, in RESULTS/shards; then `merge`.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Where: this process, or Ray.")
 @click.option("--ray-address", metavar="A", help="A Ray cluster's (auto, host:port); without it, one is started here.")
 @click.option("--workers", type=click.IntRange(1, 10_000), metavar="N", help="Processes on Ray; else one for each CPU.")
@@ -142,7 +138,7 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
         workflow.max_workers = max(stated, _MOST)
         return
     run = read_object(present(os.path.join(working_folder(spec.results_dir), "run.json"), anew=True))
-    sustained = run.get("sustained_concurrency", run.get("in_flight_borne"))  # the latter in older folders
+    sustained = run.get("sustained_concurrency")
     if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
         raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")
     workflow.max_workers = max(stated, sustained)

@@ -7,11 +7,10 @@ from contextlib import suppress
 import click
 
 from dataflow_grounding.cli.arguments import check_writable, spec_option_for
-from dataflow_grounding.display import marks_of
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.env_files import cache_folder
-from dataflow_grounding.errors import GroundingError, RecordError, SpecError, told_as
-from dataflow_grounding.image_files import decode
+from dataflow_grounding.errors import GroundingError, SpecError, told_as
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.jobs.spec_run import grounder_of_spec
 from dataflow_grounding.operators import PhraseGrounder
@@ -39,19 +38,13 @@ def command(
     grounder = grounder_of_spec(spec_paths) if spec_paths else PhraseGrounder(serving_from_environment())
     if obstacles := grounder.serving.obstacles():
         raise SpecError("\n".join(obstacles))
-    token = current_options.set(RunOptions(replies=None if no_cache or grounder.serving.free else _cache_of(image)))
-    try:
+    options = RunOptions(replies=None if no_cache or grounder.serving.free else _cache_of(image))
+    with holding(current_options, options):
         record = grounder({"image_path": image, "expressions": list(phrases)})
-    except RecordError as error:
-        raise GroundingError(str(error)) from None
-    finally:
-        current_options.reset(token)
     say_json(record, indent=1)
     if draw_path:
-        from dataflow_grounding.drawing import draw_marks
-
         with told_as(GroundingError, f"can't write {draw_path}"):
-            draw_marks(decode(image), marks_of(record["expressions"])).save(draw_path)
+            record.draw().save(draw_path)
 
 
 def _cache_of(image: str) -> str | None:

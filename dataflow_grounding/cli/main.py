@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, TextIO
 
 import click
@@ -85,12 +86,8 @@ def completion(shell: str) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    words = speaks_of_specs.set(True)
-    try:
-        with _standard_streams():
-            _run()
-    finally:
-        speaks_of_specs.reset(words)
+    with _standard_streams():
+        copy_context().run(_run)
 
 
 @contextmanager
@@ -114,20 +111,18 @@ def as_command() -> Iterator[None]:
 
 
 def _run() -> None:
-    debug = "--debug" in sys.argv
+    speaks_of_specs.set(True)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         with as_command():
             read_env_files()
             sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
     except click.ClickException as error:
         error.show(said := io.StringIO())
         say(said.getvalue().rstrip())
         sys.exit(2)
     except Exception as error:
-        if debug:
+        if "--debug" in sys.argv:
             say(traceback.format_exc())
         say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
         sys.exit(70)

@@ -73,10 +73,8 @@ def of_apply(results: str, downloads: tuple[str, ...], out: str | None, as_json:
         f"{found['verified']:,} right, {found['rejected']:,} rejected, by {counted(found['decisions'], 'decision')}"
     ]
     if second := found["second_reviews"]:
-        figures = ", ".join(
-            f"{name} {second[name]}" for name in ("expressions", "kappa_verified", "mean_iou", "f1_0.5")
-        )
-        lines.append(f"second reviews: {figures}")
+        names = ("expressions", "kappa_verified", "mean_iou", "f1_0.5")
+        lines.append(f"second reviews: {', '.join(f'{name} {second[name]}' for name in names)}")
     answer(as_json, found, lines)
     return 1 if found["refused"] else 0
 

@@ -5,7 +5,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.spec.schema import GeminiBlock
 from dataflow_grounding.terminal import counted, say
 
-_FOLDERS = ("api_pipelines", "example_data", "init_template")
 _MODULE = "auto_label"  # what TAO's `module_name` is called of which these pipelines are
 
 
@@ -51,7 +50,7 @@ def init(folder: str, force: bool) -> None:
 def _shipped_files() -> Iterator[tuple[str, str]]:
     """Each file, and its name in a new working folder; what's in `init_template` goes to the top. Raises InputError."""
     package = Path(__file__).parents[1]
-    for folder in _FOLDERS:
+    for folder in ("api_pipelines", "example_data", "init_template"):
         places = (package / "_shipped" / folder, package.parent / folder)  # installed from a wheel, or in a repository
         top = next(filter(Path.is_dir, places), None)
         if top is None:
@@ -71,9 +70,8 @@ def _shipped_files() -> Iterator[tuple[str, str]]:
 @click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
 def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
     """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless given."""
-    given = _read(arguments)
-    wanted = given["autolabel_type"]
-    paths = {name: os.path.join(given["results_dir"] or ".", f"{name}.yaml") for name in ([wanted] if wanted else JOBS)}
+    folder, names = _read(arguments)
+    paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}
     for path in paths.values():
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
@@ -92,15 +90,15 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
     say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
 
 
-def _read(arguments: tuple[str, ...]) -> dict[str, str]:
+def _read(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
+    """The folder to write into, and the pipelines whose specs are wanted. Raises SpecError."""
     given = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for name, _, value in (argument.partition("=") for argument in arguments):
         if name not in given:
             raise SpecError(f"{name!r} is not one of {', '.join(given)}{nearest(name, given)}")
         given[name] = value
-    if given["autolabel_type"] and given["autolabel_type"] not in JOBS:
-        wanted = given["autolabel_type"]
+    if (wanted := given["autolabel_type"]) and wanted not in JOBS:
         raise SpecError(f"autolabel_type {wanted!r} is not one of {', '.join(JOBS)}{nearest(wanted, JOBS)}")
     if given["module_name"] != _MODULE:
         raise SpecError(f"module_name {given['module_name']!r} can't be written: there is {_MODULE} alone")
-    return given
+    return given["results_dir"] or ".", [wanted] if wanted else JOBS

@@ -38,10 +38,7 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": 
 class RayRun(Run):
     """One pass over a source by workers on Ray, which leaves what a Run in this process would.
 
-    Args:
-        address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as long as the run takes.
-        workers: How many processes work, of one CPU each; None takes as many as there are CPUs.
-        given: What a Run is given.
+    `address` and `workers` are those of `Pipeline.run_on_ray`, `given` is what a Run is given.
     """
 
     def __init__(self, address: str | None, workers: int | None, *given: Any) -> None:
@@ -115,7 +112,11 @@ class RayRun(Run):
                     self._take(shard, await worker.work_on.remote(shard))
             except self._ray.exceptions.RayError as lost:
                 self._waiting.extendleft([shard] if shard else [])
-                self._count_loss(shard, lost)
+                self._losses[shard] += 1
+                if self._losses[shard] >= MOST_LOSSES:
+                    said = (str(lost).strip().splitlines() or [""])[-1].strip()
+                    what = f"with {shard}" if shard else "that were to begin"
+                    self.stop(RunStopped(f"Ray lost {MOST_LOSSES} workers {what}: {said}. The same command goes on"))
             except Exception:
                 self.stop(RunStopped("stopped by an error"))
                 raise
@@ -133,13 +134,6 @@ class RayRun(Run):
             self.stop(error)
         elif error is not None:
             raise error
-
-    def _count_loss(self, shard: Shard | None, lost: Exception) -> None:
-        self._losses[shard] += 1
-        if self._losses[shard] >= MOST_LOSSES:
-            said = (str(lost).strip().splitlines() or [""])[-1].strip()
-            what = f"with {shard}" if shard else "that were to begin"
-            self.stop(RunStopped(f"Ray lost {MOST_LOSSES} workers {what}: {said}. The same command goes on"))
 
     async def _look(self) -> None:
         while True:

@@ -1,6 +1,6 @@
 """DataFlow's names over our operators and servings: a script written for DataFlow runs with its imports changed."""
 
-from dataflow_grounding.compat.api_vlm_serving import APIVLMServing_openai, GeneratesFromInput, ServingForDataFlow
+from dataflow_grounding.compat.api_vlm_serving import APIVLMServing_openai, ServingForDataFlow
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.compat.operators import ExistingBBoxDataGenConfig, ImageBboxGenerator, PromptedVQAGenerator
 from dataflow_grounding.operators import OPERATOR_REGISTRY
@@ -8,5 +8,5 @@ from dataflow_grounding.storage import FileStorage
 
 __all__ = [
     "OPERATOR_REGISTRY", "APIVLMServing_openai", "DataFlowServing", "ExistingBBoxDataGenConfig", "FileStorage",
-    "GeneratesFromInput", "ImageBboxGenerator", "PromptedVQAGenerator", "ServingForDataFlow",
+    "ImageBboxGenerator", "PromptedVQAGenerator", "ServingForDataFlow",
 ]  # fmt: skip

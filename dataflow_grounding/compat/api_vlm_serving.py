@@ -21,14 +21,26 @@ WHY = {
 }
 
 
-class GeneratesFromInput:
-    """What operators of DataFlow and DataFlow-MM call of a serving, mixed in before one of ours.
+class ServingForDataFlow:
+    """Any serving of ours, for operators of DataFlow and DataFlow-MM.
 
     Each input takes a request, retried and paced as everywhere; one that fails raises its GroundingError for the call.
     An answer is None where ImageBboxGenerator's prompt says that there are no regions: nothing is sent for it.
+
+    Args:
+        serving: Who answers.
+
+    Example:
+        >>> from dataflow_grounding import OpenAIServing
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers("It is red.")) as server:
+        ...     serving = ServingForDataFlow(OpenAIServing(server.base_url, "any-model"))
+        ...     serving.generate_from_input_one_image(["square.png"], ["What colour is it?"])
+        ['It is red.']
     """
 
-    _asked: Serving | None = None  # who answers, if not the one that this is mixed into
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
 
     def start_serving(self) -> None:
         """Nothing to start."""
@@ -90,7 +102,7 @@ class GeneratesFromInput:
             ValueError: There are more paths than prompts, or fewer, or one is missing.
             SpecError: What is not supported is given.
         """
-        other = [model] if model != getattr(self._asked or self, "model", None) else []
+        other = [model] if model != self.serving.model else []
         _refuse(model=other, json_schema=json_schema and [json_schema])
         if not all(image_paths):
             raise ValueError("image_paths should hold a path for every prompt")
@@ -124,30 +136,11 @@ class GeneratesFromInput:
     ) -> list[str | None]:
         if pictures is not None and len(pictures) != len(rows):
             raise ValueError(f"prompts and pictures should have the same length, not {len(rows)} and {len(pictures)}")
-        asker = PromptedVQAGenerator(self._asked or self, system_prompt)
+        asker = PromptedVQAGenerator(self.serving, system_prompt)
         records = [Record({**row, "image": given}) for row, given in zip(rows, pictures or repeat(None), strict=False)]
         for record in records:  # one that fails is the failure of all, so before anything is paid
             asker.look_over(record)
         return [row["answer"] for row in asker(records, on_error="raise")]
-
-
-class ServingForDataFlow(GeneratesFromInput):
-    """Any serving of ours, for operators of DataFlow and DataFlow-MM.
-
-    Args:
-        serving: Who answers.
-
-    Example:
-        >>> from dataflow_grounding import OpenAIServing
-        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
-        >>> with LoopbackServer(CannedAnswers("It is red.")) as server:
-        ...     serving = ServingForDataFlow(OpenAIServing(server.base_url, "any-model"))
-        ...     serving.generate_from_input_one_image(["square.png"], ["What colour is it?"])
-        ['It is red.']
-    """
-
-    def __init__(self, serving: Serving) -> None:
-        self.serving = self._asked = serving
 
 
 def _refuse(**given: Sequence[Any] | None) -> None:
@@ -156,7 +149,7 @@ def _refuse(**given: Sequence[Any] | None) -> None:
             raise SpecError(f"{name} is not supported: {WHY[name]}")
 
 
-class APIVLMServing_openai(GeneratesFromInput, OpenAIServing):
+class APIVLMServing_openai(ServingForDataFlow, OpenAIServing):
     """OpenAIServing with the arguments of DataFlow-MM's class of this name, in order, and DataFlow's `temperature`.
 
     Args:
@@ -192,5 +185,7 @@ class APIVLMServing_openai(GeneratesFromInput, OpenAIServing):
             raise SpecError(f"image_io is not supported: {how}")
         if not os.environ.get(key_name_of_api_key):
             raise SpecError(f"no API key: set the environment variable {key_name_of_api_key}")
-        super().__init__(api_url, model_name, key_name_of_api_key, max_workers, timeout, temperature=temperature)
+        settings = (api_url, model_name, key_name_of_api_key, max_workers, timeout)
+        OpenAIServing.__init__(self, *settings, temperature=temperature)
+        super().__init__(self)
         self.api_url, self.model_name, self.box_format = api_url, model_name, box_format

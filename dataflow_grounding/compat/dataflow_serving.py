@@ -50,7 +50,10 @@ class DataFlowServing(Serving):
             try:
                 texts = self._texts(request, paths)
             except Exception as error:  # whatever the client beneath it raises
-                raise _as_ours(error, self.model) from None
+                status, who = getattr(error, "status_code", None), f"{self.model} ({type(error).__name__})"
+                if isinstance(status, int) and status >= 400:
+                    raise error_of(status, {}, str(error).encode("utf-8", "replace"), where=who) from None
+                raise ServerFault(f"{self.model}: {type(error).__name__}: {excerpt(str(error), 200)}") from None
         text = texts[0] if texts else None
         if not isinstance(text, str) or text.startswith("Error:"):
             raise ServerFault(f"{self.model} gave no reply: {excerpt(str(text), 200)}")
@@ -79,10 +82,3 @@ def _as_file(image: Image, folder: str, place: int) -> str:
     with open(path, "wb") as file:
         file.write(pybase64.b64decode(image.data_url().partition(b",")[2]))
     return path
-
-
-def _as_ours(error: Exception, model: str) -> Exception:
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int) and status >= 400:
-        return error_of(status, {}, str(error).encode("utf-8", "replace"), where=f"{model} ({type(error).__name__})")
-    return ServerFault(f"{model}: {type(error).__name__}: {excerpt(str(error), 200)}")

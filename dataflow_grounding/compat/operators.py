@@ -3,14 +3,14 @@
 import asyncio
 import copy
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError, TruncatedReply, UnreadableReply
-from dataflow_grounding.images import Image, find_image, open_image
+from dataflow_grounding.images import find_image, open_image
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator, RegionMarker
 from dataflow_grounding.operators.region_marker import prompt_for
 from dataflow_grounding.prompts import load_prompt
@@ -112,8 +112,20 @@ class PromptedVQAGenerator(Operator):
         if prompt == NO_REGIONS:
             ask.note("nothing_to_ask", "a picture without regions")
             return {self.keys.answer: None}
-        pictures = await asyncio.to_thread(self._pictures, record)
-        return {self.keys.answer: await ask(_request(self.system_prompt, prompt, earlier, pictures))}
+        each, limits = self._each_picture(record), self.serving.image_limits
+        pictures = await asyncio.to_thread(lambda: tuple(open_image(row, key, limits) for row, key in each))
+        about = load_prompt("prompted_conversation").replace("{pictures}", _ABOUT[min(len(pictures), 2)])
+        instructions = load_prompt("prompted_vqa") if len(pictures) == 1 and not earlier else about
+        request = Request(
+            task="prompted_vqa",
+            input={"prompt": prompt, **({"conversation": earlier} if earlier else {})},
+            images=pictures,
+            instructions=instructions.replace("{system_prompt}", self.system_prompt),
+            schema=object_of(answer=STRING),
+            read=_read,
+            text_only=not pictures,
+        )
+        return {self.keys.answer: await ask(request)}
 
     def _turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
         """The prompt, and the turns before it. Raises BrokenRow."""
@@ -140,9 +152,6 @@ class PromptedVQAGenerator(Operator):
         paths = given if isinstance(given, list) else [given]
         return [(record.updated({key: path}), key) for path in paths if path is not None and path != ""]
 
-    def _pictures(self, record: Record) -> tuple[Image, ...]:
-        return tuple(open_image(row, key, self.serving.image_limits) for row, key in self._each_picture(record))
-
 
 def _turn(given: Any) -> dict[str, str]:
     """A turn as endpoints know it; an empty one for anything else."""
@@ -151,22 +160,6 @@ def _turn(given: Any) -> dict[str, str]:
         return {}
     role = _ROLES.get(given.get("from", given.get("role")), "assistant")
     return {"role": role, "content": _LEADING_TOKENS.sub("", text, count=1)}
-
-
-def _request(system: str, prompt: str, earlier: list[dict[str, str]], pictures: Sequence[Image]) -> Request[str]:
-    if len(pictures) == 1 and not earlier:
-        instructions = load_prompt("prompted_vqa")
-    else:
-        instructions = load_prompt("prompted_conversation").replace("{pictures}", _ABOUT[min(len(pictures), 2)])
-    return Request(
-        task="prompted_vqa",
-        input={"prompt": prompt, **({"conversation": earlier} if earlier else {})},
-        images=tuple(pictures),
-        instructions=instructions.replace("{system_prompt}", system),
-        schema=object_of(answer=STRING),
-        read=_read,
-        text_only=not pictures,
-    )
 
 
 def _read(reply: str) -> tuple[str, list[Note]]:

@@ -9,7 +9,7 @@ from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import stands
 from dataflow_grounding.formats.data_lines import NO_AREA, broken, picture_size
 from dataflow_grounding.formats.pictures_ahead import Pictures
-from dataflow_grounding.records import Record, image_id_of, is_score, pixels, read_expressions, stated_size
+from dataflow_grounding.records import Record, image_id_of, is_score, read_expressions, stated_size, whole_number
 from dataflow_grounding.spans import clean_caption, find_spans
 
 
@@ -29,7 +29,7 @@ def completed(
         record = Record(row, occurrence=seen[image_id], image_id=image_id)
         seen[image_id] += 1
         with broken(f"{path}, record {number}"):
-            sides = {side: pixels(record[side]) for side in ("width", "height") if record.get(side) is not None}
+            sides = {side: whole_number(record[side]) for side in ("width", "height") if record.get(side) is not None}
             if None in sides.values():
                 raise BrokenRow("width and height should be whole numbers of pixels")
             given = record.get("cleaned_caption") or record.get("caption")

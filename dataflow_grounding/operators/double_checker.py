@@ -1,7 +1,6 @@
 """Operator: checks that each expression means its regions, and corrects what doesn't."""
 
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -143,7 +142,7 @@ class DoubleChecker(RegionOperator):
         checks = await ask(double_check(self.shown(image, regions), asked, regions, self.format_choice.format, texts))
         pairs = zip(checks, before, strict=True)
         return [
-            judged(replace(check, places=[near[place] for place in check.places]), verdict.text, verdict.places)
+            judged(check._replace(places=[near[place] for place in check.places]), verdict.text, verdict.places)
             for check, verdict in pairs
         ]
 

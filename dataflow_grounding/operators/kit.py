@@ -5,7 +5,7 @@ from typing import Any, TypeVar, overload
 
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images import Image, open_image
-from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update, has_id, pixels
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update, has_id, whole_number
 from dataflow_grounding.serving.base import Serving
 
 C = TypeVar("C", bound=type[Any])
@@ -63,7 +63,7 @@ def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) ->
     update |= size
     for name, value in size.items():
         stated = record.get(name)
-        if stated is not None and pixels(stated) != value and str(stated):
+        if stated is not None and whole_number(stated) != value and str(stated):
             ask.note("size_differs", "the row states another width or height than the file has")
     if serving is not None and not serving.is_vlm:
         update["model"] = serving.model

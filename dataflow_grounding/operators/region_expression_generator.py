@@ -1,6 +1,5 @@
 """Operator: type, colour and description of each region of an image."""
 
-from dataclasses import asdict
 from typing import Any
 
 from dataflow_grounding.operators.box_operator import RegionOperator
@@ -34,5 +33,5 @@ class RegionExpressionGenerator(RegionOperator):
         described = list(regions)
         for places, found in await self.ask_about(image, regions, region_expression, ask):
             for place, one in zip(places, found, strict=True):
-                described[place] = {**regions[place], **asdict(one), "type": regions[place]["type"] or one.type}
+                described[place] = {**regions[place], **one._asdict(), "type": regions[place]["type"] or one.type}
         return {self.keys.output: described}

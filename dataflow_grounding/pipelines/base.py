@@ -53,10 +53,16 @@ class Pipeline:
 
     def compile(self) -> list[Step]:
         """Note the steps that `forward()` calls, and check their columns. Raises PlanError, InputError."""
-        steps = self.steps()
+        from dataflow_grounding.engine.source import Source
+
+        steps, written = self.steps(), set[str]()
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
-        _check_columns(steps)
+        for part in plan.segments(steps):
+            path = part[0].storage.input_path  # one that an earlier step writes, or a pipe, is looked at in its turn
+            if path not in written and not isinstance(part[0].operator, WholeFile) and kind_of(path) != "pipe":
+                plan.check(part, Source(part).columns())
+            written.update(step.storage.output_path for step in part)
         self.__dict__["_compiled"] = steps
         return steps
 
@@ -69,9 +75,8 @@ class Pipeline:
 
     def _call_operators(self) -> None:
         """Runs `forward()` as written, however often it ran before; operators from elsewhere tell of their steps."""
-        runnable = {name: value for name, value in vars(self).items() if callable(getattr(value, "run", None))}
-        ours = (Operator, Pipeline, type)
-        outside = {name: value for name, value in runnable.items() if not isinstance(value, ours)}
+        own = {name: value for name, value in vars(self).items() if not isinstance(value, (Operator, Pipeline, type))}
+        outside = {name: value for name, value in own.items() if callable(getattr(value, "run", None))}
         try:
             for value in vars(self).values():
                 if isinstance(value, FileStorage):
@@ -79,22 +84,15 @@ class Pipeline:
             vars(self).update({name: _FromElsewhere(operator) for name, operator in outside.items()})
             type(self).forward(self)
         except AttributeError as error:
-            wrong = self._without_storage(error)
-            if wrong is None:
+            storage = vars(self).get("storage")
+            of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
+            if not of_storage or callable(getattr(storage, "step", None)):
                 raise
-            raise wrong from None
+            has = "has no storage" if storage is None else f"has {type(storage).__name__} {storage!r} for a storage"
+            how = "give it self.storage = FileStorage('captions.jsonl', './cache')"
+            raise PlanError(f"{type(self).__name__} {has}: {how}") from None
         finally:
             vars(self).update(outside)
-
-    def _without_storage(self, error: AttributeError) -> PlanError | None:
-        """What an error means that comes of a pipeline without a storage; None for any other."""
-        storage = vars(self).get("storage")
-        of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
-        if not of_storage or callable(getattr(storage, "step", None)):
-            return None
-        has = "has no storage" if storage is None else f"has {type(storage).__name__} {storage!r} for a storage"
-        how = "give it self.storage = FileStorage('captions.jsonl', './cache')"
-        return PlanError(f"{type(self).__name__} {has}: {how}")
 
     def run(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
         """Run what `forward()` calls, as `forward(…)` of an object does too.
@@ -111,9 +109,7 @@ class Pipeline:
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         options = options or current_options.get()
-        steps: list[Step] | None = self.__dict__.get("_compiled")
-        if steps is None and resume_step:
-            steps = self.steps()
+        steps: list[Step] | None = self.__dict__.get("_compiled") or (self.steps() if resume_step else None)
         if steps is not None:
             if not 0 <= resume_step < len(steps):
                 raise PlanError(f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}")
@@ -181,15 +177,3 @@ class _FromElsewhere:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._operator, name)
-
-
-def _check_columns(steps: list[Step]) -> None:
-    """Raises PlanError, InputError. Files that an earlier step writes, and pipes, are looked at in their turn."""
-    from dataflow_grounding.engine.source import Source
-
-    written: set[str] = set()
-    for part in plan.segments(steps):
-        path = part[0].storage.input_path
-        if path not in written and not isinstance(part[0].operator, WholeFile) and kind_of(path) != "pipe":
-            plan.check(part, Source(part).columns())
-        written.update(step.storage.output_path for step in part)

@@ -3,7 +3,9 @@
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from itertools import product
 from typing import Any, TypeAlias
 
 import yaml
@@ -15,11 +17,15 @@ from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import is_secret_variable, learn_fields, texts_in
 from dataflow_grounding.spec.environment import with_environment
-from dataflow_grounding.spec.problems import Places, block_with, close, drop, validated
-from dataflow_grounding.spec.schema import NO_PATHS, OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
+from dataflow_grounding.spec.problems import block_with, close, drop, place_of, validated
+from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
+NO_SPEC = (
+    "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on example data, "
+    "`dataflowgrounding default_specs` complete ones to fill in"
+)
 _HYDRA = re.compile(r"[+~]*hydra[./=]")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
@@ -39,9 +45,11 @@ def read_spec(
     SpecError for what can't be read as YAML.
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
+    if not paths:
+        raise SpecError(NO_SPEC)
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
-    files = [_read_yaml(path) for path in paths]
+    files, roots = zip(*map(_read_yaml, paths), strict=True)
     given, of_hydra = _read_overrides(overrides)
     try:
         everything = OmegaConf.merge(*files, given)
@@ -59,14 +67,14 @@ def read_spec(
     stated: Any = OmegaConf.to_container(merged)
     _learn_environment(stated)
     plain_given: Any = OmegaConf.to_container(given)
-    _resolve_paths(values, [*zip(paths, map(OmegaConf.to_container, files), strict=True), (None, plain_given)])
-    places, asked = Places(paths, plain_given), []
+    _resolve_paths(values, [*zip(folders, map(OmegaConf.to_container, files), strict=True), (".", plain_given)])
+    place, asked = partial(place_of, dict(zip(paths, roots, strict=True)), plain_given), []
     for key in missing:
         location = re.split(r"[.[]", key)
         drop(values, location)
-        asked.append(f"{places.of(location)}: {key} is '???': give it a value")
-    asked += [f"{places.of(['autolabel_type'])}: {unknown}"] if unknown else []
-    spec, problems = validated(values, model, places)
+        asked.append(f"{place(location)}: {key} is '???': give it a value")
+    asked += [f"{place(['autolabel_type'])}: {unknown}"] if unknown else []
+    spec, problems = validated(values, model, place)
     asked += [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
     if not isinstance(spec, Spec):
         return None, asked
@@ -110,49 +118,41 @@ def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) ->
     for name in unknown:
         if name in names or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
             del merged[name]
-    return [*names, *_keys_passed_over(merged, [name for name in merged if name in others])]
-
-
-def _keys_passed_over(merged: Any, blocks: list[str]) -> list[str]:
-    """Take keys of TAO's out of these blocks; returns what they are called."""
-    names = []
-    for place, keys in OTHER_KEYS["keys"].items():
-        for block in blocks:
-            inside = OmegaConf.select(merged, f"{block}.{place}")
-            for key in [key for key in keys if OmegaConf.is_dict(inside) and key in inside]:
-                del inside[key]
-                names.append(f"{block}.{place}.{key}")
+    for block, (place, keys) in product(others, OTHER_KEYS["keys"].items()):
+        inside = OmegaConf.select(merged, f"{block}.{place}")
+        for key in filter(inside.__contains__, keys) if OmegaConf.is_dict(inside) else ():
+            del inside[key]
+            names.append(f"{block}.{place}.{key}")
     return names
 
 
-def _read_yaml(path: str) -> Any:
+def _read_yaml(path: str) -> tuple[Any, Any]:
+    """What the file says, and as nodes, which know their lines."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        _check_depth(text, path)
-        read = OmegaConf.load(io.StringIO(text))
+        _check_depth(text)
+        read, root = OmegaConf.load(io.StringIO(text)), yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise SpecError(f"no spec file {path}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         tab = ": indent with spaces, not with a tab" if "\n\t" in f"\n{text}" else ""
         raise SpecError(f"{path}, line {line}: {error.problem or 'not YAML'}{tab}") from None
-    except SpecError:
-        raise
     except Exception as error:  # PyYAML lets through what its constructors raise
         raise SpecError(f"can't read {path}: {_first_line(error)}") from None
     if not OmegaConf.is_dict(read):
         raise SpecError(f"{path} should be a YAML mapping of keys")
-    return read
+    return read, root
 
 
-def _check_depth(text: str, where: str) -> None:
-    """Raises SpecError for YAML that is nested too deeply to be read."""
+def _check_depth(text: str) -> None:
+    """Raises RecursionError for YAML that is nested too deeply to be read."""
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise SpecError(f"{where}: more than {DEEPEST} lists and mappings inside each other")
+            raise RecursionError(f"more than {DEEPEST} lists and mappings inside each other")
 
 
 def _read_overrides(overrides: Sequence[str]) -> tuple[Any, list[str]]:
@@ -164,11 +164,9 @@ def _read_overrides(overrides: Sequence[str]) -> tuple[Any, list[str]]:
             raise SpecError(f"override {number} has no '=': write key=value, for instance results_dir=./results")
     try:
         for override in ours.values():
-            _check_depth(override.partition("=")[2], "the overrides")
+            _check_depth(override.partition("=")[2])
         read = OmegaConf.from_dotlist([override.lstrip("+") for override in ours.values()])
         return read, ["hydra"] * (len(ours) < len(overrides))
-    except SpecError:
-        raise
     except Exception as error:
         raise SpecError(f"can't read the overrides: {_first_line(error)}") from None
 
@@ -184,23 +182,19 @@ def _learn_environment(stated: Any) -> None:
             learn_fields(os.environ.get(variable), secret or is_secret_variable(variable))
 
 
-def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]) -> None:
-    """Make `results_dir` and the texts in `data` absolute: by the last file that states them, or the current folder."""
+def _resolve_paths(values: dict[str, Any], sources: Iterable[tuple[str, Any]]) -> None:
+    """Make `results_dir` and the paths in `data` absolute: by the last folder whose source states them."""
     blocks = [(name, block.get("data")) for name, block in values.items() if isinstance(block, dict)]
-    keys = [f"{name}.data.{key}" for name, data in blocks if isinstance(data, dict) for key in data]
-    for key in ["results_dir", *keys]:
-        *_, name = location = key.split(".")
-        block = block_with(values, location)
+    in_data = [(name, "data", key) for name, data in blocks if isinstance(data, dict) for key in data]
+    for location in [("results_dir",), *in_data]:
+        block, name = block_with(values, location), location[-1]
         if block is None or not _is_path(name, block[name]):
             continue
-        folder = "."
-        for path, stated in sources:
-            if block_with(stated, location) is not None:
-                folder = os.path.dirname(path) if path else "."
+        folder = [".", *(folder for folder, stated in sources if block_with(stated, location) is not None)][-1]
         path = joined(folder, os.path.expanduser(plain_path(str(block[name]))))
         block[name] = path if is_elsewhere(path) else os.path.abspath(path)
 
 
 def _is_path(name: str, value: Any) -> bool:
     named = isinstance(value, str) and (value == "" or value.startswith("datasets:") or has_scheme(value))
-    return isinstance(value, (str, int)) and not named and name not in NO_PATHS
+    return isinstance(value, (str, int)) and not named and name not in ("split", "allow_http")

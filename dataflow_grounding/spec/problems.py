@@ -1,37 +1,29 @@
 """What is wrong with a spec: all of it at once, each with its file, line and nearest known key."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 Location = Sequence[str | int]
-M = TypeVar("M", bound=BaseModel)
 
 
-class Places:
-    """Where the keys of a merged spec stand: in which file and line, or among the overrides."""
+def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
+    """Where a key of a merged spec stands: among the overrides, or `FILE, line N`, by the files' YAML nodes.
 
-    def __init__(self, paths: Sequence[str], given: dict[str, Any]) -> None:
-        self._paths = paths
-        self._given = given
-        self._roots = [(path, _composed(path)) for path in paths]
-
-    def of(self, location: Location) -> str:
-        """`FILE, line N` of a key, or of the block that it is missing from; the last file that has it counts."""
-        if block_with(self._given, location) is not None:
-            return f"{'.'.join(map(str, location))}=…"
-        best, where = 0, self._paths[-1]
-        for path, root in self._roots:
-            depth, line = _line(root, location)
-            if line and depth >= best:
-                best, where = depth, f"{path}, line {line}"
-        return where
+    The last file that has it counts; of a key that is missing, the block that it should be in.
+    """
+    if block_with(overrides, location) is not None:
+        return f"{'.'.join(map(str, location))}=…"
+    found = [(*_line(root, location), path) for path, root in reversed(roots.items())]
+    _, line, path = max(found, key=lambda one: one[0])
+    return f"{path}, line {line}" if line else path
 
 
-def validated(values: dict[str, Any], model: type[M], places: Places) -> tuple[M | None, list[str]]:
+def validated(
+    values: dict[str, Any], model: type[BaseModel], place: Callable[[Location], str]
+) -> tuple[BaseModel | None, list[str]]:
     """The spec, with defaults for wrong keys (None where one has no default), and what is wrong, one line each."""
     problems: list[str] = []
     for _ in range(2):
@@ -39,7 +31,7 @@ def validated(values: dict[str, Any], model: type[M], places: Places) -> tuple[M
             return model.model_validate(values), problems
         except ValidationError as error:
             found = error.errors()
-        problems = problems or [f"{places.of(problem['loc'])}: {explain(problem, model)}" for problem in found]
+        problems = problems or [f"{place(problem['loc'])}: {explain(problem, model)}" for problem in found]
         for problem in found:
             drop(values, problem["loc"])
     return None, problems
@@ -52,7 +44,10 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         before = key.removesuffix(location[-1])
         beside = {known.removeprefix(before).partition(".")[0] for known in keys_of(model) if known.startswith(before)}
-        near = nearest(location[-1], beside, 0.5) or _inside(location, model)
+        near = nearest(location[-1], beside, 0.5)
+        inside = [known for known in keys_of(model) if f".{known}.".find(f".{key}.") > 0]  # with more blocks before it
+        if not near and inside:
+            near = f"; is it {inside[0][: inside[0].rindex(key) + len(key)]!r}?"
         return f"{key} is not a key of the spec{near}"
     if problem["type"] == "missing":
         if location == [getattr(model.model_fields.get("block"), "alias", None)]:
@@ -78,34 +73,21 @@ def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:
     """Every key of a block that holds a value, with dots between the blocks that it is in."""
     for name, field in model.model_fields.items():
         key = f"{before}{field.alias or name}"
-        if inner := _block_in(field):
+        kinds = (field.annotation, *get_args(field.annotation))  # of a block, perhaps in a list or optionally
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is not None:
             yield from keys_of(inner, f"{key}.")
         else:
             yield key
 
 
-def _inside(location: Sequence[str], model: type[BaseModel]) -> str:
-    """The end of a message about a key that would be one with further blocks before it."""
-    wanted = "." + ".".join(location)
-    found = [key for key in keys_of(model) if f".{key}.".find(f"{wanted}.") > 0]
-    return f"; is it {found[0][: found[0].rindex(wanted[1:]) + len(wanted) - 1]!r}?" if found else ""
-
-
-def _block_in(field: Any) -> type[BaseModel] | None:
-    """The block that a field holds, perhaps in a list or optionally."""
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-
-
 def drop(values: Any, location: Location) -> None:
     """Take out a key; of a place in a list, the whole list."""
-    *blocks, key = location
-    for block in blocks:
-        if not isinstance(values.get(block), dict):
-            key = block
-            break
-        values = values[block]
-    values.pop(key, None)
+    key, *inside = location
+    if inside and isinstance(values.get(key), dict):
+        drop(values[key], inside)
+    else:
+        values.pop(key, None)
 
 
 def block_with(values: Any, location: Location) -> dict[str, Any] | None:
@@ -113,14 +95,6 @@ def block_with(values: Any, location: Location) -> dict[str, Any] | None:
     for part in location[:-1]:
         values = values.get(part) if isinstance(values, dict) else None
     return values if isinstance(values, dict) and location[-1] in values else None
-
-
-def _composed(path: str) -> Any:
-    import yaml
-
-    with suppress(OSError, ValueError, yaml.YAMLError, RecursionError), open(path, encoding="utf-8") as file:
-        return yaml.compose(file, Loader=yaml.SafeLoader)
-    return None
 
 
 def _line(node: Any, location: Location) -> tuple[int, int]:

@@ -156,9 +156,6 @@ class RowsData(Block):
 OTHER_KEYS: dict[str, Any] = load_table(__package__, "other_keys.yaml")
 """What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of a block."""
 
-NO_PATHS = ("split", "allow_http")
-"""Keys of `data` whose value is not a path."""
-
 
 class ReferringData(Block):
     """`image_referring_expression.data`: images with one kind of labels, or annotations."""

@@ -2,9 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
@@ -26,21 +24,19 @@ _MARKER = re.compile(r"<\s*region\s*(\d+)\s*>", re.IGNORECASE)
 
 def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Request[str]:
     """Ask for a caption; `known` is what to tell a serving that can't see what things are."""
-    return about("image_caption", image, known or {}, object_of(caption=STRING), _read_caption)
+
+    def read(reply: str) -> tuple[str, list[Note]]:
+        data, notes = read_object(reply, required="caption")
+        if is_cut_off(notes):
+            raise TruncatedReply("the caption is cut off.")
+        if not (caption := text_of(data["caption"])):
+            raise UnreadableReply('"caption" is not a text.')
+        return caption, notes
+
+    return about("image_caption", image, known or {}, object_of(caption=STRING), read)
 
 
-def _read_caption(reply: str) -> tuple[str, list[Note]]:
-    data, notes = read_object(reply, required="caption")
-    if is_cut_off(notes):
-        raise TruncatedReply("the caption is cut off.")
-    caption = text_of(data["caption"])
-    if not caption:
-        raise UnreadableReply('"caption" is not a text.')
-    return caption, notes
-
-
-@dataclass(frozen=True)
-class Extracted:
+class Extracted(NamedTuple):
     """The caption, cleaned, and its expressions in order, each as (text, noun chunk or None)."""
 
     cleaned_caption: str
@@ -49,36 +45,34 @@ class Extracted:
 
 def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
     """Ask for the cleaned caption and the referring expressions in it."""
+
+    def read(reply: str) -> tuple[Extracted, list[Note]]:
+        data, notes = read_object(reply, required="expressions")
+        if not isinstance(data["expressions"], list):
+            raise UnreadableReply('"expressions" is not a list.')
+        if is_cut_off(notes) and not reply.rstrip().endswith("]"):
+            raise TruncatedReply("the reply is cut off in the middle of its expressions.")  # the rest isn't "not there"
+        cleaned = data.get("cleaned_caption")
+        if not isinstance(cleaned, str) or not cleaned.strip():
+            cleaned = clean_caption(caption)
+            notes = [*notes, Note("no_cleaned_caption")]
+        expressions: list[tuple[str, str | None]] = []
+        for item in data["expressions"]:
+            given = (item.get("text"), item.get("noun_chunk")) if isinstance(item, dict) else (item, None)
+            text, noun_chunk = (value.strip() if isinstance(value, str) else "" for value in given)
+            if text:
+                expressions.append((text, noun_chunk or None))
+            else:
+                notes = [*notes, Note("dropped", "an expression without text")]
+        if data["expressions"] and not expressions:
+            raise UnreadableReply('no item of "expressions" has a "text".')
+        return Extracted(cleaned.strip(), expressions), notes
+
     schema = object_of(cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING)))
-    read = partial(_read_extracted, caption=caption)
     return about("expression_extraction", image, {"caption": caption}, schema, read)
 
 
-def _read_extracted(reply: str, caption: str) -> tuple[Extracted, list[Note]]:
-    data, notes = read_object(reply, required="expressions")
-    if not isinstance(data["expressions"], list):
-        raise UnreadableReply('"expressions" is not a list.')
-    if is_cut_off(notes) and not reply.rstrip().endswith("]"):
-        raise TruncatedReply("the reply is cut off in the middle of its expressions.")  # the rest isn't "not there"
-    cleaned = data.get("cleaned_caption")
-    if not isinstance(cleaned, str) or not cleaned.strip():
-        cleaned = clean_caption(caption)
-        notes = [*notes, Note("no_cleaned_caption")]
-    expressions: list[tuple[str, str | None]] = []
-    for item in data["expressions"]:
-        given = (item.get("text"), item.get("noun_chunk")) if isinstance(item, dict) else (item, None)
-        text, noun_chunk = (value.strip() if isinstance(value, str) else "" for value in given)
-        if text:
-            expressions.append((text, noun_chunk or None))
-        else:
-            notes = [*notes, Note("dropped", "an expression without text")]
-    if data["expressions"] and not expressions:
-        raise UnreadableReply('no item of "expressions" has a "text".')
-    return Extracted(cleaned.strip(), expressions), notes
-
-
-@dataclass(frozen=True)
-class RegionCaptions:
+class RegionCaptions(NamedTuple):
     """One text per region, in their order; `answer` is the reply if it was in the model's own words."""
 
     texts: list[str]
@@ -89,24 +83,23 @@ def region_caption(
     image: Image, regions: Sequence[Region], box_format: BoxFormat, marks: str = "outline"
 ) -> Request[RegionCaptions]:
     """Ask what each region shows; `image` has the regions marked in the style `marks`."""
+    count = len(regions)
+
+    def read(reply: str) -> tuple[RegionCaptions, list[Note]]:
+        try:
+            items, notes = read_by_id(reply, "captions", count)
+        except UnreadableReply:
+            found = read_marked_text(reply, count)
+            if len(found) < count:
+                raise
+            note = Note("own_words", "the reply is a text with <region1> and so on in it")
+            return RegionCaptions([found[number] for number in sorted(found)], reply.strip()), [note]
+        texts = {number: text for number, item in items.items() if (text := text_of(item.get("text")))}
+        return RegionCaptions(all_of(texts, count, "the text", notes)), notes
+
     given = {"regions": region_items(regions, image, box_format)}
     schema = object_of(captions=list_of(object_of(id=INTEGER, text=STRING)))
-    read = partial(_read, count=len(regions))
-    return about("region_caption", image, given, schema, read, box_format, len(regions), marks=SHOWN_AS[marks])
-
-
-def _read(reply: str, count: int) -> tuple[RegionCaptions, list[Note]]:
-    try:
-        items, notes = read_by_id(reply, "captions", count)
-    except UnreadableReply:
-        found = read_marked_text(reply, count)
-        if len(found) < count:
-            raise
-        texts = [found[number] for number in range(1, count + 1)]
-        note = Note("own_words", "the reply is a text with <region1> and so on in it")
-        return RegionCaptions(texts, reply.strip()), [note]
-    texts_by_id = {number: text for number, item in items.items() if (text := text_of(item.get("text")))}
-    return RegionCaptions(all_of(texts_by_id, count, "the text", notes)), notes
+    return about("region_caption", image, given, schema, read, box_format, count, marks=SHOWN_AS[marks])
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:
@@ -118,18 +111,16 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
         >>> read_marked_text("<region1>: a cup. It is red. <region2> shows a dog.", 2)
         {1: 'a cup. It is red.', 2: '<region2> shows a dog.'}
     """
-    found: dict[int, list[str]] = {}
+    found: dict[int, str] = {}
     current: list[int] = []
     for sentence in re.split(r"(?<=[.!?])\s+|\n+|;\s*(?=<)", text):
         named = [int(number[:9]) for number in _MARKER.findall(sentence)]
         if named:
             current = [number for number in dict.fromkeys(named) if 1 <= number <= count]
-        said = sentence.strip()
-        without = re.sub(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", "", said, flags=re.IGNORECASE)
-        if without.strip(" *-:"):
-            for number in current:
-                found.setdefault(number, []).append(without)
-    return {number: " ".join(sentences) for number, sentences in found.items()}
+        said = re.sub(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", "", sentence.strip(), flags=re.IGNORECASE)
+        if said.strip(" *-:"):
+            found |= {number: f"{found[number]} {said}" if number in found else said for number in current}
+    return found
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:
@@ -139,9 +130,5 @@ def renumbered(text: str, places: Sequence[int]) -> str:
         >>> renumbered("<region1> is left of <region2>", [4, 2])
         '<region5> is left of <region3>'
     """
-
-    def own(found: re.Match[str]) -> str:
-        number = int(found[1][:9])
-        return f"<region{places[number - 1] + 1}>" if 1 <= number <= len(places) else found[0]
-
-    return _MARKER.sub(own, text)
+    own = {number: f"<region{place + 1}>" for number, place in enumerate(places, 1)}
+    return _MARKER.sub(lambda found: own.get(int(found[1][:9]), found[0]), text)

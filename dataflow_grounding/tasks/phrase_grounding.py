@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
@@ -40,48 +39,39 @@ def phrase_grounding(
 ) -> Request[list[Found]]:
     """Ask for the boxes of phrases; the answer is one Found per phrase, in their order.
 
-    Args:
-        image: The image to look in.
-        phrases: What to look for.
-        box_format: How the model writes boxes.
-        merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps them all.
+    Boxes of one phrase that overlap at `merge_iou` or more are one; None keeps them all.
     """
+
+    def read(reply: str) -> tuple[list[Found], list[Note]]:
+        sizes = {"image_size": image.shown_size, "sent_size": image.sent_size}
+        reading = read_boxes(reply, format=box_format, phrases=list(phrases), **sizes)
+        _check_all_read(reading, len(phrases))
+        found, notes = [], list(reading.notes)
+        shown = [box for box in reading.boxes if area(clamp(box.bbox, image.size)) > 0]  # and not in the padding alone
+        for number in range(1, len(phrases) + 1):
+            instances = [_instance(box, image) for box in shown if box.id == number]
+            once = without_duplicates(instances, merge_iou)
+            merged = Note("merged", f"a box of phrase {number} that is nearly the same as another")
+            notes += [merged] * (len(instances) - len(once))
+            status = "grounded" if once else reading.statuses.get(number, "none")
+            found.append(Found(status, once, reading.reasons.get(number)))
+        most = WHOLE_PICTURE * image.size[0] * image.size[1]
+        large = [any(area(instance["bbox"]) > most for instance in one.instances) for one in found]
+        whole = list(itertools.compress(phrases, large))
+        notes += [Note("whole_picture", f"the box of {phrase[:60]!r} covers nearly all of it") for phrase in whole]
+        if reading.doubtful:
+            notes.append(Note("doubtful", "much was dropped or moved"))
+        elif len({phrase.casefold() for phrase in whole}) > 1:  # one thing may fill the picture; several hardly do
+            notes.append(Note("doubtful", "several phrases have the whole picture"))
+        else:
+            return found, notes
+        return [replace(one, doubtful=True) for one in found], notes
+
     size = dict(zip(("width", "height"), image.sent_size, strict=True))
     given = {"image": size, "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)]}
-    key = box_format.key
-    item = object_of(**{"id": INTEGER, "label": STRING, key: BOX, "score": NUMBER_OR_NULL})
-    read = partial(_read, image=image, phrases=phrases, box_format=box_format, merge_iou=merge_iou)
+    item = object_of(**{"id": INTEGER, "label": STRING, box_format.key: BOX, "score": NUMBER_OR_NULL})
     schema = object_of(objects=list_of(item))
-    return about("phrase_grounding", image, given, schema, read, box_format, len(phrases), box_key=key)
-
-
-def _read(
-    reply: str, image: Image, phrases: Sequence[str], box_format: BoxFormat, merge_iou: float | None
-) -> tuple[list[Found], list[Note]]:
-    reading = read_boxes(
-        reply, format=box_format, image_size=image.shown_size, sent_size=image.sent_size, phrases=list(phrases)
-    )
-    _check_all_read(reading, len(phrases))
-    found, notes = [], list(reading.notes)
-    shown = [box for box in reading.boxes if area(clamp(box.bbox, image.size)) > 0]  # and not in the padding alone
-    for number in range(1, len(phrases) + 1):
-        instances = [_instance(box, image) for box in shown if box.id == number]
-        once = without_duplicates(instances, merge_iou)
-        merged = Note("merged", f"a box of phrase {number} that is nearly the same as another")
-        notes += [merged] * (len(instances) - len(once))
-        status = "grounded" if once else reading.statuses.get(number, "none")
-        found.append(Found(status, once, reading.reasons.get(number)))
-    most = WHOLE_PICTURE * image.size[0] * image.size[1]
-    large = [any(area(instance["bbox"]) > most for instance in one.instances) for one in found]
-    whole = list(itertools.compress(phrases, large))
-    notes += [Note("whole_picture", f"the box of {phrase[:60]!r} covers nearly all of it") for phrase in whole]
-    if reading.doubtful:
-        notes.append(Note("doubtful", "much was dropped or moved"))
-    elif len({phrase.casefold() for phrase in whole}) > 1:  # one thing may fill the picture; several hardly do
-        notes.append(Note("doubtful", "several phrases have the whole picture"))
-    else:
-        return found, notes
-    return [replace(one, doubtful=True) for one in found], notes
+    return about("phrase_grounding", image, given, schema, read, box_format, len(phrases), box_key=box_format.key)
 
 
 def _check_all_read(reading: Reading, count: int) -> None:
@@ -96,7 +86,5 @@ def _check_all_read(reading: Reading, count: int) -> None:
 
 
 def _instance(box: FoundBox, image: Image) -> dict[str, Any]:
-    instance: dict[str, Any] = {"bbox": list(whole_pixels(box.bbox, image.size)), "score": box.score}
-    if box.evidence:
-        instance["evidence"] = box.evidence
-    return instance
+    evidence = {"evidence": box.evidence} if box.evidence else {}
+    return {"bbox": list(whole_pixels(box.bbox, image.size)), "score": box.score, **evidence}

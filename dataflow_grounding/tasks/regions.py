@@ -4,13 +4,12 @@ Each region has an id, counted from 1 within its request, by which replies name 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
+from dataflow_grounding.records import whole_number
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.tasks.request import BOOLEAN, INTEGER, STRING, Request, about, is_cut_off, list_of, object_of
 
@@ -71,7 +70,7 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
     items, notes = read_items(reply, key)
     found: dict[int, dict[str, Any]] = {}
     for item in items:
-        number = id_of(item.get("id"))
+        number = whole_number(item.get("id"))
         if number is None or not 1 <= number <= count or number in found:
             notes.append(Note("dropped", f"an item with the id {str(item.get('id'))[:20]!r}"))
         else:
@@ -88,20 +87,6 @@ def all_of(found: Mapping[int, T], count: int, what: str, notes: Sequence[Note])
     return [found[number] for number in range(1, count + 1)]
 
 
-def id_of(value: Any) -> int | None:
-    """Return an id as a whole number, however it is written; None for anything else.
-
-    Example:
-        >>> id_of("3"), id_of(3.0), id_of("three")
-        (3, 3, None)
-    """
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value.strip()[:9])
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def read_places(value: Any, count: int) -> tuple[list[int], list[Note]]:
     """Return the places (from 0) of the region ids 1 to `count` in a value, each once, and notes on the others.
 
@@ -110,7 +95,7 @@ def read_places(value: Any, count: int) -> tuple[list[int], list[Note]]:
         ([1, 0], [Note(code='dropped', text='a region id that was not asked about')])
     """
     given = [] if value is None else value if isinstance(value, list) else [value]
-    numbers = [id_of(item) for item in given]
+    numbers = [whole_number(item) for item in given]
     known = list(dict.fromkeys(n - 1 for n in numbers if n is not None and 1 <= n <= count))
     unknown = sum(n is None or not 1 <= n <= count for n in numbers)
     return known, [Note("dropped", "a region id that was not asked about")] * unknown
@@ -121,8 +106,7 @@ def text_of(value: Any) -> str:
     return " ".join(value.split()) if isinstance(value, str) else ""
 
 
-@dataclass(frozen=True)
-class Described:
+class Described(NamedTuple):
     """What a region shows; `type` and `color` are empty where the model didn't say."""
 
     type: str
@@ -132,23 +116,21 @@ class Described:
 
 def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFormat) -> Request[list[Described]]:
     """Ask what each region shows; the answer is one Described per region, in their order."""
-    size = dict(zip(("width", "height"), image.sent_size, strict=True))
+    size, count = dict(zip(("width", "height"), image.sent_size, strict=True)), len(regions)
     given = {"image": size, "regions": region_items(regions, image, box_format, ("type",))}
     schema = object_of(regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING)))
-    read = partial(_read_described, count=len(regions))
-    return about("region_expression", image, given, schema, read, box_format, len(regions))
+
+    def read(reply: str) -> tuple[list[Described], list[Note]]:
+        items, notes = read_by_id(reply, "regions", count)
+        names = ("type", "color", "description")
+        said = {number: Described(*(text_of(item.get(name)) for name in names)) for number, item in items.items()}
+        found = {number: described for number, described in said.items() if described.description}
+        return all_of(found, count, "the description", notes), notes
+
+    return about("region_expression", image, given, schema, read, box_format, count)
 
 
-def _read_described(reply: str, count: int) -> tuple[list[Described], list[Note]]:
-    items, notes = read_by_id(reply, "regions", count)
-    names = ("type", "color", "description")
-    said = {number: Described(*(text_of(item.get(name)) for name in names)) for number, item in items.items()}
-    found = {number: described for number, described in said.items() if described.description}
-    return all_of(found, count, "the description", notes), notes
-
-
-@dataclass(frozen=True)
-class Merged:
+class Merged(NamedTuple):
     """An expression and the regions that it names, as indices into the request's, from 0."""
 
     text: str
@@ -161,30 +143,29 @@ def grounding_expression(
     """Ask for expressions that each name at least one of `regions`."""
     items = region_items(regions, image, box_format, ("type", "color", "description"))
     schema = object_of(expressions=list_of(object_of(text=STRING, region_ids=list_of(INTEGER))))
-    given, read = {"caption": caption, "regions": items}, partial(_read_merged, count=len(regions))
+
+    def read(reply: str) -> tuple[list[Merged], list[Note]]:
+        items, notes = read_items(reply, "expressions")
+        if is_cut_off(notes):
+            raise TruncatedReply("the reply is cut off before its last expression.")
+        found = []
+        for item in items:
+            places, more = read_places(item.get("region_ids"), len(regions))
+            notes += more
+            text = text_of(item.get("text"))
+            if text and places:
+                found.append(Merged(text, places))
+            else:
+                notes.append(Note("dropped", f"an expression without {'a region' if text else 'text'}"))
+        if not found:
+            raise UnreadableReply('no item of "expressions" has a "text" and the id of a region in "region_ids".')
+        return found, notes
+
+    given = {"caption": caption, "regions": items}
     return about("grounding_expression", image, given, schema, read, box_format, len(regions))
 
 
-def _read_merged(reply: str, count: int) -> tuple[list[Merged], list[Note]]:
-    items, notes = read_items(reply, "expressions")
-    if is_cut_off(notes):
-        raise TruncatedReply("the reply is cut off before its last expression.")
-    found = []
-    for item in items:
-        places, more = read_places(item.get("region_ids"), count)
-        notes += more
-        text = text_of(item.get("text"))
-        if text and places:
-            found.append(Merged(text, places))
-        else:
-            notes.append(Note("dropped", f"an expression without {'a region' if text else 'text'}"))
-    if not found:
-        raise UnreadableReply('no item of "expressions" has a "text" and the id of a region in "region_ids".')
-    return found, notes
-
-
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """A judgement: `matches` is None if the model can't tell; `text` and `places` are what should be there instead."""
 
     matches: bool | None
@@ -202,12 +183,7 @@ def double_check(
 ) -> Request[list[Check]]:
     """Ask whether each expression is right; the answer is one Check per expression, in their order.
 
-    Args:
-        image: The image that the expressions describe.
-        expressions: The expressions, each with the regions that it names.
-        regions: The regions of the image.
-        box_format: How the model writes boxes.
-        texts: Columns of the regions to tell a serving that can't see what things are.
+    `texts` are columns of the regions to tell a serving that can't see what things are.
     """
     asked = [
         {"id": number, "text": expression.text, "region_ids": [place + 1 for place in expression.places]}
@@ -215,18 +191,17 @@ def double_check(
     ]
     given = {"expressions": asked, "regions": region_items(regions, image, box_format, texts)}
     item = object_of(id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING, reason=STRING)
-    read, schema = partial(_read_checks, count=len(asked), regions=len(regions)), object_of(checks=list_of(item))
-    return about("double_check", image, given, schema, read, box_format, len(asked))
 
+    def read(reply: str) -> tuple[list[Check], list[Note]]:
+        items, notes = read_by_id(reply, "checks", len(asked))
+        found = {}
+        for n, item in items.items():
+            places, more = read_places(item.get("region_ids"), len(regions))
+            notes += more
+            found[n] = Check(_matches(item, n), text_of(item.get("text")), places, text_of(item.get("reason")))
+        return all_of(found, len(asked), "the check", notes), notes
 
-def _read_checks(reply: str, count: int, regions: int) -> tuple[list[Check], list[Note]]:
-    items, notes = read_by_id(reply, "checks", count)
-    found = {}
-    for number, item in items.items():
-        places, more = read_places(item.get("region_ids"), regions)
-        notes += more
-        found[number] = Check(_matches(item, number), text_of(item.get("text")), places, text_of(item.get("reason")))
-    return all_of(found, count, "the check", notes), notes
+    return about("double_check", image, given, object_of(checks=list_of(item)), read, box_format, len(asked))
 
 
 def _matches(item: Mapping[str, Any], number: int) -> bool | None:

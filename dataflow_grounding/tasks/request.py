@@ -24,6 +24,7 @@ STRING: Schema = {"type": "string"}
 INTEGER: Schema = {"type": "integer"}
 BOOLEAN: Schema = {"type": "boolean"}
 NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+BOX: Schema = {"type": "array", "items": {"type": "number"}}
 
 # A model loops most easily near 0, where it always takes the likeliest token: a vision model ran away in 6 of 6 answers
 # at 0, 1 of 4 at 0.1, none of 6 at 0.2 (raullenchai/Rapid-MLX issue 3270). So cooler ends here, also for one at 0.
@@ -84,8 +85,6 @@ class Request(Generic[T]):
 
     def again(self, attempt: int, complaint: str, cut_off: bool = False) -> "Request[T]":
         """The same question once more, saying what was wrong with the last reply."""
-        if not attempt:
-            return self
         return replace(self, attempt=attempt, complaint=" ".join(complaint.split())[:300], cut_off=cut_off)
 
     def temperature(self, usual: float | None) -> float | None:
@@ -133,9 +132,6 @@ def list_of(items: Schema) -> Schema:
 def object_of(**properties: Schema) -> Schema:
     """An object with exactly these keys."""
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-BOX = list_of({"type": "number"})
 
 
 def is_cut_off(notes: Sequence[Note]) -> bool:
