@@ -42,21 +42,25 @@ class CheckSizes:
         self._in_pixels = in_pixels
         self._sent: Counter[Size] = Counter()
         self._expected: Sequence[Size] = ()
-        self.checked: list[Size] | None = []  # None: whatever is sent is known to be seen as it should
+        self.checked: set[Size] | None = set()  # None: whatever is sent is known to be seen as it should
         self._largest: dict[tuple[bool, str], Size] = {}
-        self.outgrown = False
-        """Whether pictures in pixels are sent that are larger than those checked so far."""
 
     def add(self, size: Size) -> None:
         """A picture is sent in this size."""
         self._sent[size] += 1
-        if self._grow([size]) and self._in_pixels and self.checked is not None:
-            self.outgrown = self.outgrown or not any(_covers(known, size) for known in self.checked)
+        self._grow([size])
 
     def expect(self, sizes: Iterable[Size]) -> None:
         """These will be sent, the commonest first."""
         self._expected = list(dict.fromkeys(sizes))
         self._grow(self._expected)
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether pictures in pixels are sent that are larger than those checked so far."""
+        if not self._in_pixels or (checked := self.checked) is None:
+            return False
+        return not all(any(_covers(one, size) for one in checked) for size in self._largest.values())
 
     def chosen(self) -> list[Size]:
         """The sizes that a check should ask in, the commonest first."""
@@ -68,19 +72,15 @@ class CheckSizes:
             if not any(_covers(one, size) and (one != commonest or _covers(size, one)) for one in chosen):
                 chosen.append(size)
         if self.checked is not None:
-            self.checked += chosen
-        self.outgrown = False
+            self.checked.update(chosen)
         return chosen
 
-    def _grow(self, sizes: Iterable[Size]) -> bool:
-        """Note the largest areas and longest sides, lying and upright; returns whether any is larger than before."""
-        larger = False
+    def _grow(self, sizes: Iterable[Size]) -> None:
+        """Note the largest areas and longest sides, lying and upright."""
         for size in sizes:
             for name, measure in (("area", math.prod), ("side", max)):
                 place = (size[0] < size[1], name)
-                if place not in self._largest or measure(size) > measure(self._largest[place]):
-                    self._largest[place], larger = size, True
-        return larger
+                self._largest[place] = max(self._largest.get(place, size), size, key=measure)
 
     def _elongated(self, commonest: Size) -> list[Size]:
         if _aspect(commonest) >= SQUARE:
