@@ -10,7 +10,7 @@ from dataflow_grounding.errors import EndpointRefused, MissingExtra, ServerFault
 from dataflow_grounding.secrets import excerpt, learn_proxies
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of
-from dataflow_grounding.serving.transport import PerLoop, broken, shown_address
+from dataflow_grounding.serving.transport import PerLoop, fault_of, shown_address
 from dataflow_grounding.tasks import Request
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -105,12 +105,10 @@ class GeminiServing(Serving):
             headers = getattr(error.response, "headers", None) or {}
             body = json.dumps(error.details).encode()
             raise error_of(int(error.code or 0), headers, body, where=where) from None
-        except asyncio.TimeoutError:
-            raise ServerFault(f"{where} did not answer within {self.timeout:g} s") from None
-        except aiohttp.InvalidURL:  # the client lets its transport's errors through, and JSON's
-            raise EndpointRefused(f"{self.endpoint!r} is not an address: check vlm.gemini.base_url") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise broken(where, error, isinstance(error, aiohttp.ClientConnectorError)) from None
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise fault_of(
+                error, where, "vlm.gemini", self.timeout
+            ) from None  # the client lets its transport's through
         except Exception as error:
             said = excerpt(str(error) or type(error).__name__, 200)
             raise ServerFault(f"{where} answered something that is not a Gemini reply: {said}") from None

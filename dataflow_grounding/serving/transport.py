@@ -87,12 +87,8 @@ class HttpTransport:
         try:
             async with self.session.post(self.url, data=body, proxy=self.proxy, allow_redirects=False) as response:
                 return response.status, response.headers, await self._read(response)
-        except aiohttp.InvalidURL:
-            raise EndpointRefused(f"{self.url!r} is not an address: check vlm.openai.base_url") from None
-        except asyncio.TimeoutError as error:
-            raise _too_slow(self.url, self.timeout, isinstance(error, aiohttp.ConnectionTimeoutError)) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise broken(self.url, error, isinstance(error, aiohttp.ClientConnectorError)) from None
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+            raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
 
     async def _read(self, response: "aiohttp.ClientResponse") -> bytes:
         data = bytearray()
@@ -132,11 +128,10 @@ class ClientTransport:
             response = (await asyncio.wait_for(sent, self.timeout)).http_response
         except openai.APIStatusError as error:
             response = error.response
-        except (openai.APITimeoutError, asyncio.TimeoutError) as error:
-            raise _too_slow(self.url, self.timeout, type(error.__cause__).__name__ == "ConnectTimeout") from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error  # httpx's, or httpx2's in openai 3
-            raise broken(self.url, cause, type(cause).__name__ == "ConnectError") from None
+        except openai.APIConnectionError as error:  # its cause is httpx's, or httpx2's in openai 3
+            raise fault_of(error.__cause__ or error, self.url, "vlm.openai", self.timeout) from None
+        except asyncio.TimeoutError as error:
+            raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
         return response.status_code, response.headers, response.content
 
     async def aclose(self) -> None:
@@ -153,16 +148,17 @@ def _completions(endpoint: str) -> str:
     return f"{address}/chat/completions{mark}{query}"
 
 
-def _too_slow(url: str, seconds: float, connecting: bool) -> ServerFault:
-    if connecting:
-        return EndpointUnreachable(f"no connection to {url} within {min(seconds, CONNECT_SECONDS):g} s")
-    return ServerFault(f"{url} did not answer within {seconds:g} s")
-
-
-def broken(url: str, error: BaseException, connecting: bool) -> ServerFault:
-    """What an error of a client's connection means, in the same words whichever client sent."""
-    if not connecting:
-        return ServerFault(f"{url}: the answer broke off: {excerpt(str(error), 200) or type(error).__name__}")
+def fault_of(error: BaseException, where: str, block: str, timeout: float) -> EndpointRefused | ServerFault:
+    """What an error of a client's connection means, in the same words whichever client sent: aiohttp's or httpx's."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "InvalidURL" in kinds:
+        return EndpointRefused(f"{where} is not an address: check {block}.base_url")
+    if kinds & {"ConnectionTimeoutError", "ConnectTimeout"}:
+        return EndpointUnreachable(f"no connection to {where} within {min(timeout, CONNECT_SECONDS):g} s")
+    if kinds & {"TimeoutError", "TimeoutException", "APITimeoutError"}:
+        return ServerFault(f"{where} did not answer within {timeout:g} s")
+    if not kinds & {"ClientConnectorError", "ConnectError"}:
+        return ServerFault(f"{where}: the answer broke off: {excerpt(str(error), 200) or type(error).__name__}")
     cause: BaseException | None = error  # under the libraries' errors lies the system's
     while cause is not None and not getattr(cause, "errno", None):
         cause = cause.__cause__ or cause.__context__
@@ -170,4 +166,4 @@ def broken(url: str, error: BaseException, connecting: bool) -> ServerFault:
     if number in SHORT:
         return RateLimited(f"this machine has no room for another connection: {why}")
     why = "Connection refused" if number == errno.ECONNREFUSED else why
-    return EndpointUnreachable(f"no connection to {url}: {why}")
+    return EndpointUnreachable(f"no connection to {where}: {why}")
