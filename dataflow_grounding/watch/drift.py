@@ -28,25 +28,20 @@ Features: TypeAlias = tuple[float, float, float, float]
 """Middle x and y in parts of the sides, mean log of the sides, and the log of width to height."""
 
 
+@dataclass
 class Moments:
-    """Mean and standard deviation of the values so far."""
+    """The values so far: how many, their mean, and the squares of how far they are from it."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = 0.0
-        self._squares = 0.0
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
 
     def add(self, value: float) -> None:
         """Take in one more."""
         self.count += 1
         step = value - self.mean
         self.mean += step / self.count
-        self._squares += step * (value - self.mean)
-
-    @property
-    def deviation(self) -> float:
-        """0 for no value, or one."""
-        return math.sqrt(self._squares / self.count) if self.count else 0.0
+        self.squares += step * (value - self.mean)
 
 
 @dataclass
@@ -132,8 +127,9 @@ class Drift:
             for word in words:
                 if word in self._words or len(self._words) < MOST_WORDS:
                     self._words.setdefault(word, Moments()).add(found[3])
-        pairs = zip(self._moments, FLOORS, strict=True)
-        self._known = [n for moments, floor in pairs for n in (moments.mean, 1 / max(floor, moments.deviation))]
+        spread = [math.sqrt(moments.squares / moments.count) for moments in self._moments]
+        known = zip(self._moments, spread, FLOORS, strict=True)
+        self._known = [n for moments, own, floor in known for n in (moments.mean, 1 / max(floor, own))]
 
 
 @lru_cache(maxsize=MOST_SIZES)

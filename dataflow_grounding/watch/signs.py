@@ -156,12 +156,12 @@ def _shapes(seen: Sequence[Seen]) -> tuple[int, int]:
     """How many boxes of people, cars and the like are clearly wide or tall, and how many of them the right way."""
     told = right = 0
     for s in {(s.phrase, s.numbers): s for s in seen if s.order is None}.values():
-        shape = _shape(s.phrase)
+        kinds = [_SHAPES[word] for word in _WORD.findall(s.phrase.casefold())[:4] if word in _SHAPES]
         wide = (s.corners[2] - s.corners[0]) * s.sent[0]
         high = (s.corners[3] - s.corners[1]) * s.sent[1]
-        if shape is not None and max(wide, high) > 1.15 * min(wide, high):
+        if len(kinds) == 1 and max(wide, high) > 1.15 * min(wide, high):
             told += 1
-            right += (high > wide) is (shape == "tall")
+            right += (high > wide) is (kinds[0] == "tall")
     return told, right
 
 
@@ -221,11 +221,6 @@ def _is_outside(s: Seen) -> bool:
 
 def _is_turned(s: Seen) -> bool:
     return s.corners[2] < s.corners[0] or s.corners[3] < s.corners[1]
-
-
-def _shape(phrase: str) -> str | None:
-    kinds = [_SHAPES[word] for word in _WORD.findall(phrase.casefold())[:4] if word in _SHAPES]
-    return kinds[0] if len(kinds) == 1 else None
 
 
 Sign: TypeAlias = Callable[[Sequence[Seen], BoxFormat], tuple[str, str] | None]
