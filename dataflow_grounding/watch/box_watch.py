@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from dataflow_grounding.calibration.choice import FormatChoice
-from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import SUSPECT, Ask
 from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, UnreadableReply
@@ -37,8 +36,7 @@ class BoxWatch:
     changes no record. Raises SpecError.
     """
 
-    _asked: BoxFormat
-    _checks: EndpointChecks  # of a run that is watched, as the format
+    _checks: EndpointChecks  # of a run that is watched
 
     def __init__(self, on_suspect: OnSuspect, every: int | None = CHECK_EVERY) -> None:
         if on_suspect not in ("warn", "stop"):
@@ -75,7 +73,7 @@ class BoxWatch:
         if not serving.exact_boxes and asked.scale != "grid_32":
             new, trusting = choice.is_new(FRESH), self.on_suspect == "warn"
             watch._checks = EndpointChecks(serving, asked, self.every, start, calibrated=new, trusting=trusting)
-            watch._asked, watch._watches = asked, True
+            watch._watches = True
         return watch, took
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
@@ -118,7 +116,7 @@ class BoxWatch:
         await self._look_round(ask, last=True)
         self._checks.finish(vouched=self.suspicion is None)
         if self._odd and self.suspicion is None:
-            say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
+            say(f"Warning: {ODD.format(self._odd, self._checks.asked.name)}.")
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says of it, and `estimate` reckons with."""
@@ -170,7 +168,7 @@ class BoxWatch:
             ask.note("mixed_formats", f"a probe picture was clearly answered in {verdict.odd}")
         self._checks.known.drift.settled()
         if verdict.kind == "misses":
-            what = f"the boxes don't look like {self._asked.name}: {verdict.why}. {verdict.remedy}"
+            what = f"the boxes don't look like {self._checks.asked.name}: {verdict.why}. {verdict.remedy}"
             self._suspect(f"{what}{ADVICE if verdict.fitting else ''}", [a for a, sent in self._open.items() if sent])
         elif verdict.kind == "fits":
             self._signs.withdraw()
@@ -205,7 +203,7 @@ class BoxWatch:
         if self.suspicion is not None or (self._signs.done and not self._checks.possible):
             return
         try:
-            marks = parse_reply(reply, self._asked.key)
+            marks = parse_reply(reply, self._checks.asked.key)
         except UnreadableReply:
             return
         boxes = []
@@ -215,7 +213,7 @@ class BoxWatch:
                 continue
             phrase = phrases.get(mark.said.id or 0) or next(iter(mark.said.labels), "")
             numbers = box_of(mark.numbers)
-            corners = corners_of(numbers, mark.order, sent, self._asked)
+            corners = corners_of(numbers, mark.order, sent, self._checks.asked)
             boxes.append(Seen(corners, numbers, mark.order, sent, phrase, self._checks.known.answers))
         self._signs.add(boxes)
         if self._checks.possible:

@@ -144,7 +144,7 @@ class EndpointChecks:
     def __init__(
         self, serving: Serving, asked: BoxFormat, every: int | None, start: RunStart, calibrated: bool, trusting: bool
     ) -> None:
-        self._serving, self._asked, self._every = serving, asked, every
+        self._serving, self.asked, self._every = serving, asked, every
         self.in_memory, self._trusting = start.folder is None, trusting
         parts = serving.endpoints()
         self._endpoints = [one.endpoint for one, _ in parts] if len(parts) > 1 else [""]
@@ -222,7 +222,7 @@ class EndpointChecks:
                 known.sizes.expect(limits.fitted(limits.padded(size)) for size in coming.sizes)
             sizes = known.sizes.chosen()
             self._sent_since_several = 0 if several else self._sent_since_several
-            given = (ask, self._asked, sizes, limits, self.free.clear)
+            given = (ask, self.asked, sizes, limits, self.free.clear)
             verdict = await check(*given, at_least=SEVERAL if several else 1, odd=known.odd, endpoints=self._endpoints)
         finally:
             self.under_way = False
@@ -244,7 +244,7 @@ class EndpointChecks:
         """The format is another: what happens to answers that no check vouched for. The next call starts over."""
         known = self.known
         known.at, mixed, known.odd = -math.inf, known.odd is not None, None
-        known.begin_to_look(self._asked)
+        known.begin_to_look(self.asked)
         since, returned = known.answers - known.vouched, max(0, known.returned - known.vouched)
         if not self.in_memory:
             aside = f"The {self._set_aside} replies since the last good check are set aside"
