@@ -33,8 +33,16 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
     error, details = _error_in(body[:20_000].decode("utf-8", "replace"))
     said = excerpt(_message(error, details))
     text = f"{where} answered {status}" + (f": {said}" if said else "")
-    if (refused := _refused(status, said, text)) is not None:
-        return refused
+    asked = status in (400, 422)
+    refusals = (  # where key, account, address, model or proxy are wrong, other requests fail like this one
+        (status in (401, 403) or (asked and _KEY.search(said)), "Check the API key", status == 401),
+        (status == 402 or "insufficient_quota" in said, "The account has no credit left", status != 402),
+        (status in (404, 405) or (asked and _MODEL.search(said)), "Check the address and the model's name", False),
+        (status == 407, "Check the proxy's name and password", False),
+    )
+    for is_so, advice, certain in refusals:
+        if is_so:
+            return errors.EndpointRefused(f"{text}. {advice}.", certain=certain)
     if status == 429:
         return errors.RateLimited(text, _wait(headers, details))
     if status in (503, 529):
@@ -44,19 +52,6 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
     if status >= 400:
         return errors.RequestRefused(text)
     return errors.ServerFault(f"{text} (redirected or no answer to a request: check the address)")
-
-
-def _refused(status: int, said: str, text: str) -> errors.EndpointRefused | None:
-    """The error where key, account, address, model or proxy are wrong, so that other requests fail like this one."""
-    if status in (401, 403) or (status in (400, 422) and _KEY.search(said)):
-        return errors.EndpointRefused(f"{text}. Check the API key.", certain=status == 401)
-    if status == 402 or "insufficient_quota" in said:
-        return errors.EndpointRefused(f"{text}. The account has no credit left.", certain=status != 402)
-    if status in (404, 405) or (status in (400, 422) and _MODEL.search(said)):
-        return errors.EndpointRefused(f"{text}. Check the address and the model's name.", certain=False)
-    if status == 407:
-        return errors.EndpointRefused(f"{text}. Check the proxy's name and password.", certain=False)
-    return None
 
 
 def is_about_content(said: str) -> bool:
