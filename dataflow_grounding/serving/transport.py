@@ -5,15 +5,12 @@ import errno
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from dataflow_grounding.errors import SHORT, EndpointRefused, EndpointUnreachable, RateLimited, ServerFault, SpecError
 from dataflow_grounding.secrets import excerpt, learn_address
-
-if TYPE_CHECKING:
-    import aiohttp
 
 T = TypeVar("T")
 
@@ -63,14 +60,12 @@ class PerLoop(Generic[T]):
 class HttpTransport:
     """aiohttp, with a body of our own: half the CPU of the SDK's client (docs/measurements/performance.md)."""
 
-    def __init__(self, endpoint: str, api_key: str | None, timeout: float, extra_headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, api_key: str | None, timeout: float, extra_headers: Mapping[str, str]) -> None:
         import aiohttp
 
-        self.url = _completions(endpoint)
-        self.timeout = timeout
+        self.url, self.timeout = url, timeout
         headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
+        headers |= {"Authorization": f"Bearer {api_key}"} if api_key else {}
         headers |= extra_headers
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
@@ -86,18 +81,15 @@ class HttpTransport:
 
         try:
             async with self.session.post(self.url, data=body, proxy=self.proxy, allow_redirects=False) as response:
-                return response.status, response.headers, await self._read(response)
+                data = bytearray()
+                async for chunk in response.content.iter_any():
+                    data += chunk
+                    if len(data) > MAX_BODY_BYTES:
+                        response.close()
+                        raise ServerFault(f"{self.url} answered more than {MAX_BODY_BYTES >> 20} MiB")
+                return response.status, response.headers, bytes(data)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
-
-    async def _read(self, response: "aiohttp.ClientResponse") -> bytes:
-        data = bytearray()
-        async for chunk in response.content.iter_any():
-            data += chunk
-            if len(data) > MAX_BODY_BYTES:
-                response.close()
-                raise ServerFault(f"{self.url} answered more than {MAX_BODY_BYTES >> 20} MiB")
-        return bytes(data)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -107,14 +99,9 @@ class HttpTransport:
 class ClientTransport:
     """An `openai` client, its retries off: the engine's wait for the whole run, not for one request."""
 
-    def __init__(
-        self, client: Any, endpoint: str, timeout: float, headers: Mapping[str, Any], ours: bool = False
-    ) -> None:
-        """`ours` says that the client is closed with the transport; a user's own stays open."""
+    def __init__(self, client: Any, url: str, timeout: float, headers: Mapping[str, Any]) -> None:
         self.client = client.with_options(max_retries=0, timeout=timeout)
-        self.url = _completions(endpoint)
-        self.headers = dict(headers)
-        self.timeout, self.ours = timeout, ours
+        self.url, self.timeout, self.headers = url, timeout, headers
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         import openai
@@ -135,17 +122,11 @@ class ClientTransport:
         return response.status_code, response.headers, response.content
 
     async def aclose(self) -> None:
-        """Close the connections of a client that is ours."""
-        if self.ours:
-            await self.client.close()
+        """Close the client's connections."""
+        await self.client.close()
 
 
 Transport: TypeAlias = HttpTransport | ClientTransport
-
-
-def _completions(endpoint: str) -> str:
-    address, mark, query = endpoint.partition("?")
-    return f"{address}/chat/completions{mark}{query}"
 
 
 def fault_of(error: BaseException, where: str, block: str, timeout: float) -> EndpointRefused | ServerFault:
