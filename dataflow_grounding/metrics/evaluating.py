@@ -47,7 +47,7 @@ class Evaluation:
     @cached_property
     def draws(self) -> Columns:
         """The figures of 1,000 bootstrap samples of the images."""
-        return _named(figures_of(draws_of(self.sums)), self.rules)
+        return figures_of(draws_of(self.sums), self.rules)
 
     def to_json(self) -> dict[str, Any]:
         """The figures, their 95 % intervals, groups of phrases, scores to cut at, notes and rules."""
@@ -59,7 +59,8 @@ class Evaluation:
         groups: dict[str, dict[str, Figures]] = {kind: {} for kind in kinds}
         for kind, of in kinds.items():
             for group in sorted(sorted(of, key=lambda name: -len(of[name]))[:_MOST]):
-                figures = _plain(figures_of({name: column[of[group]].sum() for name, column in self.columns.items()}))
+                sums = {name: column[of[group]].sum() for name, column in self.columns.items()}
+                figures = _plain(figures_of(sums, self.rules))
                 groups[kind][group] = {"expressions": len(of[group]), **{name: figures[name] for name in _OF_GROUPS}}
         intervals = {name: interval(self.draws[name]) for name in self.draws if self.figures[name] is not None}
         more = {"groups": groups, "cuts": cuts(self.curve), "notes": self.notes, "rules": vars(self.rules)}
@@ -109,7 +110,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         "expressions_of_other_records": len(answers.phrases) - len(phrases) + missing - extra,
         "grounded": int(totals["grounded_share"]),
         **{name: int(totals[name]) for name in ("boxes", "gold_boxes", "scored_boxes")},
-        **_plain(_named(figures_of(totals), rules)),
+        **_plain(figures_of(totals, rules)),
         "ap": None,
     }
     notes = [] if len(curve) else ["no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"]
@@ -149,11 +150,6 @@ def _names_of_groups(record: PairedRecord, gold: Row, found: Row | None) -> Iter
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> Columns:
     return dict(zip(rows[0], np.array([list(row.values()) for row in rows], float).T, strict=True))
-
-
-def _named(figures: Columns, rules: Rules) -> Columns:
-    ending = f"_at_iou_{rules.threshold:g}"
-    return {name + ending if name in ("precision", "recall") else name: value for name, value in figures.items()}
 
 
 def _plain(figures: Mapping[str, Any]) -> Figures:
