@@ -115,22 +115,19 @@ class GeminiServing(Serving):
         return _reply_of(response, where)
 
     def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
-        temperature = request.temperature(self.temperature)
         settings = {
             "maxOutputTokens": self.max_output_tokens,
-            **({} if temperature is None else {"temperature": temperature}),
-            **({"mediaResolution": self.media_resolution} if self.media_resolution else {}),
+            "temperature": request.temperature(self.temperature),
+            "mediaResolution": self.media_resolution or None,
             "responseMimeType": "application/json",
             "responseSchema": _schema_of(request.schema),
         }
-        parts: list[dict[str, Any]] = []
-        for url in urls:
-            head, _, data = url.decode("ascii").partition(";base64,")
-            parts.append({"inlineData": {"mimeType": head.removeprefix("data:"), "data": data}})
+        files = (url.decode("ascii").removeprefix("data:").partition(";base64,") for url in urls)
+        pictures = [{"inlineData": {"mimeType": kind, "data": data}} for kind, _, data in files]
         return {
             "systemInstruction": {"parts": [{"text": request.system}]},
-            "contents": [{"role": "user", "parts": [*parts, {"text": request.text}]}],
-            "generationConfig": settings,
+            "contents": [{"role": "user", "parts": [*pictures, {"text": request.text}]}],
+            "generationConfig": {name: value for name, value in settings.items() if value is not None},
         }
 
     def _open(self) -> Any:

@@ -91,11 +91,10 @@ class OpenAISdkServing(OpenAIServing):
         else:  # the client wants one; an endpoint without keys is sent none
             settings["api_key"] = "none"
             headers = {"Authorization": openai.Omit(), "api-key": openai.Omit(), **headers}
+        kind: Any = openai.AsyncOpenAI
         if self._azure_version:
-            client: Any = openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
-        else:
-            client = openai.AsyncOpenAI(**settings)
-        return ClientTransport(client, self._completions, self.timeout, headers)
+            kind, settings["api_version"] = openai.AsyncAzureOpenAI, self._azure_version
+        return ClientTransport(kind(**settings), self._completions, self.timeout, headers)
 
     async def _token(self) -> str:
         """An Entra token, remembered as a secret. Raises EndpointRefused."""
