@@ -166,19 +166,18 @@ class BoxWatch:
         if verdict.odd and verdict.kind != "misses":
             self._odd = verdict.odd
             ask.note("mixed_formats", f"a probe picture was clearly answered in {verdict.odd}")
-        self._checks.known.drift.settled()
         if verdict.kind == "misses":
             what = f"the boxes don't look like {self._checks.asked.name}: {verdict.why}. {verdict.remedy}"
             self._suspect(f"{what}{ADVICE if verdict.fitting else ''}", [a for a, sent in self._open.items() if sent])
-        elif verdict.kind == "fits":
-            self._signs.withdraw()
-            if self._odd is None:
-                self._open = {one: sent for one, sent in self._open.items() if one not in before}
-        else:
+            return
+        if verdict.kind == "silent":
             ask.note("unanswered_check", verdict.why)
             if self._signs.found:
                 self._suspect_all()
-            self._signs.withdraw()
+        elif self._odd is None:
+            self._open = {one: sent for one, sent in self._open.items() if one not in before}
+        self._signs.withdraw()
+        self._checks.known.drift.settled()
 
     def _suspect_all(self) -> None:
         """A sign speaks against the boxes, and no check can tell."""

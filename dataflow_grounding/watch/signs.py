@@ -195,10 +195,7 @@ def _reach(boxes: Sequence[Bbox]) -> float:
     return min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))
 
 
-@lru_cache
-def plain(name: str) -> BoxFormat:
-    """A plain format by its name."""
-    return find_box_format(name, "")
+plain = lru_cache(partial(find_box_format, model=""))  # a plain format by its name
 
 
 def corners_of(numbers: Bbox, order: Order | None, sent: Size, box_format: BoxFormat) -> Bbox:
