@@ -173,7 +173,7 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     sides = ([side["instances"] if side else [] for side in phrase] for phrase in phrases)
     boxes = [[[(*box["bbox"], box["score"]) for box in side] for side in phrase] for phrase in sides]
     boxes.sort(key=lambda phrase: hashlib.sha256(repr(phrase).encode()).digest())
-    wanted, answers = (_rows_of([phrase[side] for phrase in boxes]) for side in (0, 1))
+    wanted, answers = ([*_rows_of([phrase[side] for phrase in boxes])] for side in (0, 1))
     if not wanted or not answers:
         return 0.0 if wanted else None
     images = [{"id": n} for n in range(len(phrases))]
@@ -186,10 +186,8 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     return float(judge.eval["precision"].mean())
 
 
-def _rows_of(phrases: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
+def _rows_of(phrases: Sequence[Sequence[Sequence[float]]]) -> Iterator[dict[str, Any]]:
     boxes = [(image, place, *box) for image, phrase in enumerate(phrases) for place, box in enumerate(phrase)]
-    rows = []
     for n, (image, place, x1, y1, x2, y2, score) in enumerate(boxes, 1):
         row = {"id": n, "image_id": image, "category_id": 1, "iscrowd": 0, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        rows.append({**row, "area": (x2 - x1) * (y2 - y1), "score": -1.0 - place if score is None else score})
-    return rows
+        yield {**row, "area": (x2 - x1) * (y2 - y1), "score": -1.0 - place if score is None else score}
