@@ -134,10 +134,6 @@ class BoxWatch:
     def _signs(self) -> Signs:
         return self._checks.known.signs
 
-    @property
-    def _drifted(self) -> bool:
-        return self._checks.possible and self._checks.known.drift.alarmed
-
     async def _ready(self, ask: Ask) -> None:
         """Wait until requests may be sent: for the first check, made by the first comer, and for any in doubt."""
         to_begin = not self._checks.begun and self._checks.possible
@@ -154,9 +150,10 @@ class BoxWatch:
         if self._checks.under_way or self.suspicion is not None:
             return
         strange = self._signs.found is not None or self._signs.mixed
-        if self._checks.due(self._drifted, last) or (strange and self._checks.possible):
-            several = strange or self._drifted or (last and not self._checks.in_memory)
-            await self._check(ask, waiting=self._drifted or strange, several=several)
+        drifted = self._checks.possible and self._checks.known.drift.alarmed
+        if self._checks.due(drifted, last) or (strange and self._checks.possible):
+            several = strange or drifted or (last and not self._checks.in_memory)
+            await self._check(ask, waiting=drifted or strange, several=several)
         elif self._signs.found:
             self._suspect_all()
 
@@ -197,7 +194,6 @@ class BoxWatch:
         self._open.clear()
 
     def _look(self, reply: str, sent: Size, phrases: Mapping[int, str]) -> None:
-        """Take in a reply's boxes, as it wrote them."""
         self._checks.known.answers += 1
         if self.suspicion is not None or (self._signs.done and not self._checks.possible):
             return
@@ -206,10 +202,8 @@ class BoxWatch:
         except UnreadableReply:
             return
         boxes = []
-        for mark in marks.boxes:
-            taken_back = mark.answer != marks.answer
-            if taken_back or len(mark.numbers) != 4 or mark.family is not None:
-                continue
+        usable = (m for m in marks.boxes if m.answer == marks.answer and len(m.numbers) == 4 and m.family is None)
+        for mark in usable:  # of an answer that wasn't taken back
             phrase = phrases.get(mark.said.id or 0) or next(iter(mark.said.labels), "")
             numbers = box_of(mark.numbers)
             corners = corners_of(numbers, mark.order, sent, self._checks.asked)

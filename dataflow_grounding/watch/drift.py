@@ -95,7 +95,6 @@ class Drift:
             other.evidence = 0.0
 
     def _weigh(self, boxes: Sequence[Seen], here: Sequence[tuple[Features, list[str]]]) -> None:
-        """Add what this answer says for each other reading."""
         shapes = [self._shape(words) for _, words in here]
         now = [min(self._strangeness(f, shape), MOST_STRANGE) for (f, _), shape in zip(here, shapes, strict=True)]
         for other in self._others:

@@ -76,7 +76,6 @@ class CheckSizes:
         return chosen
 
     def _grow(self, sizes: Iterable[Size]) -> None:
-        """Note the largest areas and longest sides, lying and upright."""
         for size in sizes:
             for name, measure in (("area", math.prod), ("side", max)):
                 place = (size[0] < size[1], name)
@@ -105,9 +104,10 @@ class Known:
     def __init__(self, asked: BoxFormat) -> None:
         self.at = -math.inf
         """When it was checked last."""
-        self.sent = self.sent_then = 0
-        """Requests, in all and up to the last check."""
+        self.sent = 0
+        """Requests since then."""
         self.answers = self.answers_then = 0
+        """In all, and up to the last check."""
         self.vouched = self.returned = 0
         """Of the answers, those up to the last good check, and those that calls have returned."""
         self.silent = 0
@@ -156,17 +156,17 @@ class EndpointChecks:
         self._start: RunStart | None = start  # until its pictures were looked at
         self._vouching: Vouching | None = None
         self._marked = False
-        self._sent_here = self._sent_since_several = 0
+        self._unchecked = 0  # requests since the last check such as a run ends with
         self._set_aside = 0
         self.free = asyncio.Event()  # not set while a check is under way that nothing should be sent before
         self.free.set()
         self.under_way = False
         if calibrated and len(parts) == 1:  # else it may have asked some of them only
             known.sizes.checked = None
-            known.at, known.sent_then, known.vouched = time.monotonic(), known.sent, known.answers
+            known.at, known.sent, known.vouched = time.monotonic(), 0, known.answers
         self.begun = time.monotonic() - known.at < FRESH
         if not self.begun:
-            known.silent, known.odd, known.sent_then = 0, None, known.sent
+            known.silent, known.odd, known.sent = 0, None, 0
 
     @property
     def possible(self) -> bool:
@@ -182,8 +182,7 @@ class EndpointChecks:
     def sending(self) -> None:
         """A request is about to be sent."""
         self.known.sent += 1
-        self._sent_here += 1
-        self._sent_since_several += 1
+        self._unchecked += 1
         if self.begun and self.possible and not self._marked and self._vouching is not None:
             self._marked = True
             self._vouching.write("begun")
@@ -193,11 +192,9 @@ class EndpointChecks:
         if self._every is None or not self.begun or not self.possible:
             return False
         known, changed = self.known, drifted or self.known.sizes.outgrown
-        since = known.sent - known.sent_then
         if last:
-            since = min(self._sent_here, since) if self.in_memory else self._sent_since_several
-            return changed or since >= min(LEAST_BETWEEN, self._every)
-        late = since >= (min(self._every, MORE_OFTEN) if known.odd else self._every)
+            return changed or self._unchecked >= min(LEAST_BETWEEN, self._every)
+        late = known.sent >= (min(self._every, MORE_OFTEN) if known.odd else self._every)
         return late or (changed and known.answers - known.answers_then >= LEAST_BETWEEN)
 
     def doubt(self) -> None:
@@ -211,7 +208,7 @@ class EndpointChecks:
 
         assert self._vouching is not None
         known, place = self.known, self._vouching.here()
-        known.sent_then, known.answers_then = known.sent, known.answers
+        known.sent, known.answers_then = 0, known.answers
         self.under_way = True
         if waiting:
             self.free.clear()
@@ -220,9 +217,8 @@ class EndpointChecks:
             if start is not None:
                 coming = await asyncio.to_thread(start.pictures)
                 known.sizes.expect(limits.fitted(limits.padded(size)) for size in coming.sizes)
-            sizes = known.sizes.chosen()
-            self._sent_since_several = 0 if several else self._sent_since_several
-            given = (ask, self.asked, sizes, limits, self.free.clear)
+            self._unchecked = 0 if several or self.in_memory else self._unchecked
+            given = (ask, self.asked, known.sizes.chosen(), limits, self.free.clear)
             verdict = await check(*given, at_least=SEVERAL if several else 1, odd=known.odd, endpoints=self._endpoints)
         finally:
             self.under_way = False
