@@ -100,5 +100,4 @@ def usage_of(data: Any) -> Usage:
 
 
 def _first(*values: Any) -> int:
-    """The first whole number of 0 or more, else 0."""
     return next((n for n in values if isinstance(n, int) and not isinstance(n, bool) and n >= 0), 0)

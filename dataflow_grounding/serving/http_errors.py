@@ -43,10 +43,9 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
     for is_so, advice, certain in refusals:
         if is_so:
             return errors.EndpointRefused(f"{text}. {advice}.", certain=certain)
-    if status == 429:
-        return errors.RateLimited(text, _wait(headers, details))
-    if status in (503, 529):
-        return errors.ServerOverloaded(text, _wait(headers, details))
+    if status in (429, 503, 529):
+        busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
+        return busy(text, _wait(headers, details))
     if status >= 500 or status in (408, 409, 425):
         return errors.ServerFault(text)
     if status >= 400:
@@ -83,7 +82,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_of(date: str | None) -> float | None:
-    """An HTTP date as a Unix time."""
     try:
         return parsedate_to_datetime(date or "").timestamp()
     except (ValueError, TypeError, OverflowError):
@@ -92,11 +90,8 @@ def _seconds_of(date: str | None) -> float | None:
 
 def used_up(headers: Mapping[str, str]) -> float | None:
     """Seconds until the reset (`x-ratelimit-reset-*`) of a limit of which `x-ratelimit-remaining-*` is 0; else None."""
-    waits = [
-        _duration(headers.get(f"x-ratelimit-reset-{what}", ""))
-        for what in ("requests", "tokens")
-        if headers.get(f"x-ratelimit-remaining-{what}") == "0"
-    ]
+    spent = (what for what in ("requests", "tokens") if headers.get(f"x-ratelimit-remaining-{what}") == "0")
+    waits = [_duration(headers.get(f"x-ratelimit-reset-{what}", "")) for what in spent]
     return max((wait for wait in waits if wait is not None), default=None)
 
 
