@@ -116,7 +116,6 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 
 def _as_one(records: list[Row]) -> Row:
-    """One record with the phrases of all."""
     return {**min(records, key=repr), "expressions": [phrase for record in records for phrase in record["expressions"]]}
 
 
