@@ -110,11 +110,6 @@ def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield "multi_box_share", boxes > 1
         for instance in expression["instances"]:
             yield from _of_box(box_of(instance["bbox"]), size)
-    yield from _of_several(expressions)
-
-
-def _of_several(expressions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """What a record's expressions say to figures beside each other."""
     yield from (("same_phrase_twice", True) for _ in said_twice(expressions))
     same = set[int]()
     for one, other, all_boxes in sharing_boxes(expressions):

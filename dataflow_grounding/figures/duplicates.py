@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -125,13 +125,11 @@ def split(
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
-    folders, places, paths = image_folders_of(results, image_root), array("q"), dict[str, str]()
-    numbers = dict[str, int]()
+    folders, times, paths = image_folders_of(results, image_root), Counter[str](), dict[str, str]()
     for record in records_of(results):
         name, _ = names_of(record, f"record {record.place + 1} of {results}")
         paths.setdefault(name, name if path_of(record) == name else path_of(record))  # one text in memory
-        places.append(numbers.setdefault(name, len(numbers)))
-    del numbers
+        times[name] += 1
     looks, unread = looks_of(paths, folders, read)
     import numpy as np
 
@@ -139,22 +137,22 @@ def split(
     chance = np.fromiter((int.from_bytes(_bytes(f"{seed} {names[place]}"), "little") for place in first), float)
     bounds = np.cumsum([*parts.values()]) / sum(parts.values()) * 2.0**64
     of_picture = np.searchsorted(bounds[:-1], chance, "right")
-    of_record = of_picture[np.array(places, int)]
-    sizes = (np.bincount(one, minlength=len(parts)).tolist() for one in (of_record, of_picture))
+    sizes = (np.bincount(of_picture, each, len(parts)).astype(int).tolist() for each in ([*times.values()], None))
     counts = {name: {"records": n, "pictures": m} for name, n, m in zip(parts, *sizes, strict=True)}
     if empty := [name for name, count in counts.items() if not count["records"]]:
         raise InputError(f"{empty[0]} would be empty, of {len({*first})} groups: choose another --seed or --ratios")
     with told_as(InputError, f"can't write {out}"):
-        _write(results, [os.path.join(out, f"{name}.jsonl") for name in parts], of_record.tolist())
+        part_of = dict(zip(names, of_picture.tolist(), strict=True))
+        _write(results, [os.path.join(out, f"{name}.jsonl") for name in parts], part_of)
     run = {"split": {"seed": seed, "parts": parts}, "image_folders": [*map(absolute, folders)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
     return {"parts": counts, "alike": len(first) - len({*first}), "unread": len(unread)}
 
 
-def _write(results: str, paths: Sequence[str], of_record: Sequence[int]) -> None:
+def _write(results: str, paths: Sequence[str], part_of: Mapping[str, int]) -> None:
     with ExitStack() as undo:
         writers = [undo.enter_context(closing(RowWriter(path))) for path in paths]
-        for record, part in zip(records_of(results), of_record, strict=True):
-            writers[part].write(record)
+        for record in records_of(results):
+            writers[part_of[names_of(record, results)[0]]].write(record)
         for writer in writers:
             writer.commit()

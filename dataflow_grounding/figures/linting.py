@@ -1,7 +1,7 @@
 """What is wrong with a data set, by the rules of lint_rules.yaml, and what of it is mended without a question."""
 
 import re
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -73,7 +73,12 @@ def _found_by(rules: Collection[str], row: Row, picture: Size | str | None) -> l
 
 
 def _found_in(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
-    size = yield from _of_picture(record, picture)
+    stated = stated_size(record)
+    size = stated if isinstance(picture, str) else picture or stated
+    if isinstance(picture, str):
+        yield Finding("DG401", picture)
+    elif size and stated not in (None, size):
+        yield Finding("DG402", f"{size[0]}x{size[1]} is stated as {record['width']}x{record['height']}")
     try:
         expressions = read_annotations(Record(record))
     except BrokenRow as error:
@@ -107,17 +112,6 @@ def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[S
         places.append(next((place for place in found if certain and place not in taken), None))
         taken.append(places[-1] or (0, 0))
     return places
-
-
-def _of_picture(record: Mapping[str, Any], read: Size | str | None) -> Generator[Finding, None, Size | None]:
-    """What is wrong with its picture, whose size was read, or why it can't be; returns the size."""
-    stated = stated_size(record)
-    if isinstance(read, str):
-        yield Finding("DG401", read)
-        return stated
-    if read and stated not in (None, read):
-        yield Finding("DG402", f"{read[0]}x{read[1]} is stated as {record['width']}x{record['height']}")
-    return read or stated
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.geometry import MERGE_IOU, box_of, iou
-from dataflow_grounding.metrics.annotations import plain
+from dataflow_grounding.spans import clean_caption
 from dataflow_grounding.tables import load_table
 
 Expression: TypeAlias = Mapping[str, Any]
@@ -65,7 +65,7 @@ def sharing_boxes(expressions: Sequence[Expression]) -> Iterator[tuple[Expressio
 
 
 def _plain(expression: Mapping[str, Any]) -> str:
-    return plain(expression["text"]).casefold()
+    return clean_caption(expression["text"]).casefold()
 
 
 def _boxes(expression: Mapping[str, Any]) -> list[Any]:

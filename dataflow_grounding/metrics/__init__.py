@@ -11,13 +11,8 @@ if TYPE_CHECKING:
     from dataflow_grounding.metrics.evaluating import evaluate as evaluate
     from dataflow_grounding.metrics.pairs import Rules as Rules
 
-_HOMES = {
-    "Evaluation": "evaluating",
-    "Rules": "pairs",
-    "agreement": "agreeing",
-    "evaluate": "evaluating",
-    "read_annotations": "annotations",
-}
+_HOMES = {"Evaluation": "evaluating", "Rules": "pairs", "agreement": "agreeing", "evaluate": "evaluating"}
+_HOMES |= {"read_annotations": "annotations"}
 __all__ = [*_HOMES]
 
 

@@ -45,8 +45,7 @@ def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str
 def _of_labels(name: str, common: Sequence[tuple[Row, Row]]) -> dict[str, float | None]:
     given = ((a.get(name), b.get(name)) for a, b in common)
     labels = [(str(a), str(b)) for a, b in given if not {str(a), str(b)} & {"None", "pending", "failed"}]
-    kappa, alpha = kappa_and_alpha(labels)
-    return {f"kappa_{name}": kappa, f"alpha_{name}": alpha}
+    return dict(zip((f"kappa_{name}", f"alpha_{name}"), kappa_and_alpha(labels), strict=True))
 
 
 def _ratio(part: float, whole: float) -> float | None:

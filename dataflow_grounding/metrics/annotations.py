@@ -116,11 +116,6 @@ def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
     return unicodedata.normalize("NFC", os.path.normpath(path)) if path else own, own
 
 
-def plain(text: str) -> str:
-    """The text as it is compared: in Unicode NFC, with single blanks."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
 @lru_cache(maxsize=65536)
 def head_of(phrase: str) -> str:
     """What a phrase names, in the singular."""

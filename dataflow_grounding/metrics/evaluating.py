@@ -47,7 +47,7 @@ class Evaluation:
     @cached_property
     def draws(self) -> Columns:
         """The figures of 1,000 bootstrap samples of the images."""
-        return _named(figures_of(draws_of(self.sums)), self.rules)
+        return figures_of(draws_of(self.sums), self.rules)
 
     def to_json(self) -> dict[str, Any]:
         """The figures, their 95 % intervals, groups of phrases, scores to cut at, notes and rules."""
@@ -59,7 +59,8 @@ class Evaluation:
         groups: dict[str, dict[str, Figures]] = {kind: {} for kind in kinds}
         for kind, of in kinds.items():
             for group in sorted(sorted(of, key=lambda name: -len(of[name]))[:_MOST]):
-                figures = _plain(figures_of({name: column[of[group]].sum() for name, column in self.columns.items()}))
+                sums = {name: column[of[group]].sum() for name, column in self.columns.items()}
+                figures = _plain(figures_of(sums, self.rules))
                 groups[kind][group] = {"expressions": len(of[group]), **{name: figures[name] for name in _OF_GROUPS}}
         intervals = {name: interval(self.draws[name]) for name in self.draws if self.figures[name] is not None}
         more = {"groups": groups, "cuts": cuts(self.curve), "notes": self.notes, "rules": vars(self.rules)}
@@ -109,7 +110,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         "expressions_of_other_records": len(answers.phrases) - len(phrases) + missing - extra,
         "grounded": int(totals["grounded_share"]),
         **{name: int(totals[name]) for name in ("boxes", "gold_boxes", "scored_boxes")},
-        **_plain(_named(figures_of(totals), rules)),
+        **_plain(figures_of(totals, rules)),
         "ap": None,
     }
     notes = [] if len(curve) else ["no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"]
@@ -151,11 +152,6 @@ def _columns(rows: Sequence[Mapping[str, float]]) -> Columns:
     return dict(zip(rows[0], np.array([list(row.values()) for row in rows], float).T, strict=True))
 
 
-def _named(figures: Columns, rules: Rules) -> Columns:
-    ending = f"_at_iou_{rules.threshold:g}"
-    return {name + ending if name in ("precision", "recall") else name: value for name, value in figures.items()}
-
-
 def _plain(figures: Mapping[str, Any]) -> Figures:
     """Figures as JSON has them: to four decimals, none of them -0, null for what has nothing to divide by."""
     return {k: None if v is None or math.isnan(v) else round(float(v), 4) + 0.0 for k, v in figures.items()}
@@ -177,7 +173,7 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     sides = ([side["instances"] if side else [] for side in phrase] for phrase in phrases)
     boxes = [[[(*box["bbox"], box["score"]) for box in side] for side in phrase] for phrase in sides]
     boxes.sort(key=lambda phrase: hashlib.sha256(repr(phrase).encode()).digest())
-    wanted, answers = (_rows_of([phrase[side] for phrase in boxes]) for side in (0, 1))
+    wanted, answers = ([*_rows_of([phrase[side] for phrase in boxes])] for side in (0, 1))
     if not wanted or not answers:
         return 0.0 if wanted else None
     images = [{"id": n} for n in range(len(phrases))]
@@ -190,10 +186,8 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     return float(judge.eval["precision"].mean())
 
 
-def _rows_of(phrases: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
+def _rows_of(phrases: Sequence[Sequence[Sequence[float]]]) -> Iterator[dict[str, Any]]:
     boxes = [(image, place, *box) for image, phrase in enumerate(phrases) for place, box in enumerate(phrase)]
-    rows = []
     for n, (image, place, x1, y1, x2, y2, score) in enumerate(boxes, 1):
         row = {"id": n, "image_id": image, "category_id": 1, "iscrowd": 0, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        rows.append({**row, "area": (x2 - x1) * (y2 - y1), "score": -1.0 - place if score is None else score})
-    return rows
+        yield {**row, "area": (x2 - x1) * (y2 - y1), "score": -1.0 - place if score is None else score}

@@ -39,6 +39,9 @@ def of_phrase(
     judged = _says(gold)
     boxes = found["instances"] if found and judged else []
     scored = [(box["score"], n in right) for n, box in enumerate(boxes) if box["score"] is not None]
+    bins = [0.0] * 10  # in each, how far right is from the score (Guo 2017)
+    for score, is_right in scored:
+        bins[min(int(score * 10), 9)] += is_right - score
     counted = rules.counted(found)
     matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
     answered = judged and found is not None and _says(found)
@@ -50,7 +53,8 @@ def of_phrase(
         "boxed": bool(wanted),
         "judged": judged,
         "absent": judged and not wanted,
-        **_of_scores(scored),
+        "scored_boxes": len(scored),
+        **{f"bin_{n}": apart for n, apart in enumerate(bins)},
     }
     return columns, scored
 
@@ -94,14 +98,6 @@ def _of_set(matched: list[Overlap], wanted: int, boxes: int, answered: bool, rul
     }
 
 
-def _of_scores(scores: list[tuple[float, bool]]) -> dict[str, float]:
-    """In each of ten bins, how far right is from the score (Guo 2017)."""
-    bins = [0.0] * 10
-    for score, right in scores:
-        bins[min(int(score * 10), 9)] += right - score
-    return {"scored_boxes": len(scores), **{f"bin_{n}": apart for n, apart in enumerate(bins)}}
-
-
 def of_caption(record: PairedRecord, rules: Rules) -> dict[str, float]:
     """What counts for the spans of a record; nothing where the captions differ."""
     captions = [side["cleaned_caption"] or side["caption"] for side in (record.gold, record.found) if side]
@@ -138,9 +134,11 @@ def _meeting(gold: list[Span], found: list[Span]) -> int:
     return len(first_free((a, b) for apart, a, b in near if apart < 0))
 
 
-def figures_of(sums: Mapping[str, Any]) -> dict[str, Any]:
+def figures_of(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
     """Every measure whose sums are there, also those that are no ratios: MCC, cgF1, calibration error."""
-    figures = {name: share(sums[name], sums[whole]) for whole in sums if whole in WHOLES for name in WHOLES[whole]}
+    measured = ((name, sums[name], sums[whole]) for whole in sums if whole in WHOLES for name in WHOLES[whole])
+    at = {name: f"{name}_at_iou_{rules.threshold:g}" for name in ("precision", "recall")}
+    figures = {at.get(name, name): share(part, whole) for name, part, whole in measured}
     there, absent, tp, tn = (sums[name] for name in ("boxed", "absent", "t_acc", "n_acc"))
     said = tp + absent - tn
     spread = np.sqrt(np.maximum(said * (there + absent - said), 1) * there * absent)  # 0: nothing to tell apart

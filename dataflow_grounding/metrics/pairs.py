@@ -9,10 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 from dataflow_grounding.boxes.matching import first_free
 from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.geometry import Bbox, Size, area, around, box_of, iou
-from dataflow_grounding.metrics.annotations import Annotations, names_of, plain
+from dataflow_grounding.metrics.annotations import Annotations, names_of
 from dataflow_grounding.records import is_number, stated_size
+from dataflow_grounding.spans import clean_caption
 
 Row: TypeAlias = dict[str, Any]
+Pair: TypeAlias = tuple[Row, Row | None]
 _PLACE = re.compile(r"(?:^|#)[0-9]+$")  # an id, or its end, that says a place: elsewhere it may be another phrase
 _MOST_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -30,7 +32,7 @@ class PairedRecord:
     image: int
     gold: Row
     found: Row | None
-    phrases: list[tuple[Row, Row | None]]
+    phrases: list[Pair]
     extra: list[Row]
     scaled: int
 
@@ -60,8 +62,7 @@ def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
             wanted, given = ([_scaled(record, size) for record in side] for side in pool)
             scaled = sum(one is not its for one, its in zip(given, pool[1], strict=True))
             one, other = _as_one(wanted), _as_one(given) if given else None
-            same, extra = _match(one["expressions"], other["expressions"] if other else [], once)
-            phrases = list(zip(one["expressions"], same, strict=True))
+            phrases, extra = _match(one["expressions"], other["expressions"] if other else [], once)
             pairs.append(PairedRecord(number, one, other, phrases, extra, scaled))
     return pairs
 
@@ -85,17 +86,15 @@ def _by_picture(*sides: Annotations) -> dict[str, tuple[list[Row], list[Row]]]:
 
 def _by_id(gold: list[tuple[str, str]], found: list[tuple[str, str]]) -> dict[str, str]:
     """Gold pictures whose path the other side doesn't have, by an id that one picture of each side states."""
-    of_id, paths = (defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)), dict(found)
-    for own, side in zip(of_id, (gold, found), strict=True):
-        for name, stated in side:
-            own[stated].add(name)
-    once = {own: min(names) for own, names in of_id[0].items() if own and len(names) == 1 == len(of_id[1][own])}
-    return {own: name for own, name in once.items() if name not in paths}
+    sides = {*gold}, {*found}
+    times = [Counter(own for _, own in side) for side in sides]
+    paths = {name for name, _ in found}
+    return {own: name for name, own in sides[0] if own and times[0][own] == 1 == times[1][own] and name not in paths}
 
 
 def _by_caption(*sides: list[Row]) -> list[tuple[list[Row], list[Row]]]:
     """The records of a picture by captions that both sides have; those with others, or without, together."""
-    said = [[plain(str(record["caption"] or "")) for record in side] for side in sides]
+    said = [[clean_caption(str(record["caption"] or "")) for record in side] for side in sides]
     both = {*said[0]} & {*said[1]} if sides[1] else {*said[0]}
     pools = defaultdict[str, tuple[list[Row], list[Row]]](lambda: ([], []))
     for n, side in enumerate(sides):
@@ -117,17 +116,16 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 
 def _as_one(records: list[Row]) -> Row:
-    """One record with the phrases of all."""
     return {**min(records, key=repr), "expressions": [phrase for record in records for phrase in record["expressions"]]}
 
 
 def _keys_of(phrase: Row, once: Collection[str]) -> Sequence[Hashable]:
-    own_id, text, span = str(phrase["expression_id"]), plain(phrase["text"]).casefold(), phrase.get("char_span")
+    own_id, text, span = str(phrase["expression_id"]), clean_caption(phrase["text"]).casefold(), phrase.get("char_span")
     return [own_id in once and ((own_id, text) if _PLACE.search(own_id) else own_id), span and (text, *span), text]
 
 
-def _match(wanted: list[Row], given: list[Row], once: Collection[str]) -> tuple[list[Row | None], list[Row]]:
-    """For each wanted phrase the one given that has its first key, else its second, else its third; and those left."""
+def _match(wanted: list[Row], given: list[Row], once: Collection[str]) -> tuple[list[Pair], list[Row]]:
+    """Each wanted phrase with the one given that has its first key, else its second, else its third; and those left."""
     sides = [(row, _keys_of(row, once)) for row in wanted], [(row, _keys_of(row, once)) for row in given]
     partner: dict[int, int] = {}
     for rank in range(3):
@@ -139,7 +137,7 @@ def _match(wanted: list[Row], given: list[Row], once: Collection[str]) -> tuple[
         for one, other in alike.values():
             partner |= _nearest({n: wanted[n] for n in one}, {n: given[n] for n in other})
     taken = {*partner.values()}
-    same = [given[partner[n]] if n in partner else None for n in range(len(wanted))]
+    same = [(row, given[partner[n]] if n in partner else None) for n, row in enumerate(wanted)]
     return same, [row for n, row in enumerate(given) if n not in taken]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 import numpy as np
@@ -91,14 +91,13 @@ def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
     """Records with the phrases that are not right, the smallest IoU of the first box first; `most` phrases."""
     overlap = run.columns["held"]
     worst = set(np.lexsort((overlap, run.right))[: min(most, (~run.right).sum())].tolist())
-    start = 0
+    places = count()
     for record in run.pairs:
         expressions = []
-        for place, (gold, found) in enumerate(record.phrases, start):
+        for (gold, found), place in zip(record.phrases, places, strict=False):
             if place in worst:
                 expressions.append({**gold, "text": f"{gold['text']} (gold)"})
                 if found:
                     expressions.append({**found, "text": f"{found['text']} (found, IoU {overlap[place]:.2f})"})
-        start += len(record.phrases)
         if expressions:
             yield {**record.gold, "expressions": expressions}

@@ -4,15 +4,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.records import is_number
 from dataflow_grounding.secrets import blotted_message, learn
-
-if TYPE_CHECKING:
-    from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import Request
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Serving(ABC):
         return f"{type(self).__name__}({', '.join(repr(blotted_message(part)) for part in (self.model, *where))})"
 
     @abstractmethod
-    async def answer(self, request: "Request[Any]") -> Reply | str:
+    async def answer(self, request: Request[Any]) -> Reply | str:
         """The model's reply to one request; a plain string is a whole reply."""
 
     def identity(self) -> dict[str, Any]:

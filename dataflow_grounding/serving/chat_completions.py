@@ -93,15 +93,11 @@ def usage_of(data: Any) -> Usage:
     if not isinstance(data, dict):
         return Usage()
     details = data.get("prompt_tokens_details") or data.get("input_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    counts = (
-        _first(data.get("prompt_tokens"), data.get("input_tokens")),
-        _first(cached, data.get("prompt_cache_hit_tokens"), data.get("cached_tokens")),
-        _first(data.get("completion_tokens"), data.get("output_tokens")),
-    )
-    return Usage(counts[0], min(counts[1], counts[0]), counts[2])
+    of_details = details.get("cached_tokens") if isinstance(details, dict) else None
+    sent = _first(data.get("prompt_tokens"), data.get("input_tokens"))
+    cached = _first(of_details, data.get("prompt_cache_hit_tokens"), data.get("cached_tokens"))
+    return Usage(sent, min(cached, sent), _first(data.get("completion_tokens"), data.get("output_tokens")))
 
 
 def _first(*values: Any) -> int:
-    """The first whole number of 0 or more, else 0."""
     return next((n for n in values if isinstance(n, int) and not isinstance(n, bool) and n >= 0), 0)

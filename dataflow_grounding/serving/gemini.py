@@ -10,7 +10,7 @@ from dataflow_grounding.errors import EndpointRefused, MissingExtra, ServerFault
 from dataflow_grounding.secrets import excerpt, learn_proxies
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of
-from dataflow_grounding.serving.transport import PerLoop, broken, shown_address
+from dataflow_grounding.serving.transport import PerLoop, fault_of, shown_address
 from dataflow_grounding.tasks import Request
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -105,34 +105,29 @@ class GeminiServing(Serving):
             headers = getattr(error.response, "headers", None) or {}
             body = json.dumps(error.details).encode()
             raise error_of(int(error.code or 0), headers, body, where=where) from None
-        except asyncio.TimeoutError:
-            raise ServerFault(f"{where} did not answer within {self.timeout:g} s") from None
-        except aiohttp.InvalidURL:  # the client lets its transport's errors through, and JSON's
-            raise EndpointRefused(f"{self.endpoint!r} is not an address: check vlm.gemini.base_url") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise broken(where, error, isinstance(error, aiohttp.ClientConnectorError)) from None
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise fault_of(
+                error, where, "vlm.gemini", self.timeout
+            ) from None  # the client lets its transport's through
         except Exception as error:
             said = excerpt(str(error) or type(error).__name__, 200)
             raise ServerFault(f"{where} answered something that is not a Gemini reply: {said}") from None
         return _reply_of(response, where)
 
     def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
-        temperature = request.temperature(self.temperature)
         settings = {
             "maxOutputTokens": self.max_output_tokens,
-            **({} if temperature is None else {"temperature": temperature}),
-            **({"mediaResolution": self.media_resolution} if self.media_resolution else {}),
+            "temperature": request.temperature(self.temperature),
+            "mediaResolution": self.media_resolution or None,
             "responseMimeType": "application/json",
             "responseSchema": _schema_of(request.schema),
         }
-        parts: list[dict[str, Any]] = []
-        for url in urls:
-            head, _, data = url.decode("ascii").partition(";base64,")
-            parts.append({"inlineData": {"mimeType": head.removeprefix("data:"), "data": data}})
+        files = (url.decode("ascii").removeprefix("data:").partition(";base64,") for url in urls)
+        pictures = [{"inlineData": {"mimeType": kind, "data": data}} for kind, _, data in files]
         return {
             "systemInstruction": {"parts": [{"text": request.system}]},
-            "contents": [{"role": "user", "parts": [*parts, {"text": request.text}]}],
-            "generationConfig": settings,
+            "contents": [{"role": "user", "parts": [*pictures, {"text": request.text}]}],
+            "generationConfig": {name: value for name, value in settings.items() if value is not None},
         }
 
     def _open(self) -> Any:
@@ -178,17 +173,13 @@ def _reply_of(response: Any, where: str) -> Reply:
     if not response.candidates:
         raise ServerFault(f"{where} answered without a candidate")
     candidate = response.candidates[0]
-    text = _text_of(candidate)
+    parts = (candidate.content.parts if candidate.content else None) or []
+    text = "".join(part.text for part in parts if part.text and not part.thought)
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
     if finish in _WHOLE:
         return Reply(text, _WHOLE[finish], usage)
     rated = [rating.category.value for rating in candidate.safety_ratings or [] if rating.blocked and rating.category]
     return Reply(text, finish, usage, _refusal(finish, candidate.finish_message or ", ".join(rated)))
-
-
-def _text_of(candidate: Any) -> str:
-    parts = (candidate.content.parts if candidate.content else None) or []
-    return "".join(part.text for part in parts if part.text and not part.thought)
 
 
 def _refusal(reason: Any, said: str | None) -> str:

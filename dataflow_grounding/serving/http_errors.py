@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -30,17 +30,22 @@ LONGEST = 1e8  # seconds: nobody can sleep for infinity
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str) -> errors.GroundingError:
     """The exception for an answer with this status."""
-    data = None
-    with suppress(ValueError, RecursionError):
-        data = json.loads(body[:20_000].decode("utf-8", "replace"))
-    said = excerpt(_message(body, data))
+    error, details = _error_in(body[:20_000].decode("utf-8", "replace"))
+    said = excerpt(_message(error, details))
     text = f"{where} answered {status}" + (f": {said}" if said else "")
-    if (refused := _refused(status, said, text)) is not None:
-        return refused
-    if status == 429:
-        return errors.RateLimited(text, _wait(headers, data))
-    if status in (503, 529):
-        return errors.ServerOverloaded(text, _wait(headers, data))
+    asked = status in (400, 422)
+    refusals = (  # where key, account, address, model or proxy are wrong, other requests fail like this one
+        (status in (401, 403) or (asked and _KEY.search(said)), "Check the API key", status == 401),
+        (status == 402 or "insufficient_quota" in said, "The account has no credit left", status != 402),
+        (status in (404, 405) or (asked and _MODEL.search(said)), "Check the address and the model's name", False),
+        (status == 407, "Check the proxy's name and password", False),
+    )
+    for is_so, advice, certain in refusals:
+        if is_so:
+            return errors.EndpointRefused(f"{text}. {advice}.", certain=certain)
+    if status in (429, 503, 529):
+        busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
+        return busy(text, _wait(headers, details))
     if status >= 500 or status in (408, 409, 425):
         return errors.ServerFault(text)
     if status >= 400:
@@ -48,27 +53,13 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
     return errors.ServerFault(f"{text} (redirected or no answer to a request: check the address)")
 
 
-def _refused(status: int, said: str, text: str) -> errors.EndpointRefused | None:
-    """The error where key, account, address, model or proxy are wrong, so that other requests fail like this one."""
-    if status in (401, 403) or (status in (400, 422) and _KEY.search(said)):
-        return errors.EndpointRefused(f"{text}. Check the API key.", certain=status == 401)
-    if status == 402 or "insufficient_quota" in said:
-        return errors.EndpointRefused(f"{text}. The account has no credit left.", certain=status != 402)
-    if status in (404, 405) or (status in (400, 422) and _MODEL.search(said)):
-        return errors.EndpointRefused(f"{text}. Check the address and the model's name.", certain=False)
-    if status == 407:
-        return errors.EndpointRefused(f"{text}. Check the proxy's name and password.", certain=False)
-    return None
-
-
 def is_about_content(said: str) -> bool:
     """Whether a refusal is about what a request shows or says, in content filters' words: the endpoint is well."""
     return _CONTENT.search(said) is not None
 
 
-def _wait(headers: Mapping[str, str], data: Any) -> float | None:
+def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> float | None:
     """What the headers ask for, else Google's `RetryInfo`; a day where it says that a day's quota is used up."""
-    details = _details(data)
     if any("PerDay" in str(detail.get("violations")) for detail in details):
         return DAY
     if (wait := retry_after(headers)) is not None:
@@ -91,7 +82,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_of(date: str | None) -> float | None:
-    """An HTTP date as a Unix time."""
     try:
         return parsedate_to_datetime(date or "").timestamp()
     except (ValueError, TypeError, OverflowError):
@@ -100,11 +90,8 @@ def _seconds_of(date: str | None) -> float | None:
 
 def used_up(headers: Mapping[str, str]) -> float | None:
     """Seconds until the reset (`x-ratelimit-reset-*`) of a limit of which `x-ratelimit-remaining-*` is 0; else None."""
-    waits = [
-        _duration(headers.get(f"x-ratelimit-reset-{what}", ""))
-        for what in ("requests", "tokens")
-        if headers.get(f"x-ratelimit-remaining-{what}") == "0"
-    ]
+    spent = (what for what in ("requests", "tokens") if headers.get(f"x-ratelimit-remaining-{what}") == "0")
+    waits = [_duration(headers.get(f"x-ratelimit-reset-{what}", "")) for what in spent]
     return max((wait for wait in waits if wait is not None), default=None)
 
 
@@ -123,19 +110,20 @@ def _bounded(seconds: float) -> float | None:
     return min(max(seconds, 0.0), LONGEST) if seconds == seconds else None
 
 
-def _message(body: bytes, data: Any) -> str:
-    if data is None:
-        return "" if body.lstrip().startswith(b"<") else body[:20_000].decode("utf-8", "replace")
+def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
+    """What a body says of an error, as JSON or in words, and Google's details of it; nothing of a page."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return "" if body.lstrip().startswith("<") else body, []
     error = data.get("error", data) if isinstance(data, dict) else data
-    if isinstance(error, dict):
-        words = error.get("message") or error.get("detail") or error
-        reasons = [str(detail["reason"]) for detail in _details(data) if "reason" in detail]
-        code = ", ".join(reasons) or error.get("code") or error.get("type")
-        return f"{words} ({code})" if isinstance(code, str) else str(words)
-    return str(error)
-
-
-def _details(data: Any) -> list[dict[str, Any]]:
-    error = data.get("error") if isinstance(data, dict) else None
     details = error.get("details") if isinstance(error, dict) else None
-    return [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
+    return error, [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+
+
+def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
+    if not isinstance(error, dict):
+        return str(error)
+    words = error.get("message") or error.get("detail") or error
+    code = ", ".join(str(one["reason"]) for one in details if "reason" in one) or error.get("code") or error.get("type")
+    return f"{words} ({code})" if isinstance(code, str) else str(words)

@@ -72,7 +72,8 @@ class OpenAIServing(Serving):
             raise SpecError("no model is named: set vlm.openai.model_name, or DF_MODEL in the environment")
         url = str(client.base_url) if client is not None else (api_url or OPENAI_URL)
         address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
-        self._url = address.rstrip("/").removesuffix("/chat/completions") + mark + query
+        address = address.rstrip("/").removesuffix("/chat/completions")
+        self._url, self._completions = address + mark + query, f"{address}/chat/completions{mark}{query}"
         self.endpoint = shown_address(self._url, "vlm.openai")
         check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
         self.model, self.max_workers, self.timeout = model_name, max_workers, timeout
@@ -82,6 +83,7 @@ class OpenAIServing(Serving):
         names = [key_name_of_api_key, "DF_API_KEY", *([] if other else ["OPENAI_API_KEY"])]
         api_key = api_key or getattr(client, "api_key", None)
         self._api_key = usable_key(api_key or next(filter(None, map(os.environ.get, names)), None))
+        self.has_key = self._api_key is not None
         self.extra_body = dict(extra_body or {})
         self.extra_headers = headers = {str(name): str(value) for name, value in (extra_headers or {}).items()}
         if not all(text.isascii() and text.isprintable() for text in (*headers, *headers.values())):
@@ -93,11 +95,6 @@ class OpenAIServing(Serving):
         learn_proxies()
         self._client, self._transport, self._first = client, PerLoop[Transport](self._open), PerLoop(asyncio.Lock)
         self.habits, self._habits_known = first_habits(self.endpoint), False
-
-    @property
-    def has_key(self) -> bool:
-        """Whether an API key is set."""
-        return bool(self._api_key)
 
     def facts(self) -> dict[str, Any]:
         takes = {"takes": str(self.habits)} if self._habits_known else {}
@@ -183,10 +180,11 @@ class OpenAIServing(Serving):
 
     def _open(self) -> Transport:
         if self._client is not None:
-            return ClientTransport(self._client, self._url, self.timeout, self.extra_headers)
-        return HttpTransport(self._url, self._api_key, self.timeout, self.extra_headers)
+            return ClientTransport(self._client, self._completions, self.timeout, self.extra_headers)
+        return HttpTransport(self._completions, self._api_key, self.timeout, self.extra_headers)
 
     async def aclose(self) -> None:
         self._first.take()
-        if (transport := self._transport.take()) is not None:
+        transport = self._transport.take()
+        if transport is not None and self._client is None:  # a user's own stays open
             await transport.aclose()

@@ -72,11 +72,7 @@ class OpenAISdkServing(OpenAIServing):
         super().__init__(api_url, model_name, **settings)
         provider = token_provider or None
         self._provider = provider_named(provider, ["."]) if isinstance(provider, str) else provider
-
-    @property
-    def has_key(self) -> bool:
-        """Whether there is an API key, or something that gives tokens."""
-        return self._provider is not None or super().has_key
+        self.has_key = self.has_key or self._provider is not None
 
     def _open(self) -> Transport:
         import openai
@@ -95,11 +91,10 @@ class OpenAISdkServing(OpenAIServing):
         else:  # the client wants one; an endpoint without keys is sent none
             settings["api_key"] = "none"
             headers = {"Authorization": openai.Omit(), "api-key": openai.Omit(), **headers}
+        kind: Any = openai.AsyncOpenAI
         if self._azure_version:
-            client: Any = openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
-        else:
-            client = openai.AsyncOpenAI(**settings)
-        return ClientTransport(client, self._url, self.timeout, headers, ours=True)
+            kind, settings["api_version"] = openai.AsyncAzureOpenAI, self._azure_version
+        return ClientTransport(kind(**settings), self._completions, self.timeout, headers)
 
     async def _token(self) -> str:
         """An Entra token, remembered as a secret. Raises EndpointRefused."""

@@ -5,15 +5,12 @@ import errno
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from dataflow_grounding.errors import SHORT, EndpointRefused, EndpointUnreachable, RateLimited, ServerFault, SpecError
 from dataflow_grounding.secrets import excerpt, learn_address
-
-if TYPE_CHECKING:
-    import aiohttp
 
 T = TypeVar("T")
 
@@ -63,14 +60,12 @@ class PerLoop(Generic[T]):
 class HttpTransport:
     """aiohttp, with a body of our own: half the CPU of the SDK's client (docs/measurements/performance.md)."""
 
-    def __init__(self, endpoint: str, api_key: str | None, timeout: float, extra_headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, api_key: str | None, timeout: float, extra_headers: Mapping[str, str]) -> None:
         import aiohttp
 
-        self.url = _completions(endpoint)
-        self.timeout = timeout
+        self.url, self.timeout = url, timeout
         headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
+        headers |= {"Authorization": f"Bearer {api_key}"} if api_key else {}
         headers |= extra_headers
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
@@ -86,22 +81,15 @@ class HttpTransport:
 
         try:
             async with self.session.post(self.url, data=body, proxy=self.proxy, allow_redirects=False) as response:
-                return response.status, response.headers, await self._read(response)
-        except aiohttp.InvalidURL:
-            raise EndpointRefused(f"{self.url!r} is not an address: check vlm.openai.base_url") from None
-        except asyncio.TimeoutError as error:
-            raise _too_slow(self.url, self.timeout, isinstance(error, aiohttp.ConnectionTimeoutError)) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise broken(self.url, error, isinstance(error, aiohttp.ClientConnectorError)) from None
-
-    async def _read(self, response: "aiohttp.ClientResponse") -> bytes:
-        data = bytearray()
-        async for chunk in response.content.iter_any():
-            data += chunk
-            if len(data) > MAX_BODY_BYTES:
-                response.close()
-                raise ServerFault(f"{self.url} answered more than {MAX_BODY_BYTES >> 20} MiB")
-        return bytes(data)
+                data = bytearray()
+                async for chunk in response.content.iter_any():
+                    data += chunk
+                    if len(data) > MAX_BODY_BYTES:
+                        response.close()
+                        raise ServerFault(f"{self.url} answered more than {MAX_BODY_BYTES >> 20} MiB")
+                return response.status, response.headers, bytes(data)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+            raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -111,14 +99,9 @@ class HttpTransport:
 class ClientTransport:
     """An `openai` client, its retries off: the engine's wait for the whole run, not for one request."""
 
-    def __init__(
-        self, client: Any, endpoint: str, timeout: float, headers: Mapping[str, Any], ours: bool = False
-    ) -> None:
-        """`ours` says that the client is closed with the transport; a user's own stays open."""
+    def __init__(self, client: Any, url: str, timeout: float, headers: Mapping[str, Any]) -> None:
         self.client = client.with_options(max_retries=0, timeout=timeout)
-        self.url = _completions(endpoint)
-        self.headers = dict(headers)
-        self.timeout, self.ours = timeout, ours
+        self.url, self.timeout, self.headers = url, timeout, headers
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         import openai
@@ -132,37 +115,31 @@ class ClientTransport:
             response = (await asyncio.wait_for(sent, self.timeout)).http_response
         except openai.APIStatusError as error:
             response = error.response
-        except (openai.APITimeoutError, asyncio.TimeoutError) as error:
-            raise _too_slow(self.url, self.timeout, type(error.__cause__).__name__ == "ConnectTimeout") from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error  # httpx's, or httpx2's in openai 3
-            raise broken(self.url, cause, type(cause).__name__ == "ConnectError") from None
+        except openai.APIConnectionError as error:  # its cause is httpx's, or httpx2's in openai 3
+            raise fault_of(error.__cause__ or error, self.url, "vlm.openai", self.timeout) from None
+        except asyncio.TimeoutError as error:
+            raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
         return response.status_code, response.headers, response.content
 
     async def aclose(self) -> None:
-        """Close the connections of a client that is ours."""
-        if self.ours:
-            await self.client.close()
+        """Close the client's connections."""
+        await self.client.close()
 
 
 Transport: TypeAlias = HttpTransport | ClientTransport
 
 
-def _completions(endpoint: str) -> str:
-    address, mark, query = endpoint.partition("?")
-    return f"{address}/chat/completions{mark}{query}"
-
-
-def _too_slow(url: str, seconds: float, connecting: bool) -> ServerFault:
-    if connecting:
-        return EndpointUnreachable(f"no connection to {url} within {min(seconds, CONNECT_SECONDS):g} s")
-    return ServerFault(f"{url} did not answer within {seconds:g} s")
-
-
-def broken(url: str, error: BaseException, connecting: bool) -> ServerFault:
-    """What an error of a client's connection means, in the same words whichever client sent."""
-    if not connecting:
-        return ServerFault(f"{url}: the answer broke off: {excerpt(str(error), 200) or type(error).__name__}")
+def fault_of(error: BaseException, where: str, block: str, timeout: float) -> EndpointRefused | ServerFault:
+    """What an error of a client's connection means, in the same words whichever client sent: aiohttp's or httpx's."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "InvalidURL" in kinds:
+        return EndpointRefused(f"{where} is not an address: check {block}.base_url")
+    if kinds & {"ConnectionTimeoutError", "ConnectTimeout"}:
+        return EndpointUnreachable(f"no connection to {where} within {min(timeout, CONNECT_SECONDS):g} s")
+    if kinds & {"TimeoutError", "TimeoutException", "APITimeoutError"}:
+        return ServerFault(f"{where} did not answer within {timeout:g} s")
+    if not kinds & {"ClientConnectorError", "ConnectError"}:
+        return ServerFault(f"{where}: the answer broke off: {excerpt(str(error), 200) or type(error).__name__}")
     cause: BaseException | None = error  # under the libraries' errors lies the system's
     while cause is not None and not getattr(cause, "errno", None):
         cause = cause.__cause__ or cause.__context__
@@ -170,4 +147,4 @@ def broken(url: str, error: BaseException, connecting: bool) -> ServerFault:
     if number in SHORT:
         return RateLimited(f"this machine has no room for another connection: {why}")
     why = "Connection refused" if number == errno.ECONNREFUSED else why
-    return EndpointUnreachable(f"no connection to {url}: {why}")
+    return EndpointUnreachable(f"no connection to {where}: {why}")

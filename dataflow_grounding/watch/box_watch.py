@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from dataflow_grounding.calibration.choice import FormatChoice
-from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import SUSPECT, Ask
 from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, UnreadableReply
@@ -17,7 +16,7 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.request import ReadReply, Request
 from dataflow_grounding.terminal import say
 from dataflow_grounding.watch.endpoint_checks import FRESH, EndpointChecks
-from dataflow_grounding.watch.signs import ADVICE, Seen, corners_of
+from dataflow_grounding.watch.signs import ADVICE, Seen, Signs, corners_of
 
 T = TypeVar("T")
 OnSuspect: TypeAlias = Literal["warn", "stop"]
@@ -37,6 +36,8 @@ class BoxWatch:
     changes no record. Raises SpecError.
     """
 
+    _checks: EndpointChecks  # of a run that is watched
+
     def __init__(self, on_suspect: OnSuspect, every: int | None = CHECK_EVERY) -> None:
         if on_suspect not in ("warn", "stop"):
             raise SpecError("on_suspect_boxes should be 'warn' or 'stop'")
@@ -46,10 +47,14 @@ class BoxWatch:
         self.every = every
         self.suspicion: str | None = None
         self.poor: str | None = None
-        self._watching: Watching | None = None
+        self._watches = False
+        self._stopped: SuspectBoxes | None = None
+        self._odd: str | None = None
+        self._open: dict[Ask, bool] = {}  # since the last good check, and whether it was sent
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_watching": None}  # that of a run, which is in one process
+        anew = BoxWatch(self.on_suspect, self.every)  # the rest is of a run, which is in one process
+        return {**vars(anew), "suspicion": self.suspicion, "poor": self.poor}
 
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
@@ -67,23 +72,51 @@ class BoxWatch:
         took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
             new, trusting = choice.is_new(FRESH), self.on_suspect == "warn"
-            checks = EndpointChecks(serving, asked, self.every, start, calibrated=new, trusting=trusting)
-            watch._watching = Watching(watch, asked, checks)
+            watch._checks = EndpointChecks(serving, asked, self.every, start, calibrated=new, trusting=trusting)
+            watch._watches = True
         return watch, took
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
         """The answer, which is looked at, to a request for boxes of `phrases`. Raises what failed, and SuspectBoxes."""
-        if self._watching is None:
+        if not self._watches:
             return await ask(request)
         if self.suspicion is not None and self.on_suspect == "warn":
-            return await ask(replace(request, of=self._watching.of))
-        return await self._watching.ask(ask, request, image.sent_size, phrases)
+            return await ask(replace(request, of=self._checks.of))
+        if self._stopped is not None:
+            raise self._stopped
+        if self._checks.open(ask, image.sent_size):
+            await self._ready(ask)
+        sent = False
+
+        async def before() -> None:
+            nonlocal sent
+            await self._ready(ask)
+            self._checks.sending()
+            sent = True
+
+        def read(reply: str) -> ReadReply[T]:
+            if self.suspicion is None and (not self._signs.done or (sent and self._checks.possible)):
+                self._open[ask] = sent or self._open.get(ask, False)
+            self._look(reply, image.sent_size, dict(enumerate(phrases, 1)))
+            return request.read(reply)
+
+        try:
+            answer = await ask(replace(request, read=read, before=before, of=self._checks.of))
+        except RecordError:  # boxes in another format are often no boxes at all
+            await self._look_round(ask)
+            raise
+        await self._look_round(ask)
+        return answer
 
     async def conclude(self, ask: Ask) -> None:
         """What is left to settle after the last record. Raises SuspectBoxes."""
-        watching, self._watching = self._watching, None  # once, whichever operator comes first
-        if watching is not None:
-            await watching.conclude(ask)
+        if not self._watches:
+            return
+        self._watches = False  # once, whichever operator comes first
+        await self._look_round(ask, last=True)
+        self._checks.finish(vouched=self.suspicion is None)
+        if self._odd and self.suspicion is None:
+            say(f"Warning: {ODD.format(self._odd, self._checks.asked.name)}.")
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says of it, and `estimate` reckons with."""
@@ -97,59 +130,14 @@ class BoxWatch:
             say(f"Warning: {what}.")
         self.poor = what
 
-
-class Watching:
-    """One run that is watched."""
-
-    def __init__(self, watch: BoxWatch, asked: BoxFormat, checks: EndpointChecks) -> None:
-        self._watch, self._asked, self._checks = watch, asked, checks
-        self.of = checks.of
-        self._signs = checks.known.signs
-        self._drift = checks.known.drift if checks.possible else None
-        self._stopped: SuspectBoxes | None = None
-        self._odd: str | None = None
-        self._open: dict[Ask, bool] = {}  # since the last good check, and whether it was sent
-
-    async def ask(self, ask: Ask, request: Request[T], sent: Size, phrases: Sequence[str]) -> T:
-        """The answer to a request, which is looked at. Raises what failed, and SuspectBoxes."""
-        if self._stopped is not None:
-            raise self._stopped
-        if self._checks.open(ask, sent):
-            await self._ready(ask)
-
-        sent_for: list[Ask] = []
-
-        async def before() -> None:
-            await self._ready(ask)
-            self._checks.sending()
-            sent_for.append(ask)
-
-        def read(reply: str) -> ReadReply[T]:
-            can_tell = self._watch.suspicion is None and (self._checks.possible or not self._signs.done)
-            if can_tell and (sent_for or not self._signs.done):
-                self._open[ask] = bool(sent_for) or self._open.get(ask, False)
-            self._look(reply, sent, dict(enumerate(phrases, 1)))
-            return request.read(reply)
-
-        try:
-            answer = await ask(replace(request, read=read, before=before, of=self.of))
-        except RecordError:  # boxes in another format are often no boxes at all
-            await self._look_round(ask)
-            raise
-        await self._look_round(ask)
-        return answer
-
-    async def conclude(self, ask: Ask) -> None:
-        """What is left to settle after the last record. Raises SuspectBoxes."""
-        await self._look_round(ask, last=True)
-        self._checks.finish(vouched=self._watch.suspicion is None)
-        if self._odd and self._watch.suspicion is None:
-            say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
+    @property
+    def _signs(self) -> Signs:
+        return self._checks.known.signs
 
     async def _ready(self, ask: Ask) -> None:
         """Wait until requests may be sent: for the first check, made by the first comer, and for any in doubt."""
         to_begin = not self._checks.begun and self._checks.possible
-        if to_begin and not self._checks.under_way and self._watch.suspicion is None:
+        if to_begin and not self._checks.under_way and self.suspicion is None:
             await self._check(ask, waiting=True)
         else:
             await self._look_round(ask)
@@ -159,12 +147,13 @@ class Watching:
 
     async def _look_round(self, ask: Ask, last: bool = False) -> None:
         """Check the endpoint where it is time for it."""
-        if self._checks.under_way or self._watch.suspicion is not None:
+        if self._checks.under_way or self.suspicion is not None:
             return
         strange = self._signs.found is not None or self._signs.mixed
-        if self._checks.due(self._drifted, last) or (strange and self._checks.possible):
-            several = strange or self._drifted or (last and not self._checks.in_memory)
-            await self._check(ask, waiting=self._drifted or strange, several=several)
+        drifted = self._checks.possible and self._checks.known.drift.alarmed
+        if self._checks.due(drifted, last) or (strange and self._checks.possible):
+            several = strange or drifted or (last and not self._checks.in_memory)
+            await self._check(ask, waiting=drifted or strange, several=several)
         elif self._signs.found:
             self._suspect_all()
 
@@ -174,22 +163,18 @@ class Watching:
         if verdict.odd and verdict.kind != "misses":
             self._odd = verdict.odd
             ask.note("mixed_formats", f"a probe picture was clearly answered in {verdict.odd}")
-        if self._drift is not None:
-            self._drift.settled()
         if verdict.kind == "misses":
-            what = f"the boxes don't look like {self._asked.name}: {verdict.why}. {verdict.remedy}"
+            what = f"the boxes don't look like {self._checks.asked.name}: {verdict.why}. {verdict.remedy}"
             self._suspect(f"{what}{ADVICE if verdict.fitting else ''}", [a for a, sent in self._open.items() if sent])
-        elif verdict.kind == "fits":
-            self._signs.withdraw()
-            if self._odd is None:
-                self._open = {one: sent for one, sent in self._open.items() if one not in before}
-        else:
+            return
+        if verdict.kind == "silent":
             ask.note("unanswered_check", verdict.why)
-            if not self._checks.possible:
-                self._drift = None
             if self._signs.found:
                 self._suspect_all()
-            self._signs.withdraw()
+        elif self._odd is None:
+            self._open = {one: sent for one, sent in self._open.items() if one not in before}
+        self._signs.withdraw()
+        self._checks.known.drift.settled()
 
     def _suspect_all(self) -> None:
         """A sign speaks against the boxes, and no check can tell."""
@@ -199,8 +184,8 @@ class Watching:
 
     def _suspect(self, what: str, asked: Iterable[Ask]) -> None:
         """Report wrong boxes. Raises SuspectBoxes unless set to warn."""
-        self._watch.suspicion, kept = what, self._checks.lost()
-        if self._watch.on_suspect == "stop":
+        self.suspicion, kept = what, self._checks.lost()
+        if self.on_suspect == "stop":
             self._stopped = SuspectBoxes(f"{what}. {kept}")
             raise self._stopped
         say(f"Warning: {what}.")
@@ -208,28 +193,21 @@ class Watching:
             ask.note(SUSPECT, what)
         self._open.clear()
 
-    @property
-    def _drifted(self) -> bool:
-        return self._drift is not None and self._drift.alarmed
-
     def _look(self, reply: str, sent: Size, phrases: Mapping[int, str]) -> None:
-        """Take in a reply's boxes, as it wrote them."""
         self._checks.known.answers += 1
-        if self._drift is None and self._signs.done:
+        if self.suspicion is not None or (self._signs.done and not self._checks.possible):
             return
         try:
-            marks = parse_reply(reply, self._asked.key)
+            marks = parse_reply(reply, self._checks.asked.key)
         except UnreadableReply:
             return
         boxes = []
-        for mark in marks.boxes:
-            taken_back = mark.answer != marks.answer
-            if taken_back or len(mark.numbers) != 4 or mark.family is not None:
-                continue
+        usable = (m for m in marks.boxes if m.answer == marks.answer and len(m.numbers) == 4 and m.family is None)
+        for mark in usable:  # of an answer that wasn't taken back
             phrase = phrases.get(mark.said.id or 0) or next(iter(mark.said.labels), "")
             numbers = box_of(mark.numbers)
-            corners = corners_of(numbers, mark.order, sent, self._asked)
+            corners = corners_of(numbers, mark.order, sent, self._checks.asked)
             boxes.append(Seen(corners, numbers, mark.order, sent, phrase, self._checks.known.answers))
         self._signs.add(boxes)
-        if self._drift is not None:
-            self._drift.add(boxes)
+        if self._checks.possible:
+            self._checks.known.drift.add(boxes)

@@ -4,6 +4,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -27,52 +28,29 @@ Features: TypeAlias = tuple[float, float, float, float]
 """Middle x and y in parts of the sides, mean log of the sides, and the log of width to height."""
 
 
+@dataclass
 class Moments:
-    """Mean and standard deviation of the values so far."""
+    """The values so far: how many, their mean, and the squares of how far they are from it."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = 0.0
-        self._squares = 0.0
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
 
     def add(self, value: float) -> None:
         """Take in one more."""
         self.count += 1
         step = value - self.mean
         self.mean += step / self.count
-        self._squares += step * (value - self.mean)
-
-    @property
-    def deviation(self) -> float:
-        """0 for no value, or one."""
-        return math.sqrt(self._squares / self.count) if self.count else 0.0
+        self.squares += step * (value - self.mean)
 
 
+@dataclass
 class Other:
     """Another way to read the same numbers, and how much speaks for it."""
 
-    def __init__(self, asked: BoxFormat, box_format: BoxFormat) -> None:
-        self.evidence = 0.0
-        self.alarm = ALARM
-        self._asked, self._format = asked, box_format
-        self._turns = {asked.order, box_format.order} == {"xyxy", "yxyx"} and asked.scale != "px"
-        self._stretch = lru_cache(maxsize=MOST_SIZES)(self._stretched)
-
-    def reread(self, s: Seen, found: Features) -> tuple[Features, float]:
-        """The figures of the box in this format, and the log of what reading it so does to the unit of area."""
-        if self._turns:
-            middle_x, middle_y, size, shape = found
-            return (middle_y, middle_x, size, -shape), 0.0
-        if self._format.order != self._asked.order:
-            return features(corners_of(s.numbers, s.order or self._format.order, s.sent, self._asked)), 0.0
-        x, y, across, down = self._stretch(s.sent)
-        middle_x, middle_y, size, shape = found
-        return (middle_x * x, middle_y * y, size + (across + down) / 2, shape + across - down), across + down
-
-    def _stretched(self, sent: Size) -> tuple[float, float, float, float]:
-        """What reading in another scale multiplies x and y with, and the logs of that."""
-        (width, height), (w, h) = self._asked.limits(sent), self._format.limits(sent)
-        return (width / w, height / h, math.log(width / w), math.log(height / h))
+    format: BoxFormat
+    evidence: float = 0.0
+    alarm: float = ALARM
 
 
 class Drift:
@@ -84,12 +62,13 @@ class Drift:
 
     def __init__(self, asked: BoxFormat) -> None:
         self.alarmed = False
+        self._asked = asked
         alike = {999: 1000, 1024: 1000}
         scale = alike.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
         orders = [order for order in ORDERS if order != asked.order][:2]  # the others look like one of these
         names = [f"{order}_{scale}" for order in orders]
         names += [f"{asked.order}_{other}" for other in SCALES if other not in (*alike, scale)]
-        self._others = [Other(asked, plain(name)) for name in names]
+        self._others = [Other(plain(name)) for name in names]
         self._moments = [Moments() for _ in FLOORS]
         self._known: list[float] = []
         self._words: dict[str, Moments] = {}
@@ -116,14 +95,13 @@ class Drift:
             other.evidence = 0.0
 
     def _weigh(self, boxes: Sequence[Seen], here: Sequence[tuple[Features, list[str]]]) -> None:
-        """Add what this answer says for each other reading."""
         shapes = [self._shape(words) for _, words in here]
         now = [min(self._strangeness(f, shape), MOST_STRANGE) for (f, _), shape in zip(here, shapes, strict=True)]
         for other in self._others:
             total = 0.0
-            for i, strange in enumerate(now):
-                again, stretch = other.reread(boxes[i], here[i][0])
-                total += strange - self._strangeness(again, shapes[i]) + stretch
+            for box, strange, shape in zip(boxes, now, shapes, strict=False):
+                again = features(corners_of(box.numbers, box.order, box.sent, other.format))
+                total += strange - self._strangeness(again, shape) + _stretch(self._asked, other.format, box.sent)
             other.evidence = max(0.0, other.evidence + min(max(total, -MOST_OF_ONE), MOST_OF_ONE))
             if other.evidence > other.alarm:
                 self.alarmed = True
@@ -148,8 +126,15 @@ class Drift:
             for word in words:
                 if word in self._words or len(self._words) < MOST_WORDS:
                     self._words.setdefault(word, Moments()).add(found[3])
-        pairs = zip(self._moments, FLOORS, strict=True)
-        self._known = [n for moments, floor in pairs for n in (moments.mean, 1 / max(floor, moments.deviation))]
+        spread = [math.sqrt(moments.squares / moments.count) for moments in self._moments]
+        known = zip(self._moments, spread, FLOORS, strict=True)
+        self._known = [n for moments, own, floor in known for n in (moments.mean, 1 / max(floor, own))]
+
+
+@lru_cache(maxsize=MOST_SIZES)
+def _stretch(asked: BoxFormat, other: BoxFormat, sent: Size) -> float:
+    """The log of what reading in the other format does to the unit of area."""
+    return math.log(math.prod(asked.limits(sent)) / math.prod(other.limits(sent)))
 
 
 def features(corners: Sequence[float]) -> Features:

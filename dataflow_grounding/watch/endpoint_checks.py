@@ -42,21 +42,25 @@ class CheckSizes:
         self._in_pixels = in_pixels
         self._sent: Counter[Size] = Counter()
         self._expected: Sequence[Size] = ()
-        self.checked: list[Size] | None = []  # None: whatever is sent is known to be seen as it should
+        self.checked: set[Size] | None = set()  # None: whatever is sent is known to be seen as it should
         self._largest: dict[tuple[bool, str], Size] = {}
-        self.outgrown = False
-        """Whether pictures in pixels are sent that are larger than those checked so far."""
 
     def add(self, size: Size) -> None:
         """A picture is sent in this size."""
         self._sent[size] += 1
-        if self._grow([size]) and self._in_pixels and self.checked is not None:
-            self.outgrown = self.outgrown or not any(_covers(known, size) for known in self.checked)
+        self._grow([size])
 
     def expect(self, sizes: Iterable[Size]) -> None:
         """These will be sent, the commonest first."""
         self._expected = list(dict.fromkeys(sizes))
         self._grow(self._expected)
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether pictures in pixels are sent that are larger than those checked so far."""
+        if not self._in_pixels or (checked := self.checked) is None:
+            return False
+        return not all(any(_covers(one, size) for one in checked) for size in self._largest.values())
 
     def chosen(self) -> list[Size]:
         """The sizes that a check should ask in, the commonest first."""
@@ -68,19 +72,14 @@ class CheckSizes:
             if not any(_covers(one, size) and (one != commonest or _covers(size, one)) for one in chosen):
                 chosen.append(size)
         if self.checked is not None:
-            self.checked += chosen
-        self.outgrown = False
+            self.checked.update(chosen)
         return chosen
 
-    def _grow(self, sizes: Iterable[Size]) -> bool:
-        """Note the largest areas and longest sides, lying and upright; returns whether any is larger than before."""
-        larger = False
+    def _grow(self, sizes: Iterable[Size]) -> None:
         for size in sizes:
             for name, measure in (("area", math.prod), ("side", max)):
                 place = (size[0] < size[1], name)
-                if place not in self._largest or measure(size) > measure(self._largest[place]):
-                    self._largest[place], larger = size, True
-        return larger
+                self._largest[place] = max(self._largest.get(place, size), size, key=measure)
 
     def _elongated(self, commonest: Size) -> list[Size]:
         if _aspect(commonest) >= SQUARE:
@@ -105,9 +104,10 @@ class Known:
     def __init__(self, asked: BoxFormat) -> None:
         self.at = -math.inf
         """When it was checked last."""
-        self.sent = self.sent_then = 0
-        """Requests, in all and up to the last check."""
+        self.sent = 0
+        """Requests since then."""
         self.answers = self.answers_then = 0
+        """In all, and up to the last check."""
         self.vouched = self.returned = 0
         """Of the answers, those up to the last good check, and those that calls have returned."""
         self.silent = 0
@@ -144,7 +144,7 @@ class EndpointChecks:
     def __init__(
         self, serving: Serving, asked: BoxFormat, every: int | None, start: RunStart, calibrated: bool, trusting: bool
     ) -> None:
-        self._serving, self._asked, self._every = serving, asked, every
+        self._serving, self.asked, self._every = serving, asked, every
         self.in_memory, self._trusting = start.folder is None, trusting
         parts = serving.endpoints()
         self._endpoints = [one.endpoint for one, _ in parts] if len(parts) > 1 else [""]
@@ -156,17 +156,17 @@ class EndpointChecks:
         self._start: RunStart | None = start  # until its pictures were looked at
         self._vouching: Vouching | None = None
         self._marked = False
-        self._sent_here = self._sent_since_several = 0
+        self._unchecked = 0  # requests since the last check such as a run ends with
         self._set_aside = 0
         self.free = asyncio.Event()  # not set while a check is under way that nothing should be sent before
         self.free.set()
         self.under_way = False
         if calibrated and len(parts) == 1:  # else it may have asked some of them only
             known.sizes.checked = None
-            known.at, known.sent_then, known.vouched = time.monotonic(), known.sent, known.answers
+            known.at, known.sent, known.vouched = time.monotonic(), 0, known.answers
         self.begun = time.monotonic() - known.at < FRESH
         if not self.begun:
-            known.silent, known.odd, known.sent_then = 0, None, known.sent
+            known.silent, known.odd, known.sent = 0, None, 0
 
     @property
     def possible(self) -> bool:
@@ -182,8 +182,7 @@ class EndpointChecks:
     def sending(self) -> None:
         """A request is about to be sent."""
         self.known.sent += 1
-        self._sent_here += 1
-        self._sent_since_several += 1
+        self._unchecked += 1
         if self.begun and self.possible and not self._marked and self._vouching is not None:
             self._marked = True
             self._vouching.write("begun")
@@ -193,11 +192,9 @@ class EndpointChecks:
         if self._every is None or not self.begun or not self.possible:
             return False
         known, changed = self.known, drifted or self.known.sizes.outgrown
-        since = known.sent - known.sent_then
         if last:
-            since = min(self._sent_here, since) if self.in_memory else self._sent_since_several
-            return changed or since >= min(LEAST_BETWEEN, self._every)
-        late = since >= (min(self._every, MORE_OFTEN) if known.odd else self._every)
+            return changed or self._unchecked >= min(LEAST_BETWEEN, self._every)
+        late = known.sent >= (min(self._every, MORE_OFTEN) if known.odd else self._every)
         return late or (changed and known.answers - known.answers_then >= LEAST_BETWEEN)
 
     def doubt(self) -> None:
@@ -211,7 +208,7 @@ class EndpointChecks:
 
         assert self._vouching is not None
         known, place = self.known, self._vouching.here()
-        known.sent_then, known.answers_then = known.sent, known.answers
+        known.sent, known.answers_then = 0, known.answers
         self.under_way = True
         if waiting:
             self.free.clear()
@@ -220,9 +217,8 @@ class EndpointChecks:
             if start is not None:
                 coming = await asyncio.to_thread(start.pictures)
                 known.sizes.expect(limits.fitted(limits.padded(size)) for size in coming.sizes)
-            sizes = known.sizes.chosen()
-            self._sent_since_several = 0 if several else self._sent_since_several
-            given = (ask, self._asked, sizes, limits, self.free.clear)
+            self._unchecked = 0 if several or self.in_memory else self._unchecked
+            given = (ask, self.asked, known.sizes.chosen(), limits, self.free.clear)
             verdict = await check(*given, at_least=SEVERAL if several else 1, odd=known.odd, endpoints=self._endpoints)
         finally:
             self.under_way = False
@@ -244,7 +240,7 @@ class EndpointChecks:
         """The format is another: what happens to answers that no check vouched for. The next call starts over."""
         known = self.known
         known.at, mixed, known.odd = -math.inf, known.odd is not None, None
-        known.begin_to_look(self._asked)
+        known.begin_to_look(self.asked)
         since, returned = known.answers - known.vouched, max(0, known.returned - known.vouched)
         if not self.in_memory:
             aside = f"The {self._set_aside} replies since the last good check are set aside"

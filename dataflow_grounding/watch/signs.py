@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import product
+from typing import TypeAlias
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.choice import CALIBRATE
@@ -26,6 +28,7 @@ BLIND = (
     "pictures, state vlm.box_format, or go on with vlm.on_suspect_boxes: warn"
 )
 
+_TRIED = tuple(scale for scale in SCALES if scale != 999)  # which says as much as 1000
 _WORD = re.compile(r"[a-z]+")
 # Things that are nearly always taller than wide, or wider: a phrase's head is looked up, "the tall man" ends in one.
 _TALL = "person man woman boy girl child pedestrian lady guy tower bottle lamp door tree giraffe vase skyscraper"
@@ -52,8 +55,7 @@ class Signs:
         self._asked = asked
         self._seen: list[Seen] = []
         self._judged = 0
-        self._name = ""
-        self._withdrawn: set[str] = set()
+        self._withdrawn: set[Sign] = set()
         self.found: str | None = None
         self.mixed = False
         """Whether some boxes are strange, as if two formats were mixed: it takes a check to tell. Said once."""
@@ -74,9 +76,8 @@ class Signs:
         self._judged = len(self._seen)
         if not self._mixed_before and looks_mixed(self._seen):
             self.mixed = self._mixed_before = True
-        sign = first_sign(self._seen, self._asked, self._withdrawn)
-        if sign is not None:
-            self._name, self.found = sign
+        if (sign := first_sign(self._seen, self._asked, self._withdrawn)) is not None:
+            self._sign, self.found = sign
 
     def of_one_blind(self) -> str:
         """What was found, of a model that leaves probe pictures unanswered, and what to do about it."""
@@ -87,16 +88,16 @@ class Signs:
         """A check has shown that the format is right: this sign says nothing here."""
         self.mixed = False
         if self.found is not None:
-            self._withdrawn.add(self._name)
+            self._withdrawn.add(self._sign)
             self.found = None
 
 
-def first_sign(seen: Sequence[Seen], asked: BoxFormat, but: Collection[str] = ()) -> tuple[str, str] | None:
-    """The first sign not in `but`: its name, and what is strange with the format that would fit, as a clause."""
-    for name, sign in SIGNS.items():
-        if name not in but and (found := sign(seen, asked)):
+def first_sign(seen: Sequence[Seen], asked: BoxFormat, but: Collection["Sign"] = ()) -> "tuple[Sign, str] | None":
+    """The first sign not in `but`, and what is strange with the format that would fit, as a clause."""
+    for sign in SIGNS:
+        if sign not in but and (found := sign(seen, asked)):
             what, remedy = found
-            return name, f"the boxes don't look like {asked.name}: {what}. {remedy}"
+            return sign, f"the boxes don't look like {asked.name}: {what}. {remedy}"
     return None
 
 
@@ -110,26 +111,21 @@ def looks_mixed(seen: Sequence[Seen]) -> bool:
 
 
 def _fractions(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
-    if asked.scale == 1:
-        return None
-    small = [s for s in seen if max(s.numbers) <= 1.0 and any(n != int(n) for n in s.numbers)]
-    if len(small) < 5 or len(small) < 0.8 * len(seen):
-        return None
-    return f"{len(small)} of {len(seen)} have all numbers within 0 to 1", _remedy(seen, asked)
+    def within(s: Seen) -> bool:
+        return asked.scale != 1 and max(s.numbers) <= 1.0 and any(n != int(n) for n in s.numbers)
+
+    return _counted(within, 5, 5, 0.8, "have all numbers within 0 to 1", seen, asked)
 
 
-def _out_of_range(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
-    outside = [s for s in seen if _is_outside(s)]
-    if len(seen) < 8 or len(outside) < max(3, 0.2 * len(seen)):
+def _counted(
+    is_strange: Callable[[Seen], bool], boxes: int, least: int, share: float, what: str,
+    seen: Sequence[Seen], asked: BoxFormat,
+) -> tuple[str, str] | None:  # fmt: skip
+    """Whether, of so many `boxes`, `least` or more are strange, and this `share`."""
+    strange = sum(map(is_strange, seen))
+    if len(seen) < boxes or strange < max(least, share * len(seen)):
         return None
-    return f"{len(outside)} of {len(seen)} reach out of the picture", _remedy(seen, asked)
-
-
-def _wrong_way_round(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
-    turned = [s for s in seen if _is_turned(s)]
-    if len(seen) < 12 or len(turned) < 0.3 * len(seen):
-        return None
-    return f"{len(turned)} of {len(seen)} end before they begin", _remedy(seen, asked)
+    return f"{strange} of {len(seen)} {what}", _remedy(seen, asked)
 
 
 def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
@@ -139,11 +135,8 @@ def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | 
         return None
     if all(max(s.corners) <= 0.5 for s in seen):
         return "all lie in the top left quarter of their pictures", _remedy(seen, asked, [asked.order])
-    for scale in SCALES:
-        if scale in (asked.scale, 999):
-            continue
-        other = plain(f"{asked.order}_{scale}")
-        if all(_within(s, asked, other) for s in seen):
+    for scale in _TRIED:
+        if scale != asked.scale and all(_within(s, asked, plain(f"{asked.order}_{scale}")) for s in seen):
             what = "pixels of the picture" if scale == "px" else f"0 to {scale}"
             return f"all numbers stay within {what}, a part of what was asked for", _remedy(seen, asked, [asked.order])
     return None
@@ -163,12 +156,12 @@ def _shapes(seen: Sequence[Seen]) -> tuple[int, int]:
     """How many boxes of people, cars and the like are clearly wide or tall, and how many of them the right way."""
     told = right = 0
     for s in {(s.phrase, s.numbers): s for s in seen if s.order is None}.values():
-        shape = _shape(s.phrase)
+        kinds = [_SHAPES[word] for word in _WORD.findall(s.phrase.casefold())[:4] if word in _SHAPES]
         wide = (s.corners[2] - s.corners[0]) * s.sent[0]
         high = (s.corners[3] - s.corners[1]) * s.sent[1]
-        if shape is not None and max(wide, high) > 1.15 * min(wide, high):
+        if len(kinds) == 1 and max(wide, high) > 1.15 * min(wide, high):
             told += 1
-            right += (high > wide) is (shape == "tall")
+            right += (high > wide) is (kinds[0] == "tall")
     return told, right
 
 
@@ -184,22 +177,14 @@ def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
 
 
 def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = ORDERS) -> str:
-    fitting = fitting_format(seen, asked, orders)
+    """Names the plain format in which nearly all boxes lie in their pictures, spread over them, the right way round."""
+    fitting, farthest = "", 0.5
+    for order, scale in product(sorted(orders, key=lambda order: order != asked.order), _TRIED):
+        other = plain(f"{order}_{scale}")
+        reach = _reach([corners_of(s.numbers, s.order, s.sent, other) for s in seen])
+        if reach >= farthest + 0.1 and (order, scale) != (asked.order, asked.scale):
+            fitting, farthest = other.name, reach
     return f"{fitting} would fit{ADVICE}" if fitting else f"No plain format fits: {CALIBRATE}"
-
-
-def fitting_format(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order]) -> str | None:
-    """The plain format in which nearly all boxes lie in their pictures, the right way round, and spread over them."""
-    best: tuple[float, str] | None = None
-    for order in sorted(orders, key=lambda order: order != asked.order):
-        for scale in SCALES:
-            if scale == 999 or (order, scale) == (asked.order, asked.scale):
-                continue
-            name = f"{order}_{scale}"
-            reach = _reach([corners_of(s.numbers, s.order, s.sent, plain(name)) for s in seen])
-            if reach >= 0.6 and (best is None or reach > best[0] + 0.1):
-                best = (reach, name)
-    return best[1] if best else None
 
 
 def _reach(boxes: Sequence[Bbox]) -> float:
@@ -210,10 +195,7 @@ def _reach(boxes: Sequence[Bbox]) -> float:
     return min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))
 
 
-@lru_cache
-def plain(name: str) -> BoxFormat:
-    """A plain format by its name."""
-    return find_box_format(name, "")
+plain = lru_cache(partial(find_box_format, model=""))  # a plain format by its name
 
 
 def corners_of(numbers: Bbox, order: Order | None, sent: Size, box_format: BoxFormat) -> Bbox:
@@ -238,12 +220,10 @@ def _is_turned(s: Seen) -> bool:
     return s.corners[2] < s.corners[0] or s.corners[3] < s.corners[1]
 
 
-def _shape(phrase: str) -> str | None:
-    kinds = [_SHAPES[word] for word in _WORD.findall(phrase.casefold())[:4] if word in _SHAPES]
-    return kinds[0] if len(kinds) == 1 else None
-
-
-SIGNS: dict[str, Callable[[Sequence[Seen], BoxFormat], tuple[str, str] | None]] = {
-    "fractions": _fractions, "out_of_range": _out_of_range, "wrong_way_round": _wrong_way_round,
-    "in_one_corner": _in_one_corner, "mirrored": _mirrored, "repeated": _repeated,
-}  # fmt: skip
+Sign: TypeAlias = Callable[[Sequence[Seen], BoxFormat], tuple[str, str] | None]
+SIGNS: tuple[Sign, ...] = (
+    _fractions,
+    partial(_counted, _is_outside, 8, 3, 0.2, "reach out of the picture"),
+    partial(_counted, _is_turned, 12, 0, 0.3, "end before they begin"),
+    _in_one_corner, _mirrored, _repeated,
+)  # fmt: skip
