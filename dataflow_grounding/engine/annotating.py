@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import ReplyLog
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import FACT_COLUMNS, SUSPECT, Annotator, Partial, Result, image_column
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.errors import (
@@ -32,7 +32,8 @@ class StepAsk:
     """`ask` for one record in one step."""
 
     asking: Asking | None
-    store: ReplyLog
+    store: KeyedLog
+    step: str
     priority: Any
     notes: Counter[str]
     unstored: Callable[[], None] = lambda: None
@@ -42,7 +43,7 @@ class StepAsk:
         """Puts a request to the step's serving. Raises what failed."""
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask, or had nothing to ask when the run began")
-        found = await self.asking.answer(request, self.store, self.priority, self.unstored)
+        found = await self.asking.answer(request, self)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple))):
             wanted = "should return the answer and its notes: (answer, [])"
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
@@ -56,7 +57,8 @@ class StepAsk:
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self.asking.counts["probes"] += 1
-        return await self.asking.answer(request, self.store, (-1,), check=True)
+        apart = StepAsk(self.asking, self.store, self.step, (-1,), self.notes)
+        return await self.asking.answer(request, apart, check=True)
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
         """Which replies of the step's store are vouched for."""

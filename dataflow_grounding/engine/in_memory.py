@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -14,7 +14,7 @@ from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
@@ -45,8 +45,7 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     asking = None
     if asks and operator.serving is not None:  # nothing is stored
         asking = Asking(operator.serving, replace(options, force_reprocess=False, retry_failed=False), budget)
-    with closing(KeyedLog(options.replies)) if options.replies is not None else nullcontext() as log:
-        store = MemoryLog() if log is None else StepLog(log, operator.name)
+    with closing(KeyedLog(options.replies or "")) as store:
         run_blocking(lambda: _annotate_all(operator, left, outcomes, asking, store, until_failure))
     results: Results = {}
     for place in sorted(outcomes):
@@ -109,7 +108,7 @@ async def _annotate_all(
     left: Mapping[int, Record],
     outcomes: dict[int, Result],
     asking: Asking | None,
-    store: ReplyLog,
+    store: KeyedLog,
     until_failure: bool,
 ) -> None:
     """Fills in the outcomes of the records that are left, by place."""
@@ -124,7 +123,7 @@ async def _annotate_all(
         for place, record in queue:
             if until_failure and failed:
                 return
-            ask = StepAsk(asking, store, (place,), notes, suspect=partial(suspects.add, place))
+            ask = StepAsk(asking, store, operator.name, (place,), notes, suspect=partial(suspects.add, place))
             once = partial(annotated, operator, record, ask, memo, lambda: workers.cancelled)
             for _ in range(2):  # once more when the image is found to be another than was known
                 update, error = await workers.until_done(once)
@@ -140,7 +139,7 @@ async def _annotate_all(
         await workers.finish()
         if workers.cancelled:
             raise asyncio.CancelledError
-        await operator.conclude(StepAsk(asking, store, (after_all,), notes))
+        await operator.conclude(StepAsk(asking, store, operator.name, (after_all,), notes))
         for place in suspects:
             update, error = outcomes[place]
             outcomes[place] = {**(update or {}), SUSPECT: True}, error

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -44,52 +45,6 @@ class Vouched:
         return {**line, "suspect": True} if of in self.trusted else None
 
 
-class MemoryLog:
-    """Replies kept no longer than the process: for operators used by hand, without files."""
-
-    first_new = 0  # where the lines of this run begin
-
-    def __init__(self) -> None:
-        self.vouched = Vouched()
-        self.end = 0  # the place of the next line
-        self._lines: dict[str, tuple[int, dict[str, Any]]] = {}
-
-    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """The whole lines that are in a file between two places: none."""
-        return iter(())
-
-    def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """The last line of `key` at or after place `since`, or None."""
-        place, line = self._lines.get(key, (0, None))
-        return line and self.vouched.judged(line, place)
-
-    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep a line; returns it."""
-        place, line = self._lines[key] = self.end, {"key": key, **value}
-        self.end += 1
-        return self.vouched.judged(line, place) or line
-
-
-class StepLog:
-    """A log as one step writes it: each line names the step."""
-
-    def __init__(self, log: "KeyedLog", step: str) -> None:
-        self.get, self.lines, self.vouched, self.first_new = log.get, log.lines, log.vouched, log.first_new
-        self._log, self._step = log, step
-
-    @property
-    def end(self) -> int:
-        """The place of the next line."""
-        return self._log.end
-
-    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line; returns it."""
-        return self._log.put(key, {"step": self._step, **value})
-
-
-ReplyLog: TypeAlias = MemoryLog | StepLog  # where replies are kept while, and after, a run
-
-
 class KeyedLog:
     """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes per line.
 
@@ -97,7 +52,7 @@ class KeyedLog:
     line torn by a stop is dropped when the file is opened.
 
     Args:
-        path: The file; made where it is missing.
+        path: The file; made where it is missing. "" is none: lines are kept no longer than the process.
         buffered: Write lines some at a time, for what can be found out again at no cost.
         read_only: Touch nothing, as a run may be at work on the file; one that is missing has no lines.
         others: Files of other parts of the run, which are only read, each as its own checks have judged it.
@@ -112,7 +67,7 @@ class KeyedLog:
         self.path, self._read_only = path, read_only
         self.vouched = Vouched()
         self.others = [KeyedLog(other, read_only=True) for other in others]
-        self._most_pending = 32_768 if buffered else 0
+        self._most_pending: float = 32_768 if buffered else 0 if path else math.inf
         self._pending = bytearray()
         self._places = NumberTable()
         self.unsynced = 0  # lines not known to be on disk
@@ -148,8 +103,6 @@ class KeyedLog:
         place = self._places.get(int(key[:16], 16))
         if place is None or place < since:
             return None
-        if place >= self._size:
-            self._write()
         try:
             line: Any = json.loads(self._line_at(place))
         except (ValueError, RecursionError):  # damaged since it was written: as good as lost
@@ -198,7 +151,7 @@ class KeyedLog:
         return self._places.count
 
     def _open(self) -> int:
-        if self._read_only:
+        if self._read_only or not self.path:
             return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -220,6 +173,8 @@ class KeyedLog:
         return place
 
     def _line_at(self, place: int) -> bytes:
+        if (at := place - self._size) >= 0:
+            return bytes(self._pending[at : self._pending.index(b"\n", at)])
         data = os.pread(self._file, 4096, place)
         while b"\n" not in data:
             more = os.pread(self._file, max(len(data), 65536), place + len(data))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 from dataflow_grounding import errors
-from dataflow_grounding.engine.keyed_log import ReplyLog
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.limiter import Level, Limiter, Share, limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.progress import duration
@@ -25,7 +25,7 @@ OUTAGE_SECONDS = 300.0
 FAULTS_IN_A_ROW = 5  # after which another endpoint is better
 LONGEST_REST = 60.0
 
-Held: TypeAlias = dict[str, tuple[dict[str, Any], bool, ReplyLog]]
+Held: TypeAlias = dict[str, tuple[dict[str, Any], bool, KeyedLog]]
 """Refusals kept out of their stores until an answer has come, by key; whether they may be the endpoint's."""
 
 

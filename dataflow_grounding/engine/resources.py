@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, suppress
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import KeyedLog, StepLog
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.reply_store import other_stores, store_path
@@ -31,10 +31,10 @@ class Resources:
         with ExitStack() as opened:
             with told_as(StorageFailed, f"can't read or write the replies in {self._folder}"):
                 replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
-            self._replies = opened.enter_context(closing(replies))
+            self.replies = opened.enter_context(closing(replies))
             images = opened.enter_context(closing(KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)))
             self._opened = opened.pop_all()
-        self.stores, self.memo = [StepLog(self._replies, step.label) for step in steps], ImageMemo(images)
+        self.memo = ImageMemo(images)
         servings = {id(serving): serving for step in steps if (serving := step.operator.serving) is not None}
         self.askings = {
             which: Asking(serving, options, budget, stop, len(servings)) for which, serving in servings.items()
@@ -45,7 +45,7 @@ class Resources:
         while True:
             for _ in range(10):
                 await asyncio.sleep(SYNC_SECONDS / 10)
-                if self._replies.unsynced >= SYNC_LINES:
+                if self.replies.unsynced >= SYNC_LINES:
                     break
             try:
                 check_held(self._folder)
@@ -56,8 +56,8 @@ class Resources:
 
     async def sync(self) -> None:
         """Put all replies on disk, off the event loop."""
-        if self._replies.unsynced:
-            await asyncio.to_thread(self._replies.sync)
+        if self.replies.unsynced:
+            await asyncio.to_thread(self.replies.sync)
 
     async def close(self, summary: Summary) -> None:
         """Close connections and files; enter requests, tokens, models and cost. Raises StorageFailed."""

@@ -198,10 +198,11 @@ class Run:
         return await self._workers.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
 
     def _ask(self, index: int, place: int) -> StepAsk:
-        asking = None if index in self._idle else self._held.askings.get(id(self.steps[index].operator.serving))
+        step = self.steps[index]
+        asking = None if index in self._idle else self._held.askings.get(id(step.operator.serving))
         asked = functools.partial(self._asked.add, place)
         suspect = functools.partial(self._outputs.suspect, place, index)
-        return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes, asked, suspect)
+        return StepAsk(asking, self._held.replies, step.label, (place, index), self.summary.notes, asked, suspect)
 
     def now(self, total: int | None) -> Now:
         """How far it is, of so many rows."""

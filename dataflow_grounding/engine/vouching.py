@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, MARK, ReplyLog, Span
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span
 
 
 class Vouching:
@@ -15,7 +15,7 @@ class Vouching:
     as suspect ones.
     """
 
-    def __init__(self, store: ReplyLog, of: str, trusting: bool = False) -> None:
+    def __init__(self, store: KeyedLog, of: str, trusting: bool = False) -> None:
         self._store, self._of = store, of
         vouched, self._entries = store.vouched, store.vouched.entries
         mine = self._entries.setdefault(of, {"open": [], "void": []})
