@@ -129,10 +129,10 @@ class KeyedLog:
 
     def sync(self) -> None:
         """Put all lines on disk; may be called from another thread."""
-        count = self.unsynced
-        with storing(self.path):
-            os.fsync(self._file)
-        self.unsynced -= count
+        if count := self.unsynced:
+            with storing(self.path):
+                os.fsync(self._file)
+            self.unsynced -= count
 
     def close(self) -> None:
         """Put all lines on disk and close the file."""
@@ -140,9 +140,9 @@ class KeyedLog:
             other.close()
         if self._file >= 0:
             try:
-                if not self._read_only:
+                if self._pending:
                     self._write()
-                    self.sync()
+                self.sync()
             finally:
                 os.close(self._file)
                 self._file = -1

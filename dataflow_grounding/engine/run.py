@@ -2,25 +2,33 @@
 
 import asyncio
 import functools
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from typing import Any
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
+from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.outputs import Outcome, Outputs
 from dataflow_grounding.engine.plan import Result, Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
-from dataflow_grounding.engine.resources import Resources
+from dataflow_grounding.engine.reply_store import other_stores, store_path
+from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, signals_to
 from dataflow_grounding.errors import ImageChanged, Interrupted, RecordError, RunStopped
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import Row
+
+SYNC_SECONDS = 0.5
+SYNC_LINES = 50
 
 
 class Run:
@@ -32,7 +40,7 @@ class Run:
         self.steps, self.source, self.options = steps, source, options
         self.summary = Summary(annotations=steps[-1].storage.output_path, failures_file=steps[0].storage.failures_path)
         self.stopped: RunStopped | None = None
-        self._budget, self._idle = budget, idle
+        self._budget, self._idle, self._folder = budget, idle, steps[0].storage.checkpoint_folder
         self._levels = levels(steps)
         self._rows: deque[tuple[int, Row]] = deque()
         self._room = asyncio.Event()
@@ -54,22 +62,53 @@ class Run:
         return self.summary
 
     async def _execute(self) -> None:
-        self._held = Resources(self.steps, self.options, self._budget, self.stop)
-        try:
-            self._outputs = Outputs(self.steps, self.summary, places=self.options.shard is not None)
-            with closing(self._outputs):
-                await self._work_through()
-                await self._held.sync()
-                self._outputs.commit(self._taken)
-        finally:
-            await self._held.close(self.summary)
+        spent_before = self._budget.spent
+        with ExitStack() as held:
+            replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
+            self._replies = held.enter_context(closing(replies))
+            images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
+            self._memo = ImageMemo(held.enter_context(closing(images)))
+            servings = {id(one): one for step in self.steps if (one := step.operator.serving) is not None}
+            given = (self.options, self._budget, self.stop, len(servings))
+            self._askings = {which: Asking(one, *given) for which, one in servings.items()}
+            try:
+                self._outputs = Outputs(self.steps, self.summary, places=self.options.shard is not None)
+                with closing(self._outputs):
+                    await self._work_through()
+                    await asyncio.to_thread(self._replies.sync)
+                    self._outputs.commit(self._taken)
+            finally:
+                await self._end_asking()
+                self.summary.cost_usd = self._budget.spent - spent_before if self._budget.prices else None
+
+    async def _end_asking(self) -> None:
+        """Close connections; enter requests, tokens and models."""
+        for asking in self._askings.values():
+            with suppress(Exception):
+                await asking.serving.aclose()
+            self.summary.passing_failures += asking.places.settle()
+            self.summary.requests.update(asking.counts)
+        self.summary.models = list(dict.fromkeys(asking.serving.model for asking in self._askings.values()))
+
+    async def _sync_now_and_then(self) -> None:
+        """Until cancelled: put replies on disk twice a second, or sooner when there are many."""
+        while True:
+            for _ in range(10):
+                await asyncio.sleep(SYNC_SECONDS / 10)
+                if self._replies.unsynced >= SYNC_LINES:
+                    break
+            try:
+                check_held(self._folder)
+                await asyncio.to_thread(self._replies.sync)
+            except RunStopped as why:
+                return self.stop(why)
 
     async def _work_through(self) -> None:
-        most = sum(asking.places.most for asking in self._held.askings.values()) or 4
+        most = sum(asking.places.most for asking in self._askings.values()) or 4
         count = most + max(8, most // 8)  # as many as may be in flight, and some that are between two requests
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         self._loop = asyncio.get_running_loop()
-        async with self._helped_by(self._held.sync_now_and_then()):
+        async with self._helped_by(self._sync_now_and_then()):
             self._workers.start(self._work() for _ in range(count))
             await self._workers.finish()
             if self.stopped is None:
@@ -96,7 +135,7 @@ class Run:
         """Send nothing more; what is in flight may finish."""
         if self.stopped is None:
             self.stopped = why
-            for asking in self._held.askings.values():
+            for asking in self._askings.values():
                 asking.stopped = why
             self._wake()
 
@@ -137,7 +176,7 @@ class Run:
                 while place - self._outputs.next >= self._window and self.stopped is None:
                     await self._room.wait()
                 self._outputs.put(place, await self._finish(place, row, record))
-                self._replayed += bool(self._held.askings) and place not in self._asked
+                self._replayed += bool(self._askings) and place not in self._asked
                 self._asked.discard(place)
                 if place < self._outputs.next:
                     self._wake()
@@ -194,19 +233,19 @@ class Run:
 
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
         operator, ask = self.steps[index].operator, self._ask(index, place)
-        memo, cancelled = self._held.memo, lambda: self._workers.cancelled
+        memo, cancelled = self._memo, lambda: self._workers.cancelled
         return await self._workers.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
 
     def _ask(self, index: int, place: int) -> StepAsk:
         step = self.steps[index]
-        asking = None if index in self._idle else self._held.askings.get(id(step.operator.serving))
+        asking = None if index in self._idle else self._askings.get(id(step.operator.serving))
         asked = functools.partial(self._asked.add, place)
         suspect = functools.partial(self._outputs.suspect, place, index)
-        return StepAsk(asking, self._held.replies, step.label, (place, index), self.summary.notes, asked, suspect)
+        return StepAsk(asking, self._replies, step.label, (place, index), self.summary.notes, asked, suspect)
 
     def now(self, total: int | None) -> Now:
         """How far it is, of so many rows."""
-        askings = self._held.askings.values()
+        askings = self._askings.values()
         return Now(
             finished=self.summary.records,
             replayed=self._replayed,
@@ -215,7 +254,7 @@ class Run:
             sent=sum(asking.counts["sent"] for asking in askings),
             in_flight=sum(place.share.in_flight for asking in askings for place in asking.places.all),
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
-            cost_usd=self._held.budget.spent if self._held.budget.prices else None,
+            cost_usd=self._budget.spent if self._budget.prices else None,
         )
 
 
