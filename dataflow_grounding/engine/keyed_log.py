@@ -1,5 +1,6 @@
 """An append-only file of JSON lines, found by key: what was paid for, and what was learnt of images."""
 
+import glob
 import hashlib
 import json
 import math
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
 from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding.engine.shard import FOLDER
 from dataflow_grounding.errors import StorageFailed, told_as
 
 CHECK = "check"
@@ -218,6 +220,27 @@ def _key_of(line: bytes) -> int | None:
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         return int(json.loads(line)["key"][:16], 16)
     return None
+
+
+def store_path(folder: str) -> str:
+    """The store in a checkpoint folder (`.ckpt`)."""
+    return os.path.join(folder, "replies.jsonl")
+
+
+def stores_of(results_dir: str) -> list[str]:
+    """The stores of a run, of its shards, and those that other machines have filled for a folder elsewhere."""
+    results = glob.escape(results_dir)
+    folders = [os.path.join(results, ".ckpt"), os.path.join(results, FOLDER, "*", ".ckpt")]
+    patterns = [os.path.join(folder, names) for folder in folders for names in ("replies.jsonl", "replies/*.jsonl")]
+    return sorted(path for pattern in patterns for path in glob.glob(pattern))
+
+
+def other_stores(folder: str) -> list[str]:
+    """The stores of the other parts of the run that a checkpoint folder is of: its shards, and the folder of these."""
+    results = os.path.dirname(os.path.abspath(folder))
+    if os.path.basename(os.path.dirname(results)) == FOLDER:
+        results = os.path.dirname(os.path.dirname(results))
+    return [path for path in stores_of(results) if path != store_path(os.path.abspath(folder))]
 
 
 def storing(path: str) -> AbstractContextManager[None]:

@@ -9,9 +9,8 @@ from math import isnan, nan
 from typing import Any
 
 from dataflow_grounding.engine.budget import Prices, listed_price
-from dataflow_grounding.engine.keyed_log import CHECK, read_lines
+from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.engine.reply_store import stores_of
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.mirror import address_of
 from dataflow_grounding.records import is_number, read_object
