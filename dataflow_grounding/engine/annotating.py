@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.asking import Asking
@@ -37,7 +37,7 @@ class StepAsk:
     priority: Any
     notes: Counter[str]
     unstored: Callable[[], None] = lambda: None
-    suspect: Callable[[], None] = lambda: None
+    suspects: set[Any] = field(default_factory=set)  # priorities of those who got boxes that may be wrong
 
     async def __call__(self, request: Request[T]) -> T:
         """Puts a request to the step's serving. Raises what failed."""
@@ -67,7 +67,7 @@ class StepAsk:
     def note(self, code: str, text: str = "") -> None:
         """Count a remark under its code; suspect boxes by record, whenever it comes."""
         if code == SUSPECT:
-            self.suspect()
+            self.suspects.add(self.priority)
         else:
             self.notes[code] += 1
 

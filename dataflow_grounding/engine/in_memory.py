@@ -115,7 +115,7 @@ async def _annotate_all(
     memo, notes = ImageMemo(None), Counter[str]()
     queue = iter(left.items())
     after_all = len(left) + len(outcomes)
-    suspects: set[int] = set()
+    suspects: set[tuple[int]] = set()
     failed = bool(outcomes)  # those that are there before anything is asked are all failures
 
     async def work() -> None:
@@ -123,7 +123,7 @@ async def _annotate_all(
         for place, record in queue:
             if until_failure and failed:
                 return
-            ask = StepAsk(asking, store, operator.name, (place,), notes, suspect=partial(suspects.add, place))
+            ask = StepAsk(asking, store, operator.name, (place,), notes, suspects=suspects)
             once = partial(annotated, operator, record, ask, memo, lambda: workers.cancelled)
             for _ in range(2):  # once more when the image is found to be another than was known
                 update, error = await workers.until_done(once)
@@ -140,7 +140,7 @@ async def _annotate_all(
         if workers.cancelled:
             raise asyncio.CancelledError
         await operator.conclude(StepAsk(asking, store, operator.name, (after_all,), notes))
-        for place in suspects:
+        for (place,) in suspects:
             update, error = outcomes[place]
             outcomes[place] = {**(update or {}), SUSPECT: True}, error
     except RunStopped as why:

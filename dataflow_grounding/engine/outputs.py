@@ -40,7 +40,7 @@ class Outputs:
         self._left = Counter[int]()  # failed rows by the number of steps that they got through
         self._missing = [array("q") for _ in steps]  # the places of the rows that a step's file lacks
         self._places = [array("q") for _ in steps if places]
-        self._suspects: dict[int, int] = {}  # the place of a row with suspect boxes → the first step that has them
+        self.suspects: set[tuple[int, int]] = set()  # places of rows, and steps that asked for boxes that may be wrong
         self.failures_path = steps[0].storage.failures_path
         with storing(steps[0].storage.output_path):
             self._writers = [RowWriter(step.storage.output_path) for step in steps]
@@ -67,15 +67,11 @@ class Outputs:
                     self._failures.write_line(line)
                 self.next += 1
 
-    def suspect(self, place: int, step: int) -> None:
-        """The boxes that a step asked for in the row at `place` may be wrong; the row may be written already."""
-        self._suspects[place] = min(step, self._suspects.get(place, step))
-
     def _mark_suspects(self) -> None:
         """Set the column in the files, and count the records of the last one."""
         for step, (writer, missing) in enumerate(zip(self._writers, self._missing, strict=True)):
             numbers = set()
-            for place, first in self._suspects.items():
+            for place, first in self.suspects:
                 before = bisect_left(missing, place)
                 if first <= step and missing[before : before + 1] != array("q", [place]):
                     numbers.add(place - before)

@@ -239,8 +239,8 @@ class Run:
         step = self.steps[index]
         asking = None if index in self._idle else self._askings.get(id(step.operator.serving))
         asked = functools.partial(self._asked.add, place)
-        suspect = functools.partial(self._outputs.suspect, place, index)
-        return StepAsk(asking, self._replies, step.label, (place, index), self.summary.notes, asked, suspect)
+        given = (self.summary.notes, asked, self._outputs.suspects)
+        return StepAsk(asking, self._replies, step.label, (place, index), *given)
 
     def now(self, total: int | None) -> Now:
         """How far it is, of so many rows."""
