@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine
@@ -120,8 +121,9 @@ class Run:
         total, title = self.source.length(), " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
         tasks = [asyncio.create_task(helper) for helper in (*helpers, progress.run())]
+        interrupt = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, self._workers.interrupt)
         try:
-            with signals_to(self._workers.interrupt):
+            with signals_to(interrupt, signal.SIGINT, signal.SIGTERM):
                 yield
         finally:
             for task in tasks:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from dataflow_grounding.engine.plan import Result
@@ -88,21 +88,12 @@ def beside(work: Callable[[threading.Event], None], wait: float | None = None) -
 
 
 @contextmanager
-def signals_to(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call `interrupt`, as far as the running loop is the main thread's."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    caught = []
-    for which in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError, RuntimeError):
-            before = signal.getsignal(which)
-            loop.add_signal_handler(which, interrupt)
-            caught.append((which, before))
+def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Iterator[None]:
+    """Within it these signals call `interrupt`, if this is the main thread; else they do what they did before."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {one: signal.signal(one, lambda *_: interrupt()) for one in which if here}
     try:
         yield
     finally:
-        for which, before in caught:
-            loop.remove_signal_handler(which)
-            signal.signal(which, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
