@@ -161,17 +161,15 @@ class KeyedLog:
     def _load(self) -> int:
         """Index the file; returns its size without a torn last line."""
         place = 0
-        line = b""
         with open(self.path, "rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
+                    if not self._read_only:
+                        os.ftruncate(self._file, place)
                     break
-                key = _key_of(line)
-                if key is not None:
+                if (key := _key_of(line)) is not None:
                     self._places.set(key, place)
                 place += len(line)
-        if line and not line.endswith(b"\n") and not self._read_only:
-            os.ftruncate(self._file, place)
         return place
 
     def _line_at(self, place: int) -> bytes:
