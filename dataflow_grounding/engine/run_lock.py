@@ -83,9 +83,7 @@ class _Here:
         return os.listdir(self._folder / within)
 
     def read(self, path: str) -> bytes:
-        with suppress(FileNotFoundError):
-            return (self._folder / path).read_bytes()
-        return b""
+        return (self._folder / path).read_bytes()
 
     def write(self, path: str, data: bytes, mode: str) -> None:
         with suppress(FileExistsError), open(self._folder / path, "xb" if mode == "create" else "wb") as file:
@@ -138,9 +136,9 @@ class HeartLock:
         while not ended.wait(BEAT_SECONDS):
             with suppress(OSError):  # the next may get through
                 if self._holder(self._number + 1) and not ended.is_set():
-                    return _lost.add(self._here)
+                    _lost.add(self._here)
+                    break
                 self._write("overwrite", beat=time.time())
-        return None
 
     def _wait_for(self, number: int) -> None:
         """Raises FolderTaken where the run of a lock is alive."""
@@ -180,7 +178,7 @@ class HeartLock:
 
     def _holder(self, number: int) -> dict[str, Any]:
         """What a lock says; nothing where that can't be read, or without one."""
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, FileNotFoundError):
             return dict(json.loads(self._files.read(self._name(number))))
         return {}
 
