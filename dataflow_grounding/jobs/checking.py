@@ -4,7 +4,8 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from dataflow_grounding.boxes.regions import check_seed, read_regions
@@ -36,23 +37,25 @@ class Findings:
     remarks: list[str] = field(default_factory=list)
     records: int = 0
 
-    def add(self, error: GroundingError) -> None:
-        """What an error says as problems, but for lines that are told already."""
-        self.problems += [line for line in str(error).splitlines() if line not in self.problems]
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """What an error says that is raised within becomes problems, but for lines that are told already."""
+        try:
+            yield
+        except GroundingError as error:
+            self.problems += [line for line in str(error).splitlines() if line not in self.problems]
 
 
 def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Findings:
     """All that is wrong with a spec and what it names."""
     found = Findings()
     run: SpecRun | None = None
-    try:
+    with found.taking():
         spec, found.problems = look_into_spec(paths, overrides)
-        found.remarks += spec.remarks if spec is not None else []
-        run = _run_of(spec, found) if spec is not None else None
-        if run is not None:
+        if spec is not None:
+            found.remarks += spec.remarks
+            run = _run_of(spec, found)
             check_plan(run.steps, run.job.columns())
-    except GroundingError as error:
-        found.add(error)
     if run is None:
         return found
     _check_folder(run.spec.results_dir, found)
@@ -65,19 +68,15 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     if workers > most:
         allowed = f"ulimit -n allows {most} connections: raise the limit to use them all"
         found.remarks.append(f"max_workers is {workers}, but {allowed}")
-    try:
+    with found.taking():
         _check_rows(run, found)
-    except GroundingError as error:
-        found.add(error)
     return found
 
 
 def _run_of(spec: Spec, found: Findings) -> SpecRun:
     """The spec's run, with the embedded grounder where its model can't be used. Raises GroundingError."""
-    try:
+    with found.taking():
         return SpecRun(spec)
-    except GroundingError as error:
-        found.add(error)
     other = spec.model_copy(deep=True)
     other.block.vlm.backend, other.block.vlm.box_format = "embedded", "auto"
     return SpecRun(other)
