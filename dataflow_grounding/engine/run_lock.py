@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -38,18 +38,15 @@ def only_run(folder: str) -> Iterator[None]:
         os.makedirs(folder, exist_ok=True)
         lock = os.open(os.path.join(folder, "lock"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     place = os.path.dirname(folder) or "."
-    try:
+    with ExitStack() as held:
+        held.callback(os.close, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _TAKEN:
                 raise FolderTaken(f"another run is working in {place}: wait for it to end") from None
-            with HeartLock(_Here(folder), "", place, folder).held():
-                yield
-        else:
-            yield
-    finally:
-        os.close(lock)
+            held.enter_context(HeartLock(_Here(folder), "", place, folder).held())
+        yield
 
 
 @contextmanager
