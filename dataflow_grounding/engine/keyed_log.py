@@ -86,10 +86,6 @@ class KeyedLog:
         """The place of the next line."""
         return self._size + len(self._pending)
 
-    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """The whole lines that are in the file between two places; damaged ones are passed over."""
-        return (line for _, line in read_lines(self.path, first, last))
-
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
         """The last line of `key`, or None; with `since` only this log's own, at or after that place.
 
@@ -196,8 +192,8 @@ def append(file: int, data: bytes, size: int) -> None:
         raise
 
 
-def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The whole lines of a log between two places, each with its place, bar damaged ones; a missing file has none."""
+def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[dict[str, Any]]:
+    """The whole lines of a log between two places, bar damaged ones; a missing file has none."""
     if not os.path.exists(path):
         return
     with open(path, "rb") as file:
@@ -206,7 +202,7 @@ def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[t
             with suppress(ValueError, RecursionError):
                 line = json.loads(text)
                 if isinstance(line, dict) and isinstance(line.get("key"), str):
-                    yield place, line
+                    yield line
             place += len(text)
 
 

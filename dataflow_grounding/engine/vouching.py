@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span, read_lines
 
 
 class Vouching:
@@ -61,6 +61,6 @@ class Vouching:
 
     def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
         for first, last in spans:
-            for line in self._store.lines(first, self._store.end if last is None else last):
+            for line in read_lines(self._store.path, first, last):
                 if line.get("of") == self._of and line.get("task") != CHECK:
                     yield line

@@ -57,7 +57,7 @@ def costs_of(folder: str) -> dict[str, Any]:
 def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
     """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`. What got no reply is not in it."""
     bills: dict[str, dict[str, Amount]] = {}
-    for _, line in chain.from_iterable(map(read_lines, stores_of(folder))):
+    for line in chain.from_iterable(map(read_lines, stores_of(folder))):
         if "checks" in line:  # what a check says of other lines
             continue
         usage = usage_of(line)

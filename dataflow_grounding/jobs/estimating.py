@@ -15,7 +15,7 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog
+from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
 from dataflow_grounding.engine.plan import Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.rolling import readable_replies
@@ -218,7 +218,7 @@ async def _worked_through(
 def _answers_in(replies: KeyedLog) -> int:
     """How many replies answer a record's question, in all logs."""
     logs = (replies, *replies.others)
-    checks = ({line["key"] for line in log.lines(0, log.end) if line.get("task") == CHECK} for log in logs)
+    checks = ({line["key"] for line in read_lines(log.path, 0, log.end) if line.get("task") == CHECK} for log in logs)
     return sum(map(len, logs)) - sum(map(len, checks))
 
 
