@@ -56,10 +56,9 @@ class Manifest:
             return None
         if entry.get("outputs") != self._state() or entry.get("input") != self._source.fingerprint():
             return None
-        summary = Summary(**entry["summary"], already_complete=True)
-        for name in ("expressions", "notes", "failures", "requests"):
-            setattr(summary, name, Counter(getattr(summary, name)))
-        return summary
+        kept: dict[str, Any] = entry["summary"]
+        kept |= {name: Counter(counts) for name, counts in kept.items() if isinstance(counts, dict)}
+        return Summary(**kept, already_complete=True)
 
     def write(self, summary: Summary) -> None:
         """Remember a finished run: one without failures that may pass and whose input stayed the same."""
