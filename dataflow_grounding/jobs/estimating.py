@@ -165,14 +165,14 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         stored = _answers_in(there)
         real, guess = _Pass(run, rules, there), _Pass(run, rules, None) if stored else None
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
-        looked_at, steps = run_blocking(lambda: _worked_through(run, records, real, guess))
+        steps = run_blocking(lambda: _worked_through(run, records, real, guess))
     _add_checks(run.steps, steps)
     prices = run.options.prices
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
         "records": records,
-        "looked_at": looked_at,
+        "looked_at": min(records, ALL_UP_TO),
         **_priced(sum((step.expected() for step in steps), Amount()), prices),
         "stored": stored,
         "steps": [{"step": step.label, **_priced(step.expected(), prices)} for step in steps],
@@ -189,15 +189,11 @@ def _priced(amount: Amount, prices: Prices | None) -> dict[str, Any]:
     return replace(amount, cost_usd=prices.cost(Usage(*tokens)) if prices else nan).to_json()
 
 
-async def _worked_through(
-    run: SpecRun, records: int, real: _Pass, guess: _Pass | None
-) -> tuple[int, list[StepEstimate]]:
-    """How many records were looked at, and what each step sends for all."""
+async def _worked_through(run: SpecRun, records: int, real: _Pass, guess: _Pass | None) -> list[StepEstimate]:
+    """What each step sends for all records."""
     source = Source(run.steps, pilot=run.options.pilot)
     steps = [StepEstimate(step.label) for step in run.steps]
-    looked_at = 0
     for row, times in _chosen(itertools.islice(run.job.rows(), records), records):
-        looked_at += 1
         try:
             record = source.record(row)
         except RecordError:
@@ -212,7 +208,7 @@ async def _worked_through(
             if measured.requests and not to_send.requests:
                 steps[place].measured += measured
                 steps[place].guessed += guessed[place][0]
-    return looked_at, steps
+    return steps
 
 
 def _answers_in(replies: KeyedLog) -> int:
