@@ -15,7 +15,7 @@ from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.plan import image_column
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.errors import GroundingError, RecordError
+from dataflow_grounding.errors import GroundingError, InputError, RecordError, told_as
 from dataflow_grounding.formats.label_seeds import counted_items
 from dataflow_grounding.images import find_image, open_image
 from dataflow_grounding.jobs.registry import look_into_spec
@@ -84,22 +84,17 @@ def _run_of(spec: Spec, found: Findings) -> SpecRun:
 
 def _check_folder(folder: str, found: Findings) -> None:
     if (mirror := mirror_of(folder)) is not None:
-        try:
+        with found.taking(), told_as(InputError, f"results_dir {mirror.address}: cannot write there"):
             mirror.write(f"{CKPT}/check", b"of what can be written")
             mirror.remove(f"{CKPT}/check")
-        except OSError as error:
-            found.problems.append(f"results_dir {mirror.address}: cannot write there: {error.strerror or error}")
     there = folder
     while not os.path.exists(there):
         there = os.path.dirname(there) or "."
-    try:
+    with found.taking(), told_as(InputError, f"results_dir {folder}: cannot write to {there}"):
         with tempfile.TemporaryFile(dir=there):
             free = shutil.disk_usage(there).free
-    except OSError as error:
-        found.problems.append(f"results_dir {folder}: cannot write to {there}: {error.strerror or error}")
-        return
-    if free < SMALL_DISK:
-        found.problems.append(f"results_dir {folder}: less than {SMALL_DISK >> 20} MiB free on its disk")
+        if free < SMALL_DISK:
+            found.problems.append(f"results_dir {folder}: less than {SMALL_DISK >> 20} MiB free on its disk")
 
 
 def _check_rows(run: SpecRun, found: Findings) -> None:
