@@ -22,7 +22,7 @@ from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.workers import Workers, signals_to
+from dataflow_grounding.engine.workers import Workers, all_done, signals_to
 from dataflow_grounding.errors import ImageChanged, Interrupted, RecordError, RunStopped
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import Row
@@ -208,7 +208,8 @@ class Run:
             now = record
             for columns, _ in results:
                 now = now.updated(columns or {})
-            found = await _side_by_side([self._annotate(index, place, now) for index in level])
+            work = [self._annotate(index, place, now) for index in level]
+            found = [await work[0]] if len(work) == 1 else await all_done(work)
             for index, result in zip(level, found, strict=True):
                 results[index] = result
             if any(columns is None for columns, _ in found):
@@ -257,14 +258,3 @@ class Run:
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._budget.spent if self._budget.prices else None,
         )
-
-
-async def _side_by_side(work: list[Coroutine[Any, Any, Result]]) -> list[Result]:
-    if len(work) == 1:
-        return [await work[0]]
-    results = []
-    for result in await asyncio.gather(*work, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
-        results.append(result)
-    return results

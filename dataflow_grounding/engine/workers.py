@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from dataflow_grounding.engine.plan import Result
 from dataflow_grounding.errors import MachineBusy, RunStopped
+
+T = TypeVar("T")
 
 GRACE_SECONDS = 5.0
 BUSY_SECONDS = 60.0  # how long something is tried again that the machine is too short of something for
@@ -72,6 +74,15 @@ class Workers:
             pause = min(2 * pause, 4.0)
         self._went_well = time.monotonic()
         return result
+
+
+async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
+    """What each returns, once all have ended: none is left at work. Raises what the first raised that failed."""
+    found = await asyncio.gather(*work, return_exceptions=True)
+    for error in found:
+        if isinstance(error, BaseException):
+            raise error
+    return [one for one in found if not isinstance(one, BaseException)]
 
 
 @contextmanager
