@@ -39,8 +39,7 @@ class Asking:
         self.serving = serving
         self.identity = serving.identity()
         self.places = Places(serving, options, servings)
-        self.budget, self.max_attempts = budget, options.max_attempts
-        self.force, self.retry_failed = options.force_reprocess, options.retry_failed
+        self.budget, self.options = budget, options
         self.counts: Counter[str] = Counter()
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
@@ -52,7 +51,7 @@ class Asking:
 
         A `check` is asked anew each time.
         """
-        attempt, stored = 0, not (self.force or check)
+        attempt, stored = 0, not (self.options.force_reprocess or check)
         error: errors.RecordError | None = None
         while True:
             tried = request.again(attempt, str(error or ""), isinstance(error, errors.TruncatedReply))
@@ -70,8 +69,8 @@ class Asking:
                 error = failed
                 self.counts["unreadable"] += not stored and isinstance(failed, errors.UnreadableReply)
                 divided = request.divisible and isinstance(failed, errors.TruncatedReply)  # by whoever asks
-                if divided or attempt >= self.max_attempts or isinstance(failed, errors.RequestRefused):
-                    if divided or not stored or not self.retry_failed:
+                if divided or attempt >= self.options.max_attempts or isinstance(failed, errors.RequestRefused):
+                    if divided or not stored or not self.options.retry_failed:
                         raise
                     attempt, stored, error = 0, False, None
 
@@ -140,7 +139,7 @@ class Asking:
                 self.places.release(place, number, refused=refused, answered=answered)
             failed.add(place)
             limited = isinstance(fault, errors.RateLimited)
-            if not limited and tries[fault.kind] >= most_tries(fault, self.max_attempts):
+            if not limited and tries[fault.kind] >= most_tries(fault, self.options.max_attempts):
                 fault.attempts = tries[fault.kind]
                 raise fault
             if request.at is None and self.places.others(failed):
