@@ -19,7 +19,8 @@ from dataflow_grounding.spec.schema import AzureBlock, GeminiBlock, OpenAIBlock
 
 NOTICE = (
     "Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, eyes, people and cats by their "
-    "faces, license plates, sky, greenery, clearly colored things and drawn shapes; other phrases get status unsupported."
+    "faces, license plates, sky, greenery, clearly colored things and drawn shapes; other phrases get status "
+    "unsupported."
 )
 
 
