@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from typing import Any
 
@@ -97,22 +97,19 @@ class Run:
                 await asyncio.sleep(SYNC_SECONDS / 10)
                 if self._replies.unsynced >= SYNC_LINES:
                     break
-            try:
-                check_held(self._folder)
-                await asyncio.to_thread(self._replies.sync)
-            except RunStopped as why:
-                return self.stop(why)
+            check_held(self._folder)
+            await asyncio.to_thread(self._replies.sync)
 
     async def _work_through(self) -> None:
         most = sum(asking.places.most for asking in self._askings.values()) or 4
         count = most + max(8, most // 8)  # as many as may be in flight, and some that are between two requests
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         self._loop = asyncio.get_running_loop()
-        async with self._helped_by(self._sync_now_and_then()):
-            self._workers.start(self._work() for _ in range(count))
+        async with self._helped_by(self._heeded(self._sync_now_and_then)):
+            self._workers.start(self._heeded(self._work) for _ in range(count))
             await self._workers.finish()
             if self.stopped is None:
-                self._workers.start([self._conclude()])
+                self._workers.start([self._heeded(self._conclude)])
                 await self._workers.finish()
 
     @asynccontextmanager
@@ -159,40 +156,41 @@ class Run:
         self.stop(Interrupted("interrupted: every reply so far is kept. Run the same command again to go on"))
         return going_on
 
-    async def _work(self) -> None:
+    async def _heeded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """What stops some work stops the run."""
         try:
-            while self.stopped is None:
-                if not self._rows:
-                    taken = await self.source.take(64)
-                    self._taken += len(taken)
-                    self._rows.extend(taken)
-                    if not self._rows:
-                        return
-                    continue
-                place, row = self._rows.popleft()
-                try:  # when the row is taken: earlier rows of the same image count for its ids
-                    record: Record | RecordError = self.source.record(row)
-                except RecordError as error:
-                    record = error
-                while place - self._outputs.next >= self._window and self.stopped is None:
-                    await self._room.wait()
-                self._outputs.put(place, await self._finish(place, row, record))
-                self._replayed += bool(self._askings) and place not in self._asked
-                self._asked.discard(place)
-                if place < self._outputs.next:
-                    self._wake()
+            await work()
         except RunStopped as why:
             self.stop(why)
         except Exception as error:  # a defect of ours: stop the run rather than lose a row
             self.stop(RunStopped(f"internal error: {type(error).__name__}: {error}"))
             raise
 
+    async def _work(self) -> None:
+        while self.stopped is None:
+            if not self._rows:
+                taken = await self.source.take(64)
+                self._taken += len(taken)
+                self._rows.extend(taken)
+                if not self._rows:
+                    return
+                continue
+            place, row = self._rows.popleft()
+            try:  # when the row is taken: earlier rows of the same image count for its ids
+                record: Record | RecordError = self.source.record(row)
+            except RecordError as error:
+                record = error
+            while place - self._outputs.next >= self._window and self.stopped is None:
+                await self._room.wait()
+            self._outputs.put(place, await self._finish(place, row, record))
+            self._replayed += bool(self._askings) and place not in self._asked
+            self._asked.discard(place)
+            if place < self._outputs.next:
+                self._wake()
+
     async def _conclude(self) -> None:
-        try:
-            for index, step in enumerate(self.steps):
-                await step.operator.conclude(self._ask(index, self._outputs.next))
-        except RunStopped as why:
-            self.stop(why)
+        for index, step in enumerate(self.steps):
+            await step.operator.conclude(self._ask(index, self._outputs.next))
 
     def _wake(self) -> None:
         """Let all look again that wait for room."""
