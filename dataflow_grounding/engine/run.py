@@ -98,7 +98,8 @@ class Run:
                 if self._replies.unsynced >= SYNC_LINES:
                     break
             check_held(self._folder)
-            await asyncio.to_thread(self._replies.sync)
+            with suppress(RuntimeError):  # no thread to be had for now
+                await asyncio.to_thread(self._replies.sync)
 
     async def _work_through(self) -> None:
         most = sum(asking.places.most for asking in self._askings.values()) or 4
