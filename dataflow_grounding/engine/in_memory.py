@@ -130,8 +130,7 @@ async def _annotate_all(
     workers = Workers(lambda: False)  # which an interrupt ends at once
     count = min(len(left), 2 * (asking.places.most if asking else 4))
     try:
-        workers.start(work() for _ in range(count))
-        await workers.finish()
+        await workers.do(work() for _ in range(count))
         if workers.cancelled:
             raise asyncio.CancelledError
         await operator.conclude(after_all)

@@ -107,11 +107,9 @@ class Run:
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         self._loop = asyncio.get_running_loop()
         async with self._helped_by(self._heeded(self._sync_now_and_then)):
-            self._workers.start(self._heeded(self._work) for _ in range(count))
-            await self._workers.finish()
+            await self._workers.do(self._heeded(self._work) for _ in range(count))
             if self.stopped is None:
-                self._workers.start([self._heeded(self._conclude)])
-                await self._workers.finish()
+                await self._workers.do([self._heeded(self._conclude)])
 
     @asynccontextmanager
     async def _helped_by(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:

@@ -27,12 +27,9 @@ class Workers:
         self.cancelled = False  # whether they have been cancelled. Until then, a CancelledError is somebody else's.
         self._waiting, self._went_well = 0, time.monotonic()  # for the machine; when something was done last
 
-    def start(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Begin some more."""
+    async def do(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Wait until all is done, come what may. Raises what the first of them raised that was not cancelled."""
         self._tasks += [asyncio.create_task(one) for one in work]
-
-    async def finish(self) -> None:
-        """Wait until all are done, come what may. Raises what the first of them raised that was not cancelled."""
         while pending := [task for task in self._tasks if not task.done()]:
             try:
                 await asyncio.wait(pending)
