@@ -1,9 +1,9 @@
 """Many regions or texts in several requests: groups of regions that lie near each other, texts grounded again."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
+from dataflow_grounding.engine.workers import all_done
 from dataflow_grounding.errors import RecordError, TruncatedReply
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.tasks.phrase_grounding import Found
@@ -69,11 +69,8 @@ async def reground(
             return [error] * len(some)
 
     chunks = batched(list(dict.fromkeys(texts)), at_once)
-    answers = await asyncio.gather(*(ask_in_parts(chunk, grounded) for chunk in chunks), return_exceptions=True)
     found: dict[str, Found | RecordError] = {}
-    for parts in answers:
-        if isinstance(parts, BaseException):
-            raise parts
+    for parts in await all_done(ask_in_parts(chunk, grounded) for chunk in chunks):
         for some, answer in parts:
             found.update(zip(some, answer, strict=True))
     return found

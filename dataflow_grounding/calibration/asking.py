@@ -15,9 +15,10 @@ from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, b
 from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
 from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
 from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.annotating import StepAsk
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
-from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.errors import EndpointRefused, RecordError, UnreadableReply
 from dataflow_grounding.images import ImageLimits, SizeLimits
@@ -129,8 +130,7 @@ class _Asker:
         self.serving = serving
         self.suffixes = itertools.cycle(_suffixes(own, serving.image_limits))
         self.asking = Asking(serving, start.options, start.budget)
-        self._log = KeyedLog(replies) if (replies := start.replies) else None
-        self._store: ReplyLog = MemoryLog() if self._log is None else StepLog(self._log, "calibration")
+        self._store = KeyedLog(start.replies or "")
         self._asked: Counter[tuple[str, ...]] = Counter()
 
     async def closing(self, work: Awaitable[T]) -> T:
@@ -142,9 +142,8 @@ class _Asker:
             raise EndpointRefused(f"{why}. {WAY_OUT}") from None
         finally:
             await self.serving.aclose()
-            if self._log is not None:
-                self.asking.places.settle()
-                self._log.close()
+            self.asking.places.settle()
+            self._store.close()
 
     async def ask(self, asked: Sequence[Probe], stated: BoxFormat) -> list[ProbedPicture]:
         with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
@@ -156,8 +155,9 @@ class _Asker:
         key = (image.sent_digest, question.question)
         self._asked[key] += 1  # one that is asked for again is another
         question = replace(question, sample=self._asked[key] - 1)
+        ask = StepAsk(self.asking, self._store, "calibration", (probe.size,), Counter())
         try:
-            (answers, trouble), _ = await self.asking.answer(question, self._store, (probe.size,))
+            (answers, trouble), _ = await self.asking.answer(question, ask)
         except UnreadableReply as error:  # cut off
             answers, trouble = [], str(error)
         except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either

@@ -77,8 +77,7 @@ class RayRun(Run):
         self._pool = pool.remote(budget.max_requests, budget.usd, before=(budget.sent, budget.spent))
         try:
             async with self._helped_by(self._look(), self._watch_the_start()):
-                self._workers.start(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
-                await self._workers.finish()
+                await self._workers.do(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
         finally:
             self._end(self._pool)
 

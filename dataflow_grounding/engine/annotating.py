@@ -3,12 +3,12 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import ReplyLog
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import FACT_COLUMNS, SUSPECT, Annotator, Partial, Result, image_column
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.errors import (
@@ -32,17 +32,18 @@ class StepAsk:
     """`ask` for one record in one step."""
 
     asking: Asking | None
-    store: ReplyLog
+    store: KeyedLog
+    step: str
     priority: Any
     notes: Counter[str]
     unstored: Callable[[], None] = lambda: None
-    suspect: Callable[[], None] = lambda: None
+    suspects: set[Any] = field(default_factory=set)  # priorities of those who got boxes that may be wrong
 
     async def __call__(self, request: Request[T]) -> T:
         """Puts a request to the step's serving. Raises what failed."""
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask, or had nothing to ask when the run began")
-        found = await self.asking.answer(request, self.store, self.priority, self.unstored)
+        found = await self.asking.answer(request, self)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple))):
             wanted = "should return the answer and its notes: (answer, [])"
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
@@ -56,7 +57,8 @@ class StepAsk:
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self.asking.counts["probes"] += 1
-        return await self.asking.answer(request, self.store, (-1,), check=True)
+        apart = StepAsk(self.asking, self.store, self.step, (-1,), self.notes)
+        return await self.asking.answer(request, apart, check=True)
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
         """Which replies of the step's store are vouched for."""
@@ -65,7 +67,7 @@ class StepAsk:
     def note(self, code: str, text: str = "") -> None:
         """Count a remark under its code; suspect boxes by record, whenever it comes."""
         if code == SUSPECT:
-            self.suspect()
+            self.suspects.add(self.priority)
         else:
             self.notes[code] += 1
 

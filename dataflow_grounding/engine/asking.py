@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding import errors
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.places import Place, Places, most_tries
 from dataflow_grounding.engine.reply_line import line_of, read_line
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.annotating import StepAsk
 
 T = TypeVar("T")
 
@@ -37,35 +39,27 @@ class Asking:
         self.serving = serving
         self.identity = serving.identity()
         self.places = Places(serving, options, servings)
-        self.budget, self.max_attempts = budget, options.max_attempts
-        self.force, self.retry_failed = options.force_reprocess, options.retry_failed
+        self.budget, self.options = budget, options
         self.counts: Counter[str] = Counter()
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
         self._stop = stop or partial(setattr, self, "stopped")
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
-    async def answer(
-        self,
-        request: Request[T],
-        store: ReplyLog,
-        priority: Any,
-        unstored: Callable[[], None] = lambda: None,
-        check: bool = False,
-    ) -> ReadReply[T]:
+    async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
         """What `request`'s reply says, and notes on reading it. Raises what failed, with `attempts` and `reply` set.
 
-        `unstored` is called before it is sent, as no stored reply answers it. A `check` is asked anew each time.
+        A `check` is asked anew each time.
         """
-        attempt, stored = 0, not (self.force or check)
+        attempt, stored = 0, not (self.options.force_reprocess or check)
         error: errors.RecordError | None = None
         while True:
             tried = request.again(attempt, str(error or ""), isinstance(error, errors.TruncatedReply))
-            line = self._stored(tried, store) if stored else None
+            line = self._stored(tried, by) if stored else None
             if line is None:
                 stored = False
-                unstored()
-                line = await self._sent(tried, store, priority, check)
+                by.unstored()
+                line = await self._sent(tried, by, check)
             attempt += 1
             try:
                 found = read_line(tried, line, attempt)
@@ -75,21 +69,21 @@ class Asking:
                 error = failed
                 self.counts["unreadable"] += not stored and isinstance(failed, errors.UnreadableReply)
                 divided = request.divisible and isinstance(failed, errors.TruncatedReply)  # by whoever asks
-                if divided or attempt >= self.max_attempts or isinstance(failed, errors.RequestRefused):
-                    if divided or not stored or not self.retry_failed:
+                if divided or attempt >= self.options.max_attempts or isinstance(failed, errors.RequestRefused):
+                    if divided or not stored or not self.options.retry_failed:
                         raise
                     attempt, stored, error = 0, False, None
 
-    def _stored(self, tried: Request[Any], store: ReplyLog) -> dict[str, Any] | None:
+    def _stored(self, tried: Request[Any], by: "StepAsk") -> dict[str, Any] | None:
         keys = map(tried.key, (self.identity, *self.serving.other_identities))
-        return next((line for key in keys if (line := store.get(key)) is not None), None)
+        return next((line for key in keys if (line := by.store.get(key)) is not None), None)
 
-    async def _sent(self, request: Request[T], store: ReplyLog, priority: Any, check: bool) -> dict[str, Any]:
+    async def _sent(self, request: Request[T], by: "StepAsk", check: bool) -> dict[str, Any]:
         """The stored line of the reply to a request that has no reply in the store, or none that counts."""
         if request.before is not None:
             await request.before()
         key = request.key(self.identity)
-        done = None if check else store.get(key, store.first_new)  # an equal row came first
+        done = None if check else by.store.get(key, by.store.first_new)  # an equal row came first
         done = done or self.places.held.get(key, [None])[0]
         if done is not None:
             return done
@@ -102,12 +96,13 @@ class Asking:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            line = store.put(key, line_of(request, self.serving, await self._reply(request, priority), check))
+            reply = await self._reply(request, by.priority)
+            line = by.store.put(key, line_of(by.step, request, self.serving, reply, check))
             future.set_result(line)
             return line
         except errors.RequestRefused as refused:  # stored, so that it is asked again only when the user wants it
-            line = line_of(request, self.serving, Reply("", "refused", Usage(), str(refused)), check)
-            self.places.held[key] = (line, refused.passing, store)
+            line = line_of(by.step, request, self.serving, Reply("", "refused", Usage(), str(refused)), check)
+            self.places.held[key] = (line, refused.passing, by.store)
             future.set_result(line)
             return line
         except BaseException as error:
@@ -144,7 +139,7 @@ class Asking:
                 self.places.release(place, number, refused=refused, answered=answered)
             failed.add(place)
             limited = isinstance(fault, errors.RateLimited)
-            if not limited and tries[fault.kind] >= most_tries(fault, self.max_attempts):
+            if not limited and tries[fault.kind] >= most_tries(fault, self.options.max_attempts):
                 fault.attempts = tries[fault.kind]
                 raise fault
             if request.at is None and self.places.others(failed):

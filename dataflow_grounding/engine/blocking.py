@@ -3,12 +3,13 @@
 import asyncio
 import contextvars
 import signal
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import NoneType
 from typing import Any, TypeVar, cast
+
+from dataflow_grounding.engine.workers import signals_to
 
 T = TypeVar("T")
 
@@ -40,7 +41,9 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             with suppress(RuntimeError):  # the loop has just been closed
                 loop.call_soon_threadsafe(task.cancel)
 
-    with _ctrl_c(interrupt), ThreadPoolExecutor(1) as thread:
+    ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
+    caught = [] if ignored else [signal.SIGINT]  # under `asyncio.run` it would cancel a task that waits for this thread
+    with signals_to(interrupt, *caught), ThreadPoolExecutor(1) as thread:
         done = thread.submit(contextvars.copy_context().run, lambda: asyncio.run(supervised()))
         while not done.done():
             try:
@@ -50,18 +53,3 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if interrupted and isinstance(done.exception(), (asyncio.CancelledError, NoneType)):
         raise KeyboardInterrupt
     return done.result()
-
-
-@contextmanager
-def _ctrl_c(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C calls `interrupt`: under `asyncio.run` it would else cancel a task that waits for this very thread."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
-        yield
-        return
-
-    signal.signal(signal.SIGINT, lambda number, frame: interrupt())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

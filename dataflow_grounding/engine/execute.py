@@ -12,10 +12,10 @@ from typing import TypeAlias
 
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, holding, levels, segments
-from dataflow_grounding.engine.reply_store import store_path
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source

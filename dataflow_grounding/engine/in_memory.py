@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -14,7 +14,7 @@ from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
@@ -35,19 +35,19 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     the caller's own. Raises RunStopped.
     """
     image_key = operator.reads().get("image")
-    records, outcomes = _records(rows, image_key, operator.needs_image)
+    records, outcomes = _records(operator, rows)
     options = current_options.get()
     budget = budget_of(options)
-    asks = _may_ask(operator, records, image_key, outcomes)
+    asks = _may_ask(operator, records, outcomes)
     left = {place: record for place, record in enumerate(records) if place not in outcomes}
     if asks:
         operator.prepare(RunStart(options, budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN)))
     asking = None
     if asks and operator.serving is not None:  # nothing is stored
         asking = Asking(operator.serving, replace(options, force_reprocess=False, retry_failed=False), budget)
-    with closing(KeyedLog(options.replies)) if options.replies is not None else nullcontext() as log:
-        store = MemoryLog() if log is None else StepLog(log, operator.name)
-        run_blocking(lambda: _annotate_all(operator, left, outcomes, asking, store, until_failure))
+    with closing(KeyedLog(options.replies or "")) as store:
+        after_all = StepAsk(asking, store, operator.name, (len(rows),), Counter())
+        run_blocking(lambda: _annotate_all(operator, left, outcomes, after_all, until_failure))
     results: Results = {}
     for place in sorted(outcomes):
         row, record, (update, error) = rows[place], records[place], outcomes[place]
@@ -57,10 +57,9 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     return results
 
 
-def _records(
-    rows: Sequence[Mapping[str, Any]], image_key: str | None, needed: bool
-) -> tuple[list[Record], dict[int, Result]]:
+def _records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Record], dict[int, Result]]:
     """The rows as records, as JSON has them, their pictures as files; and, by place, what is wrong with pictures."""
+    image_key = operator.reads().get("image")
     records: list[Record] = []
     broken: dict[int, Result] = {}
     rows_of_image = NumberTable()
@@ -68,7 +67,7 @@ def _records(
         column, file = image_key or _image_column(row), {}
         given = row.get(column)
         given = given if is_picture(given) else plain_value(given)
-        if not isinstance(given, str) and (is_picture(given) or (needed and image_key and column in row)):
+        if not isinstance(given, str) and (is_picture(given) or (operator.needs_image and image_key and column in row)):
             try:
                 file = {column: as_path(given, column)}
             except RecordError as error:
@@ -84,11 +83,9 @@ def _records(
     return records, broken
 
 
-def _may_ask(
-    operator: Annotator, records: Iterable[Record], image_key: str | None, outcomes: dict[int, Result]
-) -> bool:
+def _may_ask(operator: Annotator, records: Iterable[Record], outcomes: dict[int, Result]) -> bool:
     """Whether it may ask about any record. What is wrong is seen before anything is paid for, a calibration too."""
-    asks = False
+    image_key, asks = operator.reads().get("image"), False
     for place, record in enumerate(records):
         if place not in outcomes:
             try:
@@ -108,15 +105,12 @@ async def _annotate_all(
     operator: Annotator,
     left: Mapping[int, Record],
     outcomes: dict[int, Result],
-    asking: Asking | None,
-    store: ReplyLog,
+    after_all: StepAsk,
     until_failure: bool,
 ) -> None:
-    """Fills in the outcomes of the records that are left, by place."""
-    memo, notes = ImageMemo(None), Counter[str]()
+    """Fills in the outcomes of the records that are left, by place; `after_all` is for the operator's conclusion."""
+    asking, memo = after_all.asking, ImageMemo(None)
     queue = iter(left.items())
-    after_all = len(left) + len(outcomes)
-    suspects: set[int] = set()
     failed = bool(outcomes)  # those that are there before anything is asked are all failures
 
     async def work() -> None:
@@ -124,7 +118,7 @@ async def _annotate_all(
         for place, record in queue:
             if until_failure and failed:
                 return
-            ask = StepAsk(asking, store, (place,), notes, suspect=partial(suspects.add, place))
+            ask = replace(after_all, priority=(place,))
             once = partial(annotated, operator, record, ask, memo, lambda: workers.cancelled)
             for _ in range(2):  # once more when the image is found to be another than was known
                 update, error = await workers.until_done(once)
@@ -136,14 +130,13 @@ async def _annotate_all(
     workers = Workers(lambda: False)  # which an interrupt ends at once
     count = min(len(left), 2 * (asking.places.most if asking else 4))
     try:
-        workers.start(work() for _ in range(count))
-        await workers.finish()
+        await workers.do(work() for _ in range(count))
         if workers.cancelled:
             raise asyncio.CancelledError
-        await operator.conclude(StepAsk(asking, store, (after_all,), notes))
-        for place in suspects:
-            update, error = outcomes[place]
-            outcomes[place] = {**(update or {}), SUSPECT: True}, error
+        await operator.conclude(after_all)
+        for place, (update, error) in outcomes.items():
+            if (place,) in after_all.suspects:
+                outcomes[place] = {**(update or {}), SUSPECT: True}, error
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way

@@ -1,7 +1,9 @@
 """An append-only file of JSON lines, found by key: what was paid for, and what was learnt of images."""
 
+import glob
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,6 +11,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
 from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding.engine.shard import FOLDER
 from dataflow_grounding.errors import StorageFailed, told_as
 
 CHECK = "check"
@@ -44,52 +47,6 @@ class Vouched:
         return {**line, "suspect": True} if of in self.trusted else None
 
 
-class MemoryLog:
-    """Replies kept no longer than the process: for operators used by hand, without files."""
-
-    first_new = 0  # where the lines of this run begin
-
-    def __init__(self) -> None:
-        self.vouched = Vouched()
-        self.end = 0  # the place of the next line
-        self._lines: dict[str, tuple[int, dict[str, Any]]] = {}
-
-    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """The whole lines that are in a file between two places: none."""
-        return iter(())
-
-    def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """The last line of `key` at or after place `since`, or None."""
-        place, line = self._lines.get(key, (0, None))
-        return line and self.vouched.judged(line, place)
-
-    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep a line; returns it."""
-        place, line = self._lines[key] = self.end, {"key": key, **value}
-        self.end += 1
-        return self.vouched.judged(line, place) or line
-
-
-class StepLog:
-    """A log as one step writes it: each line names the step."""
-
-    def __init__(self, log: "KeyedLog", step: str) -> None:
-        self.get, self.lines, self.vouched, self.first_new = log.get, log.lines, log.vouched, log.first_new
-        self._log, self._step = log, step
-
-    @property
-    def end(self) -> int:
-        """The place of the next line."""
-        return self._log.end
-
-    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line; returns it."""
-        return self._log.put(key, {"step": self._step, **value})
-
-
-ReplyLog: TypeAlias = MemoryLog | StepLog  # where replies are kept while, and after, a run
-
-
 class KeyedLog:
     """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes per line.
 
@@ -97,7 +54,7 @@ class KeyedLog:
     line torn by a stop is dropped when the file is opened.
 
     Args:
-        path: The file; made where it is missing.
+        path: The file; made where it is missing. "" is none: lines are kept no longer than the process.
         buffered: Write lines some at a time, for what can be found out again at no cost.
         read_only: Touch nothing, as a run may be at work on the file; one that is missing has no lines.
         others: Files of other parts of the run, which are only read, each as its own checks have judged it.
@@ -112,7 +69,7 @@ class KeyedLog:
         self.path, self._read_only = path, read_only
         self.vouched = Vouched()
         self.others = [KeyedLog(other, read_only=True) for other in others]
-        self._most_pending = 32_768 if buffered else 0
+        self._most_pending: float = 32_768 if buffered else 0 if path else math.inf
         self._pending = bytearray()
         self._places = NumberTable()
         self.unsynced = 0  # lines not known to be on disk
@@ -129,10 +86,6 @@ class KeyedLog:
         """The place of the next line."""
         return self._size + len(self._pending)
 
-    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """The whole lines that are in the file between two places; damaged ones are passed over."""
-        return (line for _, line in read_lines(self.path, first, last))
-
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
         """The last line of `key`, or None; with `since` only this log's own, at or after that place.
 
@@ -148,8 +101,6 @@ class KeyedLog:
         place = self._places.get(int(key[:16], 16))
         if place is None or place < since:
             return None
-        if place >= self._size:
-            self._write()
         try:
             line: Any = json.loads(self._line_at(place))
         except (ValueError, RecursionError):  # damaged since it was written: as good as lost
@@ -176,10 +127,10 @@ class KeyedLog:
 
     def sync(self) -> None:
         """Put all lines on disk; may be called from another thread."""
-        count = self.unsynced
-        with storing(self.path):
-            os.fsync(self._file)
-        self.unsynced -= count
+        if count := self.unsynced:
+            with storing(self.path):
+                os.fsync(self._file)
+            self.unsynced -= count
 
     def close(self) -> None:
         """Put all lines on disk and close the file."""
@@ -187,9 +138,9 @@ class KeyedLog:
             other.close()
         if self._file >= 0:
             try:
-                if not self._read_only:
+                if self._pending:
                     self._write()
-                    self.sync()
+                self.sync()
             finally:
                 os.close(self._file)
                 self._file = -1
@@ -198,7 +149,7 @@ class KeyedLog:
         return self._places.count
 
     def _open(self) -> int:
-        if self._read_only:
+        if self._read_only or not self.path:
             return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -206,20 +157,20 @@ class KeyedLog:
     def _load(self) -> int:
         """Index the file; returns its size without a torn last line."""
         place = 0
-        line = b""
         with open(self.path, "rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
+                    if not self._read_only:
+                        os.ftruncate(self._file, place)
                     break
-                key = _key_of(line)
-                if key is not None:
+                if (key := _key_of(line)) is not None:
                     self._places.set(key, place)
                 place += len(line)
-        if line and not line.endswith(b"\n") and not self._read_only:
-            os.ftruncate(self._file, place)
         return place
 
     def _line_at(self, place: int) -> bytes:
+        if (at := place - self._size) >= 0:
+            return bytes(self._pending[at : self._pending.index(b"\n", at)])
         data = os.pread(self._file, 4096, place)
         while b"\n" not in data:
             more = os.pread(self._file, max(len(data), 65536), place + len(data))
@@ -241,8 +192,8 @@ def append(file: int, data: bytes, size: int) -> None:
         raise
 
 
-def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The whole lines of a log between two places, each with its place, bar damaged ones; a missing file has none."""
+def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[dict[str, Any]]:
+    """The whole lines of a log between two places, bar damaged ones; a missing file has none."""
     if not os.path.exists(path):
         return
     with open(path, "rb") as file:
@@ -251,7 +202,7 @@ def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[t
             with suppress(ValueError, RecursionError):
                 line = json.loads(text)
                 if isinstance(line, dict) and isinstance(line.get("key"), str):
-                    yield place, line
+                    yield line
             place += len(text)
 
 
@@ -263,6 +214,27 @@ def _key_of(line: bytes) -> int | None:
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         return int(json.loads(line)["key"][:16], 16)
     return None
+
+
+def store_path(folder: str) -> str:
+    """The store in a checkpoint folder (`.ckpt`)."""
+    return os.path.join(folder, "replies.jsonl")
+
+
+def stores_of(results_dir: str) -> list[str]:
+    """The stores of a run, of its shards, and those that other machines have filled for a folder elsewhere."""
+    results = glob.escape(results_dir)
+    folders = [os.path.join(results, ".ckpt"), os.path.join(results, FOLDER, "*", ".ckpt")]
+    patterns = [os.path.join(folder, names) for folder in folders for names in ("replies.jsonl", "replies/*.jsonl")]
+    return sorted(path for pattern in patterns for path in glob.glob(pattern))
+
+
+def other_stores(folder: str) -> list[str]:
+    """The stores of the other parts of the run that a checkpoint folder is of: its shards, and the folder of these."""
+    results = os.path.dirname(os.path.abspath(folder))
+    if os.path.basename(os.path.dirname(results)) == FOLDER:
+        results = os.path.dirname(os.path.dirname(results))
+    return [path for path in stores_of(results) if path != store_path(os.path.abspath(folder))]
 
 
 def storing(path: str) -> AbstractContextManager[None]:

@@ -52,14 +52,12 @@ class Manifest:
         entry = unsealed(read_object(self._path).get(self._entry))
         if entry is None or self._settings is None or entry.get("settings") != self._settings:
             return None
-        if not os.path.exists(self._steps[0].storage.failures_path):
+        is_as_left = os.path.exists(self._steps[0].storage.failures_path) and entry.get("outputs") == self._state()
+        if not is_as_left or entry.get("input") != self._source.fingerprint():
             return None
-        if entry.get("outputs") != self._state() or entry.get("input") != self._source.fingerprint():
-            return None
-        summary = Summary(**entry["summary"], already_complete=True)
-        for name in ("expressions", "notes", "failures", "requests"):
-            setattr(summary, name, Counter(getattr(summary, name)))
-        return summary
+        kept: dict[str, Any] = entry["summary"]
+        kept |= {name: Counter(counts) for name, counts in kept.items() if isinstance(counts, dict)}
+        return Summary(**kept, already_complete=True)
 
     def write(self, summary: Summary) -> None:
         """Remember a finished run: one without failures that may pass and whose input stayed the same."""

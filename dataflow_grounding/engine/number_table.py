@@ -7,7 +7,6 @@ class NumberTable:
     """Open addressing in two flat arrays. Keys are taken modulo 2**64; 0 counts as 1."""
 
     def __init__(self) -> None:
-        self.count = 0
         self._resize(1024)
 
     def get(self, key: int) -> int | None:
@@ -28,8 +27,7 @@ class NumberTable:
             self._resize((self._mask + 1) * 2)
             for known, number in zip(keys, values, strict=True):
                 if known:
-                    slot = self._slot(known)
-                    self._keys[slot], self._values[slot] = known, number
+                    self.set(known, number)
 
     def _slot(self, key: int) -> int:
         keys, mask = self._keys, self._mask
@@ -39,7 +37,7 @@ class NumberTable:
         return slot
 
     def _resize(self, size: int) -> None:
-        self._mask = size - 1
+        self.count, self._mask = 0, size - 1
         self._keys = array("Q", bytes(8 * size))
         self._values = array("Q", bytes(8 * size))
 

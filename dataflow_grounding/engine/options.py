@@ -104,6 +104,6 @@ class RunStart:
     @property
     def replies(self) -> str | None:
         """The file that keeps the run's replies, if one does."""
-        from dataflow_grounding.engine.reply_store import store_path
+        from dataflow_grounding.engine.keyed_log import store_path
 
         return store_path(self.folder) if self.folder else self.options.replies

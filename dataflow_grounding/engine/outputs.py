@@ -1,9 +1,9 @@
 """The files of a run: rows leave in input order, and each file is written whole or not at all."""
 
+import os
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,8 @@ from dataflow_grounding.engine.plan import SUSPECT, Step
 from dataflow_grounding.engine.shard import write_places
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import RecordError, RunStopped
-from dataflow_grounding.records import Record, dump_line, parse_line
-from dataflow_grounding.rows import RowWriter
+from dataflow_grounding.records import Record, dump_line
+from dataflow_grounding.rows import RowWriter, read_rows
 from dataflow_grounding.secrets import blotted
 
 
@@ -40,7 +40,7 @@ class Outputs:
         self._left = Counter[int]()  # failed rows by the number of steps that they got through
         self._missing = [array("q") for _ in steps]  # the places of the rows that a step's file lacks
         self._places = [array("q") for _ in steps if places]
-        self._suspects: dict[int, int] = {}  # the place of a row with suspect boxes → the first step that has them
+        self.suspects: set[tuple[int, int]] = set()  # places of rows, and steps that asked for boxes that may be wrong
         self.failures_path = steps[0].storage.failures_path
         with storing(steps[0].storage.output_path):
             self._writers = [RowWriter(step.storage.output_path) for step in steps]
@@ -67,15 +67,11 @@ class Outputs:
                     self._failures.write_line(line)
                 self.next += 1
 
-    def suspect(self, place: int, step: int) -> None:
-        """The boxes that a step asked for in the row at `place` may be wrong; the row may be written already."""
-        self._suspects[place] = min(step, self._suspects.get(place, step))
-
     def _mark_suspects(self) -> None:
         """Set the column in the files, and count the records of the last one."""
         for step, (writer, missing) in enumerate(zip(self._writers, self._missing, strict=True)):
             numbers = set()
-            for place, first in self._suspects.items():
+            for place, first in self.suspects:
                 before = bisect_left(missing, place)
                 if first <= step and missing[before : before + 1] != array("q", [place]):
                     numbers.add(place - before)
@@ -127,14 +123,8 @@ class Outputs:
 
 def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
     """Lines of an existing failures file that belong to steps which are not run now."""
-    kept = []
-    with suppress(FileNotFoundError), open(path, "rb") as file:
-        for line in file:
-            with suppress(RecordError):  # a damaged line says nothing
-                failure = parse_line(line)
-                if failure.get("step") not in labels:
-                    kept.append(failure)
-    return kept
+    rows = read_rows(path) if os.path.exists(path) else ()  # of which a damaged one says nothing
+    return [row.data for row in rows if row.data is not None and row.data.get("step") not in labels]
 
 
 def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 from dataflow_grounding import errors
-from dataflow_grounding.engine.keyed_log import ReplyLog
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.limiter import Level, Limiter, Share, limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.progress import duration
@@ -25,7 +25,7 @@ OUTAGE_SECONDS = 300.0
 FAULTS_IN_A_ROW = 5  # after which another endpoint is better
 LONGEST_REST = 60.0
 
-Held: TypeAlias = dict[str, tuple[dict[str, Any], bool, ReplyLog]]
+Held: TypeAlias = dict[str, tuple[dict[str, Any], bool, KeyedLog]]
 """Refusals kept out of their stores until an answer has come, by key; whether they may be the endpoint's."""
 
 
@@ -34,7 +34,7 @@ class Place:
 
     def __init__(self, serving: Serving, weight: float, share: Share, max_wait: float, held: Held) -> None:
         self.serving, self.weight, self.share, self._max_wait, self._held = serving, weight, share, max_wait, held
-        self._last_answer: float | None = None
+        self.last_answer: float | None = None  # when it came, in this run
         self._limited_since: float | None = None
         self._faults = self._odd = self._refused = 0
         self.rests = self.misses = 0
@@ -47,17 +47,12 @@ class Place:
         """Whether it is passed over for now."""
         return not self.share.allowed
 
-    @property
-    def has_answered(self) -> bool:
-        """Whether any answer has come in this run."""
-        return self._last_answer is not None
-
     def answered(self) -> None:
         """An answer has come: the endpoint is well, and the refusals before it were about their records."""
         for key, (line, _, store) in self._held.items():
             store.put(key, line)
         self._held.clear()
-        self._last_answer = time.monotonic()
+        self.last_answer = time.monotonic()
         self._limited_since = None
         self._faults = self._odd = self._refused = self.rests = self.misses = 0
         self.given_up = None
@@ -70,14 +65,14 @@ class Place:
             return errors.RequestRefused(str(error))
         self._refused += 1
         if isinstance(error, errors.EndpointRefused):
-            if error.certain or not self.has_answered:
+            if error.certain or self.last_answer is None:
                 raise error
             if self._refused >= REFUSED_IN_A_ROW:
                 raise errors.EndpointRefused(f"{error} {self._refused} requests in a row were refused")
             refusal = errors.RequestRefused(str(error))
             refusal.passing = True
             return refusal
-        if not self.has_answered and self._refused >= REFUSED_IN_A_ROW:
+        if self.last_answer is None and self._refused >= REFUSED_IN_A_ROW:
             said = str(error).rstrip(".")
             count = f"{self._refused} requests were refused and none was answered"
             raise errors.EndpointRefused(f"{said}. {count}: check the key, the model and the settings")
@@ -99,10 +94,10 @@ class Place:
         self._faults += 1
         self._odd += isinstance(error, errors.NoCompletion)
         often = worn or self._faults >= FAULTS_BEFORE_FIRST_ANSWER
-        if self._last_answer is None:
+        if self.last_answer is None:
             if hopeless or often or self._odd >= ODD_BEFORE_FIRST_ANSWER:
                 raise errors.EndpointRefused(f"{error}. Nothing was answered: check the address and the server")
-        elif now - self._last_answer > OUTAGE_SECONDS and often:
+        elif now - self.last_answer > OUTAGE_SECONDS and often:
             raise errors.OutOfService(f"{error}. Nothing was answered for {OUTAGE_SECONDS:g} s: run again to go on")
 
     def rest(self, why: errors.GroundingError) -> None:
@@ -128,7 +123,7 @@ class Places:
     def settle(self) -> int:
         """Store the refusals that are surely about their records. Returns how many others the next run asks."""
         for key, (line, passing, store) in list(self.held.items()):
-            if not passing and any(place.has_answered for place in self.all):
+            if not passing and any(place.last_answer is not None for place in self.all):
                 store.put(key, line)
                 del self.held[key]
         return len(self.held)
@@ -187,7 +182,7 @@ class Places:
             place.failed(error, tries)
         elif not place.resting:  # else it was sent before
             place.misses += 1
-            on_trial = place.rests or not place.has_answered
+            on_trial = place.rests or place.last_answer is None
             try:
                 place.failed(error, 0, worn=place.rests + 1 >= UNREACHABLE_TRIES)
             except errors.RunStopped as why:

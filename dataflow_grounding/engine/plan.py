@@ -235,17 +235,13 @@ def segments(steps: Iterable[Step]) -> list[list[Step]]:
     """The runs of steps of one storage in which each reads what the one before wrote; a WholeFile stands alone."""
     parts: list[list[Step]] = []
     for step in steps:
-        before = parts[-1][-1] if parts else None
-        alone = isinstance(step.operator, WholeFile) or (before and isinstance(before.operator, WholeFile))
-        if before and not alone and _goes_on(before.storage, step.storage):
-            parts[-1].append(step)
-        else:
-            parts.append([step])
+        before = parts[-1][-1] if parts else step
+        whole = any(isinstance(one.operator, WholeFile) for one in (before, step))
+        left, read = before.storage, step.storage
+        if whole or (left.output_path, left.failures_path) != (read.input_path, read.failures_path):
+            parts.append([])
+        parts[-1].append(step)
     return parts
-
-
-def _goes_on(before: FileStorage, after: FileStorage) -> bool:
-    return before.output_path == after.input_path and before.failures_path == after.failures_path
 
 
 def levels(steps: list[Step]) -> list[list[int]]:

@@ -14,12 +14,12 @@ from dataflow_grounding.tasks.request import ReadReply, Request
 T = TypeVar("T")
 
 
-def line_of(request: Request[Any], serving: Serving, reply: Reply, check: bool) -> dict[str, Any]:
-    """A reply as it is stored, and then read: without the keys that it repeats. That to a `check` says it is one."""
-    text = blotted(reply.text) if isinstance(reply.text, str) else None
-    line: dict[str, Any] = {"task": CHECK if check else request.task, "model": serving.model, "reply": text}
-    refusal = reply.refusal and blotted(reply.refusal)
-    line |= {"finish_reason": blotted(reply.finish_reason), "usage": list(astuple(reply.usage)), "refusal": refusal}
+def line_of(step: str, request: Request[Any], serving: Serving, reply: Reply, check: bool) -> dict[str, Any]:
+    """A step's reply as it is stored, then read: without the keys that it repeats. That to a `check` says it is one."""
+    line: dict[str, Any] = {"step": step, "task": CHECK if check else request.task, "model": serving.model}
+    line["reply"] = blotted(reply.text) if isinstance(reply.text, str) else None
+    line |= {"finish_reason": blotted(reply.finish_reason), "usage": list(astuple(reply.usage))}
+    line["refusal"] = reply.refusal and blotted(reply.refusal)
     again = {"attempt": request.attempt, "sample": request.sample, "of": request.of, "free": serving.free}
     return {**line, **{name: value for name, value in again.items() if value}}
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from dataflow_grounding.elsewhere import at_once, is_elsewhere
-from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.engine.reply_store import other_stores, store_path
+from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard
 from dataflow_grounding.engine.workers import beside

@@ -2,25 +2,33 @@
 
 import asyncio
 import functools
+import os
+import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Coroutine
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from typing import Any
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
+from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.outputs import Outcome, Outputs
 from dataflow_grounding.engine.plan import Result, Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
-from dataflow_grounding.engine.resources import Resources
+from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.workers import Workers, signals_to
+from dataflow_grounding.engine.workers import Workers, all_done, signals_to
 from dataflow_grounding.errors import ImageChanged, Interrupted, RecordError, RunStopped
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import Row
+
+SYNC_SECONDS = 0.5
+SYNC_LINES = 50
 
 
 class Run:
@@ -32,7 +40,7 @@ class Run:
         self.steps, self.source, self.options = steps, source, options
         self.summary = Summary(annotations=steps[-1].storage.output_path, failures_file=steps[0].storage.failures_path)
         self.stopped: RunStopped | None = None
-        self._budget, self._idle = budget, idle
+        self._budget, self._idle, self._folder = budget, idle, steps[0].storage.checkpoint_folder
         self._levels = levels(steps)
         self._rows: deque[tuple[int, Row]] = deque()
         self._room = asyncio.Event()
@@ -54,27 +62,54 @@ class Run:
         return self.summary
 
     async def _execute(self) -> None:
-        self._held = Resources(self.steps, self.options, self._budget, self.stop)
-        try:
-            self._outputs = Outputs(self.steps, self.summary, places=self.options.shard is not None)
-            with closing(self._outputs):
-                await self._work_through()
-                await self._held.sync()
-                self._outputs.commit(self._taken)
-        finally:
-            await self._held.close(self.summary)
+        spent_before = self._budget.spent
+        with ExitStack() as held:
+            replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
+            self._replies = held.enter_context(closing(replies))
+            images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
+            self._memo = ImageMemo(held.enter_context(closing(images)))
+            servings = {id(one): one for step in self.steps if (one := step.operator.serving) is not None}
+            given = (self.options, self._budget, self.stop, len(servings))
+            self._askings = {which: Asking(one, *given) for which, one in servings.items()}
+            try:
+                self._outputs = Outputs(self.steps, self.summary, places=self.options.shard is not None)
+                with closing(self._outputs):
+                    await self._work_through()
+                    await asyncio.to_thread(self._replies.sync)
+                    self._outputs.commit(self._taken)
+            finally:
+                await self._end_asking()
+                self.summary.cost_usd = self._budget.spent - spent_before if self._budget.prices else None
+
+    async def _end_asking(self) -> None:
+        """Close connections; enter requests, tokens and models."""
+        for asking in self._askings.values():
+            with suppress(Exception):
+                await asking.serving.aclose()
+            self.summary.passing_failures += asking.places.settle()
+            self.summary.requests.update(asking.counts)
+        self.summary.models = list(dict.fromkeys(asking.serving.model for asking in self._askings.values()))
+
+    async def _sync_now_and_then(self) -> None:
+        """Until cancelled: put replies on disk twice a second, or sooner when there are many."""
+        while True:
+            for _ in range(10):
+                await asyncio.sleep(SYNC_SECONDS / 10)
+                if self._replies.unsynced >= SYNC_LINES:
+                    break
+            check_held(self._folder)
+            with suppress(RuntimeError):  # no thread to be had for now
+                await asyncio.to_thread(self._replies.sync)
 
     async def _work_through(self) -> None:
-        most = sum(asking.places.most for asking in self._held.askings.values()) or 4
+        most = sum(asking.places.most for asking in self._askings.values()) or 4
         count = most + max(8, most // 8)  # as many as may be in flight, and some that are between two requests
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         self._loop = asyncio.get_running_loop()
-        async with self._helped_by(self._held.sync_now_and_then()):
-            self._workers.start(self._work() for _ in range(count))
-            await self._workers.finish()
+        async with self._helped_by(self._heeded(self._sync_now_and_then)):
+            await self._workers.do(self._heeded(self._work) for _ in range(count))
             if self.stopped is None:
-                self._workers.start([self._conclude()])
-                await self._workers.finish()
+                await self._workers.do([self._heeded(self._conclude)])
 
     @asynccontextmanager
     async def _helped_by(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
@@ -82,8 +117,9 @@ class Run:
         total, title = self.source.length(), " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
         tasks = [asyncio.create_task(helper) for helper in (*helpers, progress.run())]
+        interrupt = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, self._workers.interrupt)
         try:
-            with signals_to(self._workers.interrupt):
+            with signals_to(interrupt, signal.SIGINT, signal.SIGTERM):
                 yield
         finally:
             for task in tasks:
@@ -96,7 +132,7 @@ class Run:
         """Send nothing more; what is in flight may finish."""
         if self.stopped is None:
             self.stopped = why
-            for asking in self._held.askings.values():
+            for asking in self._askings.values():
                 asking.stopped = why
             self._wake()
 
@@ -119,40 +155,41 @@ class Run:
         self.stop(Interrupted("interrupted: every reply so far is kept. Run the same command again to go on"))
         return going_on
 
-    async def _work(self) -> None:
+    async def _heeded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """What stops some work stops the run."""
         try:
-            while self.stopped is None:
-                if not self._rows:
-                    taken = await self.source.take(64)
-                    self._taken += len(taken)
-                    self._rows.extend(taken)
-                    if not self._rows:
-                        return
-                    continue
-                place, row = self._rows.popleft()
-                try:  # when the row is taken: earlier rows of the same image count for its ids
-                    record: Record | RecordError = self.source.record(row)
-                except RecordError as error:
-                    record = error
-                while place - self._outputs.next >= self._window and self.stopped is None:
-                    await self._room.wait()
-                self._outputs.put(place, await self._finish(place, row, record))
-                self._replayed += bool(self._held.askings) and place not in self._asked
-                self._asked.discard(place)
-                if place < self._outputs.next:
-                    self._wake()
+            await work()
         except RunStopped as why:
             self.stop(why)
         except Exception as error:  # a defect of ours: stop the run rather than lose a row
             self.stop(RunStopped(f"internal error: {type(error).__name__}: {error}"))
             raise
 
+    async def _work(self) -> None:
+        while self.stopped is None:
+            if not self._rows:
+                taken = await self.source.take(64)
+                self._taken += len(taken)
+                self._rows.extend(taken)
+                if not self._rows:
+                    return
+                continue
+            place, row = self._rows.popleft()
+            try:  # when the row is taken: earlier rows of the same image count for its ids
+                record: Record | RecordError = self.source.record(row)
+            except RecordError as error:
+                record = error
+            while place - self._outputs.next >= self._window and self.stopped is None:
+                await self._room.wait()
+            self._outputs.put(place, await self._finish(place, row, record))
+            self._replayed += bool(self._askings) and place not in self._asked
+            self._asked.discard(place)
+            if place < self._outputs.next:
+                self._wake()
+
     async def _conclude(self) -> None:
-        try:
-            for index, step in enumerate(self.steps):
-                await step.operator.conclude(self._ask(index, self._outputs.next))
-        except RunStopped as why:
-            self.stop(why)
+        for index, step in enumerate(self.steps):
+            await step.operator.conclude(self._ask(index, self._outputs.next))
 
     def _wake(self) -> None:
         """Let all look again that wait for room."""
@@ -168,7 +205,8 @@ class Run:
             now = record
             for columns, _ in results:
                 now = now.updated(columns or {})
-            found = await _side_by_side([self._annotate(index, place, now) for index in level])
+            work = [self._annotate(index, place, now) for index in level]
+            found = [await work[0]] if len(work) == 1 else await all_done(work)
             for index, result in zip(level, found, strict=True):
                 results[index] = result
             if any(columns is None for columns, _ in found):
@@ -194,18 +232,19 @@ class Run:
 
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
         operator, ask = self.steps[index].operator, self._ask(index, place)
-        memo, cancelled = self._held.memo, lambda: self._workers.cancelled
+        memo, cancelled = self._memo, lambda: self._workers.cancelled
         return await self._workers.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
 
     def _ask(self, index: int, place: int) -> StepAsk:
-        asking = None if index in self._idle else self._held.askings.get(id(self.steps[index].operator.serving))
+        step = self.steps[index]
+        asking = None if index in self._idle else self._askings.get(id(step.operator.serving))
         asked = functools.partial(self._asked.add, place)
-        suspect = functools.partial(self._outputs.suspect, place, index)
-        return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes, asked, suspect)
+        given = (self.summary.notes, asked, self._outputs.suspects)
+        return StepAsk(asking, self._replies, step.label, (place, index), *given)
 
     def now(self, total: int | None) -> Now:
         """How far it is, of so many rows."""
-        askings = self._held.askings.values()
+        askings = self._askings.values()
         return Now(
             finished=self.summary.records,
             replayed=self._replayed,
@@ -214,16 +253,5 @@ class Run:
             sent=sum(asking.counts["sent"] for asking in askings),
             in_flight=sum(place.share.in_flight for asking in askings for place in asking.places.all),
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
-            cost_usd=self._held.budget.spent if self._held.budget.prices else None,
+            cost_usd=self._budget.spent if self._budget.prices else None,
         )
-
-
-async def _side_by_side(work: list[Coroutine[Any, Any, Result]]) -> list[Result]:
-    if len(work) == 1:
-        return [await work[0]]
-    results = []
-    for result in await asyncio.gather(*work, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
-        results.append(result)
-    return results

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -38,18 +38,15 @@ def only_run(folder: str) -> Iterator[None]:
         os.makedirs(folder, exist_ok=True)
         lock = os.open(os.path.join(folder, "lock"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     place = os.path.dirname(folder) or "."
-    try:
+    with ExitStack() as held:
+        held.callback(os.close, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _TAKEN:
                 raise FolderTaken(f"another run is working in {place}: wait for it to end") from None
-            with HeartLock(_Here(folder), "", place, folder).held():
-                yield
-        else:
-            yield
-    finally:
-        os.close(lock)
+            held.enter_context(HeartLock(_Here(folder), "", place, folder).held())
+        yield
 
 
 @contextmanager
@@ -83,9 +80,7 @@ class _Here:
         return os.listdir(self._folder / within)
 
     def read(self, path: str) -> bytes:
-        with suppress(FileNotFoundError):
-            return (self._folder / path).read_bytes()
-        return b""
+        return (self._folder / path).read_bytes()
 
     def write(self, path: str, data: bytes, mode: str) -> None:
         with suppress(FileExistsError), open(self._folder / path, "xb" if mode == "create" else "wb") as file:
@@ -138,9 +133,9 @@ class HeartLock:
         while not ended.wait(BEAT_SECONDS):
             with suppress(OSError):  # the next may get through
                 if self._holder(self._number + 1) and not ended.is_set():
-                    return _lost.add(self._here)
+                    _lost.add(self._here)
+                    break
                 self._write("overwrite", beat=time.time())
-        return None
 
     def _wait_for(self, number: int) -> None:
         """Raises FolderTaken where the run of a lock is alive."""
@@ -180,7 +175,7 @@ class HeartLock:
 
     def _holder(self, number: int) -> dict[str, Any]:
         """What a lock says; nothing where that can't be read, or without one."""
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, FileNotFoundError):
             return dict(json.loads(self._files.read(self._name(number))))
         return {}
 

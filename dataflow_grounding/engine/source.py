@@ -193,10 +193,9 @@ class Source:
                 if unknown or may_ask(operator, record):
                     return True
                 found = False
-            except MachineBusy:
-                return True
-            except RecordError:
-                continue
+            except RecordError as error:
+                if isinstance(error, MachineBusy):
+                    return True
         return found
 
     def _records(self) -> Iterator[Record]:

@@ -78,20 +78,19 @@ class Summary:
         self.records = max(self.records, earlier.records)
         self.seen, self.digest = earlier.seen or self.seen, earlier.digest or self.digest
         self.already_complete = self.already_complete and earlier.already_complete
-        self.models = list(dict.fromkeys([*earlier.models, *self.models]))
 
     def add_part(self, part: "Summary") -> None:
         """Take in what another run did with other rows."""
         self._add(part, "records", "done", "failed")
         self.expressions.update(part.expressions)
         self.boxes = sorted([*self.boxes, *part.boxes])[:SHOWN]
-        self.models = list(dict.fromkeys([*self.models, *part.models]))
 
     def _add(self, other: "Summary", *names: str) -> None:
         for name in ("passing_failures", *names):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("requests", "notes", "failures"):
             getattr(self, name).update(getattr(other, name))
+        self.models = list(dict.fromkeys([*other.models, *self.models]))
         if other.cost_usd is not None:
             self.cost_usd = (self.cost_usd or 0.0) + other.cost_usd
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, MARK, ReplyLog, Span
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span, read_lines
 
 
 class Vouching:
@@ -15,10 +15,10 @@ class Vouching:
     as suspect ones.
     """
 
-    def __init__(self, store: ReplyLog, of: str, trusting: bool = False) -> None:
+    def __init__(self, store: KeyedLog, of: str, trusting: bool = False) -> None:
         self._store, self._of = store, of
         vouched, self._entries = store.vouched, store.vouched.entries
-        mine = self._entries.setdefault(of, {"open": [], "void": []})
+        mine = self._mine = self._entries.setdefault(of, {"open": [], "void": []})
         earlier = [span for span in mine["open"] if span[1] is not None]
         self.relied_on = bool(trusting and mine["void"]) or any(self._replies(earlier)) or of in vouched.open_elsewhere
         """Whether the store holds replies of earlier runs that nobody has vouched for."""
@@ -34,15 +34,14 @@ class Vouching:
 
     def good(self, place: int) -> None:
         """A check that began at `place` has passed."""
-        self._entries[self._of]["open"] = [(place, None)]
+        self._mine["open"] = [(place, None)]
         self.write("good")
 
     def bad(self) -> int:
         """A check has failed: all that is open, and to come, is set aside. Returns how many replies so far."""
-        mine = self._entries[self._of]
-        count = sum(1 for _ in self._replies(mine["open"]))
-        mine["void"] += mine["open"]
-        mine["open"] = []
+        count = sum(1 for _ in self._replies(self._mine["open"]))
+        self._mine["void"] += self._mine["open"]
+        self._mine["open"] = []
         self.write("bad")
         return count
 
@@ -52,7 +51,7 @@ class Vouching:
 
     def finished(self) -> None:
         """The run is done, and its replies are as good as they will be."""
-        self._entries[self._of]["open"] = []
+        self._mine["open"] = []
         self.write("finished")
 
     def write(self, verdict: str) -> None:
@@ -61,6 +60,6 @@ class Vouching:
 
     def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
         for first, last in spans:
-            for line in self._store.lines(first, self._store.end if last is None else last):
+            for line in read_lines(self._store.path, first, last):
                 if line.get("of") == self._of and line.get("task") != CHECK:
                     yield line

@@ -6,11 +6,13 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from dataflow_grounding.engine.plan import Result
 from dataflow_grounding.errors import MachineBusy, RunStopped
+
+T = TypeVar("T")
 
 GRACE_SECONDS = 5.0
 BUSY_SECONDS = 60.0  # how long something is tried again that the machine is too short of something for
@@ -25,12 +27,9 @@ class Workers:
         self.cancelled = False  # whether they have been cancelled. Until then, a CancelledError is somebody else's.
         self._waiting, self._went_well = 0, time.monotonic()  # for the machine; when something was done last
 
-    def start(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Begin some more."""
+    async def do(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Wait until all is done, come what may. Raises what the first of them raised that was not cancelled."""
         self._tasks += [asyncio.create_task(one) for one in work]
-
-    async def finish(self) -> None:
-        """Wait until all are done, come what may. Raises what the first of them raised that was not cancelled."""
         while pending := [task for task in self._tasks if not task.done()]:
             try:
                 await asyncio.wait(pending)
@@ -74,6 +73,15 @@ class Workers:
         return result
 
 
+async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
+    """What each returns, once all have ended: none is left at work. Raises what the first raised that failed."""
+    found = await asyncio.gather(*work, return_exceptions=True)
+    for error in found:
+        if isinstance(error, BaseException):
+            raise error
+    return [one for one in found if not isinstance(one, BaseException)]
+
+
 @contextmanager
 def beside(work: Callable[[threading.Event], None], wait: float | None = None) -> Iterator[None]:
     """Within it a thread does `work` until the event is set that it is given; `wait` seconds at most at the end."""
@@ -88,21 +96,12 @@ def beside(work: Callable[[threading.Event], None], wait: float | None = None) -
 
 
 @contextmanager
-def signals_to(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call `interrupt`, as far as the running loop is the main thread's."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    caught = []
-    for which in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError, RuntimeError):
-            before = signal.getsignal(which)
-            loop.add_signal_handler(which, interrupt)
-            caught.append((which, before))
+def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Iterator[None]:
+    """Within it these signals call `interrupt`, if this is the main thread; else they do what they did before."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {one: signal.signal(one, lambda *_: interrupt()) for one in which if here}
     try:
         yield
     finally:
-        for which, before in caught:
-            loop.remove_signal_handler(which)
-            signal.signal(which, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -2,24 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.calibration.choice import FormatChoice
-from dataflow_grounding.elsewhere import kind_of
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.errors import InputError, SpecError
+from dataflow_grounding.errors import SpecError
 from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
-from dataflow_grounding.jobs.spec_input import SpecInput
-from dataflow_grounding.mirror import present
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.spec import PipelineBlock, RowsData, Spec, VlmBlock
+from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.user_code import described, in_one_line, named
 from dataflow_grounding.storage import ResultsStorage
-from dataflow_grounding.watch.box_watch import BoxWatch
 
 Writer: TypeAlias = Callable[[Step], None]
 """Called after a run with each step whose annotations are there; reads `step.storage.output_path`, writes beside it."""
@@ -107,60 +102,6 @@ class SpecJob:
                 for write in self._writers:
                     with in_one_line(f"{failed}, so fix it and run the same command again"):
                         write(step)
-
-
-class RowsJob(SpecJob):
-    """A pipeline whose first step reads what `data.input_jsonl` names."""
-
-    def __init__(self, spec: Spec, serving: Serving) -> None:
-        super().__init__(spec, serving)
-        data = spec.block.data
-        assert isinstance(data, RowsData)
-        self._input = SpecInput(data, spec.results_dir, f"{self.name}.data")
-        all_steps = in_folders(self.make_steps(self._input.storage))
-        for step in all_steps:
-            _watch_as_stated(step.operator, spec.block.vlm)
-        steps = self.steps = chosen(all_steps, self.wanted(all_steps))
-        self.inputs = [data.input_jsonl]
-        self.box_format = recalled(all_steps)
-        first = self.steps[0].storage
-        if first.operator_step == 0:
-            if self._input.given.plain and not kind_of(data.input_jsonl):
-                raise InputError(f"no input file {data.input_jsonl}: check data.input_jsonl")
-            self.steps = [*self._input.begin(self.steps[0], serving), *self.steps]
-        elif not os.path.exists(present(first.input_path)):
-            before = first.operator_step - 1
-            raise InputError(f"step {first.operator_step} reads {first.input_path}: run step {before} first")
-        for one, next_one in pairwise(steps):
-            if one.storage.operator_step + 1 != next_one.storage.operator_step:
-                between = f"between {one.label} and {next_one.label}"
-                raise SpecError(f"workflow.steps: {between} there is a step: name it too")
-
-    def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """All steps of the pipeline as the spec states it, on `storage`."""
-        raise NotImplementedError
-
-    @property
-    def reads(self) -> str:
-        return self._input.given.path if self._input.first else super().reads
-
-    def prepare(self) -> None:
-        self._input.prepare(self.pilot)
-
-    def remarks(self) -> list[str]:
-        return [self._input.given.remark] if self._input.first and self._input.given.remark else []
-
-    def wanted(self, steps: list[Step]) -> list[str]:
-        """The numbers of those of all `steps` that the spec asks for."""
-        return self.spec.block.workflow.steps
-
-
-def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
-    watch = getattr(operator, "watch", None)
-    if isinstance(watch, BoxWatch):
-        stated = vlm.model_fields_set
-        on_suspect = vlm.on_suspect_boxes if "on_suspect_boxes" in stated else watch.on_suspect
-        operator.watch = BoxWatch(on_suspect, vlm.check_every if "check_every" in stated else watch.every)
 
 
 def in_folders(steps: list[Step]) -> list[Step]:

@@ -4,7 +4,8 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from dataflow_grounding.boxes.regions import check_seed, read_regions
@@ -14,7 +15,7 @@ from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.plan import image_column
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.errors import GroundingError, RecordError
+from dataflow_grounding.errors import GroundingError, InputError, RecordError, told_as
 from dataflow_grounding.formats.label_seeds import counted_items
 from dataflow_grounding.images import find_image, open_image
 from dataflow_grounding.jobs.registry import look_into_spec
@@ -36,23 +37,25 @@ class Findings:
     remarks: list[str] = field(default_factory=list)
     records: int = 0
 
-    def add(self, error: GroundingError) -> None:
-        """What an error says as problems, but for lines that are told already."""
-        self.problems += [line for line in str(error).splitlines() if line not in self.problems]
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """What an error says that is raised within becomes problems, but for lines that are told already."""
+        try:
+            yield
+        except GroundingError as error:
+            self.problems += [line for line in str(error).splitlines() if line not in self.problems]
 
 
 def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Findings:
     """All that is wrong with a spec and what it names."""
     found = Findings()
     run: SpecRun | None = None
-    try:
+    with found.taking():
         spec, found.problems = look_into_spec(paths, overrides)
-        found.remarks += spec.remarks if spec is not None else []
-        run = _run_of(spec, found) if spec is not None else None
-        if run is not None:
+        if spec is not None:
+            found.remarks += spec.remarks
+            run = _run_of(spec, found)
             check_plan(run.steps, run.job.columns())
-    except GroundingError as error:
-        found.add(error)
     if run is None:
         return found
     _check_folder(run.spec.results_dir, found)
@@ -65,19 +68,15 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     if workers > most:
         allowed = f"ulimit -n allows {most} connections: raise the limit to use them all"
         found.remarks.append(f"max_workers is {workers}, but {allowed}")
-    try:
+    with found.taking():
         _check_rows(run, found)
-    except GroundingError as error:
-        found.add(error)
     return found
 
 
 def _run_of(spec: Spec, found: Findings) -> SpecRun:
     """The spec's run, with the embedded grounder where its model can't be used. Raises GroundingError."""
-    try:
+    with found.taking():
         return SpecRun(spec)
-    except GroundingError as error:
-        found.add(error)
     other = spec.model_copy(deep=True)
     other.block.vlm.backend, other.block.vlm.box_format = "embedded", "auto"
     return SpecRun(other)
@@ -85,22 +84,17 @@ def _run_of(spec: Spec, found: Findings) -> SpecRun:
 
 def _check_folder(folder: str, found: Findings) -> None:
     if (mirror := mirror_of(folder)) is not None:
-        try:
+        with found.taking(), told_as(InputError, f"results_dir {mirror.address}: cannot write there"):
             mirror.write(f"{CKPT}/check", b"of what can be written")
             mirror.remove(f"{CKPT}/check")
-        except OSError as error:
-            found.problems.append(f"results_dir {mirror.address}: cannot write there: {error.strerror or error}")
     there = folder
     while not os.path.exists(there):
         there = os.path.dirname(there) or "."
-    try:
+    with found.taking(), told_as(InputError, f"results_dir {folder}: cannot write to {there}"):
         with tempfile.TemporaryFile(dir=there):
             free = shutil.disk_usage(there).free
-    except OSError as error:
-        found.problems.append(f"results_dir {folder}: cannot write to {there}: {error.strerror or error}")
-        return
-    if free < SMALL_DISK:
-        found.problems.append(f"results_dir {folder}: less than {SMALL_DISK >> 20} MiB free on its disk")
+        if free < SMALL_DISK:
+            found.problems.append(f"results_dir {folder}: less than {SMALL_DISK >> 20} MiB free on its disk")
 
 
 def _check_rows(run: SpecRun, found: Findings) -> None:

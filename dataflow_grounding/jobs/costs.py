@@ -9,9 +9,8 @@ from math import isnan, nan
 from typing import Any
 
 from dataflow_grounding.engine.budget import Prices, listed_price
-from dataflow_grounding.engine.keyed_log import CHECK, read_lines
+from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.engine.reply_store import stores_of
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.mirror import address_of
 from dataflow_grounding.records import is_number, read_object
@@ -58,7 +57,7 @@ def costs_of(folder: str) -> dict[str, Any]:
 def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
     """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`. What got no reply is not in it."""
     bills: dict[str, dict[str, Amount]] = {}
-    for _, line in chain.from_iterable(map(read_lines, stores_of(folder))):
+    for line in chain.from_iterable(map(read_lines, stores_of(folder))):
         if "checks" in line:  # what a check says of other lines
             continue
         usage = usage_of(line)

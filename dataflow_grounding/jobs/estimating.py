@@ -15,7 +15,7 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, MemoryLog
+from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
 from dataflow_grounding.engine.plan import Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.rolling import readable_replies
@@ -96,21 +96,18 @@ class _Guessing(Serving):
         return Reply(text)
 
 
-class _StepReplies(MemoryLog):
+class _StepReplies(KeyedLog):
     """The stored replies as one step asks for them, of one record; what it puts is kept in memory."""
 
     def __init__(self, stored: KeyedLog | None) -> None:
-        super().__init__()
+        super().__init__("")
         self._stored = stored
+        self.asked: set[str] = set()  # keys, of replies that are stored or not
         self.used: dict[str, Usage] = {}  # what the stored replies cost that were asked for, by key
-
-    @property
-    def asked(self) -> frozenset[str]:
-        """The keys that were asked for, stored or not."""
-        return frozenset([*self._lines, *self.used])
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
         """The reply put here, or the last stored one."""
+        self.asked.add(key)
         line = super().get(key)
         if line is None and self._stored is not None and (line := self._stored.get(key)) is not None:
             self.used[key] = usage_of(line)
@@ -138,13 +135,13 @@ class _Pass:
         for step, serving, store, asking in zip(self._steps, self.servings, stores, self._askings, strict=True):
             serving.counted = Amount()
             if going_on:
-                ask = StepAsk(asking, store, (0,), Counter())
+                ask = StepAsk(asking, store, step.label, (0,), Counter())
                 update, _ = await annotated(step.operator, record, ask, self._memo)
                 going_on = update is not None
                 record = record.updated(update or {})
             stored = (Amount(1, *astuple(usage)) for usage in store.used.values())
             found.append((serving.counted, sum(stored, Amount())))
-        if (first := stores[0].asked) and first in self._rows:
+        if (first := frozenset(stores[0].asked)) and first in self._rows:
             return [(Amount(), Amount()) for _ in found]
         self._rows.add(first)
         return found
@@ -164,18 +161,18 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
     anew, folder = run.options.force_reprocess, run.steps[0].storage.checkpoint_folder
-    with closing(KeyedLog("", read_only=True)) if anew else readable_replies(folder) as there:
+    with closing(KeyedLog("")) if anew else readable_replies(folder) as there:
         stored = _answers_in(there)
         real, guess = _Pass(run, rules, there), _Pass(run, rules, None) if stored else None
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
-        looked_at, steps = run_blocking(lambda: _worked_through(run, records, real, guess))
+        steps = run_blocking(lambda: _worked_through(run, records, real, guess))
     _add_checks(run.steps, steps)
     prices = run.options.prices
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
         "records": records,
-        "looked_at": looked_at,
+        "looked_at": min(records, ALL_UP_TO),
         **_priced(sum((step.expected() for step in steps), Amount()), prices),
         "stored": stored,
         "steps": [{"step": step.label, **_priced(step.expected(), prices)} for step in steps],
@@ -192,15 +189,11 @@ def _priced(amount: Amount, prices: Prices | None) -> dict[str, Any]:
     return replace(amount, cost_usd=prices.cost(Usage(*tokens)) if prices else nan).to_json()
 
 
-async def _worked_through(
-    run: SpecRun, records: int, real: _Pass, guess: _Pass | None
-) -> tuple[int, list[StepEstimate]]:
-    """How many records were looked at, and what each step sends for all."""
+async def _worked_through(run: SpecRun, records: int, real: _Pass, guess: _Pass | None) -> list[StepEstimate]:
+    """What each step sends for all records."""
     source = Source(run.steps, pilot=run.options.pilot)
     steps = [StepEstimate(step.label) for step in run.steps]
-    looked_at = 0
     for row, times in _chosen(itertools.islice(run.job.rows(), records), records):
-        looked_at += 1
         try:
             record = source.record(row)
         except RecordError:
@@ -215,13 +208,13 @@ async def _worked_through(
             if measured.requests and not to_send.requests:
                 steps[place].measured += measured
                 steps[place].guessed += guessed[place][0]
-    return looked_at, steps
+    return steps
 
 
 def _answers_in(replies: KeyedLog) -> int:
     """How many replies answer a record's question, in all logs."""
     logs = (replies, *replies.others)
-    checks = ({line["key"] for line in log.lines(0, log.end) if line.get("task") == CHECK} for log in logs)
+    checks = ({line["key"] for line in read_lines(log.path, 0, log.end) if line.get("task") == CHECK} for log in logs)
     return sum(map(len, logs)) - sum(map(len, checks))
 
 

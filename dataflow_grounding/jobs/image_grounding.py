@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.operators import PhraseLister
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
 from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock

@@ -95,6 +95,7 @@ class ImageReferringExpressionJob(SpecJob):
             refuse_to_overwrite(path, [self._seed_file])
         self._report: dict[str, Any] = {}
         self._chain(all_steps)
+        self._from_seeds = self.steps[0].storage.input_path == self._seed_file
 
     def _with_caption(self, names: list[str], all_steps: list[Step], force: bool) -> list[str]:
         """With step 0 also step 1 if it was run before: its replies are stored, and its file lacks what step 0 adds."""
@@ -148,10 +149,6 @@ class ImageReferringExpressionJob(SpecJob):
     def reads(self) -> str:
         return self._seeds.origin if self._from_seeds else self.steps[0].storage.input_path
 
-    @property
-    def _from_seeds(self) -> bool:
-        return self.steps[0].storage.input_path == self._seed_file
-
     def prepare(self) -> None:
         if self._from_seeds:
             state = os.path.join(self.steps[0].storage.checkpoint_folder, "seeds.json")
@@ -194,7 +191,7 @@ def _described(record: dict[str, Any]) -> bool:
 def _made_without(path: str, label: str) -> bool:
     """Whether a step's file is there, and its records did not go through the step of this label."""
     with suppress(InputError):
-        first = next((row.data for row in read_rows(path) if row.data), None)
-        made_by = first.get("pipeline_steps") if first is not None else None
-        return first is not None and not (isinstance(made_by, list) and label in made_by)
+        first = next((row.data for row in read_rows(path) if row.data), {"pipeline_steps": [label]})
+        made_by = first.get("pipeline_steps")
+        return not (isinstance(made_by, list) and label in made_by)
     return False

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.pipelines.shipped import ImageRegionCaptionPipeline
 from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
 from dataflow_grounding.storage import ResultsStorage

@@ -1,6 +1,5 @@
 """The shards of a run put together: what one machine would have left, row by row in the input's order."""
 
-import glob
 import json
 import os
 from contextlib import ExitStack
@@ -84,8 +83,7 @@ def _shards_there(results_dir: str, mirror: Mirror | None) -> list[str]:
         names = [name for name in mirror.listed(FOLDER, "directory") if "-of-" in name]
         mirror.fetch(*(os.path.join(FOLDER, one, file) for one in names for file in ("run.json", "failures.jsonl")))
         return names
-    there = glob.glob(os.path.join(glob.escape(results_dir), FOLDER, "*-of-*"))
-    return [os.path.basename(path) for path in there if os.path.isdir(path)]
+    return [path.name for path in Path(results_dir, FOLDER).glob("*-of-*") if path.is_dir()]
 
 
 def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:

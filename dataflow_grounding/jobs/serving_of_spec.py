@@ -17,6 +17,12 @@ from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import unused_keys, with_environment
 from dataflow_grounding.spec.schema import AzureBlock, GeminiBlock, OpenAIBlock
 
+NOTICE = (
+    "Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, eyes, people and cats by their "
+    "faces, license plates, sky, greenery, clearly colored things and drawn shapes; other phrases get status "
+    "unsupported."
+)
+
 
 def serving_of(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str] = ()) -> Serving:
     """The serving that `vlm` of a spec in `folders` names. Raises SpecError."""
@@ -50,7 +56,8 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
     if vlm.backend in ("embedded", "auto"):
         from dataflow_grounding.embedded import EmbeddedServing
 
-        return EmbeddedServing(notice=_notice() if vlm.backend == "auto" else "")
+        why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
+        return EmbeddedServing(notice=f"{why}{NOTICE}" if vlm.backend == "auto" else "")
     if vlm.backend == "gemini":
         return GeminiServing(max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.gemini.model_dump())
     if vlm.backend == "local":
@@ -78,12 +85,3 @@ def _several(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
     blocks = [block.model_copy(update={"endpoints": [], **one}) for one in own]
     servings = [_backend(vlm.model_copy(update={"openai": one}), workflow, folders) for one in blocks]
     return SeveralEndpoints(servings, [one.weight for one in block.endpoints])
-
-
-def _notice() -> str:
-    why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
-    return (
-        f"{why}Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, eyes, people and cats by "
-        "their faces, license plates, sky, greenery, clearly colored things and drawn shapes; other phrases get status "
-        "unsupported."
-    )

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.secrets import learn_fields
 from dataflow_grounding.spec import Json, PipelineBlock, RowsData, WorkflowBlock

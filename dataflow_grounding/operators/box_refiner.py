@@ -1,12 +1,12 @@
 """Operator: small boxes looked for again from closer by."""
 
-import asyncio
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.agreement import located
 from dataflow_grounding.boxes.nearness import middle_of
+from dataflow_grounding.engine.workers import all_done
 from dataflow_grounding.geometry import Bbox, Size, box_of, without_duplicates
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
@@ -39,9 +39,7 @@ class LooksCloser(BoxOperator):
             return _replaced(instance, crop, await located(once, len(samples), crop.size))
 
         found = []
-        for result in await asyncio.gather(*map(one, instances), return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
+        for result in await all_done(map(one, instances)):
             if result not in found:
                 found.append(result)
         once = without_duplicates(found, self.merge_iou)

@@ -20,7 +20,7 @@ MODULE = '''
 from dataflow_grounding import ExpressionExtractor, Operator, Pipeline, PhraseGrounder
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import open_image
-from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.jobs.user_pipeline import UserBlock
 from dataflow_grounding.replies import read_object
 from dataflow_grounding.tasks.request import Request, STRING, object_of
