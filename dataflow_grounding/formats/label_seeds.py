@@ -6,6 +6,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
@@ -13,7 +14,7 @@ from dataflow_grounding.elsewhere import is_elsewhere, joined, kind_of, side_by_
 from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, told_as
 from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
 from dataflow_grounding.formats.data_lines import ENDINGS, files_under
-from dataflow_grounding.formats.label_files import Labelled, read_kitti, read_names, read_yolo
+from dataflow_grounding.formats.label_files import Labelled, of_kitti, of_yolo, read_labels, read_names
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.geometry import Size, area, box_of
 from dataflow_grounding.images import open_image
@@ -164,7 +165,10 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
     def read(path: str, size: Size | None) -> tuple[list[Labelled], list[str]]:
         left_out = list[str]()
         with told_as(BrokenRow, f"can't read {path}"):
-            regions = read_kitti(path, left_out) if names is None else read_yolo(path, names, size) if size else []
+            if names is None:
+                regions = read_labels(path, of_kitti, left_out)
+            else:
+                regions = read_labels(path, partial(of_yolo, *names, size)) if size else []
         return [{"bbox": region["bbox"], "type": region["type"]} for region in regions], left_out
 
     of_image = {image: joined(label_dir, label) for image, label in label_of.items() if label in labels}
