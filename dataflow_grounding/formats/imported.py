@@ -45,13 +45,12 @@ def completed(
 
 def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
     """Gives the expressions spans, where not all have right ones in the caption as it is, and returns their caption."""
-    spans = [(item["text"], item.get("char_span", ())) for item in expressions]
-    if not all(span is None or stands(text, span, caption) for text, span in spans):
+    texts, spans = [item["text"] for item in expressions], [item.get("char_span", ()) for item in expressions]
+    if not all(span is None or stands(text, span, caption) for text, span in zip(texts, spans, strict=True)):
         caption = clean_caption(caption)
-        for item, span in zip(expressions, find_spans([item["text"] for item in expressions], caption), strict=True):
-            item["char_span"] = span
-    for item in expressions:
-        item["char_span"] = list(item["char_span"]) if item["char_span"] else None
+        spans = find_spans(texts, caption)
+    for item, span in zip(expressions, spans, strict=True):
+        item["char_span"] = list(span) if span else None
     return caption
 
 

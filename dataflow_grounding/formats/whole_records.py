@@ -111,11 +111,12 @@ def _tar_head(name: str, size: int) -> bytes:
 
 
 def _row(sample: Sample, path: str) -> Any:
-    """The row of a sample, whose picture is called `path`."""
-    expressions = [phrase.expression for phrase in sample.phrases]
-    own = {"image_path": path, **{key: value for key, value in sample.record.items() if key == "image_path"}}
-    said = {"width": sample.size[0], "height": sample.size[1], **own, "expressions": expressions}
-    return _AS_ROW({**sample.record, **said})
+    """The row of a sample, whose picture is called `path` where its record doesn't name it."""
+    size, expressions = (
+        dict(zip(("width", "height"), sample.size, strict=True)),
+        [one.expression for one in sample.phrases],
+    )
+    return _AS_ROW({"image_path": path, **sample.record, **size, "expressions": expressions})
 
 
 def _typed_as(example: Any) -> Callable[[Any], Any]:
