@@ -20,10 +20,10 @@ from dataflow_grounding.elsewhere import open_file
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.classes import Classes, Numbers, read_texts
-from dataflow_grounding.formats.data_lines import ENDINGS, files_under, picture_size, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.pictures_ahead import Pictures
+from dataflow_grounding.formats.reading import ENDINGS, files_under, picture_size, united
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.records import dump_text, is_number, name_within
 

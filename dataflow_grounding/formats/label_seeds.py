@@ -13,8 +13,8 @@ from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.elsewhere import is_elsewhere, joined, kind_of, side_by_side, state_of
 from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, told_as
 from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
-from dataflow_grounding.formats.data_lines import ENDINGS, files_under
 from dataflow_grounding.formats.label_files import Labelled, of_kitti, of_yolo, read_labels, read_names
+from dataflow_grounding.formats.reading import ENDINGS, files_under
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.geometry import Size, area, box_of
 from dataflow_grounding.images import open_image

@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
-from dataflow_grounding.formats.data_lines import broken, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.reading import broken, read_lines
 from dataflow_grounding.records import has_id
 
 _BOX, _PHRASE, _NOTHING, _ABSENT = "object", "phrase", "nothing there", "absent"  # as in label_studio.xml

@@ -15,8 +15,8 @@ from unicodedata import normalize
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
-from dataflow_grounding.formats.data_lines import broken, read_lines, united
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.reading import broken, read_lines, united
 from dataflow_grounding.records import is_number
 
 _DECIMALS = 6  # of a pixel, in Vi's

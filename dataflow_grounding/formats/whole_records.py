@@ -15,10 +15,10 @@ from dataflow_grounding.dataframes import encodable, parquet_rows
 from dataflow_grounding.errors import InputError, needs_extra
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.classes import Numbers
-from dataflow_grounding.formats.data_lines import ENDINGS, broken, files_under, tar_samples
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.pictures import put_picture
+from dataflow_grounding.formats.reading import ENDINGS, broken, files_under, tar_samples
 from dataflow_grounding.records import dump_text, image_id_of
 
 SHARD, GROUP, BUFFER = 500 * 2**20, 16 * 2**20, 2**18  # bytes of a file, of what is in memory, of what is written
@@ -112,11 +112,9 @@ def _tar_head(name: str, size: int) -> bytes:
 
 def _row(sample: Sample, path: str) -> Any:
     """The row of a sample, whose picture is called `path` where its record doesn't name it."""
-    size, expressions = (
-        dict(zip(("width", "height"), sample.size, strict=True)),
-        [one.expression for one in sample.phrases],
-    )
-    return _AS_ROW({"image_path": path, **sample.record, **size, "expressions": expressions})
+    expressions = [phrase.expression for phrase in sample.phrases]
+    said = {"width": sample.size[0], "height": sample.size[1], "expressions": expressions}
+    return _AS_ROW({"image_path": path, **sample.record, **said})
 
 
 def _typed_as(example: Any) -> Callable[[Any], Any]:
