@@ -16,7 +16,7 @@ from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, folder_of,
 from dataflow_grounding.formats.base import Format
 from dataflow_grounding.formats.export import Selection
 from dataflow_grounding.formats.export_folder import is_alone
-from dataflow_grounding.formats.imported import with_sizes
+from dataflow_grounding.formats.reading import with_sizes
 from dataflow_grounding.records import STATUSES, dump_text
 from dataflow_grounding.results_folder import image_folders_of, records_of
 from dataflow_grounding.rows import RowWriter, write_text

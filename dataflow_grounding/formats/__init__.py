@@ -107,7 +107,7 @@ def read(path: str, format: str | Format, *, image_root: str | None = None, **op
         SpecError: There is no such format, or it has no such option.
         InputError: The file can't be read, or is not of the format.
     """
-    from dataflow_grounding.formats.imported import completed
+    from dataflow_grounding.formats.reading import completed
 
     made = find_format(format, **options) if isinstance(format, str) else format
     rows = made.read(path, image_root or folder_of(path))

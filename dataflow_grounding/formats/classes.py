@@ -10,6 +10,7 @@ from dataflow_grounding.spans import clean_caption
 ONE = "object"
 _REST = "*"
 _WAYS = ("phrase", "head", "one")
+_TEXT = "tag:yaml.org,2002:str"
 
 
 class Numbers:
@@ -56,7 +57,7 @@ class Classes:
     def __init__(self, how: str, joint: str = " ") -> None:
         self._how, self._joint = how, joint
         given = {} if how in _WAYS else read_texts(how, _plain)
-        self._map = {_plain(phrase): self._named(name) for phrase, name in given.items()}
+        self._map = {phrase: self._named(name) for phrase, name in given.items()}
         self.fixed = list(dict.fromkeys(self._map.values()))
 
     def of(self, phrase: str) -> str:
@@ -79,21 +80,21 @@ def _plain(phrase: str) -> str:
 
 
 def read_texts(path: str, plain: Callable[[str], str] = str) -> dict[str, str]:
-    """A YAML file of phrase: class, or class: phrase. Raises InputError, also for two things of one, made `plain`."""
+    """A YAML file of phrase: class, or class: phrase, of which the first is made `plain`. Raises InputError."""
     import yaml
 
     try:
         with open(path, encoding="utf-8") as file:
-            data = yaml.safe_load(text := file.read())
+            node = yaml.compose(file, yaml.SafeLoader)  # which has all pairs, also of what is there twice
     except OSError as error:
         why = f"{error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"
         raise InputError(f"can't read {path}: {why}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(data, dict) or not all(isinstance(text, str) for pair in data.items() for text in pair):
+    if not isinstance(node, yaml.MappingNode) or any(one.tag != _TEXT for pair in node.value for one in pair):
         raise InputError(f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts")
-    node, said = yaml.compose(text, yaml.SafeLoader), dict[str, str]()  # of what is there twice, data have the last
-    for key, value in node.value if node else ():
+    said = dict[str, str]()
+    for key, value in node.value:
         if said.setdefault(plain(key.value), value.value) != value.value:
             raise InputError(f"{path} has two lines of {plain(key.value)!r} that differ: leave one")
-    return data
+    return said

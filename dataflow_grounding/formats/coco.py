@@ -17,9 +17,9 @@ from typing import Any
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.classes import ONE, Classes, Numbers
-from dataflow_grounding.formats.data_lines import broken, file_of, read_lists, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.label_files import Labelled
+from dataflow_grounding.formats.reading import broken, file_of, read_lists, united
 from dataflow_grounding.records import is_box, is_number, is_score
 
 CROWDS, STRAYS = "crowd annotations", "annotations of no image"

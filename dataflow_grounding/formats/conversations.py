@@ -7,9 +7,10 @@ hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py; Op
 """
 
 import html
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -18,7 +19,6 @@ from typing import Any, ClassVar
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import SpecError, TruncatedReply, UnreadableReply
-from dataflow_grounding.formats.answers import TAGGED, TAGS, are_inside, as_json, as_tags, phrase_of, plain_boxes
 from dataflow_grounding.formats.base import Sample
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.texts import Boxes, Line, Texts
@@ -27,6 +27,12 @@ from dataflow_grounding.records import dump_text, is_box
 from dataflow_grounding.replies import read_boxes
 
 NOTHING = "[]"
+TAGS = {  # family → how it writes a phrase, all of its boxes, and one of them, and what stands between boxes
+    "qwen2-vl": ("<|object_ref_start|>{}<|object_ref_end|>", "{}", "<|box_start|>({},{}),({},{})<|box_end|>", ""),
+    "internvl": ("<ref>{}</ref>", "<box>[{}]</box>", "[{}, {}, {}, {}]", ", "),
+    "ms-swift": ("<ref-object>", "{}", "<bbox>", ""),
+}
+TAGGED = re.compile(r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL)
 _TRAINERS = {  # who resizes → the least and most square pixels, unless told otherwise, and how it is told
     "qwen": (16 * 28**2, 576 * 28**2, "--min_pixels {} --max_pixels {}"),
     "ms-swift": (4 * 28**2, 16384 * 28**2, "MIN_PIXELS={} MAX_PIXELS={}"),
@@ -36,6 +42,7 @@ _KEY = re.compile('"((?:bbox|box)_2d)"')
 _HAS_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
 _NO_WORDS = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)  # an answer that should be nothing but boxes
 _MARK = re.compile("<ref-object>|<bbox>")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _UNREAD = ("dropped", "truncated", "broken_json", "superseded")
 
 
@@ -60,10 +67,7 @@ class _Conversations(Texts):
 
     def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
         sent = self.sent(size)
-        numbers = [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes]
-        if self.boxes.name not in TAGS or not numbers:
-            return as_json(self.boxes.key, phrase, numbers)
-        return as_tags(phrase, numbers, self.boxes.name)
+        return as_answer(phrase, [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes], self.boxes)
 
     def training(self) -> str:
         return f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing is there."
@@ -135,12 +139,12 @@ class MsSwift(_Conversations):
             given = asked[str(next(refs, ""))] = list(islice(boxes, answer["content"].count("<bbox>")))
             if given:
                 next(refs, None)
-        inside = all(are_inside(given, size) for given in asked.values())
+        inside = all(all(map(is_box, given)) and are_inside(given, size) for given in asked.values())
         as_here = inside and self._written(size, asked).items() <= line.items()  # as most are
         return iter(asked.items()) if as_here else super().said(line, size)
 
     def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
-        return "<ref-object>" + "<bbox>" * len(boxes) if boxes else NOTHING
+        return as_answer(phrase, boxes, self.boxes)
 
     def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
         objects, messages = line.get("objects") or {}, line["messages"]
@@ -255,3 +259,38 @@ def _box_format_of(target: str) -> BoxFormat:
         f"qwen2.5-vl, qwen2-vl, internvl, gemini or xyxy_1000{f', not {target!r}' if target else ''}; the format "
         "ms-swift needs no target"
     )
+
+
+def as_answer(phrase: str, fours: Sequence[Sequence[float]], numbers: BoxFormat) -> str:
+    """The phrase and its boxes in a family's tags; else a list of objects with the numbers of a box under its key."""
+    if numbers.name not in TAGS or not fours:
+        return dump_text([{numbers.key: four, "label": phrase} for four in fours])
+    ref, every, one, between = TAGS[numbers.name]
+    return ref.format(phrase) + every.format(between.join(one.format(*four) for four in fours))
+
+
+def phrase_of(question: str) -> str:
+    """What a question asks for: in its tags, else behind its colon, else all of it."""
+    plain = question.replace("<image>", "")
+    tagged = TAGGED.search(question) if "<" in plain else None
+    return tagged[0] if tagged else (plain.partition(":")[2].strip() or plain.strip())
+
+
+def plain_boxes(text: str, phrase: str, numbers: BoxFormat, size: Size, sent: Size) -> list[Bbox]:
+    """The boxes of an answer written as it is here, as most are, all inside; none of another, a reply like any."""
+    fours: list[list[float]] = []
+    with suppress(ValueError, TypeError, KeyError):
+        if text.startswith("[{"):
+            fours = [one[numbers.key] for one in json.loads(text)]
+        elif numbers.name == "qwen2-vl":  # others' tags mean their own numbers
+            found = json.loads(f"[{','.join(_NUMBER.findall(text.rpartition('<|object_ref_end|>')[2]))}]")
+            fours = [found[at : at + 4] for at in range(0, len(found), 4)]
+    if not all(map(is_box, fours)) or text != as_answer(phrase, fours, numbers):
+        return []
+    boxes = [numbers.to_pixels(four, original=size, sent=sent) for four in fours]
+    return boxes if are_inside(boxes, size) and html.unescape(phrase) == phrase else []
+
+
+def are_inside(boxes: Sequence[Bbox], size: Size) -> bool:
+    """Whether all have an area, within a picture of that size."""
+    return all(0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1] for x1, y1, x2, y2 in boxes)

@@ -13,8 +13,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Phrase, Sample
-from dataflow_grounding.formats.data_lines import broken, file_of, read_xml, united
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.reading import broken, file_of, read_xml, united
 from dataflow_grounding.records import STATUSES
 
 _BOX, _NO_BOX, _PICTURE = "object", "no box", "picture"

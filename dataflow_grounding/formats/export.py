@@ -131,8 +131,7 @@ class _Way:
                 continue
             if sample is not None:
                 boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
-                for what, count in (("records", 1), ("phrases", len(sample.phrases)), ("boxes", boxes)):
-                    self._done.written[what] += count
+                self._done.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
                 yield sample
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": self._changed,
@@ -155,9 +154,7 @@ class _Way:
             self._done.lost["pictures without a phrase to write"] += 1
             return None
         self._doubtful += record.get("doubtful") is True
-        for what, count in _lost_of(record, caption, phrases, carries).items():
-            if count:
-                self._done.lost[what] += count
+        self._done.lost += Counter(_lost_of(record, caption, phrases, carries))
         caption = self._safe(caption) if carries.captions else caption
         data = self._pictures.data(picture) if self._format.packs else b""
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)

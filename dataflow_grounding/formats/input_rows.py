@@ -9,8 +9,8 @@ from typing import Any
 
 from dataflow_grounding.dataframes import plain_row
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.formats.data_lines import ENDINGS
 from dataflow_grounding.formats.pictures import is_address, put_picture
+from dataflow_grounding.formats.reading import ENDINGS
 from dataflow_grounding.records import is_box
 from dataflow_grounding.rows import Row
 from dataflow_grounding.tables import load_table

@@ -11,7 +11,7 @@ from typing import Any
 from dataflow_grounding.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.elsewhere import absolute, is_elsewhere, joined, kind_of, names_in, open_file
 from dataflow_grounding.errors import BrokenRow, InputError, needs_extra, told_as
-from dataflow_grounding.formats.data_lines import ENDINGS, files_under, tar_samples
+from dataflow_grounding.formats.reading import ENDINGS, files_under, tar_samples
 from dataflow_grounding.json_lists import read_json
 from dataflow_grounding.records import parse_line
 from dataflow_grounding.rows import Row, file_type_of, read_rows

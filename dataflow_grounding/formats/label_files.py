@@ -20,15 +20,16 @@ from dataflow_grounding.elsewhere import open_file
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.classes import Classes, Numbers, read_texts
-from dataflow_grounding.formats.data_lines import ENDINGS, files_under, picture_size, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.pictures_ahead import Pictures
+from dataflow_grounding.formats.reading import ENDINGS, files_under, picture_size, united
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.records import dump_text, is_number, name_within
 
 Labelled: TypeAlias = dict[str, Any]  # A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score`
 Names: TypeAlias = tuple[list[str], int]  # Those of YOLO's classes, and how many numbers of keypoints follow a box
+OfLine: TypeAlias = Callable[[list[str]], list[Labelled]]
 LEFT_OUT = "dontcare"
 # 1/10,000 px: far below what six decimals of a side can tell, so that they come out again.
 DECIMALS = 4
@@ -36,21 +37,11 @@ SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
 
-def read_kitti(path: str, left_out: list[str] | None = None) -> list[Labelled]:
-    """A KITTI file's regions with its own numbers, without DontCare lines; why lines are bad goes to `left_out`.
+def read_labels(path: str, of_line: OfLine, left_out: list[str] | None = None) -> list[Labelled]:
+    """The regions of a label file, by what `of_line` makes of the fields of a line; why lines are bad: in `left_out`.
 
     Raises OSError; BrokenRow for a bad line, where there is no `left_out`.
     """
-    return _regions(path, _of_kitti, left_out)
-
-
-def read_yolo(path: str, names: Names, size: Size) -> list[Labelled]:
-    """The regions of a YOLO file, of an image of `size` (width, height) in px. Raises BrokenRow, OSError."""
-    return _regions(path, partial(_of_yolo, *names, size), None)
-
-
-def _regions(path: str, of_line: Callable[[list[str]], list[Labelled]], left_out: list[str] | None) -> list[Labelled]:
-    """What `of_line` makes of the fields of each line."""
     regions: list[Labelled] = []
     with open_file(path) as file:
         data = file.read().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -67,7 +58,8 @@ def _regions(path: str, of_line: Callable[[list[str]], list[Labelled]], left_out
     return regions
 
 
-def _of_kitti(fields: list[str]) -> list[Labelled]:
+def of_kitti(fields: list[str]) -> list[Labelled]:
+    """The region of a KITTI line, with its own numbers; none of a DontCare line. Raises BrokenRow."""
     if fields[0].lower() == LEFT_OUT:
         return []
     if not 8 <= len(fields) <= 17:
@@ -79,7 +71,8 @@ def _of_kitti(fields: list[str]) -> list[Labelled]:
     return [{"bbox": bbox, "type": fields[0], **_score(numbers[14:])}]
 
 
-def _of_yolo(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
+def of_yolo(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
+    """The region of a YOLO line, of an image of `size` (width, height) in px. Raises BrokenRow."""
     if keypoints and len(fields) != 5 + keypoints:
         raise BrokenRow(f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + keypoints}")
     fields = fields[:5] if keypoints else fields
@@ -230,7 +223,7 @@ class Kitti(_LabelFormat):
 
     def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
         classes = names or {}
-        return [{**one, "type": classes.get(one["type"], one["type"])} for one in read_kitti(label)]
+        return [{**one, "type": classes.get(one["type"], one["type"])} for one in read_labels(label, of_kitti)]
 
 
 class Yolo(_LabelFormat):
@@ -249,10 +242,10 @@ class Yolo(_LabelFormat):
         parts = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
         return f"{number - 1} {' '.join(f'{part:.8f}' for part in parts)}"
 
-    def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
+    def regions(self, label: str, size: Size, names: Names | None) -> list[Labelled]:
         if names is None:
             raise InputError(f"{label}: no {' or '.join(self.names_files)} with the names of classes in the data set")
-        return read_yolo(label, names, size)
+        return read_labels(label, partial(of_yolo, *names, size))
 
 
 def _label_of(image: str) -> str:

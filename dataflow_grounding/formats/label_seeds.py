@@ -6,14 +6,15 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.elsewhere import is_elsewhere, joined, kind_of, side_by_side, state_of
 from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, told_as
 from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
-from dataflow_grounding.formats.data_lines import ENDINGS, files_under
-from dataflow_grounding.formats.label_files import Labelled, read_kitti, read_names, read_yolo
+from dataflow_grounding.formats.label_files import Labelled, of_kitti, of_yolo, read_labels, read_names
+from dataflow_grounding.formats.reading import ENDINGS, files_under
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.geometry import Size, area, box_of
 from dataflow_grounding.images import open_image
@@ -23,8 +24,8 @@ from dataflow_grounding.version import __version__
 BEYOND = "boxes reach beyond their image and are kept as they are"
 UNREAD = "labels that can't be read are left out"
 ROUNDING = 0.5  # px
-# The regions of an image of a size (None when that isn't known), and why others are left out. Raises BrokenRow.
-ReadLabels: TypeAlias = Callable[[str, Size | None], tuple[list[Labelled], list[str]]]
+# The regions of an image of a size (None when that isn't known); why others are left out is added. Raises BrokenRow.
+ReadLabels: TypeAlias = Callable[[str, Size | None, list[str]], list[Labelled]]
 
 
 def counted_items(what: str, items: list[str]) -> list[str]:
@@ -34,17 +35,17 @@ def counted_items(what: str, items: list[str]) -> list[str]:
 
 
 class Seeds(ABC):
-    """Seed records of some `origin`, as people call it; `files` are the user's own, `folders` those of the images."""
+    """Seed records of some `origin`, as people call it; `files` are the user's own, `folders` those of the images.
 
-    told: ClassVar[tuple[str, ...]]
-    """What may be found on the way, in words."""
-    shown: ClassVar[int] = 20
-    """Names that a report lists."""
-    reading: ClassVar[int] = 4
-    """Changes where the same files give other records: seeds that were written before are then written anew."""
+    `found` has what was found on the way, in words, and where; `without` is what there is no box in, if there is none.
+    """
 
-    def __init__(self, origin: str, files: list[str], folders: tuple[str, ...], boxless: bool) -> None:
-        self.origin, self.files, self.folders, self._boxless = origin, files, folders, boxless
+    found: dict[str, list[str]]
+    shown = 20  # places that a report lists
+    reading = 4  # changes where the same files give other records: seeds that were written before are then written anew
+
+    def __init__(self, origin: str, files: list[str], folders: tuple[str, ...], boxless: bool, without: str) -> None:
+        self.origin, self.files, self.folders, self._boxless, self._without = origin, files, folders, boxless, without
         self._forget()
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -61,14 +62,12 @@ class Seeds(ABC):
             some = some or fails or bool(record.get("regions"))
             yield record
         if count and not some:
-            raise InputError(f"none of the {count} images has a box: {self._nothing()}")
+            why = "; ".join([self._without, *self.found.get(UNREAD, [])[:1]])
+            raise InputError(f"none of the {count} images has a box: {why}")
 
+    @abstractmethod
     def _forget(self) -> None:
-        self.found: dict[str, list[str]] = {what: [] for what in self.told}
-
-    def _nothing(self) -> str:
-        """What there is no box in."""
-        return "; ".join([self.origin, *self.found.get(UNREAD, [])[:1]])
+        """Sets `found` to what is known before any record is made."""
 
     @abstractmethod
     def _records(self) -> Iterator[dict[str, Any]]: ...
@@ -93,8 +92,6 @@ class LabelSeeds(Seeds):
     the files that are read.
     """
 
-    told = ("images without a label", "labels without an image", UNREAD, BEYOND)
-
     def __init__(
         self, image_dir: str, origin: str, images: list[str], of_image: Mapping[str, str], read: ReadLabels,
         without_image: list[str], labels: list[str], boxless: bool, crowds: int = 0,
@@ -102,11 +99,12 @@ class LabelSeeds(Seeds):
         self._images, self._of_image, self._read, self._labels, self._crowds = images, of_image, read, labels, crowds
         self._unmatched = [image for image in images if image not in of_image], without_image
         files = [] if kind_of(origin) == "folder" else [origin]
-        super().__init__(f"{image_dir} with {origin}", files, (image_dir,), boxless)
+        both = f"{image_dir} with {origin}"
+        super().__init__(both, files, (image_dir,), boxless, both)
 
     def _forget(self) -> None:
-        super()._forget()
-        self.found |= zip(self.told, self._unmatched, strict=False)
+        images, labels = self._unmatched
+        self.found = {"images without a label": images, "labels without an image": labels, UNREAD: [], BEYOND: []}
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for record, left_out, outside in side_by_side(self._record, self._images, lambda _: True):
@@ -116,10 +114,10 @@ class LabelSeeds(Seeds):
 
     def _record(self, path: str) -> tuple[dict[str, Any], list[str], list[str]]:
         """An image's record, which of its labels are left out, and which of its boxes reach beyond it."""
-        size = size_of(path, self.folders)
+        size, left_out = size_of(path, self.folders), list[str]()
         record = {"image_id": os.path.splitext(path)[0], "image_path": path, **sides(size), "source": SOURCE}
         try:
-            regions, left_out = self._read(self._of_image[path], size) if path in self._of_image else ([], [])
+            regions = self._read(self._of_image[path], size, left_out) if path in self._of_image else []
         except BrokenRow as error:
             return {**record, "regions": [], SEED_ERROR: str(error)}, [], []
         record["regions"] = [region for region in regions if area(box_of(region["bbox"])) > 0]
@@ -161,11 +159,13 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
         none = f"no label in {label_dir} belongs to an image in {image_dir}"
         raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
 
-    def read(path: str, size: Size | None) -> tuple[list[Labelled], list[str]]:
-        left_out = list[str]()
+    def read(path: str, size: Size | None, left_out: list[str]) -> list[Labelled]:
         with told_as(BrokenRow, f"can't read {path}"):
-            regions = read_kitti(path, left_out) if names is None else read_yolo(path, names, size) if size else []
-        return [{"bbox": region["bbox"], "type": region["type"]} for region in regions], left_out
+            if names is None:
+                regions = read_labels(path, of_kitti, left_out)
+            else:
+                regions = read_labels(path, partial(of_yolo, *names, size)) if size else []
+        return [{"bbox": region["bbox"], "type": region["type"]} for region in regions]
 
     of_image = {image: joined(label_dir, label) for image, label in label_of.items() if label in labels}
     without_image, files = sorted(labels.difference(label_of.values())), [*of_image.values(), *files]
@@ -182,11 +182,10 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
         raise InputError(f"no image of {path} is in {image_dir}: its file_name should be relative to data.image_dir")
     strays = [f"{left_out[STRAYS]} annotations of no image"] * bool(left_out[STRAYS])
     without_image = sorted(named.keys() - {*images}) + strays
-
-    def read(image: str, _: Size | None) -> tuple[list[Labelled], list[str]]:
-        return coco.regions(image), []
-
-    return LabelSeeds(image_dir, path, images, named, read, without_image, [path], boxless, left_out[CROWDS])
+    return LabelSeeds(
+        image_dir, path, images, named, lambda image, *_: coco.regions(image), without_image, [path], boxless,
+        left_out[CROWDS],
+    )  # fmt: skip
 
 
 def beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:

@@ -1,19 +1,25 @@
-"""ODVG, JSON lines of one picture each with the regions of a caption: four dialects, of which none reads another.
+"""JSON lines of one picture each with the regions of its caption: ODVG's four dialects, and Datature Vi's.
 
-Boxes are `[x1, y1, x2, y2]` in pixels. Sources: Open-GroundingDino's data_format.md and datasets/odvg.py; mmdetection's
-mmdet/datasets/odvg.py and transforms/text_transformers.py; tao_pytorch's cv/grounding_dino/dataloader/odvg.py and
-cv/mask_grounding_dino/dataloader/odvg.py.
+No dialect reads another. Boxes are `[x1, y1, x2, y2]`, in ODVG in pixels, in Vi's in parts of the sides. Sources:
+Open-GroundingDino's data_format.md and datasets/odvg.py; mmdetection's mmdet/datasets/odvg.py and
+transforms/text_transformers.py; tao_pytorch's cv/grounding_dino/dataloader/odvg.py and
+cv/mask_grounding_dino/dataloader/odvg.py; vi.developers.datature.com/docs/upload-annotations; vi-sdk's
+vi/dataset/loaders/types/{annotations,assets}.py, where `id` is a text.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from itertools import count, groupby
 from typing import Any, ClassVar
 from unicodedata import normalize
 
+from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
-from dataflow_grounding.formats.data_lines import broken, read_lines, united
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.reading import broken, read_lines, united
 from dataflow_grounding.records import is_number
+
+_DECIMALS = 6  # of a pixel, in Vi's
 
 
 class _Odvg(Format):
@@ -122,3 +128,41 @@ class TaoReferring(_Odvg):
 
     def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
         return {"caption": None, "expressions": [_said(grounding["expression"], *grounding["regions"])]}
+
+
+class Vi(Format):
+    """Phrase grounding as Datature Vi imports it; it knows pictures by their file's name alone.
+
+    `startTokenIndex` and `endTokenIndex` are not explained anywhere: characters are written.
+    """
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
+        with out.lines(self.data_file) as put:
+            for number, sample in enumerate(samples):
+                path, name = sample.file_name, os.path.basename(sample.file_name)
+                if paths.setdefault(hash(name), hash(path)) != hash(path):
+                    raise InputError(f"two pictures are called {name!r}, and Vi tells them apart by name: rename one")
+                width, height = sample.size
+                asset = {"type": "Image", "filename": name, "width": width, "height": height, "filepath": path}
+                said = []
+                for phrase in sample.phrases:
+                    start, end = phrase.span or (0, 0)
+                    bounds = [[n / sample.size[i % 2] for i, n in enumerate(box)] for box in phrase.boxes]
+                    place = {"startTokenIndex": start, "endTokenIndex": end}
+                    said.append({"phrase": phrase.text, **place, "bounds": bounds})
+                contents = {"type": "PhraseGrounding", "caption": sample.caption, "groundedPhrases": said}
+                put({"id": str(number), "asset": asset, "contents": contents})
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        for where, line in read_lines(path, self.data_file):
+            with broken(where):
+                asset, contents = line["asset"], line["contents"]
+                size = {"width": asset["width"], "height": asset["height"]}
+                sides, said = [*size.values()], []
+                for one in contents["groundedPhrases"]:
+                    boxes = [[round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(box)] for box in one["bounds"]]
+                    place = {"char_span": [one.get("startTokenIndex"), one.get("endTokenIndex")]}
+                    said.append({"text": one["phrase"], **place, "instances": [{"bbox": box} for box in boxes]})
+                facts = {"image_path": asset.get("filepath") or asset["filename"], "caption": contents["caption"]}
+                yield {**facts, **size, "expressions": said}

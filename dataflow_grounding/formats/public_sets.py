@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError
 from dataflow_grounding.formats.base import EXACT, Format
-from dataflow_grounding.formats.data_lines import broken, read_lines, read_whole, read_xml, united
+from dataflow_grounding.formats.reading import broken, read_lines, read_whole, read_xml, united
 from dataflow_grounding.geometry import Size, box_of, clamp
 
 Boxes = dict[str, list[list[float]]]

@@ -18,6 +18,9 @@ from dataflow_grounding.spec.schema import ReferringData
 from dataflow_grounding.terminal import say
 from dataflow_grounding.version import __version__
 
+FLAT = "boxes without an area are left out"
+GONE = "images can't be opened, give data.image_dir their folder"
+
 
 class Made(NamedTuple):
     """What the steps make anew of given annotations, now or later."""
@@ -49,21 +52,17 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
 class AnnotationSeeds(Seeds):
     """From records: ours, with boxes in pixels, or TAO's. In their order, with their columns but those made anew."""
 
-    told = ("boxes without an area are left out", BEYOND, "images can't be opened, give data.image_dir their folder")
-
     def __init__(self, path: str, image_dir: str | None, made: Made, boxless: bool) -> None:
         if kind_of(path) != "file":
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
         self._image_dir, self._made = image_dir, made
-        super().__init__(path, [path], folders, boxless)
+        nothing = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
+        super().__init__(path, [path], folders, boxless, nothing)
 
     def _forget(self) -> None:
-        super()._forget()
+        self.found = {FLAT: [], BEYOND: [], GONE: []}
         self._converted, self._broken = 0, list[str]()
-
-    def _nothing(self) -> str:
-        return f"{self.origin} has none in 'regions', and none in TAO's {COLUMN!r}"
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for row in read_rows(self.origin):
@@ -83,16 +82,15 @@ class AnnotationSeeds(Seeds):
                 yield {**self._kept(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
 
     def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        without_area, outside, not_here = self.found.values()
         size = size_of(row.get("image_path"), self.folders)
         if is_tao(row):
             if size is None:
-                not_here.append(str(row.get("image_path")))
+                self.found[GONE].append(str(row.get("image_path")))
                 raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
             row, flat = from_tao(row, size)
             self._converted += 1
-            without_area += [f"{where}: {box}" for box in flat]
-            outside += beyond(row["regions"], size, where)
+            self.found[FLAT] += [f"{where}: {box}" for box in flat]
+            self.found[BEYOND] += beyond(row["regions"], size, where)
         record = {**self._kept(with_status(row)), **sides(size)}
         record.setdefault("source", SOURCE)
         if self._boxless:

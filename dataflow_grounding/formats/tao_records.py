@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Sample, stands
-from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.label_files import LEFT_OUT
 from dataflow_grounding.formats.pictures_ahead import Pictures
+from dataflow_grounding.formats.reading import broken, picture_size, read_lines
 from dataflow_grounding.geometry import Size, area, box_of
 from dataflow_grounding.records import is_box, is_number, path_of
 from dataflow_grounding.rows import read_rows

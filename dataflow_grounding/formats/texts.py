@@ -13,9 +13,9 @@ from typing import Any, ClassVar, TypeAlias
 from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.formats.base import Format, Sample
-from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.pictures_ahead import Pictures
+from dataflow_grounding.formats.reading import broken, picture_size, read_lines, united
 from dataflow_grounding.geometry import Bbox, Size
 
 Line: TypeAlias = dict[str, Any]

@@ -15,10 +15,10 @@ from dataflow_grounding.dataframes import encodable, parquet_rows
 from dataflow_grounding.errors import InputError, needs_extra
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.classes import Numbers
-from dataflow_grounding.formats.data_lines import ENDINGS, broken, files_under, tar_samples
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.pictures import put_picture
+from dataflow_grounding.formats.reading import ENDINGS, broken, files_under, tar_samples
 from dataflow_grounding.records import dump_text, image_id_of
 
 SHARD, GROUP, BUFFER = 500 * 2**20, 16 * 2**20, 2**18  # bytes of a file, of what is in memory, of what is written
@@ -111,11 +111,10 @@ def _tar_head(name: str, size: int) -> bytes:
 
 
 def _row(sample: Sample, path: str) -> Any:
-    """The row of a sample, whose picture is called `path`."""
+    """The row of a sample, whose picture is called `path` where its record doesn't name it."""
     expressions = [phrase.expression for phrase in sample.phrases]
-    own = {"image_path": path, **{key: value for key, value in sample.record.items() if key == "image_path"}}
-    said = {"width": sample.size[0], "height": sample.size[1], **own, "expressions": expressions}
-    return _AS_ROW({**sample.record, **said})
+    said = {"width": sample.size[0], "height": sample.size[1], "expressions": expressions}
+    return _AS_ROW({"image_path": path, **sample.record, **said})
 
 
 def _typed_as(example: Any) -> Callable[[Any], Any]:
