@@ -176,9 +176,7 @@ def _without_thinking(text: str) -> list[str]:
     if not stack:
         outside.append(text[at:])
     behind = [part for part in outside[1:] if may_answer(part)]
-    if behind:
-        return behind
-    return outside[:1] if len(outside) == 1 or outside[0].strip() else outside
+    return behind or (outside[:1] if outside[0].strip() else outside)
 
 
 def _without_unknown(text: str) -> str:
