@@ -175,7 +175,6 @@ class ParsedReply:
             self.notes.append(Note("broken_json", "an answer that was taken back ends in the middle"))
         self.missing, self.truncated, self.answer = later.missing, later.truncated and last, later.answer
         self.unclear = self.unclear or later.unclear
-        self.corrections |= later.corrections
         self.statuses.update(later.statuses)
         self.reasons.update(later.reasons)
 
