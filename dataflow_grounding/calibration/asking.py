@@ -152,18 +152,18 @@ class _Asker:
 
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
         path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}{next(self.suffixes)}")
-        image, question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
+        question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
+        [image] = question.images
         key = (image.sent_digest, question.question)
         self._asked[key] += 1  # one that is asked for again is another
         question = replace(question, sample=self._asked[key] - 1)
         try:
-            (answers, trouble), _ = await self.asking.answer(question, self._store, (probe.size,))
+            return (await self.asking.answer(question, self._store, (probe.size,)))[0]
         except UnreadableReply as error:  # cut off
-            answers, trouble = [], str(error)
+            return ProbedPicture(probe, image.sent_size, [], str(error))
         except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either
             say(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
             return ProbedPicture(probe, image.sent_size, [], refused=str(error))
-        return ProbedPicture(probe, image.sent_size, answers, trouble)
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:

@@ -124,14 +124,13 @@ async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits, a
     """A probe picture with what came back for it; without answers where the request failed. Raises RunStopped."""
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
-        image, question = await asyncio.to_thread(question_of, probe, asked, limits, path)
+        question = await asyncio.to_thread(question_of, probe, asked, limits, path)
         try:
-            (answers, trouble), _ = await ask.aside(replace(question, at=at))
+            return (await ask.aside(replace(question, at=at)))[0]
         except RunStopped:
             raise
         except Exception as error:  # nor is a serving's own failure on such a picture
-            answers, trouble = [], str(error)
-        return ProbedPicture(probe, image.sent_size, answers, trouble)
+            return ProbedPicture(probe, question.images[0].sent_size, [], str(error))
 
 
 def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
