@@ -14,8 +14,7 @@ from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import MERGE_IOU, box_of
-from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.kit import Ask, Image, facts_of, open_image
+from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
 from dataflow_grounding.records import Record, Update, is_number
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.shown_images import marked

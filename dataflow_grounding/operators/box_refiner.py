@@ -8,8 +8,8 @@ from typing import Any
 from dataflow_grounding.boxes.agreement import located
 from dataflow_grounding.boxes.nearness import middle_of
 from dataflow_grounding.geometry import Bbox, Size, box_of, without_duplicates
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.shown_images import ImageCrop, crop_around
 from dataflow_grounding.tasks.phrase_grounding import Found
