@@ -52,11 +52,9 @@ class Registry:
         return self._classes[name]
 
     def get_obj_map(self) -> dict[str, type[Any]]:
-        """All classes by their names."""
         return dict(self._classes)
 
     def keys(self) -> list[str]:
-        """All names, sorted."""
         return sorted(self._classes)
 
     def __contains__(self, name: str) -> bool:
@@ -225,11 +223,9 @@ class Operator(plan.Annotator, ABC):
         return operator
 
     def reads(self) -> dict[str, str]:
-        """Role → column that it reads."""
         return {role: getattr(self.keys, role) for role in self.input_keys}
 
     def writes(self) -> dict[str, str]:
-        """Role → column that it fills in."""
         return {role: getattr(self.keys, role) for role in self.output_keys}
 
     def lacking(self, there: Collection[str]) -> list[str]:
@@ -238,7 +234,6 @@ class Operator(plan.Annotator, ABC):
         return [role for role, column in needed.items() if column not in there and column not in plan.FACT_COLUMNS]
 
     def settings(self) -> dict[str, Any] | None:
-        """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, Operator)]
         source = [plan.source_digest(cls) for cls in classes]
         if None in source:

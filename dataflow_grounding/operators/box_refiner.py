@@ -90,7 +90,6 @@ class BoxRefiner(LooksCloser):
     descriptions = {"zh": "在图像的局部放大区域中重新定位较小的边界框。"}
 
     def asks(self, record: Record) -> bool:
-        """Of records with small boxes. Raises RecordError."""
         boxes = [i["bbox"] for e in read_expressions(record, self.keys.expressions) for i in e["instances"]]
         size = open_image(record, self.keys.image).size if boxes else (1, 1)
         return any(_is_small(box_of(bbox), size, self.samples) for bbox in boxes)

@@ -37,7 +37,6 @@ class BoxVerifier(LooksCloser):
     descriptions = {"zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。"}
 
     def asks(self, record: Record) -> bool:
-        """Of records with boxes. Raises BrokenRow."""
         return any(expression["instances"] for expression in read_expressions(record, self.keys.expressions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:

@@ -83,14 +83,12 @@ class DoubleChecker(RegionOperator):
             self.serving = ServingByTask(serving, {"phrase_grounding": reground_serving})
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Calibrates the models whose box formats aren't known."""
         asked = super().settle(start)
         if self.method != "ask":
             asked += self.reground_choice.settle_to_ground(start, lambda what: say(f"Warning: {what}."))
         return asked
 
     def asks(self, record: Record) -> bool:
-        """Of records with boxes. Raises BrokenRow."""
         return any(expression["instances"] for expression in read_expressions(record, self.keys.expressions))
 
     async def described(

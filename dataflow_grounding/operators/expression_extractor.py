@@ -31,7 +31,6 @@ class ExpressionExtractor(Operator):
         self.serving: Serving = serving
 
     def asks(self, record: Record) -> bool:
-        """Of records with a caption. Raises BrokenRow."""
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:

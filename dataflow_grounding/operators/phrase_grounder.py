@@ -69,7 +69,6 @@ class PhraseGrounder(BoxOperator):
         self.phrases_per_request = phrases_per_request
 
     def asks(self, record: Record) -> bool:
-        """Of records with expressions. Raises BrokenRow."""
         return bool(read_expressions(record, self.keys.expressions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:

@@ -85,7 +85,6 @@ class RegionMarker(BoxWatching):
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     def look_over(self, record: Record) -> None:
-        """Raises BrokenRow for boxes that can't be used."""
         given = read_given_boxes(record.get(self.keys.bbox), open_image(record, self.keys.image).size)
         if given is not None and given.problems:
             raise BrokenRow(given.report())
