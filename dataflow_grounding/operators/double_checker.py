@@ -149,23 +149,20 @@ class DoubleChecker(RegionOperator):
         self, image: Image, standing: Standing, asked: dict[int, Result], ask: Ask
     ) -> dict[int, Result]:
         boxes = [box_of(region["bbox"]) for region in standing.regions]
-        results: dict[int, Result] = {n: result for n, result in asked.items() if isinstance(result, RecordError)}
         said = {n: result for n, result in asked.items() if isinstance(result, Verdict)}
         wanted = {n: standing.verdicts[n] if verdict.kind == "several" else verdict for n, verdict in said.items()}
 
         async def ground(texts: list[str]) -> list[Found]:
             return await ask(phrase_grounding(image, texts, self.reground_choice.format))
 
+        def compared(number: int, verdict: Verdict, answer: Found | RecordError) -> Result:
+            if isinstance(answer, RecordError):
+                return answer
+            again = regrounded(answer, verdict.text, verdict.places, boxes, self.iou)
+            return combined(said[number], again, standing.verdicts[number]) if self.method == "both" else again
+
         found = await reground(ground, [verdict.text for verdict in wanted.values()], self.regions_per_request)
-        for number, verdict in wanted.items():
-            answer = found[verdict.text]
-            if isinstance(answer, Found):
-                again = regrounded(answer, verdict.text, verdict.places, boxes, self.iou)
-                both = self.method == "both"
-                results[number] = combined(said[number], again, standing.verdicts[number]) if both else again
-            else:
-                results[number] = answer
-        return results
+        return asked | {n: compared(n, verdict, found[verdict.text]) for n, verdict in wanted.items()}
 
 
 def _with_spans(checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any) -> list[dict[str, Any]]:
