@@ -17,8 +17,7 @@ from dataflow_grounding.records import Record, Update, read_expressions, write_b
 if TYPE_CHECKING:
     from dataflow_grounding.drawing import Mark
 
-STYLE = 1
-"""Counts changes to how boxes are drawn, so that older pictures are drawn again."""
+STYLE = 1  # counts changes to how boxes are drawn, so that older pictures are drawn again
 
 
 @OPERATOR_REGISTRY.register()

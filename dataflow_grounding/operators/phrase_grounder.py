@@ -14,8 +14,7 @@ from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import Found
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
-EARLIER = ("reason", "disagreement", "verified", "verification")
-"""What an earlier grounding may have left in an expression."""
+EARLIER = ("reason", "disagreement", "verified", "verification")  # what an earlier grounding may have left
 
 
 @OPERATOR_REGISTRY.register()

@@ -19,11 +19,8 @@ from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 Proposals: TypeAlias = Literal["model", "opencv"]
-PROPOSED = "each clearly visible object"
-"""The phrase by which a model is asked for regions."""
-
-MOST_PROPOSED = 10
-"""Regions that OpenCV proposes where `max_boxes` sets no limit."""
+PROPOSED = "each clearly visible object"  # the phrase by which a model is asked for regions
+MOST_PROPOSED = 10  # regions that OpenCV proposes where `max_boxes` sets no limit
 
 
 @OPERATOR_REGISTRY.register()
