@@ -152,19 +152,17 @@ class Operator(plan.Annotator, ABC):
             how = f"call the operator itself on records in memory, as in {type(self).__name__}(…)(records)"
             raise InputError(f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}")
         step = plan.Step(operator, FileStorage.like(storage))
-        steps = plan.recorded_steps.get()
+        steps, pipeline = plan.recorded_steps.get(), plan.current_pipeline.get()
         if steps is not None:
             steps.append(step)
-        else:
-            pipeline = plan.current_pipeline.get()
-            if pipeline:
-                ahead, pipeline.ahead = pipeline.ahead, []
-                summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
-                pipeline.summaries.append(summary)
-                if summary.failed and not summary.done:
-                    raise plan.NoRecordLeft
-            elif (summary := execute([step], current_options.get())).failed:  # nobody else tells it without a Pipeline
-                say(f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}")
+        elif pipeline:
+            ahead, pipeline.ahead = pipeline.ahead, []
+            summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
+            pipeline.summaries.append(summary)
+            if summary.failed and not summary.done:
+                raise plan.NoRecordLeft
+        elif (summary := execute([step], current_options.get())).failed:  # nobody else tells it without a Pipeline
+            say(f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}")
         return next(iter(operator.writes().values()), "")
 
     @overload
