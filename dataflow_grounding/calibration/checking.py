@@ -146,7 +146,6 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
 
 
 def _missed(ways: "Sequence[_Ways]") -> CheckVerdict:
-    """What would put the rectangles of these pictures where they are."""
     total, found = sum(way.count for way in ways), sum(way.found for way in ways)
     pictures = "a probe picture" if len(ways) == 1 else f"{len(ways)} probe pictures"
     seen = f"{found} of {total} rectangles in {pictures} of {by(ways[0].sent)} px are where it puts them"

@@ -166,7 +166,6 @@ class DoubleChecker(RegionOperator):
 
 
 def _with_spans(checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any) -> list[dict[str, Any]]:
-    """The expressions, their spans found anew when a text has changed."""
     if [e["text"] for e in checked] == [e["text"] for e in before]:
         return checked
     spans = find_spans([e["text"] for e in checked], caption if isinstance(caption, str) else "")

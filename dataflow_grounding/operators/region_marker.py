@@ -117,7 +117,6 @@ class RegionMarker(BoxWatching):
         return {**update, self.keys.bbox_problems: found.problems} if found.problems else update
 
     async def _proposed(self, image: Image, ask: Ask) -> tuple[GivenBoxes, dict[str, str]]:
-        """The boxes that are proposed, and by whom."""
         proposer = "opencv"
         if self.format_choice is not None and self.serving is not None:
             proposer = self.serving.model

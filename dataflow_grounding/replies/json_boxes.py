@@ -250,7 +250,6 @@ class _Walk:
             self.value(item, said, boxy=False)
 
     def labelled_by_key(self, plain: str, item: Any, said: Said) -> None:
-        """Take what is under a key that is not a known word: the key is its label."""
         if shapes.is_empty(item):
             self.parsed.lack(said)
         elif isinstance(item, (list, dict)) or item is None:
