@@ -92,14 +92,15 @@ class _Walk:
             return
         since = len(self.parsed.boxes)
         items, unit = measured(items)
-        shape = shapes.list_shape(items, boxy=boxy)
-        if shape == "cut":
+        kinds = "".join("n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items)
+        count = kinds.count("n")
+        if getattr(items, "cut", False) and 1 < count == len(items) < 4:
             self.parsed.drop("a box that is cut off", said)
-        elif shape == "numbers":
+        elif count >= 2 and "n" * count in kinds and "o" not in kinds:
             self.numbers(items, said, quad=quad)
-        elif shape == "broken":
+        elif count >= 2 or (count and boxy):
             self.broken(items, said)
-        elif shape == "corners":
+        elif boxy and len(items) in (2, 4) and all(map(shapes.is_pair, items)):
             self.parsed.add([value for corner in items for value in corner], said, corners=True, quad=True)
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
