@@ -64,7 +64,7 @@ class _Walk:
             self.array(value, said, boxy=boxy, quad=quad)
         elif boxy and value is None:
             self.parsed.lack(said)
-        elif boxy and isinstance(value, str):
+        elif isinstance(value, str) and (boxy or has_tokens(value)):
             self.box_string(value, said)
         self.depth -= 1
 
@@ -73,18 +73,15 @@ class _Walk:
             self.parsed.lack(said)
             return
         if has_tokens(text):
-            self.token_string(text, said)
+            within = ParsedReply(answer=self.parsed.answer)
+            read_tokens(text, within)
+            self.parsed.take(within, said)
             return
         match = _BRACKETED.fullmatch(_TAGS.sub("", text)) if len(text) < 200 else None
         if match is not None:
             self.array(re.split(r"[,;\s]+", match[1].strip(",; ")), said, boxy=True)
         else:
             self.parsed.drop(f"a box that is not a list of numbers: {text[:60]!r}", said)
-
-    def token_string(self, text: str, said: Said) -> None:
-        within = ParsedReply(answer=self.parsed.answer)
-        read_tokens(text, within)
-        self.parsed.take(within, said)
 
     def array(self, items: list[Any], said: Said, *, boxy: bool, quad: bool = False) -> None:
         if not items or (boxy and all(item is None for item in items)):
@@ -154,7 +151,8 @@ class _Walk:
         if own.labels and not has_box and self.parsed.size == before and not isinstance(fields.get("statuses"), list):
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
-            self.value(item, NOTHING_SAID, boxy=False)
+            if not isinstance(item, str):  # which are its labels
+                self.value(item, NOTHING_SAID, boxy=False)
         shapes.apply_stated(self.parsed, since, fields)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
@@ -245,8 +243,6 @@ class _Walk:
         if item is None or missing is not None or shapes.is_empty(item):
             self.parsed.missing = missing
             self.parsed.lack(said)
-        elif isinstance(item, str) and has_tokens(item):
-            self.token_string(item, said)
         else:
             self.value(item, said, boxy=False)
 
@@ -255,9 +251,7 @@ class _Walk:
             self.parsed.lack(said)
         elif isinstance(item, (list, dict)) or item is None:
             self.value(item, said, boxy=not isinstance(item, dict))
-        elif isinstance(item, str) and has_tokens(item):
-            self.token_string(item, said)
-        elif isinstance(item, str) and _BRACKETED.fullmatch(item[:200]) and "," in item:
+        elif isinstance(item, str) and (has_tokens(item) or ("," in item and _BRACKETED.fullmatch(item[:200]))):
             self.box_string(item, said)
         elif isinstance(item, str) and plain not in keys.FAULT_KEYS:
             missing = missing_in(item)
