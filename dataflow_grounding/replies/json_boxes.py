@@ -198,15 +198,13 @@ class _Walk:
         return True
 
     def point(self, fields: dict[str, Any], said: Said) -> bool:
-        used = False
-        for key in fields:
-            if key in keys.POINT_KEYS and isinstance(fields[key], (list, dict)):
-                self.value(fields[key], said, boxy=False)
-                used = True
-        point = shapes.pair({"x": fields.get("x"), "y": fields.get("y")})
-        if point is not None and not used:
+        points = [item for key, item in fields.items() if key in keys.POINT_KEYS and isinstance(item, (list, dict))]
+        for item in points:
+            self.value(item, said, boxy=False)
+        point = shapes.pair([fields.get("x"), fields.get("y")])
+        if point is not None and not points:
             self.parsed.put(RawBox("point", point, said, "xyxy"))
-        return used or point is not None
+        return bool(points) or point is not None
 
     # What an object holds beside its own box
 
@@ -247,10 +245,8 @@ class _Walk:
             self.value(item, said, boxy=False)
 
     def labelled_by_key(self, plain: str, item: Any, said: Said) -> None:
-        if shapes.is_empty(item):
-            self.parsed.lack(said)
-        elif isinstance(item, (list, dict)) or item is None:
-            self.value(item, said, boxy=not isinstance(item, dict))
+        if isinstance(item, (list, dict)) or item is None:
+            self.value(item, said, boxy=True)
         elif isinstance(item, str) and (has_tokens(item) or ("," in item and _BRACKETED.fullmatch(item[:200]))):
             self.box_string(item, said)
         elif isinstance(item, str) and plain not in keys.FAULT_KEYS:
