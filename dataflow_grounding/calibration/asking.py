@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, verdict_on
@@ -119,7 +119,7 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
         asked=fit.asked,
         requests=asker.asking.counts["sent"] + asker.asking.counts["replayed"],
         date=now(),
-        limits=asdict(decision.limits) if decision.limits else None,
+        limits=decision.limits,
         sizes=[list(picture.sent) for picture in decision.pictures],
     )
 
