@@ -92,7 +92,8 @@ async def check(
                 another = await shown(ask, probe_of(size, next(layouts)), asked, limits, at)
                 second = judge([another], asked)
                 if second.kind == "misses":
-                    return _at(endpoints[at], judge([picture, another], asked))
+                    both = judge([picture, another], asked)
+                    return replace(both, why=f"at {endpoints[at]}, {both.why}") if endpoints[at] else both
                 if verdict.clear:
                     odd = newly = verdict.fitting
                     left = [(size, at)] * MORE
@@ -100,10 +101,6 @@ async def check(
             found.append(verdict)
     all_silent = found and all(verdict.kind == "silent" for verdict in found)
     return replace(found[0], odd=newly) if all_silent else CheckVerdict("fits", odd=newly)
-
-
-def _at(endpoint: str, verdict: CheckVerdict) -> CheckVerdict:
-    return replace(verdict, why=f"at {endpoint}, {verdict.why}") if endpoint else verdict
 
 
 def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
