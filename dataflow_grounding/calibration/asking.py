@@ -6,11 +6,11 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, verdict_on
-from dataflow_grounding.calibration.fitting import Fit, Scores
+from dataflow_grounding.calibration.fitting import Scores
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, by, question_of, reduced_to
 from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
 from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
@@ -32,17 +32,7 @@ WAY_OUT = (
 AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """A calibration, the fit and the pictures that it rests on, and what it took: counts of requests and tokens."""
-
-    calibration: Calibration
-    fit: Fit
-    pictures: list[ProbedPicture]
-    counts: Counter[str]
-
-
-def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
+def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> tuple[Calibration, Decision, Counter[str]]:
     """Find out in which box format the serving's model answers.
 
     One that counts pixels is asked in more sizes, until it is known in which it sees pictures as they are sent.
@@ -54,7 +44,7 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
             the replies, so that no probe is paid for again; where there is none, probes are asked for afresh.
 
     Returns:
-        What was found out, and the pictures that it rests on.
+        What was found out, the fit and the pictures that it rests on, and counts of requests and tokens.
 
     Raises:
         NoFit: The answers name no format; the message says how to state it.
@@ -69,7 +59,7 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
         why = f"can't tell how {serving.model!r} writes boxes: {unclear}"
         unclear.args, unclear.pictures = (f"{why}. {WAY_OUT}{AFRESH if start.replies else ''}",), deciding.pictures
         raise
-    return Calibrated(_calibration(asker, decision), decision.fit, decision.pictures, asker.asking.counts)
+    return _calibration(asker, decision), decision, asker.asking.counts
 
 
 def calibrate_elongated(

@@ -152,17 +152,16 @@ class FormatChoice:
         say(f"{self.why}: calibrating, with {REQUESTS}.")
         paid = start.budget.sent
         try:
-            done = calibrate(serving, self.format, start)
+            found, _, counts = calibrate(serving, self.format, start)
         except NoFit as unclear:
             if paid:  # by steps that came first: then it isn't the end of a run that sent nothing
                 raise EndpointRefused(str(unclear)) from None
             raise
-        found = done.calibration
         say(f"{serving.model} writes {found.box_format}: {summary(found)}.")
         keep(found, start.folder)
         self._take(found)
         self._calibrated_at = time.monotonic()
-        return done.counts
+        return counts
 
 
 def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:

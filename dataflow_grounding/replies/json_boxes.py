@@ -33,12 +33,10 @@ def _as_asked(item: Any, key: str) -> RawBox | None:
     known = {"id", "label", key, "score", "evidence"}
     if not isinstance(item, JsonObject) or item.parts or not item.keys() <= known:
         return None
-    numbers, label, phrase_id, evidence = item.get(key), item.get("label"), item.get("id"), item.get("evidence")
-    if not isinstance(numbers, list) or len(numbers) != 4 or type(phrase_id) is not int:
+    numbers, label, phrase_id, evidence = (item.get(name) for name in (key, "label", "id", "evidence"))
+    if not isinstance(numbers, list) or [type(n) in (int, float) and number(n) == n for n in numbers] != [True] * 4:
         return None
-    if any(type(n) not in (int, float) or number(n) is None for n in numbers):
-        return None
-    if not isinstance(label, str) or not label.strip() or evidence not in keys.EVIDENCE:
+    if type(phrase_id) is not int or not isinstance(label, str) or not label.strip() or evidence not in keys.EVIDENCE:
         return None
     return RawBox("box", tuple(numbers), Said((label.strip(),), phrase_id, item.get("score"), evidence))
 
