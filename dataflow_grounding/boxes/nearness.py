@@ -14,18 +14,18 @@ I = TypeVar("I")  # noqa: E741
 
 def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
     """The boxes' places in groups of at most `most`, always the same: halves along the longer extent (Bentley 1975)."""
-    return _cut(list(range(len(boxes))), boxes, max(1, most))
+    middles = [middle_of(box) for box in boxes]
 
+    def cut(places: list[int]) -> list[list[int]]:
+        if len(places) <= max(1, most):
+            return [places] if places else []
+        wide, high = (max(side) - min(side) for side in zip(*(middles[place] for place in places), strict=True))
+        axis = 0 if wide >= high else 1
+        ordered = sorted(places, key=lambda place: (middles[place][axis], middles[place][1 - axis], place))
+        half = (len(ordered) + 1) // 2
+        return cut(sorted(ordered[:half])) + cut(sorted(ordered[half:]))
 
-def _cut(places: list[int], boxes: Sequence[Bbox], most: int) -> list[list[int]]:
-    if len(places) <= most:
-        return [places] if places else []
-    middles = {place: middle_of(boxes[place]) for place in places}
-    extents = [max(m[axis] for m in middles.values()) - min(m[axis] for m in middles.values()) for axis in (0, 1)]
-    axis = 0 if extents[0] >= extents[1] else 1
-    ordered = sorted(places, key=lambda place: (middles[place][axis], middles[place][1 - axis], place))
-    half = (len(ordered) + 1) // 2
-    return _cut(sorted(ordered[:half]), boxes, most) + _cut(sorted(ordered[half:]), boxes, most)
+    return cut(list(range(len(boxes))))
 
 
 def middle_of(box: Bbox) -> tuple[float, float]:

@@ -158,7 +158,6 @@ def _fits_as_corners(item: Sequence[float], size: Size) -> bool:
 
 
 def _tidy(bbox: Bbox) -> Bbox:
-    """Whole numbers as whole numbers."""
     x1, y1, x2, y2 = (int(edge) if float(edge).is_integer() else edge for edge in bbox)
     return x1, y1, x2, y2
 

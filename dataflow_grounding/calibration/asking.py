@@ -6,11 +6,11 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, verdict_on
-from dataflow_grounding.calibration.fitting import Fit, Scores
+from dataflow_grounding.calibration.fitting import Scores
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, by, question_of, reduced_to
 from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
 from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
@@ -33,17 +33,7 @@ WAY_OUT = (
 AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """A calibration, the fit and the pictures that it rests on, and what it took: counts of requests and tokens."""
-
-    calibration: Calibration
-    fit: Fit
-    pictures: list[ProbedPicture]
-    counts: Counter[str]
-
-
-def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
+def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> tuple[Calibration, Decision, Counter[str]]:
     """Find out in which box format the serving's model answers.
 
     One that counts pixels is asked in more sizes, until it is known in which it sees pictures as they are sent.
@@ -55,7 +45,7 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
             the replies, so that no probe is paid for again; where there is none, probes are asked for afresh.
 
     Returns:
-        What was found out, and the pictures that it rests on.
+        What was found out, the fit and the pictures that it rests on, and counts of requests and tokens.
 
     Raises:
         NoFit: The answers name no format; the message says how to state it.
@@ -70,7 +60,7 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
         why = f"can't tell how {serving.model!r} writes boxes: {unclear}"
         unclear.args, unclear.pictures = (f"{why}. {WAY_OUT}{AFRESH if start.replies else ''}",), deciding.pictures
         raise
-    return Calibrated(_calibration(asker, decision), decision.fit, decision.pictures, asker.asking.counts)
+    return _calibration(asker, decision), decision, asker.asking.counts
 
 
 def calibrate_elongated(
@@ -120,7 +110,7 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
         asked=fit.asked,
         requests=asker.asking.counts["sent"] + asker.asking.counts["replayed"],
         date=now(),
-        limits=asdict(decision.limits) if decision.limits else None,
+        limits=decision.limits,
         sizes=[list(picture.sent) for picture in decision.pictures],
     )
 
@@ -151,19 +141,19 @@ class _Asker:
 
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
         path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}{next(self.suffixes)}")
-        image, question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
+        question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
+        [image] = question.images
         key = (image.sent_digest, question.question)
         self._asked[key] += 1  # one that is asked for again is another
         question = replace(question, sample=self._asked[key] - 1)
         ask = StepAsk(self.asking, self._store, "calibration", (probe.size,), Counter())
         try:
-            (answers, trouble), _ = await self.asking.answer(question, ask)
+            return (await self.asking.answer(question, ask))[0]
         except UnreadableReply as error:  # cut off
-            answers, trouble = [], str(error)
+            return ProbedPicture(probe, image.sent_size, [], str(error))
         except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either
             say(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
             return ProbedPicture(probe, image.sent_size, [], refused=str(error))
-        return ProbedPicture(probe, image.sent_size, answers, trouble)
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:

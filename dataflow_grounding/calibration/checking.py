@@ -92,7 +92,8 @@ async def check(
                 another = await shown(ask, probe_of(size, next(layouts)), asked, limits, at)
                 second = judge([another], asked)
                 if second.kind == "misses":
-                    return _at(endpoints[at], judge([picture, another], asked))
+                    both = judge([picture, another], asked)
+                    return replace(both, why=f"at {endpoints[at]}, {both.why}") if endpoints[at] else both
                 if verdict.clear:
                     odd = newly = verdict.fitting
                     left = [(size, at)] * MORE
@@ -100,10 +101,6 @@ async def check(
             found.append(verdict)
     all_silent = found and all(verdict.kind == "silent" for verdict in found)
     return replace(found[0], odd=newly) if all_silent else CheckVerdict("fits", odd=newly)
-
-
-def _at(endpoint: str, verdict: CheckVerdict) -> CheckVerdict:
-    return replace(verdict, why=f"at {endpoint}, {verdict.why}") if endpoint else verdict
 
 
 def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
@@ -124,14 +121,13 @@ async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits, a
     """A probe picture with what came back for it; without answers where the request failed. Raises RunStopped."""
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
-        image, question = await asyncio.to_thread(question_of, probe, asked, limits, path)
+        question = await asyncio.to_thread(question_of, probe, asked, limits, path)
         try:
-            (answers, trouble), _ = await ask.aside(replace(question, at=at))
+            return (await ask.aside(replace(question, at=at)))[0]
         except RunStopped:
             raise
         except Exception as error:  # nor is a serving's own failure on such a picture
-            answers, trouble = [], str(error)
-        return ProbedPicture(probe, image.sent_size, answers, trouble)
+            return ProbedPicture(probe, question.images[0].sent_size, [], str(error))
 
 
 def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
@@ -147,7 +143,6 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
 
 
 def _missed(ways: "Sequence[_Ways]") -> CheckVerdict:
-    """What would put the rectangles of these pictures where they are."""
     total, found = sum(way.count for way in ways), sum(way.found for way in ways)
     pictures = "a probe picture" if len(ways) == 1 else f"{len(ways)} probe pictures"
     seen = f"{found} of {total} rectangles in {pictures} of {by(ways[0].sent)} px are where it puts them"

@@ -127,7 +127,7 @@ class FormatChoice:
         self._narrow(found)
 
     def _narrow(self, found: Calibration) -> None:
-        self.limits = found.size_limits
+        self.limits = found.limits
         if self.limits is not None:
             self._serving.image_limits = self._serving.image_limits.within(self.limits)
 
@@ -152,17 +152,16 @@ class FormatChoice:
         say(f"{self.why}: calibrating, with {REQUESTS}.")
         paid = start.budget.sent
         try:
-            done = calibrate(serving, self.format, start)
+            found, _, counts = calibrate(serving, self.format, start)
         except NoFit as unclear:
             if paid:  # by steps that came first: then it isn't the end of a run that sent nothing
                 raise EndpointRefused(str(unclear)) from None
             raise
-        found = done.calibration
         say(f"{serving.model} writes {found.box_format}: {summary(found)}.")
         keep(found, start.folder)
         self._take(found)
         self._calibrated_at = time.monotonic()
-        return done.counts
+        return counts
 
 
 def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
@@ -191,7 +190,7 @@ def summary(found: Calibration) -> str:
     """How well the format fits, and what it took, in words."""
     share = f"{100 * found.error_share:.1f}% of the side"
     counted = f"{found.found} of {found.asked} rectangles found, {found.requests} requests"
-    limits = f", pictures sent with {_in_words(limits)}" if (limits := found.size_limits) is not None else ""
+    limits = f", pictures sent with {_in_words(limits)}" if (limits := found.limits) is not None else ""
     return f"error {found.error_px:.1f} px ({share} for the median rectangle's worst edge), {counted}{limits}"
 
 

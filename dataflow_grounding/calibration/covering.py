@@ -183,7 +183,6 @@ class Covering:
 
 
 def _check_untouched(inside: Sequence[SeenSize], rounding: Rounding, measured: Sequence[SeenSize]) -> None:
-    """Raises NoFit where any pictures aren't seen as they are sent."""
     for one in inside:
         if not one.is_as_expected(rounding.scale, UNTOUCHED):
             raise NoFit(f"pictures of {by(one.sent)} px are not seen as they are sent ({shown(measured)})")

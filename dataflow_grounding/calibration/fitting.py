@@ -11,7 +11,7 @@ from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
 from dataflow_grounding.calibration.seen import Array, check_even, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, Order, Scale, to_xyxy
-from dataflow_grounding.geometry import Bbox, box_of
+from dataflow_grounding.geometry import Bbox, box_of, ordered
 
 MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of the side
 MIN_FOUND = 2 / 3  # share of the rectangles that have to be found
@@ -103,17 +103,18 @@ class Scores:
 
     def _boxes(self, candidate: BoxFormat, measured: bool) -> Array:
         """The answers as sorted corners in pixels, by this candidate and as the reader would read them."""
-        plain = [(0.0,) * 4 if a.family else to_xyxy(a.numbers, a.order or candidate.order) for _, a in self.rows]
-        written = np.array(plain, dtype=float).reshape(-1, 4)
-        maps = np.array([_affine(candidate, picture, measured) for picture in self.pictures]).reshape(-1, 4)
-        scale, start = maps[self.picture_of][:, [0, 1, 0, 1]], maps[self.picture_of][:, [2, 3, 2, 3]]
-        boxes: Array = written * scale + start
-        for i, (p, answer) in enumerate(self.rows):
+        corners, boxes = replace(candidate, order="xyxy"), []
+        scales = [_scales(candidate, picture, measured) for picture in self.pictures]
+        for p, answer in self.rows:
+            picture, box = self.pictures[p], (0.0,) * 4
             if answer.family:
-                boxes[i] = self.pictures[p].in_pixels(answer, candidate)
-        low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-        corners: Array = np.concatenate([low, high], axis=1)
-        return corners
+                box = picture.in_pixels(answer, candidate)
+            elif candidate.scale != "grid_32":  # cells are read by their family, never as numbers
+                numbers = to_xyxy(answer.numbers, answer.order or candidate.order)
+                numbers = box_of([n / scale for n, scale in zip(numbers, scales[p] * 2, strict=True)])
+                box = corners.to_pixels(numbers, original=picture.size, sent=picture.sent)
+            boxes.append(ordered(box))
+        return np.array(boxes, dtype=float).reshape(-1, 4)
 
     def losses(self, noise: float, rows: Any = slice(None)) -> Array:
         """Each candidate's negative log-likelihood; an answer costs at most what one three deviations off would."""
@@ -249,16 +250,9 @@ class Scores:
         return f"{why} (seen: {'; '.join(parts)})"
 
 
-def _affine(candidate: BoxFormat, picture: ProbedPicture, measured: bool) -> tuple[float, float, float, float]:
-    """What x and y are multiplied with, and what is added, to get pixels; if `measured`, as the answers suggest."""
-    if candidate.scale == "grid_32":  # cells are read by their family, never as numbers
-        return 0.0, 0.0, 0.0, 0.0
-    corners = replace(candidate, order="xyxy")
-    x0, y0, x1, y1 = corners.to_pixels((0.0, 0.0, 1.0, 1.0), original=picture.size, sent=picture.sent)
-    x, y = x1 - x0, y1 - y0
-    if candidate.scale == "px" and measured:
-        scales = seen(picture, candidate.order, candidate.frame)
-        if scales is None:
-            return 0.0, 0.0, 0.0, 0.0
-        x, y = x / scales.scale[0], y / scales.scale[1]
-    return x, y, x0, y0
+def _scales(candidate: BoxFormat, picture: ProbedPicture, measured: bool) -> tuple[float, float]:
+    """What numbers are divided by first: if `measured`, those for a pixel as sent that the answers suggest."""
+    if candidate.scale != "px" or not measured:
+        return 1.0, 1.0
+    found = seen(picture, candidate.order, candidate.frame)
+    return found.scale if found is not None else (np.inf, np.inf)

@@ -14,11 +14,11 @@ from dataflow_grounding.coordinates import BoxFormat, Order
 from dataflow_grounding.drawing import Mark, draw_marks
 from dataflow_grounding.errors import SpecError, UnreadableReply
 from dataflow_grounding.geometry import Bbox, Size, box_of
-from dataflow_grounding.images import PADDING, Image, ImageLimits, open_image
+from dataflow_grounding.images import PADDING, ImageLimits, open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
-from dataflow_grounding.replies.reading import Note, Said
+from dataflow_grounding.replies.reading import Said
 from dataflow_grounding.tasks import Request, phrase_grounding
 
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -140,31 +140,30 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     return Probe(size, boxes)
 
 
-def question_of(
-    probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
-) -> tuple[Image, Request[tuple[list[ProbeBox], str]]]:
-    """A probe picture, drawn into a file of this name, and the question for its rectangles."""
+def question_of(probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str) -> Request[ProbedPicture]:
+    """The question for the rectangles of a probe picture, which is drawn into a file of this name."""
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
     image = open_image(Record({"image_path": path}), "image_path", limits)
     question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
-    return image, replace(question, read=lambda reply: read_answers(reply, probe, asked.key), divisible=False)
+    blank = ProbedPicture(probe, image.sent_size, [])
+    return replace(question, read=lambda reply: (_answered(blank, reply, asked.key), []), divisible=False)
 
 
-def read_answers(reply: str, probe: Probe, key: str) -> tuple[tuple[list[ProbeBox], str], list[Note]]:
-    """The box that a reply's last answer gives each rectangle, numbers as written; and what kept it from being read."""
+def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
+    """The picture with the box that a reply's last answer gives each rectangle, numbers as written."""
     try:
         parsed = parse_reply(reply, key)
     except UnreadableReply as error:
-        return ([], str(error)), []
-    phrases = dict(enumerate(probe.boxes, 1))
+        return replace(blank, trouble=str(error))
+    phrases = dict(enumerate(blank.probe.boxes, 1))
     answers: dict[int, ProbeBox] = {}
     for raw in sorted(parsed.boxes, key=lambda raw: -raw.answer):  # the last answer counts
         number = _phrase_of(raw.said, phrases)
         if number is not None and number not in answers:
             phrase = phrases[number]
-            answers[number] = ProbeBox(phrase, probe.boxes[phrase], raw.numbers, raw.order, raw.family)
-    return ([answers[number] for number in sorted(answers)], ""), []
+            answers[number] = ProbeBox(phrase, blank.probe.boxes[phrase], raw.numbers, raw.order, raw.family)
+    return replace(blank, answers=[answers[number] for number in sorted(answers)])
 
 
 def _phrase_of(said: Said, phrases: Mapping[int, str]) -> int | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dataflow_grounding.box_formats import find_box_format
@@ -38,7 +39,7 @@ class Calibration:
     asked: int
     requests: int
     date: str
-    limits: dict[str, float | None] | None = None
+    limits: SizeLimits | None = None
     sizes: list[list[int]] = field(default_factory=list)
     poor: list[list[float]] = field(default_factory=list)
 
@@ -48,25 +49,13 @@ class Calibration:
         return find_box_format(self.box_format, "")
 
     @property
-    def size_limits(self) -> SizeLimits | None:
-        """The sizes a run sends its pictures in; None where any will do. Raises TypeError, ValueError for bad ones."""
-        if self.limits is None:
-            return None
-        limits = SizeLimits(**self.limits)  # type: ignore[arg-type]
-        if not all(value is None or (type(value) in (int, float) and value >= 0) for value in vars(limits).values()):
-            raise ValueError("a limit is not a number")
-        if limits.max_side < 1 or limits.multiple < 1:
-            raise ValueError("a limit is zero")
-        return limits
-
-    @property
     def origin(self) -> str:
         """Where a run's format came from, in words."""
         return f"calibrated on {self.date[:10]}, error {self.error_px:.1f} px"
 
     def covers(self, size: Size) -> bool:
         """Whether it is known how boxes turn out in elongated pictures of this size."""
-        limits = self.size_limits or SizeLimits()
+        limits = self.limits or SizeLimits()
         limit = limits.max_wide if size[0] > size[1] else limits.max_tall
         measured = any(_is_beyond(one, size) for one in self.sizes)
         return limit is not None or measured or self.off_in(size) is not None
@@ -79,8 +68,9 @@ class Calibration:
         """This, with an elongated size: that it is to be padded to an aspect, or that boxes in it are `off`."""
         if off is not None:
             return replace(self, date=now(), poor=[*self.poor, [*size, off]])
-        shape = {"max_wide" if size[0] > size[1] else "max_tall": aspect}
-        return replace(self, date=now(), limits={**(self.limits or {}), **shape}, sizes=[*self.sizes, list(size)])
+        shape: dict[str, Any] = {"max_wide" if size[0] > size[1] else "max_tall": aspect}
+        limits = replace(self.limits or SizeLimits(), **shape)
+        return replace(self, date=now(), limits=limits, sizes=[*self.sizes, list(size)])
 
     def save(self, path: str) -> None:
         """Write it whole or not at all. Raises OSError."""
@@ -126,9 +116,12 @@ def load(path: str, endpoint: str, model: str) -> Calibration | None:
     try:
         assert all(isinstance(row[one.name], str) for one in known if one.type is str)
         assert all(is_number(row[one.name]) for one in known if one.type in (int, float))
-        calibration = Calibration(**{one.name: row[one.name] for one in known})
+        limits = None if row.get("limits") is None else SizeLimits(**row["limits"])
+        assert all(n is None or (type(n) in (int, float) and n >= 0) for n in (vars(limits).values() if limits else ()))
+        assert limits is None or min(limits.max_side, limits.multiple) >= 1
+        calibration = Calibration(**{one.name: row[one.name] for one in known} | {"limits": limits})
         assert calibration.format.boxes
-        assert calibration.size_limits is not None or calibration.format.scale != "px"
+        assert limits is not None or calibration.format.scale != "px"
         assert all(len(one) == 2 and min(one) > 0 for one in calibration.sizes)
         assert all(len(one) == 3 and min(one) > 0 for one in calibration.poor)
     except (ValueError, TypeError, AssertionError, SpecError):

@@ -86,7 +86,6 @@ class Taken:
 
 
 def _beyond(measure: Callable[[Size], float], refused: Sequence[Size], answered: Sequence[Size]) -> list[Size]:
-    """Those that are beyond all that was answered, in this way."""
     return [size for size in refused if measure(size) > BEYOND * max(map(measure, answered))]
 
 

@@ -9,7 +9,7 @@ import click
 
 from dataflow_grounding.cli.main import COMMANDS, cli
 from dataflow_grounding.jobs.registry import JOBS
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY
 from dataflow_grounding.records import STATUSES
 from dataflow_grounding.terminal import say
 from dataflow_grounding.version import __version__

@@ -91,15 +91,15 @@ def of_calibrate(
     serving, options = _serving(spec_paths, overrides, **endpoint)
     try:
         start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
-        done = calibrate(serving, stated_format(serving.model), start)
+        found, decision, _ = calibrate(serving, stated_format(serving.model), start)
     except NoFit as unclear:
         _write_plot(unclear.pictures, [[] for _ in unclear.pictures], plot_path)
         raise
-    path = keep(done.calibration)
-    _write_plot(done.pictures, done.fit.boxes, plot_path)
-    lines = [f"{serving.model} writes {done.calibration.box_format}: {summary(done.calibration)}."]
+    path = keep(found)
+    _write_plot(decision.pictures, decision.fit.boxes, plot_path)
+    lines = [f"{serving.model} writes {found.box_format}: {summary(found)}."]
     lines.append(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.")
-    answer(as_json, {**asdict(done.calibration), "stored": path}, lines)
+    answer(as_json, {**asdict(found), "stored": path}, lines)
 
 
 def _serving(

@@ -1,6 +1,6 @@
 """Operators: the steps that pipelines are made of."""
 
-from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Operator
 from dataflow_grounding.operators.bbox_visualizer import BBoxVisualizer
 from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.operators.box_refiner import BoxRefiner
@@ -10,7 +10,6 @@ from dataflow_grounding.operators.caption_generator import CaptionGenerator
 from dataflow_grounding.operators.double_checker import DoubleChecker
 from dataflow_grounding.operators.expression_extractor import ExpressionExtractor
 from dataflow_grounding.operators.function import FunctionOperator, operator
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY
 from dataflow_grounding.operators.merger import Merger
 from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
 from dataflow_grounding.operators.phrase_lister import PhraseLister

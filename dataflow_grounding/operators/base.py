@@ -3,27 +3,68 @@
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import current_options
+from dataflow_grounding.engine.plan import Ask, Partial
 from dataflow_grounding.errors import BrokenRow, InputError, PlanError
+from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators import calling
 from dataflow_grounding.operators.calling import Annotated, OnError, Rows
-from dataflow_grounding.records import Record, Update
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update, has_id, whole_number
 from dataflow_grounding.secrets import blotted_message, masked
+from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.terminal import say
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from dataflow_grounding.engine.plan import Ask, Partial
-
+C = TypeVar("C", bound=type[Any])
 O = TypeVar("O", bound="Operator")  # noqa: E741
+
+
+class Registry:
+    """Classes by their names: `@OPERATOR_REGISTRY.register()` adds one."""
+
+    def __init__(self) -> None:
+        self._classes: dict[str, type[Any]] = {}
+
+    @overload
+    def register(self, cls: None = None) -> Callable[[C], C]: ...
+
+    @overload
+    def register(self, cls: C) -> C: ...
+
+    def register(self, cls: C | None = None) -> C | Callable[[C], C]:
+        """Class decorator: `@OPERATOR_REGISTRY.register()`; or a call with the class."""
+        if cls is None:
+            return self.register
+        self._classes[cls.__name__] = cls
+        return cls
+
+    def get(self, name: str) -> type[Any]:
+        """The class of this name. Raises KeyError."""
+        return self._classes[name]
+
+    def get_obj_map(self) -> dict[str, type[Any]]:
+        return dict(self._classes)
+
+    def keys(self) -> list[str]:
+        return sorted(self._classes)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
+        return iter(sorted(self._classes.items()))
+
+
+OPERATOR_REGISTRY = Registry()
 
 
 class Operator(plan.Annotator, ABC):
@@ -86,7 +127,7 @@ class Operator(plan.Annotator, ABC):
         return True
 
     @abstractmethod
-    async def annotate(self, record: Record, ask: "Ask") -> "Update | Partial":
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
 
     @calling.with_columns
@@ -111,19 +152,17 @@ class Operator(plan.Annotator, ABC):
             how = f"call the operator itself on records in memory, as in {type(self).__name__}(…)(records)"
             raise InputError(f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}")
         step = plan.Step(operator, FileStorage.like(storage))
-        steps = plan.recorded_steps.get()
+        steps, pipeline = plan.recorded_steps.get(), plan.current_pipeline.get()
         if steps is not None:
             steps.append(step)
-        else:
-            pipeline = plan.current_pipeline.get()
-            if pipeline:
-                ahead, pipeline.ahead = pipeline.ahead, []
-                summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
-                pipeline.summaries.append(summary)
-                if summary.failed and not summary.done:
-                    raise plan.NoRecordLeft
-            elif (summary := execute([step], current_options.get())).failed:  # nobody else tells it without a Pipeline
-                say(f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}")
+        elif pipeline:
+            ahead, pipeline.ahead = pipeline.ahead, []
+            summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
+            pipeline.summaries.append(summary)
+            if summary.failed and not summary.done:
+                raise plan.NoRecordLeft
+        elif (summary := execute([step], current_options.get())).failed:  # nobody else tells it without a Pipeline
+            say(f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}")
         return next(iter(operator.writes().values()), "")
 
     @overload
@@ -182,11 +221,9 @@ class Operator(plan.Annotator, ABC):
         return operator
 
     def reads(self) -> dict[str, str]:
-        """Role → column that it reads."""
         return {role: getattr(self.keys, role) for role in self.input_keys}
 
     def writes(self) -> dict[str, str]:
-        """Role → column that it fills in."""
         return {role: getattr(self.keys, role) for role in self.output_keys}
 
     def lacking(self, there: Collection[str]) -> list[str]:
@@ -195,7 +232,6 @@ class Operator(plan.Annotator, ABC):
         return [role for role, column in needed.items() if column not in there and column not in plan.FACT_COLUMNS]
 
     def settings(self) -> dict[str, Any] | None:
-        """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, Operator)]
         source = [plan.source_digest(cls) for cls in classes]
         if None in source:
@@ -226,3 +262,24 @@ def _plain(value: Any) -> Any:
         return value
     shows_too_little = isinstance(value, Operator) or hasattr(value, "answer")
     return object.__repr__(value) if shows_too_little else repr(value)
+
+
+def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:
+    """`image_id` where there is none, the file's size (noted where the row differs), and a non-VLM serving's name."""
+    size = dict(zip(("width", "height"), image.size, strict=True))
+    update: Update = {}
+    if record.occurrence:
+        update[ROW_OF_IMAGE] = record.occurrence + 1
+    if record.image_id is not None and not has_id(record.get("image_id")):
+        update["image_id"] = record.image_id
+    update |= size
+    for name, value in size.items():
+        stated = record.get(name)
+        if stated is not None and whole_number(stated) != value and str(stated):
+            ask.note("size_differs", "the row states another width or height than the file has")
+    if serving is not None and not serving.is_vlm:
+        update["model"] = serving.model
+    return update
+
+
+__all__ = ["OPERATOR_REGISTRY", "Ask", "Image", "Operator", "facts_of", "open_image"]

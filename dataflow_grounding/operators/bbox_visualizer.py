@@ -11,15 +11,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.display import marks_of
-from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, open_image
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, Operator, open_image
 from dataflow_grounding.records import Record, Update, read_expressions, write_bytes
 
 if TYPE_CHECKING:
     from dataflow_grounding.drawing import Mark
 
-STYLE = 1
-"""Counts changes to how boxes are drawn, so that older pictures are drawn again."""
+STYLE = 1  # counts changes to how boxes are drawn, so that older pictures are drawn again
 
 
 @OPERATOR_REGISTRY.register()

@@ -14,8 +14,7 @@ from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import MERGE_IOU, box_of
-from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.kit import Ask, Image, facts_of, open_image
+from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
 from dataflow_grounding.records import Record, Update, is_number
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.shown_images import marked
@@ -35,22 +34,18 @@ class BoxWatching(Operator):
     watch: BoxWatch
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Calibrates a model whose box format isn't known. Raises as `FormatChoice.settle`."""
         return self.format_choice.settle_to_ground(start, self.watch.on_poor) if self.format_choice else Counter()
 
     def prepare(self, start: RunStart) -> Counter[str]:
-        """Settles the format, and begins to watch the boxes."""
         if self.serving is None or self.format_choice is None:
             return Counter()
         self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
         return asked
 
     def facts(self) -> dict[str, Any]:
-        """Those of its watch."""
         return self.watch.facts()
 
     async def conclude(self, ask: Ask) -> None:
-        """Lets the watch have its last word. Raises SuspectBoxes."""
         await self.watch.conclude(ask)
 
 
@@ -130,7 +125,6 @@ class RegionOperator(Operator):
         self.marks = marks
 
     def asks(self, record: Record) -> bool:
-        """Of records with regions. Raises BrokenRow."""
         return bool(read_regions(record, self.keys.regions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
@@ -148,7 +142,6 @@ class RegionOperator(Operator):
         """The columns to add to a record with these regions."""
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Calibrates a model whose box format isn't known."""
         return self.format_choice.settle(start)
 
     def shown(self, image: Image, regions: Sequence[Mapping[str, Any]]) -> Image:

@@ -8,8 +8,8 @@ from dataflow_grounding.boxes.agreement import located
 from dataflow_grounding.boxes.nearness import middle_of
 from dataflow_grounding.engine.workers import all_done
 from dataflow_grounding.geometry import Bbox, Size, box_of, without_duplicates
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.shown_images import ImageCrop, crop_around
 from dataflow_grounding.tasks.phrase_grounding import Found
@@ -88,7 +88,6 @@ class BoxRefiner(LooksCloser):
     descriptions = {"zh": "在图像的局部放大区域中重新定位较小的边界框。"}
 
     def asks(self, record: Record) -> bool:
-        """Of records with small boxes. Raises RecordError."""
         boxes = [i["bbox"] for e in read_expressions(record, self.keys.expressions) for i in e["instances"]]
         size = open_image(record, self.keys.image).size if boxes else (1, 1)
         return any(_is_small(box_of(bbox), size, self.samples) for bbox in boxes)

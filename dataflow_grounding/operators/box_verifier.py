@@ -7,8 +7,8 @@ from dataflow_grounding.boxes.matching import SAME, agreement
 from dataflow_grounding.boxes.nearness import reground
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import RecordError
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_refiner import LooksCloser
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.tasks.phrase_grounding import Found
 
@@ -37,7 +37,6 @@ class BoxVerifier(LooksCloser):
     descriptions = {"zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。"}
 
     def asks(self, record: Record) -> bool:
-        """Of records with boxes. Raises BrokenRow."""
         return any(expression["instances"] for expression in read_expressions(record, self.keys.expressions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:

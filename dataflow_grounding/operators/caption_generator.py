@@ -2,8 +2,7 @@
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.boxes.regions import check_seed, read_regions
-from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spans import clean_caption

@@ -11,8 +11,8 @@ from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import RecordError, SpecError
 from dataflow_grounding.geometry import box_of
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_operator import RegionMarks, RegionOperator
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.several import ServingByTask
@@ -82,14 +82,12 @@ class DoubleChecker(RegionOperator):
             self.serving = ServingByTask(serving, {"phrase_grounding": reground_serving})
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Calibrates the models whose box formats aren't known."""
         asked = super().settle(start)
         if self.method != "ask":
             asked += self.reground_choice.settle_to_ground(start, lambda what: say(f"Warning: {what}."))
         return asked
 
     def asks(self, record: Record) -> bool:
-        """Of records with boxes. Raises BrokenRow."""
         return any(expression["instances"] for expression in read_expressions(record, self.keys.expressions))
 
     async def described(
@@ -150,27 +148,23 @@ class DoubleChecker(RegionOperator):
         self, image: Image, standing: Standing, asked: dict[int, Result], ask: Ask
     ) -> dict[int, Result]:
         boxes = [box_of(region["bbox"]) for region in standing.regions]
-        results: dict[int, Result] = {n: result for n, result in asked.items() if isinstance(result, RecordError)}
         said = {n: result for n, result in asked.items() if isinstance(result, Verdict)}
         wanted = {n: standing.verdicts[n] if verdict.kind == "several" else verdict for n, verdict in said.items()}
 
         async def ground(texts: list[str]) -> list[Found]:
             return await ask(phrase_grounding(image, texts, self.reground_choice.format))
 
+        def compared(number: int, verdict: Verdict, answer: Found | RecordError) -> Result:
+            if isinstance(answer, RecordError):
+                return answer
+            again = regrounded(answer, verdict.text, verdict.places, boxes, self.iou)
+            return combined(said[number], again, standing.verdicts[number]) if self.method == "both" else again
+
         found = await reground(ground, [verdict.text for verdict in wanted.values()], self.regions_per_request)
-        for number, verdict in wanted.items():
-            answer = found[verdict.text]
-            if isinstance(answer, Found):
-                again = regrounded(answer, verdict.text, verdict.places, boxes, self.iou)
-                both = self.method == "both"
-                results[number] = combined(said[number], again, standing.verdicts[number]) if both else again
-            else:
-                results[number] = answer
-        return results
+        return asked | {n: compared(n, verdict, found[verdict.text]) for n, verdict in wanted.items()}
 
 
 def _with_spans(checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any) -> list[dict[str, Any]]:
-    """The expressions, their spans found anew when a text has changed."""
     if [e["text"] for e in checked] == [e["text"] for e in before]:
         return checked
     spans = find_spans([e["text"] for e in checked], caption if isinstance(caption, str) else "")

@@ -1,7 +1,6 @@
 """Operator: the referring expressions in a caption, and where each stands."""
 
-from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
 from dataflow_grounding.records import Record, Update, expression_id, read_text
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spans import find_spans
@@ -32,7 +31,6 @@ class ExpressionExtractor(Operator):
         self.serving: Serving = serving
 
     def asks(self, record: Record) -> bool:
-        """Of records with a caption. Raises BrokenRow."""
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:

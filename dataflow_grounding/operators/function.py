@@ -30,7 +30,6 @@ class FunctionOperator(Operator):
         return f"operator({self.name}, reads={list(self.input_keys)}, writes={list(self.output_keys)})"
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """The function's update."""
         arguments = (record, ask) if self._takes_ask else (record,)
         if inspect.iscoroutinefunction(self.function):
             update = await self.function(*arguments)

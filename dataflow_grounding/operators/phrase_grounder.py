@@ -7,15 +7,14 @@ from dataflow_grounding.boxes.agreement import agreed
 from dataflow_grounding.boxes.nearness import batched
 from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.geometry import MERGE_IOU
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import Found
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
-EARLIER = ("reason", "disagreement", "verified", "verification")
-"""What an earlier grounding may have left in an expression."""
+EARLIER = ("reason", "disagreement", "verified", "verification")  # what an earlier grounding may have left
 
 
 @OPERATOR_REGISTRY.register()
@@ -69,7 +68,6 @@ class PhraseGrounder(BoxOperator):
         self.phrases_per_request = phrases_per_request
 
     def asks(self, record: Record) -> bool:
-        """Of records with expressions. Raises BrokenRow."""
         return bool(read_expressions(record, self.keys.expressions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:

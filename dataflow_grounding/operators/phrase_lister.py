@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator
 from dataflow_grounding.records import Record, Update, expression_id
 
 

@@ -5,8 +5,8 @@ from typing import Any, Literal, TypeAlias
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import box_of
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_operator import RegionOperator, Regions
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.shown_images import crop_of, marked

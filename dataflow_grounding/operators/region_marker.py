@@ -9,9 +9,9 @@ from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.coordinates import from_xyxy
 from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.geometry import Bbox, box_of
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
-from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.shown_images import marked, numbered_marks
@@ -19,11 +19,8 @@ from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 Proposals: TypeAlias = Literal["model", "opencv"]
-PROPOSED = "each clearly visible object"
-"""The phrase by which a model is asked for regions."""
-
-MOST_PROPOSED = 10
-"""Regions that OpenCV proposes where `max_boxes` sets no limit."""
+PROPOSED = "each clearly visible object"  # the phrase by which a model is asked for regions
+MOST_PROPOSED = 10  # regions that OpenCV proposes where `max_boxes` sets no limit
 
 
 @OPERATOR_REGISTRY.register()
@@ -85,7 +82,6 @@ class RegionMarker(BoxWatching):
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     def look_over(self, record: Record) -> None:
-        """Raises BrokenRow for boxes that can't be used."""
         given = read_given_boxes(record.get(self.keys.bbox), open_image(record, self.keys.image).size)
         if given is not None and given.problems:
             raise BrokenRow(given.report())
@@ -121,7 +117,6 @@ class RegionMarker(BoxWatching):
         return {**update, self.keys.bbox_problems: found.problems} if found.problems else update
 
     async def _proposed(self, image: Image, ask: Ask) -> tuple[GivenBoxes, dict[str, str]]:
-        """The boxes that are proposed, and by whom."""
         proposer = "opencv"
         if self.format_choice is not None and self.serving is not None:
             proposer = self.serving.model

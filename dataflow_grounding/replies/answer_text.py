@@ -9,7 +9,13 @@ from dataflow_grounding.replies.json_text import strict_json
 from dataflow_grounding.replies.talk import statements
 from dataflow_grounding.replies.vocabulary import words
 
-_ANSWER = re.compile(r"<(/?)(?:answer|final_answer)>|<\|(begin|end)_of_answer\|>", re.IGNORECASE)
+# What is in tags that say that it is the answer; one that isn't closed goes on to the end.
+_INSIDE_ANSWER = re.compile(
+    r"(?:<(?:final_)?answer>|<\|begin_of_answer\|>)"
+    r"([^<]*(?:<(?!/?(?:final_)?answer>|\|(?:begin|end)_of_answer\|>)[^<]*)*)"
+    r"(?:</(?:final_)?answer>|<\|end_of_answer\|>|\Z)",
+    re.IGNORECASE,
+)
 _GLM_BOX, _GLM_BOX_END = "<|begin_of_box|>", "<|end_of_box|>"
 _CONTROL = re.compile("|".join([*map(re.escape, words("control")), "<｜[^｜>\n]{1,40}｜>"]))
 _ESCAPED_JSON = re.compile(r'"?\s*(?:[\[{]\s*)+\\+["n]')
@@ -38,7 +44,8 @@ def answers_of(reply: str) -> list[AnswerText]:
     if fenced is not None and strict_json(fenced[1]) is not None:
         return [AnswerText(reply, [fenced[1]], ["", ""])]
     behind_echoes = (part.rpartition("</input>")[2] for part in spoken(reply))
-    return [_in_parts(_repaired(inside)) for part in behind_echoes for inside in _inside_answers(part)]
+    inside = ([*filter(str.strip, _INSIDE_ANSWER.findall(part))] or [part] for part in behind_echoes)
+    return [_in_parts(_repaired(text)) for texts in inside for text in texts]
 
 
 def corrected(answer: AnswerText) -> list[AnswerText]:
@@ -56,18 +63,6 @@ def _in_parts(text: str, cue: str = "") -> AnswerText:
     parts = text.split("```")
     blocks = [_LANGUAGE.sub("", part, count=1) if _LANGUAGE.match(part) else part for part in parts[1::2]]
     return AnswerText(text, blocks, parts[0::2], cue)
-
-
-def _inside_answers(text: str) -> list[str]:
-    """Return what is in tags that say that it is the answer; without any, the text."""
-    inside, start = [], 0
-    for match in _ANSWER.finditer(text):
-        opens = not match[1] and match[2] != "end"
-        if start and not opens:
-            inside.append(text[start : match.start()])
-        start = match.end() if opens else 0
-    inside += [text[start:]] if start else []
-    return [part for part in inside if part.strip()] or [text]
 
 
 def _repaired(text: str) -> str:

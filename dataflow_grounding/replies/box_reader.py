@@ -37,8 +37,6 @@ class _NothingThere(Exception):
 
 
 class _BoxReader:
-    """Turns raw boxes into boxes in pixels, each of one phrase, and notes what it had to do to them."""
-
     def __init__(self, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]) -> None:
         self.format, self.original, self.sent, self.phrases = box_format, original, sent, phrases
         self.reading = Reading([])
@@ -110,7 +108,6 @@ class _BoxReader:
         raise UnreadableReply(f"{go}, where {asked} was asked for")
 
     def check_talk(self, parsed: ParsedReply, kept: list[Kept]) -> None:
-        """Raise UnreadableReply where words beside the boxes say that they are none."""
         others = bool(self.phrases.keys() - {one.box.id for one in kept})
         things: dict[int, dict[int, str]] = {}
         for box, answer, _ in kept:

@@ -4,7 +4,6 @@ Providers name these in ever new ways, so they go by rule: a part opened and clo
 """
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
@@ -176,9 +175,7 @@ def _without_thinking(text: str) -> list[str]:
     if not stack:
         outside.append(text[at:])
     behind = [part for part in outside[1:] if may_answer(part)]
-    if behind:
-        return behind
-    return outside[:1] if len(outside) == 1 or outside[0].strip() else outside
+    return behind or (outside[:1] if outside[0].strip() else outside)
 
 
 def _without_unknown(text: str) -> str:
@@ -203,18 +200,17 @@ def _without_unknown(text: str) -> str:
     return _ANSWER_TOKEN.sub(" ", rest if may_answer(rest) else text)
 
 
-def _unknown_parts(text: str) -> Iterator[tuple[Marker, Marker | None]]:
-    """Yield tags whose names are neither layout nor an answer's; one that opens a part with the next that closes it."""
+def _unknown_parts(text: str) -> list[tuple[Marker, Marker | None]]:
+    """Return tags that are neither layout nor an answer's; one that opens a part with the next that closes it."""
     found = [marker for marker in markers(text) if marker.side and text[marker.start] == "<"]
     found = [marker for marker in found if not _LAYOUT.fullmatch(marker.name) and not _ANSWER.fullmatch(marker.name)]
-    ends: dict[str, list[Marker]] = {}
+    parts: list[tuple[Marker, Marker | None]] = []
+    ends: dict[str, Marker] = {}
     for marker in reversed(found):
+        parts.append((marker, ends.get(marker.name) if marker.side > 0 else None))
         if marker.side < 0:
-            ends.setdefault(marker.name, []).append(marker)
-    for marker in found:
-        if marker.side < 0:
-            ends[marker.name].pop()
-        yield marker, ends[marker.name][-1] if marker.side > 0 and ends.get(marker.name) else None
+            ends[marker.name] = marker
+    return parts[::-1]
 
 
 def _without_channels(text: str) -> str:

@@ -1,9 +1,8 @@
 """Finding boxes and points in a reply, whichever of the known shapes it has."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.absence import missing_in
@@ -59,17 +58,16 @@ def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
     parsed = ParsedReply()
     for i, answer in enumerate(answers):
         last = i == len(answers) - 1
-        blank = partial(ParsedReply, answer=parsed.answer)
-        if parsed and not (answer.cue and adds(answer.cue + _DIGITS.split(answer.text, maxsplit=1)[0])):
-            number = parsed.answer + 1
-            blank = partial(ParsedReply, answer=number, corrections={number} if answer.cue else set())
+        anew = bool(parsed) and not (answer.cue and adds(answer.cue + _DIGITS.split(answer.text, maxsplit=1)[0]))
+        nth = parsed.answer + anew
         try:
-            found = _in_answer(answer, key, blank)
+            found = _in_answer(answer, key, nth)
         except TruncatedReply:
             if last:
                 raise
             continue
         if found:
+            parsed.corrections |= {nth} if anew and answer.cue else set()
             parsed.join(found, last=last)
         elif parsed and answer.cue and _TAKEN_BACK.search(answer.cue + answer.text):
             raise UnreadableReply("the reply takes back its answer and gives no other")
@@ -81,13 +79,13 @@ def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
     return parsed
 
 
-def _in_answer(answer: AnswerText, key: str, blank: Callable[[], ParsedReply]) -> ParsedReply:
-    """Return what one answer says, by the first way of reading that finds a box; each begins with a `blank` one."""
+def _in_answer(answer: AnswerText, key: str, nth: int) -> ParsedReply:
+    """Return what the `nth` answer says, by the first way of reading that finds a box."""
     # A reply that begins as JSON is JSON, whatever tags stand in its strings.
     readers = (_blocks, _json, _tokens) if answer.text.lstrip()[:1] in ("{", "[", "`") else (_tokens, _blocks, _json)
     unusable: list[ParsedReply] = []
     for read in readers:
-        parsed = blank()
+        parsed = ParsedReply(answer=nth)
         read(answer, key, parsed)
         parsed.state(0, stated_order(" ".join(talk.text for talk in parsed.talk)), None)
         if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
@@ -98,7 +96,7 @@ def _in_answer(answer: AnswerText, key: str, blank: Callable[[], ParsedReply]) -
             return parsed
         if parsed.absences and parsed.truncated:
             raise TruncatedReply("the reply is cut off before its first complete box")
-    return _in_words(answer, blank())
+    return _in_words(answer, ParsedReply(answer=nth))
 
 
 def _in_words(answer: AnswerText, parsed: ParsedReply) -> ParsedReply:

@@ -33,12 +33,10 @@ def _as_asked(item: Any, key: str) -> RawBox | None:
     known = {"id", "label", key, "score", "evidence"}
     if not isinstance(item, JsonObject) or item.parts or not item.keys() <= known:
         return None
-    numbers, label, phrase_id, evidence = item.get(key), item.get("label"), item.get("id"), item.get("evidence")
-    if not isinstance(numbers, list) or len(numbers) != 4 or type(phrase_id) is not int:
+    numbers, label, phrase_id, evidence = (item.get(name) for name in (key, "label", "id", "evidence"))
+    if not isinstance(numbers, list) or [type(n) in (int, float) and number(n) == n for n in numbers] != [True] * 4:
         return None
-    if any(type(n) not in (int, float) or number(n) is None for n in numbers):
-        return None
-    if not isinstance(label, str) or not label.strip() or evidence not in keys.EVIDENCE:
+    if type(phrase_id) is not int or not isinstance(label, str) or not label.strip() or evidence not in keys.EVIDENCE:
         return None
     return RawBox("box", tuple(numbers), Said((label.strip(),), phrase_id, item.get("score"), evidence))
 
@@ -64,7 +62,7 @@ class _Walk:
             self.array(value, said, boxy=boxy, quad=quad)
         elif boxy and value is None:
             self.parsed.lack(said)
-        elif boxy and isinstance(value, str):
+        elif isinstance(value, str) and (boxy or has_tokens(value)):
             self.box_string(value, said)
         self.depth -= 1
 
@@ -73,7 +71,9 @@ class _Walk:
             self.parsed.lack(said)
             return
         if has_tokens(text):
-            self.token_string(text, said)
+            within = ParsedReply(answer=self.parsed.answer)
+            read_tokens(text, within)
+            self.parsed.take(within, said)
             return
         match = _BRACKETED.fullmatch(_TAGS.sub("", text)) if len(text) < 200 else None
         if match is not None:
@@ -81,25 +81,21 @@ class _Walk:
         else:
             self.parsed.drop(f"a box that is not a list of numbers: {text[:60]!r}", said)
 
-    def token_string(self, text: str, said: Said) -> None:
-        within = ParsedReply(answer=self.parsed.answer)
-        read_tokens(text, within)
-        self.parsed.take(within, said)
-
     def array(self, items: list[Any], said: Said, *, boxy: bool, quad: bool = False) -> None:
         if not items or (boxy and all(item is None for item in items)):
             self.parsed.lack(said)
             return
         since = len(self.parsed.boxes)
         items, unit = measured(items)
-        shape = shapes.list_shape(items, boxy=boxy)
-        if shape == "cut":
+        kinds = "".join("n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items)
+        count = kinds.count("n")
+        if getattr(items, "cut", False) and 1 < count == len(items) < 4:
             self.parsed.drop("a box that is cut off", said)
-        elif shape == "numbers":
+        elif count >= 2 and "n" * count in kinds and "o" not in kinds:
             self.numbers(items, said, quad=quad)
-        elif shape == "broken":
+        elif count >= 2 or (count and boxy):
             self.broken(items, said)
-        elif shape == "corners":
+        elif boxy and len(items) in (2, 4) and all(map(shapes.is_pair, items)):
             self.parsed.add([value for corner in items for value in corner], said, corners=True, quad=True)
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
@@ -153,7 +149,8 @@ class _Walk:
         if own.labels and not has_box and self.parsed.size == before and not isinstance(fields.get("statuses"), list):
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
-            self.value(item, NOTHING_SAID, boxy=False)
+            if not isinstance(item, str):  # which are its labels
+                self.value(item, NOTHING_SAID, boxy=False)
         shapes.apply_stated(self.parsed, since, fields)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
@@ -199,15 +196,13 @@ class _Walk:
         return True
 
     def point(self, fields: dict[str, Any], said: Said) -> bool:
-        used = False
-        for key in fields:
-            if key in keys.POINT_KEYS and isinstance(fields[key], (list, dict)):
-                self.value(fields[key], said, boxy=False)
-                used = True
-        point = shapes.pair({"x": fields.get("x"), "y": fields.get("y")})
-        if point is not None and not used:
+        points = [item for key, item in fields.items() if key in keys.POINT_KEYS and isinstance(item, (list, dict))]
+        for item in points:
+            self.value(item, said, boxy=False)
+        point = shapes.pair([fields.get("x"), fields.get("y")])
+        if point is not None and not points:
             self.parsed.put(RawBox("point", point, said, "xyxy"))
-        return used or point is not None
+        return bool(points) or point is not None
 
     # What an object holds beside its own box
 
@@ -244,20 +239,13 @@ class _Walk:
         if item is None or missing is not None or shapes.is_empty(item):
             self.parsed.missing = missing
             self.parsed.lack(said)
-        elif isinstance(item, str) and has_tokens(item):
-            self.token_string(item, said)
         else:
             self.value(item, said, boxy=False)
 
     def labelled_by_key(self, plain: str, item: Any, said: Said) -> None:
-        """Take what is under a key that is not a known word: the key is its label."""
-        if shapes.is_empty(item):
-            self.parsed.lack(said)
-        elif isinstance(item, (list, dict)) or item is None:
-            self.value(item, said, boxy=not isinstance(item, dict))
-        elif isinstance(item, str) and has_tokens(item):
-            self.token_string(item, said)
-        elif isinstance(item, str) and _BRACKETED.fullmatch(item[:200]) and "," in item:
+        if isinstance(item, (list, dict)) or item is None:
+            self.value(item, said, boxy=True)
+        elif isinstance(item, str) and (has_tokens(item) or ("," in item and _BRACKETED.fullmatch(item[:200]))):
             self.box_string(item, said)
         elif isinstance(item, str) and plain not in keys.FAULT_KEYS:
             missing = missing_in(item)

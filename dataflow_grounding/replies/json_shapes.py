@@ -1,8 +1,8 @@
 """The shapes that coordinates take in JSON: named corners, pairs, outlines; and what an object says beside them."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from dataflow_grounding.coordinates import Order
 from dataflow_grounding.replies import vocabulary as keys
@@ -124,19 +124,6 @@ def take_outline(parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[
         parsed.put(RawBox("box", hull(corners), said, corners=True))
     take_lists_beside(parsed, since, lists)
     return len(parsed.boxes) > since
-
-
-def list_shape(items: Sequence[Any], *, boxy: bool) -> Literal["cut", "numbers", "broken", "corners", "mixed"]:
-    """Return what a list is: numbers, corners or anything else; `boxy`: it is where a box was asked for."""
-    kinds = "".join("n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items)
-    count = kinds.count("n")
-    if getattr(items, "cut", False) and 1 < count == len(items) < 4:
-        return "cut"
-    if count >= 2 and "n" * count in kinds and "o" not in kinds:
-        return "numbers"
-    if count >= 2 or (count and boxy):
-        return "broken"
-    return "corners" if boxy and len(items) in (2, 4) and all(map(is_pair, items)) else "mixed"
 
 
 def is_pair(value: Any) -> bool:

@@ -86,7 +86,7 @@ def _deeper_than(value: Any, depth: int) -> bool:
 
 @dataclass
 class _Open:
-    kind: str
+    closer: str
     value: Any
     key: str | None = None
 
@@ -149,20 +149,19 @@ class _Scanner:
         value: Any = JsonObject() if kind == "{" else JsonArray()
         if self.stack:
             self._add(value)
-        self.stack.append(_Open(kind, value))
+        self.stack.append(_Open(_CLOSER_OF[kind], value))
         self.at += 1
 
     def _pop(self, char: str) -> None:
         self.at += 1
-        kind = next(kind for kind, closer in _CLOSER_OF.items() if closer == char)
-        if not self._is_open(kind):
+        if not self._is_open(char):
             self.scan.broken = True
             return
-        while self._leave().kind != kind:
+        while self._leave().closer != char:
             self.scan.broken = True
 
-    def _is_open(self, kind: str) -> bool:
-        return any(one.kind == kind for one in self.stack)
+    def _is_open(self, closer: str) -> bool:
+        return any(one.closer == closer for one in self.stack)
 
     def _leave(self) -> _Open:
         top = self.stack.pop()
@@ -177,7 +176,7 @@ class _Scanner:
 
     def _add(self, value: Any) -> None:
         top = self.stack[-1]
-        if top.kind != "{":
+        if top.closer != "}":
             top.value.append(value)
         elif top.key is not None:
             top.value.put(top.key, value)
@@ -188,7 +187,7 @@ class _Scanner:
     def _colon(self) -> None:
         self.at += 1
         top = self.stack[-1]
-        loose = top.value.loose if top.kind == "{" and top.key is None else []
+        loose = top.value.loose if top.closer == "}" and top.key is None else []
         if loose and not isinstance(loose[-1], (dict, list)):
             top.key = str(loose.pop())
         else:
@@ -235,8 +234,8 @@ class _Scanner:
         """Take a string that its line never closes as ended there, with the object around it."""
         self._add(unescaped(self.text[self.at + 1 : end]))
         self.at = end
-        if self._is_open("{") and len(self.stack) > 1:
-            while self._leave().kind != "{":
+        if self._is_open("}") and len(self.stack) > 1:
+            while self._leave().closer != "}":
                 pass
 
     def _scalar(self) -> None:

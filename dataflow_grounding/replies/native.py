@@ -18,6 +18,7 @@ _TAG = re.compile(
 _LABEL_TAGS = frozenset(["ref", "object_ref", "label"])
 _BOX_TAGS = frozenset(["det", "box", "bbox", "quad", "point_box"])
 _POINT_TAGS = frozenset(["point", "points"])
+_CORNERS = dict.fromkeys(["x1", "y1", "x2", "y2"]).keys()
 _ATTRIBUTE = re.compile(r"([A-Za-z_]\w{0,30})\s{0,3}=\s{0,3}(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>/]+))")
 _GROUP = re.compile(r"[\[(<]([^\[\](){}<>]*)[\])>]")
 _NUMBER_TOKEN = re.compile(r"<\s{0,3}(\d{1,12})\s{0,3}>")
@@ -78,58 +79,40 @@ class _TagReader:
         self.label: str | None = None
         self.collection: str | None = None
         self.relation = False
-        self.open: tuple[str, dict[str, str], int] | None = None
 
     def read(self, text: str) -> None:
-        for match in _TAG.finditer(text):
+        matches = [*_TAG.finditer(text)]
+        for match, following in zip(matches, [*matches[1:], None], strict=True):
             closing, name, attributes = _tag(match)
-            before = self.open
-            if closing:
-                if before is not None and before[0] == name:
-                    self.close(text[before[2] : match.start()])
-                self.open = None
-                if name == "collection":
-                    self.collection = None
+            alone = match[0].endswith("/>")
+            if name == "collection":
+                self.collection = None if closing else attributes.get("mention")
+            elif closing:
                 continue
-            self.break_off(text[before[2] : match.start()] if before else "")
-            self.open = None if match[0].endswith("/>") else (name, attributes, match.end())
-            self.opened(name, attributes, alone=self.open is None)
-        if self.open is not None:
-            self.parsed.truncated = True
-            self.break_off(text[self.open[2] :])
+            elif name in _BOX_TAGS and attributes.keys() >= _CORNERS:
+                self.parsed.add([attributes[key] for key in _CORNERS], named(attributes.get("label") or self.label))
+            elif not (alone and name in _BOX_TAGS):
+                content = "" if alone else text[match.end() : following.start() if following else None]
+                after = (True, name) if alone else _tag(following)[:2] if following else None
+                self.opened(name, attributes, content, after)
 
-    def opened(self, name: str, attributes: dict[str, str], *, alone: bool) -> None:
-        if name == "collection":
-            self.collection, self.open = attributes.get("mention"), None
-        elif name == "pred":
+    def opened(self, name: str, attributes: dict[str, str], content: str, following: tuple[bool, str] | None) -> None:
+        """Take what stands between a tag and the `following` one, whether that closes and its name."""
+        closed = following == (True, name)
+        if name == "pred":
             self.relation = True  # what follows repeats the boxes of a relation's two sides
         elif name in _LABEL_TAGS:
-            self.label, self.relation = None, False
-        elif name in _POINT_TAGS and alone:
-            self.points("", attributes)
-        elif name in _BOX_TAGS and attributes.keys() >= {"x1", "y1", "x2", "y2"}:
-            label = attributes.get("label") or self.label
-            self.parsed.add([attributes[key] for key in ("x1", "y1", "x2", "y2")], named(label))
-            self.open = None
-
-    def close(self, content: str) -> None:
-        assert self.open is not None
-        name, attributes, _ = self.open
-        if name in _LABEL_TAGS:
-            self.label = content.strip()
-        elif name in _POINT_TAGS:
+            self.label, self.relation = content.strip() if closed else None, False
+        elif name in _POINT_TAGS and closed:
             self.points(content, attributes)
-        elif name in _BOX_TAGS:
+        elif name in _BOX_TAGS and closed:
             self.boxes(content, attributes)
-
-    def break_off(self, content: str) -> None:
-        """Keep of an unclosed box what is whole in it."""
-        if self.open is None or self.open[0] not in _BOX_TAGS or not content.strip():
-            return
-        if "]" in content or ")" in content:
-            self.boxes(content, self.open[1], whole=False)
-        else:
-            self.parsed.drop(f"a box that breaks off: {content.strip()[:60]!r}", named(self.label))
+        elif name in _BOX_TAGS and content.strip() and not (following and following[0]):
+            if "]" in content or ")" in content:  # what is whole in it is kept
+                self.boxes(content, attributes, whole=False)
+            else:
+                self.parsed.drop(f"a box that breaks off: {content.strip()[:60]!r}", named(self.label))
+        self.parsed.truncated = self.parsed.truncated or following is None
 
     def boxes(self, content: str, attributes: dict[str, str], *, whole: bool = True) -> None:
         label = attributes.get("mention") or attributes.get("label") or self.label or self.collection

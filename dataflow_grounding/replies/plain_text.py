@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from dataflow_grounding.coordinates import Order
+from dataflow_grounding.replies.json_shapes import take_corners
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.reading import ParsedReply, RawBox, named
 from dataflow_grounding.replies.talk import named_before
@@ -29,24 +29,23 @@ _CELL_MARKUP = " *`\"'_"
 
 def read_plain(text: str, parsed: ParsedReply) -> None:
     """Add to `parsed` the box or point of each line that ends in four numbers, names coordinates, or is a table row."""
-    columns: Columns | None = None
+    table: _Table | None = None
     lines = text.rstrip().splitlines()
     for i, line in enumerate(lines, start=1):
-        columns, table = columns_of(line) or columns, columns
-        if columns is table and not (columns is not None and columns.take_row(line, parsed)):
-            columns = None
+        if (begun := _table_of(line)) is not None:
+            table = begun
+        elif table is None or not table.take_row(line, parsed):
+            table = None
             _read_line(line, parsed, last=i == len(lines))
 
 
 def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
     stated = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
-    names, order = next(((names, order) for names, order in CORNERS if all(one in stated for one in names)), ((), None))
+    before = line[: match.start()] if (match := _NAMED.search(line)) else ""
+    if take_corners(parsed, stated, named(label_before(before), named_before(before))):
+        return
     four = _FOUR.search(line[-200:])
-    if order is not None:
-        before = line[: match.start()] if (match := _NAMED.search(line)) else ""
-        said = named(label_before(before), named_before(before))
-        parsed.put(RawBox("box", tuple(stated[name] for name in names), said, order))
-    elif four is not None:
+    if four is not None:
         before = line[: len(line) - len(line[-200:]) + four.start()]
         if last and any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}")):
             parsed.truncated = True
@@ -98,43 +97,34 @@ def _label(line: str) -> str | None:
     return label
 
 
-class Columns(NamedTuple):
-    """Where a table has its four coordinates and its labels; `width` is how many columns it has."""
+class _Table(NamedTuple):
+    """A table with coordinates: the names of its columns, as keys are compared, and that of the column of labels."""
 
     separator: str
-    width: int
-    coordinates: tuple[int, ...]
-    order: Order
-    label: int | None
+    names: list[str]
+    label: str
 
     def take_row(self, line: str, parsed: ParsedReply) -> bool:
         """Add the box of one row to `parsed`; False if the line is not one of the table's."""
         cells = _cells(line, self.separator)
         if _RULE.fullmatch(line):
             return True
-        if len(cells) != self.width:
+        if len(cells) != len(self.names):
             unfit = sum(number(cell) is not None for cell in cells) >= 4
             if unfit:
                 parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
             return unfit
-        label, since = cells[self.label] if self.label is not None else None, len(parsed.boxes)
-        parsed.add([cells[i] for i in self.coordinates], named(label))
-        parsed.state(since, self.order, None)
-        return True
+        row = dict(zip(self.names, cells, strict=True))
+        return take_corners(parsed, row, named(row.get(self.label)))
 
 
-def columns_of(line: str) -> Columns | None:
-    """Return the columns that a line names, when coordinates are among them."""
+def _table_of(line: str) -> _Table | None:
     for separator in _COLUMN_ENDS if len(line) > 6 else "":
-        if line.count(separator) < 3:
-            continue
         names = [plain_key(cell) for cell in _cells(line[:1000], separator)]
-        for corners, order in CORNERS:
+        for corners, _ in CORNERS:
             if all(names.count(corner) == 1 for corner in corners):
-                coordinates = tuple(names.index(corner) for corner in corners)
-                labels = [names.index(key) for key in LABEL_KEYS if key in names]
-                labels += [i for i, name in enumerate(names) if name and i not in coordinates]
-                return Columns(separator, len(names), coordinates, order, next(iter(labels), None))
+                others = [name for name in names if name and name not in corners]
+                return _Table(separator, names, next((key for key in (*LABEL_KEYS, *others) if key in names), ""))
     return None
 
 

@@ -49,13 +49,7 @@ class Said:
 
     def within(self, outer: Said) -> Said:
         """Return this with what is missing taken from the object around it."""
-        return Said(
-            self.labels or outer.labels,
-            self.id if self.id is not None else outer.id,
-            self.score if self.score is not None else outer.score,
-            self.evidence or outer.evidence,
-            self.talk or outer.talk,
-        )
+        return replace(outer, **{name: value for name, value in vars(self).items() if value not in (None, (), "")})
 
 
 NOTHING_SAID = Said()
@@ -181,7 +175,6 @@ class ParsedReply:
             self.notes.append(Note("broken_json", "an answer that was taken back ends in the middle"))
         self.missing, self.truncated, self.answer = later.missing, later.truncated and last, later.answer
         self.unclear = self.unclear or later.unclear
-        self.corrections |= later.corrections
         self.statuses.update(later.statuses)
         self.reasons.update(later.reasons)
 
