@@ -4,14 +4,13 @@
 
 (() => {
   const { node } = recordPage, { tell, help } = reviewTelling;
-  const { found, boxes, given, isDecided, placeOf } = reviewDecisions;
+  const { found, boxes, given, isDecided, placeOf, viewOf, commit, sent } = reviewDecisions;
   const byId = (id) => document.getElementById(id), main = byId("main");
   const AHEAD = 20; // things asked for at once
   let page = { items: [], place: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
   let typed = "", typing = 0, drawn = { rows: [] };
-  const decisions = reviewDecisions.of({ why: () => page.items[at]?.why || "", saving, taken });
-  const { viewOf, commit, sent } = decisions, viewNow = () => viewOf(page.items[at]);
-  const grid = reviewGrid.of(main, decisions, nextPage);
+  const viewNow = () => viewOf(page.items[at]), accept = () => reviewGrid.accept(nextPage);
+  Object.assign(reviewDecisions.page, { why: () => page.items[at]?.why || "", taken });
 
   // What is wanted stands in the address, so that a reload or a bookmark goes on there.
   const fields = byId("wanted").elements, isGrid = () => fields.mode.value === "grid";
@@ -23,7 +22,7 @@
 
   async function load(place = 0, goal = {}) {
     try {
-      page = await decisions.ask({ ...wanted(), place, most: AHEAD });
+      page = await reviewDecisions.ask({ ...wanted(), place, most: AHEAD });
     } catch (error) {
       [at, main.inert] = [Math.max(0, Math.min(at, page.items.length - 1)), false]; // what was there stays
       return tell(error.said ? error.message : "The server doesn't answer: is `review` still running?");
@@ -36,30 +35,27 @@
     const again = page.items.length > 0 && page.items[at].again;
     typed = "";
     main.inert = false;
-    decisions.begin();
+    reviewDecisions.begin();
     if (!page.items.length) drawEnd();
     else if (isGrid()) {
-      grid.draw(page, `${again ? "not taken; " : ""}mark what is wrong, then Enter`, marked,
-        [button("Accept the rest", "Enter", grid.accept), again && button("Leave them", "]", leave), undoer()]);
+      reviewGrid.draw(page, `${again ? "not taken; " : ""}mark what is wrong, then Enter`, marked,
+        [button("Accept the rest", "Enter", accept), again && button("Leave them", "]", leave), undoer()]);
     } else pick(page.items[at].id, placeOf(viewNow(), page.items[at]));
     if (again) tell(again);
-    saving();
   }
   function drawEnd() { // of the queue: single records may have been passed over
-    const isLeft = decisions.left() > 0, back = isLeft && !isGrid() && button("What was passed over", "[", () => load());
+    const isLeft = reviewDecisions.left() > 0;
+    const back = isLeft && !isGrid() && button("What was passed over", "[", () => load());
     const why = isLeft ? "that has a box: the way single shows the rest" : "to decide here";
     main.replaceChildren(node("p", { class: "note" }, back ? "That was the last one." : `Nothing is left ${why}.`),
       node("p", { class: "tools" }, back, undoer()));
-  }
-  function saving() {
-    reviewTelling.saving(decisions.left(), decisions.waiting.length, decisions.isLocal, decisions.lost());
   }
   const isCommenting = () => document.activeElement.localName === "textarea";
   const leaveComment = () => { if (isCommenting()) document.activeElement.blur(); }; // what was typed is then saved
   // An action begins: what was typed is saved, what was told has been read. A page of the grid under way allows none.
   function act() {
     leaveComment();
-    if (!isGrid() || !grid.isClosed()) reviewTelling.begin();
+    if (!isGrid() || !reviewGrid.isClosed()) reviewTelling.begin();
   }
   function taken(error, decision, view, old) {
     if (error) reviewTelling.refuse(error, decision.items);
@@ -88,14 +84,13 @@
   }
   const leave = () => page.items[0].again && load();
   function undo(again) {
-    const last = decisions.undo(again);
+    const last = reviewDecisions.undo(again);
     if (!last) return null;
     const { place, id, items: [item] } = last.find((one) => one.id) || last[0];
     const isHere = ({ record }) => record === place, goal = item || { record: place, id };
     if (isGrid() || !page.items.some(isHere)) return sent().then(() => load(0, goal));
     at = [page.items.indexOf(item), page.items.findIndex((one) => isHere(one) && one.id === id),
       page.items.findIndex(isHere)].find((n) => n >= 0);
-    saving();
     return id ? pick(id, item && item.id === id ? placeOf(viewNow(), item) : null) : drawSingle();
   }
   const button = (name, key, run) => {
@@ -205,7 +200,7 @@
       commit("delete", viewNow(), [{ id: e.id, after: null }], { items });
       pick(null);
     } else if (e) {
-      if (decisions.undraw(viewNow(), e, picked.box)) return pick(e.id);
+      if (reviewDecisions.undraw(viewNow(), e, picked.box)) return pick(e.id);
       const instances = boxes(e).filter((_, n) => n !== picked.box);
       const bare = !instances.length && { status: "none", verified: null }; // what was judged was the box
       picked.box = null;
@@ -247,14 +242,14 @@
     ArrowLeft: [null, arrow], ArrowRight: [null, arrow], ArrowUp: [null, arrow], ArrowDown: [null, arrow],
     " ": [null, () => (stage.hand = true)],
   };
-  const GRID_ACTIONS = { Enter: [null, grid.accept], "]": [null, leave], z: ACTIONS.z, y: ACTIONS.y };
+  const GRID_ACTIONS = { Enter: [null, accept], "]": [null, leave], z: ACTIONS.z, y: ACTIONS.y };
   const END_ACTIONS = { "[": [null, () => (page.items.length ? go(-1) : load())], z: ACTIONS.z, y: ACTIONS.y };
   function numbered(digit) {
     const now = performance.now(), most = isGrid() ? 99 : viewNow().expressions.length;
     typed = now - typing < 800 && Number(typed + digit) <= most ? typed + digit : digit;
     typing = now;
     if (isGrid() && typed.length === 2) {
-      grid.typed(Number(typed));
+      reviewGrid.typed(Number(typed));
       typed = "";
     } else if (!isGrid() && viewNow().expressions[typed - 1]) pickNext(viewNow().expressions[typed - 1]);
   }
@@ -281,7 +276,7 @@
 
   byId("download").addEventListener("click", () => {
     act();
-    node("a", { href: decisions.fileOf(), download: "decisions.jsonl" }).click();
+    node("a", { href: reviewDecisions.fileOf(), download: "decisions.jsonl" }).click();
   });
   byId("wanted").addEventListener("submit", (event) => event.preventDefault());
   byId("wanted").addEventListener("change", () => {
@@ -291,10 +286,10 @@
   });
   window.addEventListener("beforeunload", (event) => {
     leaveComment();
-    if (decisions.mayBeLost()) event.preventDefault();
+    if (reviewDecisions.mayBeLost()) event.preventDefault();
   });
   window.addEventListener("hashchange", () => { act(); readAddress(); load(); });
-  fields.order.parentElement.hidden = decisions.isLocal; // it is that of the folder
+  fields.order.parentElement.hidden = reviewDecisions.isLocal; // it is that of the folder
   readAddress();
   load();
 })();
