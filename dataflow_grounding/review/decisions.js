@@ -1,10 +1,13 @@
 // What a reviewer decides: shown at once, sent in order, one decision after the other. A version goes along with each
 // change, so that a decision on what another changed meanwhile is refused. reviewData, where --static wrote it, stands
-// for the server: decisions are then collected, for a file.
+// for the server: decisions are then collected, for a file. How much is left and saved, and what wasn't taken, and why,
+// stands above the records.
 "use strict";
 
 const reviewDecisions = (() => {
   const GRID = 60; // boxes on a page of the grid, decisions sent at once
+  const MOST_NAMED = 5; // refusals
+  const byId = (id) => document.getElementById(id);
   const pause = (milliseconds) => new Promise((ready) => setTimeout(ready, milliseconds));
   const found = (view, id) => view.expressions.find((e) => e.id === id);
   // An expression as it is given back.
@@ -84,14 +87,36 @@ const reviewDecisions = (() => {
       reviewed_by: verified === null ? null : "you" };
   }
 
-  // The page that shows them says why() a thing is there; taken(error, decision, view, old) tells it what one has made
-  // of its record, null where more wait.
+  // The page that shows them says why() a thing is there; taken(items, view, old) tells it which items were refused and
+  // what a decision has made of its record, null where more wait.
   const page = {};
   const views = new Map(), versions = new Map(); // by record's place; by its key and an expression's id
-  const waiting = []; // decisions to send; `ids`: of the expressions that each is on
+  let waiting = []; // decisions to send; `ids`: of the expressions that each is on
   let done = [], undone = []; // to undo and to redo, those together that are taken back in one
   const local = window.reviewData, store = local ? collecting(local, views) : asking;
-  let sending = false, lost = null, asked = null, left = 0, since = performance.now(), who = local && local.who;
+  let sending = false, asked = null, left = 0, since = performance.now(), who = local && local.who;
+  let refused = []; // since the last action, each with its items
+  let lost = "", wasLost = ""; // why nothing is saved
+
+  const tell = (text) => byId("refused").replaceChildren(recordPage.pageText(text));
+  function whyRefused() {
+    const all = [...new Set(refused.map(({ error }) => error))], more = all.length - MOST_NAMED;
+    const told = `${all.slice(0, MOST_NAMED).join("; ")}${more > 0 ? `; and ${more} more` : ""}`;
+    return all.length ? `Not taken: ${told}. Look again: this is how it stands now.` : "";
+  }
+  function tellSaved() {
+    byId("left").textContent = `${left.toLocaleString("en")} left`;
+    byId("saved").textContent = waiting.length ? `${waiting.length} not saved yet`
+      : local ? "" : `all saved${refused.length ? ` but ${refused.length}` : ""}`;
+    byId("download").hidden = !lost && !local;
+    if (lost || wasLost) tell(lost || whyRefused());
+    wasLost = lost;
+  }
+  // An action begins: what was refused before it has been read.
+  function forget() {
+    refused = [];
+    tell(lost);
+  }
 
   // Besides expressions `ids`, what others changed counts once it is shown: decisions made before are refused.
   function learn(view, ids = []) {
@@ -102,12 +127,11 @@ const reviewDecisions = (() => {
     if (isShown) views.set(view.place, view);
     return isShown;
   }
-  const told = () => reviewTelling.saving(left, waiting.length, Boolean(local), lost);
   async function ask(wanted) {
     const said = await store.ask(wanted);
     Object.values(said.records).forEach((view) => learn(view));
     [who, asked, left] = [said.who || who, wanted, said.left];
-    told();
+    tellSaved();
     return said;
   }
   function enqueue(action, view, ids, changes, next, more) {
@@ -156,7 +180,7 @@ const reviewDecisions = (() => {
     for (const one of changes) one.version = (!one.fresh && versions.get(`${record} ${one.id}`)) || "";
   }
   async function flush() {
-    told();
+    tellSaved();
     if (sending) return;
     sending = true;
     while (waiting.length) {
@@ -164,22 +188,26 @@ const reviewDecisions = (() => {
       const some = waiting.slice(0, GRID), records = some.map((decision) => decision.record);
       const batch = some.filter((decision, n) => records.indexOf(decision.record) === n);
       batch.forEach(stamp);
-      const answers = await store.send(batch).catch((error) => { lost = error; });
+      const answers = await store.send(batch).catch((error) => {
+        const kept = "What you decide is kept in this page and sent";
+        lost = error.said ? `Not saved: ${error.message}. ${kept} again.`
+          : `The server doesn't answer. ${kept} when it does.`;
+      });
       if (answers) settle(batch, answers);
       else {
-        told();
+        tellSaved();
         await pause(1500);
       }
     }
     sending = false;
-    told();
+    tellSaved();
     const now = asked, said = await store.ask({ ...now, mode: "single", place: 0, most: 0 }).catch(() => null);
     if (said && asked === now) left = said.left; // of how many things a decision was, the queue knows
-    told();
+    tellSaved();
   }
   function settle(batch, answers) {
-    lost = null;
-    batch.forEach((decision) => waiting.splice(waiting.indexOf(decision), 1));
+    lost = "";
+    waiting = waiting.filter((decision) => !batch.includes(decision));
     answers.forEach((said, n) => {
       try {
         taken(said, batch[n]);
@@ -190,14 +218,17 @@ const reviewDecisions = (() => {
   }
   // What the server says stands. Where it refused, later decisions on the same were made on what isn't so.
   function taken({ error, view }, decision) {
-    const isOnIt = (one) => one.record === decision.record && one.ids.some((id) => decision.ids.includes(id));
-    const off = error ? [decision, ...waiting.filter(isOnIt)] : [], uids = off.map(({ uid }) => uid);
-    off.slice(1).forEach((one) => waiting.splice(waiting.indexOf(one), 1));
-    const others = (some) => some.filter(({ uid }) => !uids.includes(uid));
-    if (error) [done, undone] = [done, undone].map((list) => list.map(others).filter((some) => some.length));
-    const old = view && views.get(view.place), items = off.flatMap((one) => one.items || []);
-    const isShown = view && learn(view, error ? [] : decision.ids);
-    page.taken(error, error ? { ...decision, items } : decision, isShown ? view : null, old);
+    const isOff = (one) => one.record === decision.record && one.ids.some((id) => decision.ids.includes(id));
+    const off = error ? [decision, ...waiting.filter(isOff)] : [], items = off.flatMap((one) => one.items || []);
+    if (error) {
+      const others = (some) => some.filter(({ uid }) => off.every((one) => one.uid !== uid));
+      waiting = waiting.filter((one) => !isOff(one));
+      [done, undone] = [done, undone].map((list) => list.map(others).filter((some) => some.length));
+      refused.push({ error, items });
+      tell(whyRefused());
+    }
+    const old = view && views.get(view.place), isShown = view && learn(view, error ? [] : decision.ids);
+    page.taken(items, isShown ? view : null, old);
   }
   const sent = async () => { while (sending || waiting.length) await pause(5); };
   const mayBeLost = () => waiting.length > 0 || Boolean(local);
@@ -209,6 +240,7 @@ const reviewDecisions = (() => {
   }
   const begin = () => { since = performance.now(); };
   const elapsed = () => (performance.now() - since) / 1000;
-  return { page, found, boxes, given, isDecided, placeOf, pause, ask, commit, together, undo, undraw, sent, fileOf,
-    mayBeLost, begin, elapsed, left: () => left, isLocal: Boolean(local), viewOf: (item) => views.get(item.record) };
+  return { page, found, boxes, given, isDecided, placeOf, pause, tell, whyRefused, forget, ask, commit, together, undo,
+    undraw, sent, fileOf, mayBeLost, begin, elapsed, isLocal: Boolean(local), left: () => left,
+    viewOf: (item) => views.get(item.record), refused: () => refused.flatMap(({ items }) => items) };
 })();

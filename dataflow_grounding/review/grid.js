@@ -41,7 +41,7 @@ const reviewGrid = (() => {
     const told = page.items.filter((item, n) => wrong.has(item) || isSeen(crops[n].querySelector("img")));
     const seconds = reviewDecisions.elapsed() / told.length;
     if (told.length < page.items.length) {
-      reviewTelling.tell("What can't be seen isn't accepted with the rest: it comes again.");
+      reviewDecisions.tell("What can't be seen isn't accepted with the rest: it comes again.");
     }
     for (const items of Map.groupBy(told, ({ record, id }) => `${record} ${id}`).values()) {
       const view = viewOf(items[0]), e = found(view, items[0].id), instances = reviewDecisions.boxes(e);

@@ -3,10 +3,13 @@
 "use strict";
 
 (() => {
-  const { node } = recordPage, { tell, help } = reviewTelling;
-  const { found, boxes, given, isDecided, placeOf, viewOf, commit, sent } = reviewDecisions;
+  const { node } = recordPage;
+  const { found, boxes, given, isDecided, placeOf, viewOf, commit, sent, tell } = reviewDecisions;
   const byId = (id) => document.getElementById(id), main = byId("main");
   const AHEAD = 20; // things asked for at once
+  const failed = (error) => error && tell(`This page failed: ${error.message}. What is saved stays; load it anew.`);
+  window.addEventListener("error", (event) => failed(event.error));
+  window.addEventListener("unhandledrejection", (event) => failed(event.reason));
   let page = { items: [], place: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
   let typed = "", typing = 0, drawn = { rows: [] };
   const viewNow = () => viewOf(page.items[at]), accept = () => reviewGrid.accept(nextPage);
@@ -55,11 +58,10 @@
   // An action begins: what was typed is saved, what was told has been read. A page of the grid under way allows none.
   function act() {
     leaveComment();
-    if (!isGrid() || !reviewGrid.isClosed()) reviewTelling.begin();
+    if (!isGrid() || !reviewGrid.isClosed()) reviewDecisions.forget();
   }
-  function taken(error, decision, view, old) {
-    if (error) reviewTelling.refuse(error, decision.items);
-    if (error && !isGrid()) bringBack(decision.items);
+  function taken(items, view, old) {
+    if (!isGrid()) bringBack(items);
     if (!view || isGrid() || !stage || !page.items[at] || viewNow() !== view) return;
     if (picked.id && !found(view, picked.id)) { // one that was added has another id now
       const { text } = found(old, picked.id) || {};
@@ -71,14 +73,14 @@
   // Items of which nothing was taken come next, unless they are what is looked at.
   function bringBack(items) {
     const now = page.items[at] || {}, others = items.filter((item) => item.record !== now.record || item.id !== now.id);
-    page.items.splice(at + 1, 0, ...others.map((item) => ({ ...item, again: reviewTelling.why() })));
+    page.items.splice(at + 1, 0, ...others.map((item) => ({ ...item, again: reviewDecisions.whyRefused() })));
   }
   // After a page of the grid: what was refused of it, with its marks, else the next page.
   async function nextPage(marked) {
-    const refused = reviewTelling.refused(), isThere = (item) => placeOf(viewOf(item), item) !== null;
+    const refused = reviewDecisions.refused(), isThere = (item) => placeOf(viewOf(item), item) !== null;
     const items = page.items.filter((item) => refused.includes(item) && isThere(item));
     if (!items.length) return load(page.place);
-    items.forEach((item) => { item.again = reviewTelling.why(); });
+    items.forEach((item) => { item.again = reviewDecisions.whyRefused(); });
     [page, at] = [{ ...page, items, isSent: false }, 0];
     return draw(marked);
   }
@@ -258,7 +260,7 @@
     const field = event.target.closest("input, select, textarea, dialog");
     if (field && event.key === "Escape") event.target.blur();
     if (field || ((event.ctrlKey || event.metaKey) && !undoes)) return;
-    if (event.key === "?") return help.showModal();
+    if (event.key === "?") return byId("keys").showModal();
     const key = undoes ? (event.shiftKey ? "y" : "z") : event.key === "Z" ? "y" : event.key;
     if (key === "Enter" && event.repeat) return event.preventDefault(); // held down, it means one page
     const whose = { Enter: "button, li", " ": "button" }[key], press = whose && event.target.closest(whose);
@@ -274,6 +276,7 @@
   });
   document.addEventListener("keyup", (event) => { if (stage && event.key === " ") stage.hand = false; });
 
+  byId("help").addEventListener("click", () => byId("keys").showModal());
   byId("download").addEventListener("click", () => {
     act();
     node("a", { href: reviewDecisions.fileOf(), download: "decisions.jsonl" }).click();
