@@ -1,10 +1,13 @@
 // What a reviewer decides: shown at once, sent in order, one decision after the other. A version goes along with each
 // change, so that a decision on what another changed meanwhile is refused. reviewData, where --static wrote it, stands
-// for the server: decisions are then collected, for a file.
+// for the server: decisions are then collected, for a file. How much is left and saved, and what wasn't taken, and why,
+// stands above the records.
 "use strict";
 
 const reviewDecisions = (() => {
   const GRID = 60; // boxes on a page of the grid, decisions sent at once
+  const MOST_NAMED = 5; // refusals
+  const byId = (id) => document.getElementById(id);
   const pause = (milliseconds) => new Promise((ready) => setTimeout(ready, milliseconds));
   const found = (view, id) => view.expressions.find((e) => e.id === id);
   // An expression as it is given back.
@@ -84,137 +87,160 @@ const reviewDecisions = (() => {
       reviewed_by: verified === null ? null : "you" };
   }
 
-  // The decisions of a page, which says why() a thing is shown; saving() and taken(error, decision, view, old) tell it
-  // that more or fewer wait, and what one has made of its record, null where more wait.
-  function of(page) {
-    const views = new Map(), versions = new Map(); // by record's place; by its key and an expression's id
-    const waiting = []; // decisions to send; `ids`: of the expressions that each is on
-    const done = [], undone = []; // to undo and to redo, those together that are taken back in one
-    const local = window.reviewData, store = local ? collecting(local, views) : asking;
-    let sending = false, lost = null, asked = null, left = 0, since = performance.now(), who = local && local.who;
+  // The page that shows them says why() a thing is there; taken(items, view, old) tells it which items were refused and
+  // what a decision has made of its record, null where more wait.
+  const page = {};
+  const views = new Map(), versions = new Map(); // by record's place; by its key and an expression's id
+  let waiting = []; // decisions to send; `ids`: of the expressions that each is on
+  let done = [], undone = []; // to undo and to redo, those together that are taken back in one
+  const local = window.reviewData, store = local ? collecting(local, views) : asking;
+  let sending = false, asked = null, left = 0, since = performance.now(), who = local && local.who;
+  let refused = []; // since the last action, each with its items
+  let lost = "", wasLost = ""; // why nothing is saved
 
-    // Besides expressions `ids`, what others changed counts once it is shown: decisions made before are refused.
-    function learn(view, ids = []) {
-      const isShown = !waiting.some((decision) => decision.record === view.key);
-      for (const { id, version } of view.expressions) {
-        if (isShown || ids.includes(id)) versions.set(`${view.key} ${id}`, version);
-      }
-      if (isShown) views.set(view.place, view);
-      return isShown;
-    }
-    async function ask(wanted) {
-      const said = await store.ask(wanted);
-      Object.values(said.records).forEach((view) => learn(view));
-      [who, asked, left] = [said.who || who, wanted, said.left];
-      return said;
-    }
-    function enqueue(action, view, ids, changes, next, more) {
-      const uid = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`, now = performance.now();
-      waiting.push({ uid, ids, record: view.key, action, queue: page.why(), changes, seconds: (now - since) / 1000,
-        ...(local && { who, when: new Date().toISOString() }), ...more });
-      if (!more.seconds) since = now;
-      views.set(view.place, next);
-      flush();
-      return uid;
-    }
-    function commit(action, view, changes, more = {}) {
-      const next = { ...applied(view, changes), ...("comment" in more && { comment: more.comment }) };
-      const ids = changes.map(({ id }) => id), uid = enqueue(action, view, ids, changes, next, more);
-      done.push([{ uid, ids, action, place: view.place, before: view, id: ids[0], items: more.items || [] }]);
-      undone.length = 0;
-    }
-    // What run() commits is taken back in one.
-    function together(run) {
-      const first = done.length;
-      run();
-      if (done.length > first) done.push(done.splice(first).flat());
-    }
-    // Take the last decisions back, or make the last ones so taken again: what they were on, by `place` and `id`.
-    function undo(again = false) {
-      const [from, to] = again ? [undone, done] : [done, undone], last = from.pop();
-      if (!last) return null;
-      to.push(last.reverse().map((one) => {
-        const now = views.get(one.place), comment = one.action === "comment" && { comment: one.before.comment };
-        const uid = enqueue("undo", now, one.ids, [], one.before, { undoes: one.uid, ...comment });
-        return { ...one, before: now, uid };
-      }));
-      return last;
-    }
-    // Undo the drawing of a phrase's box, with how it was moved since, where nothing else came after it.
-    function undraw(view, { id, instances }, box) {
-      const boxesOf = (all) => JSON.stringify(all.map(({ bbox }) => bbox));
-      const rest = boxesOf(instances.filter((_, n) => n !== box));
-      for (let n = done.length - 1; n >= 0; n--) {
-        const { action, place, before, ...one } = done[n][0], old = found(before, id);
-        if (!old || place !== view.place || one.id !== id || !["draw", "move"].includes(action)) return false;
-        if (action === "draw" && boxesOf(old.instances) === rest) {
-          while (done.length > n) undo();
-          return true;
-        }
-      }
-      return false;
-    }
-    function stamp({ record, changes }) {
-      for (const one of changes) one.version = (!one.fresh && versions.get(`${record} ${one.id}`)) || "";
-    }
-    async function flush() {
-      page.saving();
-      if (sending) return;
-      sending = true;
-      while (waiting.length) {
-        // A second change of one record waits for the first one's answer, and with it for its version.
-        const some = waiting.slice(0, GRID), records = some.map((decision) => decision.record);
-        const batch = some.filter((decision, n) => records.indexOf(decision.record) === n);
-        batch.forEach(stamp);
-        const answers = await store.send(batch).catch((error) => { lost = error; });
-        if (answers) settle(batch, answers);
-        else {
-          page.saving();
-          await pause(1500);
-        }
-      }
-      sending = false;
-      page.saving();
-      const now = asked, said = await store.ask({ ...now, mode: "single", place: 0, most: 0 }).catch(() => null);
-      if (said && asked === now) left = said.left; // of how many things a decision was, the queue knows
-      page.saving();
-    }
-    function settle(batch, answers) {
-      lost = null;
-      batch.forEach((decision) => waiting.splice(waiting.indexOf(decision), 1));
-      answers.forEach((said, n) => {
-        try {
-          taken(said, batch[n]);
-        } catch (error) { // of the page's own: what was sent is saved all the same
-          reportError(error);
-        }
-      });
-    }
-    // What the server says stands. Where it refused, later decisions on the same were made on what isn't so.
-    function taken({ error, view }, decision) {
-      const isOnIt = (one) => one.record === decision.record && one.ids.some((id) => decision.ids.includes(id));
-      const off = error ? [decision, ...waiting.filter(isOnIt)] : [], uids = off.map(({ uid }) => uid);
-      off.slice(1).forEach((one) => waiting.splice(waiting.indexOf(one), 1));
-      for (const list of error ? [done, undone] : []) {
-        const rest = list.map((some) => some.filter(({ uid }) => !uids.includes(uid))).filter((some) => some.length);
-        list.splice(0, list.length, ...rest);
-      }
-      const old = view && views.get(view.place), items = off.flatMap((one) => one.items || []);
-      const isShown = view && learn(view, error ? [] : decision.ids);
-      page.taken(error, error ? { ...decision, items } : decision, isShown ? view : null, old);
-    }
-    const sent = async () => { while (sending || waiting.length) await pause(5); };
-    const mayBeLost = () => waiting.length > 0 || Boolean(local);
-    function fileOf() {
-      if (!local) waiting.forEach(stamp);
-      const lines = (local ? store.kept : waiting).map(({ items, ids, ...decision }) =>
-        `${JSON.stringify({ ...decision, ...(who && { who }) })}\n`);
-      return URL.createObjectURL(new Blob(lines));
-    }
-    const begin = () => { since = performance.now(); };
-    const elapsed = () => (performance.now() - since) / 1000;
-    return { ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed, waiting,
-      lost: () => lost, left: () => left, isLocal: Boolean(local), viewOf: (item) => views.get(item.record) };
+  const tell = (text) => byId("refused").replaceChildren(recordPage.pageText(text));
+  function whyRefused() {
+    const all = [...new Set(refused.map(({ error }) => error))], more = all.length - MOST_NAMED;
+    const told = `${all.slice(0, MOST_NAMED).join("; ")}${more > 0 ? `; and ${more} more` : ""}`;
+    return all.length ? `Not taken: ${told}. Look again: this is how it stands now.` : "";
   }
-  return { of, found, boxes, given, isDecided, placeOf, pause };
+  function tellSaved() {
+    byId("left").textContent = `${left.toLocaleString("en")} left`;
+    byId("saved").textContent = waiting.length ? `${waiting.length} not saved yet`
+      : local ? "" : `all saved${refused.length ? ` but ${refused.length}` : ""}`;
+    byId("download").hidden = !lost && !local;
+    if (lost || wasLost) tell(lost || whyRefused());
+    wasLost = lost;
+  }
+  // An action begins: what was refused before it has been read.
+  function forget() {
+    refused = [];
+    tell(lost);
+  }
+
+  // Besides expressions `ids`, what others changed counts once it is shown: decisions made before are refused.
+  function learn(view, ids = []) {
+    const isShown = !waiting.some((decision) => decision.record === view.key);
+    for (const { id, version } of view.expressions) {
+      if (isShown || ids.includes(id)) versions.set(`${view.key} ${id}`, version);
+    }
+    if (isShown) views.set(view.place, view);
+    return isShown;
+  }
+  async function ask(wanted) {
+    const said = await store.ask(wanted);
+    Object.values(said.records).forEach((view) => learn(view));
+    [who, asked, left] = [said.who || who, wanted, said.left];
+    tellSaved();
+    return said;
+  }
+  function enqueue(action, view, ids, changes, next, more) {
+    const uid = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`, now = performance.now();
+    waiting.push({ uid, ids, record: view.key, action, queue: page.why(), changes, seconds: (now - since) / 1000,
+      ...(local && { who, when: new Date().toISOString() }), ...more });
+    if (!more.seconds) since = now;
+    views.set(view.place, next);
+    flush();
+    return uid;
+  }
+  function commit(action, view, changes, more = {}) {
+    const next = { ...applied(view, changes), ...("comment" in more && { comment: more.comment }) };
+    const ids = changes.map(({ id }) => id), uid = enqueue(action, view, ids, changes, next, more);
+    done.push([{ uid, ids, action, place: view.place, before: view, id: ids[0], items: more.items || [] }]);
+    undone = [];
+  }
+  // What run() commits is taken back in one.
+  function together(run) {
+    const first = done.length;
+    run();
+    if (done.length > first) done.push(done.splice(first).flat());
+  }
+  // Take the last decisions back, or make the last ones so taken again: what they were on, by `place` and `id`.
+  function undo(again = false) {
+    const [from, to] = again ? [undone, done] : [done, undone], last = from.pop();
+    if (!last) return null;
+    to.push(last.reverse().map((one) => {
+      const now = views.get(one.place), comment = one.action === "comment" && { comment: one.before.comment };
+      const uid = enqueue("undo", now, one.ids, [], one.before, { undoes: one.uid, ...comment });
+      return { ...one, before: now, uid };
+    }));
+    return last;
+  }
+  // Undo the drawing of a phrase's box, with how it was moved since, where nothing else came after it.
+  function undraw(view, { id, instances }, box) {
+    const first = done.findLastIndex(([one]) => one.action !== "move"), [drawn] = done[first] || [{}];
+    const isOnIt = ([one]) => one.place === view.place && one.id === id;
+    const boxesOf = (all) => JSON.stringify(all.map(({ bbox }) => bbox));
+    if (drawn.action !== "draw" || !done.slice(first).every(isOnIt)
+      || boxesOf(found(drawn.before, id).instances) !== boxesOf(instances.toSpliced(box, 1))) return false;
+    while (done.length > first) undo();
+    return true;
+  }
+  function stamp({ record, changes }) {
+    for (const one of changes) one.version = (!one.fresh && versions.get(`${record} ${one.id}`)) || "";
+  }
+  async function flush() {
+    tellSaved();
+    if (sending) return;
+    sending = true;
+    while (waiting.length) {
+      // A second change of one record waits for the first one's answer, and with it for its version.
+      const some = waiting.slice(0, GRID), records = some.map((decision) => decision.record);
+      const batch = some.filter((decision, n) => records.indexOf(decision.record) === n);
+      batch.forEach(stamp);
+      const answers = await store.send(batch).catch((error) => {
+        const kept = "What you decide is kept in this page and sent";
+        lost = error.said ? `Not saved: ${error.message}. ${kept} again.`
+          : `The server doesn't answer. ${kept} when it does.`;
+      });
+      if (answers) settle(batch, answers);
+      else {
+        tellSaved();
+        await pause(1500);
+      }
+    }
+    sending = false;
+    tellSaved();
+    const now = asked, said = await store.ask({ ...now, mode: "single", place: 0, most: 0 }).catch(() => null);
+    if (said && asked === now) left = said.left; // of how many things a decision was, the queue knows
+    tellSaved();
+  }
+  function settle(batch, answers) {
+    lost = "";
+    waiting = waiting.filter((decision) => !batch.includes(decision));
+    answers.forEach((said, n) => {
+      try {
+        taken(said, batch[n]);
+      } catch (error) { // of the page's own: what was sent is saved all the same
+        reportError(error);
+      }
+    });
+  }
+  // What the server says stands. Where it refused, later decisions on the same were made on what isn't so.
+  function taken({ error, view }, decision) {
+    const isOff = (one) => one.record === decision.record && one.ids.some((id) => decision.ids.includes(id));
+    const off = error ? [decision, ...waiting.filter(isOff)] : [], items = off.flatMap((one) => one.items || []);
+    if (error) {
+      const others = (some) => some.filter(({ uid }) => off.every((one) => one.uid !== uid));
+      waiting = waiting.filter((one) => !isOff(one));
+      [done, undone] = [done, undone].map((list) => list.map(others).filter((some) => some.length));
+      refused.push({ error, items });
+      tell(whyRefused());
+    }
+    const old = view && views.get(view.place), isShown = view && learn(view, error ? [] : decision.ids);
+    page.taken(items, isShown ? view : null, old);
+  }
+  const sent = async () => { while (sending || waiting.length) await pause(5); };
+  const mayBeLost = () => waiting.length > 0 || Boolean(local);
+  function fileOf() {
+    if (!local) waiting.forEach(stamp);
+    const lines = (local ? store.kept : waiting).map(({ items, ids, ...decision }) =>
+      `${JSON.stringify({ ...decision, ...(who && { who }) })}\n`);
+    return URL.createObjectURL(new Blob(lines));
+  }
+  const begin = () => { since = performance.now(); };
+  const elapsed = () => (performance.now() - since) / 1000;
+  return { page, found, boxes, given, isDecided, placeOf, pause, tell, whyRefused, forget, ask, commit, together, undo,
+    undraw, sent, fileOf, mayBeLost, begin, elapsed, isLocal: Boolean(local), left: () => left,
+    viewOf: (item) => views.get(item.record), refused: () => refused.flatMap(({ items }) => items) };
 })();

@@ -3,15 +3,17 @@
 "use strict";
 
 (() => {
-  const { node } = recordPage, { tell, help } = reviewTelling;
-  const { found, boxes, given, isDecided, placeOf } = reviewDecisions;
+  const { node } = recordPage;
+  const { found, boxes, given, isDecided, placeOf, viewOf, commit, sent, tell } = reviewDecisions;
   const byId = (id) => document.getElementById(id), main = byId("main");
   const AHEAD = 20; // things asked for at once
+  const failed = (error) => error && tell(`This page failed: ${error.message}. What is saved stays; load it anew.`);
+  window.addEventListener("error", (event) => failed(event.error));
+  window.addEventListener("unhandledrejection", (event) => failed(event.reason));
   let page = { items: [], place: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
   let typed = "", typing = 0, drawn = { rows: [] };
-  const decisions = reviewDecisions.of({ why: () => page.items[at]?.why || "", saving, taken });
-  const { viewOf, commit, sent } = decisions, viewNow = () => viewOf(page.items[at]);
-  const grid = reviewGrid.of(main, decisions, nextPage);
+  const viewNow = () => viewOf(page.items[at]), accept = () => reviewGrid.accept(nextPage);
+  Object.assign(reviewDecisions.page, { why: () => page.items[at]?.why || "", taken });
 
   // What is wanted stands in the address, so that a reload or a bookmark goes on there.
   const fields = byId("wanted").elements, isGrid = () => fields.mode.value === "grid";
@@ -23,7 +25,7 @@
 
   async function load(place = 0, goal = {}) {
     try {
-      page = await decisions.ask({ ...wanted(), place, most: AHEAD });
+      page = await reviewDecisions.ask({ ...wanted(), place, most: AHEAD });
     } catch (error) {
       [at, main.inert] = [Math.max(0, Math.min(at, page.items.length - 1)), false]; // what was there stays
       return tell(error.said ? error.message : "The server doesn't answer: is `review` still running?");
@@ -36,34 +38,30 @@
     const again = page.items.length > 0 && page.items[at].again;
     typed = "";
     main.inert = false;
-    decisions.begin();
+    reviewDecisions.begin();
     if (!page.items.length) drawEnd();
     else if (isGrid()) {
-      grid.draw(page, `${again ? "not taken; " : ""}mark what is wrong, then Enter`, marked,
-        [button("Accept the rest", "Enter", grid.accept), again && button("Leave them", "]", leave), undoer()]);
+      reviewGrid.draw(page, `${again ? "not taken; " : ""}mark what is wrong, then Enter`, marked,
+        [button("Accept the rest", "Enter", accept), again && button("Leave them", "]", leave), undoer()]);
     } else pick(page.items[at].id, placeOf(viewNow(), page.items[at]));
     if (again) tell(again);
-    saving();
   }
   function drawEnd() { // of the queue: single records may have been passed over
-    const isLeft = decisions.left() > 0, back = isLeft && !isGrid() && button("What was passed over", "[", () => load());
+    const isLeft = reviewDecisions.left() > 0;
+    const back = isLeft && !isGrid() && button("What was passed over", "[", () => load());
     const why = isLeft ? "that has a box: the way single shows the rest" : "to decide here";
     main.replaceChildren(node("p", { class: "note" }, back ? "That was the last one." : `Nothing is left ${why}.`),
       node("p", { class: "tools" }, back, undoer()));
-  }
-  function saving() {
-    reviewTelling.saving(decisions.left(), decisions.waiting.length, decisions.isLocal, decisions.lost());
   }
   const isCommenting = () => document.activeElement.localName === "textarea";
   const leaveComment = () => { if (isCommenting()) document.activeElement.blur(); }; // what was typed is then saved
   // An action begins: what was typed is saved, what was told has been read. A page of the grid under way allows none.
   function act() {
     leaveComment();
-    if (!isGrid() || !grid.isClosed()) reviewTelling.begin();
+    if (!isGrid() || !reviewGrid.isClosed()) reviewDecisions.forget();
   }
-  function taken(error, decision, view, old) {
-    if (error) reviewTelling.refuse(error, decision.items);
-    if (error && !isGrid()) bringBack(decision.items);
+  function taken(items, view, old) {
+    if (!isGrid()) bringBack(items);
     if (!view || isGrid() || !stage || !page.items[at] || viewNow() !== view) return;
     if (picked.id && !found(view, picked.id)) { // one that was added has another id now
       const { text } = found(old, picked.id) || {};
@@ -75,27 +73,26 @@
   // Items of which nothing was taken come next, unless they are what is looked at.
   function bringBack(items) {
     const now = page.items[at] || {}, others = items.filter((item) => item.record !== now.record || item.id !== now.id);
-    page.items.splice(at + 1, 0, ...others.map((item) => ({ ...item, again: reviewTelling.why() })));
+    page.items.splice(at + 1, 0, ...others.map((item) => ({ ...item, again: reviewDecisions.whyRefused() })));
   }
   // After a page of the grid: what was refused of it, with its marks, else the next page.
   async function nextPage(marked) {
-    const refused = reviewTelling.refused(), isThere = (item) => placeOf(viewOf(item), item) !== null;
+    const refused = reviewDecisions.refused(), isThere = (item) => placeOf(viewOf(item), item) !== null;
     const items = page.items.filter((item) => refused.includes(item) && isThere(item));
     if (!items.length) return load(page.place);
-    items.forEach((item) => { item.again = reviewTelling.why(); });
+    items.forEach((item) => { item.again = reviewDecisions.whyRefused(); });
     [page, at] = [{ ...page, items, isSent: false }, 0];
     return draw(marked);
   }
   const leave = () => page.items[0].again && load();
   function undo(again) {
-    const last = decisions.undo(again);
+    const last = reviewDecisions.undo(again);
     if (!last) return null;
     const { place, id, items: [item] } = last.find((one) => one.id) || last[0];
     const isHere = ({ record }) => record === place, goal = item || { record: place, id };
     if (isGrid() || !page.items.some(isHere)) return sent().then(() => load(0, goal));
     at = [page.items.indexOf(item), page.items.findIndex((one) => isHere(one) && one.id === id),
       page.items.findIndex(isHere)].find((n) => n >= 0);
-    saving();
     return id ? pick(id, item && item.id === id ? placeOf(viewNow(), item) : null) : drawSingle();
   }
   const button = (name, key, run) => {
@@ -205,7 +202,7 @@
       commit("delete", viewNow(), [{ id: e.id, after: null }], { items });
       pick(null);
     } else if (e) {
-      if (decisions.undraw(viewNow(), e, picked.box)) return pick(e.id);
+      if (reviewDecisions.undraw(viewNow(), e, picked.box)) return pick(e.id);
       const instances = boxes(e).filter((_, n) => n !== picked.box);
       const bare = !instances.length && { status: "none", verified: null }; // what was judged was the box
       picked.box = null;
@@ -247,14 +244,14 @@
     ArrowLeft: [null, arrow], ArrowRight: [null, arrow], ArrowUp: [null, arrow], ArrowDown: [null, arrow],
     " ": [null, () => (stage.hand = true)],
   };
-  const GRID_ACTIONS = { Enter: [null, grid.accept], "]": [null, leave], z: ACTIONS.z, y: ACTIONS.y };
+  const GRID_ACTIONS = { Enter: [null, accept], "]": [null, leave], z: ACTIONS.z, y: ACTIONS.y };
   const END_ACTIONS = { "[": [null, () => (page.items.length ? go(-1) : load())], z: ACTIONS.z, y: ACTIONS.y };
   function numbered(digit) {
     const now = performance.now(), most = isGrid() ? 99 : viewNow().expressions.length;
     typed = now - typing < 800 && Number(typed + digit) <= most ? typed + digit : digit;
     typing = now;
     if (isGrid() && typed.length === 2) {
-      grid.typed(Number(typed));
+      reviewGrid.typed(Number(typed));
       typed = "";
     } else if (!isGrid() && viewNow().expressions[typed - 1]) pickNext(viewNow().expressions[typed - 1]);
   }
@@ -263,7 +260,7 @@
     const field = event.target.closest("input, select, textarea, dialog");
     if (field && event.key === "Escape") event.target.blur();
     if (field || ((event.ctrlKey || event.metaKey) && !undoes)) return;
-    if (event.key === "?") return help.showModal();
+    if (event.key === "?") return byId("keys").showModal();
     const key = undoes ? (event.shiftKey ? "y" : "z") : event.key === "Z" ? "y" : event.key;
     if (key === "Enter" && event.repeat) return event.preventDefault(); // held down, it means one page
     const whose = { Enter: "button, li", " ": "button" }[key], press = whose && event.target.closest(whose);
@@ -279,9 +276,10 @@
   });
   document.addEventListener("keyup", (event) => { if (stage && event.key === " ") stage.hand = false; });
 
+  byId("help").addEventListener("click", () => byId("keys").showModal());
   byId("download").addEventListener("click", () => {
     act();
-    node("a", { href: decisions.fileOf(), download: "decisions.jsonl" }).click();
+    node("a", { href: reviewDecisions.fileOf(), download: "decisions.jsonl" }).click();
   });
   byId("wanted").addEventListener("submit", (event) => event.preventDefault());
   byId("wanted").addEventListener("change", () => {
@@ -291,10 +289,10 @@
   });
   window.addEventListener("beforeunload", (event) => {
     leaveComment();
-    if (decisions.mayBeLost()) event.preventDefault();
+    if (reviewDecisions.mayBeLost()) event.preventDefault();
   });
   window.addEventListener("hashchange", () => { act(); readAddress(); load(); });
-  fields.order.parentElement.hidden = decisions.isLocal; // it is that of the folder
+  fields.order.parentElement.hidden = reviewDecisions.isLocal; // it is that of the folder
   readAddress();
   load();
 })();
