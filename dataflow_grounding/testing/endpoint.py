@@ -33,7 +33,6 @@ SERVED_PATH = re.compile(
 KEY_HEADERS = ("authorization", "api-key", "x-goog-api-key")
 IMAGE_TOKENS = 1000
 CACHE_WINDOW = 64
-Latency = float | Callable[[ReceivedRequest], float]
 
 
 @dataclass(slots=True)
@@ -57,7 +56,7 @@ class Endpoint:
     answers: Answers = field(default_factory=EchoAnswers)
     _: KW_ONLY
     faults: Sequence[FaultRule] | FaultRule = ()
-    latency: Latency = 0.0
+    latency: float | Callable[[ReceivedRequest], float] = 0.0
     capacity: int | None = None
     limit_fault: Fault = field(default_factory=too_many_requests)
     takes: Takes = field(default_factory=Takes)
@@ -66,6 +65,7 @@ class Endpoint:
     leaky: bool = False
     record: bool = True
     keep_bodies: bool = False
+    port: int = 0
 
     def __post_init__(self) -> None:
         self.received = self.paid = self.abandoned = self.in_flight = self.max_in_flight = self.bytes_received = 0

@@ -4,7 +4,6 @@ import asyncio
 import functools
 import threading
 import time
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from dataflow_grounding.testing.connection import Connection, read_request, response
@@ -14,7 +13,6 @@ from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 DRIP_PERIOD = 0.05
 
 
-@dataclass(eq=False)
 class LoopbackServer(Endpoint):
     """A played endpoint on 127.0.0.1, in a background thread of this process; a context manager.
 
@@ -46,8 +44,6 @@ class LoopbackServer(Endpoint):
         >>> len(result), server.count(500)
         (1, 1)
     """
-
-    port: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
