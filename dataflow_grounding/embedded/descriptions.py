@@ -13,7 +13,6 @@ from dataflow_grounding.embedded.phrases import Phrase, beside, center, choose, 
 from dataflow_grounding.embedded.picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
 
-_SIZES = ("", "small", "large")
 _ENDS = ("leftmost", "rightmost", "topmost", "lowest")
 _PLACES = (
     "", "on the left", "on the right", "at the top", "at the bottom", "in the middle", "in the top left corner",
@@ -21,7 +20,6 @@ _PLACES = (
 )  # fmt: skip
 # How far to a side, in parts of it, a thing's middle must lie to be called there; further for a corner.
 _AT_A_SIDE, _IN_A_CORNER = 0.42, 0.36
-_SIDES = ("to the left of", "to the right of", "above", "below")
 _MOST_ANCHORS = 8
 # The only words whose meaning is tested here: with any other, a phrase says more than can be checked.
 _TESTED = words.TESTED.union(words.CHROMATIC, words.ACHROMATIC, words.SIZES, words.POSITIONS, words.NUMBERS)
@@ -95,13 +93,13 @@ class Descriptions:
     def _phrases(self, thing: Thing) -> Iterator[str]:
         colors = ("", thing.color) if thing.color else ("",)
         places = [place for place in (*_PLACES, *_ENDS) if self._lies(thing, place)]
-        sets = itertools.product(places, _SIZES, colors)
+        sets = itertools.product(places, ("", "small", "large"), colors)
         for place, size, color in sorted(sets, key=lambda s: (sum(map(bool, s)), "corner" in s[0])):
             end, rest = (place, "") if place in _ENDS else ("", place)
             yield _joined("the", end, size, color, thing.kind, rest)
         for color in colors:
             for anchor in itertools.islice(self._anchors(thing), _MOST_ANCHORS):
-                for side in _SIDES:
+                for side in ("to the left of", "to the right of", "above", "below"):
                     yield _joined("the", color, thing.kind, side, anchor)
 
     def _lies(self, thing: Thing, place: str) -> bool:

@@ -184,7 +184,6 @@ def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
 
 
 def _ratio(candidate: Candidate) -> float:
-    """Width to height."""
     x1, y1, x2, y2 = candidate.bbox
     return (x2 - x1) / (y2 - y1)
 

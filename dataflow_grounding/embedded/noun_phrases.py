@@ -195,9 +195,8 @@ def _is_english(tokens: list[str], text: str) -> bool:
     read = [token for token in tokens if token[0].isalpha()]
     letters = sum(character.isalpha() for character in text)
     latin = sum(character.isalpha() and character < "\u0250" for character in text)
-    if not read or latin * 2 < letters:
-        return False
     known = sum(words.is_known(word) for word in read)
     foreign = sum(word in words.FOREIGN for word in read)
     stops = sum(word in words.STOPS or word in words.ARTICLES for word in read)
-    return known * 3 >= len(read) and foreign * 2 <= max(stops, 1)
+    is_latin = bool(read) and latin * 2 >= letters
+    return is_latin and known * 3 >= len(read) and foreign * 2 <= max(stops, 1)
