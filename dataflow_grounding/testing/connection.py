@@ -13,12 +13,11 @@ HEAD_LIMIT, LONGEST_BODY = 64 * 1024, 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Request line and headers, names in lower case; `length` is that of the body in bytes."""
+    """Request line and headers, names in lower case."""
 
     method: str
     target: str
     headers: dict[str, str]
-    length: int
 
 
 def response(
@@ -52,7 +51,7 @@ async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         raise BadRequest("Request too large.", 413)
     if headers.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return Head(method, target, headers, length), await reader.readexactly(length)
+    return Head(method, target, headers), await reader.readexactly(length)
 
 
 class Connection(asyncio.StreamReaderProtocol):

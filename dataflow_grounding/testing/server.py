@@ -116,7 +116,7 @@ class LoopbackServer(Endpoint):
         try:
             while goes_on:
                 head, body = await read_request(reader, writer)
-                exchange = self.plan(head, body if self.reads_body else None)
+                exchange = self.plan(head, body)
                 if self.record and exchange.counted:
                     self.requests.append(exchange.request)
                 goes_on = await self._reply(exchange, writer) and head.headers.get("connection", "").lower() != "close"
