@@ -86,10 +86,6 @@ class Descriptions:
         """
         return next((text for text in self._phrases(thing) if self.means(text, [thing.id])), None)
 
-    def description(self, thing: Thing) -> str:
-        """The phrase that means this thing alone, or one that says that it is one of several."""
-        return self.shortest(thing) or with_article(_joined(thing.color, thing.kind))
-
     def _phrases(self, thing: Thing) -> Iterator[str]:
         colors = ("", thing.color) if thing.color else ("",)
         places = [place for place in (*_PLACES, *_ENDS) if self._lies(thing, place)]
@@ -152,9 +148,10 @@ def answer_about_regions(task: str, image: Array, given: Mapping[str, Any]) -> d
     match task:
         case "region_expression":
             types = {region["id"]: region.get("type") or "" for region in given["regions"]}
+            # What nothing tells from others is called one of them: "a red car".
+            texts = {t.id: seen.shortest(t) or with_article(_joined(t.color, t.kind)) for t in seen.things}
             regions = [
-                {"id": t.id, "type": types[t.id], "color": t.color, "description": seen.description(t)}
-                for t in seen.things
+                {"id": t.id, "type": types[t.id], "color": t.color, "description": texts[t.id]} for t in seen.things
             ]
             return {"regions": regions}
         case "image_caption":
