@@ -57,7 +57,7 @@ class Descriptions:
             return None
         phrase = _parsed(plain)
         phrases = [phrase, phrase.relation[1]] if phrase.relation else [phrase]
-        understood = all(p.head == "thing" and not p.refusal and not p.unread for p in phrases)
+        understood = all((p.head, p.refusal, p.unread) == ("thing", "", False) for p in phrases)
         if len(kinds) != len(phrases) or not understood:
             return None
         candidates = self._candidates(phrase, kinds[0])

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from dataflow_grounding.embedded import words
@@ -43,9 +44,7 @@ def read_noun_phrase(
     tokens: Sequence[str], at: int, *, is_label: bool = False, is_inner: bool = False
 ) -> NounPhrase | None:
     """The noun phrase that begins at ``tokens[at]``, or None; ``is_label`` may be unknown, ``is_inner``: after "of"."""
-    chunk = at
-    while _token(tokens, chunk) in words.ARTICLES and chunk < at + _MOST_DETERMINERS:
-        chunk += 1
+    chunk = at + len([*takewhile(words.ARTICLES.__contains__, tokens[at : at + _MOST_DETERMINERS])])
     head = _first_noun(tokens, chunk, chunk > at or is_label, _token(tokens, at - 1) in _BEFORE_PLURALS)
     if head is None:
         return None
