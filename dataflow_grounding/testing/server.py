@@ -1,7 +1,6 @@
 """The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests."""
 
 import asyncio
-import functools
 import threading
 import time
 from itertools import pairwise
@@ -106,8 +105,8 @@ class LoopbackServer(Endpoint):
 
     async def _listen(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
-        talking = functools.partial(Connection, self._talk)
-        self._listener = await self._loop.create_server(talking, "127.0.0.1", self.port, backlog=1024)
+        serve = self._loop.create_server
+        self._listener = await serve(lambda: Connection(self._talk), "127.0.0.1", self.port, backlog=1024)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
