@@ -1,5 +1,6 @@
 """Colour terms in CIE LCh, the regions of a colour that several strictnesses agree on, and those of sky and plants."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -11,8 +12,8 @@ from dataflow_grounding.geometry import area, around, intersection, iou
 
 # Hand-set: the colour and the contrast were checked, the noun was not.
 REGION_SCORE = 0.6
-_AGREEMENT = 0.75
-_MIN_CONTRAST = 24.0
+_AGREEMENT = 0.75  # IoU
+_MIN_CONTRAST = 24.0  # ΔE (CIE 1976)
 _MIN_CLEAR_SIDES = 0.8  # of the band around a region
 _MAX_SPREAD = 10.5  # standard deviation of L*, a* or b*: what is plainly of one colour has less
 # Strictnesses from loose to strict: degrees taken off each end of the hue, factor on the least chroma.
@@ -28,10 +29,9 @@ _FINE = 40.0  # variance of gray within 5 px that all plants have
 _LAWN, _LEAVES = 1.8, 2.0  # coarseness of the texture, in L*: that of a lawn is at most, that of leaves at least
 
 
-def color_mask(
-    term: str, lightness: Array, chroma: Array, hue: Array, *, inset: float = 0.0, factor: float = 1.0
-) -> Array:
+def color_mask(term: str, lch: Sequence[Array], *, inset: float = 0.0, factor: float = 1.0) -> Array:
     """Where the colour term holds, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue in degrees)."""
+    lightness, chroma, hue = lch
     (least_hue, most_hue), (palest, purest), (darkest, lightest) = words.COLOR_BOUNDS[term]
     if term in ("red", "orange"):
         # The lighter of two colours between red and orange is the one called orange.
@@ -49,9 +49,8 @@ def color_mask(
 def color_matches(term: str, lab: Array) -> bool:
     """Whether one L*a*b* colour, that of a flat fill, may be called by the term."""
     lightness, a, b = (float(v) for v in lab)
-    chroma, hue = np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360
-    looser = {"inset": -2.0, "factor": 0.9} if term in words.CHROMATIC else {}
-    return bool(color_mask(term, np.float32(lightness), np.float32(chroma), np.float32(hue), **looser))
+    lch = np.array([lightness, np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360], np.float32)
+    return bool(color_mask(term, lch, inset=-2.0, factor=0.9) if term in words.CHROMATIC else color_mask(term, lch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +71,8 @@ class ColorRegions:
 
 
 def find_regions(picture: Picture, term: str) -> ColorRegions:
-    """The regions of a chromatic colour term that have at least 3% of the largest one's size.
-
-    A region is steady when a looser and a stricter reading of the term give the same box (IoU of at least 0.75) and it
-    stands out from its surroundings by at least 24 ΔE (CIE 1976), on nearly all sides. Sizes are reduced pixels.
-    """
-    read = (color_mask(term, *picture.lch, inset=inset, factor=factor) for inset, factor in _STRICTNESSES)
+    """The regions of a chromatic colour term that have at least 3% of the largest one's size, in reduced pixels."""
+    read = (color_mask(term, picture.lch, inset=inset, factor=factor) for inset, factor in _STRICTNESSES)
     (_, loose), (labels, medium), (_, strict) = (_components(mask, picture) for mask in read)
 
     def checked(region: ColorRegion, others: list[list[ColorRegion]]) -> ColorRegion:
@@ -130,13 +125,12 @@ def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
     lab = picture.lab[y1:y2, x1:x2]
     near = cv2.dilate(inside, np.ones((5, 5), np.uint8))
     around = cv2.dilate(inside, np.ones((2 * band + 1, 2 * band + 1), np.uint8)) - near
-    if not around.any():
-        return False
     mean, band_lab = lab[inside > 0].mean(axis=0), lab[around > 0]
-    contrast = float(np.linalg.norm(band_lab.mean(axis=0) - mean))
-    if lab[inside > 0].std(axis=0).max() > _MAX_SPREAD or contrast < _MIN_CONTRAST:
+    if not around.any() or lab[inside > 0].std(axis=0).max() > _MAX_SPREAD:
         return False
-    return float((np.linalg.norm(band_lab - mean, axis=1) >= 0.8 * _MIN_CONTRAST).mean()) >= _MIN_CLEAR_SIDES
+    contrast = np.linalg.norm(band_lab.mean(axis=0) - mean)
+    clear = (np.linalg.norm(band_lab - mean, axis=1) >= 0.8 * _MIN_CONTRAST).mean()
+    return bool(contrast >= _MIN_CONTRAST and clear >= _MIN_CLEAR_SIDES)
 
 
 def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
@@ -152,10 +146,9 @@ def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
     mean = lab.mean(axis=0)
     # A bright blue one may be hidden in part, by a tree or a tower; a backdrop reaches further down beside a person.
     is_clear = mean[2] < -15 and mean[0] > 40 and not region[round(0.6 * picture.height) :].any()
-    if region[0].mean() < (_CLEAR_SKY_WIDTH if is_clear else _SKY_WIDTH):
-        return []
+    is_wide = region[0].mean() >= (_CLEAR_SKY_WIDTH if is_clear else _SKY_WIDTH)
     is_blue = _SKY_BLUE[0] <= -mean[2] <= _SKY_BLUE[1] and lab[:, 2].std() <= _SKY_SPREAD
-    if not is_blue or not (color in (None, "blue") or color_matches(color, mean)):
+    if not (is_wide and is_blue and (color in (None, "blue") or color_matches(color, mean))):
         return []
     return [Candidate(box_of(*cv2.boundingRect(region)), float(size), SKY_SCORE, "region")]
 

@@ -13,7 +13,6 @@ from dataflow_grounding.embedded.phrases import Phrase, beside, center, choose, 
 from dataflow_grounding.embedded.picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
 
-_SIZES = ("", "small", "large")
 _ENDS = ("leftmost", "rightmost", "topmost", "lowest")
 _PLACES = (
     "", "on the left", "on the right", "at the top", "at the bottom", "in the middle", "in the top left corner",
@@ -21,7 +20,6 @@ _PLACES = (
 )  # fmt: skip
 # How far to a side, in parts of it, a thing's middle must lie to be called there; further for a corner.
 _AT_A_SIDE, _IN_A_CORNER = 0.42, 0.36
-_SIDES = ("to the left of", "to the right of", "above", "below")
 _MOST_ANCHORS = 8
 # The only words whose meaning is tested here: with any other, a phrase says more than can be checked.
 _TESTED = words.TESTED.union(words.CHROMATIC, words.ACHROMATIC, words.SIZES, words.POSITIONS, words.NUMBERS)
@@ -59,7 +57,7 @@ class Descriptions:
             return None
         phrase = _parsed(plain)
         phrases = [phrase, phrase.relation[1]] if phrase.relation else [phrase]
-        understood = all(p.head == "thing" and not p.refusal and not p.unread for p in phrases)
+        understood = all((p.head, p.refusal, p.unread) == ("thing", "", False) for p in phrases)
         if len(kinds) != len(phrases) or not understood:
             return None
         candidates = self._candidates(phrase, kinds[0])
@@ -88,20 +86,16 @@ class Descriptions:
         """
         return next((text for text in self._phrases(thing) if self.means(text, [thing.id])), None)
 
-    def description(self, thing: Thing) -> str:
-        """The phrase that means this thing alone, or one that says that it is one of several."""
-        return self.shortest(thing) or with_article(_joined(thing.color, thing.kind))
-
     def _phrases(self, thing: Thing) -> Iterator[str]:
         colors = ("", thing.color) if thing.color else ("",)
         places = [place for place in (*_PLACES, *_ENDS) if self._lies(thing, place)]
-        sets = itertools.product(places, _SIZES, colors)
+        sets = itertools.product(places, ("", "small", "large"), colors)
         for place, size, color in sorted(sets, key=lambda s: (sum(map(bool, s)), "corner" in s[0])):
             end, rest = (place, "") if place in _ENDS else ("", place)
             yield _joined("the", end, size, color, thing.kind, rest)
         for color in colors:
             for anchor in itertools.islice(self._anchors(thing), _MOST_ANCHORS):
-                for side in _SIDES:
+                for side in ("to the left of", "to the right of", "above", "below"):
                     yield _joined("the", color, thing.kind, side, anchor)
 
     def _lies(self, thing: Thing, place: str) -> bool:
@@ -154,9 +148,10 @@ def answer_about_regions(task: str, image: Array, given: Mapping[str, Any]) -> d
     match task:
         case "region_expression":
             types = {region["id"]: region.get("type") or "" for region in given["regions"]}
+            # What nothing tells from others is called one of them: "a red car".
+            texts = {t.id: seen.shortest(t) or with_article(_joined(t.color, t.kind)) for t in seen.things}
             regions = [
-                {"id": t.id, "type": types[t.id], "color": t.color, "description": seen.description(t)}
-                for t in seen.things
+                {"id": t.id, "type": types[t.id], "color": t.color, "description": texts[t.id]} for t in seen.things
             ]
             return {"regions": regions}
         case "image_caption":

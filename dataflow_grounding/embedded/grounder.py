@@ -184,7 +184,6 @@ def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
 
 
 def _ratio(candidate: Candidate) -> float:
-    """Width to height."""
     x1, y1, x2, y2 = candidate.bbox
     return (x2 - x1) / (y2 - y1)
 
@@ -201,21 +200,21 @@ def _colored(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
         chosen, accounted_for = _with_rivals(found), regions.found
     else:
         chosen = accounted_for = _whole_or_rivals(phrase, regions)
+    if not all(region.is_steady for region in chosen):
+        raise _Undecided("ambiguous", "the colour's region has no clear border")
     elsewhere = regions.total - sum(region.size for region in accounted_for)
-    if doubt := next(_doubts(phrase, chosen, elsewhere, sight), ""):
+    if doubt := next(_doubts(phrase, chosen[0], elsewhere, sight), ""):
         raise _Undecided("ambiguous", doubt)
     return chosen
 
 
-def _doubts(phrase: Phrase, chosen: list[ColorRegion], elsewhere: float, sight: _Sight) -> Iterator[str]:
-    """Why what was chosen, with so much of its colour in other places, may not be the thing."""
-    largest, picture, extent = chosen[0], sight.picture, area(chosen[0].bbox)
-    if not all(region.is_steady for region in chosen):
-        yield "the colour's region has no clear border"
+def _doubts(phrase: Phrase, largest: ColorRegion, elsewhere: float, sight: _Sight) -> Iterator[str]:
+    """Why the largest region, with so much of its colour in other places, may not be the thing."""
+    picture, extent = sight.picture, area(largest.bbox)
     if elsewhere > _FEW_ELSEWHERE * largest.size:
         yield "the colour is in other places too"
-    is_any = phrase.head in words.ROUND or phrase.head in words.ANYTHING
-    if largest.size < (0.001 if is_any else _LEAST_COLORED) * picture.area:
+    least = 0.001 if phrase.head in words.ROUND | words.ANYTHING else _LEAST_COLORED
+    if largest.size < least * picture.area:
         yield "the colour's region is too small to tell"
     x1, y1, x2, y2 = largest.bbox
     sides = (x1 <= 1) + (y1 <= 1) + (x2 >= picture.width - 1) + (y2 >= picture.height - 1)

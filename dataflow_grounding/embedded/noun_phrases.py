@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from dataflow_grounding.embedded import words
@@ -43,9 +44,7 @@ def read_noun_phrase(
     tokens: Sequence[str], at: int, *, is_label: bool = False, is_inner: bool = False
 ) -> NounPhrase | None:
     """The noun phrase that begins at ``tokens[at]``, or None; ``is_label`` may be unknown, ``is_inner``: after "of"."""
-    chunk = at
-    while _token(tokens, chunk) in words.ARTICLES and chunk < at + _MOST_DETERMINERS:
-        chunk += 1
+    chunk = at + len([*takewhile(words.ARTICLES.__contains__, tokens[at : at + _MOST_DETERMINERS])])
     head = _first_noun(tokens, chunk, chunk > at or is_label, _token(tokens, at - 1) in _BEFORE_PLURALS)
     if head is None:
         return None
@@ -195,9 +194,8 @@ def _is_english(tokens: list[str], text: str) -> bool:
     read = [token for token in tokens if token[0].isalpha()]
     letters = sum(character.isalpha() for character in text)
     latin = sum(character.isalpha() and character < "\u0250" for character in text)
-    if not read or latin * 2 < letters:
-        return False
     known = sum(words.is_known(word) for word in read)
     foreign = sum(word in words.FOREIGN for word in read)
     stops = sum(word in words.STOPS or word in words.ARTICLES for word in read)
-    return known * 3 >= len(read) and foreign * 2 <= max(stops, 1)
+    is_latin = bool(read) and latin * 2 >= letters
+    return is_latin and known * 3 >= len(read) and foreign * 2 <= max(stops, 1)

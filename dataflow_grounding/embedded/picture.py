@@ -42,8 +42,9 @@ class Picture:
             scale = 1.0  # not worth the blur
         self.width: int = max(1, round(self.full_width * scale))
         self.height: int = max(1, round(self.full_height * scale))
-        size = (self.width, self.height)
+        self.area = self.width * self.height
         how = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
+        size = (self.width, self.height)
         self.bgr: Array = image if scale == 1.0 else cv2.resize(image, size, interpolation=how)
 
     @cached_property
@@ -67,11 +68,6 @@ class Picture:
         lightness, a, b = cv2.split(self.lab)
         chroma, hue = cv2.cartToPolar(a, b, angleInDegrees=True)
         return np.asarray(lightness), np.asarray(chroma), np.asarray(hue)
-
-    @property
-    def area(self) -> int:
-        """Pixels of the reduced copy."""
-        return self.width * self.height
 
     def to_full(self, bbox: Box) -> list[int]:
         """A box of the reduced copy in whole pixels of the image as given, inside it and at least 1 px each way."""

@@ -88,7 +88,7 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
     left, right = _inner(x1, x2, picture.width)
     top, bottom = _inner(y1, y2, picture.height)
     lch = [plane[top:bottom, left:right] for plane in picture.lch]
-    shares = {term: float(color_mask(term, *lch).mean()) for term in words.COLOR_BOUNDS}
+    shares = {term: float(color_mask(term, lch).mean()) for term in words.COLOR_BOUNDS}
     best = max(shares, key=lambda term: shares[term])
     return best if shares[best] >= _DOMINANT else ""
 
@@ -105,18 +105,12 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     boxes = [face.bbox for face in find("face", picture)[0]]
     for term in [term for term in words.COLOR_BOUNDS if term in words.CHROMATIC]:
         boxes += [region.bbox for region in find_regions(picture, term).found if region.is_steady]
-    boxes += _outlined(picture)
+    closed = cv2.morphologyEx(cv2.Canny(picture.smooth, 60, 160), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    boxes += [box_of(x, y, w, h) for x, y, w, h in map(cv2.boundingRect, outlines) if 0.2 <= w / h <= 5]
     kept: list[Box] = []
     for box in sorted(boxes, key=area, reverse=True):
         fits = _LEAST * picture.area <= area(box) <= _MOST * picture.area
         if fits and all(iou(box, other) < _SAME for other in kept):
             kept.append(box)
     return [picture.to_full(box) for box in sorted(kept[:most], key=lambda box: (box[1], box[0]))]
-
-
-def _outlined(picture: Picture) -> list[Box]:
-    edges = cv2.Canny(picture.smooth, 60, 160)
-    closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
-    contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    found = [cv2.boundingRect(contour) for contour in contours]
-    return [box_of(x, y, w, h) for x, y, w, h in found if 0.2 <= w / h <= 5]

@@ -4,13 +4,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.checking import LAYOUTS
 from dataflow_grounding.calibration.probes import Probe, probe_of
-from dataflow_grounding.geometry import Size
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
@@ -139,9 +137,10 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
     """The probe picture that a request shows, known by its size and the order in which its rectangles are asked for."""
     if not asks_for_rectangles(request):
         return None
-    texts = tuple(str(phrase["text"]) for phrase in request.input["phrases"])
-    image = request.input["image"]
-    return _probe_with((int(image["width"]), int(image["height"])), texts)
+    texts = [phrase["text"] for phrase in request.input["phrases"]]
+    size = int(request.input["image"]["width"]), int(request.input["image"]["height"])
+    probes = (probe_of(size, layout) for layout in range(LAYOUTS))
+    return next((probe for probe in probes if list(probe.boxes) == texts), None)
 
 
 def asks_for_rectangles(request: ReceivedRequest) -> bool:
@@ -149,12 +148,6 @@ def asks_for_rectangles(request: ReceivedRequest) -> bool:
     if request.task != "phrase_grounding":
         return False
     return all(str(phrase["text"]).endswith(" rectangle") for phrase in request.input["phrases"])
-
-
-@lru_cache(maxsize=64)
-def _probe_with(size: Size, texts: tuple[str, ...]) -> Probe | None:
-    probes = (probe_of(size, layout) for layout in range(LAYOUTS))
-    return next((probe for probe in probes if tuple(probe.boxes) == texts), None)
 
 
 def rectangles(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:

@@ -13,12 +13,11 @@ HEAD_LIMIT, LONGEST_BODY = 64 * 1024, 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Request line and headers, names in lower case; `length` is that of the body in bytes."""
+    """Request line and headers, names in lower case."""
 
     method: str
     target: str
     headers: dict[str, str]
-    length: int
 
 
 def response(
@@ -31,31 +30,28 @@ def response(
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
 
 
-def read_head(raw: bytes) -> Head:
-    """Read request line and headers; raises BadRequest where they are not HTTP/1.1 with a Content-Length."""
-    first, *lines = raw.decode("latin-1").split("\r\n")
+async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[Head, bytes]:
+    """The next request's head and body.
+
+    Raises BadRequest where it is not HTTP/1.1 with a Content-Length, IncompleteReadError where the client has left.
+    """
     try:
+        raw = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
+        first, *lines = raw.decode("latin-1").split("\r\n")
         method, target, version = first.split(" ")
         headers = {name.strip().lower(): value.strip() for name, value in (line.split(":", 1) for line in lines)}
         length = int(headers.get("content-length", "0"))
+    except asyncio.LimitOverrunError:
+        raise BadRequest("Request header fields too large.", 431) from None
     except ValueError as error:
         raise BadRequest(f"not a request that this server reads: {error}") from None
     if not version.startswith("HTTP/1.") or "transfer-encoding" in headers:
         raise BadRequest("send HTTP/1.1 with a Content-Length; chunked bodies are not read here")
     if length > LONGEST_BODY:
         raise BadRequest("Request too large.", 413)
-    return Head(method, target, headers, length)
-
-
-async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[Head, bytes]:
-    """The next request's head and body. Raises BadRequest, and IncompleteReadError where the client has left."""
-    try:
-        head = read_head((await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n"))
-    except asyncio.LimitOverrunError:
-        raise BadRequest("Request header fields too large.", 431) from None
-    if head.headers.get("expect", "").lower() == "100-continue":
+    if headers.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return head, await reader.readexactly(head.length)
+    return Head(method, target, headers), await reader.readexactly(length)
 
 
 class Connection(asyncio.StreamReaderProtocol):

@@ -1,7 +1,7 @@
 """The two protocols that the loopback server speaks, OpenAI chat completions and Gemini generateContent."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +45,11 @@ class OpenAI:
         request.model = request.model or str(body.get("model") or "")
         request.settings = {key: value for key, value in body.items() if key not in ("messages", "model")}
         messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
+        if not messages:
             raise BadRequest("'messages' must be a list that is not empty.")
         if not request.model:
             raise BadRequest("you must provide a model parameter")
-        parts = [(message.get("role"), part) for message in messages for part in _parts_of(message.get("content"))]
-        if unknown := [part.get("type") for _, part in parts if part.get("type") not in ("text", "image_url")]:
-            raise BadRequest(f"Invalid content part type: {unknown[0]!r}.")
+        parts = list(_parts_of(messages))
         texts = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
         request.system = "".join(text for role, text in texts if role in ("system", "developer"))
         request.text = "\n".join(text for role, text in texts if role == "user")
@@ -94,14 +92,14 @@ class Gemini:
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
         """Fill in the request; returns its pictures in base64. Raises BadRequest."""
         contents = body.get("contents")
-        if not isinstance(contents, list) or not contents:
+        if not contents:
             raise BadRequest("* GenerateContentRequest.contents: contents is not specified")
         request.settings = dict(body.get("generationConfig") or {})
         system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
         asked = [content for content in contents if content.get("role", "user") == "user"]
         parts = [part for content in asked for part in content.get("parts", [])]
-        if not all("inlineData" in part or "text" in part for part in parts):
+        if not all(part.keys() & {"inlineData", "text"} for part in parts):
             raise BadRequest("* GenerateContentRequest.contents: unknown part")
         request.text = "\n".join(part["text"] for part in parts if "inlineData" not in part)
         return [part["inlineData"]["data"] for part in parts if "inlineData" in part]
@@ -156,8 +154,13 @@ def read_input(text: str) -> dict[str, Any]:
     return value
 
 
-def _parts_of(content: Any) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for message in messages:
+        content = message.get("content")
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or []:
+            if part.get("type") not in ("text", "image_url"):
+                raise BadRequest(f"Invalid content part type: {part.get('type')!r}.")
+            yield message.get("role"), part
 
 
 def _base64_in(url: str) -> str:

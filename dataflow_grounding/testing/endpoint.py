@@ -33,7 +33,6 @@ SERVED_PATH = re.compile(
 KEY_HEADERS = ("authorization", "api-key", "x-goog-api-key")
 IMAGE_TOKENS = 1000
 CACHE_WINDOW = 64
-Latency = float | Callable[[ReceivedRequest], float]
 
 
 @dataclass(slots=True)
@@ -57,7 +56,7 @@ class Endpoint:
     answers: Answers = field(default_factory=EchoAnswers)
     _: KW_ONLY
     faults: Sequence[FaultRule] | FaultRule = ()
-    latency: Latency = 0.0
+    latency: float | Callable[[ReceivedRequest], float] = 0.0
     capacity: int | None = None
     limit_fault: Fault = field(default_factory=too_many_requests)
     takes: Takes = field(default_factory=Takes)
@@ -66,6 +65,7 @@ class Endpoint:
     leaky: bool = False
     record: bool = True
     keep_bodies: bool = False
+    port: int = 0
 
     def __post_init__(self) -> None:
         self.received = self.paid = self.abandoned = self.in_flight = self.max_in_flight = self.bytes_received = 0
@@ -74,51 +74,49 @@ class Endpoint:
         self.errors: list[Exception] = []
         self.serving = 0
         reads = IMAGES if self.record or self.keep_bodies else getattr(self.answers, "reads", IMAGES)
-        self.reads_body, self._reads_images = reads != NOTHING, reads == IMAGES
+        self._reads_bodies, self._reads_images = reads != NOTHING, reads == IMAGES
         self._beginnings: dict[int, int] = {}
 
-    def plan(self, head: Head, body: bytes | None) -> Exchange:
-        """The reply to one request; `body` is None where bodies are not read."""
+    def plan(self, head: Head, body: bytes) -> Exchange:
+        """The reply to one request."""
         dialect: Dialect = GEMINI if "/v1beta" in head.target or ":generateContent" in head.target else OPENAI
         request = ReceivedRequest(self.received, time.monotonic(), dialect.name, head.target, head.headers)
         exchange = Exchange(request, dialect)
         exchange.counted = not (head.method == "GET" and urlsplit(head.target).path.endswith("/models"))
         if exchange.counted:
             self.received += 1
-            self.bytes_received += head.length
+            self.bytes_received += len(body)
             self.in_flight += 1
             self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
-            fault = self._decide(exchange, head, body)
+            exchange.fault = self._decide(exchange, head, body)
         except BadRequest as error:
-            fault = Fault(error.status, str(error))
+            exchange.fault = Fault(error.status, str(error))
         except Exception as error:
             self.errors.append(error)
-            fault = Fault(500, f"the server's own answers failed: {error!r}")
-        if fault is not None:
-            self._fail(exchange, fault)
+            exchange.fault = Fault(500, f"the server's own answers failed: {error!r}")
+        if not exchange.wire:
+            self._fail(exchange)
         return exchange
 
-    def _decide(self, exchange: Exchange, head: Head, body: bytes | None) -> Fault | None:
-        """Write the answer, or give the fault that is sent in its place."""
+    def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
+        """Write the answer unless something else is sent, and give what goes wrong."""
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:
             exchange.wire = response(200, _dump(exchange.dialect.models(self.models or ["loopback"])))
-            return None
+            return Fault()
         exchange.request.model = _model_in(head)
-        pictures = self._read(exchange, body) if body is not None else None
+        pictures = self._read(exchange, body) if self._reads_bodies else None
         if self.capacity is not None and self.serving >= self.capacity:
             return self.limit_fault
-        exchange.fault = self._fault_for(exchange.request, pictures) or exchange.fault
+        fault = self._fault_for(exchange.request, pictures) or Fault()
         exchange.served = True
         self.serving += 1
-        latency = self.latency
-        exchange.delay = latency(exchange.request) if callable(latency) else latency
-        if exchange.fault.status is not None:
-            return exchange.fault
-        self._answer(exchange, pictures)
-        return None
+        exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
+        if fault.status is None:
+            exchange.wire = self._answer(exchange, fault, pictures)
+        return fault
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
         """The fault of the first rule that strikes, else what the model doesn't take."""
@@ -149,8 +147,8 @@ class Endpoint:
         self.by_task[request.task] += 1
         return pictures
 
-    def _answer(self, exchange: Exchange, pictures: list[str] | None) -> None:
-        request, fault = exchange.request, exchange.fault
+    def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
+        request = exchange.request
         given = self.answers(request)
         if isinstance(given, dict):
             given = json.dumps(given, ensure_ascii=False)
@@ -161,7 +159,7 @@ class Endpoint:
             answer = fault.change(answer)
         usage = answer.usage or self._usage(request, pictures, answer)
         reply = exchange.dialect.reply(answer, request.model, request.index, usage)
-        exchange.wire = response(200, _dump(reply), headers=fault.headers)
+        return response(200, _dump(reply), headers=fault.headers)
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
         """A token for every four characters, a fixed number for an image; a beginning seen lately is cached."""
@@ -173,9 +171,9 @@ class Endpoint:
         cached = pictures and before is not None and self.received - before <= CACHE_WINDOW
         return Usage(beginning + len(request.text) // 4, beginning if cached else 0, len(answer.text) // 4)
 
-    def _fail(self, exchange: Exchange, fault: Fault) -> None:
+    def _fail(self, exchange: Exchange) -> None:
         """Word the fault as the dialect does; the key is repeated by a leaky endpoint only."""
-        request, status = exchange.request, fault.status or 500
+        request, fault, status = exchange.request, exchange.fault, exchange.fault.status or 500
         message, code = fault.message, fault.code
         if status == 401 and exchange.dialect is GEMINI:
             # What the service does: a wrong key is a 400.
@@ -183,14 +181,14 @@ class Endpoint:
         if self.leaky:
             given = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
             message += f" (key: {(given or [request.path])[0]})"
-        headers, wait, body = dict(fault.headers), fault.retry_after, fault.body
+        headers, wait = dict(fault.headers), fault.retry_after
         if wait is not None and fault.http_date:
             headers |= {"Retry-After": formatdate(time.time() + wait, usegmt=True), "Date": formatdate(usegmt=True)}
         elif wait is not None:
             headers["Retry-After"] = f"{wait:g}"
-        if body is None:
-            body = _dump(exchange.dialect.error(status, message, code, fault.param, wait))
-        exchange.fault, exchange.status = fault, status
+        error = exchange.dialect.error(status, message, code, fault.param, wait)
+        exchange.status = status
+        body = _dump(error) if fault.body is None else fault.body
         exchange.wire = response(status, body, fault.content_type, headers)
 
 

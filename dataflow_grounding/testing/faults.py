@@ -10,7 +10,6 @@ from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import ReceivedRequest
 
 HTML_PAGE = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
-GARBAGE = bytes(range(128, 256)) * 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ hang = partial(Fault, hang=True)
 """No reply, ever; the connection stays open."""
 disconnect = partial(Fault, sent_share=0.0)
 """The connection is closed without one byte of a reply."""
-garbage = partial(Fault, 200, body=GARBAGE)
+garbage = partial(Fault, 200, body=bytes(range(128, 256)) * 4)
 """200 with bytes that are not text."""
 empty_body = partial(Fault, 200, body=b"")
 """200 with nothing in it."""

@@ -1,10 +1,8 @@
 """The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests."""
 
 import asyncio
-import functools
 import threading
 import time
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from dataflow_grounding.testing.connection import Connection, read_request, response
@@ -14,7 +12,6 @@ from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 DRIP_PERIOD = 0.05
 
 
-@dataclass(eq=False)
 class LoopbackServer(Endpoint):
     """A played endpoint on 127.0.0.1, in a background thread of this process; a context manager.
 
@@ -46,8 +43,6 @@ class LoopbackServer(Endpoint):
         >>> len(result), server.count(500)
         (1, 1)
     """
-
-    port: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,8 +105,8 @@ class LoopbackServer(Endpoint):
 
     async def _listen(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
-        talking = functools.partial(Connection, self._talk)
-        self._listener = await self._loop.create_server(talking, "127.0.0.1", self.port, backlog=1024)
+        serve = self._loop.create_server
+        self._listener = await serve(lambda: Connection(self._talk), "127.0.0.1", self.port, backlog=1024)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -120,7 +115,7 @@ class LoopbackServer(Endpoint):
         try:
             while goes_on:
                 head, body = await read_request(reader, writer)
-                exchange = self.plan(head, body if self.reads_body else None)
+                exchange = self.plan(head, body)
                 if self.record and exchange.counted:
                     self.requests.append(exchange.request)
                 goes_on = await self._reply(exchange, writer) and head.headers.get("connection", "").lower() != "close"

@@ -7,8 +7,6 @@ from typing import Any
 from dataflow_grounding.testing.faults import Fault, bad_request
 from dataflow_grounding.testing.received import ReceivedRequest
 
-JSON_SCHEMA, JSON_OBJECT = "json_schema", "json_object"
-
 
 @dataclass(frozen=True)
 class Takes:
@@ -27,7 +25,7 @@ class Takes:
         >>> server = LoopbackServer(takes=Takes(response_formats=("json_object",), system_messages=False))
     """
 
-    response_formats: tuple[str, ...] = (JSON_SCHEMA, JSON_OBJECT)
+    response_formats: tuple[str, ...] = ("json_schema", "json_object")
     ignores_format: bool = False
     max_completion_tokens: bool = False
     system_messages: bool = True
@@ -55,14 +53,14 @@ class Takes:
         asked = settings.get("response_format") or {}
         kind = str(asked.get("type", "text"))
         if "responseMimeType" in settings:  # Gemini's settings count as these
-            kind = JSON_SCHEMA if settings.keys() & {"responseSchema", "responseJsonSchema"} else JSON_OBJECT
+            kind = "json_schema" if settings.keys() & {"responseSchema", "responseJsonSchema"} else "json_object"
         if kind == "text" or self.ignores_format:
             return None
         if kind not in self.response_formats:
             said = f"This response_format type is unavailable now: '{kind}'."
             return bad_request(said, "unsupported_value", "response_format")
         stated = asked.get("json_schema") or {}
-        is_strict = kind == JSON_SCHEMA and stated.get("strict")
+        is_strict = kind == "json_schema" and stated.get("strict")
         wrong = next(open_objects(stated.get("schema")), None) if is_strict else None
         message = f"Invalid schema for response_format '{stated.get('name')}': In context={wrong}."
         return bad_request(message, "invalid_json_schema", "response_format") if wrong else None
