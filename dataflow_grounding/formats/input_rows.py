@@ -73,17 +73,8 @@ def _with_file(row: Row, image: str, results_dir: str, fetched: Mapping[str, str
         given = given.get("bytes") or given.get("path")
     if isinstance(given, bytes):
         given = put_picture(given, results_dir)
-    data = {name: given if name == image else _without_bytes(value) for name, value in row.data.items()}
+    data = {name: given if name == image else value for name, value in row.data.items()}
     return Row(row.line, plain_row({**added, **data}))
-
-
-def _without_bytes(value: Any) -> Any:
-    """A value with null for bytes, which no JSON can hold."""
-    if isinstance(value, dict):
-        return {name: _without_bytes(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_bytes(item) for item in value]
-    return None if isinstance(value, bytes) else value
 
 
 NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
