@@ -17,7 +17,7 @@ def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """A value as JSON has it: NaN and other marks for a missing value as null, dates as text."""
+    """A value as JSON has it: NaN and other marks for a missing value as null, bytes too, dates as text."""
     if isinstance(value, float):
         return value if is_number(value) else None
     if isinstance(value, dict):
@@ -26,7 +26,7 @@ def plain_value(value: Any) -> Any:
         return [plain_value(item) for item in value]
     if value is None or isinstance(value, (str, int, bool)):
         return value
-    if str(value) in ("NaT", "<NA>"):
+    if isinstance(value, bytes) or str(value) in ("NaT", "<NA>"):
         return None
     if getattr(getattr(value, "dtype", None), "kind", "-") in "mM":  # NumPy's dates, which tolist() makes numbers
         return str(value)

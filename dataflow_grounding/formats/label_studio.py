@@ -106,23 +106,15 @@ def _latest(given: Any) -> list[dict[str, Any]]:
 
 def _expressions(result: list[dict[str, Any]], caption: str) -> list[dict[str, Any]]:
     """Regions put together: boxes of one text, related to one place in the caption, are one expression's."""
-    said = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
+    texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
     spans = {part["id"]: _code_points(part["value"], caption) for part in result if _kind(part) == "span"}
     places = _places(result, spans)
     found: dict[Any, dict[str, Any]] = {}
     for part in result:
         region, kind = part.get("id", ""), _kind(part)
-        labels = part["value"].get(part["type"], []) if kind in ("box", "span") else []
-        if not kind or (kind == "span" and labels != [_NOTHING]):
-            continue
-        given = said.get(region) or []
-        at = _at(places.get(region, [""]), region, [given] if isinstance(given, str) else given, spans, caption)
-        for place, texts in at.items():
+        for place, given in _at(places.get(region, [""]), region, texts.get(region), spans, caption):
             span = spans.get(place)
-            texts = texts or ([caption[slice(*span)]] if span else [label for label in labels if label != _BOX])
-            if not any(texts):
-                raise BrokenRow(f"region {region} has no phrase")
-            for text in texts:
+            for text in _texts(part, kind, given, span, caption):
                 key = place or next((there for there, other in found if other == text), ""), text
                 one = found.setdefault(key, {"text": text, "instances": []})
                 one |= {"char_span": span} if span or _OURS.fullmatch(region) else {}  # of others it's looked for
@@ -140,14 +132,13 @@ def _places(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str,
     return places
 
 
-def _at(
-    places: list[str], region: str, texts: list[str], spans: Mapping[str, Any], caption: str
-) -> dict[str, list[str]]:
-    """The texts written to a region by its places: where there are several, by where they stand."""
+def _at(places: list[str], region: str, given: Any, spans: Mapping[str, Any], caption: str) -> list[tuple[str, Any]]:
+    """The places, each with the texts written to the region that stand there, where it isn't the only one."""
     if len(places) == 1:
-        return {places[0]: texts}
-    at = {place: [one for one in texts if stands(one, spans[place], caption)] for place in places}
-    if lost := {*texts}.difference(*at.values()):
+        return [(places[0], given)]
+    given = [given] if isinstance(given, str) else given or []
+    at = [(place, [one for one in given if stands(one, spans[place], caption)]) for place in places]
+    if lost := {*given}.difference(*(texts for _, texts in at)):
         raise BrokenRow(f"region {region} has several relations, and {lost.pop()!r} is at none: leave it one")
     return at
 
@@ -162,6 +153,17 @@ def _kind(part: Mapping[str, Any]) -> str:
     if kind == "textarea":
         return _ABSENT if part["from_name"] == _ABSENT else ""
     return "span" if isinstance(part.get("value", {}).get("start"), int) else ""
+
+
+def _texts(part: Mapping[str, Any], kind: str, given: Any, span: Any, caption: str) -> list[str]:
+    """The phrases that a region is of: as written to it, else as its place has it, else its labels."""
+    labels = part["value"].get(part["type"], []) if kind in ("box", "span") else []
+    if not kind or (kind == "span" and labels != [_NOTHING]):
+        return []
+    said = given or (caption[slice(*span)] if span else [label for label in labels if label != _BOX])
+    if not said:
+        raise BrokenRow(f"region {part['id']} has no phrase")
+    return [said] if isinstance(said, str) else said
 
 
 def _code_points(value: Mapping[str, Any], caption: str) -> list[int]:

@@ -5,14 +5,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.elsewhere import state_of
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import StorageFailed, told_as
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.records import name_within
+from dataflow_grounding.records import name_within, read_object
 from dataflow_grounding.rows import read_rows
 
 LAYOUT = 2  # changes where the same annotations give other files: those of before are then written anew
@@ -27,9 +27,8 @@ def write_legacy(step: Step) -> None:
     folder, stamp = _places(step)
     part = f"{folder}.part"
     with told_as(StorageFailed, f"can't write {folder}", again=True):
-        found = os.stat(annotations)
-        state = json.dumps([LAYOUT, found.st_size, found.st_mtime_ns])
-        if os.path.isdir(folder) and os.path.isfile(stamp) and Path(stamp).read_text("utf-8") == state:
+        state = {"layout": LAYOUT, "annotations": state_of(annotations)}
+        if os.path.isdir(folder) and read_object(stamp) == state:
             return
         shutil.rmtree(part, ignore_errors=True)
         os.makedirs(part)
@@ -42,7 +41,7 @@ def write_legacy(step: Step) -> None:
                 _write(os.path.join(part, f"{numbered}.txt.step{step.storage.operator_step}"), text_of(row.data))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
-        _write(stamp, state)
+        _write(stamp, json.dumps(state))
 
 
 def remove_legacy(step: Step) -> None:

@@ -32,8 +32,8 @@ class Made(NamedTuple):
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     """The seeds of a spec's `data`; `boxless` where the steps do without regions. Raises SpecError, InputError."""
     block = "image_referring_expression.data"
-    labels = {name: getattr(data, name) for name in ("kitti_label_dir", "coco_json", "yolo_label_dir")}
-    given = {name: str(path) for name, path in labels.items() if path}
+    labels = ("kitti_label_dir", "coco_json", "yolo_label_dir")
+    given = {name: str(path) for name in labels if (path := getattr(data, name))}
     if data.input_annotations_jsonl:
         return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir, made, boxless)
     if len(given) != 1:

@@ -134,11 +134,10 @@ def _described(given: Sequence[Any], exact: list[Exact], sizes: list[tuple[Any, 
 
 def _labelled(exact: list[Exact], sizes: list[tuple[Any, Any]]) -> tuple[Regions, list[list[float]]]:
     """The boxes of the labels, where no region is described yet, and those that are left out, without an area."""
-    labelled = [(bbox, kind) for bbox, kind in exact if kind.lower() != LEFT_OUT]
-    without_area = [bbox for bbox, _ in labelled if area(box_of(bbox)) <= 0]
-    boxes = [(bbox, kind) for bbox, kind in labelled if bbox not in without_area]
-    regions: list[dict[str, Any]] = [{"bbox": bbox, "type": kind} for bbox, kind in boxes]
-    written = [_in_1000(bbox, sizes[0]) for bbox, _ in boxes]
+    labelled: list[dict[str, Any]] = [{"bbox": box, "type": kind} for box, kind in exact if kind.lower() != LEFT_OUT]
+    regions = [one for one in labelled if area(box_of(one["bbox"])) > 0]
+    written = [_in_1000(one["bbox"], sizes[0]) for one in regions]
+    without_area = [one["bbox"] for one in labelled if one not in regions]
     return Regions(regions, written, sizes[0], sizes[0] == sizes[1]), without_area
 
 

@@ -13,8 +13,7 @@ from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
 from dataflow_grounding.errors import InputError, SpecError, told_as
-from dataflow_grounding.formats.input_rows import guessed, record_rows
-from dataflow_grounding.formats.inputs import find_input
+from dataflow_grounding.formats.inputs import find_input, guessed, record_rows
 from dataflow_grounding.formats.pictures import FOLDER, Downloads, is_address
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
 from dataflow_grounding.mirror import present
