@@ -108,9 +108,10 @@ def of_caption(record: PairedRecord, rules: Rules) -> dict[str, float]:
     for span in equal:
         overlaps = overlaps_of(found[span], gold[span], rules)
         right += sum(rules.passes(pair.held, rules.threshold) for pair in one_to_one(overlaps, rules))
+    near = sorted((max(a[0], b[0]) - min(a[1], b[1]), a, b) for a in gold for b in found)  # the longest overlap first
     return {
         "span_exact_f1": 2 * len(equal),
-        "span_overlap_f1": 2 * _meeting([*gold], [*found]),
+        "span_overlap_f1": 2 * len(first_free((a, b) for apart, a, b in near if apart < 0)),
         "span_char_f1": 2 * len(letters & theirs),
         "joint": 2 * right,
         "spans": len(gold) + len(found),
@@ -126,12 +127,6 @@ def _spans(record: Row, rules: Rules) -> dict[Span, list[Bbox]]:
         if span := phrase.get("char_span"):
             spans[span[0], span[1]] += rules.boxes_of(phrase)
     return {span: sorted(boxes) for span, boxes in spans.items()}
-
-
-def _meeting(gold: list[Span], found: list[Span]) -> int:
-    """How many spans share a character, one to one, the longest overlap first."""
-    near = sorted((max(a[0], b[0]) - min(a[1], b[1]), a, b) for a in gold for b in found)
-    return len(first_free((a, b) for apart, a, b in near if apart < 0))
 
 
 def figures_of(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
