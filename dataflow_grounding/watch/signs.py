@@ -181,18 +181,12 @@ def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = OR
     fitting, farthest = "", 0.5
     for order, scale in product(sorted(orders, key=lambda order: order != asked.order), _TRIED):
         other = plain(f"{order}_{scale}")
-        reach = _reach([corners_of(s.numbers, s.order, s.sent, other) for s in seen])
-        if reach >= farthest + 0.1 and (order, scale) != (asked.order, asked.scale):
+        boxes = [corners_of(s.numbers, s.order, s.sent, other) for s in seen]
+        right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
+        reach = min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))  # of nearly all
+        if right >= 0.95 * len(boxes) and reach >= farthest + 0.1 and (order, scale) != (asked.order, asked.scale):
             fitting, farthest = other.name, reach
     return f"{fitting} would fit{ADVICE}" if fitting else f"No plain format fits: {CALIBRATE}"
-
-
-def _reach(boxes: Sequence[Bbox]) -> float:
-    """How far right and down nearly all boxes reach, as a share of the side; 0 where too many are impossible."""
-    right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
-    if right < 0.95 * len(boxes):
-        return 0.0
-    return min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))
 
 
 plain = lru_cache(partial(find_box_format, model=""))  # a plain format by its name
