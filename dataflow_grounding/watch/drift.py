@@ -20,8 +20,7 @@ MORE = 3.0  # by how much more it takes after a probe that found nothing
 MOST_STRANGE = 12.0  # a box that is anywhere at all says little
 MOST_OF_ONE = 3.0  # what one answer may add
 FLOORS = (0.06, 0.06, 0.35, 0.3)  # least deviations of the features
-MOST_WORDS = 4000
-MOST_SIZES = 4000
+MOST = 4000  # words, and sizes of pictures, that are remembered
 _WORD = re.compile(r"[^\W\d_]+")
 
 Features: TypeAlias = tuple[float, float, float, float]
@@ -124,14 +123,14 @@ class Drift:
             for value, moments in zip(found, self._moments, strict=True):
                 moments.add(value)
             for word in words:
-                if word in self._words or len(self._words) < MOST_WORDS:
+                if word in self._words or len(self._words) < MOST:
                     self._words.setdefault(word, Moments()).add(found[3])
         spread = [math.sqrt(moments.squares / moments.count) for moments in self._moments]
         known = zip(self._moments, spread, FLOORS, strict=True)
         self._known = [n for moments, own, floor in known for n in (moments.mean, 1 / max(floor, own))]
 
 
-@lru_cache(maxsize=MOST_SIZES)
+@lru_cache(maxsize=MOST)
 def _stretch(asked: BoxFormat, other: BoxFormat, sent: Size) -> float:
     """The log of what reading in the other format does to the unit of area."""
     return math.log(math.prod(asked.limits(sent)) / math.prod(other.limits(sent)))

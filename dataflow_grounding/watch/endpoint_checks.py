@@ -147,8 +147,7 @@ class EndpointChecks:
         whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         """What a check vouches for: all boxes in this format from this endpoint and model."""
-        known = _checked.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
-        self.known = known
+        self.known = known = _checked.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
         self._start: RunStart | None = start  # until its pictures were looked at
         self._vouching: Vouching | None = None
         self._marked = False
