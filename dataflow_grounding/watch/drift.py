@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.watch.signs import Seen, corners_of, plain
+from dataflow_grounding.watch.signs import Seen, corners_of
 
 BOXES = 2  # of an answer: more of them, of one picture, say little more
 LAG = 20  # answers that are too young to be compared with
@@ -67,7 +68,7 @@ class Drift:
         orders = [order for order in ORDERS if order != asked.order][:2]  # the others look like one of these
         names = [f"{order}_{scale}" for order in orders]
         names += [f"{asked.order}_{other}" for other in SCALES if other not in (*alike, scale)]
-        self._others = [Other(plain(name)) for name in names]
+        self._others = [Other(find_box_format(name, "")) for name in names]
         self._moments = [Moments() for _ in FLOORS]
         self._known: list[float] = []
         self._words: dict[str, Moments] = {}

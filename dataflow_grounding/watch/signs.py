@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from typing import TypeAlias
 
@@ -135,7 +135,8 @@ def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
     if all(max(s.corners) <= 0.5 for s in seen):
         return f"all lie in the top left quarter of their pictures. {_remedy(seen, asked, [asked.order])}"
     for scale in _TRIED:
-        if scale != asked.scale and all(_within(s, asked, plain(f"{asked.order}_{scale}")) for s in seen):
+        other = find_box_format(f"{asked.order}_{scale}", "")
+        if scale != asked.scale and all(_within(s, asked, other) for s in seen):
             what = "pixels of the picture" if scale == "px" else f"0 to {scale}"
             remedy = _remedy(seen, asked, [asked.order])
             return f"all numbers stay within {what}, a part of what was asked for. {remedy}"
@@ -180,16 +181,13 @@ def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = OR
     """Names the plain format in which nearly all boxes lie in their pictures, spread over them, the right way round."""
     fitting, farthest = "", 0.5
     for order, scale in product(sorted(orders, key=lambda order: order != asked.order), _TRIED):
-        other = plain(f"{order}_{scale}")
+        other = find_box_format(f"{order}_{scale}", "")
         boxes = [corners_of(s.numbers, s.order, s.sent, other) for s in seen]
         right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
         reach = min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))  # of nearly all
         if right >= 0.95 * len(boxes) and reach >= farthest + 0.1 and (order, scale) != (asked.order, asked.scale):
             fitting, farthest = other.name, reach
     return f"{fitting} would fit{ADVICE}" if fitting else f"No plain format fits: {CALIBRATE}"
-
-
-plain = lru_cache(partial(find_box_format, model=""))  # a plain format by its name
 
 
 def corners_of(numbers: Bbox, order: Order | None, sent: Size, box_format: BoxFormat) -> Bbox:
