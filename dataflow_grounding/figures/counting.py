@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any
 
 from dataflow_grounding.embedded.noun_phrases import tokenize
@@ -103,8 +103,8 @@ def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "words_per_phrase", len(expression["text"].split())
         yield "heads", head_of(expression["text"])
         yield "plain_share", not kinds
-        yield from (("attributes", kind) for kind in kinds)
-        yield from (("words", word) for word in words)
+        yield from zip(repeat("attributes"), kinds)
+        yield from zip(repeat("words"), words)
         if boxes:
             yield "boxes_per_phrase", boxes
             yield "multi_box_share", boxes > 1

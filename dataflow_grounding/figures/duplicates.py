@@ -141,18 +141,13 @@ def split(
     counts = {name: {"records": n, "pictures": m} for name, n, m in zip(parts, *sizes, strict=True)}
     if empty := [name for name, count in counts.items() if not count["records"]]:
         raise InputError(f"{empty[0]} would be empty, of {len({*first})} groups: choose another --seed or --ratios")
-    with told_as(InputError, f"can't write {out}"):
-        part_of = dict(zip(names, of_picture.tolist(), strict=True))
-        _write(results, [os.path.join(out, f"{name}.jsonl") for name in parts], part_of)
-    run = {"split": {"seed": seed, "parts": parts}, "image_folders": [*map(absolute, folders)]}
-    write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
-    return {"parts": counts, "alike": len(first) - len({*first}), "unread": len(unread)}
-
-
-def _write(results: str, paths: Sequence[str], part_of: Mapping[str, int]) -> None:
-    with ExitStack() as undo:
-        writers = [undo.enter_context(closing(RowWriter(path))) for path in paths]
+    part_of = dict(zip(names, of_picture.tolist(), strict=True))
+    with told_as(InputError, f"can't write {out}"), ExitStack() as undo:
+        writers = [undo.enter_context(closing(RowWriter(os.path.join(out, f"{name}.jsonl")))) for name in parts]
         for record in records_of(results):
             writers[part_of[names_of(record, results)[0]]].write(record)
         for writer in writers:
             writer.commit()
+    run = {"split": {"seed": seed, "parts": parts}, "image_folders": [*map(absolute, folders)]}
+    write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
+    return {"parts": counts, "alike": len(first) - len({*first}), "unread": len(unread)}

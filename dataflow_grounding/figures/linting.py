@@ -73,12 +73,8 @@ def _found_by(rules: Collection[str], row: Row, picture: Size | str | None) -> l
 
 
 def _found_in(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
-    stated = stated_size(record)
-    size = stated if isinstance(picture, str) else picture or stated
-    if isinstance(picture, str):
-        yield Finding("DG401", picture)
-    elif size and stated not in (None, size):
-        yield Finding("DG402", f"{size[0]}x{size[1]} is stated as {record['width']}x{record['height']}")
+    size = picture if isinstance(picture, tuple) else stated_size(record)
+    yield from _of_picture(record, picture)
     try:
         expressions = read_annotations(Record(record))
     except BrokenRow as error:
@@ -112,6 +108,13 @@ def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[S
         places.append(next((place for place in found if certain and place not in taken), None))
         taken.append(places[-1] or (0, 0))
     return places
+
+
+def _of_picture(record: Mapping[str, Any], read: Size | str | None) -> Iterator[Finding]:
+    if isinstance(read, str):
+        yield Finding("DG401", read)
+    elif read and stated_size(record) not in (None, read):
+        yield Finding("DG402", f"{read[0]}x{read[1]} is stated as {record['width']}x{record['height']}")
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:

@@ -12,10 +12,9 @@ from dataflow_grounding.spans import clean_caption
 from dataflow_grounding.tables import load_table
 
 Expression: TypeAlias = Mapping[str, Any]
-_KINDS: dict[str, Any] = load_table(__package__, "attributes.yaml")
 ATTRIBUTES = {
     kind: frozenset(row["more"].split()).union(*(getattr(words, name) for name in row["lists"]))
-    for kind, row in _KINDS.items()
+    for kind, row in load_table(__package__, "attributes.yaml").items()
 }
 """Kind of attribute → the English words that make it."""
 _COMMON = 20  # times as often as a misspelt one

@@ -46,7 +46,7 @@ def of_phrase(
     matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
     answered = judged and found is not None and _says(found)
     columns = {
-        **_of_first([overlap for overlap in overlaps if overlap.found == 0], len(wanted) == 1, rules),
+        **_of_first(overlaps, len(wanted) == 1, rules),
         **_of_rank("any", overlaps, rules),
         **_of_rank("merged", merged, rules),
         **_of_set(matched, len(wanted), len(counted) * judged, answered, rules),
@@ -64,9 +64,9 @@ def _says(phrase: Mapping[str, Any]) -> bool:
     return bool(phrase["instances"]) or phrase.get("status") not in _OPEN
 
 
-def _of_first(first: list[Overlap], one: bool, rules: Rules) -> dict[str, float]:
+def _of_first(overlaps: list[Overlap], one: bool, rules: Rules) -> dict[str, float]:
     """RefCOCO's and Ref-L4's, of phrases with one gold box."""
-    held, iou = (max((overlap[n] for overlap in first), default=0.0) for n in (0, 1))
+    held, iou = (max((pair[n] for pair in overlaps if pair.found == 0), default=0.0) for n in (0, 1))
     right = [one and rules.passes(held, t) for t in THRESHOLDS]
     accuracy = {"acc_0.5": right[0], "acc_0.75": right[5], "acc_0.9": right[8], "macc": sum(right) / len(right)}
     return {"one": one, **accuracy, "miou": one * iou, "held": held}
@@ -100,17 +100,18 @@ def _of_set(matched: list[Overlap], wanted: int, boxes: int, answered: bool, rul
 
 def of_caption(record: PairedRecord, rules: Rules) -> dict[str, float]:
     """What counts for the spans of a record; nothing where the captions differ."""
-    captions = [side["cleaned_caption"] or side["caption"] for side in (record.gold, record.found) if side]
-    same = captions[0] == captions[-1]
-    gold, found = (_spans(side, rules) if side and same else {} for side in (record.gold, record.found))
+    sides = (record.gold, record.found or {**record.gold, "expressions": []})
+    one, other = (side["cleaned_caption"] or side["caption"] for side in sides)
+    gold, found = (_spans(side, rules) if one == other else {} for side in sides)
     letters, theirs = ({n for span in spans for n in range(*span)} for spans in (gold, found))
     equal, right = gold.keys() & found.keys(), 0
     for span in equal:
         overlaps = overlaps_of(found[span], gold[span], rules)
         right += sum(rules.passes(pair.held, rules.threshold) for pair in one_to_one(overlaps, rules))
+    near = sorted((max(a[0], b[0]) - min(a[1], b[1]), a, b) for a in gold for b in found)  # the longest overlap first
     return {
         "span_exact_f1": 2 * len(equal),
-        "span_overlap_f1": 2 * _meeting([*gold], [*found]),
+        "span_overlap_f1": 2 * len(first_free((a, b) for apart, a, b in near if apart < 0)),
         "span_char_f1": 2 * len(letters & theirs),
         "joint": 2 * right,
         "spans": len(gold) + len(found),
@@ -126,12 +127,6 @@ def _spans(record: Row, rules: Rules) -> dict[Span, list[Bbox]]:
         if span := phrase.get("char_span"):
             spans[span[0], span[1]] += rules.boxes_of(phrase)
     return {span: sorted(boxes) for span, boxes in spans.items()}
-
-
-def _meeting(gold: list[Span], found: list[Span]) -> int:
-    """How many spans share a character, one to one, the longest overlap first."""
-    near = sorted((max(a[0], b[0]) - min(a[1], b[1]), a, b) for a in gold for b in found)
-    return len(first_free((a, b) for apart, a, b in near if apart < 0))
 
 
 def figures_of(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from dataflow_grounding.serving.base import Reply, Usage
 from dataflow_grounding.serving.http_errors import is_about_content
 
 _FORMATS = ("json_schema", "json_object", "none")
-_OPENAIS_OWN = (".openai.com", ".openai.azure.com")
 _NO_IMAGES = (
     "not a multimodal model", "does not support image", "no endpoints found that support image",
     "image input is not supported", "image_url is only supported by certain models", "unknown variant `image_url`",
@@ -49,7 +48,7 @@ class Habits:
 def first_habits(endpoint: str) -> "Habits":
     """What to try first; on OpenAI's own service a schema would keep the picture out of the prompt cache."""
     host = f".{urlsplit(endpoint).hostname or ''}"
-    return Habits(response_format="json_object") if host.endswith(_OPENAIS_OWN) else Habits()
+    return Habits(response_format="json_object") if host.endswith((".openai.com", ".openai.azure.com")) else Habits()
 
 
 def first_limits(endpoint: str) -> ImageLimits:

@@ -173,13 +173,17 @@ def _reply_of(response: Any, where: str) -> Reply:
     if not response.candidates:
         raise ServerFault(f"{where} answered without a candidate")
     candidate = response.candidates[0]
-    parts = (candidate.content.parts if candidate.content else None) or []
-    text = "".join(part.text for part in parts if part.text and not part.thought)
+    text = _text_of(candidate)
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
     if finish in _WHOLE:
         return Reply(text, _WHOLE[finish], usage)
     rated = [rating.category.value for rating in candidate.safety_ratings or [] if rating.blocked and rating.category]
     return Reply(text, finish, usage, _refusal(finish, candidate.finish_message or ", ".join(rated)))
+
+
+def _text_of(candidate: Any) -> str:
+    parts = (candidate.content.parts if candidate.content else None) or []
+    return "".join(part.text for part in parts if part.text and not part.thought)
 
 
 def _refusal(reason: Any, said: str | None) -> str:

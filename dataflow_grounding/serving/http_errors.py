@@ -24,7 +24,6 @@ _MODEL = re.compile(
 _CONTENT = re.compile(
     r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b", re.I | re.S
 )
-DAY = 86_400.0
 LONGEST = 1e8  # seconds: nobody can sleep for infinity
 
 
@@ -61,7 +60,7 @@ def is_about_content(said: str) -> bool:
 def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> float | None:
     """What the headers ask for, else Google's `RetryInfo`; a day where it says that a day's quota is used up."""
     if any("PerDay" in str(detail.get("violations")) for detail in details):
-        return DAY
+        return 86_400.0
     if (wait := retry_after(headers)) is not None:
         return wait
     delays = (d.get("retryDelay", "") for d in details if str(d.get("@type")).endswith("google.rpc.RetryInfo"))
@@ -82,10 +81,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_of(date: str | None) -> float | None:
-    try:
+    with suppress(ValueError, TypeError, OverflowError):
         return parsedate_to_datetime(date or "").timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
+    return None
 
 
 def used_up(headers: Mapping[str, str]) -> float | None:

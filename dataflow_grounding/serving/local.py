@@ -134,7 +134,6 @@ class LocalServing(Serving):
             asked.reply.cancel()  # where nobody waits for it any more
 
     def _replies(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        """The reply to each, or what went wrong with it."""
         with _turn:
             try:
                 self._loaded = self._loaded or LoadedModel(self)

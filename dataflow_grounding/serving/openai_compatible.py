@@ -20,8 +20,6 @@ from dataflow_grounding.tasks.request import Request
 OPENAI_URL = "https://api.openai.com/v1"
 LONGEST_HOLD = 600.0  # seconds for which rate-limit headers of an answer are heeded; then a request finds out
 
-_OURS = ("messages", "model", "stream", "n")
-
 
 class OpenAIServing(Serving):
     """Chat completions with images, on any endpoint that speaks OpenAI's protocol.
@@ -88,7 +86,7 @@ class OpenAIServing(Serving):
         self.extra_headers = headers = {str(name): str(value) for name, value in (extra_headers or {}).items()}
         if not all(text.isascii() and text.isprintable() for text in (*headers, *headers.values())):
             raise SpecError("vlm.openai.extra_headers holds characters that no header has")
-        for name in filter(self.extra_body.__contains__, _OURS):
+        for name in filter(self.extra_body.__contains__, ("messages", "model", "stream", "n")):
             raise SpecError(f"vlm.openai.extra_body can't hold {name!r}")
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)

@@ -30,8 +30,7 @@ class TokenRules:
 
     def image(self, size: Size) -> int:
         """Tokens of an image of this width and height in pixels, as sent."""
-        found: int | None = self._published(size)
-        return ASSUMED if found is None else found
+        return int(self._published(size) or ASSUMED)
 
     def text(self, text: str) -> int:
         """Tokens of a text: one for four ASCII characters, three for four others."""

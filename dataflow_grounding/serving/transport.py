@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -42,15 +43,11 @@ class PerLoop(Generic[T]):
     """One of a thing for each event loop: what waits in one can't be used in another, and threads have their own."""
 
     def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
-        self._made: dict[asyncio.AbstractEventLoop, T] = {}
+        self._made = defaultdict[asyncio.AbstractEventLoop, T](make)
 
     def get(self) -> T:
         """The running loop's, made where it has none."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._made:
-            self._made[loop] = self._make()
-        return self._made[loop]
+        return self._made[asyncio.get_running_loop()]
 
     def take(self) -> T | None:
         """The running loop's, which then has none."""
@@ -64,9 +61,8 @@ class HttpTransport:
         import aiohttp
 
         self.url, self.timeout = url, timeout
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
-        headers |= {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        headers |= extra_headers
+        key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate", **key, **extra_headers}
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, CONNECT_SECONDS)),

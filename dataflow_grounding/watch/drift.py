@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.watch.signs import Seen, corners_of, plain
+from dataflow_grounding.watch.signs import Seen, corners_of
 
 BOXES = 2  # of an answer: more of them, of one picture, say little more
 LAG = 20  # answers that are too young to be compared with
@@ -20,8 +21,7 @@ MORE = 3.0  # by how much more it takes after a probe that found nothing
 MOST_STRANGE = 12.0  # a box that is anywhere at all says little
 MOST_OF_ONE = 3.0  # what one answer may add
 FLOORS = (0.06, 0.06, 0.35, 0.3)  # least deviations of the features
-MOST_WORDS = 4000
-MOST_SIZES = 4000
+MOST = 4000  # words, and sizes of pictures, that are remembered
 _WORD = re.compile(r"[^\W\d_]+")
 
 Features: TypeAlias = tuple[float, float, float, float]
@@ -68,7 +68,7 @@ class Drift:
         orders = [order for order in ORDERS if order != asked.order][:2]  # the others look like one of these
         names = [f"{order}_{scale}" for order in orders]
         names += [f"{asked.order}_{other}" for other in SCALES if other not in (*alike, scale)]
-        self._others = [Other(plain(name)) for name in names]
+        self._others = [Other(find_box_format(name, "")) for name in names]
         self._moments = [Moments() for _ in FLOORS]
         self._known: list[float] = []
         self._words: dict[str, Moments] = {}
@@ -124,14 +124,14 @@ class Drift:
             for value, moments in zip(found, self._moments, strict=True):
                 moments.add(value)
             for word in words:
-                if word in self._words or len(self._words) < MOST_WORDS:
+                if word in self._words or len(self._words) < MOST:
                     self._words.setdefault(word, Moments()).add(found[3])
         spread = [math.sqrt(moments.squares / moments.count) for moments in self._moments]
         known = zip(self._moments, spread, FLOORS, strict=True)
         self._known = [n for moments, own, floor in known for n in (moments.mean, 1 / max(floor, own))]
 
 
-@lru_cache(maxsize=MOST_SIZES)
+@lru_cache(maxsize=MOST)
 def _stretch(asked: BoxFormat, other: BoxFormat, sent: Size) -> float:
     """The log of what reading in the other format does to the unit of area."""
     return math.log(math.prod(asked.limits(sent)) / math.prod(other.limits(sent)))

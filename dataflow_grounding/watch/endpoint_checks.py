@@ -115,10 +115,6 @@ class Known:
         self.odd: str | None = None
         """The format in which a picture was clearly answered, though others were not."""
         self.sizes = CheckSizes(asked.scale == "px")
-        self.begin_to_look(asked)
-
-    def begin_to_look(self, asked: BoxFormat) -> None:
-        """Forget the numbers seen so far, and look at the next ones as the first."""
         self.signs, self.drift = Signs(asked), Drift(asked)
 
 
@@ -151,8 +147,7 @@ class EndpointChecks:
         whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         """What a check vouches for: all boxes in this format from this endpoint and model."""
-        self.known = _checked.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
-        known = self.known
+        self.known = known = _checked.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
         self._start: RunStart | None = start  # until its pictures were looked at
         self._vouching: Vouching | None = None
         self._marked = False
@@ -240,7 +235,7 @@ class EndpointChecks:
         """The format is another: what happens to answers that no check vouched for. The next call starts over."""
         known = self.known
         known.at, mixed, known.odd = -math.inf, known.odd is not None, None
-        known.begin_to_look(self.asked)
+        known.signs, known.drift = Signs(self.asked), Drift(self.asked)
         since, returned = known.answers - known.vouched, max(0, known.returned - known.vouched)
         if not self.in_memory:
             aside = f"The {self._set_aside} replies since the last good check are set aside"

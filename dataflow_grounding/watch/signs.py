@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from typing import TypeAlias
 
@@ -96,8 +96,7 @@ def first_sign(seen: Sequence[Seen], asked: BoxFormat, but: Collection["Sign"] =
     """The first sign not in `but`, and what is strange with the format that would fit, as a clause."""
     for sign in SIGNS:
         if sign not in but and (found := sign(seen, asked)):
-            what, remedy = found
-            return sign, f"the boxes don't look like {asked.name}: {what}. {remedy}"
+            return sign, f"the boxes don't look like {asked.name}: {found}"
     return None
 
 
@@ -110,7 +109,7 @@ def looks_mixed(seen: Sequence[Seen]) -> bool:
     return told >= LEAST_MIXED_SHAPES and told - right > MIXED_SHAPES * told
 
 
-def _fractions(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
+def _fractions(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
     def within(s: Seen) -> bool:
         return asked.scale != 1 and max(s.numbers) <= 1.0 and any(n != int(n) for n in s.numbers)
 
@@ -120,36 +119,38 @@ def _fractions(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None
 def _counted(
     is_strange: Callable[[Seen], bool], boxes: int, least: int, share: float, what: str,
     seen: Sequence[Seen], asked: BoxFormat,
-) -> tuple[str, str] | None:  # fmt: skip
+) -> str | None:  # fmt: skip
     """Whether, of so many `boxes`, `least` or more are strange, and this `share`."""
     strange = sum(map(is_strange, seen))
     if len(seen) < boxes or strange < max(least, share * len(seen)):
         return None
-    return f"{strange} of {len(seen)} {what}", _remedy(seen, asked)
+    return f"{strange} of {len(seen)} {what}. {_remedy(seen, asked)}"
 
 
-def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
+def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
     """All boxes in the top left quarter, or in the part of the picture that another scale would leave them."""
     # The same box again is no further evidence.
     if len({s.numbers for s in seen}) < ENOUGH or len({s.reply for s in seen}) < FEW:
         return None
     if all(max(s.corners) <= 0.5 for s in seen):
-        return "all lie in the top left quarter of their pictures", _remedy(seen, asked, [asked.order])
+        return f"all lie in the top left quarter of their pictures. {_remedy(seen, asked, [asked.order])}"
     for scale in _TRIED:
-        if scale != asked.scale and all(_within(s, asked, plain(f"{asked.order}_{scale}")) for s in seen):
+        other = find_box_format(f"{asked.order}_{scale}", "")
+        if scale != asked.scale and all(_within(s, asked, other) for s in seen):
             what = "pixels of the picture" if scale == "px" else f"0 to {scale}"
-            return f"all numbers stay within {what}, a part of what was asked for", _remedy(seen, asked, [asked.order])
+            remedy = _remedy(seen, asked, [asked.order])
+            return f"all numbers stay within {what}, a part of what was asked for. {remedy}"
     return None
 
 
-def _mirrored(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
+def _mirrored(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
     """Things that are taller than wide come out wide, and the other way round."""
     told, right = _shapes(seen)
     if told < LEAST_SHAPES or right > 0.3 * told:
         return None
     order = {"xyxy": "yxyx", "yxyx": "xyxy"}.get(asked.order)
     remedy = f"{order}_{asked.scale} would fit{ADVICE}" if order else f"x and y may be swapped: {CALIBRATE}"
-    return f"{told - right} of {told} people, cars and the like are the wrong way, wide or tall", remedy
+    return f"{told - right} of {told} people, cars and the like are the wrong way, wide or tall. {remedy}"
 
 
 def _shapes(seen: Sequence[Seen]) -> tuple[int, int]:
@@ -165,37 +166,28 @@ def _shapes(seen: Sequence[Seen]) -> tuple[int, int]:
     return told, right
 
 
-def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
+def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
     phrases: dict[tuple[int, tuple[float, ...]], set[str]] = {}
     for s in seen:
         phrases.setdefault((s.reply, s.numbers), set()).add(s.phrase.casefold())
     twice = sum(len(phrases[s.reply, s.numbers]) > 1 for s in seen)
     if len(seen) < ENOUGH or twice < 0.6 * len(seen):
         return None
-    what = f"{twice} of {len(seen)} are the same for different phrases"
-    return what, "The model may not see the picture: try another"
+    same = f"{twice} of {len(seen)} are the same for different phrases"
+    return f"{same}. The model may not see the picture: try another"
 
 
 def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = ORDERS) -> str:
     """Names the plain format in which nearly all boxes lie in their pictures, spread over them, the right way round."""
     fitting, farthest = "", 0.5
     for order, scale in product(sorted(orders, key=lambda order: order != asked.order), _TRIED):
-        other = plain(f"{order}_{scale}")
-        reach = _reach([corners_of(s.numbers, s.order, s.sent, other) for s in seen])
-        if reach >= farthest + 0.1 and (order, scale) != (asked.order, asked.scale):
+        other = find_box_format(f"{order}_{scale}", "")
+        boxes = [corners_of(s.numbers, s.order, s.sent, other) for s in seen]
+        right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
+        reach = min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))  # of nearly all
+        if right >= 0.95 * len(boxes) and reach >= farthest + 0.1 and (order, scale) != (asked.order, asked.scale):
             fitting, farthest = other.name, reach
     return f"{fitting} would fit{ADVICE}" if fitting else f"No plain format fits: {CALIBRATE}"
-
-
-def _reach(boxes: Sequence[Bbox]) -> float:
-    """How far right and down nearly all boxes reach, as a share of the side; 0 where too many are impossible."""
-    right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
-    if right < 0.95 * len(boxes):
-        return 0.0
-    return min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))
-
-
-plain = lru_cache(partial(find_box_format, model=""))  # a plain format by its name
 
 
 def corners_of(numbers: Bbox, order: Order | None, sent: Size, box_format: BoxFormat) -> Bbox:
@@ -220,7 +212,7 @@ def _is_turned(s: Seen) -> bool:
     return s.corners[2] < s.corners[0] or s.corners[3] < s.corners[1]
 
 
-Sign: TypeAlias = Callable[[Sequence[Seen], BoxFormat], tuple[str, str] | None]
+Sign: TypeAlias = Callable[[Sequence[Seen], BoxFormat], str | None]
 SIGNS: tuple[Sign, ...] = (
     _fractions,
     partial(_counted, _is_outside, 8, 3, 0.2, "reach out of the picture"),
