@@ -111,6 +111,7 @@ async def _annotate_all(
     """Fills in the outcomes of the records that are left, by place; `after_all` is for the operator's conclusion."""
     asking, memo = after_all.asking, ImageMemo(None)
     queue = iter(left.items())
+    suspects: set[tuple[int]] = set()
     failed = bool(outcomes)  # those that are there before anything is asked are all failures
 
     async def work() -> None:
@@ -118,7 +119,7 @@ async def _annotate_all(
         for place, record in queue:
             if until_failure and failed:
                 return
-            ask = replace(after_all, priority=(place,))
+            ask = replace(after_all, priority=(place,), suspects=suspects)
             once = partial(annotated, operator, record, ask, memo, lambda: workers.cancelled)
             for _ in range(2):  # once more when the image is found to be another than was known
                 update, error = await workers.until_done(once)
@@ -134,9 +135,9 @@ async def _annotate_all(
         if workers.cancelled:
             raise asyncio.CancelledError
         await operator.conclude(after_all)
-        for place, (update, error) in outcomes.items():
-            if (place,) in after_all.suspects:
-                outcomes[place] = {**(update or {}), SUSPECT: True}, error
+        for (place,) in suspects:
+            update, error = outcomes[place]
+            outcomes[place] = {**(update or {}), SUSPECT: True}, error
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way

@@ -92,8 +92,7 @@ class SpecRun:
 
         `run` makes what takes the rows through the steps.
         """
-        obstacles = self.job.obstacles()
-        if obstacles:
+        if obstacles := self.job.obstacles():
             raise SpecError("\n".join(obstacles))
         self._keep_a_models_results()
         folder = self.steps[0].storage.checkpoint_folder
