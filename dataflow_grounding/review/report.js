@@ -41,11 +41,7 @@ const reportPage = (() => {
   const asked = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   const addressOf = (state) =>
     `#${new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== undefined))}`;
-  // Ask for something else; a step back takes it back, but for each letter that is typed.
-  function go(change, isTyped = false) {
-    history[isTyped ? "replaceState" : "pushState"](null, "", addressOf({ ...asked(), page: "", ...change }));
-    show().catch(fail);
-  }
+  const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
 
   // Places of the records that pass the filters, in order. What is in a row: see `_index_row` of report.py.
   let rows = [];
@@ -74,13 +70,15 @@ const reportPage = (() => {
     });
   }
 
-  // A filter as buttons, each with how many there are.
-  function chips(name, values, whole) {
-    part(`.by-${name}`).append(...[["", whole], ...values].flatMap(([value, total], n) => {
+  function chips(name, values, whole, state) {
+    const legend = part(`.by-${name} legend`);
+    legend.parentNode.replaceChildren(legend, ...[["", whole], ...values].flatMap(([value, total], n) => {
       const id = `${name}-${value ? (value in about.meaning ? value : n - 1) : "all"}`;
-      return [node("input", { type: "radio", name, id, value, form: "fields", checked: !value }),
-        node("label", { for: id, title: about.meaning[value] },
-          node("bdi", null, value || "all"), node("b", null, count(total)))];
+      const radio = node("input", { type: "radio", name, id });
+      radio.checked = value === (state[name] || "");
+      radio.addEventListener("change", () => go({ [name]: value, ...(name === "kind" && { failed: "" }) }));
+      return [radio, node("label", { for: id, title: about.meaning[value] },
+        node("bdi", null, value || "all"), node("b", null, count(total)))];
     }));
   }
 
@@ -98,15 +96,14 @@ const reportPage = (() => {
       if (values.length > 1) offer(fields.elements[name], values.filter(Boolean));
       else fields.elements[name].parentNode.remove();
     }
-    if (marked.length) chips("show", marked, about.records);
-    else part(".by-show").remove();
-    if (kinds.size > 1) chips("kind", [...kinds], about.failures);
-    else part(".by-kind").remove();
+    if (!marked.length) part(".by-show").remove();
+    if (kinds.size < 2) part(".by-kind").remove();
     if (!about.failures) part(".failures").remove();
     fields.addEventListener("submit", (event) => event.preventDefault());
-    for (const type of ["input", "change"]) app.addEventListener(type, ({ target: { name, value } }) => {
+    for (const type of ["input", "change"]) fields.addEventListener(type, ({ target: { name, value } }) => {
       if ((name === "q") !== (type === "input")) return; // each letter of a phrase, else what was chosen
-      go({ [name]: value.trim(), ...(name === "kind" && { failed: "" }) }, name === "q");
+      history.replaceState(null, "", addressOf({ ...asked(), page: "", [name]: value.trim() }));
+      show().catch(fail);
     });
     app.hidden = false;
   }
@@ -127,6 +124,7 @@ const reportPage = (() => {
     const all = [...Array(about.failures).keys()], known = kinds.has(state.kind) && await rowsAt("failures", all);
     const places = known ? all.filter((place) => known[place][4] === state.kind) : all;
     const { here, linked } = paged(places, SIZE.failures, "failed", state), found = await rowsAt("failures", here);
+    if (kinds.size > 1) chips("kind", [...kinds], about.failures, state);
     const body = part(".failures tbody");
     body.replaceChildren(body.rows[0], ...found.map((row) =>
       node("tr", null, row.slice(0, 4).map((cell) => node("td", { dir: "auto" }, cell)))));
@@ -182,9 +180,9 @@ const reportPage = (() => {
     const ways = [["Pictures", ""], ["Phrases side by side", "phrases"]];
     part(".views").replaceChildren(...ways.map(([text, view]) => node("a", {
       href: addressOf({ ...state, view, page: "" }), "aria-current": view === (state.view || "") && "page" }, text)));
-    for (const { name } of fields.elements) {
-      const control = fields.elements[name], value = state[name] || "";
-      if (control.value.trim() !== value) control.value = value; // a blank at its end may be typed
+    if (marked.length) chips("show", marked, about.records, state);
+    for (const control of fields.elements) {
+      if (control !== document.activeElement) control.value = state[control.name] || "";
     }
     app.querySelectorAll(".pages.main").forEach((nav) => nav.replaceChildren(...linked()));
     main.className = phrases ? "grid" : "";
