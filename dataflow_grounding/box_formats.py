@@ -100,10 +100,7 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
-    """Raises ValueError for a row of box formats with a meaningless key, or with numbers that no box can be read with.
-
-    A misspelt `order` would otherwise be read as the usual one, and every box would be silently wrong.
-    """
+    """Raises ValueError: a misspelt `order` would be read as the usual one, and every box would be silently wrong."""
     scale = row.get("scale")
     known_scale = scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)
     if row.get("order", "xyxy") not in ORDERS or not known_scale:
