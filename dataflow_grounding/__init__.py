@@ -1,8 +1,8 @@
 """Turns images into grounded annotations with a vision-language model."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dataflow_grounding.lazy import public_name
+from dataflow_grounding.lazy import attached
 from dataflow_grounding.version import __version__
 
 if TYPE_CHECKING:
@@ -36,13 +36,5 @@ _NAMES_OF = {
 }
 """Module → its public names; it is imported when one of them is used."""
 
-_HOMES = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
-__all__ = [*_HOMES, "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    return public_name(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, *globals()])
+__getattr__, __dir__, __all__ = attached(__name__, _NAMES_OF)
+__all__ += ["__version__"]

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, frame_of
@@ -35,33 +36,27 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     if wanted == "calibrated":
         why = f"no calibration is stored for {model!r}; state a format instead"
         raise SpecError(f"vlm.box_format is 'calibrated', but {why}")
-    if wanted == "auto":
-        found = format_of_model(model, rows)
-        if found is None or not found.verified:
-            hint = f" (candidate: {found.name}, which nobody has confirmed)" if found else ""
-            others = "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
-            how = f"state it, as in vlm.box_format: xyxy_1000 {others}"
-            raise SpecError(f"it is not known how the model {model!r} writes boxes{hint}: {how}")
-        return _with_boxes(found)
     named = {**known_formats(), **{found.name.lower(): found for found in reversed(_own_formats(rows))}}
-    if wanted in named:
-        return _with_boxes(named[wanted])
+    found = format_of_model(model, rows) if wanted == "auto" else named.get(wanted)
+    if wanted == "auto" and not (found and found.verified):
+        hint = f" (candidate: {found.name}, which nobody has confirmed)" if found else ""
+        others = "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
+        how = f"state it, as in vlm.box_format: xyxy_1000 {others}"
+        raise SpecError(f"it is not known how the model {model!r} writes boxes{hint}: {how}")
+    if found:
+        if not found.boxes:
+            raise SpecError(f"models of the family {found.name!r} answer with points, not boxes: use another model")
+        return found
     if plain := _PLAIN.fullmatch(wanted):
         scale = plain["scale"] if plain["scale"] == "px" else int(plain["scale"])
         return _format_from_row(wanted, {"order": plain["order"], "scale": scale, "frame": plain["frame"] or "sent"})
-    known = [*named, *(f"{order}_{scale}" for order in ORDERS for scale in SCALES), "auto", "calibrated"]
+    known = [*named, *map("_".join, product(ORDERS, map(str, SCALES))), "auto", "calibrated"]
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
     nearest = f": did you mean {close[0]!r}?" if close else "."
     raise SpecError(
         f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format ({', '.join(ORDERS)} with px or a whole "
         "number, as in xyxy_1000), or a family such as gemini or qwen2.5-vl"
     )
-
-
-def _with_boxes(found: BoxFormat) -> BoxFormat:
-    if not found.boxes:
-        raise SpecError(f"models of the family {found.name!r} answer with points, not boxes: use another model")
-    return found
 
 
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
@@ -100,10 +95,7 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
-    """Raises ValueError for a row of box formats with a meaningless key, or with numbers that no box can be read with.
-
-    A misspelt `order` would otherwise be read as the usual one, and every box would be silently wrong.
-    """
+    """Raises ValueError: a misspelt `order` would be read as the usual one, and every box would be silently wrong."""
     scale = row.get("scale")
     known_scale = scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)
     if row.get("order", "xyxy") not in ORDERS or not known_scale:

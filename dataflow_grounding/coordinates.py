@@ -13,7 +13,6 @@ from dataflow_grounding.geometry import Bbox, Size
 Order: TypeAlias = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
 Scale: TypeAlias = int | Literal["px", "grid_32"]
 
-ORDERS: tuple[Order, ...] = ("xyxy", "yxyx", "xywh", "cxcywh")
 SCALES: tuple[Scale, ...] = ("px", 1, 100, 1000, 999, 1024)
 """The scales that models are known to use, and that are tried where it isn't known; any whole number can be stated."""
 
@@ -23,6 +22,7 @@ _ORDER_WORDS: dict[Order, str] = {
     "xywh": "[x, y, width, height], the top left corner, then the size",
     "cxcywh": "[x, y, width, height], the middle of the box, then the size",
 }
+ORDERS = tuple(_ORDER_WORDS)
 GRID = 32
 
 _FRAME = re.compile(
@@ -199,9 +199,7 @@ class BoxFormat:
         if self.scale == "px":
             canvas = frame_of(self.frame, sent)
             return canvas.width, canvas.height
-        if self.scale == "grid_32":
-            return GRID * GRID - 1, GRID * GRID - 1
-        top = self.scale - 1 if self.bins else self.scale
+        top = GRID * GRID - 1 if self.scale == "grid_32" else self.scale - self.bins
         return top, top
 
     def to_pixels(self, numbers: Sequence[float], *, original: Size, sent: Size | None = None) -> Bbox:

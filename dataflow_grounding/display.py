@@ -51,23 +51,18 @@ class Shown:
 
     def _repr_html_(self) -> str | None:
         parts = []
-        for part in (self._picture_html, self._table_html):
-            with suppress(Exception):  # a notebook shows what there is; None leaves it to repr()
-                parts.append(part())
+        with suppress(Exception):  # a notebook shows what there is; None leaves it to repr()
+            data = small_copy(self.draw(), IN_A_PAGE, "JPEG", quality=85)
+            parts.append(f'<img alt="" src="{url_of(data, "image/jpeg").decode()}">')
+        with suppress(Exception):
+            rows = []
+            for e in self.shown_expressions():
+                status = ": ".join(str(e[name]) for name in ("status", "reason") if e.get(name))
+                for i in e["instances"] or [{"bbox": ()}]:
+                    score = [i["score"]] if is_number(i.get("score")) else []
+                    rows.append((e["text"], status, _numbers(i["bbox"]), _numbers(score)))
+            parts.append(table(("phrase", "status", "box (px)", "score"), rows))
         return "".join(parts) or None
-
-    def _picture_html(self) -> str:
-        data = small_copy(self.draw(), IN_A_PAGE, "JPEG", quality=85)
-        return f'<img alt="" src="{url_of(data, "image/jpeg").decode()}">'
-
-    def _table_html(self) -> str:
-        rows = []
-        for e in self.shown_expressions():
-            status = ": ".join(str(e[name]) for name in ("status", "reason") if e.get(name))
-            for i in e["instances"] or [{"bbox": ()}]:
-                score = [i["score"]] if is_number(i.get("score")) else []
-                rows.append((e["text"], status, _numbers(i["bbox"]), _numbers(score)))
-        return table(("phrase", "status", "box (px)", "score"), rows)
 
 
 class ShownRecord(Shown, Record):

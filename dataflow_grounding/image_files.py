@@ -104,7 +104,8 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     """Facts from a file's bytes: header only, plus whether its end is there."""
     with _opened(io.BytesIO(data), path) as picture:
         size, media_type, orientation = _header_of(picture, data)
-        _check_whole(data, picture.format or "", path)
+        if not _is_whole(data, picture.format):
+            raise ImageBroken(f"{path!r} is cut off: its end is missing")
         plain = orientation == 1 and picture.mode in _PLAIN_MODES
         plain = plain and (picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1)
         return ImageFacts(hashlib.sha256(data).hexdigest(), *size, media_type, plain, len(data))
@@ -168,16 +169,12 @@ def _opened(file: IO[bytes], path: str) -> "PillowImage":
     return picture
 
 
-def _check_whole(data: bytes, format: str, path: str) -> None:
-    whole = True
+def _is_whole(data: bytes, format: str | None) -> bool:
     if format in ("JPEG", "MPO"):  # phones append a video to some
-        whole = data.rfind(b"\xff\xd9", _jpeg_scan(data)) >= 0
-    elif format == "PNG":
-        whole = data.rfind(b"IEND") >= 0
-    elif format == "WEBP":
-        whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    if not whole:
-        raise ImageBroken(f"{path!r} is cut off: its end is missing")
+        return data.rfind(b"\xff\xd9", _jpeg_scan(data)) >= 0
+    if format == "PNG":
+        return data.rfind(b"IEND") >= 0
+    return format != "WEBP" or len(data) >= 8 + int.from_bytes(data[4:8], "little")
 
 
 def _jpeg_scan(data: bytes) -> int:

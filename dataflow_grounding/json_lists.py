@@ -47,8 +47,7 @@ def items_of(file: IO[str]) -> Iterator[str]:
 def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
     """The lists in the object that a file holds: each one's name, with -1, then with each number, from 0, the item.
 
-    Raises:
-        ValueError: The file holds something else.
+    Raises ValueError where it holds something else.
     """
     text = _Text(file, "{")
     for name, _ in text.values(_OBJECT, _MEMBER):

@@ -76,10 +76,14 @@ class _Folded:
             self.text = self.bases = text.lower()
             return
         parts: list[tuple[str, str, int, int]] = []  # each character; the first of its letter, and where that is
-        for start, end in _letters(text):
+        start = 0
+        for end in range(1, len(text) + 1):
+            if end < len(text) and _goes_on(text[end - 1], text[end]):
+                continue
             folded = _fold(text[start:end])
             if folded != " " or not parts or parts[-1][0] != " ":
                 parts += [(character, folded[0], start, end) for character in folded]
+            start = end
         self.text, self.bases = "".join(part[0] for part in parts), "".join(part[1] for part in parts)
         self.starts, self.ends = [part[2] for part in parts], [part[3] for part in parts]
 
@@ -101,14 +105,6 @@ class _Folded:
         if self.starts[at - 1] == self.starts[at] or (before != " " and unicodedata.category(after).startswith("M")):
             return False  # within a letter, or before an accent on what can't be seen
         return not (_is_word_letter(before) and _is_word_letter(after))
-
-
-def _letters(text: str) -> Iterator[Span]:
-    start = 0
-    for place in range(1, len(text) + 1):
-        if place == len(text) or not _goes_on(text[place - 1], text[place]):
-            yield start, place
-            start = place
 
 
 def _goes_on(before: str, after: str) -> bool:

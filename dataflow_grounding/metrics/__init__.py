@@ -1,8 +1,8 @@
 """Figures about annotations: how good they are against gold, and how far two annotators agree."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dataflow_grounding.lazy import public_name
+from dataflow_grounding.lazy import attached
 
 if TYPE_CHECKING:
     from dataflow_grounding.metrics.agreeing import agreement as agreement
@@ -11,10 +11,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.metrics.evaluating import evaluate as evaluate
     from dataflow_grounding.metrics.pairs import Rules as Rules
 
-_HOMES = {"Evaluation": "evaluating", "Rules": "pairs", "agreement": "agreeing", "evaluate": "evaluating"}
-_HOMES |= {"read_annotations": "annotations"}
-__all__ = [*_HOMES]
-
-
-def __getattr__(name: str) -> Any:
-    return public_name(__name__, _HOMES, name)
+__getattr__, __dir__, __all__ = attached(
+    __name__,
+    {"agreeing": "agreement", "annotations": "read_annotations", "evaluating": "Evaluation evaluate", "pairs": "Rules"},
+)
