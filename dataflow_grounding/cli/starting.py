@@ -72,9 +72,8 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
     """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless given."""
     folder, names = _read(arguments)
     paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}
-    for path in paths.values():
-        if os.path.exists(path):
-            raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
+    if there := next(filter(os.path.exists, paths.values()), None):
+        raise SpecError(f"{there} already exists: move it away, or choose another results_dir")
     backend = backend or backend_of_keys() or "gemini"
     model = os.environ.get("DF_MODEL", "").strip()
     for name, path in paths.items():

@@ -1,5 +1,6 @@
 """Reading a spec: YAML files, `key=value` overrides, interpolation, paths; every mistake named with its place."""
 
+import difflib
 import io
 import os
 import re
@@ -17,7 +18,7 @@ from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import is_secret_variable, learn_fields, texts_in
 from dataflow_grounding.spec.environment import with_environment
-from dataflow_grounding.spec.problems import block_with, close, drop, place_of, validated
+from dataflow_grounding.spec.problems import block_with, drop, place_of, validated
 from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
@@ -101,7 +102,8 @@ def _model_of(
     """The model of the whole spec; where no pipeline is named (by a lone block, too), of its head, and why."""
     if merged.get("autolabel_type") is None:
         ours = [str(name) for name in merged if name not in OTHER_KEYS["blocks"]]
-        blocks = [name for name in ours if name in others] or list(filter(None, (close(n, others, 0.8) for n in ours)))
+        near = [close for name in ours for close in difflib.get_close_matches(name, others, 1, 0.8)]
+        blocks = [name for name in ours if name in others] or near
         merged.update({"autolabel_type": blocks[0]} if len(blocks) == 1 else {})
     wanted = merged.get("autolabel_type")
     try:
