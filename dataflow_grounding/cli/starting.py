@@ -27,19 +27,15 @@ _MODULE = "auto_label"  # what TAO's `module_name` is called of which these pipe
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 def init(folder: str, force: bool) -> None:
     """Write pipelines, example data and a spec into DIR, to be edited. Files that are there stay, without --force."""
-    written, kept = 0, 0
-    for source, name in _shipped_files():
-        target = os.path.join(folder, name)
-        if os.path.exists(target) and not force:
-            say(f"kept    {target}", err=False)
-            kept += 1
-            continue
-        with told_as(GroundingError, f"can't write {target}"):
-            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-            shutil.copyfile(source, target)
-        say(f"wrote   {target}", err=False)
-        written += 1
-    counts = f"{counted(written, 'file')} written{f', {kept} kept' if kept else ''}. Next:"
+    targets = {os.path.join(folder, name): source for source, name in _shipped_files()}
+    kept = set() if force else set(filter(os.path.exists, targets))
+    for target, source in targets.items():
+        if target not in kept:
+            with told_as(GroundingError, f"can't write {target}"):
+                os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+                shutil.copyfile(source, target)
+        say(f"{'kept ' if target in kept else 'wrote'}   {target}", err=False)
+    counts = f"{counted(len(targets) - len(kept), 'file')} written{f', {len(kept)} kept' if kept else ''}. Next:"
     script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
     spec = os.path.join(folder, "image_grounding.yaml")
     here = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)  # not so with pipx or uv
