@@ -23,10 +23,6 @@ from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, Spec
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
-NO_SPEC = (
-    "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on example data, "
-    "`dataflowgrounding default_specs` complete ones to fill in"
-)
 _HYDRA = re.compile(r"[+~]*hydra[./=]")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
@@ -47,7 +43,8 @@ def read_spec(
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
     if not paths:
-        raise SpecError(NO_SPEC)
+        ways = "`dataflowgrounding init DIR` writes specs that run on example data, `dataflowgrounding default_specs`"
+        raise SpecError(f"no spec: give one with -e SPEC. {ways} complete ones to fill in")
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     files, roots = zip(*map(_read_yaml, paths), strict=True)
