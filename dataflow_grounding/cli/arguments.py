@@ -32,8 +32,7 @@ def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> li
     from dataflow_grounding.spec.problems import keys_of
     from dataflow_grounding.spec.schema import spec_with
 
-    models = (spec_with(name, job.block) for name, job in JOBS.items())
-    keys = dict.fromkeys(key for model in models for key in keys_of(model))
+    keys = dict.fromkeys(key for name, job in JOBS.items() for key in keys_of(spec_with(name, job.block)))
     return [f"{key}=" for key in keys if key.startswith(begun)]
 
 

@@ -69,5 +69,4 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"No reply to {tasks} can be made up here: requests that depend on one are not counted."
     if found["calibration_first"]:
         yield f"The run starts with a calibration of the box format: {REQUESTS}."
-    prices = found["prices"]
-    yield f"Prices: {prices}." if prices else "No known price: set vlm.prices to see the cost in USD."
+    yield f"Prices: {found['prices']}." if found["prices"] else "No known price: set vlm.prices to see the cost in USD."

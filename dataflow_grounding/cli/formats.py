@@ -130,7 +130,6 @@ def _told(passed_over: Counter[str]) -> list[str]:
 
 
 def _write(records: Any, format: str, folders: tuple[str, ...], read_as: Format | None, **settings: Any) -> int:
-    """Write records as the options say, tell what was written and lost, and return the exit code."""
     rarely_collect_garbage()
     out, as_json = settings.pop("out"), settings.pop("as_json")
     wanted = {name: settings.pop(name) for name in ("min_score", "verified_only", "reviewed_only")}

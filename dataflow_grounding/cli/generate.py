@@ -82,23 +82,19 @@ def generate(
 
 def _engine(engine: str, address: str | None, workers: int | None, shard: Shard | None) -> MakeRun:
     """What takes the rows through the steps. Raises SpecError for options that don't go together."""
-    if engine == "ray":
-        if shard is not None:
-            raise SpecError("--engine ray makes shards of its own: leave --shard out")
-        return partial(RayRun, address, workers)
-    if address or workers:
+    if engine == "ray" and shard is not None:
+        raise SpecError("--engine ray makes shards of its own: leave --shard out")
+    if engine != "ray" and (address or workers):
         raise SpecError("--ray-address and --workers are options of --engine ray: add that")
-    return Run
+    return partial(RayRun, address, workers) if engine == "ray" else Run
 
 
 def _report(run: SpecRun, summary: Summary) -> None:
     """Write the page, unless it is there already; what keeps it from being written fails no run."""
     there = os.path.join(run.spec.results_dir, "report.html")
-    if summary.already_complete and os.path.exists(there):
-        summary.report = address_of(there)
-        return
+    stays = summary.already_complete and os.path.exists(there)
     try:
-        summary.report = sent(report_folder(run.spec.results_dir)[0])
+        summary.report = address_of(there) if stays else sent(report_folder(run.spec.results_dir)[0])
     except GroundingError as error:
         say(f"Warning: no report: {error}")
 

@@ -27,19 +27,15 @@ _MODULE = "auto_label"  # what TAO's `module_name` is called of which these pipe
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 def init(folder: str, force: bool) -> None:
     """Write pipelines, example data and a spec into DIR, to be edited. Files that are there stay, without --force."""
-    written, kept = 0, 0
-    for source, name in _shipped_files():
-        target = os.path.join(folder, name)
-        if os.path.exists(target) and not force:
-            say(f"kept    {target}", err=False)
-            kept += 1
-            continue
-        with told_as(GroundingError, f"can't write {target}"):
-            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-            shutil.copyfile(source, target)
-        say(f"wrote   {target}", err=False)
-        written += 1
-    counts = f"{counted(written, 'file')} written{f', {kept} kept' if kept else ''}. Next:"
+    targets = {os.path.join(folder, name): source for source, name in _shipped_files()}
+    kept = set() if force else set(filter(os.path.exists, targets))
+    for target, source in targets.items():
+        if target not in kept:
+            with told_as(GroundingError, f"can't write {target}"):
+                os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+                shutil.copyfile(source, target)
+        say(f"{'kept ' if target in kept else 'wrote'}   {target}", err=False)
+    counts = f"{counted(len(targets) - len(kept), 'file')} written{f', {len(kept)} kept' if kept else ''}. Next:"
     script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
     spec = os.path.join(folder, "image_grounding.yaml")
     here = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)  # not so with pipx or uv
@@ -72,9 +68,8 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
     """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless given."""
     folder, names = _read(arguments)
     paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}
-    for path in paths.values():
-        if os.path.exists(path):
-            raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
+    if there := next(filter(os.path.exists, paths.values()), None):
+        raise SpecError(f"{there} already exists: move it away, or choose another results_dir")
     backend = backend or backend_of_keys() or "gemini"
     model = os.environ.get("DF_MODEL", "").strip()
     for name, path in paths.items():

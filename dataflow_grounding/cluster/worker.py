@@ -90,8 +90,7 @@ class Worker:
         try:
             summary = self._execute(shard, time.monotonic() + TAKEN_SECONDS)
         except Exception as error:
-            run = self._run
-            wrong = _in_words((run and run.stopped) or error)  # not what one machine says of what is left
+            wrong = _in_words((self._run and self._run.stopped) or error)  # not what one machine says of what is left
         if (now := self.now()) is None or self._run is None:  # it was finished before, or could not begin
             return Done(summary, Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None), wrong)
         return Done(self._run.summary, now, wrong)

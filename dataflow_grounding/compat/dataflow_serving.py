@@ -1,6 +1,7 @@
 """A serving of DataFlow's behind our operators."""
 
 import asyncio
+import base64
 import os
 import tempfile
 from typing import Any
@@ -76,9 +77,7 @@ def _as_file(image: Image, folder: str, place: int) -> str:
     ending = {"image/jpeg": ".jpg", "image/png": ".png"}.get(image.facts.media_type, "") if image.as_is else ".jpg"
     if image.as_is and image.path.endswith(ending):
         return image.path
-    import pybase64
-
     path = os.path.join(folder, f"picture{place}{ending}")
     with open(path, "wb") as file:
-        file.write(pybase64.b64decode(image.data_url().partition(b",")[2]))
+        file.write(base64.b64decode(image.data_url().partition(b",")[2]))
     return path

@@ -213,10 +213,9 @@ class _Between(FileStorage):
 
     def __init__(self, storage: FileStorage, config: ExistingBBoxDataGenConfig) -> None:
         self.__dict__.update(vars(storage))
-        self._reads = config.input_jsonl_path or storage.input_path
+        self.first_entry_file_name = config.input_jsonl_path or storage.input_path  # images are looked for beside it
         self._writes = config.output_jsonl_path or storage.output_path
-        self.first_entry_file_name = self._reads  # images are looked for beside it
 
     def path_of(self, step: int) -> str:
         """The file that is read for its own step, the one that is written for the next."""
-        return self._reads if step == self.operator_step else self._writes
+        return self.first_entry_file_name if step == self.operator_step else self._writes

@@ -2,7 +2,7 @@
 
 import functools
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from dataflow_grounding.elsewhere import kind_of
 from dataflow_grounding.engine import plan
@@ -14,8 +14,7 @@ from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.storage import FileStorage
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+P = TypeVar("P", bound="Pipeline")
 
 
 class Pipeline:
@@ -30,7 +29,7 @@ class Pipeline:
     name: ClassVar[str | None] = None
     """What `source` and `pipeline_steps` of its records say; None leaves them out."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
+    def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
         """A pipeline whose `forward` runs what its class's `forward(self)` calls."""
         # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that
         # shares one budget over its steps, ends in a Summary, and streams once compiled. The class stays as written.

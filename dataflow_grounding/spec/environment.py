@@ -61,7 +61,6 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
 
 
 def _filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
-    """The block of the backend."""
     model = _given("DF_MODEL")
     if backend == "openai":
         block = vlm.openai

@@ -1,5 +1,6 @@
 """Reading a spec: YAML files, `key=value` overrides, interpolation, paths; every mistake named with its place."""
 
+import difflib
 import io
 import os
 import re
@@ -17,15 +18,11 @@ from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import is_secret_variable, learn_fields, texts_in
 from dataflow_grounding.spec.environment import with_environment
-from dataflow_grounding.spec.problems import block_with, close, drop, place_of, validated
+from dataflow_grounding.spec.problems import block_with, drop, place_of, validated
 from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
-NO_SPEC = (
-    "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on example data, "
-    "`dataflowgrounding default_specs` complete ones to fill in"
-)
 _HYDRA = re.compile(r"[+~]*hydra[./=]")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
@@ -46,7 +43,8 @@ def read_spec(
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
     if not paths:
-        raise SpecError(NO_SPEC)
+        ways = "`dataflowgrounding init DIR` writes specs that run on example data, `dataflowgrounding default_specs`"
+        raise SpecError(f"no spec: give one with -e SPEC. {ways} complete ones to fill in")
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     files, roots = zip(*map(_read_yaml, paths), strict=True)
@@ -101,7 +99,8 @@ def _model_of(
     """The model of the whole spec; where no pipeline is named (by a lone block, too), of its head, and why."""
     if merged.get("autolabel_type") is None:
         ours = [str(name) for name in merged if name not in OTHER_KEYS["blocks"]]
-        blocks = [name for name in ours if name in others] or list(filter(None, (close(n, others, 0.8) for n in ours)))
+        near = [close for name in ours for close in difflib.get_close_matches(name, others, 1, 0.8)]
+        blocks = [name for name in ours if name in others] or near
         merged.update({"autolabel_type": blocks[0]} if len(blocks) == 1 else {})
     wanted = merged.get("autolabel_type")
     try:

@@ -60,13 +60,8 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
 
 def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
     """The end of a message about a word that isn't known: which one it may be."""
-    found = close(word, known, least)
-    return f"; is it {found!r}?" if found else ""
-
-
-def close(word: str, known: Iterable[str], least: float = 0.6) -> str:
-    """The known word that is nearest, empty where none is near."""
-    return next(iter(difflib.get_close_matches(word, list(known), 1, least)), "")
+    found = difflib.get_close_matches(word, list(known), 1, least)
+    return f"; is it {found[0]!r}?" if found else ""
 
 
 def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:

@@ -96,9 +96,9 @@ def read_places(value: Any, count: int) -> tuple[list[int], list[Note]]:
     """
     given = [] if value is None else value if isinstance(value, list) else [value]
     numbers = [whole_number(item) for item in given]
-    known = list(dict.fromkeys(n - 1 for n in numbers if n is not None and 1 <= n <= count))
-    unknown = sum(n is None or not 1 <= n <= count for n in numbers)
-    return known, [Note("dropped", "a region id that was not asked about")] * unknown
+    known = [number - 1 for number in numbers if number is not None and 1 <= number <= count]
+    unknown = Note("dropped", "a region id that was not asked about")
+    return list(dict.fromkeys(known)), [unknown] * (len(numbers) - len(known))
 
 
 def text_of(value: Any) -> str:
