@@ -87,19 +87,22 @@ class _Walk:
             return
         since = len(self.parsed.boxes)
         items, unit = measured(items)
+        self.listed(items, said, boxy=boxy, quad=quad)
+        self.parsed.state(since, None, unit)
+
+    def listed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
         kinds = "".join("n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items)
         count = kinds.count("n")
         if getattr(items, "cut", False) and 1 < count == len(items) < 4:
             self.parsed.drop("a box that is cut off", said)
         elif count >= 2 and "n" * count in kinds and "o" not in kinds:
             self.numbers(items, said, quad=quad)
-        elif count >= 2 or (count and boxy):
+        elif count + boxy > 1:  # several numbers, or one where a box was asked for
             self.broken(items, said)
         elif boxy and len(items) in (2, 4) and all(map(shapes.is_pair, items)):
             self.parsed.add([value for corner in items for value in corner], said, corners=True, quad=True)
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
-        self.parsed.state(since, None, unit)
 
     def numbers(self, items: list[Any], said: Said, *, quad: bool) -> None:
         labels = tuple(item.strip() for item in items if number(item) is None and item.strip())
