@@ -9,7 +9,7 @@ from dataflow_grounding.replies import json_shapes as shapes
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, says_none
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects, strict_json
-from dataflow_grounding.replies.json_values import JsonObject, measured, number
+from dataflow_grounding.replies.json_values import JsonObject, measured, nested, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
 
@@ -110,9 +110,8 @@ class _Walk:
 
     def broken(self, items: list[Any], said: Said) -> None:
         self.parsed.add([item for item in items if not isinstance(item, (list, dict))], said)
-        for item in items:  # what follows a list that was never closed is in it
-            if isinstance(item, (list, dict)):
-                self.value(item, NOTHING_SAID, boxy=False)
+        for item in nested(items):  # what follows a list that was never closed is in it
+            self.value(item, NOTHING_SAID, boxy=False)
 
     def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
         label: tuple[str, ...] = ()
@@ -151,9 +150,8 @@ class _Walk:
         self.children(value, said, named=bool(own.labels), has_box=has_box)
         if own.labels and not has_box and self.parsed.size == before and not isinstance(fields.get("statuses"), list):
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
-        for item in value.loose:
-            if not isinstance(item, str):  # which are its labels
-                self.value(item, NOTHING_SAID, boxy=False)
+        for item in nested(value.loose):
+            self.value(item, NOTHING_SAID, boxy=False)
         shapes.apply_stated(self.parsed, since, fields)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
