@@ -49,12 +49,11 @@ def instances_on(
     places: Sequence[int], regions: Sequence[Mapping[str, Any]], expression_id: str, known: int | None = None
 ) -> list[dict[str, Any]]:
     """An instance for each region at `places` (from 0), numbers as given; the first `known` (None: all) are named."""
-    instances = []
-    for number, place in enumerate(places):
-        bbox = list(regions[place]["bbox"])
-        named = {"region_id": place + 1} if known is None or place < known else {}
-        instances.append({"bbox_id": f"{expression_id}.{number}", "bbox": bbox, "score": None, **named})
-    return instances
+    return [
+        {"bbox_id": f"{expression_id}.{number}", "bbox": list(regions[place]["bbox"]), "score": None}
+        | ({"region_id": place + 1} if known is None or place < known else {})
+        for number, place in enumerate(places)
+    ]
 
 
 def places_of(instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]) -> list[int] | None:
@@ -76,8 +75,7 @@ class GivenBoxes:
     boxes: list[tuple[int, Bbox]] = field(default_factory=list)
     problems: list[dict[str, Any]] = field(default_factory=list)
     """Place, box and kind (a key of REASONS) of the others, with the reason in words."""
-    cut: int = 0
-    """How many of `boxes` reached out of the image by more than the slack and were cut at its edge."""
+    cut: int = 0  # how many of `boxes` reached out of the image by more than the slack and were cut at its edge
 
     def report(self) -> str:
         """All problems in one line."""

@@ -45,10 +45,8 @@ class CheckVerdict:
     why: str = ""
     remedy: str = ""
     fitting: str | None = None
-    clear: bool = False
-    """Whether nearly all rectangles are where `fitting` puts them, and hardly any where the run's format does."""
-    odd: str | None = None
-    """The format in which one picture was clearly answered, though others were not."""
+    clear: bool = False  # whether nearly all are where `fitting` puts them, and hardly any where the run's format does
+    odd: str | None = None  # the format in which one picture was clearly answered, though others were not
 
 
 async def check(

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from dataflow_grounding.calibration.covering import Covering
 from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
@@ -92,8 +93,7 @@ class Deciding:
             sizes = self.taken.instead(refused, [picture.sent for picture in self.pictures])
 
 
-@dataclass(frozen=True)
-class PaddingVerdict:
+class PaddingVerdict(NamedTuple):
     """For pictures like `size`: the aspect to pad to, or None; where that's no use, how far `off` boxes still are."""
 
     size: Size

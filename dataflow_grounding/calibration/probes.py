@@ -48,8 +48,7 @@ class Probe:
 
     size: Size
     boxes: dict[str, Bbox]
-    drawn: Size | None = None
-    """Up to where it is drawn: what lies to the right or below is padding."""
+    drawn: Size | None = None  # up to where it is drawn: what lies to the right or below is padding
 
     def draw(self) -> PIL.Image.Image:
         """The picture."""

@@ -116,18 +116,25 @@ def load(path: str, endpoint: str, model: str) -> Calibration | None:
     try:
         assert all(isinstance(row[one.name], str) for one in known if one.type is str)
         assert all(is_number(row[one.name]) for one in known if one.type in (int, float))
-        limits = None if row.get("limits") is None else SizeLimits(**row["limits"])
-        assert all(n is None or (type(n) in (int, float) and n >= 0) for n in (vars(limits).values() if limits else ()))
-        assert limits is None or min(limits.max_side, limits.multiple) >= 1
-        calibration = Calibration(**{one.name: row[one.name] for one in known} | {"limits": limits})
+        row["limits"] = _limits_in(row)
+        calibration = Calibration(**{one.name: row[one.name] for one in known})
         assert calibration.format.boxes
-        assert limits is not None or calibration.format.scale != "px"
+        assert calibration.limits is not None or calibration.format.scale != "px"
         assert all(len(one) == 2 and min(one) > 0 for one in calibration.sizes)
         assert all(len(one) == 3 and min(one) > 0 for one in calibration.poor)
     except (ValueError, TypeError, AssertionError, SpecError):
         return None
     ours = (bare_address(endpoint), model, prompt_version())
     return calibration if (calibration.endpoint, calibration.model, calibration.prompt) == ours else None
+
+
+def _limits_in(row: dict[str, Any]) -> SizeLimits | None:
+    if row.get("limits") is None:
+        return None
+    limits = SizeLimits(**row["limits"])
+    assert all(value is None or (type(value) in (int, float) and value >= 0) for value in vars(limits).values())
+    assert min(limits.max_side, limits.multiple) >= 1
+    return limits
 
 
 def _is_beyond(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -89,8 +89,7 @@ class Operator(plan.Annotator, ABC):
     input_keys: ClassVar[Mapping[str, str]] = {}
     output_keys: ClassVar[Mapping[str, str]] = {}
     needs_image: ClassVar[bool] = True
-    descriptions: ClassVar[Mapping[str, str]] = {}
-    """What it does, by language; in English, what its docstring says first."""
+    descriptions: ClassVar[Mapping[str, str]] = {}  # what it does, by language; in English, as its docstring begins
     serving: Any = None
     """The Serving that it asks, None for one that asks nothing: Any, so that a subclass can count on its own."""
 

@@ -20,6 +20,7 @@ from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 Proposals: TypeAlias = Literal["model", "opencv"]
 PROPOSED = "each clearly visible object"  # the phrase by which a model is asked for regions
+_COLUMNS = "image_with_bbox type bbox normalized_bbox result_file valid_bboxes_num prompt regions bbox_problems"
 MOST_PROPOSED = 10  # regions that OpenCV proposes where `max_boxes` sets no limit
 
 
@@ -49,11 +50,7 @@ class RegionMarker(BoxWatching):
     name = "marked_regions"
     input_keys = {"image": "image", "bbox": "bbox"}
     optional_keys = ("bbox",)
-    output_keys = {
-        "image_with_bbox": "image_with_bbox", "type": "type", "bbox": "bbox", "normalized_bbox": "normalized_bbox",
-        "result_file": "result_file", "valid_bboxes_num": "valid_bboxes_num", "prompt": "prompt", "regions": "regions",
-        "bbox_problems": "bbox_problems",
-    }  # fmt: skip
+    output_keys = {name: name for name in _COLUMNS.split()}
     descriptions = {"zh": "为图像中的每个边界框绘制带编号的标记;没有边界框时先给出候选区域。"}
 
     def __init__(

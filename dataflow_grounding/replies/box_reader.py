@@ -129,10 +129,9 @@ class _BoxReader:
         for i, status in parsed.statuses.items():
             if (i in self.phrases or not self.phrases) and status in STATUSES:
                 self.reading.statuses[i] = status
-                if i in parsed.reasons:
-                    self.reading.reasons[i] = parsed.reasons[i]
             else:
                 self.note("dropped", f"status {status[:40]!r} of phrase {i}")
+        self.reading.reasons = {i: why for i, why in parsed.reasons.items() if i in self.reading.statuses}
 
     def meaning(self, raw: RawBox) -> BoxFormat:
         meant = self.format

@@ -9,7 +9,7 @@ from dataflow_grounding.replies import json_shapes as shapes
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, says_none
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects, strict_json
-from dataflow_grounding.replies.json_values import JsonObject, measured, number
+from dataflow_grounding.replies.json_values import JsonObject, measured, nested, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
 
@@ -87,19 +87,22 @@ class _Walk:
             return
         since = len(self.parsed.boxes)
         items, unit = measured(items)
+        self.listed(items, said, boxy=boxy, quad=quad)
+        self.parsed.state(since, None, unit)
+
+    def listed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
         kinds = "".join("n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items)
         count = kinds.count("n")
         if getattr(items, "cut", False) and 1 < count == len(items) < 4:
             self.parsed.drop("a box that is cut off", said)
         elif count >= 2 and "n" * count in kinds and "o" not in kinds:
             self.numbers(items, said, quad=quad)
-        elif count >= 2 or (count and boxy):
+        elif count + boxy > 1:  # several numbers, or one where a box was asked for
             self.broken(items, said)
         elif boxy and len(items) in (2, 4) and all(map(shapes.is_pair, items)):
             self.parsed.add([value for corner in items for value in corner], said, corners=True, quad=True)
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
-        self.parsed.state(since, None, unit)
 
     def numbers(self, items: list[Any], said: Said, *, quad: bool) -> None:
         labels = tuple(item.strip() for item in items if number(item) is None and item.strip())
@@ -107,9 +110,8 @@ class _Walk:
 
     def broken(self, items: list[Any], said: Said) -> None:
         self.parsed.add([item for item in items if not isinstance(item, (list, dict))], said)
-        for item in items:  # what follows a list that was never closed is in it
-            if isinstance(item, (list, dict)):
-                self.value(item, NOTHING_SAID, boxy=False)
+        for item in nested(items):  # what follows a list that was never closed is in it
+            self.value(item, NOTHING_SAID, boxy=False)
 
     def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
         label: tuple[str, ...] = ()
@@ -148,9 +150,8 @@ class _Walk:
         self.children(value, said, named=bool(own.labels), has_box=has_box)
         if own.labels and not has_box and self.parsed.size == before and not isinstance(fields.get("statuses"), list):
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
-        for item in value.loose:
-            if not isinstance(item, str):  # which are its labels
-                self.value(item, NOTHING_SAID, boxy=False)
+        for item in nested(value.loose):
+            self.value(item, NOTHING_SAID, boxy=False)
         shapes.apply_stated(self.parsed, since, fields)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:

@@ -35,10 +35,8 @@ _AFTER_STRING = re.compile(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
 _NEW_LINE_OF_STRUCTURE = re.compile(r"[ \t]*(?:[{}\[\]]|[\"'][^\"'\n]{1,40}[\"']\s*:)")
 _STOP = {quote: re.compile(rf"[{closers}\\\n]") for quote, closers in _QUOTES.items()}
 _CLOSES = {quote: re.compile(rf"[{closers}][^\S\n]*[,:;=\]}})]") for quote, closers in _QUOTES.items()}
-_KEYWORDS: dict[str, Any] = {
-    "null": None, "none": None, "nil": None, "undefined": None, "nan": None, "infinity": None, "-infinity": None,
-    "true": True, "false": False,
-}  # fmt: skip
+_KEYWORDS: dict[str, Any] = {"true": True, "false": False}
+_KEYWORDS |= dict.fromkeys(["null", "none", "nil", "undefined", "nan", "infinity", "-infinity"])
 
 
 def find_json(text: str) -> Scan:
