@@ -112,29 +112,35 @@ def stored_calibration(endpoint: str, model: str, *paths: str) -> Calibration | 
 def load(path: str, endpoint: str, model: str) -> Calibration | None:
     """The calibration in a file; None for one that is missing, damaged, or of another model, endpoint or prompt."""
     row = read_object(path)
-    known = [one for one in fields(Calibration) if one.name in row]
     try:
-        assert all(isinstance(row[one.name], str) for one in known if one.type is str)
-        assert all(is_number(row[one.name]) for one in known if one.type in (int, float))
-        row["limits"] = _limits_in(row)
-        calibration = Calibration(**{one.name: row[one.name] for one in known})
-        assert calibration.format.boxes
-        assert calibration.limits is not None or calibration.format.scale != "px"
-        assert all(len(one) == 2 and min(one) > 0 for one in calibration.sizes)
-        assert all(len(one) == 3 and min(one) > 0 for one in calibration.poor)
-    except (ValueError, TypeError, AssertionError, SpecError):
+        calibration = _read(row)
+    except (ValueError, TypeError, AttributeError, SpecError):
         return None
     ours = (bare_address(endpoint), model, prompt_version())
     return calibration if (calibration.endpoint, calibration.model, calibration.prompt) == ours else None
 
 
-def _limits_in(row: dict[str, Any]) -> SizeLimits | None:
-    if row.get("limits") is None:
-        return None
-    limits = SizeLimits(**row["limits"])
-    assert all(value is None or (type(value) in (int, float) and value >= 0) for value in vars(limits).values())
-    assert min(limits.max_side, limits.multiple) >= 1
-    return limits
+def _read(row: dict[str, Any]) -> Calibration:
+    """The calibration that a file holds. Raises what `load` takes for damage."""
+    known = {one.name: one.type for one in fields(Calibration) if one.name in row}
+    limits = None if row.get("limits") is None else SizeLimits(**row["limits"])
+    calibration = Calibration(**{**{name: row[name] for name in known}, "limits": limits})
+    is_sound = [
+        *(isinstance(row[name], str) for name, kind in known.items() if kind is str),
+        *(is_number(row[name]) for name, kind in known.items() if kind in (int, float)),
+        *(_are_sizes(limits) if limits else [calibration.format.scale != "px"]),
+        *(len(one) == 2 and min(one) > 0 for one in calibration.sizes),
+        *(len(one) == 3 and min(one) > 0 for one in calibration.poor),
+        calibration.format.boxes,
+    ]
+    if not all(is_sound):
+        raise ValueError
+    return calibration
+
+
+def _are_sizes(limits: SizeLimits) -> list[bool]:
+    known = [n is None or (type(n) in (int, float) and n >= 0) for n in vars(limits).values()]
+    return [*known, min(limits.max_side, limits.multiple) >= 1]
 
 
 def _is_beyond(one: Sequence[float], other: Sequence[float]) -> bool:
