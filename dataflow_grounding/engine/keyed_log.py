@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
+from dataflow_grounding.dataframes import plain_value
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.shard import FOLDER
 from dataflow_grounding.errors import StorageFailed, told_as
@@ -111,7 +112,7 @@ class KeyedLog:
         """Add a line; returns it."""
         line = {"key": key, **value}
         place = self.end
-        self._pending += json.dumps(line).encode() + b"\n"
+        self._pending += json.dumps(line, default=plain_value).encode() + b"\n"
         if len(self._pending) > self._most_pending:
             self._write()
         self._places.set(int(key[:16], 16), place)

@@ -1,9 +1,9 @@
 """The files of a run: rows leave in input order, and each file is written whole or not at all."""
 
-import os
 from array import array
 from bisect import bisect_left
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,8 @@ from dataflow_grounding.engine.plan import SUSPECT, Step
 from dataflow_grounding.engine.shard import write_places
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import RecordError, RunStopped
-from dataflow_grounding.records import Record, dump_line
-from dataflow_grounding.rows import RowWriter, read_rows
+from dataflow_grounding.records import Record, dump_line, parse_line
+from dataflow_grounding.rows import RowWriter
 from dataflow_grounding.secrets import blotted
 
 
@@ -123,8 +123,14 @@ class Outputs:
 
 def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
     """Lines of an existing failures file that belong to steps which are not run now."""
-    rows = read_rows(path) if os.path.exists(path) else ()  # of which a damaged one says nothing
-    return [row.data for row in rows if row.data is not None and row.data.get("step") not in labels]
+    kept = []
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        for line in file:
+            with suppress(RecordError):  # a damaged line says nothing
+                failure = parse_line(line)
+                if failure.get("step") not in labels:
+                    kept.append(failure)
+    return kept
 
 
 def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def segments(steps: Iterable[Step]) -> list[list[Step]]:
         before = parts[-1][-1] if parts else step
         whole = any(isinstance(one.operator, WholeFile) for one in (before, step))
         left, read = before.storage, step.storage
-        if whole or (left.output_path, left.failures_path) != (read.input_path, read.failures_path):
+        if not parts or whole or (left.output_path, left.failures_path) != (read.input_path, read.failures_path):
             parts.append([])
         parts[-1].append(step)
     return parts

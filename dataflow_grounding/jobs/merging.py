@@ -83,7 +83,7 @@ def _shards_there(results_dir: str, mirror: Mirror | None) -> list[str]:
         names = [name for name in mirror.listed(FOLDER, "directory") if "-of-" in name]
         mirror.fetch(*(os.path.join(FOLDER, one, file) for one in names for file in ("run.json", "failures.jsonl")))
         return names
-    return [path.name for path in Path(results_dir, FOLDER).glob("*-of-*") if path.is_dir()]
+    return [path.name for path in Path(results_dir, FOLDER).glob("[!.]*-of-*") if path.is_dir()]
 
 
 def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy
 import pytest
 from PIL import Image
 
@@ -20,7 +22,7 @@ from dataflow_grounding.errors import OperatorFailed, SuspectBoxes, TruncatedRep
 from dataflow_grounding.images import open_image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.replies import Note
-from dataflow_grounding.serving import OpenAIServing, Reply
+from dataflow_grounding.serving import OpenAIServing, Reply, Usage
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, faults, on
 from dataflow_grounding.testing.faults import FaultRule
@@ -51,7 +53,7 @@ class Saying(Serving):
 
     model = "saying"
 
-    def __init__(self, *texts: str) -> None:
+    def __init__(self, *texts: str | Reply) -> None:
         self.texts = texts
         self.asked: list[Request[Any]] = []
 
@@ -100,6 +102,20 @@ def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
     assert str(caught.value) == message
     assert (caught.value.kind, caught.value.attempts, caught.value.reply) == ("unreadable_reply", 3, reply)
     assert len(serving.asked) == 3
+
+
+@pytest.mark.parametrize("count", [numpy.int64(3), Decimal(3)])
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_tokens_may_be_counted_in_numbers_that_json_has_not(row: dict[str, Any], count: Any, on_disk: bool) -> None:
+    asking = Asking(serving := Saying(Reply('{"x": 5}', usage=Usage(count, 0, count))), x_of)
+    if on_disk:
+        folder = Path(row["image_path"]).parent
+        (folder / "in.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+        asking.run(FileStorage(str(folder / "in.jsonl"), str(folder / "cache")).step())
+        assert (folder / "cache" / "dataflow_cache_step_step1.jsonl").read_text().count('"x": 5') == 2
+    else:
+        assert [found["x"] for found in asking([row, row])] == [5, 5]
+    assert len(serving.asked) == 1
 
 
 def test_it_is_asked_again_with_what_was_wrong(row: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from dataflow_grounding import FileStorage
 from dataflow_grounding.engine.outputs import Outcome, Outputs
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import OperatorFailed, RunStopped
+from dataflow_grounding.errors import OperatorFailed, RunStopped, StorageFailed
 from dataflow_grounding.operators.function import operator
 from dataflow_grounding.records import Record
 
@@ -50,3 +50,10 @@ def test_where_they_do_not_nothing_is_replaced(tmp_path: Path, rows: int, unexpl
         found.commit(rows)
     found.close()
     assert files(tmp_path) == ["earlier\n", "earlier\n"]
+
+
+def test_earlier_failures_that_cannot_be_read_stop_the_run_as_a_full_disk_does(tmp_path: Path) -> None:
+    found = outputs(tmp_path)
+    (tmp_path / "cache" / "dataflow_cache_step_failures.jsonl").mkdir()
+    with pytest.raises(StorageFailed, match="run the same command again"):
+        found.commit(3)

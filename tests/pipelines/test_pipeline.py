@@ -368,6 +368,15 @@ def test_right_plans_are_not_refused(tmp_path: Path) -> None:
         assert forward(pipeline).done == 2
 
 
+def test_a_step_that_would_overwrite_what_it_reads_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "cache" / "mine_step1.jsonl"
+    (tmp_path / "cache" / ".ckpt").mkdir(parents=True)
+    own.write_text('{"n": 1}\n')
+    step = FileStorage(str(own), str(tmp_path / "cache"), "mine").step()
+    with pytest.raises(InputError, match="would overwrite its input"):
+        operator(reads=["n"], writes=["m"])(lambda record: {"m": record["n"]}).run(step)
+
+
 def test_a_pipeline_without_steps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="calls no operator"):
         pipeline_of(tmp_path, []).compile()
