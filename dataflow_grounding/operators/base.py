@@ -52,9 +52,11 @@ class Registry:
         return self._classes[name]
 
     def get_obj_map(self) -> dict[str, type[Any]]:
+        """All classes by their names."""
         return dict(self._classes)
 
     def keys(self) -> list[str]:
+        """All names, sorted."""
         return sorted(self._classes)
 
     def __contains__(self, name: str) -> bool:

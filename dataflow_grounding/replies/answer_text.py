@@ -9,12 +9,8 @@ from dataflow_grounding.replies.json_text import strict_json
 from dataflow_grounding.replies.talk import statements
 from dataflow_grounding.replies.vocabulary import words
 
-# What is in tags that say that it is the answer; one that isn't closed goes on to the end.
-_INSIDE_ANSWER = re.compile(
-    r"(?:<(?:final_)?answer>|<\|begin_of_answer\|>)"
-    r"([^<]*(?:<(?!/?(?:final_)?answer>|\|(?:begin|end)_of_answer\|>)[^<]*)*)"
-    r"(?:</(?:final_)?answer>|<\|end_of_answer\|>|\Z)",
-    re.IGNORECASE,
+_ANSWER = re.compile(
+    r"(<(?:final_)?answer>|<\|begin_of_answer\|>)|</(?:final_)?answer>|<\|end_of_answer\|>", re.IGNORECASE
 )
 _GLM_BOX, _GLM_BOX_END = "<|begin_of_box|>", "<|end_of_box|>"
 _CONTROL = re.compile("|".join([*map(re.escape, words("control")), "<｜[^｜>\n]{1,40}｜>"]))
@@ -44,8 +40,7 @@ def answers_of(reply: str) -> list[AnswerText]:
     if fenced is not None and strict_json(fenced[1]) is not None:
         return [AnswerText(reply, [fenced[1]], ["", ""])]
     behind_echoes = (part.rpartition("</input>")[2] for part in spoken(reply))
-    inside = ([*filter(str.strip, _INSIDE_ANSWER.findall(part))] or [part] for part in behind_echoes)
-    return [_in_parts(_repaired(text)) for texts in inside for text in texts]
+    return [_in_parts(_repaired(inside)) for part in behind_echoes for inside in _inside_answers(part)]
 
 
 def corrected(answer: AnswerText) -> list[AnswerText]:
@@ -63,6 +58,13 @@ def _in_parts(text: str, cue: str = "") -> AnswerText:
     parts = text.split("```")
     blocks = [_LANGUAGE.sub("", part, count=1) if _LANGUAGE.match(part) else part for part in parts[1::2]]
     return AnswerText(text, blocks, parts[0::2], cue)
+
+
+def _inside_answers(text: str) -> list[str]:
+    """Return what is in tags that say that it is the answer, the last of them closed or not; without any, the text."""
+    _, *parts = _ANSWER.split(text)
+    inside = zip(parts[0::2], parts[1::2], [*parts[2::2], None], strict=False)
+    return [part for opens, part, follows in inside if opens and not follows and part.strip()] or [text]
 
 
 def _repaired(text: str) -> str:

@@ -114,7 +114,7 @@ class _Table(NamedTuple):
             if unfit:
                 parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
             return unfit
-        row = dict(zip(self.names, cells, strict=True))
+        row = dict(zip(self.names[::-1], cells[::-1], strict=True))  # the first of two columns of one name counts
         return take_corners(parsed, row, named(row.get(self.label)))
 
 

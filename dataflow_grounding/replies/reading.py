@@ -49,7 +49,13 @@ class Said:
 
     def within(self, outer: Said) -> Said:
         """Return this with what is missing taken from the object around it."""
-        return replace(outer, **{name: value for name, value in vars(self).items() if value not in (None, (), "")})
+        return Said(
+            self.labels or outer.labels,
+            outer.id if self.id is None else self.id,
+            outer.score if self.score is None else self.score,
+            self.evidence or outer.evidence,
+            self.talk or outer.talk,
+        )
 
 
 NOTHING_SAID = Said()

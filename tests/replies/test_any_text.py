@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import read_boxes, read_object
+from dataflow_grounding.replies.answer_text import answers_of
 from dataflow_grounding.replies.finding import parse_reply
 
 TEXTS = int(os.environ.get("FUZZ_TEXTS", "400"))
@@ -138,3 +140,12 @@ def test_a_long_reply_of_one_piece_over_and_over_holds_no_run_up() -> None:
     """Linear work takes a tenth of the processor time that is allowed; one quadratic pattern takes several times it."""
     ended = subprocess.run([sys.executable, "-c", _LONG], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr or "killed by the limit"
+
+
+def test_an_answer_of_unclosed_tags_is_read_in_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        assert answers_of("<answer>" + "<a" * 100_000)[0].text.startswith("<a<a")
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()

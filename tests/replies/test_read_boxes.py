@@ -212,6 +212,7 @@ def test_wherever_a_reply_is_cut_no_number_is_made_up(end: int) -> None:
         ('[{"label": "cat", "bbox": [10, 20, 30, 40]}, {"label": "cat", "bbox": [10, 20, 30, 40]}]', CAT, "merged"),
         ('[{"label": "the cat", "bbox": [10, 20, 30, 40]}]', CAT, "matched_by_label"),
         ('[{"label": "cat", "bbox": [10, 20, 30, 40], "score": 7}]', CAT, "score_ignored"),
+        ('[{"label": "cat", "bbox": [10, 20, 30, 40], "score": ""}]', CAT, "score_ignored"),
         ('[{"label": "cat", "bbox": [10, 20, 30, 40]}, {"label": "cow", "bbox": [1, 2, 3, 4]}]', CAT, "dropped"),
         ('[{"label": "cat", "bbox": [10, 20, 30, 40]}}, 1]', CAT, "broken_json"),
     ],

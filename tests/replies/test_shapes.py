@@ -40,6 +40,11 @@ def test_the_header_of_a_table_settles_its_order_whatever_the_format(reply: str,
     assert found(read(reply, format=format)) == [("cat", CAT), ("dog", DOG)]
 
 
+def test_the_first_of_two_columns_of_labels_counts() -> None:
+    table = "| label | x1 | y1 | x2 | y2 | label |\n|---|---|---|---|---|---|\n| cat | 10 | 20 | 30 | 40 | small |"
+    assert found(read(table, ["cat"])) == [("cat", CAT)]
+
+
 def test_a_row_that_does_not_fit_its_table_is_dropped() -> None:
     reading = read("label,ymin,xmin,ymax,xmax\ncat,20,10,40,30\nred, big dog,60,50,80,70")
 
