@@ -31,7 +31,7 @@ class Shape(Candidate):
 
 def find_shapes(picture: Picture) -> list[Shape]:
     """All even regions of the picture that are circles, ellipses, squares, rectangles, triangles and the like."""
-    steps = cv2.morphologyEx(picture.smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).max(axis=2)
+    steps = np.max(cv2.split(cv2.morphologyEx(picture.smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))), axis=0)
     edge = min(max(8.0 + 2.0 * float(np.median(steps)), _EDGES[0]), _EDGES[1])
     count, labels, stats, _ = cv2.connectedComponentsWithStats((steps < edge).astype(np.uint8), connectivity=4)
     least = max(60.0, 0.0003 * picture.area)

@@ -10,7 +10,6 @@ from dataflow_grounding.spans import clean_caption
 ONE = "object"
 _REST = "*"
 _WAYS = ("phrase", "head", "one")
-_TEXT = "tag:yaml.org,2002:str"
 
 
 class Numbers:
@@ -85,16 +84,16 @@ def read_texts(path: str, plain: Callable[[str], str] = str) -> dict[str, str]:
 
     try:
         with open(path, encoding="utf-8") as file:
-            node = yaml.compose(file, yaml.SafeLoader)  # which has all pairs, also of what is there twice
+            data = yaml.safe_load(text := file.read())
     except OSError as error:
         why = f"{error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"
         raise InputError(f"can't read {path}: {why}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(node, yaml.MappingNode) or any(one.tag != _TEXT for pair in node.value for one in pair):
+    if not isinstance(data, dict) or not all(isinstance(text, str) for pair in data.items() for text in pair):
         raise InputError(f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts")
-    said = dict[str, str]()
-    for key, value in node.value:
+    node, said = yaml.compose(text, yaml.SafeLoader), dict[str, str]()  # of what is there twice, data have the last
+    for key, value in node.value if node else ():
         if said.setdefault(plain(key.value), value.value) != value.value:
             raise InputError(f"{path} has two lines of {plain(key.value)!r} that differ: leave one")
-    return said
+    return {plain(key): value for key, value in data.items()}

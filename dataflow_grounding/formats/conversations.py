@@ -261,9 +261,9 @@ def _box_format_of(target: str) -> BoxFormat:
     )
 
 
-def as_answer(phrase: str, fours: Sequence[Sequence[float]], numbers: BoxFormat) -> str:
-    """The phrase and its boxes in a family's tags; else a list of objects with the numbers of a box under its key."""
-    if numbers.name not in TAGS or not fours:
+def as_answer(phrase: str, fours: Sequence[Sequence[float]], numbers: BoxFormat, is_json: bool = False) -> str:
+    """The phrase and its boxes in a family's tags, else as objects with the numbers of a box under the family's key."""
+    if is_json or numbers.name not in TAGS or not fours:
         return dump_text([{numbers.key: four, "label": phrase} for four in fours])
     ref, every, one, between = TAGS[numbers.name]
     return ref.format(phrase) + every.format(between.join(one.format(*four) for four in fours))
@@ -285,7 +285,7 @@ def plain_boxes(text: str, phrase: str, numbers: BoxFormat, size: Size, sent: Si
         elif numbers.name == "qwen2-vl":  # others' tags mean their own numbers
             found = json.loads(f"[{','.join(_NUMBER.findall(text.rpartition('<|object_ref_end|>')[2]))}]")
             fours = [found[at : at + 4] for at in range(0, len(found), 4)]
-    if not all(map(is_box, fours)) or text != as_answer(phrase, fours, numbers):
+    if not all(map(is_box, fours)) or text != as_answer(phrase, fours, numbers, text.startswith("[")):
         return []
     boxes = [numbers.to_pixels(four, original=size, sent=sent) for four in fours]
     return boxes if are_inside(boxes, size) and html.unescape(phrase) == phrase else []

@@ -137,7 +137,7 @@ def _labelled(exact: list[Exact], sizes: list[tuple[Any, Any]]) -> tuple[Regions
     labelled: list[dict[str, Any]] = [{"bbox": box, "type": kind} for box, kind in exact if kind.lower() != LEFT_OUT]
     regions = [one for one in labelled if area(box_of(one["bbox"])) > 0]
     written = [_in_1000(one["bbox"], sizes[0]) for one in regions]
-    without_area = [one["bbox"] for one in labelled if one not in regions]
+    without_area = [one["bbox"] for one in labelled if area(box_of(one["bbox"])) <= 0]
     return Regions(regions, written, sizes[0], sizes[0] == sizes[1]), without_area
 
 

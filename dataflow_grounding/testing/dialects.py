@@ -45,7 +45,7 @@ class OpenAI:
         request.model = request.model or str(body.get("model") or "")
         request.settings = {key: value for key, value in body.items() if key not in ("messages", "model")}
         messages = body.get("messages")
-        if not messages:
+        if not isinstance(messages, list) or not messages:
             raise BadRequest("'messages' must be a list that is not empty.")
         if not request.model:
             raise BadRequest("you must provide a model parameter")
@@ -92,7 +92,7 @@ class Gemini:
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
         """Fill in the request; returns its pictures in base64. Raises BadRequest."""
         contents = body.get("contents")
-        if not contents:
+        if not isinstance(contents, list) or not contents:
             raise BadRequest("* GenerateContentRequest.contents: contents is not specified")
         request.settings = dict(body.get("generationConfig") or {})
         system = body.get("systemInstruction") or {}

@@ -68,15 +68,17 @@ class Takes:
 
 def open_objects(schema: Any, *context: str) -> Iterator[str]:
     """What a strict schema may not have: an object that is not closed, or a property that is not required."""
-    if isinstance(schema, list):
-        schema = dict(enumerate(schema))
     if not isinstance(schema, dict):
         return
     properties = schema.get("properties")
-    if isinstance(properties, dict) and "type" in schema:
+    if isinstance(properties, dict):
         if schema.get("additionalProperties") is not False:
             yield f"{context}, 'additionalProperties' is required to be supplied and to be false"
         if missing := sorted(properties.keys() - set(schema.get("required") or ())):
             yield f"{context}, 'required' must include every key in properties. Missing '{missing[0]}'"
-    for name, part in schema.items():
-        yield from open_objects(part, *context, str(name))
+    yield from open_objects(schema.get("items"), *context, "items")
+    for key in ("properties", "anyOf", "$defs"):  # beside schemas, names and values may look like them
+        parts = schema.get(key)
+        named = dict(enumerate(parts)) if isinstance(parts, list) else parts
+        for name, part in named.items() if isinstance(named, dict) else ():
+            yield from open_objects(part, *context, key, str(name))

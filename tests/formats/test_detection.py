@@ -130,6 +130,12 @@ def test_head_nouns_as_classes(tmp_path: Path) -> None:
     assert [one["phrase"] for one in data["annotations"]] == ["two small plates", "a red mug on the left"]
 
 
+def test_a_map_may_take_lines_from_another(tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text("<<: {a red mug: cup, a plate: cup}\nA plate: dish\na plate: dish")
+    out = exported(tmp_path, "coco", [said("a red mug", "a plate")], classes=str(tmp_path / "map.yaml"))
+    assert [one["name"] for one in json.loads((out / "annotations.json").read_text())["categories"]] == ["cup", "dish"]
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -275,6 +275,7 @@ def test_azure_names_the_model_in_the_path() -> None:
 
 OPEN_INSIDE = {"type": "array", "items": {"type": "object", "properties": {}}}
 STRICT = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+NAMED = {"type": {"type": "string"}, "properties": {"type": "string"}}
 
 
 def schema_format(**changes: Any) -> dict[str, Any]:
@@ -293,6 +294,15 @@ def schema_format(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             Takes(), schema_format(properties={"a": OPEN_INSIDE}), 400, "response_format", id="nor one inside a list"
+        ),
+        pytest.param(
+            Takes(), schema_format(items={"properties": {}}), 400, "response_format", id="nor one without a type"
+        ),
+        pytest.param(
+            Takes(), schema_format(properties=NAMED, required=[*NAMED]), 200, None, id="names are no keywords"
+        ),
+        pytest.param(
+            Takes(), schema_format(properties={"a": {"enum": [STRICT, NAMED]}}), 200, None, id="and values no schemas"
         ),
         pytest.param(Takes(("json_object",)), schema_format(), 400, "response_format", id="no schemas"),
         pytest.param(
