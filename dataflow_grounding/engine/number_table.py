@@ -7,6 +7,7 @@ class NumberTable:
     """Open addressing in two flat arrays. Keys are taken modulo 2**64; 0 counts as 1."""
 
     def __init__(self) -> None:
+        self.count = 0
         self._resize(1024)
 
     def get(self, key: int) -> int | None:
@@ -27,7 +28,8 @@ class NumberTable:
             self._resize((self._mask + 1) * 2)
             for known, number in zip(keys, values, strict=True):
                 if known:
-                    self.set(known, number)
+                    slot = self._slot(known)
+                    self._keys[slot], self._values[slot] = known, number
 
     def _slot(self, key: int) -> int:
         keys, mask = self._keys, self._mask
@@ -37,7 +39,7 @@ class NumberTable:
         return slot
 
     def _resize(self, size: int) -> None:
-        self.count, self._mask = 0, size - 1
+        self._mask = size - 1
         self._keys = array("Q", bytes(8 * size))
         self._values = array("Q", bytes(8 * size))
 
