@@ -110,12 +110,13 @@ def _bounded(seconds: float) -> float | None:
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
     """What a body says of an error, as JSON or in words, and Google's details of it; nothing of a page."""
-    try:
+    data = None
+    with suppress(ValueError, RecursionError):
         data = json.loads(body)
-    except (ValueError, RecursionError):
+    if data is None:
         return "" if body.lstrip().startswith("<") else body, []
     error = data.get("error", data) if isinstance(data, dict) else data
-    details = error.get("details") if isinstance(error, dict) else None
+    details = error.get("details") if isinstance(error, dict) and error is not data else None
     return error, [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
 
 

@@ -15,6 +15,7 @@ from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.request import ReadReply, Request
 from dataflow_grounding.terminal import say
+from dataflow_grounding.watch.drift import Drift
 from dataflow_grounding.watch.endpoint_checks import FRESH, EndpointChecks
 from dataflow_grounding.watch.signs import ADVICE, Seen, Signs, corners_of
 
@@ -37,6 +38,8 @@ class BoxWatch:
     """
 
     _checks: EndpointChecks  # of a run that is watched
+    _signs: Signs  # those it began with, where a check of another run that misses begins anew
+    _drift: Drift
 
     def __init__(self, on_suspect: OnSuspect, every: int | None = CHECK_EVERY) -> None:
         if on_suspect not in ("warn", "stop"):
@@ -73,6 +76,7 @@ class BoxWatch:
         if not serving.exact_boxes and asked.scale != "grid_32":
             new, trusting = choice.is_new(FRESH), self.on_suspect == "warn"
             watch._checks = EndpointChecks(serving, asked, self.every, start, calibrated=new, trusting=trusting)
+            watch._signs, watch._drift = watch._checks.known.signs, watch._checks.known.drift
             watch._watches = True
         return watch, took
 
@@ -130,10 +134,6 @@ class BoxWatch:
             say(f"Warning: {what}.")
         self.poor = what
 
-    @property
-    def _signs(self) -> Signs:
-        return self._checks.known.signs
-
     async def _ready(self, ask: Ask) -> None:
         """Wait until requests may be sent: for the first check, made by the first comer, and for any in doubt."""
         to_begin = not self._checks.begun and self._checks.possible
@@ -150,7 +150,7 @@ class BoxWatch:
         if self._checks.under_way or self.suspicion is not None:
             return
         strange = self._signs.found is not None or self._signs.mixed
-        drifted = self._checks.possible and self._checks.known.drift.alarmed
+        drifted = self._checks.possible and self._drift.alarmed
         if self._checks.due(drifted, last) or (strange and self._checks.possible):
             several = strange or drifted or (last and not self._checks.in_memory)
             await self._check(ask, waiting=drifted or strange, several=several)
@@ -174,7 +174,7 @@ class BoxWatch:
         elif self._odd is None:
             self._open = {one: sent for one, sent in self._open.items() if one not in before}
         self._signs.withdraw()
-        self._checks.known.drift.settled()
+        self._drift.settled()
 
     def _suspect_all(self) -> None:
         """A sign speaks against the boxes, and no check can tell."""
@@ -210,4 +210,4 @@ class BoxWatch:
             boxes.append(Seen(corners, numbers, mark.order, sent, phrase, self._checks.known.answers))
         self._signs.add(boxes)
         if self._checks.possible:
-            self._checks.known.drift.add(boxes)
+            self._drift.add(boxes)

@@ -44,13 +44,31 @@ class Moments:
         self.squares += step * (value - self.mean)
 
 
-@dataclass
 class Other:
     """Another way to read the same numbers, and how much speaks for it."""
 
-    format: BoxFormat
-    evidence: float = 0.0
-    alarm: float = ALARM
+    def __init__(self, asked: BoxFormat, box_format: BoxFormat) -> None:
+        self.evidence = 0.0
+        self.alarm = ALARM
+        self._asked, self._format = asked, box_format
+        self._turns = {asked.order, box_format.order} == {"xyxy", "yxyx"} and asked.scale != "px"
+        self._stretch = lru_cache(maxsize=MOST)(self._stretched)
+
+    def reread(self, s: Seen, found: Features) -> tuple[Features, float]:
+        """The figures of the box in this format, and the log of what reading it so does to the unit of area."""
+        if self._turns:
+            middle_x, middle_y, size, shape = found
+            return (middle_y, middle_x, size, -shape), 0.0
+        if self._format.order != self._asked.order:
+            return features(corners_of(s.numbers, s.order or self._format.order, s.sent, self._asked)), 0.0
+        x, y, across, down = self._stretch(s.sent)
+        middle_x, middle_y, size, shape = found
+        return (middle_x * x, middle_y * y, size + (across + down) / 2, shape + across - down), across + down
+
+    def _stretched(self, sent: Size) -> tuple[float, float, float, float]:
+        """What reading in another scale multiplies x and y with, and the logs of that."""
+        (width, height), (w, h) = self._asked.limits(sent), self._format.limits(sent)
+        return (width / w, height / h, math.log(width / w), math.log(height / h))
 
 
 class Drift:
@@ -62,13 +80,12 @@ class Drift:
 
     def __init__(self, asked: BoxFormat) -> None:
         self.alarmed = False
-        self._asked = asked
         alike = {999: 1000, 1024: 1000}
         scale = alike.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
         orders = [order for order in ORDERS if order != asked.order][:2]  # the others look like one of these
         names = [f"{order}_{scale}" for order in orders]
         names += [f"{asked.order}_{other}" for other in SCALES if other not in (*alike, scale)]
-        self._others = [Other(find_box_format(name, "")) for name in names]
+        self._others = [Other(asked, find_box_format(name, "")) for name in names]
         self._moments = [Moments() for _ in FLOORS]
         self._known: list[float] = []
         self._words: dict[str, Moments] = {}
@@ -99,9 +116,9 @@ class Drift:
         now = [min(self._strangeness(f, shape), MOST_STRANGE) for (f, _), shape in zip(here, shapes, strict=True)]
         for other in self._others:
             total = 0.0
-            for box, strange, shape in zip(boxes, now, shapes, strict=False):
-                again = features(corners_of(box.numbers, box.order, box.sent, other.format))
-                total += strange - self._strangeness(again, shape) + _stretch(self._asked, other.format, box.sent)
+            for i, strange in enumerate(now):
+                again, stretch = other.reread(boxes[i], here[i][0])
+                total += strange - self._strangeness(again, shapes[i]) + stretch
             other.evidence = max(0.0, other.evidence + min(max(total, -MOST_OF_ONE), MOST_OF_ONE))
             if other.evidence > other.alarm:
                 self.alarmed = True
@@ -129,12 +146,6 @@ class Drift:
         spread = [math.sqrt(moments.squares / moments.count) for moments in self._moments]
         known = zip(self._moments, spread, FLOORS, strict=True)
         self._known = [n for moments, own, floor in known for n in (moments.mean, 1 / max(floor, own))]
-
-
-@lru_cache(maxsize=MOST)
-def _stretch(asked: BoxFormat, other: BoxFormat, sent: Size) -> float:
-    """The log of what reading in the other format does to the unit of area."""
-    return math.log(math.prod(asked.limits(sent)) / math.prod(other.limits(sent)))
 
 
 def features(corners: Sequence[float]) -> Features:

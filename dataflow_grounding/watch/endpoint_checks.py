@@ -151,7 +151,7 @@ class EndpointChecks:
         self._start: RunStart | None = start  # until its pictures were looked at
         self._vouching: Vouching | None = None
         self._marked = False
-        self._unchecked = 0  # requests since the last check such as a run ends with
+        self._unchecked = 0  # requests since the last check such as a run ends with; in memory, all of the run
         self._set_aside = 0
         self.free = asyncio.Event()  # not set while a check is under way that nothing should be sent before
         self.free.set()
@@ -188,7 +188,8 @@ class EndpointChecks:
             return False
         known, changed = self.known, drifted or self.known.sizes.outgrown
         if last:
-            return changed or self._unchecked >= min(LEAST_BETWEEN, self._every)
+            since = min(self._unchecked, known.sent) if self.in_memory else self._unchecked
+            return changed or since >= min(LEAST_BETWEEN, self._every)
         late = known.sent >= (min(self._every, MORE_OFTEN) if known.odd else self._every)
         return late or (changed and known.answers - known.answers_then >= LEAST_BETWEEN)
 
@@ -212,7 +213,7 @@ class EndpointChecks:
             if start is not None:
                 coming = await asyncio.to_thread(start.pictures)
                 known.sizes.expect(limits.fitted(limits.padded(size)) for size in coming.sizes)
-            self._unchecked = 0 if several or self.in_memory else self._unchecked
+            self._unchecked = 0 if several and not self.in_memory else self._unchecked
             given = (ask, self.asked, known.sizes.chosen(), limits, self.free.clear)
             verdict = await check(*given, at_least=SEVERAL if several else 1, odd=known.odd, endpoints=self._endpoints)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from dataflow_grounding.errors import SuspectBoxes
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.watch.drift import Drift
 from dataflow_grounding.watch.signs import MOST, Seen, first_sign
 
 SIZES = [(640, 480), (480, 640), (1024, 768), (1920, 1080), (2048, 1365), (1200, 1600), (500, 375), (800, 800)]
@@ -152,6 +154,17 @@ def test_a_few_people_lying_down_are_no_sign() -> None:
 
 
 # --- in a run
+
+
+@pytest.mark.parametrize("written", ["xyxy_1000", "yxyx_1000"])
+def test_numbers_that_are_no_fractions_any_more_have_drifted(written: str) -> None:
+    for seed in range(6):
+        drift = Drift(find_box_format("xyxy_1", ""))
+        for name, answers in (("xyxy_1", 60), (written, 26)):
+            assert not drift.alarmed
+            for reply, boxes in groupby(photos(seed, "xyxy_1", name, 999), lambda box: box.reply):
+                drift.add([*boxes] if reply < answers else [])
+        assert drift.alarmed
 
 
 def pixels(request: ReceivedRequest) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,8 @@ from benchmarks.watched_model import PEOPLE, Scene
 from benchmarks.workplace import Done, Workplace, caption, command
 from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMarker, ground
 from dataflow_grounding.errors import SpecError, SuspectBoxes
-from dataflow_grounding.serving import OpenAIServing, RecordedServing, Serving
+from dataflow_grounding.serving import OpenAIServing, RecordedServing, Reply, Serving
+from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
@@ -263,6 +268,46 @@ def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_o
         again = run(place, server, **one_by_one, **{"workflow.max_attempts": 4})  # not a finished run's repetition
         assert again.code == 0, again
         assert [record.get("suspect_boxes", False) for record in place.annotations()] == first
+
+
+class Held(OpenAIServing):
+    """Sends what is about the last mug when it may."""
+
+    def __init__(self, *named: Any, **settings: Any) -> None:
+        super().__init__(*named, **settings)
+        self.came, self.may = threading.Event(), threading.Event()
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        if "the last mug" in request.text:
+            self.came.set()
+            assert await asyncio.to_thread(self.may.wait, 30)
+        return await super().answer(request)
+
+
+def at_once(place: Workplace, serving: Held, check_every: int | None) -> None:
+    """A run of 25 records, which ends after another of 25 began and ended; neither writes files."""
+    picture = str(place.folder / place.picture())
+    phrases = [*(f"mug {n}" for n in range(24)), "the last mug"]
+    first, second = ([{"image_path": picture, "expressions": [f"{what}{p}"]} for p in phrases] for what in ("", "no "))
+    second[-1]["expressions"] = ["a mug"]
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(PhraseGrounder(serving, check_every=check_every), first)
+        assert serving.came.wait(30)
+        with suppress(SuspectBoxes):
+            PhraseGrounder(serving, check_every=check_every)(second)
+        serving.may.set()
+        running.result()
+
+
+def test_a_check_holds_for_all_runs_in_memory(place: Workplace) -> None:
+    with LoopbackServer(model := Switching(X)) as server:
+        at_once(place, Held(server.base_url, "checked for two", box_format=X, max_workers=2), 100)
+    assert model.probes == 2, "one first, one at the end of the run that ended first"
+
+
+def test_a_sign_in_one_run_in_memory_stops_the_others_too(place: Workplace) -> None:
+    with LoopbackServer(corner) as server, pytest.raises(SuspectBoxes, match="top left quarter"):
+        at_once(place, Held(server.base_url, "seen by two", box_format=X, max_workers=2), None)
 
 
 def test_records_in_memory_are_marked_too(place: Workplace) -> None:

@@ -198,6 +198,16 @@ def test_the_wait_may_stand_in_the_errors_details() -> None:
     assert error.retry_after == 34.5
 
 
+@pytest.mark.parametrize("body", ["null", '{"message": "no", "details": [{"reason": "API_KEY_INVALID"}]}'])
+def test_details_of_no_error_and_no_json_say_what_they_are(body: str) -> None:
+    from dataflow_grounding.errors import RequestRefused
+    from dataflow_grounding.serving.http_errors import error_of
+
+    error = error_of(400, {}, body.encode(), where="here")
+    assert isinstance(error, RequestRefused), "it is about this request alone"
+    assert str(error) == f"here answered 400: {json.loads(body)['message'] if '{' in body else body}"
+
+
 PASSING = [
     ("a server fault", faults.server_error(500)),
     ("an overload", faults.server_error(503)),
