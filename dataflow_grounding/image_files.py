@@ -91,7 +91,10 @@ def read_header(path: str, data: bytes | None = None, first: int | None = 2**16)
     Raises ImageMissing, MachineBusy, ImageBroken.
     """
     try:
-        with io.BytesIO(data) if data else _open_file(path, first) as file, _opened(file, path) as picture:
+        with (
+            io.BytesIO(data) if data else _open_file(path, first) as file,
+            _opened(file, path, 2 * MAX_PIXELS) as picture,
+        ):
             whole = read_file(path) if data is None and picture.format == "PNG" else data
             return _header_of(picture, whole or b"")
     except ImageBroken:
@@ -144,12 +147,12 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name != "AVIF" or importlib.util.find_spec("PIL.AvifImagePlugin")]
 
 
-def _opened(file: IO[bytes], path: str) -> "PillowImage":
+def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage":
     import PIL.Image
 
     try:
         picture = open_picture(file)
-        if picture.width * picture.height > MAX_PIXELS:
+        if picture.width * picture.height > most:
             raise PIL.Image.DecompressionBombError
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
         file.seek(0)

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
-from itertools import count
 from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
@@ -72,14 +71,24 @@ def read_records(path: str) -> list[dict[str, Any]]:
 def _read_jsonl(path: str) -> Iterator[Row]:
     import jsonlines
 
-    numbers = count(1)
+    number = 0  # jsonlines tells the line of an error only; every row has its own
 
-    def row_of(line: Any) -> Any:
-        number = next(numbers)  # jsonlines tells the line of an error only; every row has its own
-        return bool(line.strip()) and _parsed(number, line.encode("utf-8", "surrogateescape"))
+    def counted(file: IO[bytes]) -> Iterator[bytes]:
+        nonlocal number
+        for line in file:
+            number += 1
+            yield line
 
-    with TextIOWrapper(open_file(path), "utf-8", "surrogateescape", newline="\n") as file:
-        yield from filter(None, jsonlines.Reader(file, loads=row_of))
+    with open_file(path) as file:
+        reader = jsonlines.Reader(counted(file), loads=lambda line: _parsed(number, line))
+        while True:
+            try:
+                row: Any = reader.read(skip_empty=True)
+            except EOFError:
+                return
+            except jsonlines.InvalidLineError as error:  # not UTF-8: our parser says where
+                row = _parsed(number, error.line)
+            yield row
 
 
 def as_line(row: Row) -> str:

@@ -20,7 +20,7 @@ import pytest
 
 from dataflow_grounding import images
 from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
-from dataflow_grounding.image_files import PIXELS_AT_ONCE
+from dataflow_grounding.image_files import PIXELS_AT_ONCE, read_header
 from dataflow_grounding.images import Image, ImageLimits, open_image
 from dataflow_grounding.records import Record
 
@@ -299,6 +299,15 @@ def png() -> bytes:
 def with_thumbnail() -> bytes:
     """A JPEG whose EXIF holds a whole JPEG, end marker included."""
     return jpeg(exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + jpeg())
+
+
+def test_of_a_picture_that_is_too_large_to_be_decoded_the_size_is_known(tmp_path: Path) -> None:
+    """Labels of an aerial photo are imported by its size alone."""
+    path = tmp_path / "aerial.ppm"
+    path.write_bytes(b"P6 25000 20000 255\n")
+    assert read_header(str(path)).size == (25_000, 20_000)
+    with pytest.raises(ImageBroken, match="more than 400 million pixels"):
+        opened(path)
 
 
 def bomb() -> bytes:

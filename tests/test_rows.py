@@ -86,6 +86,12 @@ def test_a_line_that_is_not_utf8_says_where(tmp_path: Path) -> None:
         read_records(path)
 
 
+@pytest.mark.parametrize("space", ["\xa0", "\u3000", "\x1c"])
+def test_only_a_line_of_white_space_as_json_knows_it_is_passed_over(tmp_path: Path, space: str) -> None:
+    rows = list(read_rows(write(tmp_path / "x.jsonl", f'{{"a": 1}}\n{space}\n \t\r\n')))
+    assert [(row.line, row.data) for row in rows] == [(1, {"a": 1}), (2, None)]
+
+
 def test_one_json_line_called_json_is_one_row(tmp_path: Path) -> None:
     assert read_records(write(tmp_path / "x.json", as_lines(ROWS[:1]))) == ROWS[:1]
 

@@ -111,7 +111,7 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
         >>> read_marked_text("<region1>: a cup. It is red. <region2> shows a dog.", 2)
         {1: 'a cup. It is red.', 2: '<region2> shows a dog.'}
     """
-    found: dict[int, str] = {}
+    found: dict[int, list[str]] = {}
     current: list[int] = []
     for sentence in re.split(r"(?<=[.!?])\s+|\n+|;\s*(?=<)", text):
         named = [int(number[:9]) for number in _MARKER.findall(sentence)]
@@ -119,8 +119,9 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
             current = [number for number in dict.fromkeys(named) if 1 <= number <= count]
         said = re.sub(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", "", sentence.strip(), flags=re.IGNORECASE)
         if said.strip(" *-:"):
-            found |= {number: f"{found[number]} {said}" if number in found else said for number in current}
-    return found
+            for number in current:
+                found.setdefault(number, []).append(said)
+    return {number: " ".join(sentences) for number, sentences in found.items()}
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:

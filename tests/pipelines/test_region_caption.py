@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,13 @@ def test_the_script_takes_the_seeds_arguments(tmp_path: Path, server: LoopbackSe
 )
 def test_a_text_is_divided_among_the_regions_that_it_names(text: str, expected: dict[int, str]) -> None:
     assert read_marked_text(text, 2) == expected
+
+
+def test_a_runaway_text_about_many_regions_is_divided_in_a_moment() -> None:
+    begun = time.process_time()
+    found = read_marked_text("".join(f"<region{number}>" for number in range(1, 51)) + " It is so. " * 40_000, 50)
+    assert len(found) == 50
+    assert time.process_time() - begun < 3
 
 
 def test_the_picture_that_is_sent_is_the_one_in_the_folder(tmp_path: Path) -> None:
