@@ -24,7 +24,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF
 MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 PIXELS_AT_ONCE = 100_000_000
 """Pixels that all threads together have decoded at a time; a picture with more of them goes alone."""
-_SHARE = 10**6  # pixels that are waited for and given back together
 
 MAX_FILE_BYTES = 512 * 2**20
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
@@ -189,21 +188,28 @@ def _jpeg_scan(data: bytes) -> int:
     return place
 
 
-_room = threading.Semaphore(PIXELS_AT_ONCE // _SHARE)
-_turn = threading.Lock()
+class _Room:
+    """For how many pixels there is room: threads wait in turn, so that small pictures keep no large one out."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._free = most
+        self._turn, self._changed = threading.Lock(), threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        pixels = min(pixels, self._most)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify()
 
 
-@contextmanager
-def _room_for(pixels: int) -> Iterator[None]:
-    """Threads wait in turn until there is room, so that small pictures keep no large one out."""
-    shares = min(math.ceil(pixels / _SHARE), PIXELS_AT_ONCE // _SHARE)
-    with _turn:
-        for _ in range(shares):
-            _room.acquire()
-    try:
-        yield
-    finally:
-        _room.release(shares)
+_room = _Room(PIXELS_AT_ONCE)
 
 
 @contextmanager
@@ -219,7 +225,7 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
     if at_least:  # lets the JPEG decoder work at a fraction of the size
         longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))  # Pillow rounds down
         picture.draft("RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest))
-    with _room_for(math.prod(picture.size)):
+    with _room.taken(math.prod(picture.size)):
         try:
             picture.load()
             PIL.ImageOps.exif_transpose(picture, in_place=True)

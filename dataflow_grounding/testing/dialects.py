@@ -35,6 +35,12 @@ class Answer:
     refusal: str | None = None
 
 
+def _listed(given: Any, why: str) -> list[Any]:
+    if not (given and isinstance(given, list)):
+        raise BadRequest(why)
+    return given
+
+
 class OpenAI:
     """`POST /v1/chat/completions`, also at Azure's path."""
 
@@ -44,9 +50,7 @@ class OpenAI:
         """Fill in the request, whose model may stand in the path; returns its pictures in base64. Raises BadRequest."""
         request.model = request.model or str(body.get("model") or "")
         request.settings = {key: value for key, value in body.items() if key not in ("messages", "model")}
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise BadRequest("'messages' must be a list that is not empty.")
+        messages = _listed(body.get("messages"), "'messages' must be a list that is not empty.")
         if not request.model:
             raise BadRequest("you must provide a model parameter")
         parts = list(_parts_of(messages))
@@ -91,9 +95,7 @@ class Gemini:
 
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
         """Fill in the request; returns its pictures in base64. Raises BadRequest."""
-        contents = body.get("contents")
-        if not isinstance(contents, list) or not contents:
-            raise BadRequest("* GenerateContentRequest.contents: contents is not specified")
+        contents = _listed(body.get("contents"), "* GenerateContentRequest.contents: contents is not specified")
         request.settings = dict(body.get("generationConfig") or {})
         system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
