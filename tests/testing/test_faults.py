@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPMessage, IncompleteRead, RemoteDisconnected
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -346,6 +349,21 @@ def test_a_server_process_that_does_not_start_says_so(capfd: pytest.CaptureFixtu
     with pytest.raises(RuntimeError, match="did not start"), ServerProcess("--answers", "nonsense"):
         pass
     assert "nonsense" in capfd.readouterr().err
+
+
+def test_the_server_by_itself_prints_its_address_and_serves_until_it_is_told_to_stop() -> None:
+    command = [sys.executable, "-m", "dataflow_grounding.testing", "--text", "hello", "--key", "k"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        address = urlsplit(running.stdout.readline().strip())
+        try:
+            assert (address.hostname, address.path) == ("127.0.0.1", "/v1")
+            assert address.port
+            assert send(address.port).status == 401
+            assert send(address.port, Authorization="Bearer k").content == "hello"
+        finally:
+            running.terminate()
+        assert running.wait(10) == 0
 
 
 def is_open(port: int) -> bool:
