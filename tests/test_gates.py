@@ -78,7 +78,9 @@ def functions_of(module: str) -> Iterator[Function]:
 
 def too_long(module: str) -> set[str]:
     """The module, where it has too many lines, and those of its functions that have."""
-    lines = {f"{module} {node.name}": (node.end_lineno or 0) - node.lineno + 1 for node in functions_of(module)}
+    lines = {
+        f"{module}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1 for node in functions_of(module)
+    }
     long = {name for name, count in lines.items() if count > LONGEST_FUNCTION}
     length = len((ROOT / module).read_text(encoding="utf-8").splitlines())
     return long | ({module} if length > LONGEST_MODULE else set())
@@ -104,7 +106,9 @@ def branches_of(function: Function) -> int:
 
 def test_functions_have_15_branches_at_most() -> None:
     counts = {
-        f"{module} {function.name}": branches_of(function) for module in MODULES for function in functions_of(module)
+        f"{module}:{function.lineno} {function.name}": branches_of(function)
+        for module in MODULES
+        for function in functions_of(module)
     }
     assert not {name: count for name, count in counts.items() if count > MOST_BRANCHES}
 
