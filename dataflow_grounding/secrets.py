@@ -34,6 +34,8 @@ def learn(*values: object) -> None:
     for value in values:
         if isinstance(value, str) and len(value) >= 4 and value.lower() not in _NO_SECRETS:
             kind, text = "odd" if _is_no_word(value) else "word", json.dumps(value)[1:-1]
+            if value in _forms.get(kind, ()):  # as the token that goes with each request
+                continue
             forms = {value, text, text.replace("/", "\\/"), repr(value)[1:-1], quote(value, safe="")}
             with _learning:
                 _forms[kind] = tuple(sorted({*_forms.get(kind, ()), *forms}, key=len, reverse=True))

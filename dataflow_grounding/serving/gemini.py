@@ -105,10 +105,8 @@ class GeminiServing(Serving):
             headers = getattr(error.response, "headers", None) or {}
             body = json.dumps(error.details).encode()
             raise error_of(int(error.code or 0), headers, body, where=where) from None
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise fault_of(
-                error, where, "vlm.gemini", self.timeout
-            ) from None  # the client lets its transport's through
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:  # the client lets its transport's through
+            raise fault_of(error, where, "vlm.gemini", self.timeout) from None
         except Exception as error:
             said = excerpt(str(error) or type(error).__name__, 200)
             raise ServerFault(f"{where} answered something that is not a Gemini reply: {said}") from None

@@ -39,7 +39,11 @@ def phrase_grounding(
 ) -> Request[list[Found]]:
     """Ask for the boxes of phrases; the answer is one Found per phrase, in their order.
 
-    Boxes of one phrase that overlap at `merge_iou` or more are one; None keeps them all.
+    Args:
+        image: The image to look in.
+        phrases: What to look for.
+        box_format: How the model writes boxes.
+        merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps them all.
     """
 
     def read(reply: str) -> tuple[list[Found], list[Note]]:

@@ -183,7 +183,12 @@ def double_check(
 ) -> Request[list[Check]]:
     """Ask whether each expression is right; the answer is one Check per expression, in their order.
 
-    `texts` are columns of the regions to tell a serving that can't see what things are.
+    Args:
+        image: The image that the expressions describe.
+        expressions: The expressions, each with the regions that it names.
+        regions: The regions of the image.
+        box_format: How the model writes boxes.
+        texts: Columns of the regions to tell a serving that can't see what things are.
     """
     asked = [
         {"id": number, "text": expression.text, "region_ids": [place + 1 for place in expression.places]}
