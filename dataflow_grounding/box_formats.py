@@ -45,7 +45,9 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
         raise SpecError(f"it is not known how the model {model!r} writes boxes{hint}: {how}")
     if found:
         if not found.boxes:
-            raise SpecError(f"models of the family {found.name!r} answer with points, not boxes: use another model")
+            raise SpecError(
+                f"models of the family {found.name!r} answer with {found.key}s, not boxes: use another model"
+            )
         return found
     if plain := _PLAIN.fullmatch(wanted):
         scale = plain["scale"] if plain["scale"] == "px" else int(plain["scale"])

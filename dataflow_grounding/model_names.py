@@ -8,7 +8,15 @@ from typing import Any
 from dataflow_grounding.tables import load_table
 
 _KNOWN: dict[str, Any] = load_table(__package__, "model_names.yaml")
-_AFTER = re.compile(rf"(?:[-_.:@+\s\[\]()]+(?:{'|'.join([*_KNOWN['words'].split(), *_KNOWN['kinds']])}))*[\])]*")
+_PREFIXES = frozenset(_KNOWN["prefixes"].split())
+_SUFFIXES = frozenset(_KNOWN["suffixes"].split())
+_MOST_PREFIXES = 5  # real names have up to three; a limit keeps "us.us.us.…" from taking time in its square
+
+# One word after a family's name, with the signs before it. It must end where a word ends, so that "v1-4bit" is read as
+# "v1" and "4bit", and no two ways of reading a name have to be tried.
+_SIGN = r"[-_.:@+\s\[\]()]"
+_WORD = re.compile(rf"{_SIGN}+(?:{'|'.join([*_KNOWN['kinds'], *_KNOWN['words'].split()])})(?={_SIGN}|$)")
+_END = re.compile(r"[\])]*$")
 
 
 def squeezed(name: str) -> str:
@@ -29,9 +37,19 @@ def is_of_family(model: str, family: str) -> bool:
 
     `family` is the name's beginning; case and the signs - _ . don't count, # is one digit.
     """
-    names = (re.sub(r"(?<=\d)p(?=\d)", ".", name) for name in _without_prefixes(model))  # 2p5: for names without dots
-    beginnings = ((name, _pattern(family).match(name)) for name in names)
-    return any(begun and _AFTER.fullmatch(name, begun.end()) for name, begun in beginnings)
+    for name in _without_prefixes(_without_suffixes(model)):
+        name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5: for names without dots
+        beginning = _pattern(family).match(name)
+        if beginning and _only_known_words(name, beginning.end()):
+            return True
+    return False
+
+
+def _only_known_words(name: str, start: int) -> bool:
+    """Whether nothing that makes another model of it follows in `name` from `start` on."""
+    while word := _WORD.match(name, start):
+        start = word.end()
+    return _END.match(name, start) is not None
 
 
 @lru_cache(maxsize=1024)
@@ -40,10 +58,21 @@ def _pattern(family: str) -> re.Pattern[str]:
     return re.compile(r"[-_.\s]*".join(signs) + r"(?![a-z\d])")
 
 
+def _without_suffixes(model: str) -> str:
+    """The name without what a router was told behind a colon: :online, :fireworks-ai, :2 (a second instance)."""
+    name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
+    parts = name.split(":")
+    while len(parts) > 1 and (parts[-1] in _SUFFIXES or (parts[-1].isdecimal() and len(parts[-1]) <= 2)):
+        parts.pop()
+    return ":".join(parts)
+
+
 def _without_prefixes(model: str) -> Iterator[str]:
-    # After a # comes where the model is deployed.
     name = re.split(r"[/\\]", model.lower().partition("#")[0].strip().rstrip("/\\"))[-1]
     yield name
-    while (prefix := re.match(r"([a-z]+)[._-]", name)) and prefix[1] in _KNOWN["prefixes"].split():
+    for _ in range(_MOST_PREFIXES):
+        prefix = re.match(r"([a-z]+)[._-]", name)
+        if not prefix or prefix[1] not in _PREFIXES:
+            return
         name = name[prefix.end() :]
         yield name

@@ -269,7 +269,7 @@ def row_of_the_documentation(family: BoxFormat) -> str:
     """The line of docs/box_formats.md on a family."""
     top = family.limits((1, 1))[0]
     scale = {"px": "pixels", "grid_32": "cells of a 32 x 32 grid"}.get(str(family.scale), f"0 to {top:g}")
-    numbers = f"{family.order if family.boxes else 'points'}, {scale}{', the middle of the bin' * bool(family.offset)}"
+    numbers = f"{family.order if family.boxes else f'{family.key}s'}, {scale}{', the middle of the bin' * bool(family.offset)}"
     frame = f"`{family.frame}`" if family.frame != "sent" else ""
     auto = "by name only" if not family.verified else "measured" if family.scale == "px" else "yes"
     names = ", ".join(f"`{name}`" for name in family.models)

@@ -47,15 +47,23 @@ class Habits:
 
 def first_habits(endpoint: str) -> "Habits":
     """What to try first; on OpenAI's own service a schema would keep the picture out of the prompt cache."""
-    host = f".{urlsplit(endpoint).hostname or ''}"
-    return Habits(response_format="json_object") if host.endswith((".openai.com", ".openai.azure.com")) else Habits()
+    is_openais = _is_under("openai.com", endpoint) or _is_under("openai.azure.com", endpoint)
+    return Habits(response_format="json_object") if is_openais else Habits()
 
 
 def first_limits(endpoint: str) -> ImageLimits:
-    """What pictures it takes. NVIDIA's hosted NIMs: data URLs up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim)."""
-    if (urlsplit(endpoint).hostname or "").endswith(".api.nvidia.com"):
+    """What pictures it takes. NVIDIA's hosted NIMs, at integrate.api.nvidia.com, ai.api.nvidia.com, …nvcf.nvidia.com
+    and others: data URLs up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim).
+    """
+    if _is_under("nvidia.com", endpoint):
         return ImageLimits(media_types=("image/jpeg", "image/png"), max_side=1024, max_bytes=134_000)
     return ImageLimits()
+
+
+def _is_under(domain: str, endpoint: str) -> bool:
+    """Whether an address's host is the domain or has it as its last parts: evilnvidia.com is not under nvidia.com."""
+    host = (urlsplit(endpoint).hostname or "").rstrip(".")
+    return host == domain or host.endswith(f".{domain}")
 
 
 def takes_no_images(said: str) -> bool:
