@@ -3,8 +3,9 @@
     python -m benchmarks.span_fuzz [--captions 40000] [--seed 0]
 
 A caption is put together from words and what stands between them, each piece spelt anew every time it is written:
-capitals, composed or decomposed accents, kinds of apostrophe, quotation mark, hyphen and blank, soft hyphens and
-zero-width characters inside words. A phrase is some of the same pieces, or others, spelt independently. Where it may be
+capitals, the four normal forms, full-width digits and letters, kinds of apostrophe, quotation mark, hyphen and blank,
+soft hyphens and zero-width characters inside words. In every other caption some words stand between Markdown's marks of
+emphasis, code and links. A phrase is some of the same pieces, or others, spelt independently. Where it may be
 found follows from the pieces' numbers and places alone; nothing of the package is used to tell. Words are traps for one
 another: cart, car; cafe, café; 한, 하.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import string
 import sys
 import unicodedata
 from dataclasses import dataclass
@@ -30,7 +32,17 @@ SIGNS = ["狗", "猫", "黑", "が", "か", "한", "하", "赤", "👍🏽", "�
 # fmt: on
 BLANKS = ("  ", "\u00a0", "\t", " \n ", "\u3000", "\u2009", " \u200b ")
 UNSEEN = ("\u00ad", "\u200b", "\u2060")
-SPELT = {" ": BLANKS, "'": ("’", "‘", "ʼ", "′"), '"': ("“", "”", "„"), "-": ("–", "‑", "‐", "−", "—")}
+SPELT = {
+    " ": BLANKS,
+    "'": ("’", "‘", "ʼ", "′", "‹", "›", "´", "＇"),
+    '"': ("“", "”", "„", "«", "»", "「", "」", "＂"),
+    "-": ("–", "‑", "‐", "−", "—", "－"),
+}
+MARKS = (
+    ("**", "**"), ("*", "*"), ("_", "_"), ("__", "__"), ("***", "***"), ("~~", "~~"), ("`", "`"), ("_`", "`_"),
+    ("[", "](https://example.org/q_q)"), ("**[", "](q)**"),
+)  # fmt: skip
+WIDE = {ord(c): ord(c) + 0xFEE0 for c in string.ascii_letters + string.digits}
 BETWEEN = (" ", " ", " ", " ", "-", "'", ", ", ' "', '" ', " - ", ". ", " (", ") ")
 SAME = {"strasse": "straße", "fish": "ﬁsh"}  # one word, up to case
 
@@ -63,7 +75,9 @@ def spelt(piece: Piece, dice: random.Random) -> str:
     if not piece.is_word:
         return "".join(dice.choice(SPELT[c]) if c in SPELT and dice.random() < 0.4 else c for c in piece.text)
     way = dice.choice((str, str, str.lower, str.upper, str.title, str.swapcase))
-    text = unicodedata.normalize(dice.choice(("NFC", "NFD")), way(piece.text))
+    text = unicodedata.normalize(dice.choice(("NFC", "NFD", "NFKC", "NFKD")), way(piece.text))
+    if dice.random() < 0.1:
+        text = text.translate(WIDE)
     if piece.text in WORDS and len(text) > 1 and dice.random() < 0.15:
         place = dice.randrange(1, len(text))
         if not unicodedata.combining(text[place]) and not unicodedata.category(text[place]).startswith("M"):
@@ -71,13 +85,21 @@ def spelt(piece: Piece, dice: random.Random) -> str:
     return text
 
 
-def written(row: list[Piece], dice: random.Random) -> tuple[str, list[tuple[int, int]]]:
-    """The row as one text, and where each piece stands in it."""
+def written(row: list[Piece], dice: random.Random, marked: bool = False) -> tuple[str, list[tuple[int, int]]]:
+    """The row as one text, and where each piece stands in it; if `marked`, with Markdown's marks around some words."""
     text, places = "", []
-    for piece in row:
+    closing, last = "", -1
+    words = [n for n, piece in enumerate(row) if piece.is_word]
+    for number, piece in enumerate(row):
+        if marked and not closing and piece.is_word and dice.random() < 0.3:
+            opening, closing = dice.choice(MARKS)
+            last = dice.choice([n for n in words if number <= n <= number + 6])
+            text += opening
         start = len(text)
         text += spelt(piece, dice)
         places.append((start, len(text)))
+        if number == last:
+            text, closing = text + closing, ""
     return text, places
 
 
@@ -123,7 +145,7 @@ def fuzz(captions: int, seed: int = 0) -> Tally:
     for number in range(captions):
         dice = random.Random(f"{seed}/{number}")
         row = pieces(dice, dice.randrange(1, 14))
-        caption, places = written(row, dice)
+        caption, places = written(row, dice, marked=number % 2 == 1)
         asked: list[list[Piece]] = []
         for _ in range(dice.randrange(1, 5)):
             source = row if dice.random() < 0.8 else pieces(dice, 4)

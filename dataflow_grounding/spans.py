@@ -1,17 +1,28 @@
 """Where phrases stand in a caption: spans as [start, end) in code points."""
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import TypeAlias
 
 Span: TypeAlias = tuple[int, int]
 
-_QUOTES = dict.fromkeys(map(ord, "‘’‚‛ʼ′"), "'") | dict.fromkeys(map(ord, "“”„‟″"), '"')
+_QUOTES = dict.fromkeys(map(ord, "‘’‚‛‹›❛❜ʼʻʹ′´"), "'") | dict.fromkeys(map(ord, "“”„‟«»「」『』〝〞〟❝❞″"), '"')
 _HYPHENS = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")  # an em dash too: models write a hyphen for it
 # What can't be seen: soft hyphen, zero-width space, marks of direction, word joiner, byte order mark. Joiners (U+200C,
 # U+200D) stay: they make other letters and emoji of those around them.
 _UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 _SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
+# Markdown's marks of emphasis, code and links, as many as stand together: **, ~~, `, [, ](address). An address has no
+# brackets, so that none is read twice.
+_MARKS = re.compile(r"(?:[*_`\[]|~~|\](?:\([^()\[\]]*\))?)+")
+_EDGE = "\n"  # stands where a word may begin or end; a line break of the text is a blank by then
+# What a character is: of a word or not, and in capitals when no word ends before it, which goes on a letter.
+_WORD, _SIGN = "w", "s"
+_ASCII_KINDS = {code: _WORD if chr(code).isalnum() or chr(code) == "_" else _SIGN for code in range(128)}
+_WHERE_WORDS_END = re.compile("(?![WS])(?:(?<![wW])|(?!w))")
 
 
 def clean_caption(caption: str) -> str:
@@ -38,24 +49,30 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
 
     Returns:
         For each phrase `[start, end)` in code points, at word edges; None if it doesn't occur (again). The text equals
-        the phrase but for case, spacing, kinds of quotation mark and dash, Unicode composition, unseen characters.
+        the phrase but for case, spacing, kinds of quotation mark and dash, Unicode's composition and compatibility
+        forms (full-width digits, ligatures), unseen characters, and Markdown's marks at the edges of words.
 
     Example:
         >>> find_spans(["a cat", "a cat", "dog"], "A cat beside a  cat")
-        [(0, 5), (13, 19), None]
+        [(0, 5), (10, 16), None]
+        >>> find_spans(["the red car"], "the **red** car")
+        [(0, 15)]
     """
     if not caption:
         return [None] * len(phrases)
-    folded = _Folded(caption)
-    wanted: dict[str, list[int]] = {}
-    for index, phrase in enumerate(phrases):
-        wanted.setdefault(as_compared(phrase), []).append(index)
+    folded = _fold(caption)
+    plain = _without_marks(folded)
+    wanted: dict[str, tuple[_Folded, list[int]]] = {}
+    for index, text in enumerate(phrases):
+        phrase = _stripped(_fold(text))
+        wanted.setdefault(phrase.edged, (phrase, []))[1].append(index)
     spans: list[Span | None] = [None] * len(phrases)
     taken = bytearray(len(caption))
-    for key in sorted(wanted, key=len, reverse=True):
-        free_first = sorted(folded.occurrences(key), key=lambda span: taken.find(1, *span) >= 0)
-        chosen = sorted(free_first[: len(wanted[key])])
-        for index, (start, end) in zip(wanted[key], chosen, strict=False):
+    for phrase, indices in sorted(wanted.values(), key=lambda pair: len(pair[0].text), reverse=True):
+        occurrences = _occurrences(phrase, folded, plain)
+        free_first = sorted(occurrences, key=lambda span: taken.find(1, *span) >= 0)
+        chosen = sorted(free_first[: len(indices)])
+        for index, (start, end) in zip(indices, chosen, strict=False):
             spans[index] = (start, end)
             taken[start:end] = bytes([1]) * (end - start)
     return spans
@@ -63,73 +80,132 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
 
 def as_compared(phrase: str) -> str:
     """A phrase as `find_spans` looks for it: phrases that have this in common are equal to it."""
-    return _Folded(phrase).text.strip(" ")
+    return _stripped(_fold(phrase)).text
 
 
 class _Folded:
-    """A text as it is compared, with the place of each letter; what a reader takes for one letter is one."""
+    """A text as it is compared. What a reader takes for one letter may be several characters: ß, é.
 
-    def __init__(self, text: str) -> None:
-        self.starts: Sequence[int] = range(len(text))
-        self.ends: Sequence[int] = range(1, len(text) + 1)
-        if text.isascii() and " ".join(text.split()) == text:  # most are: each character is a letter
-            self.text = self.bases = text.lower()
-            return
-        parts: list[tuple[str, str, int, int]] = []  # each character; the first of its letter, and where that is
-        start = 0
-        for end in range(1, len(text) + 1):
-            if end < len(text) and _goes_on(text[end - 1], text[end]):
-                continue
-            folded = _fold(text[start:end])
-            if folded != " " or not parts or parts[-1][0] != " ":
-                parts += [(character, folded[0], start, end) for character in folded]
-            start = end
-        self.text, self.bases = "".join(part[0] for part in parts), "".join(part[1] for part in parts)
-        self.starts, self.ends = [part[2] for part in parts], [part[3] for part in parts]
+    `kinds` says of each character what it is, `starts` and `ends` where its letter is in the text. `edged` has a sign
+    wherever a word may begin or end: a phrase that is written in the same way has its signs at the same places, so that
+    plain search finds it between edges of words only, in linear time.
+    """
 
-    def occurrences(self, key: str) -> Iterator[Span]:
-        """Where `key` stands between edges of words, from left to right, without overlap."""
-        at = self.text.find(key) if key else -1
-        while at >= 0:
-            last = at + len(key)
-            found = self._is_edge(at) and self._is_edge(last)
-            if found:
-                yield self.starts[at], self.ends[last - 1]
-            at = self.text.find(key, last if found else at + 1)
+    def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
+        self.text, self.kinds, self.starts, self.ends = text, kinds, starts, ends
+        edges = [edge.start() for edge in _WHERE_WORDS_END.finditer(kinds)]
+        self.edged = _EDGE.join(["", *(text[start:end] for start, end in pairwise(edges)), ""])
 
-    def _is_edge(self, at: int) -> bool:
-        """Whether a word may begin or end before the folded letter `at`; what can't be seen is passed over."""
-        if not 0 < at < len(self.text):
-            return True
-        before, after = self.bases[at - 1], self.bases[at]
-        if self.starts[at - 1] == self.starts[at] or (before != " " and unicodedata.category(after).startswith("M")):
-            return False  # within a letter, or before an accent on what can't be seen
-        return not (_is_word_letter(before) and _is_word_letter(after))
+    def part(self, ranges: Sequence[Span]) -> "_Folded":
+        """The characters at these places alone."""
+        text, kinds = ("".join(s[start:end] for start, end in ranges) for s in (self.text, self.kinds))
+        starts, ends = ([n for start, end in ranges for n in s[start:end]] for s in (self.starts, self.ends))
+        return _Folded(text, kinds, starts, ends)
+
+    def occurrences(self, phrase: "_Folded") -> Iterator[Span]:
+        """Where a phrase stands, from left to right, without overlap."""
+        at, edges, counted = self.edged.find(phrase.edged), 0, 0
+        while phrase.text and at >= 0:
+            edges += self.edged.count(_EDGE, counted, at + 1)
+            counted = at + 1
+            first = counted - edges
+            yield self.starts[first], self.ends[first + len(phrase.text) - 1]
+            at = self.edged.find(phrase.edged, at + len(phrase.edged) - 1)
+
+
+def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
+    """Where a phrase stands: first as it is written, then in other places with marks in it or left out."""
+    found = list(caption.occurrences(phrase))
+    plain = _without_marks(phrase)
+    if plain is phrase and plain_caption is caption:
+        return found
+    covered = bytearray(caption.ends[-1] if caption.text else 0)
+    for start, end in found:
+        covered[start:end] = bytes([1]) * (end - start)
+    return found + [span for span in plain_caption.occurrences(plain) if covered.find(1, *span) < 0]
+
+
+def _without_marks(folded: _Folded) -> _Folded:
+    """The text without Markdown's marks. Between two letters of a word (vis_a, 2*3) or between blanks is none."""
+    kept, end = list[Span](), 0
+    for mark in _MARKS.finditer(folded.text):
+        before, after = slice(max(0, mark.start() - 1), mark.start()), slice(mark.end(), mark.end() + 1)
+        is_bare = not (folded.text[before] + folded.text[after]).strip(" ")
+        is_within_a_word = (folded.kinds[before] + folded.kinds[after]).lower() == 2 * _WORD
+        has_accent = folded.kinds[after].isupper()
+        if not is_bare and not is_within_a_word and not has_accent:
+            kept.append((end, mark.start()))
+            end = mark.end()
+    return folded.part([*kept, (end, len(folded.text))]) if kept else folded
+
+
+def _stripped(folded: _Folded) -> _Folded:
+    """The text without blanks before and after it."""
+    start = len(folded.text) - len(folded.text.lstrip(" "))
+    end = len(folded.text.rstrip(" "))
+    return folded if (start, end) == (0, len(folded.text)) else folded.part([(start, end)])
+
+
+def _fold(text: str) -> _Folded:
+    if text.isascii() and " ".join(text.split()) == text:  # most are: each character is a letter
+        folded = text.lower()
+        return _Folded(folded, folded.translate(_ASCII_KINDS), range(len(text)), range(1, len(text) + 1))
+    pieces, kinds, starts, ends = list[str](), list[str](), list[int](), list[int]()
+    start = 0
+    for end in range(1, len(text) + 1):
+        if end < len(text) and _goes_on(text[end - 1], text[end]):
+            continue
+        letter = _fold_letter(text[start:end])
+        if letter and (letter != " " or pieces[-1:] != [" "]):
+            kind = _WORD if _is_of_word(text[start], letter[0]) else _SIGN
+            goes_on = _is_accent(letter[0]) and bool(pieces) and pieces[-1] != " "  # on something that can't be seen
+            pieces.append(letter)
+            kinds.append((kind.upper() if goes_on else kind) + kind.upper() * (len(letter) - 1))
+            starts += [start] * len(letter)
+            ends += [end] * len(letter)
+        start = end
+    return _Folded("".join(pieces), "".join(kinds), starts, ends)
 
 
 def _goes_on(before: str, after: str) -> bool:
     """Whether `after` is part of the letter before: an accent, the rest of a Hangul syllable or of a joined emoji."""
     if after < "\u0300" or before.isspace():
         return before == "\u200d" and not after.isspace()
-    if unicodedata.category(after).startswith("M") or "\u1160" <= after <= "\u11ff":
+    if _is_accent(after) or "\u1160" <= after <= "\u11ff" or after in "ﾞﾟ":
         return True
     return "\u200d" in (before, after) or "🏻" <= after <= "🏿"
 
 
-def _fold(letter: str) -> str:
+def _fold_letter(letter: str) -> str:
     if letter.isspace():
         return " "
     if letter.isascii():
         return letter.lower()
-    folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", letter).casefold())  # may become several: ß, İ
-    return folded.translate(_SAME)
+    folded = _decomposed(letter.translate(_SAME))
+    return _decomposed(folded.casefold()).translate(_SAME)  # may become several: ß, İ
 
 
-def _is_word_letter(letter: str) -> bool:
-    """Whether words of this letter's script end where its letters end; scripts written without spaces have no edges."""
-    if unicodedata.category(letter).startswith("M"):
+def _decomposed(letter: str) -> str:
+    """In Unicode's compatibility form: ３, ﬁ, ㎡. Where words would end within that it stays a sign: ½, …, ℃, ¨."""
+    compatible = unicodedata.normalize("NFKD", letter)
+    is_of_one_word = all(c.isalnum() or _is_accent(c) for c in compatible)
+    return compatible if is_of_one_word or len(compatible) == 1 else unicodedata.normalize("NFD", letter)
+
+
+def _is_accent(letter: str) -> bool:
+    return letter >= "\u0300" and unicodedata.category(letter).startswith("M")
+
+
+@lru_cache(maxsize=4096)
+def _is_of_word(letter: str, folded: str) -> bool:
+    """Whether words of this letter's script end where its letters end; scripts written without spaces have no edges.
+
+    `folded` is how the letter begins as it is compared: a modifier letter may be an apostrophe. A sign isn't of a word,
+    though its compatibility form is spelt with letters: ™, ㎡. Half-width kana are folded to kana.
+    """
+    if _is_accent(folded):
         return True
-    if not (letter.isalnum() or letter == "_"):
+    if not (folded.isalnum() or folded == "_") or unicodedata.category(letter).startswith("S"):
         return False
-    name = unicodedata.name(letter, "")
+    name = unicodedata.name(folded, "")
     return not name.startswith(("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "HANGUL"))
