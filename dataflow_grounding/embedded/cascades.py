@@ -38,27 +38,27 @@ def _cascade(name: str) -> Any:
     return getattr(_loaded, name)
 
 
-def find(kind: str, picture: Picture) -> tuple[list[Candidate], bool]:
+def find(kind: str, picture: Picture) -> tuple[list[Candidate], list[Candidate]]:
     """Things of a kind: "face" and "cat face" (frontal), "plate" (of a car), "body" (people from head to foot).
 
-    Those that two detectors agree on, left to right, and whether other places are a bit like them.
+    Those that two detectors agree on, left to right, and other places that are a bit like them.
     """
     if kind == "body":
         return _find_bodies(picture)
     first, second, part = _CASCADES[kind]
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
     if scale * min(picture.width, picture.height) < 24:
-        return [], False
+        return [], []
     gray = cv2.equalizeHist(cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-    found, is_doubtful = [], False
+    found, doubtful = [], []
     for box, votes in _hits(first, gray, max(20, min(gray.shape) // 17)):
         is_confirmed = _confirmed(second, gray, box) is not None
         thing = _part_of(_placed(box, scale), part, picture, FACE_SCORE, "seen")
         if is_confirmed and votes >= _MIN_VOTES and (kind != "face" or _has_skin(thing.bbox, picture)):
             found.append(thing)
         elif is_confirmed or votes >= _MIN_VOTES:
-            is_doubtful = True
-    return found, is_doubtful
+            doubtful.append(thing)
+    return found, doubtful
 
 
 def _has_skin(face: Box, picture: Picture) -> bool:
@@ -112,21 +112,22 @@ def find_eyes(face: Candidate, picture: Picture) -> list[Candidate]:
     return eyes if is_pair and eyes[0].bbox[2] < eyes[1].bbox[0] else []
 
 
-def _find_bodies(picture: Picture) -> tuple[list[Candidate], bool]:
+def _find_bodies(picture: Picture) -> tuple[list[Candidate], list[Candidate]]:
     """People who stand or walk, seen whole, by the people detector and a cascade."""
     if picture.width < 64 or picture.height < 128:
-        return [], False
+        return [], []
     people = cv2.HOGDescriptor()
     people.setSVMDetector(np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector()))
     hits, weights = people.detectMultiScale(picture.bgr, winStride=(8, 8), padding=(8, 8), scale=1.05)
-    found, is_doubtful = [], False
+    found, doubtful = [], []
     for (x, y, w, h), weight in sorted(zip(map(tuple, hits), np.ravel(weights), strict=True)):
-        box = _confirmed("fullbody", picture.gray, (int(x), int(y), int(x + w), int(y + h)))
+        hit = (int(x), int(y), int(x + w), int(y + h))
+        box = _confirmed("fullbody", picture.gray, hit)
         if box is not None and weight >= _MIN_WEIGHT:
             found.append(_part_of(box, _BODY, picture, GUESS_SCORE, "seen"))
-        else:
-            is_doubtful |= bool(weight >= 2 * _MIN_WEIGHT)
-    return found, is_doubtful
+        elif weight >= 2 * _MIN_WEIGHT:
+            doubtful.append(_part_of(hit, _BODY, picture, GUESS_SCORE, "seen"))
+    return found, doubtful
 
 
 def owners_of(kind: str, faces: list[Candidate], picture: Picture) -> list[Candidate]:

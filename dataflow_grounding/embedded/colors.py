@@ -1,6 +1,6 @@
 """Colour terms in CIE LCh, the regions of a colour that several strictnesses agree on, and those of sky and plants."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -24,6 +24,7 @@ GREENERY_SCORE = 0.7
 _SKY_AREA, _SKY_WIDTH, _CLEAR_SKY_WIDTH = 0.05, 0.75, 0.6
 _SKY_BLUE, _SKY_SPREAD = (4.0, 70.0), 15.0  # of its -b*: mean (no sky is of paint's blue), standard deviation
 _HORIZON = 16.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
+_BESIDE = 0.05  # of a face's area: how much of a region must be below its chin at a side to say that it reaches there
 _GREENERY_AREA = 0.05
 _FINE = 40.0  # variance of gray within 5 px that all plants have
 _LAWN, _LEAVES = 1.8, 2.0  # coarseness of the texture, in L*: that of a lawn is at most, that of leaves at least
@@ -133,8 +134,11 @@ def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
     return bool(contrast >= _MIN_CONTRAST and clear >= _MIN_CLEAR_SIDES)
 
 
-def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
-    """The smooth bluish area along the top, down to a horizon, if of the stated colour; a gray one may be a wall."""
+def find_sky(picture: Picture, color: str | None, faces: Callable[[], Iterable[Candidate]]) -> list[Candidate]:
+    """The smooth bluish area along the top, down to a horizon, if of the stated colour; a gray one may be a wall.
+
+    So may a blue one be that is behind somebody: what may be a `faces` is looked for when all else speaks for a sky.
+    """
     if picture.area < 32 * 32:
         return []
     region = _smooth_from_top(picture)
@@ -150,7 +154,21 @@ def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
     is_blue = _SKY_BLUE[0] <= -mean[2] <= _SKY_BLUE[1] and lab[:, 2].std() <= _SKY_SPREAD
     if not (is_wide and is_blue and (color in (None, "blue") or color_matches(color, mean))):
         return []
+    if any(_is_wall_behind(face.bbox, region) for face in faces()):
+        return []
     return [Candidate(box_of(*cv2.boundingRect(region)), float(size), SKY_SCORE, "region")]
+
+
+def _is_wall_behind(face: Box, region: Array) -> bool:
+    """Whether a region reaches below a face's chin at both sides of it, or at one down to the picture's lower edge.
+
+    A sky ends above the chin at one side at least. Not behind somebody who is seen from below, over a low horizon: but
+    nothing tells that from a wall over a floor, and a wrong box is worse than none.
+    """
+    x1, y1, x2, y2 = map(round, face)
+    least = _BESIDE * (x2 - x1) * (y2 - y1)
+    sides = [side for side in (region[y2:, :x1], region[y2:, x2:]) if side.sum() >= least]
+    return len(sides) == 2 or any(side[-1].any() for side in sides)
 
 
 def _smooth_from_top(picture: Picture) -> Array:

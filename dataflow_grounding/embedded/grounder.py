@@ -33,6 +33,7 @@ class _Sight:
         self.shapes = functools.cache(lambda: find_shapes(picture))
         self.seen = functools.cache(lambda kind: cascades.find(kind, picture))
         self.regions = functools.cache(lambda term: find_regions(picture, term))
+        self.sky = functools.cache(lambda color: find_sky(picture, color, lambda: itertools.chain(*self.seen("face"))))
 
 
 _Finder = Callable[[Phrase, _Sight], Sequence[Candidate]]
@@ -118,8 +119,8 @@ def _finder(phrase: Phrase) -> _Finder:
 def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
     if phrase.color is not None:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for by colour")
-    found, is_doubtful = sight.seen(kind or words.KINDS[phrase.head])
-    if is_doubtful:
+    found, doubtful = sight.seen(kind or words.KINDS[phrase.head])
+    if doubtful:
         raise _Undecided("ambiguous", "there may be more than those that are clear")
     return found
 
@@ -147,7 +148,7 @@ def _eyes(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
 
 
 def _sky(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
-    return find_sky(sight.picture, phrase.color)
+    return sight.sky(phrase.color)
 
 
 def _greenery(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
@@ -222,7 +223,7 @@ def _doubts(phrase: Phrase, largest: ColorRegion, elsewhere: float, sight: _Sigh
         yield "the colour is spread over the picture"
     scene = find_greenery(picture) if phrase.color == "green" else []
     if phrase.color in ("blue", "cyan"):
-        scene = find_sky(picture, phrase.color)
+        scene = sight.sky(phrase.color)
     if any(iou(part.bbox, largest.bbox) > 0.3 for part in scene):
         yield "the colour may be that of the sky or of plants"
     if phrase.head not in words.FIGURES and any(iou(s.bbox, largest.bbox) > _SAME for s in sight.shapes()):

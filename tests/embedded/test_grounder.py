@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from dataflow_grounding.embedded.grounder import ground_phrases
 
@@ -288,6 +288,67 @@ def test_a_blue_sky_may_be_hidden_in_part(horizon: int, hidden: int, expected: b
     found = outcome(picture, "the sky")
     assert (found != "none") == expected
     assert found == "none" or iou(found[0], [hidden, 0, 640, horizon]) > 0.9
+
+
+# Around the astronaut of the example data, in its pixels: hair, suit and helmet, without flag, model and backdrop.
+ASTRONAUT = [
+    (153, 60), (165, 40), (190, 22), (230, 15), (270, 25), (292, 50), (300, 85), (290, 115), (278, 125), (270, 150),
+    (262, 176), (300, 215), (305, 250), (345, 265), (360, 300), (362, 350), (400, 345), (450, 350), (485, 380),
+    (500, 450), (511, 512), (22, 512), (20, 400), (45, 290), (60, 250), (110, 205), (118, 170), (140, 152), (182, 150),
+    (175, 130), (160, 110),
+]  # fmt: skip
+
+
+def astronaut_before(backdrop: Image.Image, left: int, top: int, side: int) -> Image.Image:
+    """The astronaut, cut out and scaled to `side` px, in front of another backdrop; a head and shoulders portrait."""
+    person = Image.open(EXAMPLES / "astronaut.jpg").convert("RGB")
+    outline = Image.new("L", person.size, 0)
+    ImageDraw.Draw(outline).polygon(ASTRONAUT, fill=255)
+    outline = outline.filter(ImageFilter.GaussianBlur(1.5))
+    picture = backdrop.copy()
+    picture.paste(person.resize((side, side)), (left, top), outline.resize((side, side)))
+    return picture
+
+
+def blue_wall(width: int, height: int, color: tuple[int, int, int]) -> Image.Image:
+    """A painted wall: a quarter darker at its foot, with grain."""
+    shade = 1 - np.linspace(0, 0.25, height)[:, None, None]
+    grain = np.random.default_rng(1).normal(0, 2, (height, width, 1))
+    return Image.fromarray(np.clip(np.array(color) * shade + grain, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "color", "place"),
+    [
+        ((400, 600), (90, 140, 200), (0, 201, 399)),
+        ((400, 600), (60, 110, 170), (0, 201, 399)),
+        ((420, 560), (110, 160, 215), (-20, 110, 461)),
+        ((300, 400), (90, 140, 200), (-25, 60, 358)),
+        ((360, 640), (90, 140, 200), (-80, 128, 512)),
+        ((360, 480), (110, 160, 215), (-72, 120, 360)),
+    ],
+    ids=["whole", "a face that is hardly seen", "to the shoulders", "close", "a narrow side", "cut off at a side"],
+)
+def test_a_blue_wall_behind_somebody_is_no_sky(
+    size: tuple[int, int], color: tuple[int, int, int], place: tuple[int, int, int]
+) -> None:
+    portrait = astronaut_before(blue_wall(*size, color), *place)
+    assert outcome(portrait, "the sky") == "none"
+    assert outcome(portrait, "a blue sky") == "none"
+
+
+@pytest.mark.parametrize(("left", "right"), [(200, 200), (300, 300), (300, 420), (420, 300)])
+def test_the_sky_behind_somebody_ends_above_the_chin_at_one_side(left: int, right: int) -> None:
+    """The chin is in about row 345. The land is uneven: it rises to the rows `left` and `right` beside the person."""
+    backdrop = blue_wall(400, 600, (110, 160, 215))
+    land = ImageDraw.Draw(backdrop)
+    land.rectangle((0, left, 170, 600), fill=(120, 110, 70))
+    land.rectangle((170, right, 400, 600), fill=(120, 110, 70))
+    portrait = astronaut_before(backdrop, 0, 201, 399)
+    [sky] = outcome(portrait, "the sky")
+    assert iou(sky, [0, 0, 400, max(left, right)]) > 0.9
+    [face] = outcome(portrait, "a face")
+    assert min(left, right) < face[3] < 350
 
 
 def test_a_burst_is_no_star() -> None:
