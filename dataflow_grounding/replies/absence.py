@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from dataflow_grounding.replies.labels import all_words, head_word, matching_ids
-from dataflow_grounding.replies.vocabulary import pattern, patterns
+from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns
 
 _ENGLISH, _OTHER_LANGUAGES = patterns("english"), patterns("other_languages")
 _NONE, _NEGATION, _PREAMBLE, _CAPTION = map(pattern, ("none", "negation", "preamble", "caption"))
@@ -15,6 +15,13 @@ SENTENCE_END = re.compile(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
 _PUNCTUATION = re.compile(r"[\s(),;:–—-]+")
 _NUMBERING = re.compile(r"^[^\S\n]*\d{1,3}[.)]\s+", re.MULTILINE)
+_LETTER = re.compile(r"[^\W\d_]")
+_NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})(?:\s?(?:px|%))?"
+# The numbers of a box: no part of them says that something is not there, as "dog: 0" of "dog: 0, 120, 480, 640" would.
+BOX_NUMBERS = re.compile(
+    rf"{_NUMBER}(?:[\s,;|/()\[\]<>]{{1,6}}{_NUMBER}){{3,}}|\b{COORDINATE}\s{{0,3}}[=:]\s{{0,3}}{_NUMBER}", re.IGNORECASE
+)
+_ZERO_FIRST = re.compile(r"(?<![\w.])0[\d.]{0,20}\s{0,3}[,;|/\s]\s{0,3}[-+.]?\d")
 _LONGEST = 600
 
 
@@ -86,7 +93,7 @@ def denies_itself(label: str) -> bool:
 
 def _missing_in_sentence(asked: str) -> Missing | None:
     sentence = _CAPTION.sub("", asked.strip(_MARKUP), count=1).strip(_MARKUP)
-    if "?" in asked or "？" in asked:
+    if "?" in asked or "？" in asked or BOX_NUMBERS.search(asked) or _ZERO_FIRST.search(asked):
         return None
     if _NONE.fullmatch(sentence):
         return Missing("")
@@ -96,7 +103,7 @@ def _missing_in_sentence(asked: str) -> Missing | None:
             if match is not None:
                 thing = " ".join(filter(None, match.groupdict().values())).strip(_MARKUP)
                 thing = _LEADING.sub("", thing + " ", count=1).strip()
-                if _NO_THING.search(thing):
+                if _NO_THING.search(thing) or (thing and _LETTER.search(thing) is None):  # a number counts none
                     return None
                 return Missing("" if _ANYTHING.fullmatch(thing) else thing, group is _OTHER_LANGUAGES)
     return None

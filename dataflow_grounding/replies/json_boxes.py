@@ -117,7 +117,10 @@ class _Walk:
         label: tuple[str, ...] = ()
         before = self.parsed.size
         for item in items:
-            if isinstance(item, str):
+            if boxy and isinstance(item, str) and _are_numbers(item):
+                self.box_string(item, Said(label).within(said))
+                label = ()
+            elif isinstance(item, str):
                 label = (item.strip(),)
             elif isinstance(item, (list, dict)):
                 self.value(item, Said(label).within(said), boxy=boxy, quad=quad)
@@ -142,7 +145,7 @@ class _Walk:
         own = shapes.said_by(value, fields)
         said = own.within(outer)
         if shapes.says_absent(fields):
-            self.parsed.lack(said)
+            self.absent(value, fields, said)
             return
         since = len(self.parsed.boxes)
         has_box = self.own_boxes(value, fields, said)
@@ -153,6 +156,15 @@ class _Walk:
         for item in nested(value.loose):
             self.value(item, NOTHING_SAID, boxy=False)
         shapes.apply_stated(self.parsed, since, fields)
+
+    def absent(self, value: JsonObject, fields: dict[str, Any], said: Said) -> None:
+        """Take an object that says that its thing is not there, unless it gives the thing's box."""
+        beside = ParsedReply()
+        _Walk(beside, self.key).own_boxes(value, fields, said)
+        if any(any(raw.numbers) for raw in beside.boxes):
+            self.parsed.drop("a box of what is said not to be there", said)
+        else:
+            self.parsed.lack(said)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         said = outer
@@ -246,9 +258,14 @@ class _Walk:
     def labelled_by_key(self, plain: str, item: Any, said: Said) -> None:
         if isinstance(item, (list, dict)) or item is None:
             self.value(item, said, boxy=True)
-        elif isinstance(item, str) and (has_tokens(item) or ("," in item and _BRACKETED.fullmatch(item[:200]))):
+        elif isinstance(item, str) and (has_tokens(item) or _are_numbers(item)):
             self.box_string(item, said)
         elif isinstance(item, str) and plain not in keys.FAULT_KEYS:
             missing = missing_in(item)
             if missing is not None and missing.answers_for(dict(enumerate(said.labels))):
                 self.parsed.lack(said)
+
+
+def _are_numbers(text: str) -> bool:
+    """Whether a text is a list of several numbers and nothing else."""
+    return len(text) < 200 and bool(re.search(r"\d[,;\s]", text)) and _BRACKETED.fullmatch(text) is not None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import chain
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.absence import BLIND, SENTENCE_END, UNREAL, missing_in_clause
+from dataflow_grounding.replies.absence import BLIND, BOX_NUMBERS, SENTENCE_END, UNREAL, missing_in_clause
 from dataflow_grounding.replies.labels import alike, comparable
 from dataflow_grounding.replies.reading import Talk
 from dataflow_grounding.replies.vocabulary import pattern, words
@@ -75,6 +75,7 @@ def denial(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None
 
 def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | None:
     """Return the first sentence or clause that says that one of the things, or anything at all, is not there."""
+    text = BOX_NUMBERS.sub(" ", text)
     parts = chain.from_iterable((sentence, *_CLAUSE_END.split(sentence)) for sentence in SENTENCE_END.split(text))
     clauses = [*filter(str.strip, parts)]
     for clause in clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]:

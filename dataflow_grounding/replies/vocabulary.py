@@ -51,7 +51,8 @@ CORNER_PAIRS: list[list[str]] = [pair.split() for pair in _WORDINGS["corner_pair
 NO_CHILDREN = POINT_KEYS.union(OUTLINE_KEYS, IMAGE_SIZE_KEYS, _KEYS["thinking"], _KEYS["apart"], *CORNER_PAIRS)
 
 LEGEND, _UNIT, _IN_UNIT = map(pattern, ("legend", "unit", "in_unit"))
-_COORDINATE = _compiled(_WORDINGS["parts"]["coordinate"])
+COORDINATE: str = _WORDINGS["parts"]["coordinate"].replace("\n", "")
+_COORDINATE = _compiled(COORDINATE)
 
 
 @lru_cache(maxsize=1024)
