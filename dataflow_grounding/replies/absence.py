@@ -18,8 +18,9 @@ _NUMBERING = re.compile(r"^[^\S\n]*\d{1,3}[.)]\s+", re.MULTILINE)
 _LETTER = re.compile(r"[^\W\d_]")
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})(?:\s?(?:px|%))?"
 # The numbers of a box: no part of them says that something is not there, as "dog: 0" of "dog: 0, 120, 480, 640" would.
+_FOUR_NUMBERS = re.compile(rf"{_NUMBER}(?:[\s,;|/()\[\]<>]{{1,6}}{_NUMBER}){{3,}}")
 BOX_NUMBERS = re.compile(
-    rf"{_NUMBER}(?:[\s,;|/()\[\]<>]{{1,6}}{_NUMBER}){{3,}}|\b{COORDINATE}\s{{0,3}}[=:]\s{{0,3}}{_NUMBER}", re.IGNORECASE
+    rf"{_FOUR_NUMBERS.pattern}|\b{COORDINATE}\s{{0,3}}[=:]\s{{0,3}}{_NUMBER}", re.IGNORECASE
 )
 _ZERO_FIRST = re.compile(r"(?<![\w.])0[\d.]{0,20}\s{0,3}[,;|/\s]\s{0,3}[-+.]?\d")
 _LONGEST = 600
@@ -84,6 +85,11 @@ def says_none(text: str) -> bool:
 def missing_in_clause(text: str) -> Missing | None:
     """Return what a sentence, or a part of one, says is not there; None for any other."""
     return _missing_in_sentence(text) if len(text) <= _LONGEST and _NEGATION.search(text) else None
+
+
+def holds_box(text: str) -> bool:
+    """Whether a text has four numbers in a row, not all of them zero."""
+    return any(re.search("[1-9]", match[0]) for match in _FOUR_NUMBERS.finditer(text))
 
 
 def denies_itself(label: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.replies.absence import missing_in
+from dataflow_grounding.replies.absence import holds_box, missing_in
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
 from dataflow_grounding.replies.json_shapes import is_pair
@@ -66,6 +66,8 @@ def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
             if last:
                 raise
             continue
+        if found.absences and not (found.boxes or found.points or found.dropped) and holds_box(answer.text):
+            raise UnreadableReply("the reply says that something is not there, and has the numbers of a box")
         if found:
             parsed.corrections |= {nth} if anew and answer.cue else set()
             parsed.join(found, last=last)
