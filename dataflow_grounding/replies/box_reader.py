@@ -20,6 +20,8 @@ from dataflow_grounding.replies.talk import denial
 TOLERANCE = 1 / 8
 # The share of a reply's boxes that may lie further outside before the whole reply counts as written in another format.
 OUT_OF_SCALE_SHARE = 1 / 10
+# Families that write a location as `<loc_12>`.
+_SHARED_TOKENS = ("florence-2", "doctags")
 STATUSES = ("ambiguous", "unsupported")
 
 
@@ -136,7 +138,11 @@ class _BoxReader:
     def meaning(self, raw: RawBox) -> BoxFormat:
         meant = self.format
         if raw.family is not None and raw.family != meant.name:
-            meant = known_formats()[raw.family]
+            family = known_formats()[raw.family]
+            if _goes_first(meant, family):
+                self.note_once("native_tokens", f"read as {meant.name}, as asked, and not as {raw.family}")
+                return meant
+            meant = family
             self.note_once("native_tokens", f"read as {raw.family}, whose tokens these are")
         if raw.corners and meant.order in ("xywh", "cxcywh"):
             return replace(meant, order="xyxy")
@@ -222,6 +228,20 @@ class _BoxReader:
             known = any(surely_alike(name, phrase) for name in (label, said.talk))
         if not known:
             self.note("unlike_label", f"{label[:60]!r} may be something other than phrase {phrase_id}")
+
+
+def _goes_first(asked: BoxFormat, family: BoxFormat) -> bool:
+    """Whether a format goes before the family whose tokens stand in the reply.
+
+    `<loc_12>` is written by several families, each in its own scale: one of them that is asked for goes first, and so
+    does a scale and order that is stated by itself, but pixels, which no such token counts. `<loc0012>` is always one
+    of 1,024 bins, of which only the order can be stated.
+    """
+    if asked.name in known_formats():
+        return asked.name in _SHARED_TOKENS and family.name in _SHARED_TOKENS
+    if family.name not in _SHARED_TOKENS and asked.scale != family.scale:
+        return False
+    return isinstance(asked.scale, int) and (asked.scale, asked.order) != (family.scale, family.order)
 
 
 def _take_cells(parsed: ParsedReply) -> None:

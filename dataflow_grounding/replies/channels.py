@@ -31,6 +31,8 @@ _CLOSING_NAMES = {"unused95": "unused94"}  # MedGemma's
 _ANSWER_TOKEN = re.compile(r"<\|(?:(?:begin|start|end)_(?:of_)?)?(?:answer|response|solution|output)\|>", re.IGNORECASE)
 _MAY_ANSWER = re.compile(r"\d|\[\s*\]|\{\s*\}|\bnull\b|\bnone\b", re.IGNORECASE)
 _BRACKETS = re.compile(r"[\[({][^\[\](){}]{0,400}[\])}]")
+# An element of a document, which may have any text: <list_item><loc_66><loc_47><loc_431><loc_77>What you need is …
+_LOCATED = re.compile(r"\s{0,9}(?:<[a-z]\w{0,40}>\s{0,9}){0,4}<loc_?\d")
 _MOST_ALONE = 10  # tags without a partner that are looked at
 _WORD = re.compile(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
 
@@ -186,7 +188,7 @@ def _without_unknown(text: str) -> str:
         if marker.start < at:
             continue
         if end is not None:
-            if _is_prose(text[marker.end : end.start]):
+            if not _LOCATED.match(text, marker.end) and _is_prose(text[marker.end : end.start]):
                 left.append(text[at : marker.start])
                 at = end.end
         elif alone < _MOST_ALONE:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from dataflow_grounding.replies.json_shapes import take_corners
 from dataflow_grounding.replies.json_values import number
-from dataflow_grounding.replies.reading import ParsedReply, RawBox, named
-from dataflow_grounding.replies.talk import named_before
-from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, pattern, plain_key
+from dataflow_grounding.replies.reading import ParsedReply, RawBox, Said, named
+from dataflow_grounding.replies.talk import named_before, named_behind
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, pattern, plain_key, words
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
@@ -21,6 +21,14 @@ _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
 _HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
+_ANY_TAG = re.compile(r"<[^<>]{0,200}>")
+_JSON = re.compile(r"[\"']\s{0,3}[:}\]]")
+_JSON_LABEL = re.compile(rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']")
+_CLOSING_TAG = re.compile(r"</[^<>]{0,60}>")
+_WORD = re.compile(r"[^\W_]+")
+_FILLER = words("filler")
+_JOINS = re.compile(r"(?:[,;]?\s+(?:and|&)|[,;、，])\s*$|^(?:and|&|和|[,;、，])\s+", re.IGNORECASE)
+_POINTS_BACK = re.compile(r"(?:is|are|shows?|contains?|marks?|outlines?|represents?|corresponds)\b", re.IGNORECASE)
 _MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
 _COLUMN_ENDS = "|\t;,"
 _RULE = re.compile(r"[\s|:+=-]+")
@@ -84,6 +92,39 @@ def label_behind(text: str) -> str | None:
     """Return the label that `text` begins with, as behind the brackets of `[1, 2, 3, 4]: car`."""
     match = _LABEL_BEHIND.match(text[:100])
     return None if match is None or _TALK.search(match[1]) else _label(match[1])
+
+
+def said_ahead(text: str) -> Said:
+    """Return what words before a box in a tag say of it: its label where they are nothing else, else what they name."""
+    text = _CLOSING_TAG.sub(" ", text[-1000:])
+    if _JSON.search(text):
+        return named(next((match[1] for match in [*_JSON_LABEL.finditer(text)][-1:]), None))
+    line = text[-400:].rpartition("\n")[2]
+    return named(label_before(text) or _bare_label(line), named_before(text))
+
+
+def said_behind(text: str, *, in_lines: bool = False) -> Said:
+    """Return what the words behind a box in a tag, on its line, say of it; `in_lines`: lines are a box and its text."""
+    if _JSON.search(text[:1000]):
+        return named(next((match[1] for match in _JSON_LABEL.finditer(text[:1000])), None))
+    line = _ANY_TAG.sub(" ", text[:1000].partition("\n")[0]).strip(_MARKUP + "-)]}")
+    if _POINTS_BACK.match(line):
+        return named(None, named_behind(line))
+    return named(_bare_label(line) or (line[:200] or None if in_lines else None))
+
+
+def begins_line(text: str) -> bool:
+    """Whether no words stand between the last new line of a text and its end."""
+    return _WORD.search(_ANY_TAG.sub(" ", text[-400:].rpartition("\n")[2])) is None
+
+
+def _bare_label(line: str) -> str | None:
+    """Return words that are a label and no part of a sentence, without what joins them to the next box."""
+    words = _JOINS.sub("", _ANY_TAG.sub(" ", line[-400:]).strip(_MARKUP + "-•#")).rstrip(_MARKUP)
+    first = _WORD.search(words)
+    if first is None or first[0].lower() in _FILLER or words.endswith(("!", "?")) or _TALK.search(words):
+        return None
+    return _label(words)
 
 
 def _label(line: str) -> str | None:
