@@ -9,7 +9,7 @@ from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns
 
 _ENGLISH, _OTHER_LANGUAGES = patterns("english"), patterns("other_languages")
 _NONE, _NEGATION, _PREAMBLE, _CAPTION = map(pattern, ("none", "negation", "preamble", "caption"))
-_LEADING, _ANYTHING, _NO_THING = map(pattern, ("leading", "anything", "no_thing"))
+_LEADING, _ANYTHING, _NO_THING, _NOT_GIVEN = map(pattern, ("leading", "anything", "no_thing", "not_given"))
 _CONTRAST, _AND, BLIND, UNREAL = map(pattern, ("contrast", "and", "blind", "unreal"))
 SENTENCE_END = re.compile(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
@@ -95,9 +95,13 @@ def denies_itself(label: str) -> bool:
     return any(missing_in_clause(text) for text in (label, _PUNCTUATION.sub(" ", label)))
 
 
+def _numbered(text: str) -> bool:
+    return BOX_NUMBERS.search(text) is not None or _ZERO_FIRST.search(text) is not None
+
+
 def _missing_in_sentence(asked: str) -> Missing | None:
     sentence = _CAPTION.sub("", asked.strip(_MARKUP), count=1).strip(_MARKUP)
-    if "?" in asked or "？" in asked or BOX_NUMBERS.search(asked) or _ZERO_FIRST.search(asked):
+    if "?" in asked or "？" in asked or _NOT_GIVEN.search(asked) or _numbered(asked):
         return None
     if _NONE.fullmatch(sentence):
         return Missing("")

@@ -174,10 +174,12 @@ class _BoxReader:
         written = _shown(raw.numbers)
         if raw.unit is not None and raw.unit != {"px": "px", 100: "%"}.get(meant.scale):
             raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
-        # DeepSeek-VL2 writes 9999 or 99999 for the edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123).
+        # DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123); elsewhere no
+        # number that far out is a slip.
         repaired = raw.numbers
-        if meant.scale in (999, 1000):
-            repaired = tuple(999.0 if n > 1000 and set(f"{n:.0f}") == {"9"} else n for n in repaired)
+        if meant.scale in (999, 1000) and meant.order in ("xyxy", "yxyx"):
+            far = (999.0 if n > 1000 and set(f"{n:.0f}") == {"9"} else n for n in repaired[2:])
+            repaired = (*repaired[:2], *far)
         if repaired != raw.numbers:
             self.note("clamped", f"{written}: a row of nines means the far edge")
         if _out_of_scale(to_xyxy(repaired, meant.order), meant.limits(self.sent)):
@@ -253,7 +255,7 @@ def _take_cells(parsed: ParsedReply) -> None:
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
     if any(not -TOLERANCE <= value / limits[i % 2] <= 1 + TOLERANCE for i, value in enumerate(corners)):
         return True
-    fractions = all(0 <= value <= 1 for value in corners) and any(value != int(value) for value in corners)
+    fractions = all(0 <= value <= 1 for value in corners)  # [0, 0, 1, 1] too, which is the whole picture in these
     return min(limits) > 10 and fractions
 
 

@@ -184,11 +184,14 @@ def _without_unknown(text: str) -> str:
     """Return a text without parts of any name that talk, where what is left of it may be the answer."""
     text = _without_channels(text)
     left, at, alone = [""], 0, 0
+    closing: set[int] = set()  # where tags stand that close a part which is kept
     for marker, end in _unknown_parts(text):
-        if marker.start < at:
+        if marker.start < at or marker.start in closing:
             continue
         if end is not None:
-            if not _LOCATED.match(text, marker.end) and _is_prose(text[marker.end : end.start]):
+            if _LOCATED.match(text, marker.end):
+                closing.add(end.start)
+            elif _is_prose(text[marker.end : end.start]):
                 left.append(text[at : marker.start])
                 at = end.end
         elif alone < _MOST_ALONE:

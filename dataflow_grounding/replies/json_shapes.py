@@ -11,6 +11,8 @@ from dataflow_grounding.replies.json_values import JsonObject, hull, measured, n
 from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
 from dataflow_grounding.replies.vocabulary import stated_order, stated_unit
 
+_A_NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.]*")
+
 
 def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object's fields by their keys as keys are compared."""
@@ -210,6 +212,19 @@ def _things_that_differ(groups: Mapping[str, list[RawBox]]) -> set[Any]:
         for raw in group:
             boxes.setdefault((raw.said.labels[:1], raw.said.id), {}).setdefault(key, set()).add(raw.numbers)
     return {thing for thing, by_key in boxes.items() if len(set(map(frozenset, by_key.values()))) > 1}
+
+
+def without_places(boxes: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return the values under box keys without points and descriptions beside a box, as `location: [200, 150]` is."""
+    places = {
+        plain for plain, item in boxes.items() if plain in keys.PLACE_KEYS and plain != key and not _may_be_box(item)
+    }
+    return {plain: item for plain, item in boxes.items() if plain not in places} or boxes
+
+
+def _may_be_box(value: Any) -> bool:
+    """Whether a value has three numbers or more, as a box that is whole or nearly so."""
+    return len(_A_NUMBER.findall(str(value)[:1000])) > 2
 
 
 def one_of(boxes: dict[str, Any], key: str, parsed: ParsedReply, said: Said) -> dict[str, Any]:

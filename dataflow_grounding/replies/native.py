@@ -8,6 +8,7 @@ from dataflow_grounding.replies.tags import TAG, read_tags, split_numbers
 
 _PATCH = re.compile(r"<patch_index_(\d{1,6})>")
 _PATCH_TAG = re.compile(r"<(/?phrase|/?object|/delimiter_of_multi_objects/)>")
+_CORNER_OR_CLASS = re.compile(r"<x_(?P<x>[\d.]{1,12})>\s?<y_(?P<y>[\d.]{1,12})>|<class_(?P<name>[\w-]{1,40})>")
 _HTML_BOX = re.compile(r"\bdata-bbox\s{0,3}=\s{0,3}[\"']([^\"'<>]{0,200})[\"']")
 
 
@@ -22,6 +23,8 @@ def read_tokens(text: str, parsed: ParsedReply) -> None:
         _read_patches(text, parsed)
     elif LOCATION.search(text):
         read_locations(text, parsed)
+    elif "<class_" in text and _CORNER_OR_CLASS.search(text):
+        _read_corners(text, parsed)
     elif TAG.search(text):
         read_tags(text, parsed)
     elif "data-bbox" in text:
@@ -43,3 +46,18 @@ def _read_patches(text: str, parsed: ParsedReply) -> None:
             parsed.truncated = True
         elif (tag, following) == ("phrase", "/phrase"):
             label = content.strip()
+
+
+def _read_corners(text: str, parsed: ParsedReply) -> None:
+    # Nemotron Parse: <x_0.1><y_0.2>text<x_0.3><y_0.4><class_Text>
+    corners: list[str] = []
+    for match in _CORNER_OR_CLASS.finditer(text):
+        if match["name"] is None:
+            corners += [match["x"], match["y"]]
+            continue
+        if corners:
+            parsed.add(corners, named(match["name"]), corners=True)
+        corners = []
+    if corners:
+        parsed.drop("a box whose label is cut off")
+        parsed.truncated = True

@@ -34,7 +34,7 @@ def _compiled(text: str) -> re.Pattern[str]:
 
 # Keys are compared by `plain_key`.
 _KEYS = {name: tuple(keys.split()) for name, keys in _WORDINGS["keys"].items()}
-BOX_KEYS, QUAD_KEYS, POINT_KEYS = (frozenset(_KEYS[name]) for name in ("box", "quad", "point"))
+BOX_KEYS, QUAD_KEYS, POINT_KEYS, PLACE_KEYS = (frozenset(_KEYS[name]) for name in ("box", "quad", "point", "place"))
 ORDER_KEYS: dict[str, Order] = {
     prefix + name: order for name, order in _WORDINGS["orders"].items() for prefix in ("", "bbox", "box")
 }
