@@ -7,13 +7,14 @@ from dataclasses import replace
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.absence import holds_box, missing_in
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
+from dataflow_grounding.replies.beside import label_behind, said_in_line
 from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json, holds_objects
 from dataflow_grounding.replies.json_values import FoundJson, Scan, number
 from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
-from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
+from dataflow_grounding.replies.plain_text import label_before, read_plain
 from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
 from dataflow_grounding.replies.talk import TAG, adds, named_before, named_behind
 from dataflow_grounding.replies.vocabulary import LEGEND, WRAPPERS, pattern, plain_key, stated_order, stated_unit
@@ -148,7 +149,10 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> Non
     in_talk: list[RawBox] = []
     answered = False  # whether objects gave boxes
     unit, behind, said = None, scan.text, NOTHING_SAID
-    for item, between, behind in _with_talk(scan):
+    items = [*_with_talk(scan)]
+    in_line = said_in_line([*(between for _, between, _ in items), *(behind for _, _, behind in items[-1:])])
+    in_line = [] if any(holds_objects(item.value) for item, _, _ in items) else in_line
+    for item, between, behind in items:
         first = not around
         around.append(between)
         before = LEGEND.sub(" ", lead if first and not between.strip() else between)
@@ -164,7 +168,7 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> Non
             answered = answered or len(parsed.boxes) > boxes
         else:
             if not _AND.fullmatch(between) or said is NOTHING_SAID:
-                said = _said_beside(before, behind)
+                said = in_line[len(around) - 1] if in_line else _said_beside(before, behind)
             read_value(item.value, parsed, key, said)
             in_talk += [*parsed.boxes[boxes:], *parsed.points[points:]]
         units = (stated_unit(before), unit, stated_unit(behind.partition("\n")[0]))

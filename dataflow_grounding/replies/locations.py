@@ -4,6 +4,7 @@ import re
 
 from dataflow_grounding.coordinates import Order
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies.beside import UNCLEAR
 from dataflow_grounding.replies.json_values import hull
 from dataflow_grounding.replies.reading import ParsedReply, RawBox, Said, named
 from dataflow_grounding.replies.vocabulary import words
@@ -76,7 +77,7 @@ def _said_beside(words: list[str], *, ahead: bool) -> list[Said]:
     behind = [named(text.partition(";")[0].strip() or None) for text in words[1:]]
     first, last = (_LETTER.search(_BEFORE_STRING.sub("", text[-400:])) is not None for text in (words[0], words[-1]))
     if ahead and not first and not last and any(_LETTER.search(text) for text in words):
-        raise UnreadableReply("it is unclear whether the labels in the reply stand before or behind their boxes")
+        raise UnreadableReply(UNCLEAR)
     if ahead == (first or not last) or first == last:
         return before if ahead else behind
     return behind if ahead else before

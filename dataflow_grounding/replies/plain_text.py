@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from dataflow_grounding.replies.json_shapes import take_corners
 from dataflow_grounding.replies.json_values import number
-from dataflow_grounding.replies.reading import ParsedReply, RawBox, Said, named
-from dataflow_grounding.replies.talk import named_before, named_behind
-from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, pattern, plain_key, words
+from dataflow_grounding.replies.reading import ParsedReply, RawBox, named
+from dataflow_grounding.replies.talk import named_before
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, pattern, plain_key
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
@@ -16,20 +16,11 @@ _FOUR = re.compile(
 )
 _A_FIFTH = re.compile(r"\d[\s,;_|/]*$")
 _NAMED = re.compile(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
-_TALK, _BOX_WORD, _CORNER, _LABELED = map(pattern, ("no_label", "box_word", "corner_label", "labelled"))
+TALK, _BOX_WORD, _CORNER, _LABELED = map(pattern, ("no_label", "box_word", "corner_label", "labelled"))
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
-_LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
 _HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
-_ANY_TAG = re.compile(r"<[^<>]{0,200}>")
-_JSON = re.compile(r"[\"']\s{0,3}[:}\]]")
-_JSON_LABEL = re.compile(rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']")
-_CLOSING_TAG = re.compile(r"</[^<>]{0,60}>")
-_WORD = re.compile(r"[^\W_]+")
-_FILLER = words("filler")
-_JOINS = re.compile(r"(?:[,;]?\s+(?:and|&)|[,;、，])\s*$|^(?:and|&|和|[,;、，])\s+", re.IGNORECASE)
-_POINTS_BACK = re.compile(r"(?:is|are|shows?|contains?|marks?|outlines?|represents?|corresponds)\b", re.IGNORECASE)
-_MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
+MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
 _COLUMN_ENDS = "|\t;,"
 _RULE = re.compile(r"[\s|:+=-]+")
 _CELL_MARKUP = " *`\"'_"
@@ -67,8 +58,8 @@ def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
 
 
 def _take_four(numbers: list[str], before: str, parsed: ParsedReply) -> None:
-    few_words = len(before.split()) <= 4 and not _TALK.search(before)
-    label = label_before(before) or (_label(before) if few_words else None)
+    few_words = len(before.split()) <= 4 and not TALK.search(before)
+    label = label_before(before) or (label_in(before) if few_words else None)
     if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
         parsed.add(numbers, named(label, named_before(before)))
 
@@ -76,62 +67,24 @@ def _take_four(numbers: list[str], before: str, parsed: ParsedReply) -> None:
 def label_before(text: str) -> str | None:
     """Return the label that `text` ends with, before brackets or a colon, or in a heading above; None for talk."""
     *above, line = text[-400:].split("\n")
-    tied = bool(line) and (not line[-1].isspace() or line.rstrip()[-1:] in _MARKUP)
-    if (tied or line.strip(_MARKUP + "-")) and plain_key(line) not in BOX_KEYS and not _TALK.search(line):
-        return _label(line) if tied else None
+    tied = bool(line) and (not line[-1].isspace() or line.rstrip()[-1:] in MARKUP)
+    if (tied or line.strip(MARKUP + "-")) and plain_key(line) not in BOX_KEYS and not TALK.search(line):
+        return label_in(line) if tied else None
     for other in reversed([other for other in above if other.strip()][-2:]):
         stated = _LABELED.fullmatch(other)
         if stated is not None:
-            return _label(stated[1])
+            return label_in(stated[1])
         if _HEADING.fullmatch(other.strip()):
-            return None if _TALK.search(other) else _label(other)
+            return None if TALK.search(other) else label_in(other)
     return None
 
 
-def label_behind(text: str) -> str | None:
-    """Return the label that `text` begins with, as behind the brackets of `[1, 2, 3, 4]: car`."""
-    match = _LABEL_BEHIND.match(text[:100])
-    return None if match is None or _TALK.search(match[1]) else _label(match[1])
-
-
-def said_ahead(text: str) -> Said:
-    """Return what words before a box in a tag say of it: its label where they are nothing else, else what they name."""
-    text = _CLOSING_TAG.sub(" ", text[-1000:])
-    if _JSON.search(text):
-        return named(next((match[1] for match in [*_JSON_LABEL.finditer(text)][-1:]), None))
-    line = text[-400:].rpartition("\n")[2]
-    return named(label_before(text) or _bare_label(line), named_before(text))
-
-
-def said_behind(text: str, *, in_lines: bool = False) -> Said:
-    """Return what the words behind a box in a tag, on its line, say of it; `in_lines`: lines are a box and its text."""
-    if _JSON.search(text[:1000]):
-        return named(next((match[1] for match in _JSON_LABEL.finditer(text[:1000])), None))
-    line = _ANY_TAG.sub(" ", text[:1000].partition("\n")[0]).strip(_MARKUP + "-)]}")
-    if _POINTS_BACK.match(line):
-        return named(None, named_behind(line))
-    return named(_bare_label(line) or (line[:200] or None if in_lines else None))
-
-
-def begins_line(text: str) -> bool:
-    """Whether no words stand between the last new line of a text and its end."""
-    return _WORD.search(_ANY_TAG.sub(" ", text[-400:].rpartition("\n")[2])) is None
-
-
-def _bare_label(line: str) -> str | None:
-    """Return words that are a label and no part of a sentence, without what joins them to the next box."""
-    words = _JOINS.sub("", _ANY_TAG.sub(" ", line[-400:]).strip(_MARKUP + "-•#")).rstrip(_MARKUP)
-    first = _WORD.search(words)
-    if first is None or first[0].lower() in _FILLER or words.endswith(("!", "?")) or _TALK.search(words):
-        return None
-    return _label(words)
-
-
-def _label(line: str) -> str | None:
+def label_in(line: str) -> str | None:
+    """Return the label that a line is, without marks around it; None where it has too many words for one, or none."""
     line = re.split("[。！？]", line)[-1]
     without_tags = _TAG.sub(" ", line)
     line = without_tags if _LETTERS.search(without_tags) else line  # a tag alone is a label: <cat>[1, 2, 3, 4]</cat>
-    label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(_MARKUP + "-•#")).strip(_MARKUP + "])}")
+    label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(MARKUP + "-•#")).strip(MARKUP + "])}")
     letter = re.search(r"[^\W\d]", label)
     if letter is None or _CORNER.fullmatch(label) or re.search(r"[=({]", label) or len(label.split()) > 8:
         return None

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import says_none
+from dataflow_grounding.replies.beside import UNCLEAR, said_ahead, said_in_words
 from dataflow_grounding.replies.json_shapes import pair
-from dataflow_grounding.replies.plain_text import begins_line, said_ahead, said_behind
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said, named
 
 # Tags that open and close a label, a box or a point.
@@ -26,7 +26,6 @@ _GROUP = re.compile(r"[\[(<]([^\[\](){}<>]*)[\])>]")
 _NUMBER_TOKEN = re.compile(r"<\s{0,3}(?:[xy]_)?(\d{1,12}(?:\.\d{1,12})?)\s{0,3}>")
 _LABEL_INSIDE = re.compile(r"\s*([^\d\s\[\](){}<>,;][^\[\](){}<>]*)(?=[\[(])")
 _SEPARATORS = re.compile(r"[,;\s]+")
-_UNCLEAR = "it is unclear whether the labels in the reply stand before or behind their boxes"
 
 
 def number_groups(text: str) -> list[list[str]]:
@@ -185,7 +184,7 @@ def _said_of_boxes(text: str, elements: list[_Element]) -> dict[int, Said]:
         return dict.fromkeys(boxes, NOTHING_SAID)
     gaps = _gaps(text, elements)
     if not labels:
-        return dict(zip(boxes, _said_in_words(gaps), strict=True))
+        return dict(zip(boxes, said_in_words(gaps), strict=True))
     if boxes[0] < labels[0] and said_ahead(gaps[0]) == NOTHING_SAID:
         return _said_by_tags_behind(text, elements, boxes, labels)
     return _said_by_tags_ahead(elements, boxes, gaps)
@@ -227,41 +226,14 @@ def _said_by_tags_behind(text: str, elements: list[_Element], boxes: list[int], 
     to_label = text[elements[labels[0] - 1].end : elements[labels[0]].start]
     on_the_next_line = "\n" in to_label and following is not None
     if on_the_next_line and "\n" not in text[elements[labels[0]].end : elements[following or 0].start]:
-        raise UnreadableReply(_UNCLEAR)
+        raise UnreadableReply(UNCLEAR)
     said: dict[int, Said] = {}
     behind = None
     for i in range(len(elements) - 1, -1, -1):
         if i in labels:
             behind = named(elements[i].content.strip())
         elif elements[i].is_box and behind is None:
-            raise UnreadableReply(_UNCLEAR)
+            raise UnreadableReply(UNCLEAR)
         elif elements[i].is_box and behind is not None:
             said[i] = behind
     return said
-
-
-def _said_in_words(gaps: list[str]) -> list[Said]:
-    """Return what words say of each box: those before it, or behind it where no words stand before the first one.
-
-    Seed writes `<bbox>100 200 300 400</bbox> cat`, others `cat <box>[100, 200, 300, 400]</box>`.
-    """
-    ahead, last = [*map(said_ahead, gaps[:-1])], said_behind(gaps[-1])
-    in_lines = all("\n" in gap and begins_line(gap) for gap in gaps[1:-1]) and len(ahead) > 1
-    led = not begins_line(gaps[0]) and ahead[0] != NOTHING_SAID
-    if led and last.labels and len(ahead) > 1:
-        raise UnreadableReply(_UNCLEAR)
-    if not led and (last != NOTHING_SAID or in_lines):
-        behind = [said_behind(gap, in_lines=in_lines) for gap in gaps[1:]]
-        if behind[-1] != NOTHING_SAID:
-            return _filled(behind[::-1])[::-1]
-    if ahead[0] == NOTHING_SAID and any(said != NOTHING_SAID for said in ahead):
-        raise UnreadableReply(_UNCLEAR)
-    return _filled(ahead)
-
-
-def _filled(said: list[Said]) -> list[Said]:
-    """Return what is said of each box, of one without words what is said of the one before it."""
-    filled: list[Said] = []
-    for each in said:
-        filled.append(each if each != NOTHING_SAID or not filled else filled[-1])
-    return filled

@@ -1,0 +1,104 @@
+"""What the words beside a box say of it: those ahead of it or behind it, and which of the two they are."""
+
+import re
+
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies.plain_text import MARKUP, TALK, label_before, label_in
+from dataflow_grounding.replies.reading import NOTHING_SAID, Said, named
+from dataflow_grounding.replies.talk import named_before, named_behind
+from dataflow_grounding.replies.vocabulary import LABEL_KEYS, words
+
+UNCLEAR = "it is unclear whether the labels in the reply stand before or behind their boxes"
+_LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
+_ANY_TAG = re.compile(r"<[^<>]{0,200}>")
+_JSON = re.compile(r"[\"']\s{0,3}[:}\]]")
+_JSON_LABEL = re.compile(rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']")
+_CLOSING_TAG = re.compile(r"</[^<>]{0,60}>")
+_WORD = re.compile(r"[^\W_]+")
+_FILLER = words("filler")
+_JOINS = re.compile(r"(?:[,;]?\s+(?:and|&)|[,;、，])\s*$|^(?:and|&|和|[,;、，])\s+", re.IGNORECASE)
+_POINTS_BACK = re.compile(
+    r"(?:is|are|shows?|contains?|marks?|outlines?|represents?|corresponds|for|of)\b", re.IGNORECASE
+)
+
+
+def said_in_words(gaps: list[str]) -> list[Said]:
+    """Return what words say of each box: those before it, or behind it where no words stand before the first one.
+
+    Seed writes `<bbox>100 200 300 400</bbox> cat`, others `cat <box>[100, 200, 300, 400]</box>`.
+    """
+    ahead, last = [*map(said_ahead, gaps[:-1])], said_behind(gaps[-1])
+    in_lines = all("\n" in gap and _begins_line(gap) for gap in gaps[1:-1]) and len(ahead) > 1
+    led = not _begins_line(gaps[0]) and ahead[0] != NOTHING_SAID
+    if led and last.labels and len(ahead) > 1:
+        raise UnreadableReply(UNCLEAR)
+    if not led and (last != NOTHING_SAID or in_lines):
+        behind = [said_behind(gap, in_lines=in_lines) for gap in gaps[1:]]
+        if behind[-1] != NOTHING_SAID:
+            return _filled(behind[::-1])[::-1]
+    if ahead[0] == NOTHING_SAID and any(said != NOTHING_SAID for said in ahead):
+        raise UnreadableReply(UNCLEAR)
+    return _filled(ahead)
+
+
+def said_in_line(gaps: list[str]) -> list[Said]:
+    """Return what words say of lists of numbers of which one follows another on a line, none stands before the first.
+
+    Of any others nothing is returned; `gaps` are the words before, between and behind them.
+    """
+    between = gaps[1:-1]
+    apart = all("\n" in gap for gap in between)
+    if apart or not _begins_line(gaps[0]) or not any(map(_WORD.search, [*between, *gaps[-1:]])):
+        return []
+    said = said_in_words(gaps)
+    return said if any(each != NOTHING_SAID for each in said) else []
+
+
+def _filled(said: list[Said]) -> list[Said]:
+    """Return what is said of each box, of one without words what is said of the one before it."""
+    filled: list[Said] = []
+    for each in said:
+        filled.append(each if each != NOTHING_SAID or not filled else filled[-1])
+    return filled
+
+
+def label_behind(text: str) -> str | None:
+    """Return the label that `text` begins with, as behind the brackets of `[1, 2, 3, 4]: car`."""
+    match = _LABEL_BEHIND.match(text[:100])
+    if match is None:  # [1, 2, 3, 4] car
+        line = text[:200].partition("\n")[0]
+        return _bare_label(line) if line[:1].isspace() else None
+    return None if TALK.search(match[1]) else label_in(match[1])
+
+
+def said_ahead(text: str) -> Said:
+    """Return what words before a box in a tag say of it: its label where they are nothing else, else what they name."""
+    text = _CLOSING_TAG.sub(" ", text[-1000:])
+    if _JSON.search(text):
+        return named(next((match[1] for match in [*_JSON_LABEL.finditer(text)][-1:]), None))
+    line = text[-400:].rpartition("\n")[2]
+    return named(label_before(text) or _bare_label(line), named_before(text))
+
+
+def said_behind(text: str, *, in_lines: bool = False) -> Said:
+    """Return what the words behind a box in a tag, on its line, say of it; `in_lines`: lines are a box and its text."""
+    if _JSON.search(text[:1000]):
+        return named(next((match[1] for match in _JSON_LABEL.finditer(text[:1000])), None))
+    line = _ANY_TAG.sub(" ", text[:1000].partition("\n")[0]).strip(MARKUP + "-)]}")
+    if _POINTS_BACK.match(line):
+        return named(None, named_behind(line))
+    return named(_bare_label(line) or (line[:200] or None if in_lines else None))
+
+
+def _begins_line(text: str) -> bool:
+    """Whether no words stand between the last new line of a text and its end."""
+    return _WORD.search(_ANY_TAG.sub(" ", text[-400:].rpartition("\n")[2])) is None
+
+
+def _bare_label(line: str) -> str | None:
+    """Return words that are a label and no part of a sentence, without what joins them to the next box."""
+    words = _JOINS.sub("", _ANY_TAG.sub(" ", line[-400:]).strip(MARKUP + "-•#")).rstrip(MARKUP)
+    first = _WORD.search(words)
+    if first is None or first[0].lower() in _FILLER or words.endswith(("!", "?")) or TALK.search(words):
+        return None
+    return label_in(words)
