@@ -28,8 +28,8 @@ def said_in_words(gaps: list[str]) -> list[Said]:
     Seed writes `<bbox>100 200 300 400</bbox> cat`, others `cat <box>[100, 200, 300, 400]</box>`.
     """
     ahead, last = [*map(said_ahead, gaps[:-1])], said_behind(gaps[-1])
-    in_lines = all("\n" in gap and _begins_line(gap) for gap in gaps[1:-1]) and len(ahead) > 1
-    led = not _begins_line(gaps[0]) and ahead[0] != NOTHING_SAID
+    in_lines = all("\n" in gap and begins_line(gap) for gap in gaps[1:-1]) and len(ahead) > 1
+    led = not begins_line(gaps[0]) and ahead[0] != NOTHING_SAID
     if led and last.labels and len(ahead) > 1:
         raise UnreadableReply(UNCLEAR)
     if not led and (last != NOTHING_SAID or in_lines):
@@ -48,7 +48,7 @@ def said_in_line(gaps: list[str]) -> list[Said]:
     """
     between = gaps[1:-1]
     apart = all("\n" in gap for gap in between)
-    if apart or not _begins_line(gaps[0]) or not any(map(_WORD.search, [*between, *gaps[-1:]])):
+    if apart or not begins_line(gaps[0]) or not any(map(_WORD.search, [*between, *gaps[-1:]])):
         return []
     said = said_in_words(gaps)
     return said if any(each != NOTHING_SAID for each in said) else []
@@ -90,7 +90,7 @@ def said_behind(text: str, *, in_lines: bool = False) -> Said:
     return named(_bare_label(line) or (line[:200] or None if in_lines else None))
 
 
-def _begins_line(text: str) -> bool:
+def begins_line(text: str) -> bool:
     """Whether no words stand between the last new line of a text and its end."""
     return _WORD.search(_ANY_TAG.sub(" ", text[-400:].rpartition("\n")[2])) is None
 

@@ -189,7 +189,10 @@ def _with_talk(scan: Scan) -> Iterator[tuple[FoundJson, str, str]]:
 
 def _said_beside(before: str, behind: str) -> Said:
     alone = not before[-400:].rpartition("\n")[2].strip(" \t-*•")
-    label = label_before(before) or (label_behind(behind) if alone else None)
+    label = label_before(before)
+    follows = label_behind(behind) if alone and label is None else None
+    if follows is not None:  # the words before belong to what is above
+        return named(follows)
     return named(label, named_before(before) or named_behind(behind))
 
 

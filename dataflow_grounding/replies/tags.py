@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import says_none
-from dataflow_grounding.replies.beside import UNCLEAR, said_ahead, said_in_words
+from dataflow_grounding.replies.beside import UNCLEAR, begins_line, said_ahead, said_in_words
 from dataflow_grounding.replies.json_shapes import pair
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said, named
 
@@ -185,7 +185,7 @@ def _said_of_boxes(text: str, elements: list[_Element]) -> dict[int, Said]:
     gaps = _gaps(text, elements)
     if not labels:
         return dict(zip(boxes, said_in_words(gaps), strict=True))
-    if boxes[0] < labels[0] and said_ahead(gaps[0]) == NOTHING_SAID:
+    if boxes[0] < labels[0] and (begins_line(gaps[0]) or said_ahead(gaps[0]) == NOTHING_SAID):
         return _said_by_tags_behind(text, elements, boxes, labels)
     return _said_by_tags_ahead(elements, boxes, gaps)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import product
 
 import pytest
@@ -155,11 +154,8 @@ FAMILIES = {
 def test_a_box_as_its_family_writes_it_is_read_at_the_edges_as_in_the_middle(name: str) -> None:
     """What a family writes for a box at an edge comes back at the edge, in its own form and in the JSON asked for."""
     known = find_box_format(name, "")
-    as_json = (
-        '[{{"id": 1, "label": "cat", "%s": [' % known.key
-        + ", ".join(["{}"] * (2 if known.scale == "grid_32" else 4))
-        + "]}}]"
-    )
+    count = 2 if known.scale == "grid_32" else 4
+    as_json = f'[{{{{"id": 1, "label": "cat", "{known.key}": [{", ".join(["{}"] * count)}]}}}}]'
     for box, form, phrases in product([MIDDLE, *EDGES], [as_json, FAMILIES.get(name, as_json)], PHRASES):
         if phrases == ["cat", "dog"] and "cat" not in form:
             continue  # a box of either
