@@ -59,9 +59,10 @@ class Questions:
             self._translate(parsed.boxes)
 
     def _translate(self, boxes: list[RawBox]) -> None:
-        unknown = {_name(raw.said) for raw in boxes if not self._named(raw.said)} - {""}
-        if len(unknown) == 1:
-            self.translations = {name for name in unknown if not comparable(name, *self.phrases.values())}
+        unknown = [raw.said for raw in boxes if _name(raw.said) and not self._named(raw.said)]
+        (phrase,) = self.phrases.values()
+        if len({_name(said) for said in unknown}) == 1 and all(_is_foreign(said, phrase) for said in unknown):
+            self.translations = {_name(unknown[0])}
 
     def _count(self, numbered: list[Said]) -> None:
         ids, count = {said.id or 0 for said in numbered}, set(range(len(self.phrases)))
@@ -144,6 +145,12 @@ def _agree(labels: tuple[str, ...], phrase: str) -> bool:
 
 def _name(said: Said) -> str:
     return said.labels[0] if said.labels else said.talk
+
+
+def _is_foreign(said: Said, phrase: str) -> bool:
+    """Whether what is said is in other letters than a phrase, all of it; a label of digits is in none."""
+    names = [name for name in said.labels or (said.talk,) if any(map(str.isalpha, name))]
+    return bool(names) and not any(comparable(name, phrase) for name in names)
 
 
 def _named(question: Question) -> str:
