@@ -27,15 +27,15 @@ def said_in_words(gaps: list[str]) -> list[Said]:
 
     Seed writes `<bbox>100 200 300 400</bbox> cat`, others `cat <box>[100, 200, 300, 400]</box>`.
     """
-    ahead, last = [*map(said_ahead, gaps[:-1])], said_behind(gaps[-1])
-    in_lines = all("\n" in gap and begins_line(gap) for gap in gaps[1:-1]) and len(ahead) > 1
-    led = not begins_line(gaps[0]) and ahead[0] != NOTHING_SAID
-    if led and last.labels and len(ahead) > 1:
-        raise UnreadableReply(UNCLEAR)
-    if not led and (last != NOTHING_SAID or in_lines):
+    ahead = [*map(said_ahead, gaps[:-1])]
+    several = len(ahead) > 1
+    if ahead[0] == NOTHING_SAID or begins_line(gaps[0]):
+        in_lines = several and all("\n" in gap and begins_line(gap) for gap in gaps[1:-1])
         behind = [said_behind(gap, in_lines=in_lines) for gap in gaps[1:]]
         if behind[-1] != NOTHING_SAID:
             return _filled(behind[::-1])[::-1]
+    elif several and said_behind(gaps[-1]).labels:  # words stand before the first box and behind the last one
+        raise UnreadableReply(UNCLEAR)
     if ahead[0] == NOTHING_SAID and any(said != NOTHING_SAID for said in ahead):
         raise UnreadableReply(UNCLEAR)
     return _filled(ahead)

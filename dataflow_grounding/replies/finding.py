@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.absence import holds_box, missing_in
@@ -67,8 +68,7 @@ def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
             if last:
                 raise
             continue
-        if found.absences and not (found.boxes or found.points or found.dropped) and holds_box(answer.text):
-            raise UnreadableReply("the reply says that something is not there, and has the numbers of a box")
+        _check_absence(found, answer)
         if found:
             parsed.corrections |= {nth} if anew and answer.cue else set()
             parsed.join(found, last=last)
@@ -80,6 +80,12 @@ def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
         text = without_control_tokens(answers[-1].text)
         raise UnreadableReply(f"there is no box in the reply: it begins {' '.join(text[:200].split())[:60]!r}")
     return parsed
+
+
+def _check_absence(found: ParsedReply, answer: AnswerText) -> None:
+    only_absent = found.absences and not (found.boxes or found.points or found.dropped)
+    if only_absent and holds_box(answer.text):
+        raise UnreadableReply("the reply says that something is not there, and has the numbers of a box")
 
 
 def _in_answer(answer: AnswerText, key: str, nth: int) -> ParsedReply:
@@ -148,15 +154,11 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> Non
     around: list[str] = []
     in_talk: list[RawBox] = []
     answered = False  # whether objects gave boxes
-    unit, behind, said = None, scan.text, NOTHING_SAID
-    items = [*_with_talk(scan)]
-    in_line = said_in_line([*(between for _, between, _ in items), *(behind for _, _, behind in items[-1:])])
-    in_line = [] if any(holds_objects(item.value) for item, _, _ in items) else in_line
-    for item, between, behind in items:
-        first = not around
+    unit, behind = None, scan.text
+    items = [*_with_talk(scan, lead)]
+    for (item, between, before, behind), said in zip(items, _said_of_lists(items), strict=True):
+        unit = unit if around else stated_unit(before)
         around.append(between)
-        before = LEGEND.sub(" ", lead if first and not between.strip() else between)
-        unit = stated_unit(before) if first else unit
         if _DENIED.search(before[-160:]):
             parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
             continue
@@ -167,8 +169,6 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> Non
             read_value(item.value, parsed, key, Said(talk=named_before(before)))
             answered = answered or len(parsed.boxes) > boxes
         else:
-            if not _AND.fullmatch(between) or said is NOTHING_SAID:
-                said = in_line[len(around) - 1] if in_line else _said_beside(before, behind)
             read_value(item.value, parsed, key, said)
             in_talk += [*parsed.boxes[boxes:], *parsed.points[points:]]
         units = (stated_unit(before), unit, stated_unit(behind.partition("\n")[0]))
@@ -178,13 +178,40 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> Non
     _take_state(scan, parsed, [*around, behind])
 
 
-def _with_talk(scan: Scan) -> Iterator[tuple[FoundJson, str, str]]:
-    """Yield what was found, with the text between it and what is before it, and that up to what follows."""
+class _InTalk(NamedTuple):
+    """What a scan found, the text `between` it and what is before it, the words `before` it, the text `behind` it."""
+
+    item: FoundJson
+    between: str
+    before: str
+    behind: str
+
+
+def _with_talk(scan: Scan, lead: str) -> Iterator[_InTalk]:
+    """Yield what was found, with the text around it up to what is next to it; `lead` are words before the text."""
     items = [item for item in _joined_pairs(scan) if not LEGEND.fullmatch(scan.text, item.start, item.end)]
     starts = [0, *(item.end for item in items)]
     ends = [*(item.start for item in items[1:]), len(scan.text)]
     for item, start, end in zip(items, starts, ends, strict=False):
-        yield item, scan.text[start : item.start], scan.text[item.end : end]
+        between = scan.text[start : item.start]
+        before = lead if item is items[0] and not between.strip() else between
+        yield _InTalk(item, between, LEGEND.sub(" ", before), scan.text[item.end : end])
+
+
+def _said_of_lists(items: list[_InTalk]) -> list[Said]:
+    """Return what words say of each list of numbers; an object says of itself what it is."""
+    if items and not any(holds_objects(found.item.value) for found in items):
+        in_line = said_in_line([*(found.between for found in items), items[-1].behind])
+        if in_line:
+            return in_line
+    all_said: list[Said] = []
+    said = NOTHING_SAID
+    for found in items:
+        is_list = not holds_objects(found.item.value) and not _DENIED.search(found.before[-160:])
+        if is_list and (not _AND.fullmatch(found.between) or said is NOTHING_SAID):
+            said = _said_beside(found.before, found.behind)
+        all_said.append(said)
+    return all_said
 
 
 def _said_beside(before: str, behind: str) -> Said:

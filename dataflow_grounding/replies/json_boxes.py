@@ -181,8 +181,7 @@ class _Walk:
         used = False
         lists = {key: item for key, item in fields.items() if isinstance(item, list) and not self.is_box_key(key)}
         boxes = {plain: item for plain, item in fields.items() if self.is_box_key(plain)}
-        if len(boxes) > 1:
-            boxes = shapes.without_places(boxes, self.key)
+        boxes = shapes.without_places(boxes, self.key)
         if len(boxes) > 1:
             boxes = shapes.one_of(boxes, self.key, self.parsed, said)
         for plain, item in boxes.items():

@@ -216,10 +216,9 @@ def _things_that_differ(groups: Mapping[str, list[RawBox]]) -> set[Any]:
 
 def without_places(boxes: dict[str, Any], key: str) -> dict[str, Any]:
     """Return the values under box keys without points and descriptions beside a box, as `location: [200, 150]` is."""
-    places = {
-        plain for plain, item in boxes.items() if plain in keys.PLACE_KEYS and plain != key and not _may_be_box(item)
-    }
-    return {plain: item for plain, item in boxes.items() if plain not in places} or boxes
+    may_be = {plain: item for plain, item in boxes.items() if _may_be_box(item)}
+    others = {plain: item for plain, item in boxes.items() if plain not in keys.PLACE_KEYS or plain == key}
+    return {**others, **may_be} if may_be else boxes
 
 
 def _may_be_box(value: Any) -> bool:

@@ -73,14 +73,15 @@ def _said_beside(words: list[str], *, ahead: bool) -> list[Said]:
 
     Where words stand only on the other side of all of them, the labels do.
     """
-    before = [named(_BEFORE_STRING.sub("", text[-400:]).strip(" ;,\n") or None) for text in words[:-1]]
-    behind = [named(text.partition(";")[0].strip() or None) for text in words[1:]]
-    first, last = (_LETTER.search(_BEFORE_STRING.sub("", text[-400:])) is not None for text in (words[0], words[-1]))
-    if ahead and not first and not last and any(_LETTER.search(text) for text in words):
+    words = [_BEFORE_STRING.sub("", words[0][-400:]), *words[1:]]
+    first, last = (_LETTER.search(text) is not None for text in (words[0], words[-1]))
+    if ahead and not first and not last and any(map(_LETTER.search, words)):
         raise UnreadableReply(UNCLEAR)
-    if ahead == (first or not last) or first == last:
-        return before if ahead else behind
-    return behind if ahead else before
+    if first != last:
+        ahead = first
+    if ahead:
+        return [named(_BEFORE_STRING.sub("", text[-400:]).strip(" ;,\n") or None) for text in words[:-1]]
+    return [named(text.partition(";")[0].strip() or None) for text in words[1:]]
 
 
 def _is_outline(bins: list[float]) -> bool:

@@ -228,9 +228,9 @@ def _said_by_tags_behind(text: str, elements: list[_Element], boxes: list[int], 
     if on_the_next_line and "\n" not in text[elements[labels[0]].end : elements[following or 0].start]:
         raise UnreadableReply(UNCLEAR)
     said: dict[int, Said] = {}
-    behind = None
+    behind, of_labels = None, set(labels)
     for i in range(len(elements) - 1, -1, -1):
-        if i in labels:
+        if i in of_labels:
             behind = named(elements[i].content.strip())
         elif elements[i].is_box and behind is None:
             raise UnreadableReply(UNCLEAR)

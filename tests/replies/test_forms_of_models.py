@@ -79,6 +79,8 @@ FORMS = [
     ('[{"label": "cat", "box_2d": [0, 200, 300, 400], "location": "left"}, {"label": "dog", "box_2d": [500, 600, 700, 800], "location": [600, 700]}]', "xyxy_1000", BOTH),
     ('[{"label": "cat", "bbox": [0, 200, 300, 400], "coordinates": {"x": 150, "y": 300}}, {"label": "dog", "bbox": [500, 600, 700, 800], "position": 2}]', "xyxy_1000", BOTH),
     ('[{"label": "cat", "bbox": [0, 200, 300, 400], "location": [500, 600, 700, 800]}]', "xyxy_1000", UNREADABLE),
+    ('[{"label": "cat", "bbox": null, "location": [100, 50]}]', "xyxy_1000", UNREADABLE),
+    ('[{"label": "cat", "bbox": null, "location": [0, 200, 300, 400]}]', "xyxy_1000", CAT),
     # Zeros in strings, tables and lines
     ('{"cat": "0 200 300 400", "dog": "500 600 700 800"}', "xyxy_1000", BOTH),
     ('[{"label": "cat", "bbox_2d": "0 200 300 400"}, {"label": "dog", "bbox_2d": "not visible"}]', "xyxy_1000", CAT),
