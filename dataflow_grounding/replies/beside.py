@@ -11,6 +11,7 @@ from dataflow_grounding.replies.vocabulary import LABEL_KEYS, words
 UNCLEAR = "it is unclear whether the labels in the reply stand before or behind their boxes"
 _LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
 _ANY_TAG = re.compile(r"<[^<>]{0,200}>")
+_ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 _JSON = re.compile(r"[\"']\s{0,3}[:}\]]")
 _JSON_LABEL = re.compile(rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']")
 _CLOSING_TAG = re.compile(r"</[^<>]{0,60}>")
@@ -87,7 +88,8 @@ def said_behind(text: str, *, in_lines: bool = False) -> Said:
     line = _ANY_TAG.sub(" ", text[:1000].partition("\n")[0]).strip(MARKUP + "-)]}")
     if _POINTS_BACK.match(line):
         return named(None, named_behind(line))
-    return named(_bare_label(line) or (line[:200] or None if in_lines else None))
+    label = _bare_label(_ARTICLE.sub("", line))
+    return named(label or line[:200] if label or in_lines else None)
 
 
 def begins_line(text: str) -> bool:

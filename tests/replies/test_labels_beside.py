@@ -63,7 +63,10 @@ def test_each_box_in_a_tag_goes_to_its_own_phrase(item: str, box_tag: str) -> No
             assert read(reply, ["horse"]) is None, reply
 
 
-@pytest.mark.parametrize("item", ["@ *\n", "@: *\n", "@ *, ", "@ * ", "- @ *\n", "* @\n", "*: @\n", "* @ ", "@ (*)\n"])
+@pytest.mark.parametrize(
+    "item",
+    ["@ - the *; ", "@ the *, ", "@ *\n", "@: *\n", "@ *, ", "@ * ", "- @ *\n", "* @\n", "*: @\n", "* @ ", "@ (*)\n"],
+)
 @pytest.mark.parametrize("numbers", NUMBERS[1:])
 def test_each_list_of_numbers_goes_to_its_own_phrase(item: str, numbers: str) -> None:
     for order in permutations(LABELS):
@@ -108,6 +111,22 @@ def test_labels_of_which_it_is_unclear_whose_they_are_make_a_reply_unreadable(re
 )  # fmt: skip
 def test_boxes_without_any_label_are_all_the_only_phrases(reply: str) -> None:
     assert read(reply, ["cat"]) == {"cat": [(100, 200, 300, 400), (500, 600, 700, 800)]}
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "目标位于",
+        "坐标：",
+        "该物体的边界框是",
+        "图中的猫位于",
+        "The location of the requested object is ",
+        "Bounding box: ",
+    ],
+)
+def test_words_that_name_no_other_thing_leave_a_box_to_the_only_phrase(lead: str) -> None:
+    assert read(lead + A, ["猫" if "猫" in lead else "cat"]) is not None
+    assert (read(lead + A, ["狗"]) is None) == ("猫" in lead)
 
 
 # DocTags and other location tokens
