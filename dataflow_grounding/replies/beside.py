@@ -5,12 +5,11 @@ import re
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.plain_text import MARKUP, TALK, label_before, label_in
 from dataflow_grounding.replies.reading import NOTHING_SAID, Said, named
-from dataflow_grounding.replies.talk import named_before, named_behind
+from dataflow_grounding.replies.talk import TAG, named_before, named_behind
 from dataflow_grounding.replies.vocabulary import LABEL_KEYS, words
 
 UNCLEAR = "it is unclear whether the labels in the reply stand before or behind their boxes"
 _LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
-_ANY_TAG = re.compile(r"<[^<>]{0,200}>")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 _JSON = re.compile(r"[\"']\s{0,3}[:}\]]")
 _JSON_LABEL = re.compile(rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']")
@@ -85,21 +84,23 @@ def said_behind(text: str, *, in_lines: bool = False) -> Said:
     """Return what the words behind a box in a tag, on its line, say of it; `in_lines`: lines are a box and its text."""
     if _JSON.search(text[:1000]):
         return named(next((match[1] for match in _JSON_LABEL.finditer(text[:1000])), None))
-    line = _ANY_TAG.sub(" ", text[:1000].partition("\n")[0]).strip(MARKUP + "-)]}")
+    line = TAG.sub(" ", text[:1000].partition("\n")[0]).strip(MARKUP + "-)]}")
     if _POINTS_BACK.match(line):
         return named(None, named_behind(line))
     label = _bare_label(_ARTICLE.sub("", line))
-    return named(label or line[:200] if label or in_lines else None)
+    if label is None and in_lines:
+        label = line[:200]
+    return named(label)
 
 
 def begins_line(text: str) -> bool:
     """Whether no words stand between the last new line of a text and its end."""
-    return _WORD.search(_ANY_TAG.sub(" ", text[-400:].rpartition("\n")[2])) is None
+    return _WORD.search(TAG.sub(" ", text[-400:].rpartition("\n")[2])) is None
 
 
 def _bare_label(line: str) -> str | None:
     """Return words that are a label and no part of a sentence, without what joins them to the next box."""
-    words = _JOINS.sub("", _ANY_TAG.sub(" ", line[-400:]).strip(MARKUP + "-•#")).rstrip(MARKUP)
+    words = _JOINS.sub("", TAG.sub(" ", line[-400:]).strip(MARKUP + "-•#")).rstrip(MARKUP)
     first = _WORD.search(words)
     if first is None or first[0].lower() in _FILLER or words.endswith(("!", "?")) or TALK.search(words):
         return None
