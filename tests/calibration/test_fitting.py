@@ -6,9 +6,10 @@ import random
 
 import pytest
 
-from benchmarks.calibration import FORMATLESS, PROBES, STATED, Model, is_refused, one_format, one_rule
+from benchmarks.calibration import FORMATLESS, PROBES, is_refused, one_format
 from benchmarks.probe_model import answered, seen
 from benchmarks.resize_rules import OTHERS, RULES
+from benchmarks.rule_runs import STATED, Model, one_rule
 from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.fitting import candidates, fit
 from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture
@@ -38,9 +39,9 @@ def test_sides_that_pixels_would_explain_too_are_told_right(name: str) -> None:
 @pytest.mark.parametrize("name", [*RULES, *OTHERS])
 def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(name: str) -> None:
     """Three of the runs of benchmarks/calibration.py, one for each noise; the first has next to none."""
-    said = [one_rule(name, {**RULES, **OTHERS}[name], seed)[0] for seed in range(3)]
-    assert not [what for what in said if what.startswith("wrong")]
-    assert name not in RULES or said[0] == "right"
+    outcomes = [one_rule(name, {**RULES, **OTHERS}[name], seed) for seed in range(3)]
+    assert not [outcome for outcome in outcomes if outcome.kind == "wrong"]
+    assert name not in RULES or outcomes[0].kind == "right"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(n
 )
 def test_a_rule_that_only_chance_makes_fit_is_refused(name: str, seed: int) -> None:
     """Of 780 models of the long run, the two that were once read wrong."""
-    assert one_rule(name, OTHERS[name], seed)[0].startswith("refused")
+    assert one_rule(name, OTHERS[name], seed).kind == "refused"
 
 
 @pytest.mark.parametrize("what", list(FORMATLESS))
