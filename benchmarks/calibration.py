@@ -20,8 +20,7 @@ from benchmarks.rule_runs import STATED, TABLES, Model, decided, resized
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.fitting import candidates
 from dataflow_grounding.calibration.probes import SIZES as PROBE_SIZES
-from dataflow_grounding.calibration.probes import probe_of
-from dataflow_grounding.calibration.seen import NoFit
+from dataflow_grounding.calibration.probes import NoFit, probe_of
 from dataflow_grounding.coordinates import BoxFormat
 
 RIGHT_FORMAT = 0.002

@@ -22,8 +22,7 @@ from benchmarks.processors import PROCESSORS, made_up
 from benchmarks.resize_rules import OTHERS, RULES, Placing
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.deciding import Deciding, Decision
-from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture
-from dataflow_grounding.calibration.seen import NoFit
+from dataflow_grounding.calibration.probes import NoFit, Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits

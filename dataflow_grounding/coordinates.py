@@ -29,6 +29,7 @@ _FRAME = re.compile(
     r"sent|pad_square|pad_square_corner|round_(?P<nearest>\d+)"
     r"|smart_resize_(?P<factor>\d+)(?:_(?P<min>\d+)_(?P<max>\d+))?"
     r"|long_edge_(?P<edge>\d+)(?:_patch_(?P<patch>\d+)_(?P<patches>\d+))?"
+    r"|seen_(?P<width>[1-9]\d{0,5})_(?P<height>[1-9]\d{0,5})"
 )
 
 
@@ -50,13 +51,14 @@ def frame_of(frame: str, sent: Size) -> Canvas:
     `smart_resize_F_MIN_MAX`: that, and the area kept between MIN and MAX square pixels (Qwen2.5-VL; the formula is in
     qwen-vl-utils' vision_process.py). `long_edge_N`: reduced, never enlarged, until the longer side is N px at most;
     with `_patch_P_M` also until it takes M patches of P px at most. `pad_square`: padded to a square with the image in
-    the middle; `pad_square_corner`: with the image in the top left corner. Raises SpecError for any other name.
+    the middle; `pad_square_corner`: with the image in the top left corner. `seen_W_H`: W x H px, of whatever size it was
+    sent. Raises SpecError for any other name.
     """
     match = _FRAME.fullmatch(frame)
     if match is None:
         raise SpecError(
             f"unknown box frame {frame!r}; known: sent, round_28, smart_resize_28, smart_resize_28_3136_12845056, "
-            "long_edge_2048, long_edge_1568_patch_28_1568, pad_square, pad_square_corner"
+            "long_edge_2048, long_edge_1568_patch_28_1568, pad_square, pad_square_corner, seen_672_672"
         )
     width, height = sent
     if match["nearest"]:
@@ -65,6 +67,8 @@ def frame_of(frame: str, sent: Size) -> Canvas:
         factor = max(1, int(match["factor"]))
         low, high = int(match["min"] or 4 * factor**2), int(match["max"] or 16384 * factor**2)
         width, height = _smart_resize(sent, factor, low, high)
+    elif match["width"]:
+        width, height = int(match["width"]), int(match["height"])
     elif match["edge"]:
         width, height = _long_edge(sent, int(match["edge"]), int(match["patch"] or 0), int(match["patches"] or 0))
     elif frame.startswith("pad_square"):

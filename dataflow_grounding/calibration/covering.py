@@ -6,18 +6,17 @@ much the model saw of each; from that follow limits within which all should arri
 prove it. A run then sends nothing outside of them, so that its numbers count pixels of the picture as sent.
 """
 
+import itertools
 import math
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from dataflow_grounding.calibration.probes import SIZES, NoFit, by, reduced_to
+from dataflow_grounding.calibration.roundings import ROUNDINGS, Rounding, discerning_sizes, plausible_roundings
 from dataflow_grounding.calibration.seen import ROUNDED_PX, SeenSize, check_even, pooled, shown
-from dataflow_grounding.calibration.taken import Taken, is_near, most_elongated
+from dataflow_grounding.calibration.taken import Taken, is_covered, is_near, most_elongated, uncovered
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
@@ -29,73 +28,11 @@ UNTOUCHED_MEAN = 0.006  # the same for several pictures together, beyond one and
 ALIKE = 4  # this many pictures of about the same area are taken together
 MARGIN = 0.95  # of a side: pictures are kept this far within a limit that was measured
 CERTAIN = 0.02  # a limit needs no margin where the picture can't have been reduced by more
-ENLARGED = 1.15  # more than rounded sides alone can do to a small picture
+SLACK = 0.97  # of the least area, for sides in whole pixels
+STEP = 1.7  # between the areas of two neighbours among the pictures that are asked for
+MIDDLE = ((4, 3), (2, 3), (16, 9), (9, 16), (1, 1), (3, 2))  # shapes of pictures in between
 ROUNDS = 7
 MOST_MULTIPLE = 64  # sides in larger multiples would distort pictures
-# Patches of vision encoders, one or several of them: what is in use, and what might be.
-FACTORS = (12, 14, 16, 18, 20, 24, 28, 30, 32, 36, 40, 42, 48, 56, 60, 64)
-WAYS: dict[str, Callable[[float], int]] = {"nearest": round, "down": math.floor, "up": math.ceil}
-SURE = 16.0  # chi-squared by which a rounding has to be worse than the best to be out of the question
-SURE_OF_COMMON = 30.0  # the same for those that most servers have: none, 28 and 32
-SYSTEMATIC = 0.003  # what models are off by beside chance, as a share of the side
-
-
-class Rounding(NamedTuple):
-    """Sides are brought to multiples of `factor` px: to the nearest, `down` or `up`."""
-
-    factor: int = 1
-    way: str = "nearest"
-
-    @property
-    def frame(self) -> str:
-        """The frame's name in a box format."""
-        return f"round_{self.factor}" if self.factor > 1 else "sent"
-
-    def scale(self, side: int) -> float:
-        """What a side is multiplied with."""
-        return max(self.factor, WAYS[self.way](side / self.factor) * self.factor) / side
-
-
-COMMON = (Rounding(), Rounding(28), Rounding(32))
-ROUNDINGS = (Rounding(), *(Rounding(factor, way) for factor in FACTORS for way in WAYS))
-
-
-def plausible_roundings(measured: Sequence[SeenSize]) -> list[Rounding]:
-    """The roundings that these pictures, touched by no other limit, don't rule out, the best first; perhaps none."""
-    sides = [(one.sent[axis], one.scale[axis], one.error[axis]) for one in measured for axis in (0, 1)]
-    costs = {rounding: _cost(rounding, sides) for rounding in ROUNDINGS}
-    best = min(costs.values(), default=0.0)
-    if best > len(sides) + 5 * math.sqrt(2 * len(sides)):
-        return []
-    plausible = [r for r in ROUNDINGS if costs[r] - best < (SURE_OF_COMMON if r in COMMON else SURE)]
-    return sorted(plausible, key=lambda rounding: costs[rounding])
-
-
-def _cost(rounding: Rounding, sides: Sequence[tuple[int, float, float]]) -> float:
-    return sum(
-        min(((scale / rounding.scale(side) - 1) / math.hypot(error, SYSTEMATIC)) ** 2, 100.0)
-        for side, scale, error in sides
-    )
-
-
-@lru_cache(maxsize=64)
-def discerning_sizes(min_pixels: int, roundings: tuple[Rounding, ...], seed: int) -> list[Size]:
-    """Two sizes of little more than `min_pixels` square pixels on whose sides these roundings differ the most."""
-    draw = random.Random(seed)
-    compared = list(dict.fromkeys([*roundings, *COMMON]))
-    best: tuple[float, list[Size]] = (-1.0, [])
-    for _ in range(60):
-        wide, (height, width) = (_size(min_pixels * draw.uniform(1.05, 1.4), draw.uniform(0.4, 1.0)) for _ in range(2))
-        scales = np.array([[one.scale(side) for side in (*wide, width, height)] for one in compared])
-        apart = ((scales[:, None] - scales[None]) ** 2).sum(axis=2)
-        worst = float(apart[np.triu_indices(len(compared), 1)].min())
-        if worst > best[0]:
-            best = worst, [wide, (width, height)]
-    return best[1]
-
-
-def _size(area: float, shape: float) -> Size:
-    return round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
 
 
 class Covering:
@@ -109,9 +46,15 @@ class Covering:
     def __init__(self, max_side: int, taken: Taken, own: Sequence[Size] = (), aspect: int = ASPECT) -> None:
         self.max_side, self.taken = max_side, taken
         self.shapes = list(dict.fromkeys([*SHAPES, (aspect, 1), *_extreme(own, aspect)]))
-        self.own = [reduced_to(size, max_side) for size in own[:1]]
+        self.own = [reduced_to(size, max_side) for size in own]
         self.least = SMALL
         self.rounds = 0
+
+    @property
+    def shaped(self) -> SizeLimits:
+        """The limits that the shapes which are asked for set to others."""
+        wide, tall = (max(shape[axis] / shape[1 - axis] for shape in self.shapes) for axis in (0, 1))
+        return SizeLimits(self.max_side, max_wide=wide, max_tall=tall).within(self.taken.limits)
 
     def next_sizes(self, measured: Sequence[SeenSize]) -> list[Size]:
         """The sizes to ask for next; none when `covered` can tell. Raises NoFit when asking on is useless."""
@@ -120,8 +63,13 @@ class Covering:
         if self.rounds == 1:
             return [one for one in map(self.largest, self.shapes) if not is_near(one, [seen.sent for seen in measured])]
         limits = self.limits(measured)
+        if any(math.prod(limits.fitted(self.largest(shape))) < SLACK * limits.min_pixels for shape in self.shapes):
+            raise NoFit(f"there are no sizes at which pictures are surely seen as they are sent ({shown(measured)})")
         inside = [one for one in measured if limits.allows(one.sent)]
-        wanted, roundings = self.unproven(inside, limits), plausible_roundings(inside)
+        wanted = self.unproven(inside, limits)
+        if not wanted:
+            wanted = self.between(inside, limits)
+        roundings = plausible_roundings(inside)
         if not roundings and self.rounds > 2:  # the smallest may have been enlarged a little
             self.least = round(self.least * 1.5)
         if self.rounds == 2 or len(roundings) != 1:
@@ -138,8 +86,31 @@ class Covering:
 
     def unproven(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
         """The sizes at the limits, and the run's own, that were not asked for; `inside` were measured within them."""
-        edges = [limits.fitted(limits.padded(size)) for size in [*map(self.largest, self.shapes), *self.own]]
-        return [size for size in dict.fromkeys(edges) if not is_near(size, [one.sent for one in inside])]
+        fitted = [
+            limits.fitted(limits.padded(size)) for size in [*map(self.largest, self.shapes), *self.smallest(limits)]
+        ]
+        sent = [one.sent for one in inside]
+        edges = [size for size in dict.fromkeys(fitted) if not is_near(size, sent)]
+        own = uncovered([limits.fitted(limits.padded(size)) for size in self.own], ())
+        return [*edges, *(size for size in own if not is_covered(size, [*sent, *edges]))]
+
+    def smallest(self, limits: SizeLimits) -> list[Size]:
+        """The widest, the tallest and a square of the smallest pictures: rules for the shorter side enlarge the first
+        two, rules for the longer one the third.
+        """
+        shapes = sorted(self.shapes, key=lambda shape: shape[0] / shape[1])
+        return [_of_area(1.02 * limits.min_pixels, shape) for shape in (shapes[0], shapes[-1], (1, 1))]
+
+    def between(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
+        """Pictures between those asked for: a server may treat the middle-sized in a way of their own."""
+        areas = sorted({math.prod(one.sent) for one in inside})
+        wanted: list[Size] = []
+        for low, high in itertools.pairwise(areas):
+            steps = math.ceil(math.log(high / low) / math.log(STEP))
+            for step in range(1, steps):
+                area = low * (high / low) ** (step / steps)
+                wanted.append(limits.fitted(limits.padded(_of_area(area, MIDDLE[len(wanted) % len(MIDDLE)]))))
+        return wanted
 
     def untried(self, inside: Sequence[SeenSize], limits: SizeLimits, multiple: int) -> list[Size]:
         """A size in such multiples, as runs send them, where none was asked for: others may look rounded by chance."""
@@ -154,21 +125,23 @@ class Covering:
         check_even(measured)
         limits = self.limits(measured)
         inside = [one for one in measured if limits.allows(one.sent)]
-        wide, tall = (max(shape[axis] / shape[1 - axis] for shape in self.shapes) for axis in (0, 1))
-        limits = limits.within(SizeLimits(self.max_side, max_wide=wide, max_tall=tall))
+        limits = limits.within(self.shaped)
         roundings = plausible_roundings(inside) if inside else []
         multiple = math.lcm(*(rounding.factor for rounding in roundings)) if roundings else 0
-        unproven = self.unproven(inside, limits) or (len(roundings) == 1 and self.untried(inside, limits, multiple))
+        unproven = self.unproven(inside, limits) or self.between(inside, limits)
+        if len(roundings) == 1:
+            unproven += self.untried(inside, limits, multiple)
         if not 1 <= multiple <= MOST_MULTIPLE or unproven:
             raise NoFit(f"there are no sizes at which pictures are surely seen as they are sent ({shown(measured)})")
         _check_untouched(inside, roundings[0], measured)
-        if len(roundings) > 1 or roundings[0].way != "nearest" or frame != "sent":
+        rounded = roundings[0].frame
+        if len(roundings) > 1 or rounded is None or frame != "sent":
             return replace(limits, multiple=multiple), frame
-        return limits, roundings[0].frame
+        return limits, rounded
 
     def limits(self, measured: Sequence[SeenSize]) -> SizeLimits:
         """The widest limits within which every picture measured so far should be seen as sent, and was taken."""
-        enlarged = [one for one in measured if math.prod(one.sent) <= 4 * SMALL and one.reduced > ENLARGED]
+        enlarged = [one for one in measured if one.reduced - 1 > _doubt(one)]
         least = math.ceil(max([self.least, *(math.prod(one.size) for one in enlarged)]) / MARGIN**2)
         large = [one for one in measured if one not in enlarged]
         if all(abs(1 - one.reduced) + 3 * one.reduced_error <= CERTAIN for one in large):
@@ -184,11 +157,11 @@ class Covering:
 
 def _check_untouched(inside: Sequence[SeenSize], rounding: Rounding, measured: Sequence[SeenSize]) -> None:
     for one in inside:
-        if not one.is_as_expected(rounding.scale, UNTOUCHED):
+        if not one.is_as_expected(rounding.expected(one.sent), UNTOUCHED):
             raise NoFit(f"pictures of {by(one.sent)} px are not seen as they are sent ({shown(measured)})")
     by_area = sorted(inside, key=lambda one: math.prod(one.sent), reverse=True)
     groups = [by_area[place : place + ALIKE] for place in range(0, len(by_area), ALIKE)]
-    means = [pooled(group, rounding.scale) for group in groups]
+    means = [pooled(group, rounding.expected) for group in groups]
     if any(abs(mean) > UNTOUCHED_MEAN + 1.5 * error for mean, error in means):
         raise NoFit(f"how large a picture is seen depends on its size ({shown(measured)})")
 
@@ -197,8 +170,18 @@ def _limit_of(one: SeenSize, largest: int) -> float:
     """By what a picture's sides are reduced; 1 where rounding alone can explain it."""
     # One of the largest side is taken at its word: rounding means little to it, and a limit just below it could hide.
     scale = min(one.reduced, 1 / one.reduced)
-    doubt = 0.0 if max(one.sent) == largest else CERTAIN / 2 + 3 * one.reduced_error + ROUNDED_PX / min(one.sent)
+    doubt = 0.0 if max(one.sent) == largest else _doubt(one)
     return scale if 1 - scale > doubt else 1.0
+
+
+def _doubt(one: SeenSize) -> float:
+    """By how much a picture may look reduced or enlarged where sides are only rounded."""
+    return CERTAIN / 2 + 3 * one.reduced_error + ROUNDED_PX / min(one.sent)
+
+
+def _of_area(area: float, shape: tuple[int, int]) -> Size:
+    side = math.sqrt(area / math.prod(shape))
+    return round(shape[0] * side), round(shape[1] * side)
 
 
 def _safe_limits(large: Sequence[tuple[Size, float]]) -> tuple[float, float, float]:

@@ -1,17 +1,28 @@
 """What to ask a model, answer by answer, until its box format is known, and how to send it elongated pictures."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
+from dataflow_grounding.calibration.canvas import on_canvas, one_order
 from dataflow_grounding.calibration.covering import Covering
 from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
-from dataflow_grounding.calibration.probes import SIZES, AskProbes, NoFit, Probe, ProbedPicture, probe_of, reduced_to
-from dataflow_grounding.calibration.seen import constant_side, measured_in
+from dataflow_grounding.calibration.probes import (
+    OTHER_SHAPES,
+    SIZES,
+    AskProbes,
+    NoFit,
+    Probe,
+    ProbedPicture,
+    probe_of,
+    reduced_to,
+)
+from dataflow_grounding.calibration.seen import check_whole, constant_side, measured_in
 from dataflow_grounding.calibration.taken import MODERATE, Taken, elongated, is_elongated, is_near
-from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.coordinates import BoxFormat, Order
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
@@ -40,16 +51,37 @@ class Deciding:
 
     async def decide(self, stated: BoxFormat) -> Decision:
         """The format that fits: `stated` for the first picture, then as its answer suggests. Raises NoFit."""
+        try:
+            return await self._decided(stated)
+        except NoFit as why:
+            unclear, order = why, one_order(self.pictures)
+        if order is None:
+            raise unclear
+        return await self._as_squares(order, unclear)
+
+    async def _decided(self, stated: BoxFormat) -> Decision:
         first, *others = (reduced_to(size, self.max_side) for size in SIZES)
         await self._ask_for([first], stated)
         stated = first_guess(self.pictures[0], stated)
         await self._ask_for([size for size in others if not is_near(size, [self.pictures[0].sent])], stated)
         found = fit(self.pictures, stated)
+        if found.format.frame != "sent" and found.format.scale != "px":
+            await self._ask_for([reduced_to(size, self.max_side) for size in OTHER_SHAPES], stated)
+            found = fit(self.pictures, stated)
         if found.format.scale == "px":
             return await self._in_pixels(found.format)
         if self.taken.narrowed and self.own:
             await self._ask_for([reduced_to(self.own[0], self.max_side)], stated)
         return Decision(found, self.pictures, self.taken.limits if self.taken.narrowed else None)
+
+    async def _as_squares(self, order: Order, unclear: NoFit) -> Decision:
+        """For a model that counts pixels, though in no sizes those of the picture as sent. Raises `unclear`."""
+        try:
+            frame, pictures, limits = await on_canvas(self.ask, order, self.max_side, self.taken)
+        except NoFit as why:
+            raise unclear from why
+        self.pictures = pictures
+        return Decision(fit_as(order, "px", frame, pictures), pictures, limits)
 
     async def _in_pixels(self, found: BoxFormat) -> Decision:
         """For a model that counts pixels: the limits within which it counts those of the picture as sent."""
@@ -74,11 +106,16 @@ class Deciding:
 
     async def _in_parts(self, found: BoxFormat) -> Decision:
         """For a model that writes one number for the whole side of any picture, if further pictures say so too."""
-        await self._ask_for(Covering(self.max_side, self.taken).next_sizes([]), found)
-        constant = constant_side(measured_in(self.pictures, found.order, found.frame), found.frame)
+        covering = Covering(self.max_side, self.taken, self.own)
+        await self._ask_for(covering.next_sizes([]), found)
+        measured = measured_in(self.pictures, found.order, found.frame)
+        constant = constant_side(measured, found.frame)
         if constant is None:
             raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")
-        return Decision(fit_as(found.order, *constant, self.pictures), self.pictures)
+        limits = replace(covering.shaped, min_pixels=min(math.prod(one.sent) for one in measured))
+        named = fit_as(found.order, *constant, self.pictures)
+        check_whole(measured, named.format)
+        return Decision(named, self.pictures, limits)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
         """Ask for pictures of these sizes, and of others where some are refused. Raises NothingAnswered, NoFit."""

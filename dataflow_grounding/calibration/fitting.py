@@ -9,7 +9,7 @@ import numpy as np
 
 from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
-from dataflow_grounding.calibration.seen import Array, check_even, measured_in, seen
+from dataflow_grounding.calibration.seen import Array, check_even, check_whole, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, Order, Scale, to_xyxy
 from dataflow_grounding.geometry import Bbox, box_of, ordered
 
@@ -22,6 +22,7 @@ SURE, DISAGREE = 6.0, 15.0  # log-likelihood ratio by which the best format has 
 SECOND = 3  # rectangles that the best format misses and one other explains: too many for an accident
 LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
 GOOD = 0.03  # no format in pixels is mistaken for one in parts of the side whose median rectangle is this near
+GOOD_IN_ONE = 0.045  # the same in each picture, where chance weighs more: what fits two shapes may not fit a third
 FREE = 5.0  # what a picture has to gain in log-likelihood for scales of its own: fewer assumptions win
 PADDED = ("pad_square", "pad_square_corner")
 
@@ -64,6 +65,8 @@ def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
     found = scores.result(best)
     measured = measured_in(pictures, found.format.order, found.format.frame)
     check_even(measured, None if found.format.scale == "px" else found.format.frame)
+    if isinstance(found.format.scale, int):
+        check_whole(measured, found.format)
     return found
 
 
@@ -131,10 +134,18 @@ class Scores:
         for _ in range(3):
             best = int(self.losses(self.noise(best)).argmin())
         if self.formats[best].scale == "px":  # sizes of their own may only absorb what the model is off by everywhere
-            middle = np.median(self.worst, axis=1)
-            good = [k for k, known in enumerate(self.formats) if known.scale != "px" and middle[k] <= GOOD]
+            middle, middles = np.median(self.worst, axis=1), self._middles()
+            good = [
+                k
+                for k, known in enumerate(self.formats)
+                if known.scale != "px" and middle[k] <= GOOD and middles[:, k].max() <= GOOD_IN_ONE
+            ]
             best = min(good, key=lambda k: middle[k], default=best)
         return self.plainest(best)
+
+    def _middles(self) -> Array:
+        """How far off the median rectangle's worst edge is, for each picture and candidate."""
+        return np.stack([np.median(self.worst[:, self.picture_of == p], axis=1) for p in set(self.picture_of.tolist())])
 
     def noise(self, k: int) -> float:
         """The standard deviation of the edges that a candidate finds, as a share of the side."""

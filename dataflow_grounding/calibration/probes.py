@@ -32,8 +32,11 @@ PLOT_HEIGHT, PLOT_MARGIN = 672, 24
 
 # The pictures that settle order and scale. The first has sides that no provider's resize changes: multiples of 28 and
 # 32, neither small nor large. The second is off every such multiple, so that rounding shows; the third is over the
-# usual limits of pixels and of the long side.
-SIZES: tuple[Size, ...] = ((896, 672), (268, 404), (1512, 2016))
+# usual limits of pixels and of the long side. They are as different in shape as most pictures are (4:3, 16:9, 9:16):
+# numbers for the whole side, or for that of a padded square, mean the same in one shape and not in the next.
+SIZES: tuple[Size, ...] = ((896, 672), (436, 245), (1134, 2016))
+# What else has to fit where numbers seem to count a square that pictures are padded to.
+OTHER_SHAPES: tuple[Size, ...] = ((700, 700), (1500, 500), (500, 375))
 
 
 class NoFit(SpecError):

@@ -3,21 +3,30 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
-from dataflow_grounding.coordinates import Order, frame_of, to_xyxy
+from dataflow_grounding.coordinates import BoxFormat, Order, frame_of, to_xyxy
 from dataflow_grounding.geometry import Size, ordered
 
 Array: TypeAlias = NDArray[np.float64]
 
 UNEVEN, ROUNDED_PX = 0.04, 32  # how differently x and y may be scaled, and what rounding to multiples does to a side
 BORDER = 0.99  # edges further out are left out: models write no numbers beyond the picture, which pulls their mean in
+OFF = 0.01  # by which models that count in parts of the side may be off throughout a picture
+MOST_OFF = 2.0  # chi-squared for each scale and shift, from which on they are off by more
 ROUNDS = 6
 UNTRIMMED = 1.15  # by how much the deviation is larger than that of the edges which are kept
+
+
+class Expected(NamedTuple):
+    """How a SeenSize's `scale` and `shift` should turn out, for x and y each."""
+
+    scale: tuple[float, float]
+    shift: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,13 @@ class SeenSize:
         """Standard error of `reduced`, relative."""
         return math.hypot(*self.error) / 2
 
-    def is_as_expected(self, expected: Callable[[int], float], within: float) -> bool:
+    def gaps(self, expected: Expected) -> list[float]:
+        """How far the scales are from those expected, as a share of them."""
+        return [scale / should - 1 for scale, should in zip(self.scale, expected.scale, strict=True)]
+
+    def is_as_expected(self, expected: Expected, within: float) -> bool:
         """Whether the scales are those `expected`, and no shift is there, `within` that share and the errors."""
-        gaps = [scale / expected(side) - 1 for side, scale in zip(self.sent, self.scale, strict=True)]
+        gaps = self.gaps(expected)
         single = all(abs(gap) <= within + 4 * error for gap, error in zip(gaps, self.error, strict=True))
         level = all(abs(at) <= within + 4 * error for at, error in zip(self.shift, self.shift_error, strict=True))
         return single and level and abs(sum(gaps) / 2) <= within + 3 * self.reduced_error
@@ -95,17 +108,18 @@ def _line(true: Array, written: Array, far: float) -> tuple[float, float, float,
     if kept.sum() < 6 or not scale > 0:
         return None
     x, y = true[kept] / far, written[kept] / (scale * far)
-    noise = max(UNTRIMMED * math.sqrt(float(((y - x) ** 2).sum()) / (len(x) - 1)), 0.001)
     spread = x - x.mean()
     slope = float((spread * y).sum() / (spread**2).sum())
     shift = float(y.mean()) - slope * float(x.mean())
+    left = float(((y - shift - slope * x) ** 2).sum())  # a shift that is there is no noise
+    noise = max(UNTRIMMED * math.sqrt(left / (len(x) - 2)), 0.001)
     shift_error = noise * math.sqrt(1 / len(x) + float(x.mean()) ** 2 / float((spread**2).sum()))
     return scale, noise / math.sqrt(float((x**2).sum())), shift, shift_error
 
 
-def pooled(measured: Sequence[SeenSize], expected: Callable[[int], float]) -> tuple[float, float]:
-    """How far these pictures' scales are on average from what is `expected` for a side, and its standard error."""
-    gaps = [(one.scale[axis] / expected(one.sent[axis]) - 1, one.error[axis]) for one in measured for axis in (0, 1)]
+def pooled(measured: Sequence[SeenSize], expected: Callable[[Size], Expected]) -> tuple[float, float]:
+    """How far these pictures' scales are on average from what is `expected` for a size, and its standard error."""
+    gaps = [pair for one in measured for pair in zip(one.gaps(expected(one.sent)), one.error, strict=True)]
     weight = sum(1 / error**2 for _, error in gaps)
     return sum(gap / error**2 for gap, error in gaps) / weight, 1 / math.sqrt(weight)
 
@@ -123,6 +137,23 @@ def check_even(measured: Sequence[SeenSize], frame: str | None = None) -> None:
         most = UNEVEN + (ROUNDED_PX / min(one.size) if frame is None else 0)
         if abs(math.log(ratio)) - 3 * math.hypot(*one.error) > most:
             raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
+
+
+def check_whole(measured: Sequence[SeenSize], known: BoxFormat) -> None:
+    """Raises NoFit where numbers don't run from 0 to the format's scale over the frame's sides: pictures lie in larger
+    ones, of other shapes than the frame says.
+    """
+    total = 0.0
+    for one in measured:
+        canvas = frame_of(known.frame, one.sent)
+        shares = [
+            scale * side / float(known.scale) - 1
+            for scale, side in zip(one.scale, (canvas.width, canvas.height), strict=True)
+        ]
+        terms = [*zip(shares, one.error, strict=True), *zip(one.shift, one.shift_error, strict=True)]
+        total += sum((gap / math.hypot(error, OFF)) ** 2 for gap, error in terms)
+    if total > MOST_OFF * 4 * len(measured):
+        raise NoFit(f"the pictures disagree: {known.name} is off by more in some of them ({shown(measured)})")
 
 
 def constant_side(measured: Sequence[SeenSize], frame: str) -> tuple[int, str] | None:

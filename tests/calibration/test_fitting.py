@@ -12,8 +12,7 @@ from benchmarks.resize_rules import OTHERS, RULES
 from benchmarks.rule_runs import STATED, Model, one_rule
 from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.fitting import candidates, fit
-from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture
-from dataflow_grounding.calibration.seen import NoFit
+from dataflow_grounding.calibration.probes import NoFit, Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.coordinates import ORDERS, SCALES
 
 
