@@ -51,8 +51,8 @@ def frame_of(frame: str, sent: Size) -> Canvas:
     `smart_resize_F_MIN_MAX`: that, and the area kept between MIN and MAX square pixels (Qwen2.5-VL; the formula is in
     qwen-vl-utils' vision_process.py). `long_edge_N`: reduced, never enlarged, until the longer side is N px at most;
     with `_patch_P_M` also until it takes M patches of P px at most. `pad_square`: padded to a square with the image in
-    the middle; `pad_square_corner`: with the image in the top left corner. `seen_W_H`: W x H px, of whatever size it was
-    sent. Raises SpecError for any other name.
+    the middle; `pad_square_corner`: with the image in the top left corner. `seen_W_H`: W x H px,
+    whatever size was sent. Raises SpecError for any other name.
     """
     match = _FRAME.fullmatch(frame)
     if match is None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, verdict_on
+from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, holds_at, verdict_on
 from dataflow_grounding.calibration.fitting import Scores
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, by, question_of, reduced_to
 from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
@@ -21,6 +21,7 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.errors import EndpointRefused, RecordError, UnreadableReply
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import ImageLimits, SizeLimits
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.terminal import say
@@ -97,6 +98,24 @@ def calibrate_elongated(
     return found, asker.asking.counts
 
 
+def try_sizes(
+    serving: Serving, known: BoxFormat, start: RunStart, own: OwnPictures
+) -> tuple[list[Size], list[Size], Counter[str]]:
+    """In which of the run's `own` sizes, as sent, a model that counts pixels writes boxes in the `known` format, and in
+    which not; the others were not answered. A size counts as wrong if a second picture of it is wrong too.
+
+    Raises RunStopped.
+    """
+    asker = _Asker(serving, start, own)
+
+    async def verdicts() -> list[bool | None]:
+        return [await holds_at(asker.ask, size, known) for size in own.sizes]
+
+    holds = dict(zip(own.sizes, run_blocking(lambda: asker.closing(verdicts())), strict=True))
+    right, wrong = ([size for size in own.sizes if holds[size] is kind] for kind in (True, False))
+    return right, wrong, asker.asking.counts
+
+
 def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
     fit, serving = decision.fit, asker.serving
     return Calibration(
@@ -121,6 +140,7 @@ class _Asker:
         self.suffixes = itertools.cycle(_suffixes(own, serving.image_limits))
         self.asking = Asking(serving, start.options, start.budget)
         self._store = KeyedLog(start.replies or "")
+        self._number = itertools.count()  # pictures of one size may be drawn at once
         self._asked: Counter[tuple[str, ...]] = Counter()
 
     async def closing(self, work: Awaitable[T]) -> T:
@@ -140,7 +160,7 @@ class _Asker:
             return await asyncio.gather(*(self._ask(probe, stated, folder) for probe in asked))
 
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
-        path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}{next(self.suffixes)}")
+        path = os.path.join(folder, f"{next(self._number)}-{by(probe.size)}{next(self.suffixes)}")
         question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
         [image] = question.images
         key = (image.sent_digest, question.question)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dataflow_grounding.box_formats import find_box_format, format_of_model, known_formats
-from dataflow_grounding.calibration.stored import Calibration, cache_path, stored_calibration
+from dataflow_grounding.calibration.stored import Calibration, cache_path, now, stored_calibration
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.errors import EndpointRefused, SpecError
@@ -21,6 +21,7 @@ STATED = "xyxy_1000"
 REQUESTS = "3 requests, 10 to 40 if it counts pixels"  # what a calibration takes
 # What to do about a format that isn't known: the result is used even for a model whose name says something else.
 CALIBRATE = "run dataflowgrounding calibrate and then set vlm.box_format: calibrated"
+MOST_SIZES = 64  # that a calibration covers before no more are tried: data may have thousands
 RUN_FILE = "calibration.json"  # where a run keeps its calibration, in its .ckpt
 _settled: dict[str, Calibration] = {}  # what could not be written to the cache, for the rest of this process
 
@@ -40,12 +41,14 @@ class FormatChoice:
 
     def __init__(self, serving: Serving, wanted: str | None = None) -> None:
         self._serving = serving
+        self._unlimited = serving.image_limits  # by no calibration
         by_serving = wanted is None and type(serving).box_format == serving.box_format
         wanted = wanted or serving.box_format
         self.pending = False
         self._usual: float | None = None
         self._calibrated_at = -math.inf
         self.limits: SizeLimits | None = None
+        self._found: Calibration | None = None
         name = wanted.strip().lower()
         candidate = format_of_model(serving.model, serving.box_formats)
         if name not in ("auto", "calibrated"):
@@ -123,6 +126,7 @@ class FormatChoice:
     def _take(self, found: Calibration) -> None:
         """Ask and read in what was found, and send no picture in a size at which it was not."""
         self.format, self.origin, self.pending = found.format, found.origin, False
+        self._found = found
         self._usual = found.error_share
         self._narrow(found)
 
@@ -139,12 +143,46 @@ class FormatChoice:
     def settle(self, start: RunStart) -> Counter[str]:
         """Calibrate if `pending`, and say so; returns counts of requests and tokens, empty where nothing was asked.
 
-        The run's folder keeps the result, to be resumed in the same format, and the replies, which the next try reads.
-        Raises NoFit, RunStopped.
+        What is stored for a model that counts pixels is tried in sizes of the run that it doesn't cover, one picture
+        each, and found out anew if it is wrong there. The run's folder keeps the result, to be resumed in the same
+        format, and the replies, which the next try reads. Raises NoFit, RunStopped.
         """
         self.recall(start.folder)
-        if not self.pending:
-            return Counter()
+        counts = Counter[str]()
+        if not self.pending and self._found is not None and self._serving.takes_probes:
+            start, counts = self._cover(start, self._found)
+        return counts + self._calibrate(start) if self.pending else counts
+
+    def _cover(self, start: RunStart, found: Calibration) -> tuple[RunStart, Counter[str]]:
+        """Try the calibration in sizes that it doesn't cover; `pending` again where it is wrong in one, which the start
+        that is returned puts first.
+        """
+        if found.format.scale != "px" or found.limits is None or len(found.sizes) >= MOST_SIZES:
+            return start, Counter()
+        from dataflow_grounding.calibration.asking import try_sizes
+        from dataflow_grounding.calibration.probes import by
+        from dataflow_grounding.calibration.taken import uncovered
+
+        pictures, limits = start.pictures(), self._serving.image_limits
+        missing = uncovered([limits.fitted(limits.padded(size)) for size in pictures.sizes], found.sizes)
+        if not missing:
+            return start, Counter()
+        sizes = ", ".join(map(by, missing))
+        say(f"The calibration covers no pictures like those of {sizes} px: one request each tells whether it holds.")
+        right, wrong, counts = try_sizes(self._serving, found.format, start, replace(pictures, sizes=missing))
+        if not wrong:
+            if right:
+                found = replace(found, date=now(), sizes=[*found.sizes, *map(list, right)])
+                keep(found, start.folder)
+                self._take(found)
+            return start, counts
+        say(f"Pictures of {', '.join(map(by, wrong))} px are not seen as the calibration says.")
+        self.pending = True
+        own = replace(pictures, sizes=[*wrong, *(size for size in pictures.sizes if size not in wrong)])
+        self._serving.image_limits = self._unlimited
+        return replace(start, pictures=lambda: own), counts
+
+    def _calibrate(self, start: RunStart) -> Counter[str]:
         from dataflow_grounding.calibration.asking import calibrate
         from dataflow_grounding.calibration.probes import NoFit
 

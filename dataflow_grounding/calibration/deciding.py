@@ -8,7 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 from dataflow_grounding.calibration.canvas import on_canvas, one_order
-from dataflow_grounding.calibration.covering import Covering
+from dataflow_grounding.calibration.covering import UNTOUCHED, Covering
 from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
 from dataflow_grounding.calibration.probes import (
     OTHER_SHAPES,
@@ -20,9 +20,9 @@ from dataflow_grounding.calibration.probes import (
     probe_of,
     reduced_to,
 )
-from dataflow_grounding.calibration.seen import check_whole, constant_side, measured_in
+from dataflow_grounding.calibration.seen import Expected, check_whole, constant_side, measured_in, seen
 from dataflow_grounding.calibration.taken import MODERATE, Taken, elongated, is_elongated, is_near
-from dataflow_grounding.coordinates import BoxFormat, Order
+from dataflow_grounding.coordinates import BoxFormat, Order, frame_of
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
@@ -128,6 +128,20 @@ class Deciding:
             self.pictures += [picture for picture in answers if not picture.refused]
             refused = [picture for picture in answers if picture.refused]
             sizes = self.taken.instead(refused, [picture.sent for picture in self.pictures])
+
+
+async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
+    """Whether boxes in a picture of this size are where a format in pixels says; None if that can't be told."""
+    for layout in (0, 1):
+        [picture] = await ask([probe_of(size, layout)], known)
+        one = seen(picture, known.order, known.frame if known.frame.startswith("pad_square") else "sent")
+        if one is None:
+            return None
+        canvas = frame_of(known.frame, picture.sent)
+        expected = Expected((canvas.image_width / picture.sent[0], canvas.image_height / picture.sent[1]))
+        if one.is_as_expected(expected, UNTOUCHED):
+            return True
+    return False
 
 
 class PaddingVerdict(NamedTuple):

@@ -1,4 +1,4 @@
-"""To which multiples a server brings the sides of a picture that no other limit touches: what measured sizes rule out."""
+"""To which multiples a server brings the sides of pictures that no other limit touches: what is still plausible."""
 
 import math
 import random
