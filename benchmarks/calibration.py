@@ -13,15 +13,17 @@ import argparse
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from benchmarks.probe_model import answered, anywhere, seen
-from benchmarks.rule_runs import STATED, TABLES, Model, decided, resized
+from benchmarks.rule_runs import MAX_SIDE, STATED, TABLES, Model, decided, resized
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.fitting import candidates
 from dataflow_grounding.calibration.probes import SIZES as PROBE_SIZES
 from dataflow_grounding.calibration.probes import NoFit, probe_of
 from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.images import SizeLimits
 
 RIGHT_FORMAT = 0.002
 MADE_UP = 40  # rules from a seed
@@ -38,13 +40,15 @@ def one_format(box_format: BoxFormat, seed: int, noise: float = 0.015, outliers:
     except NoFit as why:
         return f"refused: {str(why).partition(' (')[0]}"
     found = decision.fit.format
-    return "right" if apart(found, box_format) <= RIGHT_FORMAT else f"said {found.name}"
+    limits = decision.limits or SizeLimits(MAX_SIDE)
+    sent = [limits.fitted(limits.padded(probe.size)) for probe in PROBES]
+    return "right" if apart(found, box_format, sent) <= RIGHT_FORMAT else f"said {found.name}"
 
 
-def apart(one: BoxFormat, other: BoxFormat) -> float:
-    """The furthest that two formats put a probe rectangle's edge apart, as a share of the side."""
+def apart(one: BoxFormat, other: BoxFormat, sizes: Sequence[Size]) -> float:
+    """The furthest that two formats put a rectangle's edge apart in pictures of these sizes, as a share of the side."""
     worst = 0.0
-    for probe in PROBES:
+    for probe in map(probe_of, sizes):
         for bbox in probe.boxes.values():
             numbers = other.from_pixels(bbox, original=probe.size, rounded=False)
             edges = one.to_pixels(numbers, original=probe.size)

@@ -13,7 +13,7 @@ import numpy as np
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.fitting import NEAR, SECOND, Scores
 from dataflow_grounding.calibration.probes import SIZES, AskProbes, NoFit, ProbedPicture, probe_of
-from dataflow_grounding.calibration.seen import Array, SeenSize, check_even, measured_in, shown
+from dataflow_grounding.calibration.seen import Array, SeenSize, measured_in, shown
 from dataflow_grounding.calibration.taken import Taken
 from dataflow_grounding.coordinates import ORDERS, Order, to_xyxy
 from dataflow_grounding.geometry import ordered
@@ -76,7 +76,6 @@ def _measured(pictures: Sequence[ProbedPicture], order: Order) -> list[SeenSize]
     measured = measured_in(pictures, order, "sent")
     if len(measured) < len(pictures):
         raise NoFit(scores.seen("too few boxes came back"))
-    check_even(measured, "canvas")
     return measured
 
 

@@ -233,6 +233,8 @@ def summary(found: Calibration) -> str:
 
 
 def _in_words(limits: SizeLimits) -> str:
+    if limits.max_wide == limits.max_tall == 1:
+        return f"sides of {limits.max_side} px, padded to squares"
     parts = [f"sides up to {limits.max_side} px"]
     if limits.max_short_side is not None:
         parts.append(f"the shorter one up to {limits.max_short_side} px")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,24 @@ def test_the_verdict_is_stored_with_the_sizes_that_it_covers(tmp_path: Path) -> 
         assert max(server.requests[-1].image_sizes[0]) <= stored["limits"]["max_side"]
 
 
-def test_numbers_that_drift_with_the_size_are_refused_with_what_was_seen(tmp_path: Path) -> None:
+def test_numbers_that_drift_with_the_size_are_right_in_squares_of_one_size(tmp_path: Path) -> None:
+    gold = scenes(tmp_path, 2)
+    model = SeeingModel(resized=drifting(0.05), noise=0.002)
+    found, _ = measure(gold, model, name=MODEL, box_format="auto")
+    assert found.precision == 1.0
+
+
+def test_numbers_that_change_with_each_request_are_refused_with_what_was_seen(tmp_path: Path) -> None:
+    """No size helps then, and no square."""
+    chance = random.Random(0)
+
+    def rule(width: int, height: int) -> tuple[float, float]:
+        scale = chance.uniform(0.7, 1.0)
+        return width * scale, height * scale
+
     gold = scenes(tmp_path, 1)
     with pytest.raises(SpecError, match=r"seen as \d+x\d+.*box_format"):
-        measure(gold, SeeingModel(resized=drifting(0.05), noise=0.002), name=MODEL, box_format="auto")
+        measure(gold, SeeingModel(resized=rule, noise=0.002), name=MODEL, box_format="auto")
 
 
 def panorama(folder: Path) -> dict[str, Any]:

@@ -70,11 +70,23 @@ def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(workp
 
 
 def test_a_size_that_no_limit_explains_is_asked_for_twice_at_the_most(workplace: Workplace) -> None:
+    """No picture is sent in it then: all are padded to squares, which are answered."""
     model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
     tall = on(faults.bad_request("no"), where=lambda r: any(0.55 < w / h < 0.57 for w, h in r.image_sizes))
     with LoopbackServer(model, faults=[tall]) as server:
         done = generate(workplace, server)
-        assert done.code == 2, done
+        assert done.code == 0, done
         assert max(Counter(r.image_sizes for r in server.requests if r.status_sent == 400).values()) == 2
+        [(width, height)] = server.requests[-1].image_sizes
+        assert width == height
+    assert "padded to squares" in done.err
+
+
+def test_where_squares_are_refused_too_the_first_reason_is_told(workplace: Workplace) -> None:
+    model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
+    some = on(faults.bad_request("no"), where=lambda r: any(0.55 < w / h < 0.57 or w == h for w, h in r.image_sizes))
+    with LoopbackServer(model, faults=[some]) as server:
+        done = generate(workplace, server)
+        assert done.code == 2, done
     assert "is refused, though larger and smaller pictures are not" in done.err
     assert "vlm.box_format" in done.err

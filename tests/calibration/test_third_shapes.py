@@ -1,0 +1,202 @@
+"""What fits the sizes that were asked for isn't taken to fit others: shapes, sizes in between, sizes of later runs."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pixel_frames import MODEL
+from benchmarks.probe_model import answered, seen
+from benchmarks.processors import PROCESSORS, halved, made_up
+from benchmarks.resize_rules import OTHERS, reduced
+from benchmarks.rule_runs import behind, decided, furthest_off, one_rule
+from benchmarks.seeing_model import SeeingModel
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, probe_of
+from dataflow_grounding.calibration.roundings import Rounding, plausible_roundings
+from dataflow_grounding.calibration.seen import seen as seen_size
+from dataflow_grounding.calibration.stored import cache_path
+from dataflow_grounding.calibration.taken import MOST_OWN, is_covered, uncovered
+from dataflow_grounding.coordinates import frame_of
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer
+from tests.calibration.test_pixel_frames import PARTS, _part, scene
+
+ENLARGING = ["OpenAI's wording, enlarging", "edge 1024, short 768", "edge 1333, short 800", "Gemma 4, 280 tokens"]
+MIDDLE = ["LFM2-VL, large ones as sent", "LFM2-VL, large ones at most 1920", "halved from 300,000 to 700,000 px"]
+SMALL = [f"shorter side at least {side}" for side in (336, 448, 512)]
+CANVASES = [
+    "Llama 3.2, 4 tiles of 560",
+    "Llama 4, enlarged to the canvas",
+    "llama.cpp's canvas, 8 to 4,096 tokens of 32",
+    "LLaVA-NeXT, px of 4 tiles of 336",
+    "SmolVLM, long edge always 2048, tiles of 512",
+]
+
+
+@pytest.mark.parametrize("name", [*ENLARGING, *MIDDLE, *SMALL, *CANVASES])
+def test_servers_that_treat_some_sizes_otherwise_are_read_right(name: str) -> None:
+    """In all sizes of benchmarks/rule_runs.py, whether or not they were known; noisy models may be refused."""
+    outcomes = [one_rule(name, PROCESSORS[name], seed) for seed in (0, 1, 9)]
+    assert [outcome.why for outcome in outcomes if outcome.kind == "wrong"] == []
+    assert outcomes[0].kind == "right"
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_rules_that_a_stranger_makes_up_are_never_read_wrong(seed: int) -> None:
+    rules = made_up(12, seed)
+    outcomes = {name: one_rule(name, rule, number % 3) for number, (name, rule) in enumerate(rules.items())}
+    assert {name: outcome.why for name, outcome in outcomes.items() if outcome.kind == "wrong"} == {}
+
+
+def test_parts_of_a_canvas_are_not_taken_for_parts_of_the_picture() -> None:
+    """Its bands are narrow in 4:3 and 16:9, and a quarter of the side in other shapes."""
+    name = "DeepSeek-VL2, parts of 9 tiles of 384"
+    outcomes = [one_rule(name, PROCESSORS[name], seed) for seed in range(9)]
+    assert [outcome.why for outcome in outcomes if outcome.kind == "wrong"] == []
+
+
+@pytest.mark.parametrize("frame", ["pad_square", "pad_square_corner"])
+def test_a_padded_square_is_confirmed_in_shapes_that_did_not_suggest_it(frame: str) -> None:
+    known = find_box_format(f"xyxy_1000@{frame}", "")
+    sizes: list[Size] = []
+
+    def model(probe: Probe) -> ProbedPicture:
+        sizes.append(probe.size)
+        return answered(probe, lambda _: known, dict(probe.boxes))
+
+    decision, requests = decided(model)
+    assert decision.fit.format.name == known.name
+    assert requests <= 6
+    shapes = [width / height for width, height in sizes]
+    assert any(shape > 2.5 for shape in shapes)
+    assert 1.0 in shapes
+
+
+def test_a_model_of_fractions_takes_three_requests_in_three_shapes() -> None:
+    known = find_box_format("yxyx_1000", "")
+    sizes: list[Size] = []
+
+    def model(probe: Probe) -> ProbedPicture:
+        sizes.append(probe.size)
+        return answered(probe, lambda _: known, dict(probe.boxes))
+
+    assert decided(model)[0].fit.format.name == "yxyx_1000"
+    assert [round(width / height, 2) for width, height in sizes] == [1.33, 1.78, 0.56]
+
+
+@pytest.mark.parametrize("name", ["growing with the size", "12 tiles of 448, counted as tiles", "always 1024 x 768"])
+def test_where_no_size_arrives_as_sent_pictures_are_sent_as_squares(name: str) -> None:
+    rule = OTHERS[name]
+    decision, _ = decided(behind(rule, random.Random(1), 0.005, 0.0))
+    limits = decision.limits
+    assert limits is not None
+    for size in ((640, 480), (4032, 3024), (64, 64), (375, 1242), (991, 1000)):
+        width, height = limits.fitted(limits.padded(size))
+        assert width == height == limits.max_side
+    assert furthest_off(rule, decision)[0] <= 0.01
+
+
+def test_a_frame_of_one_size() -> None:
+    known = find_box_format("xyxy_px@seen_768_384", "")
+    assert frame_of("seen_768_384", (1008, 1008))[:2] == (768, 384)
+    assert known.to_pixels((384, 96, 768, 384), original=(2016, 1008), sent=(1008, 1008)) == (1008, 252, 2016, 1008)
+    assert known.from_pixels((1008, 252, 2016, 1008), original=(2016, 1008)) == [384, 96, 768, 384]
+    assert "768 px wide and 384 px high" in known.instructions((1008, 1008))
+    with pytest.raises(SpecError, match="unknown box frame"):
+        frame_of("seen_0_384", (10, 10))
+
+
+def test_a_picture_in_the_middle_of_a_rounded_one_is_told_from_a_stretched_one() -> None:
+    """llama.cpp pads so: a picture of 500 x 333 lies 16 px from the left edge of one of 512 x 320."""
+    measured = []
+    for size in ((500, 333), (333, 500), (724, 301)):
+        canvas = [round(side / 32) * 32 for side in size]
+        scale = min(canvas[0] / size[0], canvas[1] / size[1])
+        starts = [(whole - side * scale) / 2 for whole, side in zip(canvas, size, strict=True)]
+
+        def rule(width: int, height: int, scale: float = scale, starts: list[float] = starts) -> tuple[float, ...]:
+            return width * scale, height * scale, starts[0], starts[1]
+
+        model = behind(rule, random.Random(0), 0.003, 0.0)  # type: ignore[arg-type]
+        one = seen_size(model(probe_of(size)), "xyxy", "sent")
+        assert one is not None
+        measured.append(one)
+    plausible = plausible_roundings(measured)
+    assert plausible[0] == Rounding(32, "nearest", True)
+    assert Rounding(32) not in plausible
+
+
+def test_a_size_covers_those_whose_sides_are_within_a_tenth() -> None:
+    assert is_covered((640, 480), [(600, 500)])
+    assert not is_covered((640, 480), [(480, 640)])
+    assert not is_covered((640, 360), [(640, 480)])
+    many = [(width, height) for width in range(200, 2000, 50) for height in range(200, 2000, 50)]
+    chosen = uncovered(many, [(200, 200)])
+    assert len(chosen) == MOST_OWN
+    assert chosen[0] == (1950, 1950)
+    assert uncovered([(640, 480)], [(600, 500)]) == []
+
+
+def ask_for(server: LoopbackServer, row: dict[str, object]) -> float:
+    """How far the boxes of a row are off at the most, in a process of its own as it were, as a share of the side."""
+    [record] = PhraseGrounder(OpenAIServing(server.base_url, MODEL))([row])
+    size = (record["width"], record["height"])
+    worst = 0.0
+    for expression, part in zip(record["expressions"], PARTS.values(), strict=True):
+        gaps = zip(expression["instances"][0]["bbox"], _part(size, *part), size * 2, strict=True)
+        worst = max(worst, *(abs(a - b) / side for a, b, side in gaps))
+    return worst
+
+
+def test_a_stored_calibration_is_tried_in_sizes_that_it_never_saw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LoopbackServer(SeeingModel(resized=reduced(edge=1280)), keep_bodies=True) as server:
+        assert ask_for(server, scene(tmp_path, (640, 480))) <= 0.01
+        asked = server.count()
+        new = scene(tmp_path, (520, 700))
+        assert ask_for(server, new) <= 0.01
+        assert server.count() == asked + 2  # one probe, one answer
+        assert "520x700" in capsys.readouterr().err
+        stored = json.loads(Path(cache_path(server.base_url, MODEL)).read_text())
+        assert [520, 700] in stored["sizes"]
+        assert ask_for(server, new) <= 0.01
+        assert server.count() == asked + 3  # it is covered by now
+
+
+def test_a_stored_calibration_that_is_wrong_in_a_size_is_found_out_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that treats wide pictures of one size otherwise, which no calibration without them asks for."""
+
+    def rule(width: int, height: int) -> tuple[float, float]:
+        band = 2.2 < width / height < 3.2 and 400 < width < 800
+        return (width / 2, height / 2) if band else (width, height)
+
+    with LoopbackServer(SeeingModel(resized=rule), keep_bodies=True) as server:
+        assert ask_for(server, scene(tmp_path, (640, 480))) <= 0.01
+        asked = server.count()
+        assert ask_for(server, scene(tmp_path, (620, 230))) <= 0.01
+        assert server.count() > asked + 3
+        assert "not seen as the calibration says" in capsys.readouterr().err
+        asked = server.count()
+        assert ask_for(server, scene(tmp_path, (620, 230))) <= 0.01
+        assert server.count() == asked + 1
+
+
+def test_middle_sizes_are_asked_for_by_the_calibration_itself() -> None:
+    decision, _ = decided(behind(halved(262144, 524288), random.Random(0), 0.005, 0.0))
+    assert furthest_off(halved(262144, 524288), decision)[0] <= 0.01
+
+
+def test_random_boxes_are_not_sent_as_squares_either() -> None:
+    draw = random.Random(0)
+    with pytest.raises(NoFit):
+        decided(lambda probe: answered(probe, lambda _: find_box_format("xyxy_px", ""), seen(probe, draw, 0.3, 0.5)))
