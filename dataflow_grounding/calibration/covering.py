@@ -63,12 +63,9 @@ class Covering:
         if self.rounds == 1:
             return [one for one in map(self.largest, self.shapes) if not is_near(one, [seen.sent for seen in measured])]
         limits = self.limits(measured)
-        if any(math.prod(limits.fitted(self.largest(shape))) < SLACK * limits.min_pixels for shape in self.shapes):
-            raise NoFit(f"there are no sizes at which pictures are surely seen as they are sent ({shown(measured)})")
+        self._check_possible(limits, measured)
         inside = [one for one in measured if limits.allows(one.sent)]
-        wanted = self.unproven(inside, limits)
-        if not wanted:
-            wanted = self.between(inside, limits)
+        wanted = self.unproven(inside, limits) or self.between(inside, limits)
         roundings = plausible_roundings(inside)
         if not roundings and self.rounds > 2:  # the smallest may have been enlarged a little
             self.least = round(self.least * 1.5)
@@ -78,6 +75,11 @@ class Covering:
         elif not wanted:
             wanted = self.untried(inside, limits, roundings[0].factor)
         return wanted if self.rounds <= ROUNDS else []
+
+    def _check_possible(self, limits: SizeLimits, measured: Sequence[SeenSize]) -> None:
+        """Raises NoFit if the least area is more than the other limits leave of a shape."""
+        if any(math.prod(limits.fitted(self.largest(shape))) < SLACK * limits.min_pixels for shape in self.shapes):
+            raise NoFit(f"there are no sizes at which pictures are surely seen as they are sent ({shown(measured)})")
 
     def largest(self, shape: tuple[int, int]) -> Size:
         """The largest size of this shape that may be sent and is taken."""
@@ -124,6 +126,7 @@ class Covering:
         """
         check_even(measured)
         limits = self.limits(measured)
+        self._check_possible(limits, measured)
         inside = [one for one in measured if limits.allows(one.sent)]
         limits = limits.within(self.shaped)
         roundings = plausible_roundings(inside) if inside else []

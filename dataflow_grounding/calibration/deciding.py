@@ -20,7 +20,7 @@ from dataflow_grounding.calibration.probes import (
     probe_of,
     reduced_to,
 )
-from dataflow_grounding.calibration.seen import Expected, check_whole, constant_side, measured_in, seen
+from dataflow_grounding.calibration.seen import Expected, check_whole, constant_side, measured_in, seen, shown
 from dataflow_grounding.calibration.taken import MODERATE, Taken, elongated, is_elongated, is_near
 from dataflow_grounding.coordinates import BoxFormat, Order, frame_of
 from dataflow_grounding.geometry import Size
@@ -112,6 +112,10 @@ class Deciding:
         constant = constant_side(measured, found.frame)
         if constant is None:
             raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")
+        if (
+            constant[1] == "pad_square"
+        ):  # its middle is no fixed point: a side that is slightly off shifts elongated ones
+            raise NoFit(f"the side of the padded square is not known exactly ({shown(measured)})")
         limits = replace(covering.shaped, min_pixels=min(math.prod(one.sent) for one in measured))
         named = fit_as(found.order, *constant, self.pictures)
         check_whole(measured, named.format)
