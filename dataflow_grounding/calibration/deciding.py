@@ -86,7 +86,10 @@ class Deciding:
     async def _in_pixels(self, found: BoxFormat) -> Decision:
         """For a model that counts pixels: the limits within which it counts those of the picture as sent."""
         measured = measured_in(self.pictures, found.order, found.frame)
-        if constant_side(measured, found.frame):
+        constant = constant_side(measured, found.frame)
+        if constant is not None and constant[1] != "sent":  # squares show as much to a server that pads to them itself
+            raise NoFit(f"the side of the squares that pictures are padded to is not known ({shown(measured)})")
+        if constant is not None:
             return await self._in_parts(found)
         try:
             limits, frame = await self._covered(found, Covering(self.max_side, self.taken, self.own))
@@ -107,15 +110,11 @@ class Deciding:
     async def _in_parts(self, found: BoxFormat) -> Decision:
         """For a model that writes one number for the whole side of any picture, if further pictures say so too."""
         covering = Covering(self.max_side, self.taken, self.own)
-        await self._ask_for(covering.next_sizes([]), found)
+        await self._ask_for([*covering.next_sizes([]), *OTHER_SHAPES], found)
         measured = measured_in(self.pictures, found.order, found.frame)
         constant = constant_side(measured, found.frame)
-        if constant is None:
+        if constant is None or constant[1] != "sent":
             raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")
-        if (
-            constant[1] == "pad_square"
-        ):  # its middle is no fixed point: a side that is slightly off shifts elongated ones
-            raise NoFit(f"the side of the padded square is not known exactly ({shown(measured)})")
         limits = replace(covering.shaped, min_pixels=min(math.prod(one.sent) for one in measured))
         named = fit_as(found.order, *constant, self.pictures)
         check_whole(measured, named.format)

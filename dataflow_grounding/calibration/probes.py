@@ -36,7 +36,7 @@ PLOT_HEIGHT, PLOT_MARGIN = 672, 24
 # numbers for the whole side, or for that of a padded square, mean the same in one shape and not in the next.
 SIZES: tuple[Size, ...] = ((896, 672), (436, 245), (1134, 2016))
 # What else has to fit where numbers seem to count a square that pictures are padded to.
-OTHER_SHAPES: tuple[Size, ...] = ((700, 700), (1500, 500), (500, 375))
+OTHER_SHAPES: tuple[Size, ...] = ((330, 330), (1500, 500), (500, 375))
 
 
 class NoFit(SpecError):

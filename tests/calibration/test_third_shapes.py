@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.pixel_frames import MODEL
 from benchmarks.probe_model import answered, seen
-from benchmarks.processors import PROCESSORS, halved, made_up
+from benchmarks.processors import PROCESSORS, at_least, halved, made_up
 from benchmarks.resize_rules import OTHERS, reduced
 from benchmarks.rule_runs import behind, decided, furthest_off, one_rule
 from benchmarks.seeing_model import SeeingModel
@@ -46,6 +46,12 @@ def test_servers_that_treat_some_sizes_otherwise_are_read_right(name: str) -> No
     outcomes = [one_rule(name, PROCESSORS[name], seed) for seed in (0, 1, 9)]
     assert [outcome.why for outcome in outcomes if outcome.kind == "wrong"] == []
     assert outcomes[0].kind == "right"
+
+
+def test_a_long_edge_that_small_squares_do_not_have_is_no_constant_side() -> None:
+    rule = at_least(420, 600)
+    decision, _ = decided(behind(rule, random.Random(0), 0.005, 0.0))
+    assert furthest_off(rule, decision)[0] <= 0.01
 
 
 @pytest.mark.parametrize("seed", [3, 4])
