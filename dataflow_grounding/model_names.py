@@ -9,6 +9,7 @@ from dataflow_grounding.tables import load_table
 
 _KNOWN: dict[str, Any] = load_table(__package__, "model_names.yaml")
 _PREFIXES = frozenset(_KNOWN["prefixes"].split())
+_VENDORS = frozenset(_KNOWN["vendors"].split())
 _SUFFIXES = frozenset(_KNOWN["suffixes"].split())
 _MOST_PREFIXES = 5  # real names have up to three; a limit keeps "us.us.us.…" from taking time in its square
 
@@ -62,6 +63,9 @@ def _without_suffixes(model: str) -> str:
     """The name without what a router was told behind a colon: :online, :fireworks-ai, :2 (a second instance)."""
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
     parts = name.split(":")
+    path = re.split(r"[/\\]", parts[0])
+    if len(parts) == 2 and len(path) > 1 and path[-2] in _VENDORS:  # nobody else's models are under a vendor's name
+        return parts[0]
     while len(parts) > 1 and (parts[-1] in _SUFFIXES or (parts[-1].isdecimal() and len(parts[-1]) <= 2)):
         parts.pop()
     return ":".join(parts)

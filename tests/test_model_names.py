@@ -13,6 +13,7 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.model_names import squeezed
 
 KNOWN = {
+    "doctags": "granite-docling-258m ibm-granite/granite-docling-258M-mlx smoldocling-256m-preview",
     "gemini": """
         gemini-2.0-flash gemini-2.0-flash-001 gemini-2.0-flash-exp gemini-2.0-flash-lite-preview-02-05
         gemini-2.5-pro gemini-2.0-flash-thinking-exp-01-21 gemini-2.0-pro-exp-02-05 gemini-2.5-pro-preview-05-06
@@ -350,7 +351,7 @@ NOT_ROUTED = [
     "qwen3-vl:llama3",
     "qwen3-vl:8b-invoices",
     "qwen3-vl:embedding",
-    "qwen/qwen3-vl-8b-instruct:my-online",
+    "somebody/qwen3-vl-8b-instruct:my-online",
     "qwen3-vl-8b-instruct-online",
     "qwen3-vl:online-8b",
     "qwen/qwen3-vl-8b-instruct-fireworks-ai",
@@ -427,7 +428,7 @@ def test_every_family_is_tried_and_no_name_twice() -> None:
 
 @given(st.sampled_from(ROWS), st.from_regex(r"[a-z]{6,12}", fullmatch=True))
 def test_a_word_that_means_nothing_makes_it_another_model(row: tuple[str, str], word: str) -> None:
-    name = row[0].partition("#")[0]
+    name = row[0].partition("#")[0].partition(":")[0]  # behind a colon stands what a router was told
 
     assert format_of_model(f"{name}-{word}ish") is None
 
@@ -464,3 +465,14 @@ def test_a_users_own_row_takes_any_text_where_it_has_a_star() -> None:
         assert found is not None
         assert found.name == "mine"
     assert format_of_model("not-my-model", rows) is None
+
+
+@pytest.mark.parametrize("suffix", ["online", "somethingnew", "ultra-fast-2", "eu"])
+def test_any_suffix_of_a_router_is_known_behind_a_vendors_name_and_no_other(suffix: str) -> None:
+    assert find_box_format("auto", f"openrouter/qwen/qwen3-vl-8b-instruct:{suffix}").name == "qwen3-vl"
+    assert find_box_format("auto", f"google/gemini-2.5-flash:{suffix}").name == "gemini"
+    if suffix != "online":
+        with pytest.raises(SpecError):
+            find_box_format("auto", f"somebody/qwen3-vl-8b:{suffix}")
+    with pytest.raises(SpecError):
+        find_box_format("auto", f"qwen/qwen3-vl-embedding:{suffix}")
