@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -10,7 +11,6 @@ from typing import Any
 
 from benchmarks.probe_model import seen
 from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.testing import ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
@@ -48,7 +48,8 @@ WIDE: tuple[Size, ...] = ((2048, 512), (1600, 420))
 @dataclass(frozen=True)
 class Scene:
     """What a run's pictures show. `area` is the mean log of a thing's share of the picture; `level` says that things
-    stand about a little below the middle, as in photos, not anywhere; `corner` that all are in the top left ninth.
+    stand about a little below the middle, as in photos, not anywhere; `corner` that all are in the top left ninth;
+    `logo` that the first of the things is at one place, small, in every picture.
     """
 
     things: Sequence[Thing] = MIXED
@@ -56,11 +57,14 @@ class Scene:
     area: float = -3.2
     level: bool = True
     corner: bool = False
+    logo: bool = False
     most_phrases: int = 4
     empty: float = 0.05
 
     def box(self, draw: random.Random, size: Size, thing: Thing) -> Bbox:
         """A box in pixels, inside the picture."""
+        if self.logo and thing == self.things[0]:
+            return size[0] * 0.82, size[1] * 0.04, size[0] * 0.97, size[1] * 0.12
         share = min(draw.lognormvariate(self.area, 1.2 if self.area > -4 else 0.7), 0.8)
         ratio = math.exp(draw.gauss(thing.shape, thing.spread))
         width = math.sqrt(share * size[0] * size[1] * ratio)
@@ -73,42 +77,101 @@ class Scene:
         return (box[0] / 3, box[1] / 3, box[2] / 3, box[3] / 3) if self.corner else box
 
 
-class WatchedModel:
-    """Answers `phrase_grounding`. `format_of` names the format of the n-th answer about a picture of the run; edges are
-    off by `noise` of the side, a share `outliers` of the boxes is anywhere at all, and so it is on probe pictures.
+FormatOf = Callable[[int, Size], str]
+"""The format of a reply, by its number and the size of its picture."""
+
+
+@dataclass(frozen=True)
+class GivenReply:
+    """A reply about a picture of the run.
+
+    Attributes:
+        written: Its format.
+        size: That of the picture, as sent.
+        numbers: What it gave for each phrase.
+        afresh: Whether the same had been asked before, in the same words: to compare, and for no record.
     """
 
-    reads = "input"
+    written: str
+    size: Size
+    numbers: tuple[tuple[str, tuple[float, ...]], ...]
+    afresh: bool
+
+
+class WatchedModel:
+    """Answers `phrase_grounding`, each picture by a scene of its own.
+
+    `format_of` names the format of the n-th reply about a picture of the run, also of one that is asked for again.
+    Edges are off by `noise` of the side, a share `outliers` of the boxes is anywhere at all, `swapped` of them end
+    before they begin, and `missing` of them are left out; so it is on probe pictures, but for the last two.
+    """
+
+    reads = "images"
 
     def __init__(
-        self, format_of: Callable[[int], str], scene: Scene, *, seed: int = 0, noise: float = 0.0, outliers: float = 0.0
+        self,
+        format_of: FormatOf,
+        scene: Scene,
+        *,
+        seed: int = 0,
+        noise: float = 0.0,
+        outliers: float = 0.0,
+        swapped: float = 0.0,
+        missing: float = 0.0,
     ) -> None:
         self._format_of, self._scene, self._seed = format_of, scene, seed
-        self._noise, self._outliers = noise, outliers
+        self._noise, self._outliers, self._swapped, self._missing = noise, outliers, swapped, missing
         self._things = {thing.phrase: thing for thing in scene.things}
-        self.answered = 0
+        self.replies: dict[str, list[GivenReply]] = {}  # by the picture and what was asked for in it
+        self.given = self.again = 0
         self.probes = 0
+
+    @property
+    def answered(self) -> int:
+        """How many requests about pictures of the run it answered, those that were asked again once."""
+        return self.given - self.again
+
+    def wrong(self, asked: str) -> int:
+        """How many questions' last replies came in another format."""
+        return sum(reply.written != asked for reply in self.last_replies())
+
+    def last_replies(self) -> list[GivenReply]:
+        """Those that count, one for each question."""
+        return [[reply for reply in replies if not reply.afresh][-1] for replies in self.replies.values()]
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         """The answer."""
-        written = find_box_format(self._format_of(self.answered), "")
         probe = probe_in(request)
         if probe is not None:
             self.probes += 1
             boxes = seen(probe, random.Random(f"{self._seed}/{self.probes}"), self._noise, self._outliers)
-            return _objects(request, written, probe.size, [boxes[p["text"]] for p in request.input["phrases"]])
+            written = self._format_of(self.given, probe.size)
+            texts = [phrase["text"] for phrase in request.input["phrases"]]
+            return _objects(request, written, probe.size, [(text, boxes[text]) for text in texts], 0.0, None)
         if asks_for_rectangles(request):
             return {"objects": []}
-        self.answered += 1
-        image, chance = request.input["image"], random.Random(f"{self._seed}/{self.answered}")
-        if chance.random() < self._scene.empty:
-            return {"objects": []}
+        image, [digest] = request.input["image"], request.image_digests
+        question = f"{digest} {json.dumps(request.input['phrases'])}"
         size = (image["width"], image["height"])
-        found = [self._seen(chance, size, self._things[p["text"]]) for p in request.input["phrases"]]
-        return _objects(request, written, size, found)
+        scene, chance = random.Random(f"{self._seed}/{question}"), random.Random(f"{self._seed}/reply {self.given}")
+        written = self._format_of(self.given, size)
+        self.given += 1
+        is_again = "An earlier reply could not be read" in request.text
+        self.again += is_again
+        boxes_of = []
+        empty = scene.random() < self._scene.empty
+        for phrase in request.input["phrases"]:
+            box = self._scene.box(scene, size, self._things[phrase["text"]])
+            if not empty and chance.random() >= self._missing:
+                boxes_of.append((phrase["text"], self._seen(chance, size, box)))
+        answer = _objects(request, written, size, boxes_of, self._swapped, chance)
+        key = find_box_format(written, "").key
+        numbers = tuple((found["label"], tuple(found[key])) for found in answer["objects"])
+        afresh = question in self.replies and not is_again
+        self.replies.setdefault(question, []).append(GivenReply(written, size, numbers, afresh))
+        return answer
 
-    def _seen(self, chance: random.Random, size: Size, thing: Thing) -> Bbox:
-        box = self._scene.box(chance, size, thing)
+    def _seen(self, chance: random.Random, size: Size, box: Bbox) -> Bbox:
         if chance.random() < self._outliers:
             box = tuple(chance.uniform(0, side) for side in size * 2)  # type: ignore[assignment]
         edges = [
@@ -119,9 +182,19 @@ class WatchedModel:
         return x1, y1, x2, y2
 
 
-def _objects(request: ReceivedRequest, written: BoxFormat, size: Size, boxes: Sequence[Bbox]) -> dict[str, Any]:
-    objects = [
-        {"id": phrase["id"], "label": phrase["text"], written.key: written.from_pixels(bbox, original=size)}
-        for phrase, bbox in zip(request.input["phrases"], boxes, strict=True)
-    ]
+def _objects(
+    request: ReceivedRequest,
+    name: str,
+    size: Size,
+    boxes: Sequence[tuple[str, Bbox]],
+    swapped: float,
+    chance: random.Random | None,
+) -> dict[str, Any]:
+    written, objects = find_box_format(name, ""), []
+    ids = {phrase["text"]: phrase["id"] for phrase in request.input["phrases"]}
+    for text, bbox in boxes:
+        numbers = list(written.from_pixels(bbox, original=size))
+        if chance is not None and written.order in ("xyxy", "yxyx") and chance.random() < swapped:
+            numbers = numbers[2:] + numbers[:2]
+        objects.append({"id": ids[text], "label": text, written.key: numbers})
     return {"objects": objects}

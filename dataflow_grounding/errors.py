@@ -84,6 +84,10 @@ class UnreadableReply(RecordError, kind="unreadable_reply"):
     """A reply came, and what it says can't be read; the message names what was wrong, for asking again."""
 
 
+class SuspectReply(UnreadableReply, kind="suspect_reply"):
+    """The boxes of a reply look like another format than the one that was asked for; the message names both."""
+
+
 class TruncatedReply(UnreadableReply, kind="truncated_reply"):
     """The reply was cut off at the model's token limit."""
 

@@ -42,4 +42,4 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr("dataflow_grounding.watch.endpoint_checks._checked", {})
+    monkeypatch.setattr("dataflow_grounding.watch.probing._known", {})

@@ -55,7 +55,7 @@ class Asking:
         error: errors.RecordError | None = None
         while True:
             tried = request.again(attempt, str(error or ""), isinstance(error, errors.TruncatedReply))
-            line = self._stored(tried, by) if stored else None
+            line = self._replayed(tried, by) if stored else None
             if line is None:
                 stored = False
                 by.unstored()
@@ -67,7 +67,7 @@ class Asking:
                 return found
             except errors.RecordError as failed:
                 error = failed
-                self.counts["unreadable"] += not stored and isinstance(failed, errors.UnreadableReply)
+                self.counts["unreadable"] += not stored and _is_unreadable(failed)
                 divided = request.divisible and isinstance(failed, errors.TruncatedReply)  # by whoever asks
                 if divided or attempt >= self.options.max_attempts or isinstance(failed, errors.RequestRefused):
                     if divided or not stored or not self.options.retry_failed:
@@ -77,6 +77,13 @@ class Asking:
     def _stored(self, tried: Request[Any], by: "StepAsk") -> dict[str, Any] | None:
         keys = map(tried.key, (self.identity, *self.serving.other_identities))
         return next((line for key in keys if (line := by.store.get(key)) is not None), None)
+
+    def _replayed(self, tried: Request[Any], by: "StepAsk") -> dict[str, Any] | None:
+        """The stored line of the reply to a try; whoever reads it can find out whether there was a further one."""
+        line = self._stored(tried, by)
+        if line is not None and tried.stored is not None:
+            tried.stored(lambda: self._stored(tried.again(tried.attempt + 1, ""), by) is not None)
+        return line
 
     async def _sent(self, request: Request[T], by: "StepAsk", check: bool) -> dict[str, Any]:
         """The stored line of the reply to a request that has no reply in the store, or none that counts."""
@@ -116,7 +123,7 @@ class Asking:
         """Sends until a reply comes; faults of the server are tried again, rate limits waited for."""
         tries, failed = Counter[str](), set[Place]()  # the latter since it last waited
         while True:
-            place, number = await self.places.acquire(priority, failed, request.at)
+            place, number = await self._room(request, priority, failed)
             refused = answered = False
             try:
                 reply = await self._send_once(request, place)
@@ -150,6 +157,16 @@ class Asking:
                 await self._wait(getattr(fault, "retry_after", None), tries.total())
             finally:
                 self.waiting_for_rate_limit -= limited
+
+    async def _room(self, request: Request[Any], priority: Any, failed: set[Place]) -> tuple[Place, int]:
+        """Where there is room to send a request that may be sent: things may have changed while it waited for room."""
+        while True:
+            place, number = await self.places.acquire(priority, failed, request.at)
+            if request.may_send is None or request.may_send():
+                return place, number
+            self.places.release(place, number, refused=False, answered=False)
+            if request.before is not None:
+                await request.before()
 
     async def _send_once(self, request: Request[T], place: Place) -> Reply:
         usage: Usage | None = None  # until an answer says otherwise, it may be billed
@@ -208,3 +225,7 @@ class Asking:
             self._check_stopped()
             await asyncio.sleep(min(left, 0.25))
         self._check_stopped()
+
+
+def _is_unreadable(failed: errors.RecordError) -> bool:
+    return isinstance(failed, errors.UnreadableReply) and not isinstance(failed, errors.SuspectReply)

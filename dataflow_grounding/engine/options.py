@@ -77,10 +77,14 @@ def budget_of(options: RunOptions) -> "Budget":
 
 @dataclass(frozen=True)
 class OwnPictures:
-    """A run's own pictures: their sizes in pixels, upright, each once, and their media types; the commonest first."""
+    """A run's own pictures: their sizes in pixels, upright, each once, and their media types; the commonest first.
+
+    `counts` has how many pictures there are of each size.
+    """
 
     sizes: "Sequence[Size]" = ()
     media_types: Sequence[str] = ()
+    counts: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     headers = list(filter(None, side_by_side(partial(_header, image_key), some, partial(is_far, key=image_key))))
     sizes = Counter(header.size for header in headers)
     media_types = Counter(header.media_type for header in headers)
-    return OwnPictures([size for size, _ in sizes.most_common()], [kind for kind, _ in media_types.most_common()])
+    of_sizes, kinds = sizes.most_common(), [kind for kind, _ in media_types.most_common()]
+    return OwnPictures([size for size, _ in of_sizes], kinds, [count for _, count in of_sizes])
 
 
 def _header(image_key: str, record: Record) -> Header | None:

@@ -30,7 +30,7 @@ from dataflow_grounding.rows import Row
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.watch.endpoint_checks import checks_for
+from dataflow_grounding.watch.probing import checks_for
 
 ALL_UP_TO = 2000
 HEAD = 300

@@ -53,6 +53,10 @@ class Request(Generic[T]):
     """Whether less can be asked for at a time: a reply that was cut off is not asked for again as it is."""
     before: Callable[[], Awaitable[None]] | None = None
     """What has to be settled before it is sent; not awaited where a stored reply answers it. May raise RunStopped."""
+    stored: Callable[[Callable[[], bool]], None] | None = None
+    """Told before a stored reply is read, with a function that says whether it was asked again when it came."""
+    may_send: Callable[[], bool] | None = None
+    """Asked last of all, when there is room to send it; where it may not, `before` is awaited once more."""
     before_another: Callable[[], None] = lambda: None
     """To be called by a serving before each time it sends again for the same answer. It raises RunStopped."""
     of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together

@@ -70,7 +70,7 @@ def test_one_in_each_of_two_checks_stops_it_too_and_checks_come_more_often(place
 def test_one_alone_is_a_warning_at_the_end(place: Workplace) -> None:
     place.many(30)
     done = run(place, model := Balanced(lambda n: Y if n == 1 else X))
-    assert (done.code, done.summary["notes"]["mixed_formats"], model.probes) == (0, 1, 5 + 1 + 3), done
+    assert (done.code, done.summary["notes"]["mixed_formats"], model.probes) == (0, 1, 5 + 1), done
     assert done.err.count(f"Warning: a probe picture was clearly answered in {Y}, others in {X} as asked") == 1
 
 
@@ -97,17 +97,17 @@ class Slipping:
         return {"objects": objects}
 
 
-def test_boxes_that_can_not_be_in_the_format_call_for_a_check_with_several_pictures(place: Workplace) -> None:
+def test_boxes_that_can_not_be_in_the_format_call_for_a_check(place: Workplace) -> None:
     place.many(30)
     done = run(place, model := Slipping())
     assert done.code == 0, done
-    first, *called = model.probed_at[:4]
-    assert (first, len(called)) == (0, 3), "the first check, and one of three pictures"
-    assert 40 <= min(called) <= max(called) < 60
+    first, *called = model.probed_at
+    assert first == 0
+    assert called, "one that the boxes called for"
 
 
 def test_half_of_the_replies_in_another_order_is_found_within_300_answers() -> None:
     for seed in range(3):
         draw = random.Random(seed)
-        outcome = box_watch.play(lambda n, d=draw: Y if d.random() < 0.5 else X, X, Scene(), records=300, seed=seed)
+        outcome = box_watch.play(lambda *_, d=draw: Y if d.random() < 0.5 else X, X, Scene(), records=300, seed=seed)
         assert (outcome.code, outcome.wrote) == (2, False), json.dumps(outcome.said)

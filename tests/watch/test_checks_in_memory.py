@@ -28,7 +28,7 @@ def photos(place: Workplace, count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("at_once", [1, 12])
 def test_a_change_shows_in_the_numbers_from_call_to_call(workplace: Workplace, at_once: int) -> None:
     rows, returned = photos(workplace, 240), 0
-    model = WatchedModel(lambda n: X if n < 60 else Y, Scene(), noise=0.01)
+    model = WatchedModel(lambda n, _: X if n < 60 else Y, Scene(), noise=0.01)
     with LoopbackServer(model) as server:
         grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=1))
 
@@ -48,10 +48,7 @@ def test_a_change_shows_in_the_numbers_from_call_to_call(workplace: Workplace, a
 def test_it_is_said_again_until_a_check_is_good(workplace: Workplace) -> None:
     rows, written = photos(workplace, 24), X
 
-    def answers(request: ReceivedRequest) -> Any:
-        return EchoAnswers(written)(request)
-
-    with LoopbackServer(answers) as server:
+    with LoopbackServer(WatchedModel(lambda *_: written, Scene())) as server:
         grounder = PhraseGrounder(
             OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=1), check_every=8
         )

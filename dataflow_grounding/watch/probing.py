@@ -1,0 +1,265 @@
+"""The probe pictures of one run: when they are due, what they showed, and what stored replies are worth after that."""
+
+import asyncio
+import hashlib
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.engine.vouching import Vouching
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.watch.evidence import Evidence
+from dataflow_grounding.watch.probe_sizes import ProbeSizes, orientation_of
+
+if TYPE_CHECKING:
+    from dataflow_grounding.calibration.checking import CheckVerdict
+
+LEAST_BETWEEN = 20  # answers between two checks, whatever calls for one; a run of as many ends with a check
+MORE_OFTEN = 25  # requests between two checks once a picture was clearly answered in another format
+WORTH, MOST_AT_ONCE = 0.05, 4  # share of requests that the watch may add where little is in doubt; of these at the end
+SILENT = 2  # checks in a row that told nothing: no more are sent
+FRESH = 600.0  # seconds for which a check holds for further calls in this process
+
+
+class Known:
+    """What is known of an endpoint, model and format: in one run or, for records in memory, in all of this process."""
+
+    def __init__(self, asked: BoxFormat) -> None:
+        self.asked = asked
+        self.checked_at = -math.inf
+        """When a probe picture was answered last, by the process's clock."""
+        self.sent = 0
+        """Requests since then."""
+        self.answers = self.answers_then = 0
+        """In all, and up to the last check."""
+        self.vouched = self.returned = 0
+        """Of the answers, those up to the last good check, and those that calls have returned."""
+        self.extra = 0
+        """Requests beyond the run's own: probe pictures, and what was asked again."""
+        self.silent = 0
+        """Checks in a row that told nothing."""
+        self.odd: str | None = None
+        """The format in which a probe picture was clearly answered, though others were not."""
+        self.good: dict[str, int] = {}
+        """Up to which answer probe pictures of an orientation were answered as asked."""
+        self.sizes = ProbeSizes(in_pixels=asked.scale == "px")
+        self.evidence = Evidence(asked)
+
+
+_known: dict[str, Known] = {}
+"""For records in memory: what is known of the endpoints that were asked in this process."""
+
+
+def checks_for(requests: int, every: int | None, endpoints: int = 1) -> int:
+    """How many probe pictures a run with this many requests takes, if all its pictures are of one size."""
+    if not requests or every is None:
+        return 0
+    at_the_end = requests % every >= min(LEAST_BETWEEN, every)
+    return endpoints * (1 + requests // every + at_the_end)
+
+
+class Probing:
+    """The checks of one run by probe pictures.
+
+    Args:
+        serving: Who is asked.
+        asked: The format of the run's boxes.
+        every: Requests between two checks; None for no checks.
+        start: What is known before the first record.
+        calibrated: Whether the format has just been found out, which is as good as a first check.
+        trusting: Whether replies that were set aside count all the same.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        asked: BoxFormat,
+        every: int | None,
+        start: RunStart,
+        *,
+        calibrated: bool,
+        trusting: bool,
+    ) -> None:
+        self.asked, self.in_memory = asked, start.folder is None
+        self._serving, self._every, self._trusting = serving, every, trusting
+        parts = serving.endpoints()
+        self._endpoints = [part.endpoint for part, _ in parts] if len(parts) > 1 else [""]
+        whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
+        self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
+        """What a check vouches for: all boxes in this format from this endpoint and model."""
+        self.known = _known.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
+        self.evidence = self.known.evidence  # that of a run that ends here stays with those who share it
+        self._start: RunStart | None = start  # until its pictures were looked at
+        self._vouching: Vouching | None = None
+        self._marked = False
+        self._unchecked = 0  # requests since the last check; in memory, all of the run
+        self._set_aside = 0
+        self.evidence.learns = self.wanted
+        self._restarted(calibrated=calibrated and len(parts) == 1)  # else it may have asked some of them only
+
+    def _restarted(self, *, calibrated: bool) -> None:
+        """Whether what is known still holds: a check is good for a while."""
+        known = self.known
+        if calibrated:
+            known.sizes.checked = None
+            known.checked_at, known.sent, known.vouched = time.monotonic(), 0, known.answers
+        self.begun = time.monotonic() - known.checked_at < FRESH
+        if not self.begun:
+            known.silent, known.odd, known.sent = 0, None, 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there are to be checks in this run."""
+        return self._every is not None and self._serving.takes_probes
+
+    @property
+    def possible(self) -> bool:
+        """Whether there are, and they can tell anything."""
+        return self.wanted and self.known.silent < SILENT
+
+    # What the run does
+
+    def meets(self, ask: Ask, size: Size) -> bool:
+        """A picture is asked about, sent in this size. Whether stored replies may be read that nobody vouched for."""
+        self.known.sizes.add(size)
+        if self._vouching is None:
+            self._vouching = ask.vouching(self.of, self._trusting)
+        return self._vouching.relied_on
+
+    @property
+    def trusts_stored(self) -> bool:
+        """Whether somebody vouched for all stored replies of earlier runs."""
+        return self._vouching is not None and not self._vouching.relied_on
+
+    def sending(self) -> None:
+        """A request is about to be sent."""
+        self.known.sent += 1
+        self._unchecked += 1
+        if self.begun and self.possible and not self._marked and self._vouching is not None:
+            self._marked = True
+            self._vouching.write("begun")
+
+    def due(self) -> bool:
+        """Whether it is time for a check."""
+        if self._every is None or not self.begun or not self.possible:
+            return False
+        known = self.known
+        if known.sent >= (min(self._every, MORE_OFTEN) if known.odd else self._every):
+            return True
+        return known.sizes.outgrown and known.answers - known.answers_then >= LEAST_BETWEEN
+
+    def due_at_the_end(self) -> bool:
+        """Whether the run should not end without a check."""
+        if self._every is None or not self.begun or not self.possible:
+            return False
+        since = min(self._unchecked, self.known.sent) if self.in_memory else self._unchecked
+        return self.known.sizes.outgrown or since >= min(LEAST_BETWEEN, self._every)
+
+    @property
+    def spare(self) -> int:
+        """How many requests more may be spent on doubts, of those that a run is worth."""
+        return max(0, min(MOST_AT_ONCE, int(WORTH * self.known.answers) - self.known.extra))
+
+    def stands_for(self, size: Size) -> bool:
+        """Whether a probe picture of this orientation was answered as asked not long ago."""
+        then = self.known.good.get(orientation_of(size), -math.inf)
+        return self.known.answers - then <= (self._every or 0)
+
+    # What the pictures show
+
+    async def check(
+        self,
+        ask: Ask,
+        in_doubt: Callable[[], None],
+        *,
+        of_size: Size | None = None,
+        orientation: str | None = None,
+        last: bool = False,
+    ) -> "CheckVerdict":
+        """Ask for probe pictures: `of_size`, of an `orientation`, or of the one whose turn it is.
+
+        To begin with they are of all frequent orientations, and at the `last` of those that no other stood for.
+        Calls `in_doubt` once a picture is missed. Raises RunStopped.
+        """
+        from dataflow_grounding.calibration.checking import check
+
+        assert self._vouching is not None
+        known, place = self.known, self._vouching.here()
+        known.sent, known.answers_then = 0, known.answers
+        limits, start, self._start = self._serving.image_limits, self._start, None
+        if start is not None:
+            coming = await asyncio.to_thread(start.pictures)
+            fitted: Counter[Size] = Counter()
+            for size, count in zip(coming.sizes, coming.counts, strict=True):
+                fitted[limits.fitted(limits.padded(size))] += count
+            known.sizes.expect(fitted)
+        sizes = [of_size] if of_size else known.sizes.chosen(every=not self.begun, orientation=orientation, last=last)
+        self._unchecked = 0
+        known.extra += len(sizes)
+        verdict = await check(ask, self.asked, sizes, limits, in_doubt, odd=known.odd, endpoints=self._endpoints)
+        self._note(verdict, sizes, place)
+        return verdict
+
+    def _note(self, verdict: "CheckVerdict", sizes: Sequence[Size], place: int) -> None:
+        known, vouching = self.known, self._vouching
+        assert vouching is not None
+        self.begun = self._marked = True
+        known.checked_at = time.monotonic()
+        known.silent = known.silent + 1 if verdict.kind == "silent" else 0
+        if known.silent >= SILENT:
+            self.evidence.unlearn()
+        known.odd = known.odd or verdict.odd
+        if verdict.kind == "fits":
+            known.good.update({orientation_of(size): known.answers_then for size in sizes})
+        if verdict.kind != "misses":
+            self.evidence.withdraw({orientation_of(size) for size in sizes})
+        if verdict.kind == "misses":
+            self._set_aside = vouching.bad()
+        elif verdict.kind == "fits" and known.odd is None and not known.evidence.proven:
+            known.vouched = known.answers_then
+            vouching.good(place)
+        else:
+            vouching.write("unclear")
+
+    # How the run ends
+
+    def set_aside(self) -> None:
+        """Replies are proven to be in several formats: none since the last good check counts."""
+        if self._vouching is not None:
+            self._set_aside = self._vouching.bad()
+
+    def doubt(self) -> None:
+        """All replies are suspect, where the run goes on."""
+        if self._trusting and self._vouching is not None:
+            self._vouching.doubt()
+
+    def lost(self) -> str:
+        """The format is another: what happens to answers that no check vouched for. The next call starts over."""
+        known = self.known
+        mixed = known.odd is not None or known.evidence.proven > 0
+        known.checked_at, known.odd, known.good = -math.inf, None, {}
+        known.evidence = Evidence(self.asked)
+        since, returned = known.answers - known.vouched, max(0, known.returned - known.vouched)
+        if not self.in_memory:
+            aside = f"The {self._set_aside} replies since the last good check are set aside"
+            aside += ": the next run asks for them again"
+            if mixed:
+                aside += ". Earlier ones may be mixed too: workflow.force_reprocess asks for all again"
+            return aside if self._set_aside else "Every reply so far is kept" if since else "No boxes were asked for"
+        if not since:
+            return "No boxes were asked for"
+        already = f"{returned} of them already returned: don't use them" if returned else "none of them returned"
+        return f"{since} answers came since the last good check, {already}"
+
+    def finish(self, *, vouched: bool) -> None:
+        """The run is done; `vouched`: and its format right, as far as checks can tell."""
+        if vouched and self._marked and self._vouching is not None:
+            self._vouching.finished()
+        self.known.returned = self.known.answers

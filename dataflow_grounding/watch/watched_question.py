@@ -1,0 +1,112 @@
+"""One question about a picture, and the replies to it: a doubtful one is asked again, and a second one decides."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.errors import SuspectReply, UnreadableReply
+from dataflow_grounding.geometry import box_of
+from dataflow_grounding.replies.finding import parse_reply
+from dataflow_grounding.watch.evidence import SHOWS, Evidence
+from dataflow_grounding.watch.readings import SeenBox, Sent
+from dataflow_grounding.watch.second_reply import JudgedReply
+
+NEARLY = -3.0  # a stored reply that is so much less likely in any other format was never asked again
+
+
+class WatchedQuestion:
+    """What the replies to one question say of their format.
+
+    Args:
+        evidence: That of the run.
+        asked: The format that was asked for.
+        sent: The picture as it is sent.
+        phrases: What is asked for, in order.
+        most_tries: How often it is asked at most; 0 where a doubtful reply is never asked again.
+        trusts_stored: Whether somebody has vouched for replies that are stored already.
+    """
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        asked: BoxFormat,
+        sent: Sent,
+        phrases: Sequence[str],
+        *,
+        most_tries: int,
+        trusts_stored: bool,
+    ) -> None:
+        self._evidence, self._asked, self._sent = evidence, asked, sent
+        self._phrases: Mapping[int, str] = dict(enumerate(phrases, 1))
+        self._most_tries, self._trusts_stored = most_tries, trusts_stored
+        self.tries = 0
+        self._was_asked_again: Callable[[], bool] | None = None  # of a stored reply
+        self.unquestioned: JudgedReply | None = None
+        """A first reply, sent in this run, that nothing spoke against."""
+        self._refused: JudgedReply | None = None
+        self._last: JudgedReply | None = None
+        self.proven: str | None = None
+        """The format that an earlier reply was in, as a later one proves."""
+        self.odd: str | None = None
+        """The format that a reply looks like though it was asked again."""
+
+    def stored(self, was_asked_again: Callable[[], bool]) -> None:
+        """The next reply comes from the store, where there may be a later one to the same question."""
+        self._was_asked_again = was_asked_again
+
+    def look(self, reply: str) -> None:
+        """Judge a reply, before it is read. Raises SuspectReply where it should be asked again."""
+        stored, self._was_asked_again = self._was_asked_again, None
+        self.tries += 1
+        judged = self.judged(reply)
+        if judged is None:
+            return
+        first, self._refused, self._last = self._refused, None, judged
+        self._evidence.add(judged)
+        if first is not None:
+            self._decide(first, judged)
+        elif self._most_tries and self._is_doubtful(judged, stored):
+            if self.tries < self._most_tries:
+                self._refused = judged
+                raise SuspectReply(f"the numbers look like {judged.likeliest}, where {self._asked.name} was asked for.")
+            self.odd = judged.likeliest
+        self.unquestioned = judged if first is None and stored is None and self.odd is None else None
+        if self.odd is None:
+            self._evidence.learn(judged)
+
+    def learn(self) -> None:
+        """The last reply counts, odd as it is."""
+        if self._last is not None:
+            self._evidence.learn(self._last)
+
+    def refused(self) -> None:
+        """The last reply can't be read as asked: the next one may show why."""
+        self._refused = self._last
+
+    def _is_doubtful(self, judged: JudgedReply, was_asked_again: Callable[[], bool] | None) -> bool:
+        if was_asked_again is None:
+            return self._evidence.is_doubtful(judged)
+        if judged.ratio > NEARLY and was_asked_again():
+            return True  # it was doubtful when it came
+        return not self._trusts_stored and self._evidence.is_doubtful(judged)
+
+    def _decide(self, first: JudgedReply, second: JudgedReply) -> None:
+        self.odd = None
+        self.proven = self._evidence.compare(first, second)
+        if self.proven is None:
+            self._evidence.count_in_vain(first, second)
+            if second.ratio >= SHOWS:
+                self.odd = second.likeliest
+
+    def judged(self, reply: str) -> JudgedReply | None:
+        """A reply's boxes and how likely they are; None where it can't be read."""
+        try:
+            marks = parse_reply(reply, self._asked.key)
+        except UnreadableReply:
+            return None
+        boxes = []
+        for mark in marks.boxes:
+            # Special tokens say by themselves what their numbers mean; an answer that was taken back says nothing.
+            if mark.answer == marks.answer and len(mark.numbers) == 4 and mark.family is None:
+                phrase = self._phrases.get(mark.said.id or 0) or next(iter(mark.said.labels), "")
+                boxes.append(SeenBox(box_of(mark.numbers), mark.order, phrase))
+        return self._evidence.judge(boxes, self._sent)

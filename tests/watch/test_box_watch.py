@@ -1,0 +1,117 @@
+"""The standing check in a run: boxes in another format than was asked for are noticed, ordinary ones never are."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from benchmarks.workplace import Workplace
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.errors import SuspectBoxes
+from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+
+TALL, WIDE, ANY = (
+    ("a tall man", "the woman in red"),
+    ("a red car", "the bus"),
+    ("a mug", "a dog", "the sign", "two birds"),
+)
+
+
+def things(draw: random.Random, size: Size, phrase: str) -> Bbox:
+    """A box as photos have them: a twentieth to all of the side, somewhere; people upright, cars wide, mostly."""
+    w, h = (side * min(1.0, draw.lognormvariate(-1.4, 0.8)) for side in size)
+    usual = draw.random() < 0.88
+    if (phrase in TALL) == usual and phrase not in ANY and phrase not in WIDE:
+        w, h = min(w, h * 0.5), h
+    if phrase in WIDE and usual:
+        w, h = w, min(h, w * 0.6)
+    x, y = draw.uniform(0, size[0] - w), draw.uniform(0, size[1] - h)
+    return x, y, x + w, y + h
+
+
+def pixels(request: ReceivedRequest) -> dict[str, Any]:
+    """Answers in pixels, whatever was asked for."""
+    size = (request.input["image"]["width"], request.input["image"]["height"])
+    draw = random.Random(request.text)
+    return {
+        "objects": [
+            {"id": p["id"], "label": p["text"], "bbox_2d": [round(edge) for edge in things(draw, size, p["text"])]}
+            for p in request.input.get("phrases", [])
+        ]
+    }
+
+
+def words(request: ReceivedRequest) -> dict[str, Any]:
+    return EchoAnswers()(request) if request.task == "expression_extraction" else pixels(request)
+
+
+@pytest.fixture
+def photo_album(workplace: Workplace) -> Workplace:
+    for n in range(24):
+        workplace.picture(f"p{n}.jpg", (1800, 1300 + n))
+    workplace.rows({"image_path": f"p{n}.jpg", "caption": f"Alpha Beta Gamma number{n}"} for n in range(24))
+    return workplace
+
+
+SIGNS_ALONE: dict[str, Any] = {"vlm.check_every": None, "vlm.box_format": "xyxy_1000"}
+
+
+def test_a_run_that_may_go_on_warns_once_and_says_so_in_run_json(photo_album: Workplace) -> None:
+    with LoopbackServer(words) as server:
+        photo_album.settings |= {**SIGNS_ALONE, "vlm.openai.base_url": server.base_url}
+        done = photo_album.run(**{"vlm.on_suspect_boxes": "warn"})
+    assert done.err.count("Warning: the boxes don't look like xyxy_1000") == 1
+    assert "xyxy_px would fit" in done.err
+    run = json.loads((photo_album.results / "run.json").read_text())
+    assert (run["state"], "xyxy_px would fit" in run["suspect_boxes"]) == ("finished", True)
+    assert all(record["suspect_boxes"] for record in photo_album.annotations()), "nothing vouches for any of them"
+
+
+def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again(photo_album: Workplace) -> None:
+    with LoopbackServer(words) as server:
+        stop = {**SIGNS_ALONE, "vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
+        done = photo_album.run(**stop)
+        assert done.code == 2, done
+        assert "xyxy_px would fit" in done.err
+        sent = server.count()
+        assert sent < 24
+        run = json.loads((photo_album.results / "run.json").read_text())
+        assert (run["state"], "xyxy_px would fit" in run["suspect_boxes"]) == ("stopped", True)
+        again = photo_album.run(**stop)
+        assert (again.code, server.count() - sent <= 2) == (2, True)  # the stored replies are enough to say it again
+        assert photo_album.run(**{**stop, "vlm.box_format": "xyxy_px"}).code == 0
+
+
+def test_a_run_in_the_right_format_says_nothing(photo_album: Workplace) -> None:
+    with LoopbackServer(words) as server:
+        done = photo_album.run(**{"vlm.openai.base_url": server.base_url})
+    assert (done.code, done.err) == (0, "")
+    assert json.loads((photo_album.results / "run.json").read_text())["suspect_boxes"] is None
+
+
+def test_boxes_that_the_reply_takes_back_are_no_sign(photo_album: Workplace) -> None:
+    def corrected(request: ReceivedRequest) -> Any:
+        if request.task == "expression_extraction":
+            return words(request)
+        right = EchoAnswers("xyxy_1000")(request)
+        return f"{json.dumps(pixels(request))}\n\nWait, looking again. The right answer:\n{json.dumps(right)}"
+
+    with LoopbackServer(corrected) as server:
+        done = photo_album.run(**{**SIGNS_ALONE, "vlm.openai.base_url": server.base_url})
+    assert (done.code, done.err) == (0, "")
+    assert done.summary["notes"]["superseded"]
+
+
+def test_a_script_is_stopped_by_a_sign_too(photo_album: Workplace) -> None:
+    rows = [{"image_path": str(photo_album.folder / f"p{n}.jpg"), "expressions": ["a mug", "a dog"]} for n in range(24)]
+    with LoopbackServer(pixels) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000", max_workers=2)
+        grounder = PhraseGrounder(serving, check_every=None)
+        for _ in range(2):  # each run is looked at anew
+            with pytest.raises(SuspectBoxes, match="xyxy_px would fit"):
+                grounder(rows)
