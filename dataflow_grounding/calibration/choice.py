@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dataflow_grounding.box_formats import find_box_format, format_of_model, known_formats
-from dataflow_grounding.calibration.stored import Calibration, cache_path, now, stored_calibration
+from dataflow_grounding.calibration.stored import Calibration, cache_path, load, now, stored_calibration
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.errors import EndpointRefused, SpecError
@@ -161,26 +161,34 @@ class FormatChoice:
             return start, Counter()
         from dataflow_grounding.calibration.asking import try_sizes
         from dataflow_grounding.calibration.probes import by
-        from dataflow_grounding.calibration.taken import uncovered
+        from dataflow_grounding.calibration.taken import is_covered, uncovered
 
         pictures, limits = start.pictures(), self._serving.image_limits
-        missing = uncovered([limits.fitted(limits.padded(size)) for size in pictures.sizes], found.sizes)
+        sent = [limits.fitted(limits.padded(size)) for size in pictures.sizes]
+        gone_on = self._gone_on_with(start.folder)
+        missing = uncovered(sent, [*found.sizes, *gone_on])
         if not missing:
             return start, Counter()
         sizes = ", ".join(map(by, missing))
         say(f"The calibration covers no pictures like those of {sizes} px: one request each tells whether it holds.")
         right, wrong, counts = try_sizes(self._serving, found.format, start, replace(pictures, sizes=missing))
         if not wrong:
-            if right:
-                found = replace(found, date=now(), sizes=[*found.sizes, *map(list, right)])
-                keep(found, start.folder)
-                self._take(found)
+            found = replace(found, date=now(), sizes=[*found.sizes, *map(list, right)])
+            untried = [list(size) for size in dict.fromkeys(sent) if not is_covered(size, found.sizes)]
+            keep(replace(found, untried=[*gone_on, *untried]), start.folder)
+            self._take(found)
             return start, counts
         say(f"Pictures of {', '.join(map(by, wrong))} px are not seen as the calibration says.")
         self.pending = True
         own = replace(pictures, sizes=[*wrong, *(size for size in pictures.sizes if size not in wrong)])
         self._serving.image_limits = self._unlimited
         return replace(start, pictures=lambda: own), counts
+
+    def _gone_on_with(self, folder: str | None) -> list[list[int]]:
+        """The sizes that an earlier start of the same run went on with: done once, it sends nothing when repeated."""
+        serving = self._serving
+        earlier = load(os.path.join(folder, RUN_FILE), serving.endpoint, serving.model) if folder else None
+        return earlier.untried if earlier is not None else []
 
     def _calibrate(self, start: RunStart) -> Counter[str]:
         from dataflow_grounding.calibration.asking import calibrate
@@ -253,7 +261,7 @@ def keep(found: Calibration, folder: str | None = None, elongated: str = "") -> 
     written = set()
     for path in (cached, *_beside(folder)):
         try:
-            found.save(path)
+            (replace(found, untried=[]) if path == cached else found).save(path)
             written.add(path)
         except OSError as error:
             _settled[cached] = found

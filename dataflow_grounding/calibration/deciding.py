@@ -97,7 +97,9 @@ class Deciding:
             if not elongated(self.own):
                 raise
             self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
-            limits, frame = await self._covered(found, Covering(self.max_side, self.taken, aspect=MODERATE))
+            padding = SizeLimits(self.max_side, max_wide=MODERATE, max_tall=MODERATE)
+            own = [padding.padded(size) for size in self.own]
+            limits, frame = await self._covered(found, Covering(self.max_side, self.taken, own, aspect=MODERATE))
         inside = [picture for picture in self.pictures if limits.allows(picture.sent)]
         return Decision(fit_as(found.order, "px", frame, inside), inside, limits)
 

@@ -19,6 +19,8 @@ from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.records import is_number, read_object, write_bytes
 
+LEAST_SIDE, MOST_SIDE = 16, 100_000  # px of pictures, of which a calibration can speak
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -26,7 +28,8 @@ class Calibration:
     `error_share` that of the median rectangle's worst edge, in parts of the side. `date`: UTC, `YYYY-MM-DDTHH:MM:SSZ`.
     `limits` are those of SizeLimits within which pixels are the sent picture's, None for formats that don't count
     pixels; `sizes` are the sizes, within them, at which that was measured. `poor` are elongated sizes in which boxes
-    are wrong however they are asked for: width, height, and how far off boxes are as a share of the side.
+    are wrong however they are asked for: width, height, and how far off boxes are as a share of the side. `untried`, in
+    a run's own file, are sizes of its pictures that nothing covers and that it went on with.
     """
 
     endpoint: str
@@ -42,6 +45,7 @@ class Calibration:
     limits: SizeLimits | None = None
     sizes: list[list[int]] = field(default_factory=list)
     poor: list[list[float]] = field(default_factory=list)
+    untried: list[list[int]] = field(default_factory=list)
 
     @property
     def format(self) -> BoxFormat:
@@ -114,7 +118,7 @@ def load(path: str, endpoint: str, model: str) -> Calibration | None:
     row = read_object(path)
     try:
         calibration = _read(row)
-    except (ValueError, TypeError, AttributeError, SpecError):
+    except (ValueError, TypeError, AttributeError, ArithmeticError, SpecError):
         return None
     ours = (bare_address(endpoint), model, prompt_version())
     return calibration if (calibration.endpoint, calibration.model, calibration.prompt) == ours else None
@@ -129,18 +133,37 @@ def _read(row: dict[str, Any]) -> Calibration:
         *(isinstance(row[name], str) for name, kind in known.items() if kind is str),
         *(is_number(row[name]) for name, kind in known.items() if kind in (int, float)),
         *(_are_sizes(limits) if limits else [calibration.format.scale != "px"]),
-        *(len(one) == 2 and min(one) > 0 for one in calibration.sizes),
-        *(len(one) == 3 and min(one) > 0 for one in calibration.poor),
-        calibration.format.boxes,
     ]
-    if not all(is_sound):
+    if not (all(is_sound) and _has_sizes(calibration) and _is_usable(calibration.format)):
         raise ValueError
     return calibration
 
 
+def _has_sizes(calibration: Calibration) -> bool:
+    """Whether what should be sizes is."""
+    measured = all(len(size) == 2 and 0 < min(size) <= max(size) <= MOST_SIDE for size in calibration.sizes)
+    return measured and all(len(size) == 3 and min(size) > 0 for size in calibration.poor)
+
+
+def _is_usable(known: BoxFormat) -> bool:
+    """Whether it is a format of boxes, in a frame that can be."""
+    return known.boxes and all(1 <= side <= MOST_SIDE**2 for side in known.limits((1000, 700)))
+
+
 def _are_sizes(limits: SizeLimits) -> list[bool]:
-    known = [n is None or (type(n) in (int, float) and n >= 0) for n in vars(limits).values()]
-    return [*known, min(limits.max_side, limits.multiple) >= 1]
+    """Whether limits are such as calibrations find: a file may be damaged, or edited by hand."""
+    whole = [limits.max_side, limits.multiple, limits.min_pixels]
+    sides = [limits.max_side, *(side for side in (limits.max_short_side,) if side is not None)]
+    aspects = [aspect for aspect in (limits.max_wide, limits.max_tall) if aspect is not None]
+    return [
+        *(type(number) is int for number in whole),
+        *(type(number) in (int, float) for number in (*sides, *aspects)),
+        *(LEAST_SIDE <= side <= MOST_SIDE for side in sides),
+        1 <= limits.multiple <= MOST_SIDE,
+        0 <= limits.min_pixels <= MOST_SIDE**2,
+        limits.max_pixels is None or LEAST_SIDE**2 <= limits.max_pixels <= MOST_SIDE**2,
+        *(1 <= aspect <= MOST_SIDE for aspect in aspects),
+    ]
 
 
 def _is_beyond(one: Sequence[float], other: Sequence[float]) -> bool:

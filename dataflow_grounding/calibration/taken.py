@@ -115,8 +115,8 @@ def is_near(size: Size, asked: Iterable[Size]) -> bool:
 def uncovered(sizes: Sequence[Size], measured: Sequence[Sequence[float]], most: int = MOST_OWN) -> list[Size]:
     """Those of a run's `sizes`, as sent and the commonest first, that stand for the ones which none `measured` covers.
 
-    A size covers another if neither side differs by more than a tenth: all that rules go by (the longer side, the
-    shorter, the area, the shape) is then nearly the same. Up to `most`, the largest and the smallest among them.
+    A size covers another if neither a side nor the area nor the shape, all that rules go by, differs by more than a
+    tenth. Up to `most`, the largest and the smallest among them.
     """
     left = [size for size in dict.fromkeys(sizes) if not is_covered(size, measured)]
     by_area = sorted(left, key=math.prod)
@@ -128,5 +128,13 @@ def uncovered(sizes: Sequence[Size], measured: Sequence[Sequence[float]], most: 
 
 
 def is_covered(size: Size, measured: Iterable[Sequence[float]]) -> bool:
-    """Whether both sides are within a tenth of those of one that was measured."""
-    return any(all(abs(a - b) <= COVERED * b for a, b in zip(size, one, strict=True)) for one in measured)
+    """Whether both sides are within a tenth of those of one that was measured, and its shape and area are alike.
+
+    Sides that differ by a tenth each in opposite ways make another shape, and in the same way another area.
+    """
+    for one in measured:
+        across, down = size[0] / one[0], size[1] / one[1]
+        is_near_enough = max(abs(across - 1), abs(down - 1)) <= COVERED
+        if is_near_enough and abs(across / down - 1) <= COVERED and abs(across * down - 1) <= COVERED:
+            return True
+    return False

@@ -139,15 +139,17 @@ def test_a_picture_in_the_middle_of_a_rounded_one_is_told_from_a_stretched_one()
     assert Rounding(32) not in plausible
 
 
-def test_a_size_covers_those_whose_sides_are_within_a_tenth() -> None:
-    assert is_covered((640, 480), [(600, 500)])
+def test_a_size_covers_those_whose_sides_area_and_shape_are_within_a_tenth() -> None:
+    assert is_covered((640, 480), [(620, 470)])
+    assert not is_covered((640, 480), [(600, 520)]), "of another shape"
+    assert not is_covered((640, 480), [(590, 442)]), "of another area"
     assert not is_covered((640, 480), [(480, 640)])
     assert not is_covered((640, 360), [(640, 480)])
     many = [(width, height) for width in range(200, 2000, 50) for height in range(200, 2000, 50)]
     chosen = uncovered(many, [(200, 200)])
     assert len(chosen) == MOST_OWN
     assert chosen[0] == (1950, 1950)
-    assert uncovered([(640, 480)], [(600, 500)]) == []
+    assert uncovered([(640, 480)], [(620, 470)]) == []
 
 
 def ask_for(server: LoopbackServer, row: dict[str, object]) -> float:

@@ -1,0 +1,75 @@
+"""Stored calibrations that a later run meets: tried once in sizes that they don't cover; damage in them is passed over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.workplace import Workplace, caption
+from dataflow_grounding.calibration.stored import Calibration, load, prompt_version
+from dataflow_grounding.images import SizeLimits
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+
+MODEL = "qwen2.5-vl-7b-instruct"
+
+
+def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_repeated(workplace: Workplace) -> None:
+    place = workplace
+    place.settings |= {"vlm.openai.model_name": MODEL, "vlm.box_format": "auto", "vlm.check_every": 100}
+    with LoopbackServer(EchoAnswers("xyxy_px")) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        place.rows([{"image_path": place.picture("one.jpg", (640, 480)), "caption": caption(0)}])
+        assert place.run().code == 0
+        later = Workplace(place.folder / "later", **place.settings)
+        sizes = [(300 + 70 * n, 1500 - 90 * n) for n in range(14)]
+        paths = [later.picture(f"{n}.jpg", size) for n, size in enumerate(sizes)]
+        later.rows([{"image_path": path, "caption": caption(n)} for n, path in enumerate(paths)])
+        done = later.run()
+        assert (done.code, "covers no pictures like those of" in done.err) == (0, True), done
+        sent = server.count()
+        assert later.run().code == 0
+        (later.results / ".ckpt" / "finished.json").unlink()
+        assert later.run().code == 0
+        assert server.count() == sent
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"limits": {"max_pixels": 1}},
+        {"limits": {"max_side": 1.5}},
+        {"limits": {"max_side": 5}},
+        {"limits": {"max_short_side": 0.4}},
+        {"limits": {"max_wide": 1e-9}},
+        {"limits": {"min_pixels": None}},
+        {"limits": {"multiple": 1.5}},
+        {"limits": {"max_pixels": 10**400}},
+        {"sizes": [[10**400, 3]]},
+        {"box_format": "xyxy_px@smart_resize_0_0_0"},
+        {"box_format": f"xyxy_px@round_{'9' * 400}"},
+    ],
+    ids=lambda edit: json.dumps(edit)[:40],
+)
+def test_a_calibration_that_was_edited_by_hand_is_ignored(tmp_path: Path, edit: dict[str, Any]) -> None:
+    path = str(tmp_path / "calibration.json")
+    facts = (
+        "http://localhost/v1",
+        "a model",
+        prompt_version(),
+        "xyxy_px",
+        3.0,
+        0.01,
+        30,
+        36,
+        12,
+        "2026-11-22T00:00:00Z",
+    )
+    Calibration(*facts, limits=SizeLimits(), sizes=[[640, 480]]).save(path)
+    assert load(path, "http://localhost/v1", "a model") is not None
+    row = json.loads(Path(path).read_text())
+    limits = {**row["limits"], **edit.get("limits", {})}
+    Path(path).write_text(json.dumps({**row, **edit, "limits": limits}))
+    assert load(path, "http://localhost/v1", "a model") is None
