@@ -13,7 +13,7 @@ SQUARE, LONG = 1.2, 3.0  # padding doesn't show in a picture less elongated than
 
 
 def orientation_of(size: Size) -> str:
-    """`portrait`, `landscape`, or `square` for both."""
+    """`portrait`, `landscape` or `square`."""
     if size[0] == size[1]:
         return "square"
     return "landscape" if size[0] > size[1] else "portrait"
@@ -37,13 +37,12 @@ class _Pictures:
         return self._orientations[orientation] > 0
 
     def others(self) -> list[str]:
-        """The orientations that there are, square ones apart."""
-        return [name for name in self._orientations if name != "square"]
+        """The orientations that there are."""
+        return list(self._orientations)
 
     def frequent(self) -> list[str]:
-        """The orientations of many of the pictures, the commonest first; others than square ones stand for these."""
-        names = [name for name, count in self._orientations.most_common() if count >= OFTEN * self.total]
-        return [name for name in names if name != "square" or name == names[0]]
+        """The orientations of many of the pictures, the commonest first."""
+        return [name for name, count in self._orientations.most_common() if count >= OFTEN * self.total]
 
     def commonest(self, orientation: str) -> Size:
         """The commonest size of an orientation that there is."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LEAST_BETWEEN = 20  # answers between two checks, whatever calls for one; a run of as many ends with a check
 MORE_OFTEN = 25  # requests between two checks once a picture was clearly answered in another format
-WORTH, MOST_AT_ONCE = 0.05, 4  # share of requests that the watch may add where little is in doubt; of these at the end
+WORTH, MOST_AT_ONCE = 0.045, 3  # share of requests that the watch may add where little is in doubt; of these at the end
 SILENT = 2  # checks in a row that told nothing: no more are sent
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
 
@@ -102,7 +102,9 @@ class Probing:
         self._unchecked = 0  # requests since the last check; in memory, all of the run
         self._set_aside = 0
         self.evidence.learns = self.wanted
-        self._restarted(calibrated=calibrated and len(parts) == 1)  # else it may have asked some of them only
+        # Several endpoints may not all have been asked, and a format in parts of the side was found out in other shapes
+        # than those of the run's own pictures.
+        self._restarted(calibrated=calibrated and len(parts) == 1 and asked.scale == "px")
 
     def _restarted(self, *, calibrated: bool) -> None:
         """Whether what is known still holds: a check is good for a while."""

@@ -61,17 +61,29 @@ class WatchedQuestion:
         if judged is None:
             return
         first, self._refused, self._last = self._refused, None, judged
+        if stored is not None and self._trusts_stored and self._most_tries:
+            self._replay(first, judged, stored)
+            return
         self._evidence.add(judged)
         if first is not None:
             self._decide(first, judged)
-        elif self._most_tries and self._is_doubtful(judged, stored):
+        elif self._is_doubtful(judged, stored):
             if self.tries < self._most_tries:
-                self._refused = judged
-                raise SuspectReply(f"the numbers look like {judged.likeliest}, where {self._asked.name} was asked for.")
+                self._refuse(judged)
             self.odd = judged.likeliest
         self.unquestioned = judged if first is None and stored is None and self.odd is None else None
         if self.odd is None:
             self._evidence.learn(judged)
+
+    def _replay(self, first: JudgedReply | None, judged: JudgedReply, was_asked_again: Callable[[], bool]) -> None:
+        """Take a stored reply that was vouched for: what it says was counted, and settled, when it came."""
+        if first is None and judged.ratio > NEARLY and was_asked_again():
+            self._refuse(judged)
+        self._evidence.learn(judged)
+
+    def _refuse(self, judged: JudgedReply) -> None:
+        self._refused = judged
+        raise SuspectReply(f"the numbers look like {judged.likeliest}, where {self._asked.name} was asked for.")
 
     def learn(self) -> None:
         """The last reply counts, odd as it is."""
@@ -83,11 +95,11 @@ class WatchedQuestion:
         self._refused = self._last
 
     def _is_doubtful(self, judged: JudgedReply, was_asked_again: Callable[[], bool] | None) -> bool:
-        if was_asked_again is None:
-            return self._evidence.is_doubtful(judged)
-        if judged.ratio > NEARLY and was_asked_again():
+        if not self._most_tries:
+            return False
+        if was_asked_again is not None and judged.ratio > NEARLY and was_asked_again():
             return True  # it was doubtful when it came
-        return not self._trusts_stored and self._evidence.is_doubtful(judged)
+        return self._evidence.is_doubtful(judged)
 
     def _decide(self, first: JudgedReply, second: JudgedReply) -> None:
         self.odd = None

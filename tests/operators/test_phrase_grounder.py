@@ -33,7 +33,7 @@ class Counting(Serving):
             {
                 "id": phrase["id"],
                 "label": phrase["text"],
-                "bbox_2d": [int(phrase["text"]), 0, int(phrase["text"]) + 1, 1],
+                "bbox_2d": [int(phrase["text"]), 0, int(phrase["text"]) + 2, 2],
             }
             for phrase in request.input["phrases"]
             if phrase["text"] != self.absent
@@ -95,7 +95,7 @@ def test_a_phrase_without_box_is_none_and_has_no_instances(photo: str) -> None:
 
 def test_equal_phrases_have_boxes_of_their_own(photo: str) -> None:
     found = grounded(Counting(), photo, ["3", "3"])
-    assert [e["instances"][0]["bbox"] for e in found] == [[3, 0, 4, 1]] * 2
+    assert [e["instances"][0]["bbox"] for e in found] == [[3, 0, 5, 2]] * 2
     assert len({e["expression_id"] for e in found}) == 2
 
 

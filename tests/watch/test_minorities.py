@@ -30,6 +30,12 @@ def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_fo
     assert f"{Y} would fit" in outcome.said
 
 
+def test_x_and_y_swapped_in_squares_alone_are_found_before_any_box_is_asked_for() -> None:
+    scene = Scene(sizes=((640, 480), (640, 480), (600, 600)))
+    outcome = box_watch.play(lambda _, size: Y if size[0] == size[1] else X, X, scene, records=60, noise=0.02)
+    assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
+
+
 def test_x_and_y_swapped_in_a_few_portraits_are_found_before_results_are_written() -> None:
     for seed in range(2):
         outcome = box_watch.play(turned_if_upright, X, Scene(sizes=FEW_PORTRAITS), records=80, seed=seed)
