@@ -15,6 +15,16 @@ _JSON = re.compile(r"[\"']\s{0,3}[:}\]]")
 _JSON_LABEL = re.compile(rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']")
 _CLOSING_TAG = re.compile(r"</[^<>]{0,60}>")
 _WORD = re.compile(r"[^\W_]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_OPENING = re.compile(r"<([A-Za-z][\w:.-]{0,40})\s")
+_NO_THING = re.compile(
+    r"(?:image|img|file|tool|function|parameter|invoke|answer|input|output|model|tr|td|th|table).*", re.IGNORECASE
+)
+_NAMING = re.compile(
+    r"\s(?:data-)?(?:name|label|class|category|text|phrase|object|mention|id)\s{0,3}=\s{0,3}"
+    r"(\"[^\"]{1,200}\"|'[^']{1,200}'|[^\s\"'<>/=]{1,80})",
+    re.IGNORECASE,
+)
 _FILLER = words("filler")
 _JOINS = re.compile(r"(?:[,;]?\s+(?:and|&)|[,;、，])\s*$|^(?:and|&|和|[,;、，])\s+", re.IGNORECASE)
 _POINTS_BACK = re.compile(
@@ -91,6 +101,27 @@ def said_behind(text: str, *, in_lines: bool = False) -> Said:
     if label is None and in_lines:
         label = line[:200]
     return named(label)
+
+
+def label_of_words(line: str) -> str | None:
+    """Return the label that a line of words is, without its article; None for a sentence or talk."""
+    return _bare_label(_ARTICLE.sub("", line.strip(MARKUP + "-•#")))
+
+
+def with_attributes_said(text: str) -> str:
+    """Return a text in which a tag that names its thing in an attribute, as `<obj name="dog">` does, is `dog: `."""
+    if "=" not in text:
+        return text
+    return TAG.sub(_attribute_said, text)
+
+
+def _attribute_said(tag: re.Match[str]) -> str:
+    opening = _OPENING.match(tag[0])
+    if opening is None or _NO_THING.fullmatch(opening[1]):
+        return tag[0]
+    names = (value.strip("\"' ") for value in _NAMING.findall(tag[0]))
+    thing = next((name for name in names if any(word.lower() not in _FILLER for word in _LETTERS.findall(name))), None)
+    return tag[0] if thing is None else f"{tag[0]}{thing}: "
 
 
 def begins_line(text: str) -> bool:

@@ -1,24 +1,24 @@
 """Finding boxes and points in a reply, whichever of the known shapes it has."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.absence import holds_box, missing_in
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.beside import label_behind, said_in_line
+from dataflow_grounding.replies.in_talk import InTalk, with_talk
 from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
-from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json, holds_objects
-from dataflow_grounding.replies.json_values import FoundJson, Scan, number
+from dataflow_grounding.replies.json_values import Scan, number
 from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.plain_text import label_before, read_plain
 from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
+from dataflow_grounding.replies.rows import said_in_rows
 from dataflow_grounding.replies.talk import TAG, adds, named_before, named_behind
-from dataflow_grounding.replies.vocabulary import LEGEND, WRAPPERS, pattern, plain_key, stated_order, stated_unit
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key, stated_order, stated_unit
 
 # An empty list says "none" only if nothing around it may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
@@ -27,7 +27,7 @@ _DIGITS = re.compile(r"\d+")
 _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
 _AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
-_BETWEEN_PAIRS, _REFUSAL = map(pattern, ("between_pairs", "refusal"))
+_REFUSAL = pattern("refusal")
 # Words right before a box: it is an example, or not the thing's. Words without a box: what was said before is not so.
 _DENIED, _TAKEN_BACK = map(pattern, ("denied", "taken_back"))
 
@@ -155,7 +155,7 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> Non
     in_talk: list[RawBox] = []
     answered = False  # whether objects gave boxes
     unit, behind = None, scan.text
-    items = [*_with_talk(scan, lead)]
+    items = [*with_talk(scan, lead)]
     for (item, between, before, behind), said in zip(items, _said_of_lists(items), strict=True):
         unit = unit if around else stated_unit(before)
         around.append(between)
@@ -166,7 +166,7 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> Non
         if holds_objects(item.value):
             if answered and not scan.broken and _PROSE.search(between) and not adds(between):
                 parsed.answer += 1
-            read_value(item.value, parsed, key, Said(talk=named_before(before)))
+            read_value(item.value, parsed, key, said if said.labels else Said(talk=named_before(before)))
             answered = answered or len(parsed.boxes) > boxes
         else:
             read_value(item.value, parsed, key, said)
@@ -178,32 +178,13 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> Non
     _take_state(scan, parsed, [*around, behind])
 
 
-class _InTalk(NamedTuple):
-    """What a scan found, the text `between` it and what is before it, the words `before` it, the text `behind` it."""
-
-    item: FoundJson
-    between: str
-    before: str
-    behind: str
-
-
-def _with_talk(scan: Scan, lead: str) -> Iterator[_InTalk]:
-    """Yield what was found, with the text around it up to what is next to it; `lead` are words before the text."""
-    items = [item for item in _joined_pairs(scan) if not LEGEND.fullmatch(scan.text, item.start, item.end)]
-    starts = [0, *(item.end for item in items)]
-    ends = [*(item.start for item in items[1:]), len(scan.text)]
-    for item, start, end in zip(items, starts, ends, strict=False):
-        between = scan.text[start : item.start]
-        before = lead if item is items[0] and not between.strip() else between
-        yield _InTalk(item, between, LEGEND.sub(" ", before), scan.text[item.end : end])
-
-
-def _said_of_lists(items: list[_InTalk]) -> list[Said]:
+def _said_of_lists(items: list[InTalk]) -> list[Said]:
     """Return what words say of each list of numbers; an object says of itself what it is."""
-    if items and not any(holds_objects(found.item.value) for found in items):
-        in_line = said_in_line([*(found.between for found in items), items[-1].behind])
-        if in_line:
-            return in_line
+    if items and not any(_says_of_itself(found.item.value) for found in items):
+        gaps = [*(found.between for found in items), items[-1].behind]
+        beside = said_in_line(gaps) or said_in_rows(gaps)
+        if beside:
+            return beside
     all_said: list[Said] = []
     said = NOTHING_SAID
     for found in items:
@@ -212,6 +193,12 @@ def _said_of_lists(items: list[_InTalk]) -> list[Said]:
             said = _said_beside(found.before, found.behind)
         all_said.append(said)
     return all_said
+
+
+def _says_of_itself(value: Any) -> bool:
+    """Whether a value is more than numbers and an object with one box."""
+    bare = isinstance(value, dict) and len(value) == 1 and all(isinstance(inner, list) for inner in value.values())
+    return holds_objects(value) and not (bare and plain_key(next(iter(value))) in BOX_KEYS)
 
 
 def _said_beside(before: str, behind: str) -> Said:
@@ -256,15 +243,3 @@ def _take_state(scan: Scan, parsed: ParsedReply, around: list[str]) -> None:
         parsed.notes.append(Note("broken_json", why))
     elif scan.repaired and scan.found:
         parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
-
-
-def _joined_pairs(scan: Scan) -> list[FoundJson]:
-    """Return what was found, with two pairs of numbers that follow one another, as in `(1, 2), (3, 4)`, as one box."""
-    joined: list[FoundJson] = []
-    for item in scan.found:
-        last = joined[-1] if joined and is_pair(item.value) and is_pair(joined[-1].value) else None
-        if last is not None and _BETWEEN_PAIRS.fullmatch(scan.text[last.end : item.start][:60]):
-            joined[-1] = FoundJson([*last.value, *item.value], last.start, item.end)
-        else:
-            joined.append(item)
-    return joined

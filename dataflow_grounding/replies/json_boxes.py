@@ -116,7 +116,7 @@ class _Walk:
     def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
         label: tuple[str, ...] = ()
         before = self.parsed.size
-        for item in items:
+        for item in shapes.labels_ahead(items):
             if boxy and isinstance(item, str) and _are_numbers(item):
                 self.box_string(item, Said(label).within(said))
                 label = ()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataflow_grounding.coordinates import Order
+from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.json_values import JsonObject, hull, measured, number
@@ -250,3 +251,22 @@ def take_statuses(parsed: ParsedReply, fields: Mapping[str, Any]) -> None:
             parsed.statuses[entry["id"]] = entry["status"]
             if isinstance(entry.get("reason"), str):
                 parsed.reasons[entry["id"]] = entry["reason"]
+
+
+def labels_ahead(items: list[Any]) -> list[Any]:
+    """Return lists of numbers and labels so that each label stands before its box. Raises UnreadableReply if unclear.
+
+    `[[1, 2, 3, 4], "dog"]` becomes `["dog", [1, 2, 3, 4]]`.
+    """
+    if not items or not is_row(items[0]) or not any(isinstance(item, str) and not is_row(item) for item in items):
+        return items
+    boxes, labels = items[0::2], items[1::2]
+    pairs = [*zip(boxes, labels, strict=False)]
+    if len(boxes) != len(labels) or not all(is_row(box) and isinstance(label, str) for box, label in pairs):
+        raise UnreadableReply("it is unclear which labels belong to which boxes in a list of both")
+    return [item for box, label in pairs for item in (label, box)]
+
+
+def is_row(value: Any) -> bool:
+    """Whether a value is a list of four numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(number(item) is not None for item in value)

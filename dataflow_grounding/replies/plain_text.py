@@ -1,8 +1,10 @@
 """Boxes and points without JSON or tokens: lines such as `red mug: 10, 20, 30, 40`, and tables with named columns."""
 
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
+from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.json_shapes import take_corners
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.reading import ParsedReply, RawBox, named
@@ -30,12 +32,30 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
     """Add to `parsed` the box or point of each line that ends in four numbers, names coordinates, or is a table row."""
     table: _Table | None = None
     lines = text.rstrip().splitlines()
+    box_lines: list[int] = []
     for i, line in enumerate(lines, start=1):
         if (begun := _table_of(line)) is not None:
             table = begun
         elif table is None or not table.take_row(line, parsed):
             table = None
             _read_line(line, parsed, last=i == len(lines))
+        box_lines += [i] * (len(parsed.boxes) - len(box_lines))
+    if not any(raw.said.labels for raw in parsed.boxes):
+        _take_stated_labels(lines, box_lines, parsed)
+
+
+def _take_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedReply) -> None:
+    """Give boxes the labels on lines such as `label: a cat` above or below them. Raises UnreadableReply if unclear."""
+    stated = [(i, match[1]) for i, line in enumerate(lines, start=1) if (match := _LABELED.fullmatch(line[:400]))]
+    with_box = set(box_lines)
+    stated = [(i, label) for i, label in stated if i not in with_box]
+    if not stated or not box_lines:
+        return
+    in_turn = sorted([(i, "label") for i, _ in stated] + [(i, "box") for i in box_lines])
+    kinds = [kind for _, kind in in_turn]
+    if len(stated) != len(box_lines) or any(kind == following for kind, following in pairwise(kinds)):
+        raise UnreadableReply("it is unclear which of the stated labels belong to which boxes")
+    parsed.say(0, "labels", [(label_in(label) or label.strip(),) for _, label in stated])
 
 
 def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import says_none
-from dataflow_grounding.replies.beside import UNCLEAR, begins_line, said_ahead, said_in_words
+from dataflow_grounding.replies.beside import UNCLEAR, begins_line, said_ahead, said_in_words, with_attributes_said
 from dataflow_grounding.replies.json_shapes import pair
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said, named
 
@@ -196,7 +196,7 @@ def _gaps(text: str, elements: list[_Element]) -> list[str]:
     words: list[str] = []
     at = 0
     for element in elements:
-        words.append(text[at : element.start])
+        words.append(with_attributes_said(text[at : element.start]))
         at = element.end
         if element.is_box:
             gaps.append("".join(words))
