@@ -17,8 +17,11 @@ _CLOSING_TAG = re.compile(r"</[^<>]{0,60}>")
 _WORD = re.compile(r"[^\W_]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _OPENING = re.compile(r"<([A-Za-z][\w:.-]{0,40})\s")
+# Tags of layout, files and tools; their names and classes are no things in a picture.
 _NO_THING = re.compile(
-    r"(?:image|img|file|tool|function|parameter|invoke|answer|input|output|model|tr|td|th|table).*", re.IGNORECASE
+    r"(?:ima?ge?|file|tool|function|parameter|invoke|answer|input|output|model)\w{0,20}"
+    r"|table|t[rdh]|p|a|b|i|ul|ol|li|em|div|pre|span|code|font|strong|section|html|body|style|script",
+    re.IGNORECASE,
 )
 _NAMING = re.compile(
     r"\s(?:data-)?(?:name|label|class|category|text|phrase|object|mention|id)\s{0,3}=\s{0,3}"

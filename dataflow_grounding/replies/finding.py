@@ -136,27 +136,35 @@ def _tokens(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
 
 
 def _blocks(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
-    for i, block in enumerate(answer.blocks):
+    scans = [find_json(block) for block in answer.blocks]
+    for i, (scan, said) in enumerate(zip(scans, _said_of_blocks(scans, answer.talk), strict=True)):
         if parsed and not adds(answer.talk[i]):
             parsed.answer += 1
-        _read_scan(find_json(block), key, parsed, answer.talk[i])
+        _read_scan(scan, key, parsed, answer.talk[i], said)
         parsed.hear(answer.talk[i], behind=i > 0)
     parsed.hear(answer.talk[-1], behind=True)
     parsed.unclear = parsed.unclear or bool(_MORE_THAN_TALK.search("".join(answer.talk)))
+
+
+def _said_of_blocks(scans: list[Scan], talk: list[str]) -> list[Said]:
+    """Return what lines between blocks say of the boxes in them; nothing where a block says what its boxes are."""
+    bare = all(len(scan.found) == 1 and not _says_of_itself(scan.found[0].value) for scan in scans)
+    return (said_in_rows(talk) if bare and len(scans) > 1 else []) or [NOTHING_SAID] * len(scans)
 
 
 def _json(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
     _read_scan(find_json(answer.text), key, parsed)
 
 
-def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "") -> None:
-    """Add what a scan found to the reply, with the words around it; `lead` are words before the text."""
+def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer: Said = NOTHING_SAID) -> None:
+    """Add what a scan found to the reply, with the words around it; `lead` are words before, `outer` what they say."""
     around: list[str] = []
     in_talk: list[RawBox] = []
     answered = False  # whether objects gave boxes
     unit, behind = None, scan.text
     items = [*with_talk(scan, lead)]
-    for (item, between, before, behind), said in zip(items, _said_of_lists(items), strict=True):
+    for (item, between, before, behind), beside in zip(items, _said_of_lists(items), strict=True):
+        said = outer if outer.labels else beside
         unit = unit if around else stated_unit(before)
         around.append(between)
         if _DENIED.search(before[-160:]):

@@ -8,9 +8,10 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.beside import with_attributes_said
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_values import FoundJson, Scan, nested
+from dataflow_grounding.replies.rows import names_anything
 from dataflow_grounding.replies.vocabulary import LEGEND, pattern
 
-_COMMENT = re.compile(r"(?://|#\s|/\*)[^\n]{0,20}[^\W\d_]")
+_COMMENT = re.compile(r"(?://|#\s|/\*)([^\n]{1,200})")
 _INNERMOST = re.compile(r"\[[^\[\]]*\]")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _SECTION = re.compile(r"(^|\n)[ \t]{0,20}\[([^\[\]\d\n]{1,80})\][ \t]{0,20}(?=\n)")
@@ -52,8 +53,11 @@ def _is_words(value: Any) -> bool:
 
 def _commented_parts(text: str, item: FoundJson) -> list[FoundJson]:
     """Return the lists in a list with a comment beside each, which may be its label; any other item as it is."""
+    if names_anything(text[max(0, item.start - 400) : item.start].rpartition("\n")[2]):  # what all of them are
+        return [item]
     lists = item.value if isinstance(item.value, list) and all(isinstance(inner, list) for inner in item.value) else []
-    if len(lists) < 2 or any(map(nested, lists)) or not _COMMENT.search(text, item.start, item.end):
+    comments = (match[1] for match in _COMMENT.finditer(text, item.start, item.end))
+    if len(lists) < 2 or any(map(nested, lists)) or not any(map(names_anything, comments)):
         return [item]
     inside = [*_INNERMOST.finditer(text, item.start + 1, item.end)]
     if len(inside) != len(lists):

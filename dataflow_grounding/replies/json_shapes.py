@@ -13,6 +13,7 @@ from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
 from dataflow_grounding.replies.vocabulary import stated_order, stated_unit
 
 _A_NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.]*")
+_LETTERS = re.compile(r"[^\W\d_]{2,}|[^\W\d_a-zA-Z]")
 
 
 def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,7 +259,9 @@ def labels_ahead(items: list[Any]) -> list[Any]:
 
     `[[1, 2, 3, 4], "dog"]` becomes `["dog", [1, 2, 3, 4]]`.
     """
-    if not items or not is_row(items[0]) or not any(isinstance(item, str) and not is_row(item) for item in items):
+    strings = [item for item in items if isinstance(item, str)]
+    names = [text for text in strings if _LETTERS.search(text) and keys.plain_key(text) not in keys.ORDER_KEYS]
+    if not names or len(names) < len(strings) or not is_row(items[0]):
         return items
     boxes, labels = items[0::2], items[1::2]
     pairs = [*zip(boxes, labels, strict=False)]

@@ -11,6 +11,8 @@ _PATCH_TAG = re.compile(r"<(/?phrase|/?object|/delimiter_of_multi_objects/)>")
 _CORNER_OR_CLASS = re.compile(r"<x_(?P<x>[\d.]{1,12})>\s?<y_(?P<y>[\d.]{1,12})>|<class_(?P<name>[\w-]{1,40})>")
 _HTML_BOX = re.compile(r"\bdata-bbox\s{0,3}=\s{0,3}[\"']([^\"'<>]{0,200})[\"']")
 
+_HTML_LABEL = re.compile(r"\bdata-(?:label|name|class|category)\s{0,3}=\s{0,3}[\"']([^\"'<>]{1,200})[\"']")
+
 
 def has_tokens(text: str) -> bool:
     """Whether a text has special tokens or tags in which boxes or points may stand."""
@@ -29,7 +31,9 @@ def read_tokens(text: str, parsed: ParsedReply) -> None:
         read_tags(text, parsed)
     elif "data-bbox" in text:
         for match in _HTML_BOX.finditer(text):
-            parsed.add(split_numbers(match[1]), NOTHING_SAID)
+            tag = text[max(0, match.start() - 1000) : match.start()].rpartition("<")[2]
+            label = _HTML_LABEL.search(tag + text[match.start() : match.end() + 1000].partition(">")[0])
+            parsed.add(split_numbers(match[1]), NOTHING_SAID if label is None else named(label[1].strip()))
 
 
 def _read_patches(text: str, parsed: ParsedReply) -> None:

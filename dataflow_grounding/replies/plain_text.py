@@ -51,6 +51,9 @@ def _take_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedRe
     stated = [(i, label) for i, label in stated if i not in with_box]
     if not stated or not box_lines:
         return
+    if len(stated) == 1 and stated[0][0] < box_lines[0]:  # what all of them are
+        parsed.say(0, "labels", [(label_in(stated[0][1]) or stated[0][1].strip(),)] * len(box_lines))
+        return
     in_turn = sorted([(i, "label") for i, _ in stated] + [(i, "box") for i in box_lines])
     kinds = [kind for _, kind in in_turn]
     if len(stated) != len(box_lines) or any(kind == following for kind, following in pairwise(kinds)):

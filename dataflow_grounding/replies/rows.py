@@ -16,7 +16,25 @@ _COMMENT = re.compile(r"^[\s,\]})\"']{0,20}(?://|#|/\*)")
 _CELL_END = re.compile(r"[|\t]")
 _STATED = pattern("labelled")
 # Words that name no thing: those of talk, and the names of keys and columns.
-_NEUTRAL = words("filler") | BOX_KEYS | {*LABEL_KEYS, *ID_KEYS, *SCORE_KEYS}
+_WHICH = frozenset(
+    [
+        "first",
+        "second",
+        "third",
+        "one",
+        "left",
+        "right",
+        "top",
+        "bottom",
+        "upper",
+        "lower",
+        "middle",
+        "center",
+        "centre",
+    ]
+    + ["front", "back", "main", "high", "low", "medium"]
+)
+_NEUTRAL = words("filler") | BOX_KEYS | {*LABEL_KEYS, *ID_KEYS, *SCORE_KEYS} | _WHICH
 _SCORES = frozenset([*SCORE_KEYS, "score", "confidence", "conf", "probability"])
 _MOST = 2000  # characters of the words between two boxes that are looked at, from either end
 
@@ -29,12 +47,15 @@ def said_in_rows(gaps: list[str]) -> list[Said]:
     """
     rows = [_lines(gap) for gap in gaps]
     between = rows[1:-1]
-    if any(len(lines) == 1 for lines in between) or any(_names_anything(lines[-1]) for lines in rows[:-1]):
+    if any(len(lines) == 1 for lines in between) or any(names_anything(lines[-1]) for lines in rows[:-1]):
         return []
-    heading = label_before(gaps[0]) if any(_names_anything(line) for line in rows[0]) else None
+    heading = label_before(gaps[0]) if any(names_anything(line) for line in rows[0]) else None
     behind = [_said_on(lines[0]) for lines in rows[1:]]
     if any(said != NOTHING_SAID for said in behind):
         return _behind_on_lines(behind, heading, several=bool(between))
+    in_heading = heading is not None and not any(map(_named_in, between))
+    if in_heading and any(_WORD.search(lines[0]) for lines in rows[1:]):  # "left one" behind a box of "Cats:"
+        return [named(heading)] * len(behind)
     return _below(rows, heading)
 
 
@@ -64,7 +85,7 @@ def _below(rows: list[list[str]], heading: str | None) -> list[Said]:
     stated_above = any(_STATED.fullmatch(line) for line in rows[0])
     ahead = heading is not None or _label_among(rows[0][:-1]) is not None
     nearer = {_nearer(lines) for lines in between}
-    if nearer == {"box behind"} or stated_above or (ahead and below[-1] is None):
+    if nearer == {"box behind"} or stated_above or (_named_in(rows[0]) and below[-1] is None):
         return []
     if below[-1] is None or (ahead and nearer != {"box before"} and not _STATED.fullmatch(_first(last))):
         raise UnreadableReply(UNCLEAR)
@@ -82,7 +103,7 @@ def _lines(gap: str) -> list[str]:
 
 def _nearer(lines: list[str]) -> str:
     """Return to which box the words between two are nearer, by the empty lines around them."""
-    named_lines = [i for i, line in enumerate(lines) if _names_anything(line)]
+    named_lines = [i for i, line in enumerate(lines) if names_anything(line)]
     if not named_lines:
         return "neither"
     before, after = named_lines[0], len(lines) - 1 - named_lines[-1]
@@ -96,7 +117,7 @@ def _said_on(line: str) -> Said:
     if stated is not None:
         return named(label_in(stated[1]))
     for cell in _CELL_END.split(line):
-        if _names_anything(cell) and _first_word(cell) not in _SCORES:
+        if names_anything(cell) and _first_word(cell) not in _SCORES:
             return said_behind(cell)
     return NOTHING_SAID
 
@@ -108,20 +129,21 @@ def _label_among(lines: list[str]) -> str | None:
         if stated is not None:
             return label_in(stated[1])
     first = _first(lines)
-    if not first or _first_word(first) in _SCORES or first.rstrip().endswith((".", ":", "：")):
+    if not first or _first_word(first) in _SCORES or first.rstrip().endswith(".") or re.search("[:：]", first):
         return None
     return label_of_words(_COMMENT.sub(" ", first)) if len(first.split()) <= 6 else None
 
 
 def _first(lines: list[str]) -> str:
-    return next((line[:1000] for line in lines if _names_anything(line)), "")
+    return next((line[:1000] for line in lines if names_anything(line)), "")
 
 
 def _named_in(lines: list[str]) -> bool:
-    return any(map(_names_anything, lines))
+    return any(map(names_anything, lines))
 
 
-def _names_anything(line: str) -> bool:
+def names_anything(line: str) -> bool:
+    """Whether words are more than talk, names of keys and columns, and which of several things is meant."""
     return any(word.lower() not in _NEUTRAL for word in _WORD.findall(line[-_MOST:]))
 
 
