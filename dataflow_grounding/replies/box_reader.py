@@ -211,6 +211,8 @@ class _BoxReader:
             thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
             known = label or said.talk
             raise _NoBox(f"{thing} is not one of the phrases" if known else "a box without an id or a label")
+        if self.questions.names_several(said):
+            raise _NoBox(f"{(label or said.talk)[:60]!r} names several phrases")
         if label and label != self.phrases[phrase_id] and not equal(label, self.phrases[phrase_id]):
             self.check_label(said, phrase_id)
         if label and phrase_id != said.id:

@@ -1,5 +1,6 @@
 """Which question of the request a box answers, and which of several answers to one question counts."""
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
@@ -11,6 +12,7 @@ from dataflow_grounding.replies.reading import FoundBox, Note, ParsedReply, RawB
 Question: TypeAlias = int | str | None
 
 _FAR = -(10**10)
+_LIST = re.compile(r"\s*[,;&、，和]\s*(?:and\s)?|\s+and\s+", re.IGNORECASE)
 
 
 class Kept(NamedTuple):
@@ -88,6 +90,17 @@ class Questions:
         turn = self.turns.get(phrase, 0)
         self.turns[phrase] = turn + 1
         return ids[min(turn, len(ids) - 1)]
+
+    def names_several(self, said: Said) -> bool:
+        """Whether what is said of a box lists several phrases, as "a cat and the dog" does, and is none by itself."""
+        name = _name(said)[:400]
+        parts = _LIST.split(name, maxsplit=8)
+        if said.id is not None or len(self.phrases) < 2 or len(parts) < 2:
+            return False
+        if any(all_words(name) <= all_words(phrase) for phrase in self.phrases.values()):
+            return False
+        listed = {self.phrases[ids[0]] for part in parts if (ids := matching_ids(part, self.phrases))}
+        return len(listed) > 1
 
     def of(self, said: Said) -> Question:
         """Return what an answer is about."""

@@ -15,26 +15,8 @@ _FENCE = re.compile(r"```[a-z]{0,10}")
 _COMMENT = re.compile(r"^[\s,\]})\"']{0,20}(?://|#|/\*)")
 _CELL_END = re.compile(r"[|\t]")
 _STATED = pattern("labelled")
-# Words that name no thing: those of talk, and the names of keys and columns.
-_WHICH = frozenset(
-    [
-        "first",
-        "second",
-        "third",
-        "one",
-        "left",
-        "right",
-        "top",
-        "bottom",
-        "upper",
-        "lower",
-        "middle",
-        "center",
-        "centre",
-    ]
-    + ["front", "back", "main", "high", "low", "medium"]
-)
-_NEUTRAL = words("filler") | BOX_KEYS | {*LABEL_KEYS, *ID_KEYS, *SCORE_KEYS} | _WHICH
+# Words that name no thing: those of talk, names of keys and columns, and which of several things is meant.
+_NEUTRAL = words("filler") | BOX_KEYS | {*LABEL_KEYS, *ID_KEYS, *SCORE_KEYS} | words("which")
 _SCORES = frozenset([*SCORE_KEYS, "score", "confidence", "conf", "probability"])
 _MOST = 2000  # characters of the words between two boxes that are looked at, from either end
 

@@ -120,3 +120,21 @@ def test_many_rows_are_read_in_linear_time(row: str) -> None:
 
     seconds(100)
     assert seconds(8000) < 12 * seconds(1000) + 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"The cat and the dog are at {A} and {B}, respectively.", f"a cat, the dog: {A}, {B}", f"a cat and the dog: {A}",
+        f'{{"label": "a cat and the dog", "bbox_2d": [{A}, {B}]}}', f"cat and dog: {A} {B}",
+    ],
+)  # fmt: skip
+def test_boxes_of_several_phrases_at_once_are_refused(reply: str) -> None:
+    assert read(reply, ["a cat", "the dog"]) is None
+
+
+def test_a_phrase_that_lists_things_is_one_phrase() -> None:
+    phrases = ["a cat and a dog", "a cat"]
+
+    assert read(f"the cat and the dog: {A}\na cat: {B}", phrases) == [(1, FIRST), (2, SECOND)]
+    assert read(f"a black and white cat: {A}\na dog: {B}", ["a black and white cat", "a white cat"]) == [(1, FIRST)]
