@@ -46,19 +46,27 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
 
 def _take_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedReply) -> None:
     """Give boxes the labels on lines such as `label: a cat` above or below them. Raises UnreadableReply if unclear."""
-    stated = [(i, match[1]) for i, line in enumerate(lines, start=1) if (match := _LABELED.fullmatch(line[:400]))]
-    with_box = set(box_lines)
-    stated = [(i, label) for i, label in stated if i not in with_box]
-    if not stated or not box_lines:
+    stated = _stated_labels(lines, {*box_lines}) if box_lines else {}
+    if not stated:
         return
-    if len(stated) == 1 and stated[0][0] < box_lines[0]:  # what all of them are
-        parsed.say(0, "labels", [(label_in(stated[0][1]) or stated[0][1].strip(),)] * len(box_lines))
-        return
-    in_turn = sorted([(i, "label") for i, _ in stated] + [(i, "box") for i in box_lines])
-    kinds = [kind for _, kind in in_turn]
-    if len(stated) != len(box_lines) or any(kind == following for kind, following in pairwise(kinds)):
-        raise UnreadableReply("it is unclear which of the stated labels belong to which boxes")
-    parsed.say(0, "labels", [(label_in(label) or label.strip(),) for _, label in stated])
+    labels = [(label,) for label in stated.values()]
+    if len(stated) == 1 and min(stated) < box_lines[0]:  # what all of them are
+        labels *= len(box_lines)
+    else:
+        kinds = [line in stated for line in sorted([*stated, *box_lines])]
+        if len(stated) != len(box_lines) or any(kind == following for kind, following in pairwise(kinds)):
+            raise UnreadableReply("it is unclear which of the stated labels belong to which boxes")
+    parsed.say(0, "labels", labels)
+
+
+def _stated_labels(lines: list[str], box_lines: set[int]) -> dict[int, str]:
+    """Return the labels on lines that say that they are one and have no box, by the number of the line."""
+    stated: dict[int, str] = {}
+    for i, line in enumerate(lines, start=1):
+        match = _LABELED.fullmatch(line[:400]) if i not in box_lines else None
+        if match is not None:
+            stated[i] = label_in(match[1]) or match[1].strip()
+    return stated
 
 
 def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:

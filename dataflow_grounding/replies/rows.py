@@ -58,22 +58,25 @@ def _behind_on_lines(behind: list[Said], heading: str | None, *, several: bool) 
 
 
 def _below(rows: list[list[str]], heading: str | None) -> list[Said]:
+    """Return the labels on the lines below the boxes; [] where they stand above. Raises UnreadableReply if unclear."""
     between, last = rows[1:-1], rows[-1][1:]
     below = [_label_among(lines[1:-1]) for lines in between] + [_label_among(last[:3])]
     if not between:
-        return [named(below[0])] if below[0] and heading is None and not _named_in(rows[0]) else []
-    if all(label is None for label in below[:-1]):
+        return [named(below[0])] if below[0] and not _named_in(rows[0]) else []
+    if not any(below[:-1]) or _stand_above(rows, below[-1]):
         return []
-    stated_above = any(_STATED.fullmatch(line) for line in rows[0])
-    ahead = heading is not None or _label_among(rows[0][:-1]) is not None
-    nearer = {_nearer(lines) for lines in between}
-    if nearer == {"box behind"} or stated_above or (_named_in(rows[0]) and below[-1] is None):
-        return []
-    if below[-1] is None or (ahead and nearer != {"box before"} and not _STATED.fullmatch(_first(last))):
+    label_above = heading is not None or _label_among(rows[0][:-1]) is not None
+    surely_below = {*map(_nearer, between)} == {"box before"} or _STATED.fullmatch(_first(last)) is not None
+    if not all(below) or (label_above and not surely_below):
         raise UnreadableReply(UNCLEAR)
-    if any(label is None for label in below):
-        raise UnreadableReply(UNCLEAR)
-    return [named(label) for label in below]
+    return [*map(named, below)]
+
+
+def _stand_above(rows: list[list[str]], below_last: str | None) -> bool:
+    """Whether labels on lines of their own stand above their boxes, and not below."""
+    if any(_STATED.fullmatch(line) for line in rows[0]) or (below_last is None and _named_in(rows[0])):
+        return True
+    return {*map(_nearer, rows[1:-1])} == {"box behind"}
 
 
 def _lines(gap: str) -> list[str]:
