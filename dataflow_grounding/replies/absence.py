@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from dataflow_grounding.replies.labels import all_words, head_word, matching_ids
-from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns
+from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns, words
 
 _ENGLISH, _OTHER_LANGUAGES = patterns("english"), patterns("other_languages")
 _NONE, _NEGATION, _PREAMBLE, _CAPTION = map(pattern, ("none", "negation", "preamble", "caption"))
@@ -20,20 +20,28 @@ _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})(?:\s?(?:px|%))?"
 # The numbers of a box: no part of them says that something is not there, as "dog: 0" of "dog: 0, 120, 480, 640" would.
 _FOUR_NUMBERS = re.compile(rf"{_NUMBER}(?:[\s,;|/()\[\]<>]{{1,6}}{_NUMBER}){{3,}}")
 BOX_NUMBERS = re.compile(rf"{_FOUR_NUMBERS.pattern}|\b{COORDINATE}\s{{0,3}}[=:]\s{{0,3}}{_NUMBER}", re.IGNORECASE)
+_WORD = re.compile(r"[^\W_]+")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+# Words of keys and labels that name no thing, as "detected_objects" and "submit_boxes".
+_NAMES_NOTHING = words("filler") | words("of_tools")
 _ZERO_FIRST = re.compile(r"(?<![\w.])0[\d.]{0,20}\s{0,3}[,;|/\s]\s{0,3}[-+.]?\d")
 _LONGEST = 600
 
 
 class Missing(NamedTuple):
-    """What a text says is not there: `thing` in its words, "" for anything at all; `foreign`: not in English."""
+    """What a text says is not there: `thing` in its words, "" for anything at all; `foreign`: not in English.
+
+    `counted` is how many numbered lines say so and name nothing, as "1. none" does: they answer for as many phrases.
+    """
 
     thing: str
     foreign: bool = False
+    counted: int | None = None
 
     def answers_for(self, phrases: Mapping[int, str]) -> bool:
         """Whether it answers for all of the phrases asked: it is anything, the only phrase, or each of them."""
         if not self.thing or not phrases:
-            return True
+            return self.counted is None or self.counted >= len(phrases)
         if len(phrases) == 1:
             phrase = next(iter(phrases.values()))
             if self.foreign:  # words of two languages can't be compared
@@ -45,7 +53,34 @@ class Missing(NamedTuple):
     @property
     def parts(self) -> list[str]:
         """The things, one by one."""
-        return [part for part in _AND.split(self.thing) if part.strip()]
+        return parts_of(self.thing)
+
+
+def parts_of(things: str) -> list[str]:
+    """Return the things in a list of them, one by one."""
+    return [part for part in _AND.split(things) if part.strip()]
+
+
+def thing_missed(label: str) -> str:
+    """Return the thing beside which a reply says "none"; "" for a name of nothing, as "objects" or "No match" are."""
+    for text in (label, _PUNCTUATION.sub(" ", label)):
+        missing = missing_in_clause(text)
+        if missing is not None:
+            return missing.thing
+    if _NO_THING.search(label):
+        return label
+    words = _WORD.findall(_CAMEL.sub(" ", label))
+    rest = [word for word in words if word.lower() not in _NAMES_NOTHING]
+    if len(rest) < len(words):  # "occurredObjects" names no thing either
+        rest = [word for word in rest if len(word) <= 4 or not word.lower().endswith("ed")]
+    return " ".join(rest)
+
+
+def covered_ids(thing: str, phrases: Mapping[int, str]) -> set[int]:
+    """Return the phrases that are not there when a thing is not: those that mean it, or a narrower one."""
+    head = head_word(thing)
+    narrower = {i for i, phrase in phrases.items() if head_word(phrase) == head and _covers(thing, phrase)}
+    return narrower.union(matching_ids(thing, phrases))
 
 
 def _covers(part: str, phrase: str) -> bool:
@@ -64,7 +99,11 @@ def missing_in(text: str) -> Missing | None:
     if not missing or _in_doubt(missing, [part for part, reading in readings if reading is None]):
         return None
     things = [reading.thing for reading in missing]
-    return Missing(", ".join(things) if all(things) else "", any(reading.foreign for reading in missing))
+    foreign = any(reading.foreign for reading in missing)
+    if all(things):
+        return Missing(", ".join(things), foreign)
+    numbered = len(_NUMBERING.findall(text))
+    return Missing("", foreign, numbered if numbered == len(sentences) else None)
 
 
 def _in_doubt(missing: list[Missing], others: list[str]) -> bool:

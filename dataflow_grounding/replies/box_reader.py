@@ -22,6 +22,7 @@ TOLERANCE = 1 / 8
 OUT_OF_SCALE_SHARE = 1 / 10
 # Families that write a location as `<loc_12>`.
 _SHARED_TOKENS = ("florence-2", "doctags")
+_MOST_ABSENCES = 5000  # whose phrases are looked for
 STATUSES = ("ambiguous", "unsupported")
 
 
@@ -47,6 +48,7 @@ class _BoxReader:
         self.seen: dict[tuple[int, int | None, Bbox], int] = {}
         self.noted: set[str] = set()
         self.out_of_scale: list[RawBox] = []
+        self.zeros: list[Said] = []
 
     def read(self, parsed: ParsedReply) -> Reading:
         reading = self.reading
@@ -77,7 +79,19 @@ class _BoxReader:
             raise UnreadableReply(f"no box of the reply can be used: {parsed.dropped[0].reason}")
         if parsed.missing is not None and not parsed.missing.answers_for(self.phrases):
             raise UnreadableReply(f"the reply says only that {parsed.missing.thing[:60]!r} is not there")
+        if parsed.missing is None:
+            self.check_absences([*(said for said, _ in parsed.absences), *self.zeros])
         return reading
+
+    def check_absences(self, absences: list[Said]) -> None:
+        """Raise UnreadableReply unless a reply without boxes says of every phrase that it is not there."""
+        left = set(self.phrases)
+        for said in absences[:_MOST_ABSENCES]:
+            left -= self.questions.lacking(said)
+            if not left:
+                return
+        if left:
+            raise UnreadableReply(f"the reply has no box, and doesn't say that phrase {min(left)} is not there")
 
     def take_boxes(self, parsed: ParsedReply) -> None:
         if self.format.scale == "grid_32":
@@ -90,6 +104,7 @@ class _BoxReader:
                 self.keep(raw, self.pixels(raw))
             except _NothingThere as nothing:
                 self.note("dropped", str(nothing))
+                self.zeros.append(raw.said)
             except _NoBox as error:
                 unusable.append((raw, str(error)))
         again = {raw.numbers for raw, _ in unusable if not raw.said.labels} == {one.box.numbers for one in self.kept}

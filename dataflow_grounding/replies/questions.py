@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies.absence import covered_ids, parts_of, thing_missed
 from dataflow_grounding.replies.labels import alike, all_words, comparable, contradicts, equal, matching_ids, named_ids
 from dataflow_grounding.replies.reading import FoundBox, Note, ParsedReply, RawBox, Said
 
@@ -13,6 +14,7 @@ Question: TypeAlias = int | str | None
 
 _FAR = -(10**10)
 _LIST = re.compile(r"\s*[,;&、，和]\s*(?:and\s)?|\s+and\s+", re.IGNORECASE)
+_LONGEST = 4000  # of a list of things in a label
 
 
 class Kept(NamedTuple):
@@ -49,6 +51,22 @@ class Questions:
         """Return the phrases that something without a usable box speaks of."""
         ids = self.ids(said) or [i for i in self.phrases if said.id is not None and i == said.id + self.shift]
         return ids or [i for i, text in self.phrases.items() if said.talk and all_words(text) <= all_words(said.talk)]
+
+    def lacking(self, said: Said) -> set[int]:
+        """Return the phrases that are not there when what is `said` is not: all, where it names nothing."""
+        if said.id is None and not said.labels:
+            return set(self.phrases)
+        ids = set(self.ids(Said(said.labels, said.id)))
+        for label in said.labels:
+            ids |= self._covered(label)
+        if ids or (len(self.phrases) == 1 and _is_foreign(said, *self.phrases.values())):
+            return ids or set(self.phrases)
+        things = [thing_missed(label) for label in said.labels]
+        return {i for thing in things for i in self._covered(thing)} if all(things) else set(self.phrases)
+
+    def _covered(self, things: str) -> set[int]:
+        parts = [things, *parts_of(things[:_LONGEST])]
+        return {i for part in parts for i in covered_ids(part, self.phrases)}
 
     def learn(self, parsed: ParsedReply) -> None:
         """See how the reply counts and translates before its boxes are read. Raises UnreadableReply for unclear ids."""

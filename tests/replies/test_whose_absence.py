@@ -1,0 +1,90 @@
+"""A reply without boxes is "none" only if it says so of everything that was asked, and nothing in it speaks against."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies import Reading, read_boxes
+
+CAT = ["a cat"]
+TWO = ["a cat", "the dog"]
+
+
+def read(reply: str, *phrases: str) -> Reading:
+    return read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=phrases)
+
+
+# fmt: off
+OF_ANOTHER_THING = [
+    '{"the dog": []}', '{"the dog": null}', '{"the dog": "none"}', '{"dog": [], "bird": []}',
+    '{"label": "the dog", "bbox_2d": null}', '{"label": "the dog", "found": false}', "the dog: []",
+    "<ref>the dog</ref><box>None</box>", '[{"label": "the dog", "bbox_2d": [0, 0, 0, 0]}]', "the dog: [0, 0, 0, 0]",
+    '{"choices": []}', '{"candidates": []}', '{"questions": []}',
+]
+OF_ONE_OF_TWO = [
+    '{"the dog": []}', '{"a cat": []}', '[{"id": 1, "boxes": []}]', '[{"id": 2, "found": false}]', '{"1": []}',
+    '{"2": null}', "1. none", "the dog: []", "the dog: [0, 0, 0, 0]", '[{"label": "a bird", "bbox_2d": [0, 0, 0, 0]}]',
+    "<ref>a cat</ref><box>None</box>",
+]
+OF_ALL = [
+    ("[]", TWO), ('{"objects": []}', TWO), ('{"a cat": [], "the dog": []}', TWO), ('{"cat": null, "dog": null}', TWO),
+    ('[{"id": 1, "boxes": []}, {"id": 2, "boxes": []}]', TWO), ('[{"id": 0, "boxes": []}, {"id": 1, "boxes": []}]', TWO),
+    ("1. none\n2. none", TWO), ("[0, 0, 0, 0]", TWO), ('{"cat": []}', ["the black cat on the sofa"]),
+    ('{"label": "a cat, the dog", "bbox_2d": []}', TWO), ('{"detected_objects": []}', TWO), ("Objects: []", TWO),
+    ('{"label": "none", "bbox_2d": []}', TWO), ('{"label": "cat (not visible)", "bbox_2d": null}', CAT),
+    ('{"猫": []}', CAT), ('{"id": 1, "label": "gato", "bbox_2d": null}', CAT), ('{"cat_boxes": []}', CAT),
+    ('{"name": "submit_boxes", "arguments": {"objects": []}}', TWO), ("There are no cats: []", CAT),
+    ("<|ref|>a cat<|/ref|><|det|>None<|/det|>", CAT),
+    ("<ref>a cat</ref><box>None</box><ref>the dog</ref><box>None</box>", TWO), ('{"picture frame": []}', ["picture frame"]),
+    ('{"id": 1, "found": false}', CAT), ('{"cats": []}', CAT), ('[{"label": "cat", "bbox_2d": [0, 0, 0, 0]}]', CAT),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("reply", OF_ANOTHER_THING)
+def test_the_absence_of_another_thing_is_no_answer(reply: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read(reply, *CAT)
+
+
+@pytest.mark.parametrize("reply", OF_ONE_OF_TWO)
+def test_the_absence_of_one_of_two_is_no_answer_to_both(reply: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read(reply, *TWO)
+
+
+def test_a_label_of_words_for_pictures_is_still_the_phrase_that_it_equals() -> None:
+    with pytest.raises(UnreadableReply):
+        read('{"picture frame": []}', "picture frame", "a dog")
+
+
+@pytest.mark.parametrize(("reply", "phrases"), OF_ALL)
+def test_the_absence_of_all_that_was_asked_is_none(reply: str, phrases: list[str]) -> None:
+    assert read(reply, *phrases).boxes == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"a cat": [[100, 200, 500, 800]], "the dog": []}', '[{"id": 1, "bbox_2d": [100, 200, 500, 800]}, {"id": 2, "bbox_2d": null}]',
+        "a cat: [100, 200, 500, 800]\nthe dog: []", '{"a cat": [[100, 200, 500, 800]], "a bird": []}',
+    ],
+)  # fmt: skip
+def test_a_reply_with_boxes_of_one_phrase_and_none_of_another_is_read(reply: str) -> None:
+    reading = read(reply, *TWO)
+    assert [(box.id, box.bbox) for box in reading.boxes] == [(1, (100, 200, 500, 800))]
+    assert reading.unread == []
+
+
+def test_many_absences_of_other_things_are_looked_at_quickly() -> None:
+    for reply in (
+        '{"objects": [' + '{"label": "x, y and z", "bbox_2d": null},' * 20_000 + "null]}",
+        '{"' + "x, " * 200_000 + '": []}',
+    ):
+        since = time.perf_counter()
+        with pytest.raises(UnreadableReply):
+            read(reply, "a cat", "the dog")
+        assert time.perf_counter() - since < 20
