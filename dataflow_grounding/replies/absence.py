@@ -119,6 +119,11 @@ def says_none(text: str) -> bool:
     return missing_in(text) is not None
 
 
+def only_says_none(text: str) -> bool:
+    """Whether a text is a word for none, as "not found" is, without any thing that isn't there."""
+    return _NONE.fullmatch(text.strip(_MARKUP)) is not None
+
+
 def missing_in_clause(text: str) -> Missing | None:
     """Return what a sentence, or a part of one, says is not there; None for any other."""
     return _missing_in_sentence(text) if len(text) <= _LONGEST and _NEGATION.search(text) else None

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.replies.absence import holds_box, missing_in
+from dataflow_grounding.replies.absence import BLIND, holds_box, missing_in
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.beside import label_behind, said_in_line
+from dataflow_grounding.replies.doubts import is_no_answer
 from dataflow_grounding.replies.in_talk import InTalk, with_talk
 from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
 from dataflow_grounding.replies.json_text import find_json, holds_objects
@@ -27,7 +28,7 @@ _DIGITS = re.compile(r"\d+")
 _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
 _AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
-_REFUSAL = pattern("refusal")
+_REFUSAL, _FAULT = map(pattern, ("refusal", "fault"))
 # Words right before a box: it is an example, or not the thing's. Words without a box: what was said before is not so.
 _DENIED, _TAKEN_BACK = map(pattern, ("denied", "taken_back"))
 
@@ -39,7 +40,7 @@ def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
         answers = [part for answer in answers_of(_unwrapped(reply)) for part in corrected(answer)]
         parsed = _in_answers(answers, key)
         found = parsed.boxes or parsed.points or parsed.dropped or parsed.statuses
-        if not found and any(_REFUSAL.search(answer.text[:4000]) for answer in answers):  # whatever else it says
+        if not found and any(_refuses(answer.text[:4000]) for answer in answers):  # whatever else it says
             raise UnreadableReply(f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}")
     if "&" in reply:
         for kind in (parsed.boxes, parsed.points):
@@ -48,12 +49,17 @@ def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
     return parsed
 
 
+def _refuses(text: str) -> bool:
+    return any(pattern.search(text) for pattern in (_REFUSAL, BLIND, _FAULT))
+
+
 def _unwrapped(reply: str) -> str:
     """Return the string in a JSON object of one known key, as in `{"answer": "[…]"}`; any other reply as it is."""
     found = find_json(reply).found if _STRING_IN_OBJECT.match(reply) else []
     fields = found[0].value if len(found) == 1 and not found[0].value.loose else {}
     ((key, value),) = fields.items() if len(fields) == 1 else [("", None)]
-    return value if isinstance(value, str) and plain_key(key) in WRAPPERS else reply
+    plain = plain_key(key)
+    return value if isinstance(value, str) and plain in WRAPPERS and not is_no_answer(plain, value) else reply
 
 
 def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:

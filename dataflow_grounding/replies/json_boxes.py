@@ -8,6 +8,7 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import json_shapes as shapes
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, says_none
+from dataflow_grounding.replies.doubts import doubt, is_no_answer
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects, strict_json
 from dataflow_grounding.replies.json_values import JsonObject, measured, nested, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
@@ -147,7 +148,7 @@ class _Walk:
         if shapes.says_absent(fields):
             self.absent(value, fields, said)
             return
-        since = len(self.parsed.boxes)
+        since, absences = len(self.parsed.boxes), len(self.parsed.absences)
         has_box = self.own_boxes(value, fields, said)
         before = self.parsed.size
         self.children(value, said, named=bool(own.labels), has_box=has_box)
@@ -156,6 +157,11 @@ class _Walk:
         for item in nested(value.loose):
             self.value(item, NOTHING_SAID, boxy=False)
         shapes.apply_stated(self.parsed, since, fields)
+        if len(self.parsed.boxes) == since and len(self.parsed.absences) > absences:
+            why = doubt(fields, boxy=has_box and own != NOTHING_SAID)
+            if why is not None:
+                del self.parsed.absences[absences:]
+                self.parsed.drop(why, said)
 
     def absent(self, value: JsonObject, fields: dict[str, Any], said: Said) -> None:
         """Take an object that says that its thing is not there, unless it gives the thing's box."""
@@ -242,13 +248,15 @@ class _Walk:
     def labelled_or_wrapped(self, key: str, item: Any, said: Said, *, talks: bool) -> None:
         plain = keys.plain_key(key)
         if plain in keys.WRAPPERS or _TASK.fullmatch(key):
-            self.wrapped(item, said)
+            self.wrapped(plain, item, said)
         elif item is not None or not talks:
             inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
             self.labelled_by_key(plain, item, inner.within(said))
 
-    def wrapped(self, item: Any, said: Said) -> None:
+    def wrapped(self, plain: str, item: Any, said: Said) -> None:
         """Take what is under a key that names nothing."""
+        if is_no_answer(plain, item):
+            return
         missing = missing_in(item) if isinstance(item, str) else None
         if item is None or missing is not None or shapes.is_empty(item):
             self.parsed.missing = missing

@@ -42,6 +42,10 @@ LABEL_KEYS, LABEL_LIST_KEYS, ID_KEYS, SCORE_KEYS = (_KEYS[name] for name in ("la
 EVIDENCE = (None, "seen", "inferred", "region")
 FOUND_KEYS, WRAPPERS, OUTLINE_KEYS = (frozenset(_KEYS[name]) for name in ("found", "wrapper", "outline"))
 FAULT_KEYS, IMAGE_SIZE_KEYS = (frozenset(_KEYS[name]) for name in ("fault", "image_size"))
+FAULT_TEXT_KEYS, THERE_KEYS, COUNT_KEYS, ENVELOPE_KEYS = (
+    frozenset(_KEYS[name]) for name in ("fault_text", "there", "count", "envelope")
+)
+FAILED = words("failed")
 # Before or behind a box key: its box comes instead of the others in its object.
 REFINED = re.compile(r"refined|final|corrected|adjusted|revised|improved")
 CORNERS: tuple[tuple[tuple[str, ...], Order], ...] = tuple(

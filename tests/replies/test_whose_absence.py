@@ -29,6 +29,27 @@ OF_ONE_OF_TWO = [
     '{"2": null}', "1. none", "the dog: []", "the dog: [0, 0, 0, 0]", '[{"label": "a bird", "bbox_2d": [0, 0, 0, 0]}]',
     "<ref>a cat</ref><box>None</box>",
 ]
+FAULTS = [
+    '{"error": "timeout", "objects": []}', '{"objects": null, "error": "timeout"}',
+    '{"error": {"message": "overloaded"}, "data": []}', '{"success": false, "objects": []}',
+    '{"status": "error", "message": "image could not be decoded", "objects": []}',
+    '{"results": [], "message": "rate limited"}', '{"predictions": [], "note": "model not loaded"}',
+    '{"objects": [], "reason": "The image is too blurry to read"}', '{"message": "not found"}', '{"errors": []}',
+    '{"detections": [], "message": "Could not process image"}', '{"tool_calls": []}', '{"content": null}',
+    '{"warnings": []}', '{"metadata": null}', "[]\nI can't see images", '{"error": "not found", "objects": []}',
+]
+CONTRADICTED = [
+    '{"count": 2, "boxes": []}', '{"num_objects": 3, "objects": []}', '{"found": true, "boxes": []}',
+    '{"found": true, "bbox": null}', '{"label": "a cat", "visible": true, "bbox_2d": []}',
+    '{"label": "a cat", "confidence": 0.95, "bbox_2d": []}', '{"boxes": [], "labels": ["a cat"]}',
+]
+NONE_WITHOUT_DOUBT = [
+    '{"objects": [], "error": null}', '{"objects": [], "error": ""}', '{"count": 0, "boxes": []}',
+    '{"success": true, "objects": []}', '{"objects": [], "confidence": 0.95}', '{"bboxes": [], "labels": []}',
+    '{"bboxes": [], "labels": [""]}', '{"label": "a cat", "found": false, "confidence": 0.95}',
+    '{"label": "a cat", "bbox_2d": null, "score": 0}', '{"error": "No cat found in the image.", "objects": []}',
+    '{"status": "ok", "objects": []}', '{"objects": [], "message": "No objects detected."}',
+]
 OF_ALL = [
     ("[]", TWO), ('{"objects": []}', TWO), ('{"a cat": [], "the dog": []}', TWO), ('{"cat": null, "dog": null}', TWO),
     ('[{"id": 1, "boxes": []}, {"id": 2, "boxes": []}]', TWO), ('[{"id": 0, "boxes": []}, {"id": 1, "boxes": []}]', TWO),
@@ -54,6 +75,29 @@ def test_the_absence_of_another_thing_is_no_answer(reply: str) -> None:
 def test_the_absence_of_one_of_two_is_no_answer_to_both(reply: str) -> None:
     with pytest.raises(UnreadableReply):
         read(reply, *TWO)
+
+
+@pytest.mark.parametrize("reply", FAULTS)
+def test_a_fault_with_an_empty_list_is_no_answer(reply: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read(reply, *CAT)
+
+
+@pytest.mark.parametrize("reply", CONTRADICTED)
+def test_an_empty_list_that_its_object_contradicts_is_no_answer(reply: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read(reply, *CAT)
+
+
+@pytest.mark.parametrize("reply", NONE_WITHOUT_DOUBT)
+def test_an_empty_list_beside_which_nothing_speaks_of_a_thing_is_none(reply: str) -> None:
+    assert read(reply, *CAT).boxes == []
+
+
+def test_a_phrase_whose_empty_box_is_contradicted_is_unread_beside_the_box_of_another() -> None:
+    reply = '[{"id": 1, "bbox_2d": [100, 200, 500, 800]}, {"id": 2, "found": true, "bbox_2d": null}]'
+    reading = read(reply, *TWO)
+    assert ([box.id for box in reading.boxes], reading.unread) == ([1], [2])
 
 
 def test_a_label_of_words_for_pictures_is_still_the_phrase_that_it_equals() -> None:
