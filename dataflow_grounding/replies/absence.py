@@ -21,6 +21,7 @@ _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})(?:\s?(?:px|%))?"
 _FOUR_NUMBERS = re.compile(rf"{_NUMBER}(?:[\s,;|/()\[\]<>]{{1,6}}{_NUMBER}){{3,}}")
 BOX_NUMBERS = re.compile(rf"{_FOUR_NUMBERS.pattern}|\b{COORDINATE}\s{{0,3}}[=:]\s{{0,3}}{_NUMBER}", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+")
+_ANOTHER = re.compile(r"\b(?:other|another|more|second|third|further|additional)\b", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 # Words of keys and labels that name no thing, as "detected_objects" and "submit_boxes".
 _NAMES_NOTHING = words("filler") | words("of_tools")
@@ -67,7 +68,7 @@ def thing_missed(label: str) -> str:
         missing = missing_in_clause(text)
         if missing is not None:
             return missing.thing
-    if _NO_THING.search(label):
+    if _ANOTHER.search(label):
         return label
     words = _WORD.findall(_CAMEL.sub(" ", label))
     rest = [word for word in words if word.lower() not in _NAMES_NOTHING]

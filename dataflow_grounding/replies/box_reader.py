@@ -79,8 +79,9 @@ class _BoxReader:
             raise UnreadableReply(f"no box of the reply can be used: {parsed.dropped[0].reason}")
         if parsed.missing is not None and not parsed.missing.answers_for(self.phrases):
             raise UnreadableReply(f"the reply says only that {parsed.missing.thing[:60]!r} is not there")
-        if parsed.missing is None:
-            self.check_absences([*(said for said, _ in parsed.absences), *self.zeros])
+        self.check_absences(
+            [*(said for said, _ in parsed.absences), *self.zeros] if parsed.missing is None else [Said()]
+        )
         return reading
 
     def check_absences(self, absences: list[Said]) -> None:

@@ -44,6 +44,7 @@ CONTRADICTED = [
     '{"label": "a cat", "confidence": 0.95, "bbox_2d": []}', '{"boxes": [], "labels": ["a cat"]}',
 ]
 NONE_WITHOUT_DOUBT = [
+    "I looked for a cat. []", "I looked for a cat: []",
     '{"objects": [], "error": null}', '{"objects": [], "error": ""}', '{"count": 0, "boxes": []}',
     '{"success": true, "objects": []}', '{"objects": [], "confidence": 0.95}', '{"bboxes": [], "labels": []}',
     '{"bboxes": [], "labels": [""]}', '{"label": "a cat", "found": false, "confidence": 0.95}',
