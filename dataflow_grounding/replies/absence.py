@@ -99,12 +99,16 @@ def missing_in(text: str) -> Missing | None:
     missing = [reading for _, reading in readings if reading is not None]
     if not missing or _in_doubt(missing, [part for part, reading in readings if reading is None]):
         return None
+    return _all_missing(missing, len(_NUMBERING.findall(text)), len(sentences))
+
+
+def _all_missing(missing: list[Missing], numbered: int, sentences: int) -> Missing:
+    """Return what sentences miss together: anything, where one of them does."""
     things = [reading.thing for reading in missing]
     foreign = any(reading.foreign for reading in missing)
     if all(things):
         return Missing(", ".join(things), foreign)
-    numbered = len(_NUMBERING.findall(text))
-    return Missing("", foreign, numbered if numbered == len(sentences) else None)
+    return Missing("", foreign, numbered if numbered == sentences else None)
 
 
 def _in_doubt(missing: list[Missing], others: list[str]) -> bool:

@@ -73,6 +73,11 @@ class _BoxReader:
         reading.unread = sorted(set(reading.unread) - found)
         if reading.boxes or reading.statuses:
             return reading
+        self.check_none(parsed)
+        return reading
+
+    def check_none(self, parsed: ParsedReply) -> None:
+        """Raise UnreadableReply, or TruncatedReply, unless a reply without boxes says that nothing is there."""
         if parsed.truncated:
             raise TruncatedReply("the reply is cut off before its first complete box")
         if parsed.dropped:
@@ -82,7 +87,6 @@ class _BoxReader:
         self.check_absences(
             [*(said for said, _ in parsed.absences), *self.zeros] if parsed.missing is None else [Said()]
         )
-        return reading
 
     def check_absences(self, absences: list[Said]) -> None:
         """Raise UnreadableReply unless a reply without boxes says of every phrase that it is not there."""
