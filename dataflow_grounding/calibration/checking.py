@@ -56,7 +56,6 @@ async def check(
     limits: ImageLimits,
     in_doubt: Callable[[], None] = lambda: None,
     *,
-    at_least: int = 1,
     odd: str | None = None,
     endpoints: Sequence[str] = ("",),
 ) -> CheckVerdict:
@@ -69,12 +68,11 @@ async def check(
         ask, asked: How the run sends requests, and its format.
         sizes: Width and height in pixels; a picture of about each is asked for, within the serving's `limits`.
         in_doubt: Called when a picture misses, before more are asked for.
-        at_least: How many pictures to ask for, whatever the number of sizes.
         odd: The format in which a picture of an earlier check was clearly answered: a second such picture is enough.
         endpoints: Addresses of the serving's; each is asked for a picture or more.
     """
     of_size = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
-    of_size += of_size[:1] * (max(at_least, len(endpoints)) - len(of_size))
+    of_size += of_size[:1] * (len(endpoints) - len(of_size))
     left = list(zip(of_size, itertools.cycle(range(len(endpoints)))))
     layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
     found, newly = list[CheckVerdict](), None

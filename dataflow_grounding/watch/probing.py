@@ -32,7 +32,6 @@ class Known:
     """What is known of an endpoint, model and format: in one run or, for records in memory, in all of this process."""
 
     def __init__(self, asked: BoxFormat) -> None:
-        self.asked = asked
         self.checked_at = -math.inf
         """When a probe picture was answered last, by the process's clock."""
         self.sent = 0

@@ -193,6 +193,8 @@ class RunWatch(BoxWatch):
         elif self.state is State.TRUSTED:
             if last or self._taken.is_due(self._probing.evidence.replies):
                 await self._review_taken(ask, last=last)
+                if self.state is not State.TRUSTED:  # proven to be wrong, or another asks for a probe picture by now
+                    return
             alarmed = self._probing.evidence.alarmed
             at_the_end = last and self._probing.due_at_the_end()
             if alarmed or at_the_end or self._probing.due():

@@ -94,6 +94,16 @@ def test_a_killed_runs_doubtful_reply_is_asked_again_by_the_next(place: Workplac
         assert 1 <= model.again <= 3
 
 
+def test_a_run_that_may_go_on_is_warned_once_and_stays_suspect(place: Workplace) -> None:
+    grounding_input(place, Scene(), 90)
+    model = WatchedModel(lambda number, _: Y if number % 10 == 7 else X, Scene(), noise=0.01)
+    with LoopbackServer(model) as server:
+        done = run(place, server, **{"vlm.on_suspect_boxes": "warn"})
+    assert (done.code, done.err.count("Warning:")) == (0, 1), done
+    assert "The endpoint answers in more than one format" in done.err
+    assert json.loads((place.results / "run.json").read_text())["suspect_boxes"]
+
+
 class Lying(WatchedModel):
     """Somebody lies where all others stand: the model says so as often as it is asked, and it is so."""
 
