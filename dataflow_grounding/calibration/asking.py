@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from dataflow_grounding.calibration.alike_sizes import most_own
 from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, holds_at, verdict_on
 from dataflow_grounding.calibration.fitting import Scores
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, by, question_of, reduced_to
@@ -54,7 +55,7 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> tuple[Cal
     """
     own = start.pictures()
     asker = _Asker(serving, start, own)
-    deciding = Deciding(asker.ask, serving.image_limits.max_side, own.sizes)
+    deciding = Deciding(asker.ask, serving.image_limits.max_side, own.sizes, most_own(sum(own.counts)))
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
@@ -101,8 +102,8 @@ def calibrate_elongated(
 def try_sizes(
     serving: Serving, known: BoxFormat, start: RunStart, own: OwnPictures
 ) -> tuple[list[Size], list[Size], Counter[str]]:
-    """In which of the run's `own` sizes, as sent, a model that counts pixels writes boxes in the `known` format, and in
-    which not; the others were not answered. A size counts as wrong if a second picture of it is wrong too.
+    """In which of the run's `own` sizes, as sent, a model writes boxes in the `known` format, and in which not; the
+    others were not answered. A size counts as wrong if a second picture of it is wrong too.
 
     Raises RunStopped.
     """

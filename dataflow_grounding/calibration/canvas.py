@@ -24,7 +24,7 @@ STEP = 28
 FIRST, MORE, MOST = 4, 4, 16  # pictures: at first, and where the model is noisy
 EXACT = 0.0022  # standard error of the side that is measured, as a share of it
 AS_SENT = 0.004  # a square that is seen with sides so near to its own is taken to be seen as sent
-LEVEL = 0.005  # how far off the first edge may be, as a share of the side
+LEVEL = 0.002  # how far off the first edge may be, as a share of the side
 SYSTEMATIC = 0.003  # what models are off by beside chance
 ONE_ORDER = 2 / 3  # share of the rectangles that one order has to explain
 PARTS = (1, 100, 1000, 1024)  # what stands for the whole side where a model counts no pixels
@@ -88,7 +88,7 @@ def _sides(measured: Sequence[SeenSize], side: int) -> tuple[tuple[float, float]
     if spread > scales.size + 5 * math.sqrt(2 * scales.size):
         raise NoFit(f"pictures of one size are seen in several ({shown(measured)})")
     shift, shift_error = _mean(shifts, shift_errors)
-    if (np.abs(shift) > LEVEL + 3 * shift_error).any():
+    if (np.abs(shift) > LEVEL + 2.5 * shift_error).any():
         raise NoFit(f"numbers begin at {shift.max():.1%} of a square's side ({shown(measured)})")
     relative = error / mean
     if abs(mean[0] / mean[1] - 1) <= 3 * math.hypot(*relative):  # a square that stays one

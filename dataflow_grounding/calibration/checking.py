@@ -14,7 +14,7 @@ from typing import Literal
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.choice import CALIBRATE
 from dataflow_grounding.calibration.fitting import NEAR, Scores
-from dataflow_grounding.calibration.probes import Probe, ProbedPicture, by, probe_of, question_of
+from dataflow_grounding.calibration.probes import Probe, ProbedPicture, by, legible, probe_of, question_of
 from dataflow_grounding.calibration.seen import Array
 from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.engine.plan import Ask
@@ -23,8 +23,6 @@ from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import ImageLimits
 
 LAYOUTS = 256  # a layout used lately might be answered from a gateway's cache, whatever the model does by now
-SHORTEST = 224  # px of a picture's short side, below which a model sees no rectangles
-NARROWEST = 96  # the same, where the longest side allows no more
 
 LEAST = 4  # answers, of twelve, before they say anything
 FOUND = 1 / 3  # share of the answers that the format should find: even a model that errs by 3% of the side finds 4 in 5
@@ -71,7 +69,7 @@ async def check(
         odd: The format in which a picture of an earlier check was clearly answered: a second such picture is enough.
         endpoints: Addresses of the serving's; each is asked for a picture or more.
     """
-    of_size = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
+    of_size = list(dict.fromkeys(legible(size, limits.max_side) for size in sizes))
     of_size += of_size[:1] * (len(endpoints) - len(of_size))
     left = list(zip(of_size, itertools.cycle(range(len(endpoints)))))
     layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
@@ -104,13 +102,6 @@ def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
     why = f"2 probe pictures were clearly answered in {formats}, and others were not"
     remedy = "The endpoint answers in more than one format: are there several servers or models behind its address?"
     return CheckVerdict("misses", why, remedy, odd=odd)
-
-
-def probe_size(size: Size, max_side: int) -> Size:
-    """The size, enlarged where a model would see nothing in it."""
-    scale = max(1.0, min(SHORTEST / min(size), max_side / max(size)))
-    width, height = (min(max(round(side * scale), NARROWEST), max_side) for side in size)
-    return width, height
 
 
 async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits, at: int = 0) -> ProbedPicture:

@@ -10,15 +10,16 @@ from dataclasses import replace
 from dataflow_grounding.box_formats import find_box_format, format_of_model, known_formats
 from dataflow_grounding.calibration.stored import Calibration, cache_path, load, now, stored_calibration
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.errors import EndpointRefused, SpecError
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.terminal import say
 
 # What an unknown model is asked for: models that follow instructions can, and a resize on the way changes nothing.
 STATED = "xyxy_1000"
-REQUESTS = "3 requests, 10 to 40 if it counts pixels"  # what a calibration takes
+REQUESTS = "3 to 11 requests, 10 to 40 if it counts pixels"  # what a calibration takes
 # What to do about a format that isn't known: the result is used even for a model whose name says something else.
 CALIBRATE = "run dataflowgrounding calibrate and then set vlm.box_format: calibrated"
 MOST_SIZES = 64  # that a calibration covers before no more are tried: data may have thousands
@@ -143,8 +144,8 @@ class FormatChoice:
     def settle(self, start: RunStart) -> Counter[str]:
         """Calibrate if `pending`, and say so; returns counts of requests and tokens, empty where nothing was asked.
 
-        What is stored for a model that counts pixels is tried in sizes of the run that it doesn't cover, one picture
-        each, and found out anew if it is wrong there. The run's folder keeps the result, to be resumed in the same
+        What is stored is tried in sizes of the run that it doesn't cover, one picture each, and found out anew if it is
+        wrong there. The run's folder keeps the result, to be resumed in the same
         format, and the replies, which the next try reads. Raises NoFit, RunStopped.
         """
         self.recall(start.folder)
@@ -157,16 +158,16 @@ class FormatChoice:
         """Try the calibration in sizes that it doesn't cover; `pending` again where it is wrong in one, which the start
         that is returned puts first.
         """
-        if found.format.scale != "px" or found.limits is None or len(found.sizes) >= MOST_SIZES:
+        in_pixels = found.format.scale == "px"
+        if (in_pixels and found.limits is None) or len(found.sizes) >= MOST_SIZES or found.format.scale == "grid_32":
             return start, Counter()
+        from dataflow_grounding.calibration.alike_sizes import covers_for, most_own, uncovered
         from dataflow_grounding.calibration.asking import try_sizes
         from dataflow_grounding.calibration.probes import by
-        from dataflow_grounding.calibration.taken import is_covered, uncovered
 
-        pictures, limits = start.pictures(), self._serving.image_limits
-        sent = [limits.fitted(limits.padded(size)) for size in pictures.sizes]
-        gone_on = self._gone_on_with(start.folder)
-        missing = uncovered(sent, [*found.sizes, *gone_on])
+        pictures, covers = start.pictures(), covers_for(found.format.scale)
+        sent, gone_on = self._sizes_to_cover(pictures, in_pixels=in_pixels), self._gone_on_with(start.folder)
+        missing = uncovered(sent, [*found.sizes, *gone_on], covers, most_own(sum(pictures.counts)))
         if not missing:
             return start, Counter()
         sizes = ", ".join(map(by, missing))
@@ -174,7 +175,7 @@ class FormatChoice:
         right, wrong, counts = try_sizes(self._serving, found.format, start, replace(pictures, sizes=missing))
         if not wrong:
             found = replace(found, date=now(), sizes=[*found.sizes, *map(list, right)])
-            untried = [list(size) for size in dict.fromkeys(sent) if not is_covered(size, found.sizes)]
+            untried = [list(size) for size in dict.fromkeys(sent) if not covers(size, found.sizes)]
             keep(replace(found, untried=[*gone_on, *untried]), start.folder)
             self._take(found)
             return start, counts
@@ -183,6 +184,18 @@ class FormatChoice:
         own = replace(pictures, sizes=[*wrong, *(size for size in pictures.sizes if size not in wrong)])
         self._serving.image_limits = self._unlimited
         return replace(start, pictures=lambda: own), counts
+
+    def _sizes_to_cover(self, pictures: OwnPictures, *, in_pixels: bool) -> list[Size]:
+        """The sizes in which a run's pictures are sent, the commonest first, and a format is to be tried."""
+        from dataflow_grounding.calibration.probes import legible
+        from dataflow_grounding.calibration.taken import is_elongated
+
+        limits = self._serving.image_limits
+        sent = [limits.fitted(limits.padded(size)) for size in pictures.sizes]
+        if in_pixels:
+            return sent
+        # How elongated ones are to be sent, and whether boxes are right then, is found out for themselves.
+        return [legible(size, limits.max_side) for size in sent if not is_elongated(size)]
 
     def _gone_on_with(self, folder: str | None) -> list[list[int]]:
         """The sizes that an earlier start of the same run went on with: done once, it sends nothing when repeated."""

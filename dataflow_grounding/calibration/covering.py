@@ -13,10 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_covered, uncovered
 from dataflow_grounding.calibration.probes import SIZES, NoFit, by, reduced_to
 from dataflow_grounding.calibration.roundings import ROUNDINGS, Rounding, discerning_sizes, plausible_roundings
 from dataflow_grounding.calibration.seen import ROUNDED_PX, SeenSize, check_even, pooled, shown
-from dataflow_grounding.calibration.taken import Taken, is_covered, is_near, most_elongated, uncovered
+from dataflow_grounding.calibration.taken import Taken, is_near, most_elongated
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
@@ -38,15 +39,18 @@ MOST_MULTIPLE = 64  # sides in larger multiples would distort pictures
 class Covering:
     """Decides, round by round, which sizes to ask for, until it can say what is covered.
 
-    `own` are sizes of the run's pictures, the commonest first, `max_side` the longest side ever sent, `taken` what the
-    endpoint takes. Sizes are (width, height) in pixels. Pictures up to `aspect` times as long as wide are asked for,
-    and the run's longest, up to 16.
+    `own` are sizes of the run's pictures, the commonest first, of which up to `most_own` are asked for, `max_side` the
+    longest side ever sent, `taken` what the endpoint takes. Sizes are (width, height) in pixels. Pictures up to
+    `aspect` times as long as wide are asked for, and the run's longest, up to 16.
     """
 
-    def __init__(self, max_side: int, taken: Taken, own: Sequence[Size] = (), aspect: int = ASPECT) -> None:
+    def __init__(
+        self, max_side: int, taken: Taken, own: Sequence[Size] = (), most_own: int = MOST_OWN, aspect: int = ASPECT
+    ) -> None:
         self.max_side, self.taken = max_side, taken
         self.shapes = list(dict.fromkeys([*SHAPES, (aspect, 1), *_extreme(own, aspect)]))
         self.own = [reduced_to(size, max_side) for size in own]
+        self.most_own = most_own
         self.least = SMALL
         self.rounds = 0
 
@@ -93,7 +97,7 @@ class Covering:
         ]
         sent = [one.sent for one in inside]
         edges = [size for size in dict.fromkeys(fitted) if not is_near(size, sent)]
-        own = uncovered([limits.fitted(limits.padded(size)) for size in self.own], ())
+        own = uncovered([limits.fitted(limits.padded(size)) for size in self.own], (), is_covered, self.most_own)
         return [*edges, *(size for size in own if not is_covered(size, [*sent, *edges]))]
 
     def smallest(self, limits: SizeLimits) -> list[Size]:

@@ -7,20 +7,23 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
+from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_alike, uncovered
 from dataflow_grounding.calibration.canvas import on_canvas, one_order
 from dataflow_grounding.calibration.covering import UNTOUCHED, Covering
 from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
 from dataflow_grounding.calibration.probes import (
     OTHER_SHAPES,
     SIZES,
+    USUAL_SHAPES,
     AskProbes,
     NoFit,
     Probe,
     ProbedPicture,
+    legible,
     probe_of,
     reduced_to,
 )
-from dataflow_grounding.calibration.seen import Expected, check_whole, constant_side, measured_in, seen, shown
+from dataflow_grounding.calibration.seen import ONCE_OFF, Expected, check_whole, constant_side, measured_in, seen, shown
 from dataflow_grounding.calibration.taken import MODERATE, Taken, elongated, is_elongated, is_near
 from dataflow_grounding.coordinates import BoxFormat, Order, frame_of
 from dataflow_grounding.geometry import Size
@@ -30,6 +33,7 @@ WAYS = (None, MODERATE, 2)  # as it is, and with padding to this aspect
 WORSE, BETTER = 2.0, 0.6  # how much worse than usual boxes have to be, and how much better with padding
 FAR = 0.05  # of the side: boxes that are further off than this, and than WORSE times the usual, are of no use
 USUAL = 0.01  # boxes are at least this far off in any picture
+LEAST_ANSWERED = 1 / 4  # share of the rectangles of an elongated picture: fewer say nothing about where boxes are
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,12 @@ class Decision:
 
 
 class Deciding:
-    """One model's case: `ask` puts probe pictures to it, `own` are sizes of the run's, the commonest first."""
+    """One model's case: `ask` puts probe pictures to it, `own` are sizes of the run's, the commonest first, of which up
+    to `most_own` are asked for.
+    """
 
-    def __init__(self, ask: AskProbes, max_side: int, own: Sequence[Size] = ()) -> None:
-        self.ask, self.max_side, self.own = ask, max_side, own
+    def __init__(self, ask: AskProbes, max_side: int, own: Sequence[Size] = (), most_own: int = MOST_OWN) -> None:
+        self.ask, self.max_side, self.own, self.most_own = ask, max_side, own, most_own
         self.pictures: list[ProbedPicture] = []
         self.taken = Taken(max_side, own)
 
@@ -70,9 +76,22 @@ class Deciding:
             found = fit(self.pictures, stated)
         if found.format.scale == "px":
             return await self._in_pixels(found.format)
+        further = self._further_shapes(found.format)
+        if further:
+            await self._ask_for(further, stated)
+            found = fit(self.pictures, stated)
         if self.taken.narrowed and self.own:
             await self._ask_for([reduced_to(self.own[0], self.max_side)], stated)
         return Decision(found, self.pictures, self.taken.limits if self.taken.narrowed else None)
+
+    def _further_shapes(self, found: BoxFormat) -> list[Size]:
+        """For a model that counts parts of the side: the run's own shapes that none of the pictures stands for, or the
+        usual ones. How elongated pictures are to be sent is found out by `verdict_on`.
+        """
+        usual = USUAL_SHAPES if found.frame == "sent" else ()
+        own = [legible(reduced_to(size, self.max_side), self.max_side) for size in self.own or usual]
+        asked = [picture.sent for picture in self.pictures]
+        return uncovered([size for size in own if not is_elongated(size)], asked, is_alike, self.most_own)
 
     async def _as_squares(self, order: Order, unclear: NoFit) -> Decision:
         """For a model that counts pixels, though in no sizes those of the picture as sent. Raises `unclear`."""
@@ -92,14 +111,16 @@ class Deciding:
         if constant is not None:
             return await self._in_parts(found)
         try:
-            limits, frame = await self._covered(found, Covering(self.max_side, self.taken, self.own))
+            limits, frame = await self._covered(found, Covering(self.max_side, self.taken, self.own, self.most_own))
         except NoFit:  # elongated pictures may be what is wrong: they can be padded
             if not elongated(self.own):
                 raise
             self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
             padding = SizeLimits(self.max_side, max_wide=MODERATE, max_tall=MODERATE)
             own = [padding.padded(size) for size in self.own]
-            limits, frame = await self._covered(found, Covering(self.max_side, self.taken, own, aspect=MODERATE))
+            limits, frame = await self._covered(
+                found, Covering(self.max_side, self.taken, own, self.most_own, MODERATE)
+            )
         inside = [picture for picture in self.pictures if limits.allows(picture.sent)]
         return Decision(fit_as(found.order, "px", frame, inside), inside, limits)
 
@@ -111,7 +132,7 @@ class Deciding:
 
     async def _in_parts(self, found: BoxFormat) -> Decision:
         """For a model that writes one number for the whole side of any picture, if further pictures say so too."""
-        covering = Covering(self.max_side, self.taken, self.own)
+        covering = Covering(self.max_side, self.taken, self.own, self.most_own)
         await self._ask_for([*covering.next_sizes([]), *OTHER_SHAPES], found)
         measured = measured_in(self.pictures, found.order, found.frame)
         constant = constant_side(measured, found.frame)
@@ -136,17 +157,24 @@ class Deciding:
 
 
 async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
-    """Whether boxes in a picture of this size are where a format in pixels says; None if that can't be told."""
+    """Whether boxes in a picture of this size are where the format says; None if that can't be told."""
     for layout in (0, 1):
         [picture] = await ask([probe_of(size, layout)], known)
         one = seen(picture, known.order, known.frame if known.frame.startswith("pad_square") else "sent")
         if one is None:
             return None
-        canvas = frame_of(known.frame, picture.sent)
-        expected = Expected((canvas.image_width / picture.sent[0], canvas.image_height / picture.sent[1]))
-        if one.is_as_expected(expected, UNTOUCHED):
+        within = UNTOUCHED if known.scale == "px" else ONCE_OFF
+        if one.is_as_expected(_expected(known, picture.sent), within):
             return True
     return False
+
+
+def _expected(known: BoxFormat, sent: Size) -> Expected:
+    """How many of the format's numbers should stand for a pixel of a picture sent in this size."""
+    canvas = frame_of(known.frame, sent)
+    if known.scale == "px":
+        return Expected((canvas.image_width / sent[0], canvas.image_height / sent[1]))
+    return Expected((float(known.scale) / canvas.width, float(known.scale) / canvas.height))
 
 
 class PaddingVerdict(NamedTuple):
@@ -170,7 +198,7 @@ async def verdict_on(
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
         padded = Probe(limits.padded(size), probe_of(size).boxes, size)
         pictures += await ask([padded], known)
-        if len(pictures[-1].answers) < pictures[-1].asked / 2 and not pictures[-1].refused:
+        if len(pictures[-1].answers) < LEAST_ANSWERED * pictures[-1].asked and not pictures[-1].refused:
             break
         offs[aspect] = median_error(pictures[-1], known)
         if offs[aspect] <= WORSE * max(usual or 0, USUAL) or (aspect and offs[aspect] <= FAR):

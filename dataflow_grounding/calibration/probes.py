@@ -37,6 +37,11 @@ PLOT_HEIGHT, PLOT_MARGIN = 672, 24
 SIZES: tuple[Size, ...] = ((896, 672), (436, 245), (1134, 2016))
 # What else has to fit where numbers seem to count a square that pictures are padded to.
 OTHER_SHAPES: tuple[Size, ...] = ((330, 330), (1500, 500), (500, 375))
+# And where they count parts of the side, if the sizes of no run's pictures are known.
+USUAL_SHAPES: tuple[Size, ...] = ((1000, 1000), (640, 427), (420, 560))
+
+SHORTEST = 224  # px of a picture's short side, below which a model sees no rectangles
+NARROWEST = 96  # the same, where the longest side allows no more
 
 
 class NoFit(SpecError):
@@ -115,6 +120,13 @@ def reduced_to(size: Size, max_side: int) -> Size:
     """The size, reduced so that no side is over `max_side` px."""
     scale = min(1.0, max_side / max(size))
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def legible(size: Size, max_side: int) -> Size:
+    """The size, enlarged where a model would see nothing in it."""
+    scale = max(1.0, min(SHORTEST / min(size), max_side / max(size)))
+    width, height = (min(max(round(side * scale), NARROWEST), max_side) for side in size)
+    return width, height
 
 
 def probe_of(size: Size, layout: int = 0) -> Probe:

@@ -10,8 +10,6 @@ from dataflow_grounding.images import SizeLimits
 
 BEYOND = 1.02  # a picture that is larger, or longer, by no more tells nothing new
 ELONGATED = 2  # from which aspect on that may be why a picture is refused
-COVERED = 0.1  # of a side, by which a size may differ from one that was measured to be taken for the same
-MOST_OWN = 8  # probe pictures in a run's own sizes
 MODERATE = 3  # the aspect to which elongated pictures are padded
 
 # How a picture may be too much: too large, too elongated, too long, too small.
@@ -110,31 +108,3 @@ def is_elongated(size: Size) -> bool:
 def is_near(size: Size, asked: Iterable[Size]) -> bool:
     """Whether a size so near was asked for that this one would tell nothing new."""
     return any(all(abs(a - b) <= 0.02 * b for a, b in zip(size, one, strict=True)) for one in asked)
-
-
-def uncovered(sizes: Sequence[Size], measured: Sequence[Sequence[float]], most: int = MOST_OWN) -> list[Size]:
-    """Those of a run's `sizes`, as sent and the commonest first, that stand for the ones which none `measured` covers.
-
-    A size covers another if neither a side nor the area nor the shape, all that rules go by, differs by more than a
-    tenth. Up to `most`, the largest and the smallest among them.
-    """
-    left = [size for size in dict.fromkeys(sizes) if not is_covered(size, measured)]
-    by_area = sorted(left, key=math.prod)
-    chosen: list[Size] = []
-    for size in dict.fromkeys([*by_area[-1:], *by_area[:1], *left]):
-        if len(chosen) < most and not is_covered(size, chosen):
-            chosen.append(size)
-    return chosen
-
-
-def is_covered(size: Size, measured: Iterable[Sequence[float]]) -> bool:
-    """Whether both sides are within a tenth of those of one that was measured, and its shape and area are alike.
-
-    Sides that differ by a tenth each in opposite ways make another shape, and in the same way another area.
-    """
-    for one in measured:
-        across, down = size[0] / one[0], size[1] / one[1]
-        is_near_enough = max(abs(across - 1), abs(down - 1)) <= COVERED
-        if is_near_enough and abs(across / down - 1) <= COVERED and abs(across * down - 1) <= COVERED:
-            return True
-    return False

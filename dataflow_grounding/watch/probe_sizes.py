@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from dataflow_grounding.calibration.alike_sizes import Covers, covers_for
 from dataflow_grounding.geometry import Size
 
 OFTEN = 0.05  # share of a run's pictures from which on an orientation has probe pictures of its own
@@ -44,17 +45,19 @@ class _Pictures:
         """The orientations of many of the pictures, the commonest first."""
         return [name for name, count in self._orientations.most_common() if count >= OFTEN * self.total]
 
-    def commonest(self, orientation: str) -> Size:
-        """The commonest size of an orientation that there is."""
-        return next(size for size, _ in self.sizes.most_common() if orientation_of(size) == orientation)
+    def commonest(self, orientation: str, probed: Sequence[Size], covers: Covers) -> Size:
+        """The commonest size of an orientation that there is, if possible one that none of those `probed` covers."""
+        of_orientation = [size for size, _ in self.sizes.most_common() if orientation_of(size) == orientation]
+        return next((size for size in of_orientation if not covers(size, probed)), of_orientation[0])
 
 
 class ProbeSizes:
     """The sizes in which a run's pictures are sent, and those that probe pictures should have.
 
-    Each orientation that is sent often has the commonest of its sizes probed: some models and servers write portraits'
-    boxes otherwise. If nearly all pictures are square, one that isn't is probed too, where padding shows. Formats in
-    pixels are also probed in the largest sizes, upright and lying: servers reduce these first.
+    Each orientation that is sent often is probed: some models and servers write portraits' boxes otherwise. It is
+    probed in the commonest of its sizes that no probe picture stood for so far, so that a long run goes through them.
+    If nearly all pictures are square, one that isn't is probed too, where padding shows. Formats in pixels are also
+    probed in the largest sizes, upright and lying: servers reduce these first.
     """
 
     def __init__(self, *, in_pixels: bool) -> None:
@@ -62,6 +65,8 @@ class ProbeSizes:
         self._sent, self._expected = _Pictures(), _Pictures()
         self._largest: dict[tuple[str, str], Size] = {}
         self._probed: dict[str, int] = {}  # orientation → when it was, counted in calls of `chosen`
+        self._chosen: list[Size] = []  # by all checks so far, of the sizes of the run's pictures
+        self._covers = covers_for("px" if in_pixels else 1)
         self._checks = 0
         self.checked: set[Size] | None = set()
         """Sizes that were probed; None where whatever is sent is known to be seen as it should."""
@@ -102,7 +107,7 @@ class ProbeSizes:
             names = [min(names, key=lambda name: self._probed.get(name, 0))]
         if last:
             names = list(dict.fromkeys([*names, *(name for name in pictures.others() if name not in self._probed)]))
-        sizes = [pictures.commonest(name) for name in names]
+        sizes = [pictures.commonest(name, self._chosen, self._covers) for name in names]
         if self._in_pixels:
             for (name, _), size in self._largest.items():
                 if (every or name in names) and not any(_covers(probed, size) for probed in sizes):
@@ -110,9 +115,13 @@ class ProbeSizes:
         else:
             sizes += self._elongated(sizes)
         self._probed.update(dict.fromkeys(names, self._checks))
+        self._remember(sizes)
+        return list(dict.fromkeys(sizes))
+
+    def _remember(self, sizes: list[Size]) -> None:
+        self._chosen += [size for size in sizes if not self._covers(size, self._chosen)]
         if self.checked is not None:
             self.checked.update(sizes)
-        return list(dict.fromkeys(sizes))
 
     def _pictures(self) -> "_Pictures":
         return self._expected if self._expected.total and self._sent.total < KNOWN else self._sent

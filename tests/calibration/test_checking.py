@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.probe_model import answered, anywhere, seen
 from dataflow_grounding.box_formats import find_box_format, known_formats
-from dataflow_grounding.calibration.checking import LAYOUTS, CheckVerdict, judge, probe_of, probe_size
+from dataflow_grounding.calibration.checking import LAYOUTS, CheckVerdict, judge, legible, probe_of
 from dataflow_grounding.calibration.probes import ProbeBox, ProbedPicture
 from dataflow_grounding.geometry import Size
 
@@ -148,7 +148,7 @@ def test_special_tokens_are_read_by_their_family_and_named_keys_by_their_names()
     ],
 )
 def test_a_probe_picture_is_never_too_small_to_be_seen(size: Size, limit: int, asked_for: Size) -> None:
-    assert probe_size(size, limit) == asked_for
+    assert legible(size, limit) == asked_for
     for layout in range(LAYOUTS):
         for x1, y1, x2, y2 in probe_of(asked_for, layout).boxes.values():
             assert min(x2 - x1, y2 - y1) >= 4

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks.seeing_model import SeeingModel
 from benchmarks.workplace import Workplace, caption
+from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.calibration.stored import Calibration, load, prompt_version
+from dataflow_grounding.errors import EndpointRefused
 from dataflow_grounding.images import SizeLimits
+from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.calibration.test_pixel_frames import PARTS, scene
 
 MODEL = "qwen2.5-vl-7b-instruct"
 
@@ -34,6 +39,25 @@ def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_
         (later.results / ".ckpt" / "finished.json").unlink()
         assert later.run().code == 0
         assert server.count() == sent
+
+
+def test_parts_of_the_side_are_tried_in_the_shapes_of_a_later_run(tmp_path: Path) -> None:
+    model = SeeingModel("xyxy_px", resized=lambda w, h: (1000, 900 if 1.2 < h / w < 1.5 else 1000), noise=0.01)
+    lying = [scene(tmp_path, size) for size in ((640, 480), (800, 600))]
+    upright = [scene(tmp_path, size) for size in ((480, 640), (600, 800))]
+    with LoopbackServer(model, keep_bodies=True) as server:
+        [box] = PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(lying)[0]["expressions"][0]["instances"]
+        assert box["bbox"][3] == pytest.approx(PARTS["red"][1] * 480, abs=20)
+        sent = server.count()
+        PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(lying)
+        assert (
+            server.count() <= sent + 2 + 1
+        )  # the pictures of the run are covered: two questions, and one standing check
+        sent = server.count()
+        with pytest.raises(EndpointRefused, match="the pictures disagree"):
+            PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(upright)
+        asked = [request.input["phrases"][0]["text"] for request in server.requests[sent:]]
+        assert all(phrase.endswith(" rectangle") for phrase in asked)
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,16 @@ import pytest
 from benchmarks.pixel_frames import MODEL
 from benchmarks.probe_model import answered, seen
 from benchmarks.processors import PROCESSORS, at_least, halved, made_up
-from benchmarks.resize_rules import OTHERS, reduced
+from benchmarks.resize_rules import OTHERS, Placing, reduced
 from benchmarks.rule_runs import behind, decided, furthest_off, one_rule
 from benchmarks.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_covered, uncovered
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, probe_of
 from dataflow_grounding.calibration.roundings import Rounding, plausible_roundings
 from dataflow_grounding.calibration.seen import seen as seen_size
 from dataflow_grounding.calibration.stored import cache_path
-from dataflow_grounding.calibration.taken import MOST_OWN, is_covered, uncovered
 from dataflow_grounding.coordinates import frame_of
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import Size
@@ -85,7 +85,16 @@ def test_a_padded_square_is_confirmed_in_shapes_that_did_not_suggest_it(frame: s
     assert 1.0 in shapes
 
 
-def test_a_model_of_fractions_takes_three_requests_in_three_shapes() -> None:
+@pytest.mark.parametrize(
+    ("own", "shapes"),
+    [
+        ([], [1.33, 1.78, 0.56, 1.0, 0.75, 1.5]),
+        ([(1600, 1200), (320, 240), (700, 500)], [1.33, 1.78, 0.56, 1.33, 1.33]),
+        ([(1200, 1600), (640, 640), (300, 301), (2000, 400)], [1.33, 1.78, 0.56, 0.75, 1.0, 1.0]),
+    ],
+    ids=["no pictures are known", "lying ones", "upright, square and elongated ones"],
+)
+def test_a_model_of_fractions_is_asked_in_the_shapes_of_the_run(own: list[Size], shapes: list[float]) -> None:
     known = find_box_format("yxyx_1000", "")
     sizes: list[Size] = []
 
@@ -93,8 +102,28 @@ def test_a_model_of_fractions_takes_three_requests_in_three_shapes() -> None:
         sizes.append(probe.size)
         return answered(probe, lambda _: known, dict(probe.boxes))
 
-    assert decided(model)[0].fit.format.name == "yxyx_1000"
-    assert [round(width / height, 2) for width, height in sizes] == [1.33, 1.78, 0.56]
+    assert decided(model, own)[0].fit.format.name == "yxyx_1000"
+    assert [round(width / height, 2) for width, height in sizes] == shapes
+
+
+ODD_IN_PARTS: dict[str, Placing] = {
+    "squares shifted": lambda w, h: (1000, 1000, 50, 50) if w == h else (1000, 1000),
+    "portraits lower than they are": lambda w, h: (1000, 900) if h > w else (1000, 1000),
+    "small ones in pixels": lambda w, h: (w, h) if max(w, h) < 400 else (1000, 1000),
+    "large ones in pixels": lambda w, h: (w, h) if max(w, h) > 2020 else (1000, 1000),
+    "padded at the right and bottom to multiples of 64": lambda w, h: (
+        1000 * w / (-w // 64 * -64),
+        1000 * h / (-h // 64 * -64),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", list(ODD_IN_PARTS))
+def test_parts_of_the_side_that_are_other_in_some_pictures_of_the_run_are_refused(what: str) -> None:
+    own: list[Size] = [(640, 427), (500, 500), (300, 400), (2048, 1536), (260, 200)]
+    for seed in range(6):
+        with pytest.raises(NoFit):
+            decided(behind(ODD_IN_PARTS[what], random.Random(seed), 0.015, 0.1), own)
 
 
 @pytest.mark.parametrize("name", ["growing with the size", "12 tiles of 448, counted as tiles", "always 1024 x 768"])
@@ -146,10 +175,10 @@ def test_a_size_covers_those_whose_sides_area_and_shape_are_within_a_tenth() -> 
     assert not is_covered((640, 480), [(480, 640)])
     assert not is_covered((640, 360), [(640, 480)])
     many = [(width, height) for width in range(200, 2000, 50) for height in range(200, 2000, 50)]
-    chosen = uncovered(many, [(200, 200)])
+    chosen = uncovered(many, [(200, 200)], is_covered)
     assert len(chosen) == MOST_OWN
     assert chosen[0] == (1950, 1950)
-    assert uncovered([(640, 480)], [(620, 470)]) == []
+    assert uncovered([(640, 480)], [(620, 470)], is_covered) == []
 
 
 def ask_for(server: LoopbackServer, row: dict[str, object]) -> float:

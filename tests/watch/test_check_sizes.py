@@ -98,3 +98,13 @@ def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_orientation
     with LoopbackServer(model := Server(lambda _: "xyxy_1000")) as server:
         assert run(workplace, server, "xyxy_1000").code == 0
     assert sorted(model.probed) == [(400, 400), SMALL], "squares are an orientation of their own"
+
+
+def test_a_long_run_goes_through_its_shapes(workplace: Workplace) -> None:
+    shapes: list[Size] = [(640, 480), (640, 480), (640, 320), (640, 400), (640, 560)]
+    pictures(workplace, shapes * 30)
+    with LoopbackServer(model := Server(lambda _: "xyxy_1000")) as server:
+        done = run(workplace, server, "xyxy_1000", **{"vlm.check_every": 30})
+    assert done.code == 0, done
+    assert model.probed[0] == (640, 480)
+    assert set(model.probed) == set(shapes)
