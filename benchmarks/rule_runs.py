@@ -2,8 +2,9 @@
 
 Edges are off by 0.5, 1.5 or 3% of the side (standard deviation), none to a fifth of the boxes lie anywhere at all. A
 model is calibrated alone, as the command does, and boxes have to be right in pictures of every size in SIZES; or by a
-run that knows the sizes of its own pictures, and they have to be right in those. A box is right when no edge is more
-than 1% of the side off, for a picture sent as a run sends it.
+run that knows the sizes of its own pictures, and they have to be right in those; or alone, and a run then uses what is
+stored: it asks for a picture in each of its sizes that nothing covers, and calibrates anew where that is wrong. A box
+is right when no edge is more than 1% of the side off, for a picture sent as a run sends it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from benchmarks.probe_model import seen
 from benchmarks.processors import PROCESSORS, made_up
 from benchmarks.resize_rules import OTHERS, RULES, Placing
 from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.calibration.deciding import Deciding, Decision
+from dataflow_grounding.calibration.alike_sizes import covers_for, uncovered
+from dataflow_grounding.calibration.deciding import Deciding, Decision, holds_at
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Size
@@ -50,6 +52,25 @@ def decided(model: Model, own: Sequence[Size] = ()) -> tuple[Decision, int]:
 
     deciding = Deciding(ask, MAX_SIDE, own)
     return asyncio.run(deciding.decide(STATED)), len(deciding.pictures)
+
+
+def used_by_a_run(model: Model, stored: Decision, own: Sequence[Size]) -> tuple[Decision, int]:
+    """What a run with these sizes takes: what is stored, or a decision of its own; and how many pictures that took.
+
+    Raises NoFit.
+    """
+
+    async def ask(asked: Sequence[Probe], stated: BoxFormat) -> list[ProbedPicture]:
+        return [model(probe) for probe in asked]
+
+    limits, known = stored.limits or SizeLimits(MAX_SIDE), stored.fit.format
+    sent = [limits.fitted(limits.padded(size)) for size in own]
+    missing = uncovered(sent, [picture.sent for picture in stored.pictures], covers_for(known.scale))
+    wrong = [size for size in missing if asyncio.run(holds_at(ask, size, known)) is False]
+    if not wrong:
+        return stored, len(missing)
+    anew, requests = decided(model, [*wrong, *own])
+    return anew, requests + len(missing)
 
 
 def behind(rule: Placing, draw: random.Random, noise: float, outliers: float) -> Model:
@@ -102,14 +123,20 @@ def own_sizes(draw: random.Random) -> list[Size]:
 
 
 def one_rule(name: str, rule: Placing, seed: int) -> Outcome:
-    """One model behind the rule: `seed` says how noisy it is, and whether the run's own sizes are known."""
+    """One model behind the rule: `seed` says how noisy it is, and whether it is calibrated alone, by a run that knows
+    its own sizes, or alone to be used by such a run.
+    """
     draw = random.Random(f"{name}/{seed}")
     noise, outliers = NOISES[seed % 3], OUTLIERS[seed // 3 % 3]
-    knows_own = seed // 9 % 2 == 1
-    own = own_sizes(draw) if knows_own else []
+    way = ("alone", "by a run", "stored")[seed // 9 % 3]
+    own = [] if way == "alone" else own_sizes(draw)
     quiet = noise <= QUIET
+    model = behind(rule, draw, noise, outliers)
     try:
-        decision, requests = decided(behind(rule, draw, noise, outliers), own)
+        decision, requests = decided(model, own if way == "by a run" else [])
+        if way == "stored":
+            decision, more = used_by_a_run(model, decision, own)
+            requests += more
     except NoFit as why:
         return Outcome("refused", str(why).partition(" (")[0], 0, quiet)
     off, size = furthest_off(rule, decision, own or SIZES)
