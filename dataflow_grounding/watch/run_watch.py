@@ -161,6 +161,8 @@ class RunWatch(BoxWatch):
         """Ask once more about replies that look like another format by now. Raises SuspectBoxes, RunStopped."""
         evidence = self._probing.evidence
         for taken in self._taken.doubtful(evidence, self._probing.spare if last else 0):
+            if self.suspicion is not None:  # proven by one of them, or by what came meanwhile
+                return
             self._probing.known.extra += 1
             try:
                 second, _ = await ask.aside(taken.asked_afresh())
