@@ -175,8 +175,7 @@ class FormatChoice:
         right, wrong, counts = try_sizes(self._serving, found.format, start, replace(pictures, sizes=missing))
         if not wrong:
             found = replace(found, date=now(), sizes=[*found.sizes, *map(list, right)])
-            untried = [list(size) for size in dict.fromkeys(sent) if not covers(size, found.sizes)]
-            keep(replace(found, untried=[*gone_on, *untried]), start.folder)
+            keep(replace(found, untried=[*gone_on, *self._not_covered(found, start)]), start.folder)
             self._take(found)
             return start, counts
         say(f"Pictures of {', '.join(map(by, wrong))} px are not seen as the calibration says.")
@@ -196,6 +195,14 @@ class FormatChoice:
             return sent
         # How elongated ones are to be sent, and whether boxes are right then, is found out for themselves.
         return [legible(size, limits.max_side) for size in sent if not is_elongated(size)]
+
+    def _not_covered(self, found: Calibration, start: RunStart) -> list[list[int]]:
+        """The sizes of the run's pictures, as sent, that what was found doesn't cover."""
+        from dataflow_grounding.calibration.alike_sizes import covers_for
+
+        sent = self._sizes_to_cover(start.pictures(), in_pixels=found.format.scale == "px")
+        covers = covers_for(found.format.scale)
+        return [list(size) for size in dict.fromkeys(sent) if not covers(size, found.sizes)]
 
     def _gone_on_with(self, folder: str | None) -> list[list[int]]:
         """The sizes that an earlier start of the same run went on with: done once, it sends nothing when repeated."""
@@ -217,8 +224,8 @@ class FormatChoice:
                 raise EndpointRefused(str(unclear)) from None
             raise
         say(f"{serving.model} writes {found.box_format}: {summary(found)}.")
-        keep(found, start.folder)
         self._take(found)
+        keep(replace(found, untried=self._not_covered(found, start)) if start.folder else found, start.folder)
         self._calibrated_at = time.monotonic()
         return counts
 

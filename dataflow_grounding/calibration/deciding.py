@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_alike, uncovered
 from dataflow_grounding.calibration.canvas import on_canvas, one_order
+from dataflow_grounding.calibration.checking import judge
 from dataflow_grounding.calibration.covering import UNTOUCHED, Covering
 from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
 from dataflow_grounding.calibration.probes import (
@@ -81,7 +82,7 @@ class Deciding:
             await self._ask_for(further, stated)
             found = fit(self.pictures, stated)
         if self.taken.narrowed and self.own:
-            await self._ask_for([reduced_to(self.own[0], self.max_side)], stated)
+            await self._ask_for([legible(reduced_to(self.own[0], self.max_side), self.max_side)], stated)
         return Decision(found, self.pictures, self.taken.limits if self.taken.narrowed else None)
 
     def _further_shapes(self, found: BoxFormat) -> list[Size]:
@@ -157,9 +158,17 @@ class Deciding:
 
 
 async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
-    """Whether boxes in a picture of this size are where the format says; None if that can't be told."""
+    """Whether boxes in a picture of this size are where the format says; None if that can't be told.
+
+    The rectangles have to be found before the scale is measured: it looks the same with x and y swapped.
+    """
     for layout in (0, 1):
         [picture] = await ask([probe_of(size, layout)], known)
+        verdict = judge([picture], known)
+        if verdict.kind == "silent":
+            return None
+        if verdict.kind == "misses":
+            continue
         one = seen(picture, known.order, known.frame if known.frame.startswith("pad_square") else "sent")
         if one is None:
             return None
@@ -190,13 +199,15 @@ async def verdict_on(
 ) -> tuple[PaddingVerdict | None, list[ProbedPicture]]:
     """Ask for a picture of this size in a format of parts of the side, padded ever more while that may help.
 
-    `usual` is how far boxes are off otherwise; None to find out. No verdict where nothing is answered.
+    `usual` is how far boxes are off otherwise; None to find out. No verdict where nothing is answered. A picture too
+    narrow to draw rectangles in is enlarged.
     """
     pictures: list[ProbedPicture] = []
     offs: dict[float | None, float] = {}
+    drawn = legible(size, max_side)
     for aspect in WAYS:
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
-        padded = Probe(limits.padded(size), probe_of(size).boxes, size)
+        padded = Probe(limits.padded(drawn), probe_of(drawn).boxes, drawn)
         pictures += await ask([padded], known)
         if len(pictures[-1].answers) < LEAST_ANSWERED * pictures[-1].asked and not pictures[-1].refused:
             break

@@ -12,8 +12,10 @@ from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import Done, Workplace
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.calibration.stored import cache_path, load, prompt_version
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing.answers import asks_for_rectangles
 
 KEY = "sk-4b1d-very-secret-key"
 AUTO = {"vlm.box_format": "auto"}
@@ -235,3 +237,12 @@ def test_a_script_calibrates_before_its_first_record(workplace: Workplace, capsy
         assert server.count() == asked + 1
     assert record["expressions"][0]["status"] == "grounded"
     assert "calibrating" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(1, 600), (600, 1), (40, 1), (48, 32)])
+def test_pictures_too_narrow_to_draw_in_are_probed_enlarged(workplace: Workplace, size: Size) -> None:
+    workplace.rows([{"image_path": workplace.picture("a.jpg", size), "caption": "A mug."}])
+    with LoopbackServer(ProbeModel("xyxy_1000")) as server:
+        done = run(workplace, server, **{"vlm.check_every": 100})
+        assert done.code == 0, done
+        assert all(min(r.image_sizes[0]) >= 96 for r in server.requests if asks_for_rectangles(r))

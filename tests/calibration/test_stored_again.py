@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks.probe_model import ProbeModel
 from benchmarks.seeing_model import SeeingModel
 from benchmarks.workplace import Workplace, caption
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.calibration.stored import Calibration, load, prompt_version
+from dataflow_grounding.calibration.stored import Calibration, cache_path, load, prompt_version
 from dataflow_grounding.errors import EndpointRefused
 from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.calibration.test_pixel_frames import PARTS, scene
 
 MODEL = "qwen2.5-vl-7b-instruct"
@@ -39,6 +40,44 @@ def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_
         (later.results / ".ckpt" / "finished.json").unlink()
         assert later.run().code == 0
         assert server.count() == sent
+
+
+def test_a_finished_run_that_calibrated_in_some_of_its_shapes_sends_nothing_when_it_is_repeated(
+    workplace: Workplace,
+) -> None:
+    place = workplace
+    place.settings |= {"vlm.box_format": "auto", "vlm.check_every": 100}
+    sizes = [(400 + 150 * (n % 4), 300 + 110 * (n // 4)) for n in range(16)]
+    place.rows([{"image_path": place.picture(f"{n}.jpg", size), "caption": caption(n)} for n, size in enumerate(sizes)])
+    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        assert place.run().code == 0
+        sent = server.count()
+        assert place.run().code == 0
+        (place.results / ".ckpt" / "finished.json").unlink()
+        assert place.run().code == 0
+        assert server.count() == sent
+
+
+def test_x_and_y_swapped_in_shapes_of_a_later_run_are_no_proof_of_the_format(workplace: Workplace) -> None:
+    place = workplace
+    place.settings |= {"vlm.box_format": "auto", "vlm.check_every": None}
+
+    def swapped_in_squares(request: ReceivedRequest, phrase: str) -> str:
+        [(width, height)] = request.image_sizes or [(2, 1)]
+        return "yxyx_1000" if width == height else "xyxy_1000"
+
+    with LoopbackServer(ProbeModel(swapped_in_squares)) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        place.rows([{"image_path": place.picture("lying.jpg", (640, 480)), "caption": caption(0)}])
+        assert place.run().code == 0
+        later = Workplace(place.folder / "later", **place.settings)
+        later.rows([{"image_path": later.picture("square.jpg", (700, 700)), "caption": caption(1)}])
+        done = later.run()
+        assert (done.code, later.annotations()) == (4, []), done
+        assert "Pictures of 700x700 px are not seen as the calibration says" in done.err
+        stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
+        assert [700, 700] not in stored["sizes"]
 
 
 def test_parts_of_the_side_are_tried_in_the_shapes_of_a_later_run(tmp_path: Path) -> None:
