@@ -12,7 +12,15 @@ from typing import TypeVar
 from dataflow_grounding.calibration.alike_sizes import most_own
 from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, holds_at, verdict_on
 from dataflow_grounding.calibration.fitting import Scores
-from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, by, question_of, reduced_to
+from dataflow_grounding.calibration.probes import (
+    NoFit,
+    PicturesDisagree,
+    Probe,
+    ProbedPicture,
+    by,
+    question_of,
+    reduced_to,
+)
 from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
 from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
 from dataflow_grounding.coordinates import BoxFormat
@@ -32,6 +40,7 @@ T = TypeVar("T")
 WAY_OUT = (
     "State it, as in vlm.box_format: xyxy_1000 (or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl)"
 )
+SOME_SHAPES = ". Where a run is stopped even so: leave out what differs, or set vlm.on_suspect_boxes: warn"
 AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
 
 
@@ -60,7 +69,8 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> tuple[Cal
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
         why = f"can't tell how {serving.model!r} writes boxes: {unclear}"
-        unclear.args, unclear.pictures = (f"{why}. {WAY_OUT}{AFRESH if start.replies else ''}",), deciding.pictures
+        way_out = WAY_OUT + SOME_SHAPES if isinstance(unclear, PicturesDisagree) else WAY_OUT
+        unclear.args, unclear.pictures = (f"{why}. {way_out}{AFRESH if start.replies else ''}",), deciding.pictures
         raise
     return _calibration(asker, decision), decision, asker.asking.counts
 

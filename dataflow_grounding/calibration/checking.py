@@ -45,6 +45,7 @@ class CheckVerdict:
     fitting: str | None = None
     clear: bool = False  # whether nearly all are where `fitting` puts them, and hardly any where the run's format does
     odd: str | None = None  # the format in which one picture was clearly answered, though others were not
+    answered: tuple[Size, ...] = ()  # the sizes in which rectangles are where the format says
 
 
 async def check(
@@ -71,30 +72,71 @@ async def check(
     """
     of_size = list(dict.fromkeys(legible(size, limits.max_side) for size in sizes))
     of_size += of_size[:1] * (len(endpoints) - len(of_size))
+    pictures = _Pictures(ask, asked, limits, in_doubt, odd, endpoints)
     left = list(zip(of_size, itertools.cycle(range(len(endpoints)))))
-    layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
-    found, newly = list[CheckVerdict](), None
     while left:
-        asking, left = left, []
-        of_each = (shown(ask, probe_of(size, next(layouts)), asked, limits, at) for size, at in asking)
-        for (size, at), picture in zip(asking, await asyncio.gather(*of_each), strict=True):
-            verdict = judge([picture], asked)
+        left, missed = await pictures.ask_for(left)
+        if missed is not None:
+            return missed
+    answered = tuple(size for size, verdict in pictures.told if verdict.kind == "fits")
+    why = next((verdict.why for size, verdict in pictures.told if size not in answered), "")
+    return CheckVerdict("fits" if answered else "silent", why, odd=pictures.newly_odd, answered=answered)
+
+
+class _Pictures:
+    """The pictures of one check: what they `told`, and in which format one was clearly answered, though others fit.
+
+    The arguments are those of `check`.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        asked: BoxFormat,
+        limits: ImageLimits,
+        in_doubt: Callable[[], None],
+        odd: str | None,
+        endpoints: Sequence[str],
+    ) -> None:
+        self._ask, self._asked, self._limits = ask, asked, limits
+        self._in_doubt, self._odd, self._endpoints = in_doubt, odd, endpoints
+        self._layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
+        self.told: list[tuple[Size, CheckVerdict]] = []
+        self.newly_odd: str | None = None
+
+    async def ask_for(self, places: Sequence[tuple[Size, int]]) -> tuple[list[tuple[Size, int]], CheckVerdict | None]:
+        """One picture of each size, of the endpoint with that number: what to ask for next, or what was missed."""
+        pictures = await asyncio.gather(*(self._shown(size, at) for size, at in places))
+        verdicts = [judge([picture], self._asked) for picture in pictures]
+        further: list[tuple[Size, int]] = []
+        for (size, at), picture, verdict in zip(places, pictures, verdicts, strict=True):
+            second = verdict
             if verdict.kind == "misses":
-                in_doubt()
-                if verdict.clear and odd:
-                    return _mixed(odd, verdict)
-                another = await shown(ask, probe_of(size, next(layouts)), asked, limits, at)
-                second = judge([another], asked)
-                if second.kind == "misses":
-                    both = judge([picture, another], asked)
-                    return replace(both, why=f"at {endpoints[at]}, {both.why}") if endpoints[at] else both
-                if verdict.clear:
-                    odd = newly = verdict.fitting
-                    left = [(size, at)] * MORE
-                verdict = second
-            found.append(verdict)
-    all_silent = found and all(verdict.kind == "silent" for verdict in found)
-    return replace(found[0], odd=newly) if all_silent else CheckVerdict("fits", odd=newly)
+                self._in_doubt()
+                second = await self._once_more(size, at, picture, verdict)
+            if second.kind == "misses":
+                fit = [place for (place, _), one in zip(places, verdicts, strict=True) if one.kind == "fits"]
+                is_by_shape = len(self._endpoints) == 1 and second.odd is None
+                return [], replace(second, answered=tuple(fit)) if is_by_shape else second
+            if verdict.clear:
+                self._odd = self.newly_odd = verdict.fitting
+                further = [(size, at)] * MORE
+            self.told.append((size, second))
+        return further, None
+
+    async def _once_more(self, size: Size, at: int, missed: ProbedPicture, verdict: CheckVerdict) -> CheckVerdict:
+        """What another picture says of one that was missed: only both together count."""
+        if verdict.clear and self._odd:
+            return _mixed(self._odd, verdict)
+        another = await self._shown(size, at)
+        second = judge([another], self._asked)
+        if second.kind != "misses":
+            return second
+        both = judge([missed, another], self._asked)
+        return replace(both, why=f"at {self._endpoints[at]}, {both.why}") if self._endpoints[at] else both
+
+    async def _shown(self, size: Size, at: int) -> ProbedPicture:
+        return await shown(self._ask, probe_of(size, next(self._layouts)), self._asked, self._limits, at)
 
 
 def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:

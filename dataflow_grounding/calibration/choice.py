@@ -136,6 +136,11 @@ class FormatChoice:
         if self.limits is not None:
             self._serving.image_limits = self._serving.image_limits.within(self.limits)
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether calibrating has found the format out, now or earlier."""
+        return self._found is not None
+
     def is_new(self, seconds: float) -> bool:
         """Whether the model was calibrated in the last `seconds`, as good as a check of the endpoint: told once."""
         at, self._calibrated_at = self._calibrated_at, -math.inf

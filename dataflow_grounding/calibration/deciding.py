@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
@@ -18,8 +19,10 @@ from dataflow_grounding.calibration.probes import (
     USUAL_SHAPES,
     AskProbes,
     NoFit,
+    PicturesDisagree,
     Probe,
     ProbedPicture,
+    by,
     legible,
     probe_of,
     reduced_to,
@@ -29,6 +32,7 @@ from dataflow_grounding.calibration.taken import MODERATE, Taken, elongated, is_
 from dataflow_grounding.coordinates import BoxFormat, Order, frame_of
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
+from dataflow_grounding.terminal import say
 
 WAYS = (None, MODERATE, 2)  # as it is, and with padding to this aspect
 WORSE, BETTER = 2.0, 0.6  # how much worse than usual boxes have to be, and how much better with padding
@@ -79,11 +83,23 @@ class Deciding:
             return await self._in_pixels(found.format)
         further = self._further_shapes(found.format)
         if further:
-            await self._ask_for(further, stated)
+            await self._ask_further(further, stated)
             found = fit(self.pictures, stated)
         if self.taken.narrowed and self.own:
             await self._ask_for([legible(reduced_to(self.own[0], self.max_side), self.max_side)], stated)
         return Decision(found, self.pictures, self.taken.limits if self.taken.narrowed else None)
+
+    async def _ask_further(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
+        """Ask for further shapes, of which those that are refused, or left without rectangles, say nothing."""
+        before = len(self.pictures)
+        with suppress(NoFit):  # no limit explains what is refused: such sizes stay untried
+            await self._ask_for(sizes, asked)
+        further = self.pictures[before:]
+        unanswered = [picture for picture in further if judge([picture], asked).kind == "silent"]
+        if unanswered:
+            them = ", ".join(by(picture.sent) for picture in unanswered)
+            say(f"The rectangles in pictures of {them} px were not answered: boxes in such pictures are not known.")
+        self.pictures = self.pictures[:before] + [picture for picture in further if picture not in unanswered]
 
     def _further_shapes(self, found: BoxFormat) -> list[Size]:
         """For a model that counts parts of the side: the run's own shapes that none of the pictures stands for, or the
@@ -138,7 +154,7 @@ class Deciding:
         measured = measured_in(self.pictures, found.order, found.frame)
         constant = constant_side(measured, found.frame)
         if constant is None or constant[1] != "sent":
-            raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")
+            raise PicturesDisagree("the pictures disagree: some are counted in pixels, some in parts of the side")
         limits = replace(covering.shaped, min_pixels=min(math.prod(one.sent) for one in measured))
         named = fit_as(found.order, *constant, self.pictures)
         check_whole(measured, named.format)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dataflow_grounding.box_formats import find_box_format, known_formats
-from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
+from dataflow_grounding.calibration.probes import NoFit, PicturesDisagree, ProbedPicture, by
 from dataflow_grounding.calibration.seen import Array, check_even, check_whole, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, Order, Scale, to_xyxy
 from dataflow_grounding.geometry import Bbox, box_of, ordered
@@ -199,7 +199,7 @@ class Scores:
             here = int(found[self.picture_of == p].sum())
             if here < LEAST_OF_ONE * picture.asked:
                 what = f"{name} fits the other pictures, but {here} of {picture.asked} rectangles"
-                raise NoFit(self.seen(f"the pictures disagree: {what} of the {by(picture.size)} picture"))
+                raise PicturesDisagree(self.seen(f"the pictures disagree: {what} of the {by(picture.size)} picture"))
         off = float(np.median(self.worst[best][found]))
         if off > MAX_ERROR:
             raise NoFit(self.seen(f"{name} fits best, and is off by {off:.1%} of the side (at most {MAX_ERROR:.0%})"))
@@ -219,7 +219,7 @@ class Scores:
             k = min(others, key=lambda k: here[k])
             if here[best] - here[k] > DISAGREE:
                 what = f"{self.formats[k].name} fits the {by(picture.size)} picture, {name} the others"
-                raise NoFit(self.seen(f"the pictures disagree: {what}"))
+                raise PicturesDisagree(self.seen(f"the pictures disagree: {what}"))
         self._check_left_over(best, others)
 
     def _check_left_over(self, best: int, others: Sequence[int]) -> None:

@@ -50,6 +50,10 @@ class NoFit(SpecError):
     pictures: "Sequence[ProbedPicture]" = ()
 
 
+class PicturesDisagree(NoFit):
+    """No one format fits all pictures."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """A picture to be drawn: `boxes` are the rectangles by phrase ("the red rectangle"), in its pixels."""

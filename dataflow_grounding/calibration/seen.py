@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
+from dataflow_grounding.calibration.probes import PicturesDisagree, ProbedPicture, by
 from dataflow_grounding.coordinates import BoxFormat, Order, frame_of, to_xyxy
 from dataflow_grounding.geometry import Size, ordered
 
@@ -137,7 +137,9 @@ def check_even(measured: Sequence[SeenSize], frame: str | None = None) -> None:
         ratio = one.scale[0] * width / (one.scale[1] * height)
         most = UNEVEN + (ROUNDED_PX / min(one.size) if frame is None else 0)
         if abs(math.log(ratio)) - 3 * math.hypot(*one.error) > most:
-            raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
+            raise PicturesDisagree(
+                f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})"
+            )
 
 
 def check_whole(measured: Sequence[SeenSize], known: BoxFormat) -> None:
@@ -155,11 +157,13 @@ def check_whole(measured: Sequence[SeenSize], known: BoxFormat) -> None:
         total += sum((gap / math.hypot(error, OFF)) ** 2 for gap, error in terms)
         # A server that pads to multiples moves boxes in some shapes alone: on average that is little.
         if any(abs(gap) > ONCE_OFF + SURELY_OFF * error for gap, error in terms):
-            raise NoFit(
+            raise PicturesDisagree(
                 f"the pictures disagree: {known.name} is off in those like {by(one.sent)} px ({shown(measured)})"
             )
     if total > MOST_OFF * 4 * len(measured):
-        raise NoFit(f"the pictures disagree: {known.name} is off by more in some of them ({shown(measured)})")
+        raise PicturesDisagree(
+            f"the pictures disagree: {known.name} is off by more in some of them ({shown(measured)})"
+        )
 
 
 def constant_side(measured: Sequence[SeenSize], frame: str) -> tuple[int, str] | None:

@@ -62,8 +62,15 @@ class BoxWatch:
         watch.poor = self.poor
         took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
-            calibrated, trusting = choice.is_new(FRESH), self.on_suspect == "warn"
-            probing = Probing(serving, asked, self.every, start, calibrated=calibrated, trusting=trusting)
+            probing = Probing(
+                serving,
+                asked,
+                self.every,
+                start,
+                calibrated=choice.is_calibrated,
+                just_now=choice.is_new(FRESH),
+                trusting=self.on_suspect == "warn",
+            )
             watch = RunWatch(watch, probing, start.options.max_attempts)
         start.shared[whose] = watch
         return watch, took

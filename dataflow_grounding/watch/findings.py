@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
 
 ADVICE = f"check vlm.box_format, or {CALIBRATE}"
+SOME_SHAPES = "leave pictures like those out, or go on with vlm.on_suspect_boxes: warn"
 SEVERAL = "The endpoint answers in more than one format: are there several servers or models behind its address?"
 WITHOUT_PROBES = (
     "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare some boxes with their "
@@ -19,8 +20,12 @@ WITHOUT_PROBES = (
 )
 
 
-def missed_probe(verdict: "CheckVerdict", asked: BoxFormat) -> str:
-    """Of probe pictures whose rectangles are elsewhere."""
+def missed_probe(verdict: "CheckVerdict", asked: BoxFormat, *, calibrated: bool) -> str:
+    """Of probe pictures whose rectangles are elsewhere; `calibrated`: though calibrating has found the format out."""
+    if verdict.answered and asked.scale != "px" and (verdict.fitting or calibrated):
+        remedy = f"{verdict.fitting} would fit these" if verdict.fitting else "No plain format fits these"
+        remedy = f"{remedy}, where pictures of other shapes come as asked: {SOME_SHAPES}"
+        return f"the boxes don't look like {asked.name}: {verdict.why}. {remedy}"
     advice = f": {ADVICE}" if verdict.fitting else ""
     return f"the boxes don't look like {asked.name}: {verdict.why}. {verdict.remedy}{advice}"
 

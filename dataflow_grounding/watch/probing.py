@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.coordinates import BoxFormat
@@ -72,7 +72,8 @@ class Probing:
         asked: The format of the run's boxes.
         every: Requests between two checks; None for no checks.
         start: What is known before the first record.
-        calibrated: Whether the format has just been found out, which is as good as a first check.
+        calibrated: Whether the format has been found out by calibrating.
+        just_now: Whether that has just been, which is as good as a first check.
         trusting: Whether replies that were set aside count all the same.
     """
 
@@ -84,8 +85,10 @@ class Probing:
         start: RunStart,
         *,
         calibrated: bool,
+        just_now: bool,
         trusting: bool,
     ) -> None:
+        self.calibrated = calibrated
         self.asked, self.in_memory = asked, start.folder is None
         self._serving, self._every, self._trusting = serving, every, trusting
         parts = serving.endpoints()
@@ -103,7 +106,7 @@ class Probing:
         self.evidence.learns = self.wanted
         # Several endpoints may not all have been asked, and a format in parts of the side was found out in other shapes
         # than those of the run's own pictures.
-        self._restarted(calibrated=calibrated and len(parts) == 1 and asked.scale == "px")
+        self._restarted(calibrated=just_now and len(parts) == 1 and asked.scale == "px")
 
     def _restarted(self, *, calibrated: bool) -> None:
         """Whether what is known still holds: a check is good for a while."""
@@ -205,10 +208,10 @@ class Probing:
         self._unchecked = 0
         known.extra += len(sizes)
         verdict = await check(ask, self.asked, sizes, limits, in_doubt, odd=known.odd, endpoints=self._endpoints)
-        self._note(verdict, sizes, place)
+        self._note(verdict, place)
         return verdict
 
-    def _note(self, verdict: "CheckVerdict", sizes: Sequence[Size], place: int) -> None:
+    def _note(self, verdict: "CheckVerdict", place: int) -> None:
         known, vouching = self.known, self._vouching
         assert vouching is not None
         self.begun = self._marked = True
@@ -217,10 +220,10 @@ class Probing:
         if known.silent >= SILENT:
             self.evidence.unlearn()
         known.odd = known.odd or verdict.odd
-        if verdict.kind == "fits":
-            known.good.update({orientation_of(size): known.answers_then for size in sizes})
-        if verdict.kind != "misses":
-            self.evidence.withdraw({orientation_of(size) for size in sizes})
+        if verdict.kind == "fits":  # not where some were unanswered: that proves nothing for their orientation
+            as_asked = {orientation_of(size) for size in verdict.answered}
+            known.good.update(dict.fromkeys(as_asked, known.answers_then))
+            self.evidence.withdraw(as_asked)
         if verdict.kind == "misses":
             self._set_aside = vouching.bad()
         elif verdict.kind == "fits" and known.odd is None and not known.evidence.proven:

@@ -143,16 +143,18 @@ class RunWatch(BoxWatch):
     async def _settle_odd(self, question: WatchedQuestion, looks_like: str, ask: Ask, size: Size) -> None:
         """Boxes look like another format, also when they are asked for again: a probe picture of such a size tells."""
         ask.note("odd_boxes", f"boxes look like {looks_like}, also when they are asked for again")
+        unanswered = False
         if self._probing.possible and not self._probing.stands_for(size):
             await self._free.wait()
             if self.state is State.TRUSTED:
                 await self._probe(ask, holding=True, of_size=size)
+                unanswered = not self._probing.stands_for(size)
         if self.suspicion is not None:
             return
         evidence = self._probing.evidence
         if evidence.often_odd is not None:
             self._suspect_all(findings.often_odd(evidence, evidence.often_odd))
-        elif self.state is State.BLIND:
+        elif unanswered or self.state is State.BLIND:
             ask.note(SUSPECT, f"two replies look like {looks_like}, and no probe picture can tell")
         else:
             question.learn()  # things are like that here
@@ -225,9 +227,12 @@ class RunWatch(BoxWatch):
             self._odd_probe = verdict.odd
             ask.note("mixed_formats", f"a probe picture was clearly answered in {verdict.odd}")
         if verdict.kind == "misses":
-            self._suspect(findings.missed_probe(verdict, self._probing.asked), self._unvouched.sent())
-        elif verdict.kind == "silent":
+            what = findings.missed_probe(verdict, self._probing.asked, calibrated=self._probing.calibrated)
+            self._suspect(what, self._unvouched.sent())
+            return
+        if verdict.why:
             ask.note("unanswered_check", verdict.why)
+        if verdict.kind == "silent":
             self._suspect_if_overwhelming()
         elif self._odd_probe is None and not self._probing.evidence.proven:
             self._unvouched.vouch(before)

@@ -15,6 +15,7 @@ from benchmarks.workplace import Done, Workplace
 from dataflow_grounding.calibration.stored import cache_path
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.testing.faults import Fault
 
 
@@ -90,3 +91,21 @@ def test_where_squares_are_refused_too_the_first_reason_is_told(workplace: Workp
         assert done.code == 2, done
     assert "is refused, though larger and smaller pictures are not" in done.err
     assert "vlm.box_format" in done.err
+
+
+@pytest.mark.parametrize("fault", [Fault(413, "Payload too large"), faults.bad_request("no such shape")])
+def test_a_shape_of_the_runs_own_that_nothing_explains_ends_no_run(workplace: Workplace, fault: Fault) -> None:
+    def is_square_probe(request: ReceivedRequest) -> bool:
+        return asks_for_rectangles(request) and any(width == height for width, height in request.image_sizes)
+
+    sizes = ((640, 480), (700, 700))
+    workplace.rows(
+        {"image_path": workplace.picture(f"{n}.jpg", size), "caption": "A mug."} for n, size in enumerate(sizes)
+    )
+    with LoopbackServer(ProbeModel("xyxy_1000"), faults=[on(fault, where=is_square_probe)]) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto"})
+        refused = sum(r.status_sent != 200 for r in server.requests)
+        stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
+    assert (done.code, done.summary["done"]) == (0, 2), done
+    assert refused <= 2
+    assert [700, 700] not in stored["sizes"]

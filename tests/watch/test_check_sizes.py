@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import Workplace, caption
+from benchmarks.workplace import Workplace, caption, command
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.errors import SuspectBoxes
 from dataflow_grounding.geometry import Size
@@ -108,3 +108,31 @@ def test_a_long_run_goes_through_its_shapes(workplace: Workplace) -> None:
     assert done.code == 0, done
     assert model.probed[0] == (640, 480)
     assert set(model.probed) == set(shapes)
+
+
+def test_what_a_calibration_did_not_see_leads_to_no_second_one(workplace: Workplace) -> None:
+    """The server pads a size that those which were calibrated seem to stand for."""
+    pictures(workplace, [SMALL, SMALL, (480, 640)] * 4)
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        padded = request.image_sizes and request.image_sizes[0] == (480, 640)
+        return EchoAnswers("xyxy_1000@pad_square" if padded else "xyxy_1000")(request)
+
+    with LoopbackServer(answers) as server:
+        stated = run(workplace, server, "xyxy_1000")
+        assert (stated.code, "then set vlm.box_format: calibrated" in stated.err) == (2, True), stated
+        assert command(["calibrate", "--base-url", server.base_url, "--model", "loopback"]).code == 0
+        done = run(workplace, server, "calibrated")
+    assert (done.code, "dataflowgrounding calibrate" in done.err) == (2, False), done
+    assert "leave pictures like those out, or go on with vlm.on_suspect_boxes: warn" in done.err
+
+
+def test_a_calibration_of_pictures_that_disagree_says_what_helps(workplace: Workplace) -> None:
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        [(width, height)] = request.image_sizes
+        return EchoAnswers("yxyx_1000" if height > width else "xyxy_1000")(request)
+
+    with LoopbackServer(answers) as server:
+        done = command(["calibrate", "--base-url", server.base_url, "--model", "loopback"])
+    assert (done.code, "the pictures disagree" in done.err) == (2, True), done
+    assert "leave out what differs, or set vlm.on_suspect_boxes: warn" in done.err

@@ -19,7 +19,7 @@ USUAL, SLOW = 0.03, 0.6  # seconds that replies take: while one is slow, all tha
 
 @pytest.fixture
 def place(workplace: Workplace) -> Workplace:
-    workplace.settings |= {"vlm.box_format": X, "workflow.steps": ["1"]}
+    workplace.settings |= {"vlm.box_format": X, "vlm.check_every": 100, "workflow.steps": ["1"]}
     return workplace
 
 
@@ -102,9 +102,43 @@ def test_a_run_that_warns_stays_suspect_once_the_review_has_proven_it(place: Wor
     grounding_input(place, BADGE, 30)  # too few for a review before the end, where a check is due as well
     model = WatchedModel(lambda number, _: Y if number in (1, 3, 5) else X, BADGE, noise=0.01)
     with LoopbackServer(model) as server:
-        done = run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 100})
+        done = run(place, server, **{"vlm.on_suspect_boxes": "warn"})
     assert (done.code, done.err.count("Warning:")) == (0, 1), done
     assert "The endpoint answers in more than one format" in done.err
     assert model.probes == 1, "that before the first request: none can settle it any more"
     assert model.given == 30 + 1, "the first reply that was asked again has proven it"
     assert all(record["suspect_boxes"] for record in place.annotations())
+
+
+# --- probe pictures of one shape that nothing answers
+
+
+class SilentOnSquares(WatchedModel):
+    """Finds no rectangle in square probe pictures."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer, probe = super().__call__(request), probe_in(request)
+        return {"objects": []} if probe is not None and probe.size[0] == probe.size[1] else answer
+
+
+MANY_SQUARES = Scene(sizes=((640, 480), (480, 640), (700, 700)), most_phrases=4)
+
+
+def test_probe_pictures_that_are_answered_vouch_for_no_shape_that_is_not(place: Workplace) -> None:
+    grounding_input(place, MANY_SQUARES, 100)
+    model = SilentOnSquares(lambda _, size: Y if size[0] == size[1] else X, MANY_SQUARES, noise=0.01)
+    with LoopbackServer(model) as server:
+        done = run(place, server)
+    assert (done.code, place.annotations()) == (2, []), done
+    assert f"{Y} would fit" in done.err
+
+
+@pytest.mark.parametrize("asked", [X, "auto"])
+def test_a_shape_whose_probe_pictures_go_unanswered_is_noted_and_ends_no_run(place: Workplace, asked: str) -> None:
+    grounding_input(place, MANY_SQUARES, 30)
+    model = SilentOnSquares(lambda *_: X, MANY_SQUARES, noise=0.01)
+    with LoopbackServer(model) as server:
+        done = run(place, server, **{"vlm.box_format": asked})
+    assert (done.code, done.summary["failed"]) == (0, 0), done
+    assert done.summary["notes"]["unanswered_check"]
+    assert ("The rectangles in pictures of 700x700 px were not answered" in done.err) is (asked == "auto")

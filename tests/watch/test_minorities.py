@@ -27,7 +27,9 @@ def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_fo
     scene = Scene(sizes=HALF_PORTRAITS)
     outcome = box_watch.play(turned_if_upright, X, scene, records=60, noise=0.02)
     assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
-    assert f"{Y} would fit" in outcome.said
+    assert f"{Y} would fit these, where pictures of other shapes come as asked: leave pictures like" in outcome.said
+    assert "vlm.on_suspect_boxes: warn" in outcome.said
+    assert "dataflowgrounding calibrate" not in outcome.said, "that finds no format for both either"
 
 
 def test_x_and_y_swapped_in_squares_alone_are_found_before_any_box_is_asked_for() -> None:
