@@ -10,6 +10,7 @@ from dataflow_grounding.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.absence import denies_itself
+from dataflow_grounding.replies.conventions import fits
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.labels import alike, comparable, equal, surely_alike
 from dataflow_grounding.replies.questions import Kept, Questions
@@ -192,7 +193,7 @@ class _BoxReader:
 
     def in_scale(self, raw: RawBox, meant: BoxFormat) -> tuple[float, ...]:
         written = _shown(raw.numbers)
-        if raw.unit is not None and raw.unit != {"px": "px", 100: "%"}.get(meant.scale):
+        if raw.unit is not None and not fits(raw.unit, meant.scale, raw.numbers, (self.original, self.sent)):
             raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
         # DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123); elsewhere no
         # number that far out is a slip.

@@ -8,6 +8,7 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.absence import BLIND, holds_box, missing_in
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.beside import label_behind, said_in_line
+from dataflow_grounding.replies.conventions import stated_order, stated_unit
 from dataflow_grounding.replies.doubts import is_no_answer
 from dataflow_grounding.replies.in_talk import InTalk, with_talk
 from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
@@ -19,7 +20,7 @@ from dataflow_grounding.replies.plain_text import label_before, read_plain
 from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
 from dataflow_grounding.replies.rows import said_in_rows
 from dataflow_grounding.replies.talk import TAG, adds, named_before, named_behind
-from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key, stated_order, stated_unit
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key
 
 # An empty list says "none" only if nothing around it may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
@@ -102,7 +103,8 @@ def _in_answer(answer: AnswerText, key: str, nth: int) -> ParsedReply:
     for read in readers:
         parsed = ParsedReply(answer=nth)
         read(answer, key, parsed)
-        parsed.state(0, stated_order(" ".join(talk.text for talk in parsed.talk)), None)
+        talk = " ".join(talk.text for talk in parsed.talk)
+        parsed.state(0, stated_order(talk), stated_unit(talk))
         if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
             return parsed
         unusable.append(parsed)
@@ -169,9 +171,10 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer:
     answered = False  # whether objects gave boxes
     unit, behind = None, scan.text
     items = [*with_talk(scan, lead)]
+    several = len(items) > 1
     for (item, between, before, behind), beside in zip(items, _said_of_lists(items), strict=True):
         said = outer if outer.labels else beside
-        unit = unit if around else stated_unit(before)
+        unit = unit if around or not several else stated_unit(before)
         around.append(between)
         if _DENIED.search(before[-160:]):
             parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
@@ -184,9 +187,11 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer:
             answered = answered or len(parsed.boxes) > boxes
         else:
             read_value(item.value, parsed, key, said)
+        if several:  # else what all the words state is enough
+            units = (stated_unit(before), unit, stated_unit(behind.partition("\n")[0]))
+            parsed.state(boxes, None, next(filter(None, units), None))
+        if not holds_objects(item.value):
             in_talk += [*parsed.boxes[boxes:], *parsed.points[points:]]
-        units = (stated_unit(before), unit, stated_unit(behind.partition("\n")[0]))
-        parsed.state(boxes, None, next(filter(None, units), None))
     if answered:
         _drop_talk(parsed, in_talk)
     _take_state(scan, parsed, [*around, behind])

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.beside import with_attributes_said
+from dataflow_grounding.replies.conventions import LEGEND
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_values import FoundJson, Scan, nested
 from dataflow_grounding.replies.rows import names_anything
-from dataflow_grounding.replies.vocabulary import LEGEND, pattern
+from dataflow_grounding.replies.vocabulary import pattern
 
 _COMMENT = re.compile(r"(?://|#\s|/\*)([^\n]{1,200})")
 _INNERMOST = re.compile(r"\[[^\[\]]*\]")

@@ -8,6 +8,7 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import json_shapes as shapes
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, says_none
+from dataflow_grounding.replies.conventions import apply_stated
 from dataflow_grounding.replies.doubts import doubt, is_no_answer
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects, strict_json
 from dataflow_grounding.replies.json_values import JsonObject, measured, nested, number
@@ -156,7 +157,7 @@ class _Walk:
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in nested(value.loose):
             self.value(item, NOTHING_SAID, boxy=False)
-        shapes.apply_stated(self.parsed, since, fields)
+        apply_stated(self.parsed, since, fields)
         if len(self.parsed.boxes) == since and len(self.parsed.absences) > absences:
             why = doubt(fields, boxy=has_box and own != NOTHING_SAID)
             if why is not None:
