@@ -13,6 +13,7 @@ from dataflow_grounding.replies.absence import denies_itself
 from dataflow_grounding.replies.conventions import fits
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.labels import alike, comparable, equal, surely_alike
+from dataflow_grounding.replies.pictures import SEVERAL
 from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import Dropped, FoundBox, Note, ParsedReply, RawBox, Reading, Said
 from dataflow_grounding.replies.talk import denial
@@ -57,6 +58,8 @@ class _BoxReader:
         if parsed.truncated:
             self.note("truncated", "the reply ends in the middle")
         self.take_statuses(parsed)
+        if self.phrases and (parsed.elsewhere or len(parsed.pictures) > 1) and parsed.boxes:
+            raise UnreadableReply(parsed.elsewhere or SEVERAL)
         self.questions.learn(parsed)
         self.take_boxes(parsed)
         if parsed.points:

@@ -29,9 +29,7 @@ _ORDER_NAMES: dict[str, Order] = {
 _STATES = re.compile(r"format|mode|order|convention|system|unit|scal|norm|absolute|relative|origin|anchor|range|coord")
 _STATES_ORDER = re.compile(r"(?:b?box|coord)\w*(?:format|order|mode|convention)|(?:format|order)of\w*(?:box|coord)\w*")
 _LETTERS_OF_ORDER = re.compile(r"[xyltrbwhc]{4,6}")
-_NEUTRAL = frozenset(
-    ["image", "2d", "bbox", "box", "boundingbox", "list", "array", "json", "standard", "default", "cartesian", "screen"]
-)
+_NEUTRAL = keys.words("neutral_formats")
 _NEARLY = 0.05  # by which the stated size of a picture may differ from the one that was sent
 _LONGEST = 200  # characters of a field that may state something
 
@@ -67,7 +65,8 @@ def _unit(match: re.Match[str]) -> str:
     sizes = [group for name, group in match.groupdict().items() if group and name[0] in "wh"]
     if len(sizes) == 2:
         return _unit_of_size(int(sizes[0]), int(sizes[1]))
-    return next(filter(None, match.groupdict().values()))
+    ends = (group for name, group in match.groupdict().items() if group and name.startswith("end"))
+    return next(ends)
 
 
 def _unit_of_size(width: int, height: int) -> str:

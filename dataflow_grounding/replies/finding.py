@@ -16,6 +16,7 @@ from dataflow_grounding.replies.json_text import find_json, holds_objects
 from dataflow_grounding.replies.json_values import Scan, number
 from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
+from dataflow_grounding.replies.pictures import CROP, elsewhere_in, is_of_crop, is_of_picture
 from dataflow_grounding.replies.plain_text import label_before, read_plain
 from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
 from dataflow_grounding.replies.rows import said_in_rows
@@ -106,6 +107,7 @@ def _in_answer(answer: AnswerText, key: str, nth: int) -> ParsedReply:
         talk = " ".join(talk.text for talk in parsed.talk)
         parsed.state(0, stated_order(talk), stated_unit(talk))
         if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
+            parsed.elsewhere = parsed.elsewhere or elsewhere_in(answer.text if "<" in answer.text else talk)
             return parsed
         unusable.append(parsed)
     for parsed in unusable:
@@ -176,8 +178,10 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer:
         said = outer if outer.labels else beside
         unit = unit if around or not several else stated_unit(before)
         around.append(between)
-        if _DENIED.search(before[-160:]):
-            parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
+        if around and is_of_crop(before):
+            parsed.elsewhere = CROP
+        if _DENIED.search(before[-160:]) or is_of_picture(before):
+            parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, denied, or the whole picture's")
             continue
         boxes, points = len(parsed.boxes), len(parsed.points)
         if holds_objects(item.value):

@@ -16,6 +16,11 @@ _COMMENT = re.compile(r"(?://|#\s|/\*)([^\n]{1,200})")
 _INNERMOST = re.compile(r"\[[^\[\]]*\]")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _SECTION = re.compile(r"(^|\n)[ \t]{0,20}\[([^\[\]\d\n]{1,80})\][ \t]{0,20}(?=\n)")
+_AND = re.compile(r"\s*,?\s*and\s*", re.IGNORECASE)
+# "The cats are at (1, 2) and (3, 4)" are two points, but "its corners are at" these two are one box.
+_ARE_AT = re.compile(
+    r"^(?!.*(?:corner|box|bound|coord)).*\b(?:are|were)\s(?:\w+\s)?(?:at|near)\s*$", re.IGNORECASE | re.DOTALL
+)
 _BETWEEN_PAIRS = pattern("between_pairs")
 
 
@@ -71,7 +76,13 @@ def _joined_pairs(scan: Scan) -> list[FoundJson]:
     joined: list[FoundJson] = []
     for item in scan.found:
         last = joined[-1] if joined and is_pair(item.value) and is_pair(joined[-1].value) else None
-        if last is not None and _BETWEEN_PAIRS.fullmatch(scan.text[last.end : item.start][:60]):
+        if (
+            last is not None
+            and _BETWEEN_PAIRS.fullmatch(scan.text[last.end : item.start][:60])
+            and not (
+                _AND.fullmatch(scan.text[last.end : item.start][:60]) and _ARE_AT.search(scan.text[: last.start][-80:])
+            )
+        ):
             joined[-1] = FoundJson([*last.value, *item.value], last.start, item.end)
         else:
             joined.append(item)

@@ -13,6 +13,7 @@ from dataflow_grounding.replies.doubts import doubt, is_no_answer
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects, strict_json
 from dataflow_grounding.replies.json_values import JsonObject, measured, nested, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
+from dataflow_grounding.replies.pictures import CROP, is_crop, pictures_of
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
 
 _TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
@@ -158,6 +159,9 @@ class _Walk:
         for item in nested(value.loose):
             self.value(item, NOTHING_SAID, boxy=False)
         apply_stated(self.parsed, since, fields)
+        if len(self.parsed.boxes) > since:
+            self.parsed.pictures.update(pictures_of(fields))
+            self.parsed.elsewhere = CROP if is_crop(fields) else self.parsed.elsewhere
         if len(self.parsed.boxes) == since and len(self.parsed.absences) > absences:
             why = doubt(fields, boxy=has_box and own != NOTHING_SAID)
             if why is not None:
