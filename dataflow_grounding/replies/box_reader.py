@@ -16,7 +16,7 @@ from dataflow_grounding.replies.labels import alike, comparable, equal, surely_a
 from dataflow_grounding.replies.pictures import SEVERAL
 from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import Dropped, FoundBox, Note, ParsedReply, RawBox, Reading, Said
-from dataflow_grounding.replies.talk import denial
+from dataflow_grounding.replies.talk import affirmed, denial
 
 # How far outside its range a number may lie, in parts of the range, to be moved inside and not dropped.
 TOLERANCE = 1 / 8
@@ -88,12 +88,16 @@ class _BoxReader:
             raise UnreadableReply(f"no box of the reply can be used: {parsed.dropped[0].reason}")
         if parsed.missing is not None and not parsed.missing.answers_for(self.phrases):
             raise UnreadableReply(f"the reply says only that {parsed.missing.thing[:60]!r} is not there")
-        self.check_absences(
-            [*(said for said, _ in parsed.absences), *self.zeros] if parsed.missing is None else [Said()]
-        )
+        if parsed.missing is None:
+            self.check_list(parsed)
 
-    def check_absences(self, absences: list[Said]) -> None:
-        """Raise UnreadableReply unless a reply without boxes says of every phrase that it is not there."""
+    def check_list(self, parsed: ParsedReply) -> None:
+        """Raise UnreadableReply unless empty lists say of every phrase that it is not there, and no words deny it."""
+        for talk in parsed.talk:
+            words = affirmed(talk.text, self.phrases) if talk.answer == parsed.answer else None
+            if words is not None:
+                raise UnreadableReply(f"the reply has no box, and says {' '.join(words.split())[:60]!r}")
+        absences = [*(said for said, _ in parsed.absences), *self.zeros]
         left = set(self.phrases)
         for said in absences[:_MOST_ABSENCES]:
             left -= self.questions.lacking(said)

@@ -76,14 +76,15 @@ def _joined_pairs(scan: Scan) -> list[FoundJson]:
     joined: list[FoundJson] = []
     for item in scan.found:
         last = joined[-1] if joined and is_pair(item.value) and is_pair(joined[-1].value) else None
-        if (
-            last is not None
-            and _BETWEEN_PAIRS.fullmatch(scan.text[last.end : item.start][:60])
-            and not (
-                _AND.fullmatch(scan.text[last.end : item.start][:60]) and _ARE_AT.search(scan.text[: last.start][-80:])
-            )
-        ):
+        if last is not None and _are_corners(scan.text, last.end, item.start, last.start):
             joined[-1] = FoundJson([*last.value, *item.value], last.start, item.end)
         else:
             joined.append(item)
     return joined
+
+
+def _are_corners(text: str, end: int, start: int, begin: int) -> bool:
+    """Whether what stands between two pairs, from `end` to `start`, makes them a box; the first begins at `begin`."""
+    between = text[end:start][:60]
+    points = _AND.fullmatch(between) is not None and _ARE_AT.search(text[max(0, begin - 80) : begin]) is not None
+    return _BETWEEN_PAIRS.fullmatch(between) is not None and not points

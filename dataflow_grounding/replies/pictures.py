@@ -1,4 +1,4 @@
-"""Boxes that are not the picture's: those of a crop, of one of several pictures or frames, or around the whole of it."""
+"""Boxes that are not the picture's: those of a crop, of several pictures or frames, or around the whole of it."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -6,7 +6,7 @@ from itertools import chain
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import BLIND, BOX_NUMBERS, SENTENCE_END, UNREAL, missing_in_clause
-from dataflow_grounding.replies.labels import alike, comparable
+from dataflow_grounding.replies.labels import alike, all_words, comparable, surely_alike
 from dataflow_grounding.replies.reading import Talk
 from dataflow_grounding.replies.vocabulary import pattern, words
 
@@ -18,9 +18,11 @@ _REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "
 _DIGIT = re.compile(r"\d")
 _CORNER, _SPACELESS_FILLER, _CLAUSE_END = map(pattern, ("corner", "spaceless_filler", "clause_end"))
 _REJECTS, _NOT_A, _CUE, _MORE = map(pattern, ("rejects", "not_a", "corrections", "more"))
+_AFFIRMS, _UNSURE, _NO_LIST = map(pattern, ("affirms", "unsure", "no_list"))
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 TAG = re.compile(r"<[^<>]{0,200}>")
 _IF = re.compile(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
+_NEAR = 4000  # characters of talk that may say that a thing is there
 _MOST_CLAUSES = 60  # that are looked at from the beginning, and from the end
 _MOST_CORRECTIONS = 50
 
@@ -87,6 +89,33 @@ def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | Non
         if same or unknown or not missing.thing:
             return clause.strip()
     return None
+
+
+def affirmed(text: str, things: Mapping[int, str]) -> str | None:
+    """Return the first words around an empty list that say that a thing is there, or that the list is no answer."""
+    text = text[-_NEAR:]
+    no_answer = _NO_LIST.search(text)
+    if no_answer is not None:
+        return no_answer[0]
+    if _AFFIRMS.search(text) is None:
+        return None
+    clauses = (part for sentence in SENTENCE_END.split(text) for part in _CLAUSE_END.split(sentence))
+    for clause in [*filter(str.strip, clauses)][:_MOST_CLAUSES]:
+        if _AFFIRMS.search(clause) and not _UNSURE.search(clause) and any(_has(clause, one) for one in things.values()):
+            return clause.strip()
+    return None
+
+
+def _has(clause: str, thing: str) -> bool:
+    """Whether a clause names a thing, and not one of another kind ("toy cat"); of other letters, that isn't known."""
+    if not comparable(clause, thing):
+        return True
+    if not clause.isascii() and thing.strip().lower() in clause.lower():
+        return True
+    if not all_words(thing) <= all_words(clause):
+        return False
+    named = _thing(clause)[0]
+    return not (alike(named, thing) and not surely_alike(named, thing))
 
 
 def statements(text: str) -> list[tuple[str, str]]:

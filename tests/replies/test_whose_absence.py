@@ -57,7 +57,7 @@ OF_ALL = [
     ("1. none\n2. none", TWO), ("[0, 0, 0, 0]", TWO), ('{"cat": []}', ["the black cat on the sofa"]),
     ('{"label": "a cat, the dog", "bbox_2d": []}', TWO), ('{"detected_objects": []}', TWO), ("Objects: []", TWO),
     ('{"label": "none", "bbox_2d": []}', TWO), ('{"label": "cat (not visible)", "bbox_2d": null}', CAT),
-    ('{"猫": []}', CAT), ('{"id": 1, "label": "gato", "bbox_2d": null}', CAT), ('{"cat_boxes": []}', CAT),
+    ('{"猫": []}', ["猫"]), ('{"id": 1, "label": "gato", "bbox_2d": null}', CAT), ('{"cat_boxes": []}', CAT),
     ('{"name": "submit_boxes", "arguments": {"objects": []}}', TWO), ("There are no cats: []", CAT),
     ("<|ref|>a cat<|/ref|><|det|>None<|/det|>", CAT),
     ("<ref>a cat</ref><box>None</box><ref>the dog</ref><box>None</box>", TWO), ('{"picture frame": []}', ["picture frame"]),
