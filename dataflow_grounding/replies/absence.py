@@ -9,6 +9,7 @@ from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns,
 
 _ENGLISH, _OTHER_LANGUAGES = patterns("english"), patterns("other_languages")
 _NONE, _NEGATION, _PREAMBLE, _CAPTION = map(pattern, ("none", "negation", "preamble", "caption"))
+_NEGATION_ELSEWHERE = pattern("negation_elsewhere")
 _LEADING, _ANYTHING, _NO_THING, _NOT_GIVEN = map(pattern, ("leading", "anything", "no_thing", "not_given"))
 _CONTRAST, _AND, BLIND, UNREAL = map(pattern, ("contrast", "and", "blind", "unreal"))
 SENTENCE_END = re.compile(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
@@ -164,6 +165,11 @@ def holds_box(text: str) -> bool:
 def denies_itself(label: str) -> bool:
     """Whether a label says that what it names is not there, as "cat (not visible)" and "no cat" do."""
     return any(missing_in_clause(text) for text in (label, _PUNCTUATION.sub(" ", label)))
+
+
+def negates(text: str) -> bool:
+    """Whether a text in any of many languages has a word of negation."""
+    return _NEGATION.search(text) is not None or _NEGATION_ELSEWHERE.search(text) is not None
 
 
 def _numbered(text: str) -> bool:

@@ -3,20 +3,19 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
-from dataflow_grounding.replies.absence import denies_itself
+from dataflow_grounding.replies.absence import denies_itself, negates
 from dataflow_grounding.replies.conventions import fits
-from dataflow_grounding.replies.json_values import number
+from dataflow_grounding.replies.json_values import score_of
 from dataflow_grounding.replies.labels import alike, comparable, equal, surely_alike
 from dataflow_grounding.replies.pictures import SEVERAL
 from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import Dropped, FoundBox, Note, ParsedReply, RawBox, Reading, Said
-from dataflow_grounding.replies.talk import affirmed, denial
+from dataflow_grounding.replies.talk import affirmed, denial, takes_back
 
 # How far outside its range a number may lie, in parts of the range, to be moved inside and not dropped.
 TOLERANCE = 1 / 8
@@ -219,7 +218,7 @@ class _BoxReader:
         said = raw.said
         label = said.labels[0] if said.labels else None
         phrase_id = self.phrase_of(raw, label) if self.phrases else said.id
-        score = _score(said.score)
+        score = score_of(said.score)
         if score is None and said.score is not None:
             self.note_once("score_ignored", f"{str(said.score)[:40]!r} is not a score from 0 to 1")
         box = FoundBox(bbox, phrase_id, label, score, raw.numbers, said.evidence)
@@ -245,6 +244,10 @@ class _BoxReader:
             self.check_label(said, phrase_id)
         if label and phrase_id != said.id:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
+        if any(takes_back(remark, self.phrases[phrase_id]) for remark in said.remarks):
+            raise _NoBox(f"a box that its object takes back: {said.remarks[-1][:60]!r}")
+        if (label or said.talk) in self.questions.translations and negates(label or said.talk):
+            raise _NoBox(f"{(label or said.talk)[:60]!r} may say that it isn't there")
         if not label and said.talk in self.questions.translations:
             self.note("unlike_label", f"{said.talk[:60]!r} can't be compared with phrase {phrase_id}")
         return phrase_id
@@ -287,14 +290,6 @@ def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool
         return True
     fractions = all(0 <= value <= 1 for value in corners)  # [0, 0, 1, 1] too, which is the whole picture in these
     return min(limits) > 10 and fractions
-
-
-def _score(value: Any) -> float | None:
-    per_cent = isinstance(value, str) and value.strip().endswith("%")
-    score = number(value.strip().rstrip("%") if per_cent else value)
-    if score is not None and per_cent:
-        score /= 100
-    return score if score is not None and 0 <= score <= 1 else None
 
 
 def _shown(numbers: Sequence[float]) -> str:

@@ -5,7 +5,7 @@ of a picture of that size. What is stated and not understood makes a reply unrea
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.coordinates import Order, Scale
@@ -99,11 +99,7 @@ def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> 
     if len(parsed.boxes) == since:
         return
     order = unit = None
-    for key, item in fields.items():
-        if key in keys.LABEL_KEYS or key in keys.BOX_KEYS or isinstance(item, float):
-            continue
-        if isinstance(item, dict) and len(item) <= 8:
-            item = ", ".join(f"{inner} {what}" for inner, what in item.items() if isinstance(what, (str, int)))
+    for key, item in _fields_within(fields):
         if _STATES.search(key):
             of_field = _stated_under(key, item)
         else:
@@ -111,6 +107,15 @@ def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> 
             of_field = (stated_order(text), stated_unit(text) or _unit_alone(text)) if text else (None, None)
         order, unit = order or of_field[0], unit or of_field[1]
     parsed.state(since, order, unit or _unit_of_picture(fields))
+
+
+def _fields_within(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the fields that may state something, also those of an object under a key such as "meta"."""
+    for key, item in fields.items():
+        if isinstance(item, dict):
+            yield from ((key + keys.plain_key(inner), value) for inner, value in item.items())
+        elif key not in keys.LABEL_KEYS and key not in keys.BOX_KEYS:
+            yield key, item
 
 
 def _stated_under(key: str, item: Any) -> tuple[Order | None, str | None]:

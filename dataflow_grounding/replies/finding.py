@@ -171,7 +171,7 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer:
     around: list[str] = []
     in_talk: list[RawBox] = []
     answered = False  # whether objects gave boxes
-    unit, behind = None, scan.text
+    unit, behind, denied = None, scan.text, False
     items = [*with_talk(scan, lead)]
     several = len(items) > 1
     for (item, between, before, behind), beside in zip(items, _said_of_lists(items), strict=True):
@@ -180,7 +180,8 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer:
         around.append(between)
         if around and is_of_crop(before):
             parsed.elsewhere = CROP
-        if _DENIED.search(before[-160:]) or is_of_picture(before):
+        denied = bool(_DENIED.search(before[-160:])) or (denied and _AND.fullmatch(between) is not None)
+        if denied or is_of_picture(before):
             parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, denied, or the whole picture's")
             continue
         boxes, points = len(parsed.boxes), len(parsed.points)

@@ -6,7 +6,6 @@ from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import vocabulary as keys
-from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.json_values import JsonObject, hull, measured, number
 from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
 
@@ -44,17 +43,6 @@ def _labels_in(value: JsonObject, fields: Mapping[str, Any]) -> list[str]:
         elif isinstance(label, str):
             texts.append(label)
     return texts + [item for item in value.loose if isinstance(item, str)]
-
-
-def says_absent(fields: Mapping[str, Any]) -> bool:
-    """Whether an object says that its thing is not there, under a key such as "found" or "status"."""
-    return any(_is_no(fields[key]) for key in keys.FOUND_KEYS & fields.keys()) or _is_no(fields.get("status") or None)
-
-
-def _is_no(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().lower() in ("false", "no", "0") or says_none(value.replace("_", " "))
-    return value is False or (type(value) is int and value == 0)
 
 
 def is_empty(value: Any) -> bool:

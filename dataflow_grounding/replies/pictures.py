@@ -12,8 +12,8 @@ _OUTLINE = re.compile(
     r"<\|?(?:poly\w{0,10}|contour|outline|mask)(?:_start)?\|?>(?=[^<>]{0,40}(?:\d|<loc))", re.IGNORECASE
 )
 _PICTURE_KEY = re.compile(
-    r"(?:image|img|picture|pic|photo|frame|page|crop|tile|patch|view|camera|slide)(?:id|idx|index|no|num|number|name)?"
-    r"|timestamps?|seconds?"
+    r"(?:image|img|picture|pic|photo|frame|page|crop|tile|patch|view|camera|slide)(?:id|idx|index|no|num|number|name|path|file|url)?"
+    r"|source(?:image|frame)|timestamps?|seconds?|time"
 )
 _CROPS = re.compile(r"zoom|crop", re.IGNORECASE)
 _MOST = 4000  # characters of talk in which pictures are counted

@@ -39,13 +39,17 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Said:
-    """What a reply says about a box besides its numbers: labels by preference, id, score, evidence, words around it."""
+    """What a reply says about a box besides its numbers: labels by preference, id, score, evidence, words around it.
+
+    `remarks` are words in the box's own object that name nothing, and may take it back.
+    """
 
     labels: tuple[str, ...] = ()
     id: int | None = None
     score: Any = None
     evidence: str | None = None
     talk: str = ""
+    remarks: tuple[str, ...] = ()
 
     def within(self, outer: Said) -> Said:
         """Return this with what is missing taken from the object around it."""
@@ -55,6 +59,7 @@ class Said:
             outer.score if self.score is None else self.score,
             self.evidence or outer.evidence,
             self.talk or outer.talk,
+            self.remarks or outer.remarks,
         )
 
 
