@@ -31,6 +31,7 @@ _STATES_ORDER = re.compile(r"(?:b?box|coord)\w*(?:format|order|mode|convention)|
 _LETTERS_OF_ORDER = re.compile(r"[xyltrbwhc]{4,6}")
 _NEUTRAL = keys.words("neutral_formats")
 _NEARLY = 0.05  # by which the stated size of a picture may differ from the one that was sent
+_LEAD = 40  # characters before the first word for a unit that may belong to it
 _LONGEST = 200  # characters of a field that may state something
 
 
@@ -48,10 +49,13 @@ def stated_order(text: str) -> Order | None:
 def stated_unit(text: str) -> str | None:
     """Return the unit that a text states for boxes, the last one where there are several; None for none."""
     low = text.lower()
-    if not any(hint in low for hint in _UNIT_HINTS) and _RANGE_OR_SIZE.search(text) is None:
+    first = min((low.find(hint) for hint in _UNIT_HINTS if hint in low), default=len(text))
+    others = _RANGE_OR_SIZE.search(text)
+    first = min(first, others.start() if others else len(text))
+    if first == len(text):
         return None
     unit = None
-    for match in _UNIT_IN_WORDS.finditer(text):
+    for match in _UNIT_IN_WORDS.finditer(text, max(0, first - _LEAD)):
         before = text[max(0, match.start() - 40) : match.start()]
         if _NO_UNIT.search(before) is None:
             unit = _unit(match)
@@ -96,8 +100,6 @@ def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> 
 
     `fields` are the object's `plain_fields`. Raises UnreadableReply for what is stated and not understood.
     """
-    if len(parsed.boxes) == since:
-        return
     order = unit = None
     for key, item in _fields_within(fields):
         if _STATES.search(key):

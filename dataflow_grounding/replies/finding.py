@@ -32,7 +32,7 @@ _AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
 _REFUSAL, _FAULT = map(pattern, ("refusal", "fault"))
 # Words right before a box: it is an example, or not the thing's. Words without a box: what was said before is not so.
-_DENIED, _TAKEN_BACK = map(pattern, ("denied", "taken_back"))
+_DENIED, _RELATED, _TAKEN_BACK = map(pattern, ("denied", "related", "taken_back"))
 
 
 def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
@@ -104,10 +104,9 @@ def _in_answer(answer: AnswerText, key: str, nth: int) -> ParsedReply:
     for read in readers:
         parsed = ParsedReply(answer=nth)
         read(answer, key, parsed)
-        talk = " ".join(talk.text for talk in parsed.talk)
-        parsed.state(0, stated_order(talk), stated_unit(talk))
+        if parsed.boxes:
+            _take_conventions(answer, parsed)
         if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
-            parsed.elsewhere = parsed.elsewhere or elsewhere_in(answer.text if "<" in answer.text else talk)
             return parsed
         unusable.append(parsed)
     for parsed in unusable:
@@ -118,13 +117,20 @@ def _in_answer(answer: AnswerText, key: str, nth: int) -> ParsedReply:
     return _in_words(answer, ParsedReply(answer=nth))
 
 
+def _take_conventions(answer: AnswerText, parsed: ParsedReply) -> None:
+    """Take the order and unit that the words beside the boxes state, and whether they are of another picture."""
+    talk = " ".join(talk.text for talk in parsed.talk)
+    parsed.state(0, stated_order(talk), stated_unit(talk))
+    parsed.elsewhere = parsed.elsewhere or elsewhere_in(answer.text if "<" in answer.text else talk)
+
+
 def _in_words(answer: AnswerText, parsed: ParsedReply) -> ParsedReply:
     bare = answer.blocks and not "".join(answer.talk).strip()
     text = without_control_tokens("\n".join(answer.blocks) if bare else answer.text).strip()
     read_plain(text, parsed)
     if parsed.boxes:
         _hear_around(text, parsed)
-        parsed.state(0, stated_order(text), stated_unit(text))
+        _take_conventions(answer, parsed)
     if not parsed:
         parsed.missing = missing_in(text)
         if parsed.missing is not None:
@@ -180,7 +186,7 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer:
         around.append(between)
         if around and is_of_crop(before):
             parsed.elsewhere = CROP
-        denied = bool(_DENIED.search(before[-160:])) or (denied and _AND.fullmatch(between) is not None)
+        denied = _is_denied(before) or (denied and _AND.fullmatch(between) is not None)
         if denied or is_of_picture(before):
             parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, denied, or the whole picture's")
             continue
@@ -200,6 +206,11 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer:
     if answered:
         _drop_talk(parsed, in_talk)
     _take_state(scan, parsed, [*around, behind])
+
+
+def _is_denied(before: str) -> bool:
+    """Whether the words right before a box say that it doesn't count, or is another thing's."""
+    return bool(_DENIED.search(before[-160:]) or _RELATED.search(before[-40:]))
 
 
 def _said_of_lists(items: list[InTalk]) -> list[Said]:

@@ -18,6 +18,8 @@ from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox
 
 _TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
 _OF_BOXES = re.compile(r"[_ -](?:bounding_?)?b?box(?:es)?(?:_2d)?$", re.IGNORECASE)  # "cat_bbox"
+# An object with no other keys says nothing else of its box.
+_OF_ITSELF = keys.BOX_KEYS.union(keys.LABEL_KEYS, keys.ID_KEYS, keys.SCORE_KEYS, ["evidence"])
 # Empty under these keys, a list says nothing of boxes.
 _LISTS_OF_WORDS = frozenset(["tags", *keys.LABEL_LIST_KEYS]) - keys.WRAPPERS
 _TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
@@ -161,8 +163,8 @@ class _Walk:
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in nested(value.loose):
             self.value(item, NOTHING_SAID, boxy=False)
-        apply_stated(self.parsed, since, fields)
-        if len(self.parsed.boxes) > since:
+        if len(self.parsed.boxes) > since and not fields.keys() <= _OF_ITSELF:
+            apply_stated(self.parsed, since, fields)
             self.parsed.pictures.update(pictures_of(fields))
             self.parsed.elsewhere = CROP if is_crop(fields) else self.parsed.elsewhere
         if len(self.parsed.boxes) == since and len(self.parsed.absences) > absences:
@@ -174,7 +176,7 @@ class _Walk:
     def said_by(self, value: JsonObject, fields: dict[str, Any]) -> Said:
         """Return what an object says of itself, beside a box also under keys that aren't known."""
         own = shapes.said_by(value, fields)
-        if len(fields) < 2 or not any(map(self.is_box_key, fields)):
+        if fields.keys() <= _OF_ITSELF or not any(map(self.is_box_key, fields)):
             return own
         name = name_beside(fields) if not own.labels and own.id is None else None
         return replace(own, labels=own.labels or ((name,) if name else ()), remarks=remarks_of(value))

@@ -39,9 +39,11 @@ _MOST_CORRECTIONS = 50
 def named_before(text: str) -> str:
     """Return what the words before a box name as its thing: "I see a cat at" names a cat, "Here it is:" nothing."""
     sentences = [part for part in SENTENCE_END.split(TAG.sub(" ", text[-600:])) if _WORD.search(part)]
-    apposed = _APPOSED.search(sentences[-1]) if sentences else None
-    if apposed is not None and apposed[1].split()[-1].lower() not in _PLACES:
-        return apposed[1]
+    last = sentences[-1].split()[-1] if sentences else ""
+    if last.isalpha() and last.lower() not in _PLACES:
+        apposed = _APPOSED.search(sentences[-1])
+        if apposed is not None:
+            return apposed[1]
     for sentence in reversed(sentences[-2:]):
         thing, refers = _thing(sentence)
         if thing or not refers:
