@@ -9,6 +9,7 @@ from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns,
 
 _ENGLISH, _OTHER_LANGUAGES = patterns("english"), patterns("other_languages")
 _NONE, _NEGATION, _PREAMBLE, _CAPTION = map(pattern, ("none", "negation", "preamble", "caption"))
+_NEGATION_ELSEWHERE = pattern("negation_elsewhere")
 _LEADING, _ANYTHING, _NO_THING, _NOT_GIVEN = map(pattern, ("leading", "anything", "no_thing", "not_given"))
 _CONTRAST, _AND, BLIND, UNREAL = map(pattern, ("contrast", "and", "blind", "unreal"))
 SENTENCE_END = re.compile(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
@@ -26,6 +27,8 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 # Words of keys and labels that name no thing, as "detected_objects" and "submit_boxes".
 _NAMES_NOTHING = words("filler") | words("of_tools")
 _ZERO_FIRST = re.compile(r"(?<![\w.])0[\d.]{0,20}\s{0,3}[,;|/\s]\s{0,3}[-+.]?\d")
+_SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff]")
+_COUNTED = re.compile(r"^(?:任何|[一那这该]?[只个隻個条辆位头匹张把台朵棵艘架]|[一那这该](?=.))|(?:的|は|が|も)$")
 _LONGEST = 600
 
 
@@ -45,8 +48,8 @@ class Missing(NamedTuple):
             return self.counted is None or self.counted >= len(phrases)
         if len(phrases) == 1:
             phrase = next(iter(phrases.values()))
-            if self.foreign:  # words of two languages can't be compared
-                return phrase.isascii() or self.thing.isascii() or bool(all_words(phrase) & all_words(self.thing))
+            if self.foreign:  # of words of two languages nobody knows that they mean one thing
+                return any(_same_word(part, phrase) for part in self.parts)
             return any(head_word(part) == head_word(phrase) and _covers(part, phrase) for part in self.parts)
         covered = {i for part in self.parts for i in matching_ids(part, phrases) if _covers(part, phrases[i])}
         return covered == set(phrases)
@@ -55,6 +58,26 @@ class Missing(NamedTuple):
     def parts(self) -> list[str]:
         """The things, one by one."""
         return parts_of(self.thing)
+
+
+def _same_word(thing: str, phrase: str) -> bool:
+    """Whether a thing in a language other than English is a phrase's, in that language: the same or a wider one.
+
+    Scripts without blanks have the thing at the phrase's end: "汽车" is missing, so "红色汽车" is. A single character
+    is a part of many words, and must stand by itself. Elsewhere the words agree up to their endings.
+    """
+    if _SPACELESS.search(thing + phrase):
+        thing, phrase = (_COUNTED.sub("", text.strip()) for text in (thing, phrase))
+        return thing == phrase or (phrase.endswith(thing) and (len(thing) > 1 or phrase[-2:-1] in ("的", "の")))
+    things, words = sorted(all_words(thing)), sorted(all_words(phrase))
+    return bool(things) and all(any(_same_stem(one, other) for other in words) for one in things)
+
+
+def _same_stem(one: str, other: str) -> bool:
+    shorter = min(len(one), len(other))
+    return one == other or (
+        shorter > 3 and abs(len(one) - len(other)) < 3 and one[: shorter - 1] == other[: shorter - 1]
+    )
 
 
 def parts_of(things: str) -> list[str]:
@@ -142,6 +165,11 @@ def holds_box(text: str) -> bool:
 def denies_itself(label: str) -> bool:
     """Whether a label says that what it names is not there, as "cat (not visible)" and "no cat" do."""
     return any(missing_in_clause(text) for text in (label, _PUNCTUATION.sub(" ", label)))
+
+
+def negates(text: str) -> bool:
+    """Whether a text in any of many languages has a word of negation."""
+    return _NEGATION.search(text) is not None or _NEGATION_ELSEWHERE.search(text) is not None
 
 
 def _numbered(text: str) -> bool:

@@ -3,18 +3,19 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
-from dataflow_grounding.replies.absence import denies_itself
-from dataflow_grounding.replies.json_values import number
+from dataflow_grounding.replies.absence import denies_itself, negates
+from dataflow_grounding.replies.conventions import fits
+from dataflow_grounding.replies.json_values import score_of
 from dataflow_grounding.replies.labels import alike, comparable, equal, surely_alike
+from dataflow_grounding.replies.pictures import SEVERAL
 from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import Dropped, FoundBox, Note, ParsedReply, RawBox, Reading, Said
-from dataflow_grounding.replies.talk import denial
+from dataflow_grounding.replies.talk import affirmed, denial, takes_back
 
 # How far outside its range a number may lie, in parts of the range, to be moved inside and not dropped.
 TOLERANCE = 1 / 8
@@ -56,6 +57,8 @@ class _BoxReader:
         if parsed.truncated:
             self.note("truncated", "the reply ends in the middle")
         self.take_statuses(parsed)
+        if self.phrases and (parsed.elsewhere or len(parsed.pictures) > 1) and parsed.boxes:
+            raise UnreadableReply(parsed.elsewhere or SEVERAL)
         self.questions.learn(parsed)
         self.take_boxes(parsed)
         if parsed.points:
@@ -84,12 +87,16 @@ class _BoxReader:
             raise UnreadableReply(f"no box of the reply can be used: {parsed.dropped[0].reason}")
         if parsed.missing is not None and not parsed.missing.answers_for(self.phrases):
             raise UnreadableReply(f"the reply says only that {parsed.missing.thing[:60]!r} is not there")
-        self.check_absences(
-            [*(said for said, _ in parsed.absences), *self.zeros] if parsed.missing is None else [Said()]
-        )
+        if parsed.missing is None:
+            self.check_list(parsed)
 
-    def check_absences(self, absences: list[Said]) -> None:
-        """Raise UnreadableReply unless a reply without boxes says of every phrase that it is not there."""
+    def check_list(self, parsed: ParsedReply) -> None:
+        """Raise UnreadableReply unless empty lists say of every phrase that it is not there, and no words deny it."""
+        for talk in parsed.talk:
+            words = affirmed(talk.text, self.phrases) if talk.answer == parsed.answer else None
+            if words is not None:
+                raise UnreadableReply(f"the reply has no box, and says {' '.join(words.split())[:60]!r}")
+        absences = [*(said for said, _ in parsed.absences), *self.zeros]
         left = set(self.phrases)
         for said in absences[:_MOST_ABSENCES]:
             left -= self.questions.lacking(said)
@@ -192,7 +199,7 @@ class _BoxReader:
 
     def in_scale(self, raw: RawBox, meant: BoxFormat) -> tuple[float, ...]:
         written = _shown(raw.numbers)
-        if raw.unit is not None and raw.unit != {"px": "px", 100: "%"}.get(meant.scale):
+        if raw.unit is not None and not fits(raw.unit, meant.scale, raw.numbers, (self.original, self.sent)):
             raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
         # DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123); elsewhere no
         # number that far out is a slip.
@@ -211,7 +218,7 @@ class _BoxReader:
         said = raw.said
         label = said.labels[0] if said.labels else None
         phrase_id = self.phrase_of(raw, label) if self.phrases else said.id
-        score = _score(said.score)
+        score = score_of(said.score)
         if score is None and said.score is not None:
             self.note_once("score_ignored", f"{str(said.score)[:40]!r} is not a score from 0 to 1")
         box = FoundBox(bbox, phrase_id, label, score, raw.numbers, said.evidence)
@@ -237,6 +244,10 @@ class _BoxReader:
             self.check_label(said, phrase_id)
         if label and phrase_id != said.id:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
+        if any(takes_back(remark, self.phrases[phrase_id]) for remark in said.remarks):
+            raise _NoBox(f"a box that its object takes back: {said.remarks[-1][:60]!r}")
+        if (label or said.talk) in self.questions.translations and negates(label or said.talk):
+            raise _NoBox(f"{(label or said.talk)[:60]!r} may say that it isn't there")
         if not label and said.talk in self.questions.translations:
             self.note("unlike_label", f"{said.talk[:60]!r} can't be compared with phrase {phrase_id}")
         return phrase_id
@@ -279,14 +290,6 @@ def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool
         return True
     fractions = all(0 <= value <= 1 for value in corners)  # [0, 0, 1, 1] too, which is the whole picture in these
     return min(limits) > 10 and fractions
-
-
-def _score(value: Any) -> float | None:
-    per_cent = isinstance(value, str) and value.strip().endswith("%")
-    score = number(value.strip().rstrip("%") if per_cent else value)
-    if score is not None and per_cent:
-        score /= 100
-    return score if score is not None and 0 <= score <= 1 else None
 
 
 def _shown(numbers: Sequence[float]) -> str:

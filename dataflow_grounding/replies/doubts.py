@@ -1,12 +1,19 @@
-"""What an object says that speaks against reading its empty list as "none": a fault, or that the thing is there."""
+"""What an object says beside its box or its empty list: a fault, that the thing is there, that it is another thing."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from dataflow_grounding.replies import vocabulary as keys
-from dataflow_grounding.replies.absence import missing_in, only_says_none
+from dataflow_grounding.replies.absence import missing_in, only_says_none, says_none
 from dataflow_grounding.replies.json_values import number
 
+_NO_NAME = keys.pattern("no_name")
+_PLACES_BOX = keys.pattern("places_box")
+_FEW_WORDS = re.compile(r"[^\W\d_]+(?:[ '’-][^\W\d_]+){0,3}")
+_FLAG = re.compile(r"(?:is|has)[_ ]?((?:[A-Z]?[a-z]+[_ ]?){1,5})")
+_WORDS = re.compile(r"[A-Z]?[a-z]+")
+_NAMELESS = keys.words("filler") | keys.words("which") | keys.words("qualities")
 # A score from here on is that of a thing that was found.
 _HIGH = 0.5
 
@@ -55,3 +62,50 @@ def _is_fault(value: Any) -> bool:
 
 def _is_yes(value: Any) -> bool:
     return value is True or (isinstance(value, str) and value.strip().lower() in ("true", "yes"))
+
+
+def name_beside(fields: Mapping[str, Any]) -> str | None:
+    """Return what an object calls its box's thing under a key that isn't known, as "animal" and "species" are."""
+    for key, item in fields.items():
+        if _NO_NAME.search(key) or key in keys.IMAGE_SIZE_KEYS or key in keys.BOX_KEYS:
+            continue
+        if isinstance(item, dict) and not any(plain in keys.BOX_KEYS for plain in map(keys.plain_key, item)):
+            item = next((item[plain] for plain in keys.LABEL_KEYS if isinstance(item.get(plain), str)), None)
+        if (
+            isinstance(item, str)
+            and _FEW_WORDS.fullmatch(item.strip())
+            and not _NAMELESS.issuperset(item.lower().split())
+        ):
+            return item.strip()
+    return None
+
+
+def remarks_of(value: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the words in an object that may say that its box isn't the thing's: comments, and `"is_cat": false`."""
+    remarks: list[str] = []
+    for key, item in value.items():
+        plain = keys.plain_key(key)
+        flag = _FLAG.fullmatch(key) if is_no(item) else None
+        if flag is not None:
+            remarks.append("not a " + " ".join(_WORDS.findall(flag[1])).lower())
+        elif isinstance(item, str) and plain not in keys.LABEL_KEYS and plain not in keys.BOX_KEYS and " " in item:
+            remarks.append(item[:400])
+    return tuple(remarks)
+
+
+def places_box(key: str) -> bool:
+    """Whether a key says that what is under it is the box, or boxes, of the thing that the object around it names."""
+    plain = keys.plain_key(key)
+    return plain in keys.WRAPPERS or plain in keys.BOX_KEYS or _PLACES_BOX.search(plain) is not None
+
+
+def says_absent(fields: Mapping[str, Any]) -> bool:
+    """Whether an object says that its thing is not there, under a key such as "found" or "status"."""
+    return any(is_no(fields[key]) for key in keys.FOUND_KEYS & fields.keys()) or is_no(fields.get("status") or None)
+
+
+def is_no(value: Any) -> bool:
+    """Whether a value says no: false, 0, "no", or words for none."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("false", "no", "0") or says_none(value.replace("_", " "))
+    return value is False or (type(value) is int and value == 0)

@@ -8,6 +8,7 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.absence import BLIND, holds_box, missing_in
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.beside import label_behind, said_in_line
+from dataflow_grounding.replies.conventions import stated_order, stated_unit
 from dataflow_grounding.replies.doubts import is_no_answer
 from dataflow_grounding.replies.in_talk import InTalk, with_talk
 from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
@@ -15,11 +16,12 @@ from dataflow_grounding.replies.json_text import find_json, holds_objects
 from dataflow_grounding.replies.json_values import Scan, number
 from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
+from dataflow_grounding.replies.pictures import CROP, elsewhere_in, is_of_crop, is_of_picture
 from dataflow_grounding.replies.plain_text import label_before, read_plain
 from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
 from dataflow_grounding.replies.rows import said_in_rows
 from dataflow_grounding.replies.talk import TAG, adds, named_before, named_behind
-from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key, stated_order, stated_unit
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key
 
 # An empty list says "none" only if nothing around it may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
@@ -30,7 +32,7 @@ _AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
 _REFUSAL, _FAULT = map(pattern, ("refusal", "fault"))
 # Words right before a box: it is an example, or not the thing's. Words without a box: what was said before is not so.
-_DENIED, _TAKEN_BACK = map(pattern, ("denied", "taken_back"))
+_DENIED, _RELATED, _TAKEN_BACK = map(pattern, ("denied", "related", "taken_back"))
 
 
 def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
@@ -102,7 +104,8 @@ def _in_answer(answer: AnswerText, key: str, nth: int) -> ParsedReply:
     for read in readers:
         parsed = ParsedReply(answer=nth)
         read(answer, key, parsed)
-        parsed.state(0, stated_order(" ".join(talk.text for talk in parsed.talk)), None)
+        if parsed.boxes:
+            _take_conventions(answer, parsed)
         if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
             return parsed
         unusable.append(parsed)
@@ -114,13 +117,20 @@ def _in_answer(answer: AnswerText, key: str, nth: int) -> ParsedReply:
     return _in_words(answer, ParsedReply(answer=nth))
 
 
+def _take_conventions(answer: AnswerText, parsed: ParsedReply) -> None:
+    """Take the order and unit that the words beside the boxes state, and whether they are of another picture."""
+    talk = " ".join(talk.text for talk in parsed.talk)
+    parsed.state(0, stated_order(talk), stated_unit(talk))
+    parsed.elsewhere = parsed.elsewhere or elsewhere_in(answer.text if "<" in answer.text else talk)
+
+
 def _in_words(answer: AnswerText, parsed: ParsedReply) -> ParsedReply:
     bare = answer.blocks and not "".join(answer.talk).strip()
     text = without_control_tokens("\n".join(answer.blocks) if bare else answer.text).strip()
     read_plain(text, parsed)
     if parsed.boxes:
         _hear_around(text, parsed)
-        parsed.state(0, stated_order(text), stated_unit(text))
+        _take_conventions(answer, parsed)
     if not parsed:
         parsed.missing = missing_in(text)
         if parsed.missing is not None:
@@ -167,14 +177,18 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer:
     around: list[str] = []
     in_talk: list[RawBox] = []
     answered = False  # whether objects gave boxes
-    unit, behind = None, scan.text
+    unit, behind, denied = None, scan.text, False
     items = [*with_talk(scan, lead)]
+    several = len(items) > 1
     for (item, between, before, behind), beside in zip(items, _said_of_lists(items), strict=True):
         said = outer if outer.labels else beside
-        unit = unit if around else stated_unit(before)
+        unit = unit if around or not several else stated_unit(before)
         around.append(between)
-        if _DENIED.search(before[-160:]):
-            parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
+        if around and is_of_crop(before):
+            parsed.elsewhere = CROP
+        denied = _is_denied(before) or (denied and _AND.fullmatch(between) is not None)
+        if denied or is_of_picture(before):
+            parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, denied, or the whole picture's")
             continue
         boxes, points = len(parsed.boxes), len(parsed.points)
         if holds_objects(item.value):
@@ -184,12 +198,19 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer:
             answered = answered or len(parsed.boxes) > boxes
         else:
             read_value(item.value, parsed, key, said)
+        if several:  # else what all the words state is enough
+            units = (stated_unit(before), unit, stated_unit(behind.partition("\n")[0]))
+            parsed.state(boxes, None, next(filter(None, units), None))
+        if not holds_objects(item.value):
             in_talk += [*parsed.boxes[boxes:], *parsed.points[points:]]
-        units = (stated_unit(before), unit, stated_unit(behind.partition("\n")[0]))
-        parsed.state(boxes, None, next(filter(None, units), None))
     if answered:
         _drop_talk(parsed, in_talk)
     _take_state(scan, parsed, [*around, behind])
+
+
+def _is_denied(before: str) -> bool:
+    """Whether the words right before a box say that it doesn't count, or is another thing's."""
+    return bool(_DENIED.search(before[-160:]) or _RELATED.search(before[-40:]))
 
 
 def _said_of_lists(items: list[InTalk]) -> list[Said]:

@@ -6,15 +6,21 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.beside import with_attributes_said
+from dataflow_grounding.replies.conventions import LEGEND
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_values import FoundJson, Scan, nested
 from dataflow_grounding.replies.rows import names_anything
-from dataflow_grounding.replies.vocabulary import LEGEND, pattern
+from dataflow_grounding.replies.vocabulary import pattern
 
 _COMMENT = re.compile(r"(?://|#\s|/\*)([^\n]{1,200})")
 _INNERMOST = re.compile(r"\[[^\[\]]*\]")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _SECTION = re.compile(r"(^|\n)[ \t]{0,20}\[([^\[\]\d\n]{1,80})\][ \t]{0,20}(?=\n)")
+_AND = re.compile(r"\s*,?\s*and\s*", re.IGNORECASE)
+# "The cats are at (1, 2) and (3, 4)" are two points, but "its corners are at" these two are one box.
+_ARE_AT = re.compile(
+    r"^(?!.*(?:corner|box|bound|coord)).*\b(?:are|were)\s(?:\w+\s)?(?:at|near)\s*$", re.IGNORECASE | re.DOTALL
+)
 _BETWEEN_PAIRS = pattern("between_pairs")
 
 
@@ -70,8 +76,15 @@ def _joined_pairs(scan: Scan) -> list[FoundJson]:
     joined: list[FoundJson] = []
     for item in scan.found:
         last = joined[-1] if joined and is_pair(item.value) and is_pair(joined[-1].value) else None
-        if last is not None and _BETWEEN_PAIRS.fullmatch(scan.text[last.end : item.start][:60]):
+        if last is not None and _are_corners(scan.text, last.end, item.start, last.start):
             joined[-1] = FoundJson([*last.value, *item.value], last.start, item.end)
         else:
             joined.append(item)
     return joined
+
+
+def _are_corners(text: str, end: int, start: int, begin: int) -> bool:
+    """Whether what stands between two pairs, from `end` to `start`, makes them a box; the first begins at `begin`."""
+    between = text[end:start][:60]
+    points = _AND.fullmatch(between) is not None and _ARE_AT.search(text[max(0, begin - 80) : begin]) is not None
+    return _BETWEEN_PAIRS.fullmatch(between) is not None and not points

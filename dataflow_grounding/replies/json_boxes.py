@@ -8,13 +8,20 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import json_shapes as shapes
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, says_none
-from dataflow_grounding.replies.doubts import doubt, is_no_answer
+from dataflow_grounding.replies.conventions import apply_stated
+from dataflow_grounding.replies.doubts import doubt, is_no_answer, name_beside, places_box, remarks_of, says_absent
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects, strict_json
 from dataflow_grounding.replies.json_values import JsonObject, measured, nested, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
+from dataflow_grounding.replies.pictures import CROP, is_crop, pictures_of
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
 
 _TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
+_OF_BOXES = re.compile(r"[_ -](?:bounding_?)?b?box(?:es)?(?:_2d)?$", re.IGNORECASE)  # "cat_bbox"
+# An object with no other keys says nothing else of its box.
+_OF_ITSELF = keys.BOX_KEYS.union(keys.LABEL_KEYS, keys.ID_KEYS, keys.SCORE_KEYS, ["evidence"])
+# Empty under these keys, a list says nothing of boxes.
+_LISTS_OF_WORDS = frozenset(["tags", *keys.LABEL_LIST_KEYS]) - keys.WRAPPERS
 _TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
 _BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
 
@@ -143,9 +150,9 @@ class _Walk:
             return
         fields = shapes.plain_fields(value)
         shapes.take_statuses(self.parsed, fields)
-        own = shapes.said_by(value, fields)
+        own = self.said_by(value, fields)
         said = own.within(outer)
-        if shapes.says_absent(fields):
+        if says_absent(fields):
             self.absent(value, fields, said)
             return
         since, absences = len(self.parsed.boxes), len(self.parsed.absences)
@@ -156,12 +163,23 @@ class _Walk:
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in nested(value.loose):
             self.value(item, NOTHING_SAID, boxy=False)
-        shapes.apply_stated(self.parsed, since, fields)
+        if len(self.parsed.boxes) > since and not fields.keys() <= _OF_ITSELF:
+            apply_stated(self.parsed, since, fields)
+            self.parsed.pictures.update(pictures_of(fields))
+            self.parsed.elsewhere = CROP if is_crop(fields) else self.parsed.elsewhere
         if len(self.parsed.boxes) == since and len(self.parsed.absences) > absences:
             why = doubt(fields, boxy=has_box and own != NOTHING_SAID)
             if why is not None:
                 del self.parsed.absences[absences:]
                 self.parsed.drop(why, said)
+
+    def said_by(self, value: JsonObject, fields: dict[str, Any]) -> Said:
+        """Return what an object says of itself, beside a box also under keys that aren't known."""
+        own = shapes.said_by(value, fields)
+        if fields.keys() <= _OF_ITSELF or not any(map(self.is_box_key, fields)):
+            return own
+        name = name_beside(fields) if not own.labels and own.id is None else None
+        return replace(own, labels=own.labels or ((name,) if name else ()), remarks=remarks_of(value))
 
     def absent(self, value: JsonObject, fields: dict[str, Any], said: Said) -> None:
         """Take an object that says that its thing is not there, unless it gives the thing's box."""
@@ -237,7 +255,8 @@ class _Walk:
             if not (named or has_box):
                 self.labelled_or_wrapped(key, item, said, talks=talks)
             elif plain not in keys.LABEL_KEYS and holds_objects(item):  # a further detection, not a colour or size
-                self.value(item, NOTHING_SAID if has_box else said, boxy=False)
+                its = said if places_box(key) else Said((key.strip(),))  # {"label": "cat", "next_to": {…}}
+                self.value(item, NOTHING_SAID if has_box else its, boxy=False)
                 if has_box and not value.cut:  # a part without a name is not another thing
                     self.parsed.boxes[since:] = filter(shapes.is_named, self.parsed.boxes[since:])
             if len(self.parsed.boxes) > since:
@@ -247,10 +266,16 @@ class _Walk:
 
     def labelled_or_wrapped(self, key: str, item: Any, said: Said, *, talks: bool) -> None:
         plain = keys.plain_key(key)
+        if item == [] and plain in _LISTS_OF_WORDS:
+            return
         if plain in keys.WRAPPERS or _TASK.fullmatch(key):
             self.wrapped(plain, item, said)
         elif item is not None or not talks:
-            inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
+            inner = (
+                Said(id=int(key))
+                if re.fullmatch(r"\s*\d{1,9}\s*", key)
+                else Said((_OF_BOXES.sub("", key).strip() or key,))
+            )
             self.labelled_by_key(plain, item, inner.within(said))
 
     def wrapped(self, plain: str, item: Any, said: Said) -> None:

@@ -4,13 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dataflow_grounding.coordinates import Order
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import vocabulary as keys
-from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.json_values import JsonObject, hull, measured, number
 from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
-from dataflow_grounding.replies.vocabulary import stated_order, stated_unit
 
 _A_NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.]*")
 _LETTERS = re.compile(r"[^\W\d_]{2,}|[^\W\d_a-zA-Z]")
@@ -46,51 +43,6 @@ def _labels_in(value: JsonObject, fields: Mapping[str, Any]) -> list[str]:
         elif isinstance(label, str):
             texts.append(label)
     return texts + [item for item in value.loose if isinstance(item, str)]
-
-
-def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> None:
-    """Give the boxes from the `since`-th on the order and the unit that their object's other fields state."""
-    order, unit = _stated_by(fields)
-    side = _stated_size(fields)
-    if unit is None and side and all(max(raw.numbers) <= side for raw in parsed.boxes[since:]):
-        unit = "px"
-    parsed.state(since, order, unit)
-
-
-def _stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
-    said = [item for key, item in fields.items() if isinstance(item, (str, list)) and key not in keys.LABEL_KEYS]
-    texts = [item if isinstance(item, str) else ", ".join(item) for item in said if _are_texts([*item])]
-    unit = next((unit for text in texts if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
-    return stated_order("\n".join(text for text in texts if len(text) < 100)) if texts else None, unit
-
-
-def _stated_size(fields: Mapping[str, Any]) -> float | None:
-    """Return the longer side, in pixels, that an object states for its image; None for a relative format's range."""
-    sizes = [(fields.get("imagewidth"), fields.get("imageheight"))]
-    for key in keys.IMAGE_SIZE_KEYS & fields.keys():
-        item = fields[key]
-        if isinstance(item, dict):
-            sizes.append((item.get("width"), item.get("height")))
-        elif isinstance(item, str):
-            item = re.findall(r"\d+", item)
-        if isinstance(item, list) and len(item) in (2, 3):
-            sizes.append((item[0], item[1]))
-    for size in sizes:
-        sides = [side for item in size if (side := number(item)) is not None]
-        if len(sides) == 2 and (sides[0] != sides[1] or sides[0] not in (1, 100, 999, 1000, 1024)):
-            return max(sides)
-    return None
-
-
-def says_absent(fields: Mapping[str, Any]) -> bool:
-    """Whether an object says that its thing is not there, under a key such as "found" or "status"."""
-    return any(_is_no(fields[key]) for key in keys.FOUND_KEYS & fields.keys()) or _is_no(fields.get("status") or None)
-
-
-def _is_no(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().lower() in ("false", "no", "0") or says_none(value.replace("_", " "))
-    return value is False or (type(value) is int and value == 0)
 
 
 def is_empty(value: Any) -> bool:

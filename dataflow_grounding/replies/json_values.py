@@ -112,3 +112,12 @@ def hull(corners: Sequence[float]) -> tuple[float, float, float, float]:
     """Return the box around corners given as x, y, x, y, …"""
     xs, ys = corners[0::2], corners[1::2]
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def score_of(value: Any) -> float | None:
+    """Return a score from 0 to 1, also from a percentage; None for anything else."""
+    per_cent = isinstance(value, str) and value.strip().endswith("%")
+    score = number(value.strip().rstrip("%") if per_cent else value)
+    if score is not None and per_cent:
+        score /= 100
+    return score if score is not None and 0 <= score <= 1 else None

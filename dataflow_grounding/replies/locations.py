@@ -57,7 +57,7 @@ def _read_runs(text: str, parsed: ParsedReply) -> None:
     quads = florence and all(map(_are_upright_quads, runs))
     step, numbers_of = (8, hull) if quads else (4, tuple)
     for said, bins in zip(_said_beside(pieces[0::2], ahead=florence), runs, strict=True):
-        if florence and not quads and _is_outline(bins):
+        if florence and ("<poly" in text or (not quads and (_is_outline(bins) or len(bins) == 6))):
             parsed.drop(f"an outline of {len(bins) // 2} corners", said)
             continue
         left_over = len(bins) % step

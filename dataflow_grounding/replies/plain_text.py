@@ -5,11 +5,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies.conventions import LEGEND
 from dataflow_grounding.replies.json_shapes import take_corners
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.reading import ParsedReply, RawBox, named
 from dataflow_grounding.replies.talk import named_before
-from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, pattern, plain_key
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, COORDINATE, CORNERS, LABEL_KEYS, pattern, plain_key
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
@@ -18,8 +19,14 @@ _FOUR = re.compile(
 )
 _A_FIFTH = re.compile(r"\d[\s,;_|/]*$")
 _NAMED = re.compile(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
+# Coordinates on a line each.
+_STACKED = re.compile(
+    rf"(?:^[ \t]{{0,9}}[-*]?[ \t]{{0,3}}{COORDINATE}[ \t]{{0,3}}[=:][ \t]{{0,3}}{_NUMBER}[ \t]{{0,9}}(?:\n|\Z)){{4}}",
+    re.M | re.I,
+)
 TALK, _BOX_WORD, _CORNER, _LABELED = map(pattern, ("no_label", "box_word", "corner_label", "labelled"))
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
+_CLAUSES = re.compile(r"[。！？]|;\s+(?=[^\W\d_])")
 _HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
 MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
@@ -31,7 +38,7 @@ _CELL_MARKUP = " *`\"'_"
 def read_plain(text: str, parsed: ParsedReply) -> None:
     """Add to `parsed` the box or point of each line that ends in four numbers, names coordinates, or is a table row."""
     table: _Table | None = None
-    lines = text.rstrip().splitlines()
+    lines = _STACKED.sub(_in_one_line, text.rstrip()).splitlines()
     box_lines: list[int] = []
     for i, line in enumerate(lines, start=1):
         if (begun := _table_of(line)) is not None:
@@ -42,6 +49,10 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
         box_lines += [i] * (len(parsed.boxes) - len(box_lines))
     if not any(raw.said.labels for raw in parsed.boxes):
         _take_stated_labels(lines, box_lines, parsed)
+
+
+def _in_one_line(stacked: re.Match[str]) -> str:
+    return ", ".join(stacked[0].split("\n")[:4]) + "\n"
 
 
 def _take_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedReply) -> None:
@@ -112,7 +123,7 @@ def label_before(text: str) -> str | None:
 
 def label_in(line: str) -> str | None:
     """Return the label that a line is, without marks around it; None where it has too many words for one, or none."""
-    line = re.split("[。！？]", line)[-1]
+    line = _CLAUSES.split(line)[-1]
     without_tags = _TAG.sub(" ", line)
     line = without_tags if _LETTERS.search(without_tags) else line  # a tag alone is a label: <cat>[1, 2, 3, 4]</cat>
     label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(MARKUP + "-•#")).strip(MARKUP + "])}")

@@ -59,8 +59,8 @@ class Questions:
         ids = set(self.ids(Said(said.labels, said.id)))
         for label in said.labels:
             ids |= self._covered(label)
-        if ids or (len(self.phrases) == 1 and _is_foreign(said, *self.phrases.values())):
-            return ids or set(self.phrases)
+        if ids:
+            return ids
         things = [thing_missed(label) for label in said.labels]
         return {i for thing in things for i in self._covered(thing)} if all(things) else set(self.phrases)
 

@@ -39,13 +39,17 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Said:
-    """What a reply says about a box besides its numbers: labels by preference, id, score, evidence, words around it."""
+    """What a reply says about a box besides its numbers: labels by preference, id, score, evidence, words around it.
+
+    `remarks` are words in the box's own object that name nothing, and may take it back.
+    """
 
     labels: tuple[str, ...] = ()
     id: int | None = None
     score: Any = None
     evidence: str | None = None
     talk: str = ""
+    remarks: tuple[str, ...] = ()
 
     def within(self, outer: Said) -> Said:
         """Return this with what is missing taken from the object around it."""
@@ -55,6 +59,7 @@ class Said:
             outer.score if self.score is None else self.score,
             self.evidence or outer.evidence,
             self.talk or outer.talk,
+            self.remarks or outer.remarks,
         )
 
 
@@ -108,7 +113,8 @@ class ParsedReply:
     `absences` are what the reply says is not there, each with its answer's number; `unclear` is set where there are
     other things around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
     reply ends in the middle; `answer` numbers the answer being read, and `corrections` those that take back what was
-    said before; `statuses` and `reasons` are the embedded grounder's; `talk` are the words beside the boxes.
+    said before; `statuses` and `reasons` are the embedded grounder's; `talk` are the words beside the boxes; `pictures`
+    what boxes say of the picture that they are in, and `elsewhere` why the boxes may not be those of the one sent.
     """
 
     boxes: list[RawBox] = field(default_factory=list)
@@ -124,6 +130,8 @@ class ParsedReply:
     statuses: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     talk: list[Talk] = field(default_factory=list)
+    pictures: set[str] = field(default_factory=set)
+    elsewhere: str | None = None
 
     def __bool__(self) -> bool:
         return bool(self.size or self.statuses)
@@ -181,6 +189,8 @@ class ParsedReply:
             self.notes.append(Note("broken_json", "an answer that was taken back ends in the middle"))
         self.missing, self.truncated, self.answer = later.missing, later.truncated and last, later.answer
         self.unclear = self.unclear or later.unclear
+        self.pictures |= later.pictures
+        self.elsewhere = self.elsewhere or later.elsewhere
         self.statuses.update(later.statuses)
         self.reasons.update(later.reasons)
 

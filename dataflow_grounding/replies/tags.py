@@ -210,6 +210,9 @@ def _said_by_tags_ahead(elements: list[_Element], boxes: list[int], gaps: list[s
     at = dict(zip(boxes, gaps, strict=False))
     for i, element in enumerate(elements):
         if element.name in _LABEL_TAGS:
+            follows = i > 0 and elements[i - 1].name in _LABEL_TAGS and elements[i - 1].end == element.start
+            if follows and elements[i - 1].content.strip() and element.content.strip():
+                raise UnreadableReply("two labels stand before one box")
             current, since = named(element.content.strip() if element.closed else None), True
         elif element.name == "pred":
             since = True

@@ -6,21 +6,32 @@ from itertools import chain
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import BLIND, BOX_NUMBERS, SENTENCE_END, UNREAL, missing_in_clause
-from dataflow_grounding.replies.labels import alike, comparable
+from dataflow_grounding.replies.labels import alike, all_words, comparable, surely_alike
 from dataflow_grounding.replies.reading import Talk
 from dataflow_grounding.replies.vocabulary import pattern, words
 
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 # Words that name no thing, of which a sentence's first ones are passed over; and where the words that name a thing end.
 _FILLER, _STOPS = words("filler"), words("stops")
+_PLACES = _FILLER | _STOPS | words("which") | words("places")
+# Right before its box stands the thing that the box is around: "The cat sits on the sofa [1, 2, 3, 4]".
+_APPOSED, _CONTRASTED = map(pattern, ("apposed", "contrasted"))
+_OWNER = re.compile(
+    r"(?<!\bit)(?<!that)(?<!ere)(?<!what)(?<!\blet)(?<!she)(?<!\bhe)(?<!this)['’]s\s+([^\W\d_]+)", re.IGNORECASE
+)
 _MARKUP = " \t\r\n：:，,、。.*#-—"
 _REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
 _DIGIT = re.compile(r"\d")
 _CORNER, _SPACELESS_FILLER, _CLAUSE_END = map(pattern, ("corner", "spaceless_filler", "clause_end"))
 _REJECTS, _NOT_A, _CUE, _MORE = map(pattern, ("rejects", "not_a", "corrections", "more"))
+_AFFIRMS, _UNSURE, _NO_LIST = map(pattern, ("affirms", "unsure", "no_list"))
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 TAG = re.compile(r"<[^<>]{0,200}>")
+_IS_A = re.compile(
+    r"(?:this|that|it|box)(?:['’]s|\s+is)\s+(?:actually\s+)?an?\s+([\w-]+(?:\s[\w-]+)?)\.?", re.IGNORECASE
+)
 _IF = re.compile(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
+_NEAR = 4000  # characters of talk that may say that a thing is there
 _MOST_CLAUSES = 60  # that are looked at from the beginning, and from the end
 _MOST_CORRECTIONS = 50
 
@@ -28,6 +39,11 @@ _MOST_CORRECTIONS = 50
 def named_before(text: str) -> str:
     """Return what the words before a box name as its thing: "I see a cat at" names a cat, "Here it is:" nothing."""
     sentences = [part for part in SENTENCE_END.split(TAG.sub(" ", text[-600:])) if _WORD.search(part)]
+    last = sentences[-1].split()[-1] if sentences else ""
+    if last.isalpha() and last.lower() not in _PLACES:
+        apposed = _APPOSED.search(sentences[-1])
+        if apposed is not None:
+            return apposed[1]
     for sentence in reversed(sentences[-2:]):
         thing, refers = _thing(sentence)
         if thing or not refers:
@@ -44,11 +60,22 @@ def _thing(sentence: str) -> tuple[str, bool]:
     """Return the words of a sentence that name a thing, and whether it refers to one by a pronoun."""
     if _SPACELESS.search(sentence):
         return _SPACELESS_FILLER.sub("", sentence.strip(_MARKUP)).strip(_MARKUP), False
-    words = _WORD.findall(_CORNER.sub(" ", sentence))
+    words = _WORD.findall(_CORNER.sub(" ", _of_owners(_CONTRASTED.sub("", sentence, count=1))))
     low = [word.lower() for word in words]
     start = next((i for i in range(len(low)) if _names(low, i)), len(low))
     end = next((i for i in range(start, len(low)) if low[i] in _STOPS), len(low))
     return " ".join(words[start:end]), start == len(low) and any(word in _REFERS for word in low)
+
+
+def _of_owners(sentence: str) -> str:
+    """Return a sentence without those who own its thing: of "the cat's bowl" it is about the bowl."""
+    if "'" not in sentence and "’" not in sentence:
+        return sentence
+    for match in _OWNER.finditer(sentence):
+        owned = match[1].lower()
+        if not (owned in _FILLER or owned in _STOPS or owned in _PLACES or owned.endswith(("ing", "ly"))):
+            return sentence[match.start(1) :]
+    return sentence
 
 
 def _names(words: list[str], i: int) -> bool:
@@ -87,6 +114,41 @@ def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | Non
         if same or unknown or not missing.thing:
             return clause.strip()
     return None
+
+
+def takes_back(remark: str, thing: str) -> bool:
+    """Whether a remark on a box says that it isn't the thing's, as "not a cat" and "this is a dog" do."""
+    if denial(Talk(remark, 0, behind=True), {0: thing}, others=False) is not None:
+        return True
+    other = _IS_A.fullmatch(remark.strip())
+    return other is not None and comparable(other[1], thing) and not alike(other[1], thing)
+
+
+def affirmed(text: str, things: Mapping[int, str]) -> str | None:
+    """Return the first words around an empty list that say that a thing is there, or that the list is no answer."""
+    text = text[-_NEAR:]
+    no_answer = _NO_LIST.search(text)
+    if no_answer is not None:
+        return no_answer[0]
+    if _AFFIRMS.search(text) is None:
+        return None
+    clauses = (part for sentence in SENTENCE_END.split(text) for part in _CLAUSE_END.split(sentence))
+    for clause in [*filter(str.strip, clauses)][:_MOST_CLAUSES]:
+        if _AFFIRMS.search(clause) and not _UNSURE.search(clause) and any(_has(clause, one) for one in things.values()):
+            return clause.strip()
+    return None
+
+
+def _has(clause: str, thing: str) -> bool:
+    """Whether a clause names a thing, and not one of another kind ("toy cat"); of other letters, that isn't known."""
+    if not comparable(clause, thing):
+        return True
+    if not clause.isascii() and thing.strip().lower() in clause.lower():
+        return True
+    if not all_words(thing) <= all_words(clause):
+        return False
+    named = _thing(clause)[0]
+    return not (alike(named, thing) and not surely_alike(named, thing))
 
 
 def statements(text: str) -> list[tuple[str, str]]:

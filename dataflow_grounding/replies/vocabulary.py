@@ -1,11 +1,10 @@
-"""Words that models use: keys for a box, its label or score; the order and unit that a reply states for its numbers."""
+"""Words that models use: keys for a box, its label or score, and the regular expressions that replies are read by."""
 
 import re
 from functools import lru_cache
 from typing import Any
 
 from dataflow_grounding.coordinates import Order
-from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.tables import load_table
 
 _WORDINGS: dict[str, Any] = load_table(__package__, "wordings.yaml")
@@ -24,6 +23,12 @@ def pattern(name: str) -> re.Pattern[str]:
 def patterns(name: str) -> list[re.Pattern[str]]:
     """Return a list of regular expressions in wordings.yaml."""
     return [_compiled(text) for text in _WORDINGS[name]]
+
+
+def order_names() -> dict[Order, str]:
+    """Return what orders of numbers are called besides by their letters, in words or in a field of JSON."""
+    names: dict[Order, str] = _WORDINGS["order_names"]
+    return names
 
 
 def _compiled(text: str) -> re.Pattern[str]:
@@ -54,9 +59,7 @@ CORNERS: tuple[tuple[tuple[str, ...], Order], ...] = tuple(
 CORNER_PAIRS: list[list[str]] = [pair.split() for pair in _WORDINGS["corner_pairs"]]
 NO_CHILDREN = POINT_KEYS.union(OUTLINE_KEYS, IMAGE_SIZE_KEYS, _KEYS["thinking"], _KEYS["apart"], *CORNER_PAIRS)
 
-LEGEND, _UNIT, _IN_UNIT = map(pattern, ("legend", "unit", "in_unit"))
 COORDINATE: str = _WORDINGS["parts"]["coordinate"].replace("\n", "")
-_COORDINATE = _compiled(COORDINATE)
 
 
 @lru_cache(maxsize=1024)
@@ -69,29 +72,3 @@ def box_names(plain: str) -> tuple[str, str, str]:
 def plain_key(key: str) -> str:
     """Return a key as keys are compared: lower case, letters and digits only."""
     return re.sub(r"[\W_]", "", key.lower())
-
-
-def stated_order(text: str) -> Order | None:
-    """Return the order of the numbers that a text states, or None. Raises UnreadableReply for several or others."""
-    stated = {_order(match[1], match[2]) for match in LEGEND.finditer(text)}
-    if len(stated) > 1 or None in stated:
-        raise UnreadableReply("the reply states an order of coordinates that is not clear")
-    return next(iter(stated), None)
-
-
-def stated_unit(text: str, *, alone: bool = False) -> str | None:
-    """Return the unit that a text states for boxes, "px" or "%"; None for none. `alone`: it says nothing else."""
-    match = _UNIT.fullmatch(text.strip()) if alone else _IN_UNIT.search(text)
-    return None if match is None else "px" if any(match.groups()) else "%"
-
-
-def _order(names: str | None, word: str | None) -> Order | None:
-    if names is None:
-        return ORDER_KEYS.get((word or "").lower())
-    four = [plain_key(name) for name in _COORDINATE.findall(names)]
-    for corners, order in CORNERS:
-        if four == list(corners):
-            return order
-        if order == "xyxy" and four == [corners[i] for i in (1, 0, 3, 2)]:
-            return "yxyx"
-    return None

@@ -43,6 +43,30 @@ CONTRADICTED = [
     '{"found": true, "bbox": null}', '{"label": "a cat", "visible": true, "bbox_2d": []}',
     '{"label": "a cat", "confidence": 0.95, "bbox_2d": []}', '{"boxes": [], "labels": ["a cat"]}',
 ]
+AFFIRMED = [
+    ("[]\nThere is a cat at the left edge.", "a cat"), ("[] Wait, I see a cat.", "a cat"), ("[] (there is a cat, but I can't box it)", "a cat"),
+    ("```json\n[]\n```\nHowever, there is a cat on the sofa.", "a cat"), ("The cat is at the top left of the image: []", "a cat"),
+    ("[]\nThe image shows a cat.", "a cat"), ("I found a cat. []", "a cat"), ("[] - one cat found at the left", "a cat"), ("cat: yes []", "a cat"),
+    ("[]\n图中有一只猫。", "猫"), ("[]\nEs gibt eine Katze links.", "Katze"), ("[]\nIl y a un chat à gauche.", "chat"), ("[]\n猫がいます。", "猫"),
+    ("[]\nHay un gato a la izquierda.", "gato"), ("[]\nНа изображении есть кошка.", "кошка"), ("[]\nC'è un gatto.", "gatto"),
+    ("Output format: []", "a cat"), ("If there is no cat, output [].", "a cat"), ("I will return [] if there is no cat.", "a cat"),
+    ("tool returned: []", "a cat"), ("如果没有猫，输出[]", "猫"), ("Falls keine Katze da ist: []", "Katze"), ("Schema: []", "a cat"),
+]
+OF_ANOTHER_IN_WORDS = [
+    ("Kein Hund gefunden.", "Katze"), ("没有发现狗。", "猫"), ("没有车", "自行车"), ("犬が見つかりません", "猫"), ("개가 보이지 않습니다", "고양이"),
+    ("Собака не найдена.", "кошка"), ("Aucun chien détecté.", "chat"), ("No hay perros.", "gato"), ("Nessun cane trovato.", "gatto"),
+    ("没有黑色的猫", "猫"), ("猫はいますが、犬はいません", "猫"), ("没有狗", "a cat"), ("нет собаки", "a cat"), ("Keine schwarze Katze gefunden.", "a cat"),
+    ("Aucune idée", "a cat"), ("Nessuna risposta", "a cat"), ("нет данных", "a cat"), ("응답 없음", "a cat"), ("没有答案", "a cat"), ("无效", "a cat"),
+    ("没有把握", "猫"), ("答えはありません", "猫"), ("No cat... wait, let me look.", "a cat"), ("no cat in the first picture", "a cat"),
+    ('{"id": 1, "tags": []}', "a cat"), ('{"猫": []}', "a dog"), ("No cat, hold on.", "a cat"),
+]
+OF_IT_IN_WORDS = [
+    ("Keine Katze gefunden.", "Katze"), ("图中没有猫", "猫"), ("图中没有猫。", "一只猫"), ("没有汽车", "红色的汽车"), ("猫は写っていません。", "猫"), ("고양이가 없습니다.", "고양이"),
+    ("Кошка не найдена.", "кошка"), ("На изображении нет кошки.", "кошка"), ("No hay gatos", "gato"), ("Aucun chat détecté.", "chat"), ("没有", "a cat"),
+    ("未找到", "a cat"), ("Keine Objekte gefunden.", "a cat"), ("[]\n图中没有猫。", "猫"), ("There is no cat in the image, only a dog.\n[]", "a cat"),
+    ("There's a toy cat on the shelf but no real cat.\n[]", "a cat"), ("The image shows a dog on a sofa. There is no cat: []", "a cat"),
+    ("[]\nLet me know if you need anything else!", "a cat"),
+]
 NONE_WITHOUT_DOUBT = [
     "I looked for a cat. []", "I looked for a cat: []",
     '{"objects": [], "error": null}', '{"objects": [], "error": ""}', '{"count": 0, "boxes": []}',
@@ -57,7 +81,7 @@ OF_ALL = [
     ("1. none\n2. none", TWO), ("[0, 0, 0, 0]", TWO), ('{"cat": []}', ["the black cat on the sofa"]),
     ('{"label": "a cat, the dog", "bbox_2d": []}', TWO), ('{"detected_objects": []}', TWO), ("Objects: []", TWO),
     ('{"label": "none", "bbox_2d": []}', TWO), ('{"label": "cat (not visible)", "bbox_2d": null}', CAT),
-    ('{"猫": []}', CAT), ('{"id": 1, "label": "gato", "bbox_2d": null}', CAT), ('{"cat_boxes": []}', CAT),
+    ('{"猫": []}', ["猫"]), ('{"id": 1, "label": "gato", "bbox_2d": null}', CAT), ('{"cat_boxes": []}', CAT),
     ('{"name": "submit_boxes", "arguments": {"objects": []}}', TWO), ("There are no cats: []", CAT),
     ("<|ref|>a cat<|/ref|><|det|>None<|/det|>", CAT),
     ("<ref>a cat</ref><box>None</box><ref>the dog</ref><box>None</box>", TWO), ('{"picture frame": []}', ["picture frame"]),
@@ -88,6 +112,19 @@ def test_a_fault_with_an_empty_list_is_no_answer(reply: str) -> None:
 def test_an_empty_list_that_its_object_contradicts_is_no_answer(reply: str) -> None:
     with pytest.raises(UnreadableReply):
         read(reply, *CAT)
+
+
+@pytest.mark.parametrize(("reply", "phrase"), AFFIRMED + OF_ANOTHER_IN_WORDS)
+def test_words_for_another_thing_or_beside_an_empty_list_of_what_is_there_are_no_answer(
+    reply: str, phrase: str
+) -> None:
+    with pytest.raises(UnreadableReply):
+        read(reply, phrase)
+
+
+@pytest.mark.parametrize(("reply", "phrase"), OF_IT_IN_WORDS)
+def test_words_for_the_thing_itself_or_for_anything_are_none(reply: str, phrase: str) -> None:
+    assert read(reply, phrase).boxes == []
 
 
 @pytest.mark.parametrize("reply", NONE_WITHOUT_DOUBT)
