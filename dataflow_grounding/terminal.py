@@ -4,8 +4,9 @@ import json
 import os
 import re
 import sys
+import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TextIO
@@ -83,6 +84,8 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing if number == 1 else several}"
 
 
+LINE_EVERY, LIVE_EVERY = 10.0, 0.25  # seconds between two lines on how far work is, and between changes of a live one
+
 _live: "list[LiveLine]" = []
 
 
@@ -118,6 +121,42 @@ class LiveLine:
         """Write over it; an empty text makes room for what is said."""
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
+
+
+@contextmanager
+def telling(title: str, total: int | None = None, show: bool | None = None) -> Iterator[Callable[[int], None]]:
+    """Tells how many records long work has done: on a terminal by a live line, else by a line every ten seconds.
+
+    Args:
+        title: What is done, as in "making the report".
+        total: How many there are, if that is known.
+        show: False says nothing at all.
+
+    Yields:
+        What is to be called with the number of records that are done, as often as one likes.
+    """
+    if show is False or sys.stderr is None:
+        yield lambda done: None
+        return
+    live, told_at = LiveLine.on_terminal(), time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal told_at
+        now = time.monotonic()
+        if now - told_at < (LIVE_EVERY if live else LINE_EVERY):
+            return
+        told_at = now
+        far = f"{done:,} records" if total is None else f"{done:,}/{total:,} records"
+        if live:
+            live.show(f"{title}:", [far])
+        else:
+            say(f"{title}: {far}")
+
+    try:
+        yield tell
+    finally:
+        if live:
+            live.end()
 
 
 def _width(text: str) -> int:

@@ -20,7 +20,7 @@ from dataflow_grounding.mirror import address_of, present, sent, working_folder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.review import report_folder
 from dataflow_grounding.spec import Spec
-from dataflow_grounding.terminal import say, say_json
+from dataflow_grounding.terminal import say, say_json, telling
 
 _MOST = 256  # requests in flight up to which a pilot measures what the endpoint sustains
 
@@ -68,7 +68,7 @@ def generate(
             say_json({"stopped": str(stopped), **(stopped.summary or {})})
         raise
     if summary.done and not given["no_report"]:
-        _report(run, summary)
+        _report(run, summary, False if given["no_progress"] else None)
     if as_json:
         say_json(summary.to_json())
         return summary.exit_code
@@ -89,12 +89,16 @@ def _engine(engine: str, address: str | None, workers: int | None, shard: Shard 
     return partial(RayRun, address, workers) if engine == "ray" else Run
 
 
-def _report(run: SpecRun, summary: Summary) -> None:
+def _report(run: SpecRun, summary: Summary, progress: bool | None) -> None:
     """Write the page, unless it is there already; what keeps it from being written fails no run."""
     there = os.path.join(run.spec.results_dir, "report.html")
     stays = summary.already_complete and os.path.exists(there)
+    if stays:
+        summary.report = address_of(there)
+        return
     try:
-        summary.report = address_of(there) if stays else sent(report_folder(run.spec.results_dir)[0])
+        with telling("results are written; making the report", summary.done, show=progress) as tell:
+            summary.report = sent(report_folder(run.spec.results_dir, on_progress=tell)[0])
     except GroundingError as error:
         say(f"Warning: no report: {error}")
 

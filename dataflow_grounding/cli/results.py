@@ -11,7 +11,7 @@ from dataflow_grounding.jobs.costs import costs_of
 from dataflow_grounding.jobs.merging import merge as merge_shards
 from dataflow_grounding.mirror import sent, working_folder
 from dataflow_grounding.review import report_folder
-from dataflow_grounding.terminal import counted
+from dataflow_grounding.terminal import counted, telling
 
 _SHOWN = ("run.json", "annotations.jsonl", "failures.jsonl")  # what a report is made of
 
@@ -69,10 +69,15 @@ def merge(results: str, of: int | None, no_report: bool, as_json: bool) -> int:
 @click.option("-o", "out_path", metavar="FILE", help="The page, if not RESULTS/report.html.")
 @click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
 @click.option("--single-file", "single", is_flag=True, help="Everything in one file.")
+@click.option("--copies", is_flag=True, help="Small copies of all pictures, to be moved without them.")
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
 def report(results: str, other: str | None, as_json: bool, **more: Any) -> None:
     """Write a page of the folder RESULTS: failures, boxes, captions, figures; with OTHER, where the two differ."""
-    with readable(results, *_SHOWN) as folder, readable(other or results, *_SHOWN) as second:
-        path, shown = report_folder(folder, other=second if other else None, **more)
+    with (
+        readable(results, *_SHOWN) as folder,
+        readable(other or results, *_SHOWN) as second,
+        telling("making the report") as tell,
+    ):
+        path, shown = report_folder(folder, other=second if other else None, on_progress=tell, **more)
         path = sent(path, ".html", ".js", ".webp", ".jpg", ".txt")
     answer(as_json, {"report": path, "records": shown}, [f"{path}: {counted(shown, 'record')}"])

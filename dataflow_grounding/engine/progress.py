@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dataflow_grounding.terminal import LiveLine, counted, say
+from dataflow_grounding.terminal import LINE_EVERY, LIVE_EVERY, LiveLine, counted, say
 
-LINE_EVERY = 10.0
 LAST_SECONDS, LAST_RECORDS = 20.0, 10
 """The rate is that of the last twenty seconds; where these saw fewer than ten records, of the last ten."""
 
@@ -40,7 +39,7 @@ class Progress:
         """Show until cancelled."""
         if self._silent:
             return
-        every = 0.25 if self._live else LINE_EVERY
+        every = LIVE_EVERY if self._live else LINE_EVERY
         try:
             while True:
                 await asyncio.sleep(every)

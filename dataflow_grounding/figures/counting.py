@@ -36,38 +36,86 @@ def figures_of(
         By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a grid of counts, row by
         row. None where there is nothing that it could be of, or pictures weren't read.
     """
-    of, tested, sample = defaultdict[str, Counter[Any]](Counter), {*map(known_id, test_ids)} - {""}, list[str]()
-    pictures, homes, unread = list[tuple[str, bytes]](), list[int](), set[str]()  # of each of results
-    phrases, known = Counter[tuple[str, bytes]](), set[str]()  # of all together
-    for home, path in enumerate(results):
-        said_of, paths = Counter[str](), dict[str, str]()  # by picture
+    counts = FigureCounts(test_ids)
+    for path in results:
         for row in read_rows(annotations_of(path)):
             if row.data is None:
-                of["broken"][True] += 1
-                continue
-            said, (name, own) = [*_seen(row.data)], names_of(row.data, f"record {row.line} of {path}")
-            for figure, value in said:
-                of[figure][value] += 1
-            paths.setdefault(name, path_of(row.data))
-            known |= {name} if tested & {known_id(name), known_id(own)} else set()
-            said_of[name] += sum(figure == "phrases" for figure, _ in said)
-            sample += [value for figure, value in said if figure == "words"][: _SAMPLE - len(sample)]
-        looks, missing = looks_of(paths, image_folders_of(path, image_root), read)
-        here = [*zip(paths, looks, strict=True)]
-        pictures, homes, unread = pictures + here, homes + [home] * len(here), unread | missing
-        phrases.update({picture: said_of[picture[0]] for picture in here})
-    words, heads = of["words"], of["heads"]
-    numbers = {"known_test_images": len(known), **_alike(pictures, homes)}
-    numbers |= {"images": len(phrases), "unread": len(unread), "types": len(words), "tokens": words.total()}
-    of["phrases_per_image"].update(phrases.values())
-    of.update({name: Counter({True: number}) for name, number in numbers.items()})
-    of["type_token_ratio"] = Counter({True: len({*sample}), False: len(sample) - len({*sample})})
-    of["hapax_share"].update(count == 1 for count in words.values())
-    most = max(heads.values(), default=0)
-    of["top_head_share"] = Counter({True: most, False: heads.total() - most})
-    of["look_alikes"].update(look_alikes(heads))
-    found = {name: _value(row.get("kind"), of[name]) for name, row in FIGURES.items()}
-    return {**found, **({} if read else dict.fromkeys(("unread", "same_pictures")))}
+                counts.add_broken()
+            else:
+                counts.add(row.data, f"record {row.line} of {path}")
+        counts.end_data_set(image_folders_of(path, image_root), read)
+    return counts.figures(read)
+
+
+class FigureCounts:
+    """What the figures are made of, counted record by record, of one data set after the other.
+
+    Args:
+        test_ids: Of pictures that are tested on elsewhere.
+    """
+
+    def __init__(self, test_ids: Iterable[str] = ()) -> None:
+        self._counts = defaultdict[str, Counter[Any]](Counter)
+        self._tested = {known_id(name) for name in test_ids} - {""}
+        self._known: set[str] = set()
+        self._first_words: list[str] = []
+        # Of all data sets: their pictures, the number of each one's data set, those that could not be read.
+        self._pictures: list[tuple[str, bytes]] = []
+        self._data_set_of: list[int] = []
+        self._unread: set[str] = set()
+        self._phrases: Counter[tuple[str, bytes]] = Counter()
+        # Of the data set that is being counted, by picture.
+        self._data_sets = 0
+        self._phrases_of: Counter[str] = Counter()
+        self._paths: dict[str, str] = {}
+
+    def add_broken(self) -> None:
+        """Count a row that can't be read."""
+        self._counts["broken"][True] += 1
+
+    def add(self, record: Mapping[str, Any], otherwise: str) -> None:
+        """Count a record; `otherwise` is what its picture is called if it doesn't say."""
+        seen = list(_seen(record))
+        name, own_name = names_of(record, otherwise)
+        for figure, value in seen:
+            self._counts[figure][value] += 1
+        self._paths.setdefault(name, path_of(record))
+        if self._tested and self._tested & {known_id(name), known_id(own_name)}:
+            self._known.add(name)
+        self._phrases_of[name] += sum(figure == "phrases" for figure, _ in seen)
+        if len(self._first_words) < _SAMPLE:
+            words = [value for figure, value in seen if figure == "words"]
+            self._first_words += words[: _SAMPLE - len(self._first_words)]
+
+    def end_data_set(self, image_folders: Sequence[str] = (), read: bool = False) -> None:
+        """All records of a data set are counted; its pictures are in these folders, and looked at if `read`."""
+        looks, missing = looks_of(self._paths, tuple(image_folders), read)
+        pictures = list(zip(self._paths, looks, strict=True))
+        self._pictures += pictures
+        self._data_set_of += [self._data_sets] * len(pictures)
+        self._unread |= missing
+        for picture in pictures:
+            self._phrases[picture] += self._phrases_of[picture[0]]
+        self._data_sets += 1
+        self._phrases_of, self._paths = Counter(), {}
+
+    def figures(self, read: bool = False) -> dict[str, Any]:
+        """The figures by name, as `figures_of` returns them."""
+        counts = self._counts
+        words, heads = counts["words"], counts["heads"]
+        numbers = {"known_test_images": len(self._known), **_alike(self._pictures, self._data_set_of)}
+        numbers |= {"images": len(self._phrases), "unread": len(self._unread)}
+        numbers |= {"types": len(words), "tokens": words.total()}
+        counts["phrases_per_image"].update(self._phrases.values())
+        counts.update({name: Counter({True: number}) for name, number in numbers.items()})
+        different = len(set(self._first_words))
+        counts["type_token_ratio"] = Counter({True: different, False: len(self._first_words) - different})
+        counts["hapax_share"].update(count == 1 for count in words.values())
+        most = max(heads.values(), default=0)
+        counts["top_head_share"] = Counter({True: most, False: heads.total() - most})
+        counts["look_alikes"].update(look_alikes(heads))
+        figures = {name: _value(row.get("kind"), counts[name]) for name, row in FIGURES.items()}
+        return figures if read else {**figures, **dict.fromkeys(("unread", "same_pictures"))}
 
 
 def _alike(pictures: Sequence[tuple[str, bytes]], homes: Sequence[int]) -> dict[str, int]:

@@ -149,6 +149,13 @@ const recordPage = (() => {
     img.addEventListener("error", () => { img.src = view.thumbnail; }, { once: true });
   }
 
+  // An empty frame in the place of a picture that the browser can't show.
+  function framed(img, { width, height }, size) {
+    const gone = () => img.replaceWith(shape("svg", { class: "frame", viewBox: `0 0 ${width} ${height}`, ...size },
+      shape("title", null, NOT_SHOWN)));
+    img.addEventListener("error", gone, { once: true });
+  }
+
   // The picture with its boxes, or an empty frame; null where not even its size is known.
   function pictureOf(view) {
     if (!view.width || !view.height) return null;
@@ -158,7 +165,8 @@ const recordPage = (() => {
     const shown = view.thumbnail
       ? node("img", { alt: view.full ? "" : view.id, loading: "lazy", decoding: "async", ...size, src: view.thumbnail })
       : shape("svg", { class: "frame", viewBox: `0 0 ${width} ${height}`, ...size });
-    if (view.thumbnail && view.full) sharpened(shown, view);
+    if (view.thumbnail && view.thumbnail === view.full) framed(shown, view, size);
+    else if (view.thumbnail && view.full) sharpened(shown, view);
     const boxes = boxesOf(view), overlay = (boxes.length > MOST_SHAPES ? canvasOver : shapesOf)(view, boxes);
     if (!view.full) return node("div", { class: "picture" }, shown, overlay);
     return node("a", { class: "picture", href: view.full, target: "_blank", rel: "noopener",

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import islice
+from multiprocessing.pool import ThreadPool
 from typing import IO, Any
 
-from dataflow_grounding.elsewhere import side_by_side
+from dataflow_grounding.elsewhere import at_once, is_elsewhere
 from dataflow_grounding.geometry import area, box_of
 from dataflow_grounding.metrics.annotations import head_of
 from dataflow_grounding.records import STATUSES
 from dataflow_grounding.review.door_html import door_html
-from dataflow_grounding.review.record_view import FIRST, MEANING, View, view_of
+from dataflow_grounding.review.record_view import FIRST, MEANING, Picture, View, view_of
 from dataflow_grounding.review.report_files import PER_FILE, ReportFiles, script_json
 from dataflow_grounding.review.versions import Version, beside, with_versions
 from dataflow_grounding.secrets import blotted_message
@@ -21,6 +22,8 @@ from dataflow_grounding.secrets import blotted_message
 _SIZES = ("small", "medium", "large")  # COCO's
 FLAGS = (*MEANING, "verified", *_SIZES, "changed", "without picture")
 """What a record may have, by the bit that says so: the filters, and sizes of boxes below 32² and 96² pixels."""
+AT_ONCE = 256  # records whose pictures are looked for together
+TOLD_EVERY = 100  # records between two words on how far it is
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
 
 
@@ -33,6 +36,9 @@ def write_report(
     versions: Sequence[Version] = (),
     called: str = "",
     single: bool = False,
+    copies: bool = False,
+    figures: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    on_progress: Callable[[int], None] = lambda _: None,
     **head: Any,
 ) -> int:
     """Write the report of records and failures, which are read once: all of it or nothing. Returns how many it shows.
@@ -42,20 +48,21 @@ def write_report(
         out_path: The page. Data and small pictures are in a folder beside it, `report_files` for `report.html`.
         versions, called: Earlier versions of the records, and what these are called among them.
         single: Whether the page is to hold everything.
-        head: `title`, `summary` and `plots`, as for `door_html`.
+        copies: Whether every picture is to have a small copy, also those that a page can show themselves.
+        figures: Gives those of the data set, as `figures_of` does, once all records were read.
+        on_progress: Told how many records are done, now and then.
+        head: `title` and `summary`, as for `door_html`.
 
     Raises:
         InputError, OSError: It is too large for a single file; a file can't be written, or its name is taken.
     """
     kinds, counts, marked = Counter[str](), Counter[str](), Counter[str]()
     with ExitStack() as stack:
-        files = stack.enter_context(closing(ReportFiles(out_path, single)))
+        files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
         files.write_parts("failures", _failure_rows(failures, kinds))
         # By rank, lines of the index and of the records in turn.
         ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
-        found = ((*item, find_image(item[0])) for item in with_versions(records, versions, called))
-        shown = side_by_side(lambda one: (*one[:2], files.picture(one[2])), found, lambda _: True)
-        for record, earlier, picture in shown:
+        for record, earlier, picture in _with_pictures(with_versions(records, versions, called), find_image, files):
             view = view_of(record, picture)
             view |= beside(view, earlier, called)
             marks = marks_of(record, view)
@@ -65,13 +72,36 @@ def write_report(
                 counts.update(_counts_of(record, view, marks))
             counts["shown"] += 1
             marked.update(marks)
+            if counts["shown"] % TOLD_EVERY == 0:
+                on_progress(counts["shown"])
         counts.update(changed=marked["changed"], failures=kinds.total())
         files.write_parts("records", _lines(ranks, 1))
         files.write("index", _lines(ranks, 0))
         about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": marked}
         about |= {"meaning": MEANING, "kinds": kinds, "records": counts["shown"], "failures": counts["failures"]}
-        files.put(door_html(counts, kinds, about, files.inline, **head))
+        files.put(door_html(counts, kinds, about, files.inline, plots=figures(), **head))
     return counts["shown"]
+
+
+def _with_pictures(
+    items: Iterable[tuple[Mapping[str, Any], Any]],
+    find_image: Callable[[Mapping[str, Any]], str | None],
+    files: ReportFiles,
+) -> Iterator[tuple[Mapping[str, Any], Any, Picture]]:
+    """The records with their earlier versions and pictures, in order.
+
+    Stores are waited for by many threads. Pictures on this machine want a core each, and a decoded one its memory.
+    """
+    found = ((record, earlier, find_image(record)) for record, earlier in items)
+    with ThreadPool(os.cpu_count()) as cores:
+        while some := list(islice(found, AT_ONCE)):
+            paths = [path for _, _, path in some]
+            if any(path is not None and is_elsewhere(path) for path in paths):
+                pictures = at_once(files.picture, paths)
+            else:
+                pictures = cores.map(files.picture, paths)
+            for (record, earlier, _), picture in zip(some, pictures, strict=True):
+                yield record, earlier, picture
 
 
 def _failure_rows(failures: Iterable[Mapping[str, Any]], kinds: Counter[str]) -> Iterator[str]:

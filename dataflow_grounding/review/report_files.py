@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -27,9 +28,9 @@ GENERATOR = '<meta name="generator" content="dataflow-grounding report, page 1">
 PER_FILE = 500  # records or failures in a file of data
 MOST_IN_ONE = 150_000_000
 """Bytes of data and pictures in a single file, which browsers read whole before they show it."""
-MAX_BYTES = 20_000  # of a small copy
-_TRIES = ((640, 75), (640, 50), (480, 50), (360, 40), (240, 30), (120, 20))  # longest side in pixels, quality of WebP
-_FEW = 100_000  # pixels up to which a JPEG, which takes a seventh of the time, may do as well
+COPY_SIDE, COPY_QUALITY = 320, 75  # pixels of a small copy's longer side at the most, and its quality as a JPEG
+MOST_BYTES, MOST_PIXELS = 300_000, 1_500_000  # of a file that is shown itself: decoding twenty of a page takes a moment
+_SHOWN_AS_THEY_ARE = ("image/jpeg", "image/png", "image/webp", "image/gif")
 _SHOWN_BY_BROWSERS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _ESCAPED = re.compile("[<\ud800-\udfff]")  # halves of surrogate pairs can't be written as UTF-8
 _SAID = "dataflow-grounding replaces what is in this folder with each report: keep nothing here.\n"
@@ -52,14 +53,16 @@ class ReportFiles:
     """Where a report goes: its `page`, and the folder beside it, `report_files` for `report.html`.
 
     The data of each report are in a folder of their own in there, so that an earlier page stays whole until the new
-    one takes its name; what nobody needs is removed. With `single`, the page holds all.
+    one takes its name; what nobody needs is removed. With `single`, the page holds all. Pictures on this machine that
+    are neither large nor of an odd type are shown themselves; the others, and with `copies` or `single` all, have a
+    small copy.
 
     Raises:
         FileExistsError: The page's or the folder's name is taken by something else.
     """
 
-    def __init__(self, page: str | os.PathLike[str], single: bool = False) -> None:
-        self.page, self.single, self._size = os.path.abspath(page), single, 0
+    def __init__(self, page: str | os.PathLike[str], single: bool = False, copies: bool = False) -> None:
+        self.page, self.single, self.copies, self._size = os.path.abspath(page), single, copies or single, 0
         self.folder, self.beside = os.path.dirname(self.page), os.path.splitext(self.page)[0] + "_files"
         self._is_first, self._is_put = not os.path.lexists(self.beside), False
         self._is_ours = self._is_first or _is_ours(self.beside)
@@ -108,7 +111,8 @@ class ReportFiles:
             self.write(f"{name}-{number}", part)
 
     def picture(self, path: str | None) -> Picture:
-        """A picture, with a small copy that is made once for a file of that path, size and time; from any thread.
+        """A picture that is shown itself, or with a small copy that is made once for a file of that path, size and
+        time; from any thread.
 
         `path` is None for one that is not there. Raises OSError: the copy can't be kept.
         """
@@ -116,16 +120,20 @@ class ReportFiles:
             return Picture(missing=why_missing())
         try:
             state, full = look(path), link(path, self.folder)
+            if full and not self.copies and state.size <= MOST_BYTES:
+                header = read_header(path, b"")
+                if header.media_type in _SHOWN_AS_THEY_ARE and math.prod(header.size) <= MOST_PIXELS:
+                    return Picture(header.size, full, full)
             key = hashlib.sha256(os.fsencode(f"{full or path}\n{state.size}\n{state.changed}")).hexdigest()[:24]
             name, size = self._there.get(key, ("", (0, 0)))
             if not name:
-                size, small, kind = thumbnail_of(path)
+                size, small = small_copy_of(path)
         except (RecordError, InputError, OSError, ValueError) as error:
             return Picture(missing=why_missing(error))
         if self.single:
-            return Picture(size, url_of(small, f"image/{kind}").decode(), full)
+            return Picture(size, url_of(small, "image/jpeg").decode(), full)
         if not name:
-            name = f"{key}-{size[0]}x{size[1]}.{'jpg' if kind == 'jpeg' else kind}"
+            name = f"{key}-{size[0]}x{size[1]}.jpg"
             write_bytes(os.path.join(self._small, name), small, alone=False)
         self._used.add(name)
         return Picture(size, self._address_of(f"thumbnails/{name}"), full)
@@ -183,20 +191,16 @@ def _is_page(path: str) -> bool:
         return False
 
 
-def thumbnail_of(path: str) -> tuple[Size, bytes, str]:
-    """The size in pixels of an upright picture, and a copy of 20,000 bytes at most without metadata: jpeg or webp.
+def small_copy_of(path: str) -> tuple[Size, bytes]:
+    """The size in pixels of an upright picture, and a small JPEG of it without metadata.
 
     Raises ImageMissing, ImageBroken, MachineBusy.
     """
     data = read_file(path)
     size = read_header(path, data).size
-    with decoding(data, path, (_TRIES[0][0],) * 2) as picture:
-        few = picture.width * picture.height <= _FEW
-        for side, quality, kind in (*[(640, 80, "jpeg")] * few, *((*one, "webp") for one in _TRIES)):
-            small = small_copy(picture, side, kind, quality=quality, method=1)
-            if len(small) <= MAX_BYTES:
-                break
-    return size, small, kind
+    shorter = math.ceil(COPY_SIDE * min(size) / max(size))
+    with decoding(data, path, (COPY_SIDE, shorter)) as picture:
+        return size, small_copy(picture, COPY_SIDE, "JPEG", quality=COPY_QUALITY)
 
 
 def link(path: str, folder: str) -> str:

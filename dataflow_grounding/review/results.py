@@ -9,7 +9,7 @@ from typing import Any
 from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, InputError, told_as
-from dataflow_grounding.figures.counting import figures_of
+from dataflow_grounding.figures.counting import FigureCounts
 from dataflow_grounding.mirror import address_of, sent
 from dataflow_grounding.records import Record, dump_text, read_object
 from dataflow_grounding.results_folder import annotations_of, image_folders_of, run_of, stated_in
@@ -39,7 +39,7 @@ def report_results(
         failures_file: Failures to list; it may be missing, as the annotations may.
         versions: Names and files of earlier versions of the records, in order, the last one's the annotations' own.
         is_run: Whether they are of two runs, not of a run's steps.
-        how: `title`, `summary`, `single`, as for `write_report`.
+        how: `title`, `summary`, `single`, `copies`, `on_progress`, as for `write_report`.
 
     Returns:
         How many records it shows.
@@ -57,11 +57,16 @@ def report_results(
         except GroundingError:
             return None
 
-    plots = figures_of([annotations], read=False) if os.path.exists(annotations) else None
-    how |= {"plots": plots, "called": versions[-1][0] if versions else ""}
+    counts = FigureCounts()
+
+    def figures() -> dict[str, Any] | None:
+        counts.end_data_set(image_folders)
+        return counts.figures() if os.path.exists(annotations) else None
+
+    how |= {"figures": figures, "called": versions[-1][0] if versions else ""}
     with told_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
         how["versions"] = [stack.enter_context(closing(Version(*one, is_run))) for one in versions[:-1]]
-        records, failures = _objects(annotations), chain(_objects(failures_file), _unread(annotations))
+        records, failures = _counted(annotations, counts), chain(_objects(failures_file), _unread(annotations))
         return write_report(records, find_image=image_of, out_path=out_path, failures=failures, **how)
 
 
@@ -97,6 +102,7 @@ def report_folder(
     *,
     other: str | None = None,
     single: bool = False,
+    copies: bool = False,
     **how: Any,
 ) -> tuple[str, int]:
     """Write the report of a run's folder, or of two beside each other.
@@ -108,7 +114,8 @@ def report_folder(
         image_root: Where relative image paths are looked for; None for where the runs looked.
         other: Another run's folder: its records are shown, and `results_dir`'s as the earlier versions of them.
         single: Whether the page is to hold everything, without a folder beside it.
-        how: `title` and `summary`, if not what the folder's files say.
+        copies: Whether every picture is to have a small copy: a page that is moved without them shows these.
+        how: `title` and `summary`, if not what the folder's files say; `on_progress` is told how many records are done.
 
     Returns:
         The path of the page, and how many records the report shows.
@@ -135,7 +142,7 @@ def report_folder(
         how["title"], folders = " → ".join(names), folders + image_folders_of(results_dir, image_root)
     failures = os.path.join(shown, os.path.basename(str(how["summary"].get("failures_file") or "failures.jsonl")))
     how |= {"failures_file": failures, "versions": versions, "is_run": bool(other), "image_folders": folders}
-    return path, report_results(annotations, path, single=single, **how)
+    return path, report_results(annotations, path, single=single, copies=copies, **how)
 
 
 def _last(folder: str) -> str:
@@ -177,6 +184,16 @@ def _unread(path: str) -> Iterator[dict[str, Any]]:
     for row in _rows(path):
         if row.error is not None:
             yield {"id": f"line {row.line}", "step": "report", "kind": row.error.kind, "message": str(row.error)}
+
+
+def _counted(path: str, counts: FigureCounts) -> Iterator[dict[str, Any]]:
+    """The records of a file, as they are counted."""
+    for row in _rows(path):
+        if row.data is None:
+            counts.add_broken()
+        else:
+            counts.add(row.data, f"record {row.line} of {path}")
+            yield row.data
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:

@@ -131,17 +131,64 @@ def test_boxes_sit_where_they_should_at_any_width(folder: Path, show: Any, width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_picture_is_upright_small_and_without_metadata(folder: Path, show: Any) -> None:
+TURNED = {"image_id": "a", "image_path": "turned.jpg", "caption": "x", "expressions": []}
+
+
+def turned(folder: Path, size: tuple[int, int]) -> None:
+    """A photo that is stored on its side, as cameras do."""
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     exif[0x010E] = "made by somebody at home"
-    Image.new("RGB", (1600, 800)).save(folder / "turned.jpg", exif=exif)
-    path = report(folder, [{"image_id": "a", "image_path": "turned.jpg", "caption": "x", "expressions": []}])
+    Image.new("RGB", size).save(folder / TURNED["image_path"], exif=exif)
+
+
+@pytest.mark.parametrize(("size", "copies"), [((1600, 800), True), ((1600, 1000), False)], ids=["asked for", "large"])
+def test_a_small_copy_is_upright_and_without_metadata(
+    folder: Path, show: Any, size: tuple[int, int], copies: bool
+) -> None:
+    turned(folder, size)
+    path = report(folder, [TURNED], copies=copies)
     (small,) = folder.glob("report_files/thumbnails/*")
     picture = Image.open(small)
-    assert picture.size == (320, 640)
+    assert picture.size == (size[1] * 320 // 1600, 320)
     assert not dict(picture.getexif())
-    assert "800 × 1,600 px" in show(path).locator("article").inner_text()
+    assert f"{size[1]:,} × 1,600 px" in show(path).locator("article").inner_text()
+
+
+def test_a_picture_that_is_neither_large_nor_odd_is_shown_itself_and_upright(folder: Path, show: Any) -> None:
+    turned(folder, (1200, 800))
+    path = report(folder, [TURNED])
+    assert not list(folder.glob("report_files/thumbnails/*"))
+    page = show(path)
+    assert "800 × 1,200 px" in page.locator("article").inner_text()
+    shown = page.locator("article img").first
+    assert shown.evaluate("e => e.decode().then(() => [e.naturalWidth, e.naturalHeight])") == [800, 1200]
+    assert shown.get_attribute("src") == "turned.jpg"
+
+
+@pytest.mark.parametrize("name", ["large.png", "odd.bmp", "odd.jpg"])
+def test_large_pictures_and_those_of_odd_types_have_a_small_copy(folder: Path, name: str) -> None:
+    kind = {"large.png": "PNG", "odd.bmp": "BMP", "odd.jpg": "TIFF"}[name]
+    picture = Image.effect_noise((700, 500), 90) if name == "large.png" else Image.new("RGB", (400, 300))
+    picture.save(folder / name, kind)
+    report(folder, [{**TURNED, "image_path": name}])
+    assert len(list(folder.glob("report_files/thumbnails/*.jpg"))) == 1
+
+
+def test_a_picture_that_has_gone_since_leaves_an_empty_frame(folder: Path, show: Any) -> None:
+    Image.new("RGB", (400, 300)).save(folder / "gone.png")
+    path = report(folder, [{**TURNED, "image_path": "gone.png"}])
+    (folder / "gone.png").unlink()
+    page = show(path)
+    page.wait_for_selector("article svg.frame")
+    assert page.locator("article img").count() == 0
+
+
+def test_it_is_told_how_far_it_is(folder: Path) -> None:
+    told: list[int] = []
+    records = [{"image_id": str(n), "expressions": []} for n in range(250)]
+    report(folder, records, on_progress=told.append)
+    assert told == [100, 200]
 
 
 HOSTILE = [
@@ -570,7 +617,9 @@ def test_all_records_and_failures_are_reached_from_page_to_page(
     page = show(out)
     assert page.title() == "Run · page 1 of 2"
     found = page.locator("article h2").all_inner_texts()
-    assert page.locator("article img").first.evaluate("e => e.decode().then(() => e.naturalWidth)") == 400
+    assert page.locator("article img").first.evaluate("e => e.decode().then(() => e.naturalWidth)") == (
+        320 if single else 400
+    )
     failed = page.locator(".failures td:first-child").all_inner_texts()
     page.get_by_role("navigation", name="Pages of failures").get_by_role("link", name="Next").click()
     page.locator(".failures td", has_text="street/22").wait_for()
@@ -592,18 +641,18 @@ def test_a_single_file_that_browsers_do_not_open_well_is_refused(folder: Path, m
 
 
 def test_what_earlier_reports_left_goes_and_files_of_the_user_stay(folder: Path) -> None:
-    report(folder, [MUG_ON_TABLE])
+    report(folder, [MUG_ON_TABLE], copies=True)
     (folder / "report-9.html").write_text("the user's")
     (first,) = folder.glob("report_files/*/index.js")
     (first.parent / "notes.txt").write_text("the user's own")
     (small,) = folder.glob("report_files/thumbnails/*")
     made = small.stat().st_mtime_ns
-    report(folder, [MUG_ON_TABLE])
+    report(folder, [MUG_ON_TABLE], copies=True)
     assert {path.name for path in folder.glob("*.html")} == {"report.html", "report-9.html"}
     assert [path.name for path in first.parent.iterdir()] == ["notes.txt"]
     assert small.stat().st_mtime_ns == made, "the picture is the same"
     Image.new("RGB", (40, 30)).save(folder / "mug.png")
-    report(folder, [MUG_ON_TABLE])
+    report(folder, [MUG_ON_TABLE], copies=True)
     assert [path.name.split("-")[1] for path in folder.glob("report_files/thumbnails/*")] == ["40x30.jpg"]
     (first.parent / "notes.txt").unlink()
     first.parent.rmdir()
