@@ -124,18 +124,18 @@ class LiveLine:
 
 
 @contextmanager
-def telling(title: str, total: int | None = None, show: bool | None = None) -> Iterator[Callable[[int], None]]:
+def telling(title: str, total: int | None = None, silent: bool = False) -> Iterator[Callable[[int], None]]:
     """Tells how many records long work has done: on a terminal by a live line, else by a line every ten seconds.
 
     Args:
         title: What is done, as in "making the report".
         total: How many there are, if that is known.
-        show: False says nothing at all.
+        silent: Whether to say nothing at all.
 
     Yields:
         What is to be called with the number of records that are done, as often as one likes.
     """
-    if show is False or sys.stderr is None:
+    if silent or sys.stderr is None:
         yield lambda done: None
         return
     live, told_at = LiveLine.on_terminal(), time.monotonic()

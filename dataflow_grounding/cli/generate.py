@@ -68,7 +68,7 @@ def generate(
             say_json({"stopped": str(stopped), **(stopped.summary or {})})
         raise
     if summary.done and not given["no_report"]:
-        _report(run, summary, False if given["no_progress"] else None)
+        _report(run, summary, silent=given["no_progress"])
     if as_json:
         say_json(summary.to_json())
         return summary.exit_code
@@ -89,7 +89,7 @@ def _engine(engine: str, address: str | None, workers: int | None, shard: Shard 
     return partial(RayRun, address, workers) if engine == "ray" else Run
 
 
-def _report(run: SpecRun, summary: Summary, progress: bool | None) -> None:
+def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     """Write the page, unless it is there already; what keeps it from being written fails no run."""
     there = os.path.join(run.spec.results_dir, "report.html")
     stays = summary.already_complete and os.path.exists(there)
@@ -97,7 +97,7 @@ def _report(run: SpecRun, summary: Summary, progress: bool | None) -> None:
         summary.report = address_of(there)
         return
     try:
-        with telling("results are written; making the report", summary.done, show=progress) as tell:
+        with telling("results are written; making the report", summary.done, silent) as tell:
             summary.report = sent(report_folder(run.spec.results_dir, on_progress=tell)[0])
     except GroundingError as error:
         say(f"Warning: no report: {error}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, closing
 from itertools import islice
 from multiprocessing.pool import ThreadPool
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from dataflow_grounding.elsewhere import at_once, is_elsewhere
 from dataflow_grounding.geometry import area, box_of
@@ -18,6 +18,8 @@ from dataflow_grounding.review.record_view import FIRST, MEANING, Picture, View,
 from dataflow_grounding.review.report_files import PER_FILE, ReportFiles, script_json
 from dataflow_grounding.review.versions import Version, beside, with_versions
 from dataflow_grounding.secrets import blotted_message
+
+T = TypeVar("T")
 
 _SIZES = ("small", "medium", "large")  # COCO's
 FLAGS = (*MEANING, "verified", *_SIZES, "changed", "without picture")
@@ -60,20 +62,17 @@ def write_report(
     with ExitStack() as stack:
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
         files.write_parts("failures", _failure_rows(failures, kinds))
-        # By rank, lines of the index and of the records in turn.
         ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
-        for record, earlier, picture in _with_pictures(with_versions(records, versions, called), find_image, files):
+        shown = _with_pictures(with_versions(records, versions, called), find_image, files)
+        for record, earlier, picture in _told(shown, on_progress):
             view = view_of(record, picture)
             view |= beside(view, earlier, called)
             marks = marks_of(record, view)
-            rank = next((rank for rank, mark in enumerate(FIRST) if mark in marks), len(FIRST))
-            ranks[rank].write(f"{script_json(_index_row(view, marks))}\n{script_json(view)}\n")
+            _write_row(ranks, view, marks)
             if view.get("only", called) == called:
                 counts.update(_counts_of(record, view, marks))
             counts["shown"] += 1
             marked.update(marks)
-            if counts["shown"] % TOLD_EVERY == 0:
-                on_progress(counts["shown"])
         counts.update(changed=marked["changed"], failures=kinds.total())
         files.write_parts("records", _lines(ranks, 1))
         files.write("index", _lines(ranks, 0))
@@ -104,6 +103,14 @@ def _with_pictures(
                 yield record, earlier, picture
 
 
+def _told(items: Iterable[T], on_progress: Callable[[int], None]) -> Iterator[T]:
+    """The items, and a word on how many there were, now and then."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % TOLD_EVERY == 0:
+            on_progress(number)
+
+
 def _failure_rows(failures: Iterable[Mapping[str, Any]], kinds: Counter[str]) -> Iterator[str]:
     """What the page has of each failure; `kinds` counts them."""
     for failure in failures:
@@ -115,6 +122,12 @@ def _failure_rows(failures: Iterable[Mapping[str, Any]], kinds: Counter[str]) ->
             cells[0] = f"line {failure['line']}"
         texts = ["" if cell is None else blotted_message(str(cell)) for cell in cells]
         yield script_json([*texts, shared])
+
+
+def _write_row(ranks: Sequence[IO[str]], view: View, marks: Collection[str]) -> None:
+    """Write a record's line of the index and its own to the file of its rank, the doubtful ones' first."""
+    rank = next((rank for rank, mark in enumerate(FIRST) if mark in marks), len(FIRST))
+    ranks[rank].write(f"{script_json(_index_row(view, marks))}\n{script_json(view)}\n")
 
 
 def _lines(ranks: Sequence[IO[str]], which: int) -> Iterator[str]:
