@@ -49,8 +49,7 @@ def write_report(
         find_image: Gives the path of a record's image file, or None.
         out_path: The page. Data and small pictures are in a folder beside it, `report_files` for `report.html`.
         versions, called: Earlier versions of the records, and what these are called among them.
-        single: Whether the page is to hold everything.
-        copies: Whether every picture is to have a small copy, also those that a page can show themselves.
+        single, copies: Whether the page is to hold everything; whether all pictures are to have a small copy.
         figures: Gives those of the data set, as `figures_of` does, once all records were read.
         on_progress: Told how many records are done, now and then.
         head: `title` and `summary`, as for `door_html`.
