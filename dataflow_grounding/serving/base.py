@@ -45,7 +45,8 @@ class Serving(ABC):
 
     `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault, EndpointUnreachable
     (tried again by the engine), RequestRefused (fails the record), EndpointRefused (stops the run). One that sends more
-    than once for one answer calls `request.before_another()` before each further time.
+    than once for one answer calls `request.before_another()` before each further time, with the RequestRefused where it
+    was refused: ten refusals before the first answer stop the run.
     """
 
     model: str
