@@ -15,7 +15,9 @@ MOST = 5_000_000
 """Characters that references may fill in, with PER_REFERENCE for each."""
 PER_REFERENCE = 500
 _ESCAPED = re.compile(r"\\\\|\\\$\{")
-_VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:[^${}]*\}|\$\{\s*oc\.decode\s*:\s*\0\s*\}")  # stands as \0
+_VARIABLE = re.compile(  # stands as \0. What isn't OmegaConf's own, such as Hydra's ${now:…}, can't be filled in here
+    r"\$\{\s*(?:oc\.env|(?!oc\.)[\w.]+)\s*:[^${}]*\}|\$\{\s*oc\.decode\s*:\s*\0\s*\}"
+)
 _KEY = re.compile(r"\$\{\s*([^${}:\0\1\s]+)\s*\}")  # stands as \1: a key that another one's value is part of is none
 
 Place = tuple[str | int, ...]
@@ -91,7 +93,7 @@ def _target(spec: Any, place: Place, key: str) -> Place:
         if isinstance(block, list) and part.isdecimal() and int(part) < len(block):
             found = (*found, int(part))
         elif isinstance(block, dict):
-            found = (*found, next((name for name in block if str(name) == part), part))
+            found = (*found, int(part) if part not in block and part.isdecimal() else part)
         else:
             break
     return found
