@@ -2,12 +2,24 @@
 
 import io
 import os
+import re
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from dataflow_grounding.errors import SpecError, told_as
+from dataflow_grounding.secrets import is_secret_variable
 from dataflow_grounding.terminal import say
 
 _told: set[str] = set()
+_set_by: dict[str, tuple[str, str]] = {}
+"""Names of the environment that a `.env` file has set, each with the value and the file."""
+
+_SETTABLE = re.compile(
+    r"DF_\w+|\w+_(?:API_KEY|API_TOKEN|BASE_URL)|HF_TOKEN|OPENAI_(?:ORG|PROJECT)_ID|AZURE_OPENAI_ENDPOINT"
+)
+"""What a `.env` file may set: it comes with a folder, perhaps a stranger's. A proxy, a CA file, `HF_ENDPOINT`, `AWS_*`
+or `PYTHONPATH` would send what the user has elsewhere, or run code."""
+_SHORTEST = 8  # characters of a key that is looked for within a header
 
 
 def cache_folder() -> str:
@@ -18,19 +30,85 @@ def cache_folder() -> str:
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
-    """Add what each folder's `.env` sets and the environment doesn't; returns the files found. Raises SpecError."""
-    found = list(filter(os.path.isfile, (os.path.join(folder, ".env") for folder in dict.fromkeys(folders))))
-    for path in found:
-        from dotenv import load_dotenv
+    """Add what each folder's `.env` may set and the environment doesn't; returns the files found. Raises SpecError."""
+    paths = list(filter(os.path.isfile, (os.path.join(folder, ".env") for folder in dict.fromkeys(folders))))
+    for path in paths:
+        file, passed_over = os.path.realpath(path), []
+        for name, (value, line) in _settings(path).items():
+            if name in os.environ:
+                continue
+            if not _SETTABLE.fullmatch(name):
+                passed_over.append(name)
+                continue
+            if "${" in value:
+                raise SpecError(f"{path}, line {line}: {name} holds ${{…}}, which is not filled in: write its value")
+            os.environ[name], _set_by[name] = value, (value, file)
+        if passed_over and file not in _told:
+            _told.add(file)
+            may = "a .env may set DF_*, *_API_KEY, *_API_TOKEN, *_BASE_URL and HF_TOKEN; set others in the environment"
+            say(f"Warning: {path} does not set {', '.join(passed_over):.200}: {may}")
+    return paths
 
-        load_dotenv(stream=io.StringIO(_readable(path)), override=False)
+
+def names_address(address: str) -> tuple[str, str] | None:
+    """The variable that names the host of `address`, and the `.env` file that has set it; None where none did."""
+    host = urlsplit(address).netloc
+    for name in _set_by:
+        file = _file_of(name)
+        if file and host and host in os.environ[name]:
+            return name, file
+    return None
+
+
+def check_one_source(address: str, secrets: Iterable[str | None]) -> None:
+    """Raises SpecError where a `.env` file names the host of `address` and one of `secrets`, keys or headers, is from
+    elsewhere in the environment: a stranger's file would be sent the user's own key.
+    """
+    named = names_address(address)
+    if named is None:
+        return
+    variable, file = named
+    of_file = [os.environ[name] for name in _set_by if _file_of(name) == file]
+    texts = [text for text in secrets if text and text not in of_file]
+    for name, value in os.environ.items():
+        value = value.strip()
+        if not is_secret_variable(name) and len(value) < _SHORTEST:
+            continue
+        if value in texts or (len(value) >= _SHORTEST and is_secret_variable(name) and _is_part(value, texts)):
+            raise SpecError(
+                f"{variable} is set by {file}, and the key {name} is not: a key goes to no address that another place "
+                f"names. Put both into that file, or set {variable} in the environment, or base_url in the spec"
+            )
+
+
+def _is_part(value: str, texts: Iterable[str]) -> bool:
+    return any(value in text for text in texts)
+
+
+def _file_of(name: str) -> str:
+    """The `.env` file that has set what a variable holds; empty where none did."""
+    value, file = _set_by.get(name, ("", ""))
+    return file if os.environ.get(name) == value else ""
+
+
+def _settings(path: str) -> dict[str, tuple[str, int]]:
+    """By name, the value that the file sets and its line. A line that sets nothing is told once, not what it holds."""
+    from dotenv.parser import parse_stream
+
+    found: dict[str, tuple[str, int]] = {}
+    for binding in parse_stream(io.StringIO(_text_of(path))):
+        said = binding.original.string
+        line = binding.original.line + said.count("\n", 0, -len(said.lstrip()))
+        if binding.error:
+            if (place := f"{os.path.realpath(path)}:{line}") not in _told:
+                _told.add(place)
+                say(f"Warning: {path}, line {line} is passed over: it should be NAME=value, quotes closed")
+        elif binding.key is not None and binding.value is not None:
+            found[binding.key] = binding.value, line
     return found
 
 
-def _readable(path: str) -> str:
-    """The file without the lines that set nothing, each of which is told once, but not what it holds."""
-    from dotenv.parser import parse_stream
-
+def _text_of(path: str) -> str:
     with told_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
         data = file.read()
     at = data.find(b"\0")
@@ -41,13 +119,4 @@ def _readable(path: str) -> str:
     if at >= 0:
         line = data.count(b"\n", 0, at) + 1
         raise SpecError(f"can't read {path}, line {line}: it is not a text in UTF-8; save it as one")
-    kept = ""
-    for binding in parse_stream(io.StringIO(text)):
-        said = binding.original.string
-        line = binding.original.line + said.count("\n", 0, -len(said.lstrip()))
-        if not binding.error:
-            kept += said
-        elif (place := f"{os.path.realpath(path)}:{line}") not in _told:
-            _told.add(place)
-            say(f"Warning: {path}, line {line} is passed over: it should be NAME=value, quotes closed")
-    return kept
+    return text

@@ -1,17 +1,11 @@
 """Objects as bytes for another process, without the keys in them: these are taken from its own environment."""
 
 import io
-import os
 import pickle
-import re
-import socket
-from collections.abc import Mapping
 from typing import Any
 
 from dataflow_grounding.errors import SpecError, needs_extra
-from dataflow_grounding.secrets import blotted, is_secret_variable, learn
-
-_REFERENCE = re.compile("\0(\\w+)\0")
+from dataflow_grounding.key_names import key_variables, text_with_keys, text_with_names
 
 
 def shipped(thing: Any) -> bytes:
@@ -24,16 +18,13 @@ def shipped(thing: Any) -> bytes:
     with needs_extra("Ray", "ray"):
         from ray import cloudpickle
 
-    keys = {name: text for name, text in os.environ.items() if is_secret_variable(name) or blotted(text) != text}
+    keys = key_variables()
 
     class Pickler(cloudpickle.CloudPickler):
         def persistent_id(self, part: object) -> str | None:
             if type(part) is not str:
                 return None
-            reference = _with_names(part, keys)
-            if blotted(reference) != reference:
-                where = "set it in a variable such as DF_API_KEY, here and on the workers"
-                raise SpecError(f"a key that is not in the environment can't be had by Ray's workers: {where}")
+            reference = text_with_names(part, keys)
             return None if reference == part else reference
 
     pickler: Any = Pickler  # Ray's has no types
@@ -50,20 +41,6 @@ def unshipped(data: bytes) -> Any:
 
     class Unpickler(pickle.Unpickler):
         def persistent_load(self, reference: str) -> str:
-            return _REFERENCE.sub(lambda found: _key(found[1]), reference)
+            return text_with_keys(reference)
 
     return Unpickler(io.BytesIO(data)).load()
-
-
-def _with_names(text: str, keys: Mapping[str, str]) -> str:
-    for name, key in keys.items():
-        if len(key) >= 4 and (key == text or (len(key) >= 12 and key in text)):  # a short one may be a word
-            text = text.replace(key, f"\0{name}\0")
-    return text
-
-
-def _key(name: str) -> str:
-    if not (key := os.environ.get(name)):
-        raise SpecError(f"{name} is not set on {socket.gethostname()}: workers take keys from their own environment")
-    learn(key)
-    return key

@@ -176,13 +176,13 @@ class Asking:
         try:
             self._check_stopped()
             self.counts["sent"] += 1
-            answer = await place.serving.answer(replace(request, before_another=self._count_another))
+            answer = await place.serving.answer(replace(request, before_another=partial(self._count_another, place)))
             reply = Reply(answer) if isinstance(answer, str) else answer
             if not isinstance(reply, Reply):
                 whose = f"answer of {type(place.serving).__name__}"
                 raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
             usage = reply.usage if reply.usage != Usage() else None  # none told: its worst case
-            if reply.hold:
+            if 0 < reply.hold <= self.options.max_wait:  # where it says longer, a request finds out
                 place.share.hold(reply.hold)
             place.answered()
             self.counts.update(answered=1, **vars(reply.usage))
@@ -196,8 +196,10 @@ class Asking:
         finally:
             self.budget.settle(reserved, usage)
 
-    def _count_another(self) -> None:
+    def _count_another(self, place: Place, refused: errors.RequestRefused | None = None) -> None:
         """The serving sends once more for one answer: it was refused, and finds out what the endpoint takes."""
+        if refused is not None:  # in so many forms, it counts as often
+            place.refused(refused)
         with self._stopping():
             self._check_stopped()
             self.budget.count()

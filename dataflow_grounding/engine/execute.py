@@ -14,7 +14,7 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.manifest import Manifest
-from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of, current_options
+from dataflow_grounding.engine.options import Beside, RunOptions, RunStart, budget_of, current_options, sent_beside
 from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, holding, levels, segments
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
@@ -61,9 +61,9 @@ def execute(
     with ExitStack() as locks:
         for segment in segments(steps):
             if isinstance(operator := segment[0].operator, WholeFile):
-                with replies_kept(segment[0], options):
+                with as_part_of_the_run(segment[0], options, budget) as beside:
                     operator.work()
-                total = published(segment[0], total)
+                total = published(segment[0], beside, total)
                 continue
             folder = segment[0].storage.checkpoint_folder
             if folder not in held:
@@ -80,22 +80,30 @@ def execute(
 
 
 @contextmanager
-def replies_kept(step: Step, options: RunOptions) -> Iterator[None]:
-    """Keeps what our servings answer an operator from elsewhere with the replies of the run's own steps."""
+def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[Beside]:
+    """What our servings answer an operator from elsewhere is kept with the replies of the run's own steps, and counts
+    against its limits.
+    """
     folder = step.storage.checkpoint_folder
     with told_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         keeping = replace(options, replies=store_path(folder))
-    with holding(current_options, keeping):
-        yield
+    beside, before = Beside(budget), budget.spent
+    with holding(current_options, keeping), holding(sent_beside, beside):
+        yield beside
+    if budget.prices is not None:
+        beside.cost_usd = budget.spent - before
 
 
-def published(step: Step, earlier: Summary | None = None) -> Summary | None:
-    """The summary after an operator that writes a whole file: that file's rows; `earlier` where it wrote none."""
+def published(step: Step, beside: Beside, earlier: Summary | None = None) -> Summary | None:
+    """The summary after an operator that writes a whole file: that file's rows, and what was sent `beside`; `earlier`
+    where it wrote none.
+    """
     path = step.storage.output_path
     if not os.path.exists(path):
         return earlier
     summary = Summary(annotations=path, failures_file=step.storage.failures_path)
+    summary.requests, summary.models, summary.cost_usd = beside.requests, beside.models, beside.cost_usd
     for summary.done, row in enumerate(read_rows(path), 1):
         summary.count_expressions(Record(row.data or {}, place=row.line))
     summary.records = summary.done

@@ -1,5 +1,6 @@
 """How a run goes: attempts, budget, order, what to ask again."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
@@ -62,6 +63,20 @@ class RunOptions:
 
 # `operator(record)` and DataFlow's `operator.run(storage, …)` leave no argument for them.
 current_options: ContextVar[RunOptions] = ContextVar("current_options", default=RunOptions())  # noqa: B039
+
+
+@dataclass
+class Beside:
+    """What our servings send for an operator from elsewhere: a part of the run that calls it."""
+
+    budget: "Budget"
+    requests: Counter[str] = field(default_factory=Counter)
+    models: list[str] = field(default_factory=list)
+    cost_usd: float | None = None
+
+
+# such an operator calls a serving's methods, which have no argument for the run
+sent_beside: ContextVar[Beside | None] = ContextVar("sent_beside", default=None)
 
 
 def budget_of(options: RunOptions) -> "Budget":

@@ -167,11 +167,11 @@ class _FromElsewhere:
             return next((value for name, value in keys.items() if name.startswith("output")), "")
         if pipeline is None:
             return work()
-        from dataflow_grounding.engine.execute import published, replies_kept
+        from dataflow_grounding.engine.execute import as_part_of_the_run, published
 
-        with replies_kept(step, current_options.get()):
+        with as_part_of_the_run(step, current_options.get(), pipeline.budget) as beside:
             returned = work()
-        pipeline.summaries += filter(None, [published(step)])
+        pipeline.summaries += filter(None, [published(step, beside)])
         return returned
 
     def __getattr__(self, name: str) -> Any:

@@ -1,6 +1,7 @@
 """What a serving is: something that answers one request."""
 
 import asyncio
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import ImageLimits
+from dataflow_grounding.key_names import with_keys, with_names
 from dataflow_grounding.records import is_number
 from dataflow_grounding.secrets import blotted_message, learn
 from dataflow_grounding.tasks.request import Request
@@ -45,7 +47,8 @@ class Serving(ABC):
 
     `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault, EndpointUnreachable
     (tried again by the engine), RequestRefused (fails the record), EndpointRefused (stops the run). One that sends more
-    than once for one answer calls `request.before_another()` before each further time.
+    than once for one answer calls `request.before_another()` before each further time, with the RequestRefused where it
+    was refused: ten refusals before the first answer stop the run.
     """
 
     model: str
@@ -75,6 +78,23 @@ class Serving(ABC):
     """Whether it looks at any picture that it is sent, so that a run can check it with pictures of known content."""
     exact_boxes: bool = False
     """Whether its boxes can be in no other format than `box_format`, so that there is nothing to watch."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: the names of the variables that hold its keys, not the keys. Raises SpecError."""
+        return {name: with_names(value) for name, value in self.__dict__.items()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update({name: with_keys(value) for name, value in state.items()})
+
+    def __copy__(self) -> "Serving":  # here, where keys may go along
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Serving":
+        made = memo[id(self)] = type(self).__new__(type(self))
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
 
     def __repr__(self) -> str:
         where = [] if self.endpoint == Serving.endpoint else [self.endpoint.partition("?")[0]]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from dataflow_grounding.env_files import check_one_source
 from dataflow_grounding.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
 from dataflow_grounding.secrets import excerpt, learn_proxies
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
@@ -72,6 +73,7 @@ class GeminiServing(Serving):
         self.temperature, self.max_output_tokens, self.box_format = temperature, max_output_tokens, box_format
         self._api_key = usable_key(api_key or os.environ.get("GOOGLE_API_KEY"))
         learn_proxies()
+        check_one_source(self._url, [self._api_key])
         self._client = PerLoop[Any](self._open)
 
     def obstacles(self) -> list[str]:
@@ -139,6 +141,7 @@ class GeminiServing(Serving):
             api_version=self._version,
             timeout=max(1, round(self.timeout * 1000)),
             retry_options=genai.types.HttpRetryOptions(attempts=1),
+            async_client_args={"allow_redirects": False},  # it would take key and picture to another host
         )
         return genai.Client(api_key=self._api_key, vertexai=False, http_options=options)
 

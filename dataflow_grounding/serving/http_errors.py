@@ -115,9 +115,14 @@ def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
         data = json.loads(body)
     if data is None:
         return "" if body.lstrip().startswith("<") else body, []
-    error = data.get("error", data) if isinstance(data, dict) else data
+    data = _first_of(data)  # Google's OpenAI-compatible addresses answer with a list
+    error = _first_of(data.get("error", data)) if isinstance(data, dict) else data
     details = error.get("details") if isinstance(error, dict) and error is not data else None
     return error, [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+
+
+def _first_of(data: Any) -> Any:
+    return data[0] if isinstance(data, list) and data else data
 
 
 def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:

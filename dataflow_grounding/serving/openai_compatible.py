@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.elsewhere import is_elsewhere, off_loop
+from dataflow_grounding.env_files import check_one_source
 from dataflow_grounding.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.secrets import excerpt, learn_fields, learn_headers, learn_proxies
@@ -18,7 +19,6 @@ from dataflow_grounding.serving.transport import ClientTransport, HttpTransport,
 from dataflow_grounding.tasks.request import Request
 
 OPENAI_URL = "https://api.openai.com/v1"
-LONGEST_HOLD = 600.0  # seconds for which rate-limit headers of an answer are heeded; then a request finds out
 
 
 class OpenAIServing(Serving):
@@ -91,6 +91,7 @@ class OpenAIServing(Serving):
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
         learn_proxies()
+        check_one_source(self._url, [self._api_key, *headers.values()])
         self._client, self._transport, self._first = client, PerLoop[Transport](self._open), PerLoop(asyncio.Lock)
         self.habits, self._habits_known = first_habits(self.endpoint), False
 
@@ -134,7 +135,7 @@ class OpenAIServing(Serving):
                 if following is None:
                     raise first_refusal from None
                 habits = following
-                request.before_another()
+                request.before_another(error)
 
     async def _send(self, request: Request[Any], habits: Habits) -> Reply:
         if all(image.ready for image in request.images):
@@ -147,7 +148,7 @@ class OpenAIServing(Serving):
         if status != 200:
             raise error_of(status, headers, data, where=where)
         try:
-            return reply_of(json.loads(data), min(used_up(headers) or 0.0, LONGEST_HOLD))
+            return reply_of(json.loads(data), used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             said = excerpt(data[:20_000].decode("utf-8", "replace"), 120)
             raise NoCompletion(f"{where} answered something that is not a chat completion: {said!r}") from None

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qsl
 
+from dataflow_grounding.env_files import names_address
 from dataflow_grounding.errors import EndpointRefused, SpecError
 from dataflow_grounding.secrets import learn
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
@@ -73,6 +74,9 @@ class OpenAISdkServing(OpenAIServing):
         provider = token_provider or None
         self._provider = provider_named(provider, ["."]) if isinstance(provider, str) else provider
         self.has_key = self.has_key or self._provider is not None
+        if self._provider is not None and (named := names_address(self._url)):
+            why = f"{named[0]} is set by {named[1]}, and {_PROVIDER} would give its token to that address"
+            raise SpecError(f"{why}: set {named[0]} in the environment, or the address in the spec")
 
     def _open(self) -> Transport:
         import openai
@@ -82,7 +86,6 @@ class OpenAISdkServing(OpenAIServing):
         settings: dict[str, Any] = {
             "base_url": address,
             "default_query": dict(parse_qsl(query, keep_blank_values=True)),
-            "http_client": openai.DefaultAsyncHttpxClient(follow_redirects=False),
         }
         if self._provider is not None:
             settings["azure_ad_token_provider"] = self._token

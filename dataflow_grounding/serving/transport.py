@@ -62,11 +62,11 @@ class HttpTransport:
 
         self.url, self.timeout = url, timeout
         key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate", **key, **extra_headers}
+        # given with each request: those of a session go to the proxy as well, in plain text
+        self.headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate", **key, **extra_headers}
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, CONNECT_SECONDS)),
-            headers=headers,
         )
         address = urlsplit(self.url)  # looked up once, where aiohttp would do it per request
         self.proxy = None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
@@ -76,7 +76,8 @@ class HttpTransport:
         import aiohttp
 
         try:
-            async with self.session.post(self.url, data=body, proxy=self.proxy, allow_redirects=False) as response:
+            sent = self.session.post(self.url, data=body, headers=self.headers, proxy=self.proxy, allow_redirects=False)
+            async with sent as response:
                 data = bytearray()
                 async for chunk in response.content.iter_any():
                     data += chunk
@@ -93,10 +94,19 @@ class HttpTransport:
 
 
 class ClientTransport:
-    """An `openai` client, its retries off: the engine's wait for the whole run, not for one request."""
+    """An `openai` client, its retries off: the engine's wait for the whole run, not for one request.
+
+    It follows no redirects, also where it is a user's own: another host has no claim to the picture or the key.
+    """
 
     def __init__(self, client: Any, url: str, timeout: float, headers: Mapping[str, Any]) -> None:
         self.client = client.with_options(max_retries=0, timeout=timeout)
+        post = self.client.post
+
+        def post_without_redirects(*given: Any, options: Mapping[str, Any] | None = None, **named: Any) -> Any:
+            return post(*given, options={**(options or {}), "follow_redirects": False}, **named)
+
+        self.client.post = post_without_redirects  # this copy's alone: `create` has no argument for it
         self.url, self.timeout, self.headers = url, timeout, headers
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:

@@ -19,10 +19,14 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import is_secret_variable, learn_fields, texts_in
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import block_with, drop, place_of, validated
+from dataflow_grounding.spec.references import check_references
 from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
+LONGEST = 4000
+"""Characters of a number, or of a text with references."""
+_NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.]*")
 _HYDRA = re.compile(r"[+~]*hydra[./=]")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
@@ -50,7 +54,7 @@ def read_spec(
     files, roots = zip(*map(_read_yaml, paths), strict=True)
     given, of_hydra = _read_overrides(overrides)
     try:
-        everything = OmegaConf.merge(*files, given)
+        everything = _merged([*files, given])
         merged: Any = everything if whole else _endpoint_alone(everything, others)
         model, unknown = _model_of(merged, block_of, folders, others)
         passed_over = {*of_hydra, *_passed_over(merged, model, others)}
@@ -58,7 +62,7 @@ def read_spec(
         for key in missing:
             OmegaConf.update(merged, key, None)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, RecursionError, TypeError) as error:
+    except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
         hint = "; an item of a list can't be overridden alone: give the whole list" * isinstance(error, TypeError)
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}{hint}") from None
     values = {str(name): value for name, value in resolved.items()}
@@ -79,6 +83,14 @@ def read_spec(
     spec._stated, spec._folders, spec._passed_over = stated, folders, sorted(passed_over)
     spec.block.vlm = with_environment(spec.block.vlm)
     return spec, asked
+
+
+def _merged(parts: Sequence[Any]) -> Any:
+    """The later over the earlier. Each is looked at before the next goes over it, which may fill in references."""
+    merged: Any = OmegaConf.create()
+    for part in parts:
+        check_references(merged := OmegaConf.merge(merged, part))
+    return merged
 
 
 def _endpoint_alone(merged: Any, others: Collection[str]) -> Any:
@@ -130,7 +142,7 @@ def _read_yaml(path: str) -> tuple[Any, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        _check_depth(text)
+        _check_events(text)
         read, root = OmegaConf.load(io.StringIO(text)), yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise SpecError(f"no spec file {path}") from None
@@ -145,13 +157,19 @@ def _read_yaml(path: str) -> tuple[Any, Any]:
     return read, root
 
 
-def _check_depth(text: str) -> None:
-    """Raises RecursionError for YAML that is nested too deeply to be read."""
+def _check_events(text: str) -> None:
+    """Raises ValueError for YAML that is nested too deeply, or with a text that it takes too long to make sense of."""
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise RecursionError(f"more than {DEEPEST} lists and mappings inside each other")
+            raise ValueError(f"more than {DEEPEST} lists and mappings inside each other")
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST:
+            line = event.start_mark.line + 1 if event.start_mark else "?"
+            if "${" in event.value:
+                raise ValueError(f"line {line}: a text of more than {LONGEST:,} characters with ${{…}} in it")
+            if event.style in (None, "") and _NUMBER.fullmatch(event.value):  # 59:59:59 is one, to the base 60
+                raise ValueError(f"line {line}: a number of {len(event.value):,} characters; put a text in quotes")
 
 
 def _read_overrides(overrides: Sequence[str]) -> tuple[Any, list[str]]:
@@ -163,7 +181,7 @@ def _read_overrides(overrides: Sequence[str]) -> tuple[Any, list[str]]:
             raise SpecError(f"override {number} has no '=': write key=value, for instance results_dir=./results")
     try:
         for override in ours.values():
-            _check_depth(override.partition("=")[2])
+            _check_events(override.partition("=")[2])
         read = OmegaConf.from_dotlist([override.lstrip("+") for override in ours.values()])
         return read, ["hydra"] * (len(ours) < len(overrides))
     except Exception as error:

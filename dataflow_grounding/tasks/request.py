@@ -57,8 +57,9 @@ class Request(Generic[T]):
     """Told before a stored reply is read, with a function that says whether it was asked again when it came."""
     may_send: Callable[[], bool] | None = None
     """Asked last of all, when there is room to send it; where it may not, `before` is awaited once more."""
-    before_another: Callable[[], None] = lambda: None
-    """To be called by a serving before each time it sends again for the same answer. It raises RunStopped."""
+    before_another: Callable[..., None] = lambda *refused: None
+    """To be called by a serving before each time it sends again for the same answer, with the RequestRefused for which
+    it tries another form. It raises RunStopped."""
     of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
     at: int | None = None  # which of the serving's endpoints is meant, where it is no matter of choice
     text_only: bool = False  # asked about no image: stated, so that one that is missing can't pass for it
