@@ -48,6 +48,21 @@ def is_elsewhere(path: object) -> bool:
     return isinstance(path, str) and _ADDRESS.match(path) is not None
 
 
+def scheme_of(path: str) -> str:
+    """The scheme of an address that fsspec is to open, in lower case; empty for a path of this machine."""
+    return path.partition("://")[0].lower() if is_elsewhere(path) else ""
+
+
+def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
+    """Whether a row, or another file of data, may name this path: a file of this machine, a store of the extras, or an
+    address of the same scheme as one of `folders`, which the user named.
+
+    fsspec knows some forty further schemes, and to open one is to connect to whatever host the row names.
+    """
+    scheme = scheme_of(path)
+    return not scheme or scheme in _EXTRAS or scheme in map(scheme_of, folders)
+
+
 def has_scheme(path: str) -> bool:
     """Whether a path begins as an address does, of whatever kind, also one that is misspelt (`s3:/bucket`)."""
     return re.match("[a-z][a-z0-9]+:/", path, re.IGNORECASE) is not None
@@ -83,7 +98,7 @@ def joined(folder: str, path: str) -> str:
 
 def place_of(address: str) -> tuple[Any, str]:
     """The file system, an fsspec one, of what an address names, and its path there. Raises InputError, MissingExtra."""
-    scheme = address.partition("://")[0].lower()
+    scheme = scheme_of(address)
     address = scheme + address[len(scheme) :]  # as libraries strip it
     learn_address(address)
     if _PASSWORD.match(address):
@@ -97,9 +112,9 @@ def place_of(address: str) -> tuple[Any, str]:
         given = {**kind._get_kwargs_from_urls(address), "use_listings_cache": False, "skip_instance_cache": False}
         system = _hub(kind, time.monotonic() // 60) if scheme == "hf" else kind(**given)
         return system, kind._strip_protocol(re.sub("^hf://models/", "hf://", address))  # as the Hub lists its files
-    except ImportError:
-        raise MissingExtra(f"{scheme}://", _EXTRAS.get(scheme, "s3")) from None
     except Exception as error:  # each library raises its own
+        if isinstance(error, ImportError) and scheme in _EXTRAS:
+            raise MissingExtra(f"{scheme}://", _EXTRAS[scheme]) from None
         raise InputError(f"can't open {address}: {said(error)}") from None
 
 
