@@ -29,6 +29,7 @@ A = TypeVar("A")
 
 THREADS = 64  # that wait for stores
 PAUSES = (0.5, 1.0, 2.0)  # seconds before a store is asked again
+PATIENCE = 5.0  # seconds after which it isn't: by then its library has tried several times itself
 
 _ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
@@ -51,6 +52,11 @@ def is_elsewhere(path: object) -> bool:
 def scheme_of(path: str) -> str:
     """The scheme of an address that fsspec is to open, in lower case; empty for a path of this machine."""
     return path.partition("://")[0].lower() if is_elsewhere(path) else ""
+
+
+def is_web(value: object) -> bool:
+    """Whether a value is the http(s) address of something."""
+    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
 
 
 def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
@@ -163,13 +169,14 @@ def said(error: BaseException) -> str:
 
 def patiently(address: str, once: Callable[[], T]) -> T:
     """What `once` returns, tried again where a store doesn't answer, or tears what it sends. Raises OSError."""
-    pauses = iter(PAUSES)
+    pauses, begun = iter(PAUSES), time.monotonic()
     while True:
         try:
             with system_errors(address):
                 return once()
         except OSError as error:
-            if error.errno != errno.EIO or (pause := next(pauses, None)) is None:
+            pause = next(pauses, None) if time.monotonic() - begun < PATIENCE else None
+            if error.errno != errno.EIO or pause is None:
                 raise
             time.sleep(pause * random.uniform(0.75, 1.25))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, joined, look, may_be_named, scheme_of
+from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, is_web, joined, look, may_be_named, scheme_of
 from dataflow_grounding.errors import (
     BrokenRow,
     ImageChanged,
@@ -245,6 +245,8 @@ def find_image(record: Record, key: str) -> ImageFile:
     if not may_be_named(given, record.folders):
         what = f"column {key!r} names a picture at {scheme_of(given)}://, which rows may not"
         raise BrokenRow(f"{what}: copy it to a folder, or name its folder as data.image_root (--image-root)")
+    if is_web(given):
+        raise ImageMissing(f"no image {given!r}: what is at http addresses is fetched where data.allow_http says so")
     for path in [joined(f, given) for f in (("",) if is_absolute(given) else record.folders or ("",))]:
         try:
             found = look(path)
