@@ -28,6 +28,8 @@ SIDES = {"small": 640, "large": 2048}
 _GRID = 60  # boxes on a page of the grid
 _FILTERS = ("status", "text", "head", "below", "order")
 _MOST = 100  # single records that are asked for at once
+MOST_DECISIONS = 1000
+"""That are handed over at once: each is answered with its record, and others wait meanwhile. The page sends 60."""
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; base-uri 'none'"
 )
@@ -156,7 +158,12 @@ class Session:
             return small_copy(picture, SIDES[name], "JPEG", quality=85)
 
     def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Take decisions and put them on disk; of each its record as it stands then, and why it wasn't taken, if so."""
+        """Take decisions and put them on disk; of each its record as it stands then, and why it wasn't taken, if so.
+
+        Raises InputError, and takes none, where there are more than MOST_DECISIONS.
+        """
+        if len(decisions) > MOST_DECISIONS:
+            raise InputError(f"{len(decisions):,} decisions at once: send at most {MOST_DECISIONS:,}")
         answers = []
         for given in decisions:
             key, error = str(given.get("record")), ""
