@@ -156,3 +156,46 @@ def test_a_store_that_is_not_there_is_not_waited_for_again_and_again(monkeypatch
     with pytest.raises(OSError, match="no route"):
         elsewhere.patiently("s3://bucket/a", slow)
     assert len(calls) == 1
+
+
+def nested(depth: int) -> list[Any]:
+    """Lists within lists."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("column", ["x", "image_path", "expressions"])
+def test_a_row_that_holds_itself_fails_alone(place: Workplace, column: str) -> None:
+    good = {"image_path": "good.jpg", "expressions": ["a cup"]}
+    around: dict[str, Any] = {**good, column: {}}
+    around[column]["row"] = around
+    for value in (around[column], nested(100_000)):
+        done = PhraseGrounder(EmbeddedServing())([good, {**good, column: value}, good])
+        assert len(done) == 2
+        [(place_of_it, error)] = done.failures
+        assert (place_of_it, error.kind) == (1, "broken_row")
+        assert f"column '{column}'" in str(error)
+        with pytest.raises(RecordError, match="nested too deeply"):
+            PhraseGrounder(EmbeddedServing())({**good, column: value})
+
+
+def test_a_deep_row_of_a_file_ends_nothing(place: Workplace) -> None:
+    depths = [*range(50, 1001, 50), 960, 980, 985, 990, 995, 5_000, 100_000]
+    texts = ["good.jpg", *("[" * depth + "]" * depth for depth in depths), "good.jpg"]
+    lines = [
+        f'{{"image_path": "good.jpg", "image_id": "r{n}", "caption": "{caption(n)}", "deep": {deep}}}'
+        for n, deep in enumerate([text if text.startswith("[") else "7" for text in texts])
+    ]
+    place.rows(lines)
+    done = place.run()
+    assert done.code in (0, 1), done
+    named = [record["image_id"] for record in place.annotations()] + [str(one["line"]) for one in place.failures()]
+    assert len(named) == len(texts)
+    for line in (["stats"], ["lint"], ["report"], ["review", "--static", "page"], ["cost"]):
+        assert command([line[0], str(place.results), *line[1:]]).code in (0, 1), line
+    out = ["export", str(place.results), "--format", "datasets", "-o", "out"]
+    assert "Traceback" not in command(out).err
+    done = command(["split", str(place.results), "-o", "parts", "--ratios", "0.5/0.5"])
+    assert "Internal" not in done.err, done
