@@ -110,7 +110,7 @@ class Session:
             raise InputError("'place' and 'most' should be numbers")
         queue, is_grid = self._queue(*(wanted.get(name) or "" for name in _FILTERS)), wanted.get("mode") == "grid"
         found, after = (queue.page(_GRID), 0) if is_grid else queue.after(int(place), min(int(most), _MOST))
-        records = {item.record: self.view(item.record) for item in found}
+        records = {place: self.view(place) for place in dict.fromkeys(item.record for item in found)}
         return {"items": queue.told(found), "records": records, "place": after, "left": queue.left(), "who": self.who}
 
     def reviewed(self, place: int) -> Record:
@@ -191,7 +191,7 @@ class Session:
             raise InputError(f"{folder} has files already: choose another name for --static")
         queue = self._queue(*[""] * len(_FILTERS))
         items, _ = queue.after(0, len(queue.items))
-        records = {item.record: self.view(item.record) for item in items}
+        records = {place: self.view(place) for place in dict.fromkeys(item.record for item in items)}
         data = {"who": self.who, "items": queue.told(items), "records": records}
         files = page_files(_POLICY, '<script src="data.js"></script>')
         files["data.js"] = f"window.reviewData = {json.dumps(data)};\n"
