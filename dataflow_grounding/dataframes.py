@@ -5,15 +5,21 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from dataflow_grounding.elsewhere import is_elsewhere, open_file, plain_path, system_errors
-from dataflow_grounding.errors import InputError, MissingExtra, needs_extra, told_as
+from dataflow_grounding.errors import BrokenRow, InputError, MissingExtra, needs_extra, told_as
 from dataflow_grounding.records import dump_text, is_number
 
 
 def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row as JSON has it. Raises InputError for anything but a mapping."""
+    """A row as JSON has it. Raises InputError for anything but a mapping, BrokenRow for one that JSON can't hold."""
     if not isinstance(row, Mapping):
         raise InputError(f"a row should be a dict, not {type(row).__name__}")
-    return {str(name): plain_value(value) for name, value in row.items()}
+    plain: dict[str, Any] = {}
+    try:
+        for name, value in row.items():
+            plain[str(name)] = plain_value(value)
+    except RecursionError:
+        raise BrokenRow(f"column {str(name)!r} is nested too deeply, or holds itself: leave it out") from None
+    return plain
 
 
 def plain_value(value: Any) -> Any:

@@ -29,6 +29,7 @@ A = TypeVar("A")
 
 THREADS = 64  # that wait for stores
 PAUSES = (0.5, 1.0, 2.0)  # seconds before a store is asked again
+PATIENCE = 5.0  # seconds after which it isn't: by then its library has tried several times itself
 
 _ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
@@ -46,6 +47,26 @@ _DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 def is_elsewhere(path: object) -> bool:
     """Whether a path is an address that fsspec is to open; those of the web and of this machine's files are not."""
     return isinstance(path, str) and _ADDRESS.match(path) is not None
+
+
+def scheme_of(path: str) -> str:
+    """The scheme of an address that fsspec is to open, in lower case; empty for a path of this machine."""
+    return path.partition("://")[0].lower() if is_elsewhere(path) else ""
+
+
+def is_web(value: object) -> bool:
+    """Whether a value is the http(s) address of something."""
+    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
+
+
+def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
+    """Whether a row, or another file of data, may name this path: a file of this machine, a store of the extras, or an
+    address of the same scheme as one of `folders`, which the user named.
+
+    fsspec knows some forty further schemes, and to open one is to connect to whatever host the row names.
+    """
+    scheme = scheme_of(path)
+    return not scheme or scheme in _EXTRAS or scheme in map(scheme_of, folders)
 
 
 def has_scheme(path: str) -> bool:
@@ -83,7 +104,7 @@ def joined(folder: str, path: str) -> str:
 
 def place_of(address: str) -> tuple[Any, str]:
     """The file system, an fsspec one, of what an address names, and its path there. Raises InputError, MissingExtra."""
-    scheme = address.partition("://")[0].lower()
+    scheme = scheme_of(address)
     address = scheme + address[len(scheme) :]  # as libraries strip it
     learn_address(address)
     if _PASSWORD.match(address):
@@ -97,9 +118,9 @@ def place_of(address: str) -> tuple[Any, str]:
         given = {**kind._get_kwargs_from_urls(address), "use_listings_cache": False, "skip_instance_cache": False}
         system = _hub(kind, time.monotonic() // 60) if scheme == "hf" else kind(**given)
         return system, kind._strip_protocol(re.sub("^hf://models/", "hf://", address))  # as the Hub lists its files
-    except ImportError:
-        raise MissingExtra(f"{scheme}://", _EXTRAS.get(scheme, "s3")) from None
     except Exception as error:  # each library raises its own
+        if isinstance(error, ImportError) and scheme in _EXTRAS:
+            raise MissingExtra(f"{scheme}://", _EXTRAS[scheme]) from None
         raise InputError(f"can't open {address}: {said(error)}") from None
 
 
@@ -148,13 +169,14 @@ def said(error: BaseException) -> str:
 
 def patiently(address: str, once: Callable[[], T]) -> T:
     """What `once` returns, tried again where a store doesn't answer, or tears what it sends. Raises OSError."""
-    pauses = iter(PAUSES)
+    pauses, begun = iter(PAUSES), time.monotonic()
     while True:
         try:
             with system_errors(address):
                 return once()
         except OSError as error:
-            if error.errno != errno.EIO or (pause := next(pauses, None)) is None:
+            pause = next(pauses, None) if time.monotonic() - begun < PATIENCE else None
+            if error.errno != errno.EIO or pause is None:
                 raise
             time.sleep(pause * random.uniform(0.75, 1.25))
 

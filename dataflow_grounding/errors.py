@@ -194,7 +194,7 @@ def needs_extra(what: str, extra: str) -> Iterator[None]:
         raise MissingExtra(what, extra) from None
 
 
-def cant_read(path: str, error: OSError | InputError) -> RecordError:
+def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
     """Why an image file can't be read: it isn't there, or the machine can't get at it now."""
     busy = isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY)
     return (MachineBusy if busy else ImageMissing)(f"can't read {path!r}: {getattr(error, 'strerror', None) or error}")

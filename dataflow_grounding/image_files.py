@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from dataflow_grounding.elsewhere import fetched, is_elsewhere, look
-from dataflow_grounding.errors import ImageBroken, InputError, cant_read, machine_fault
+from dataflow_grounding.errors import ImageBroken, InputError, MissingExtra, cant_read, machine_fault
 from dataflow_grounding.geometry import Size
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _open_file(path: str, first: int | None = None, size: int | None = None) -> 
             raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
         with io.BytesIO(fetched(path, min(size, first or size))) if far else open(path, "rb") as file:
             yield file
-    except (OSError, InputError) as error:
+    except (OSError, InputError, MissingExtra) as error:
         raise cant_read(path, error) from None
 
 

@@ -10,8 +10,16 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, joined, look
-from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, InputError, MachineBusy, cant_read
+from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, is_web, joined, look, may_be_named, scheme_of
+from dataflow_grounding.errors import (
+    BrokenRow,
+    ImageChanged,
+    ImageMissing,
+    InputError,
+    MachineBusy,
+    MissingExtra,
+    cant_read,
+)
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import ImageFacts, decoding, encoded, parse_facts, read_file
 from dataflow_grounding.records import Record
@@ -227,15 +235,23 @@ def is_far(record: Record, key: str) -> bool:
 
 
 def find_image(record: Record, key: str) -> ImageFile:
-    """The record's image file: as given, else in the record's folders. Raises BrokenRow, ImageMissing, MachineBusy."""
+    """The record's image file: as given, else in the record's folders. Raises BrokenRow, ImageMissing, MachineBusy.
+
+    Whatever a row says, it is the failure of its record alone, and no host is asked that the user had no part in.
+    """
     given, busy = record.get(key), None
     if not isinstance(given, str) or not given or "\0" in given:
         raise BrokenRow(f"column {key!r} should be the path of an image")
+    if not may_be_named(given, record.folders):
+        what = f"column {key!r} names a picture at {scheme_of(given)}://, which rows may not"
+        raise BrokenRow(f"{what}: copy it to a folder, or name its folder as data.image_root (--image-root)")
+    if is_web(given):
+        raise ImageMissing(f"no image {given!r}: what is at http addresses is fetched where data.allow_http says so")
     for path in [joined(f, given) for f in (("",) if is_absolute(given) else record.folders or ("",))]:
         try:
             found = look(path)
             return keep(seen_files, (given, *record.folders), ImageFile(path, found.size, found.changed))
-        except (OSError, InputError) as error:
+        except (OSError, InputError, MissingExtra) as error:
             why = cant_read(path, error)
             reason, busy = getattr(error, "strerror", error), why if isinstance(why, MachineBusy) else busy
         except ValueError:  # half of a surrogate pair: no file can be called so

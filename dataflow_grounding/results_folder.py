@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding.dataframes import holds_bytes
-from dataflow_grounding.elsewhere import absolute, joined, kind_of
+from dataflow_grounding.elsewhere import absolute, joined, kind_of, may_be_named
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import Record, read_object
 from dataflow_grounding.rows import file_type_of, read_whole_rows
@@ -42,11 +42,15 @@ def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
 
 
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:
-    """Where relative paths of pictures are looked for: in `image_root`, else where the run looked."""
+    """Where relative paths of pictures are looked for: in `image_root`, else where the run looked.
+
+    `run.json` may be a stranger's: of what it names, only folders that a row could name too.
+    """
     if image_root:
         return (image_root,)
     found = run_of(results).get("image_folders")
     known = [path for path in found if isinstance(path, str)] if isinstance(found, list) else []
+    known = [path for path in known if may_be_named(path, [results])]
     return tuple(dict.fromkeys([*known, _folder_of(results), "."]))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
-from dataflow_grounding.dataframes import plain_row, plain_value
+from dataflow_grounding.dataframes import plain_row
 from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
@@ -20,7 +20,7 @@ from dataflow_grounding.engine.options import RunStart, budget_of, current_optio
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
-from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
+from dataflow_grounding.errors import BrokenRow, ImageChanged, RecordError, RunStopped
 from dataflow_grounding.images import find_image
 from dataflow_grounding.memory_pictures import as_path, id_of, is_picture
 from dataflow_grounding.records import Record
@@ -64,21 +64,21 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
 
 
 def _records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Record], dict[int, Result]]:
-    """The rows as records, as JSON has them, their pictures as files; and, by place, what is wrong with pictures."""
+    """The rows as records, as JSON has them, their pictures as files; and, by place, what is wrong with rows."""
     image_key = operator.reads().get("image")
     records: list[Record] = []
     broken: dict[int, Result] = {}
     rows_of_image = NumberTable()
     for place, row in enumerate(rows):
-        column, file = image_key or _image_column(row), {}
-        given = row.get(column)
-        given = given if is_picture(given) else plain_value(given)
-        if not isinstance(given, str) and (is_picture(given) or (operator.needs_image and image_key and column in row)):
-            try:
-                file = {column: as_path(given, column)}
-            except RecordError as error:
-                broken[place], file = (None, error), {column: ""}
-        plain = plain_row({**row, **file})
+        column, file, plain = image_key or _image_column(row), {}, {}
+        try:
+            file = _picture_as_file(row, column, bool(operator.needs_image and image_key))
+        except RecordError as error:
+            broken[place], file = (None, error), {column: ""}
+        try:
+            plain = plain_row({**row, **file})
+        except BrokenRow as error:
+            broken[place] = None, error
         if isinstance(row, Record):  # from another operator: it keeps what tells it apart
             records.append(row.updated(plain))
             continue
@@ -87,6 +87,15 @@ def _records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> tuple[li
         record.update(file)
         records.append(record)
     return records, broken
+
+
+def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
+    """The column with the path of a file that has the row's picture, where that isn't named by a path. As `as_path`."""
+    given = row.get(column)
+    given = given if is_picture(given) else plain_row({column: given})[column]
+    if isinstance(given, str) or not (is_picture(given) or (needed and column in row)):
+        return {}
+    return {column: as_path(given, column)}
 
 
 def _may_ask(operator: Annotator, records: Iterable[Record], outcomes: dict[int, Result]) -> bool:

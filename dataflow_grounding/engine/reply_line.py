@@ -25,10 +25,9 @@ def line_of(step: str, request: Request[Any], serving: Serving, reply: Reply, ch
 
 
 def usage_of(line: dict[str, Any]) -> Usage:
-    """The tokens that the endpoint counted for a stored reply."""
+    """The tokens that the endpoint counted for a stored reply; none where they can't be: other versions stored any."""
     counts = line.get("usage")
-    whole = isinstance(counts, list) and len(counts) == 3 and all(isinstance(n, int) for n in counts)
-    return Usage(*counts) if whole and counts is not None else Usage()
+    return Usage(*counts).bounded() if isinstance(counts, list) and len(counts) == 3 else Usage()
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:

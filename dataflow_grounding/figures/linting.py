@@ -1,6 +1,7 @@
 """What is wrong with a data set, by the rules of lint_rules.yaml, and what of it is mended without a question."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -101,12 +102,18 @@ def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[S
     if all(right := [stands(one["text"], one.get("char_span"), caption) for one in expressions]):
         return [None] * len(right)
     texts, places = [as_compared(one["text"]) for one in expressions], list[Span | None]()
-    taken = [tuple(one["char_span"]) for one, fits in zip(expressions, right, strict=True) if fits]
+    taken = {tuple(one["char_span"]) for one, fits in zip(expressions, right, strict=True) if fits}
+    times, found = (
+        Counter(texts),
+        dict[str, list[Span | None]](),
+    )  # by text: its places, and None where it stands once less
     for one, text, fits in zip(expressions, texts, right, strict=True):
-        found = find_spans([one["text"]] * (texts.count(text) + 1), caption)
-        certain = not fits and None in found and found.index(None) == len(found) - 1
-        places.append(next((place for place in found if certain and place not in taken), None))
-        taken.append(places[-1] or (0, 0))
+        if text not in found and not fits:
+            found[text] = find_spans([one["text"]] * (times[text] + 1), caption)
+        spans = [] if fits else found[text]
+        certain = None in spans and spans.index(None) == len(spans) - 1
+        places.append(next((place for place in spans if certain and place not in taken), None))
+        taken.add(places[-1] or (0, 0))
     return places
 
 

@@ -13,9 +13,9 @@ from itertools import chain, islice
 from typing import Any
 
 from dataflow_grounding.dataframes import holds_bytes, parquet_rows, plain_row
-from dataflow_grounding.elsewhere import absolute, is_elsewhere, joined, kind_of, names_in, open_file
+from dataflow_grounding.elsewhere import absolute, is_elsewhere, is_web, joined, kind_of, names_in, open_file
 from dataflow_grounding.errors import BrokenRow, InputError, needs_extra, told_as
-from dataflow_grounding.formats.pictures import is_address, put_picture
+from dataflow_grounding.formats.pictures import put_picture
 from dataflow_grounding.formats.reading import ENDINGS, files_under, tar_samples
 from dataflow_grounding.json_lists import read_json
 from dataflow_grounding.records import is_box, parse_line
@@ -238,7 +238,7 @@ def record_rows(
     """
     while some := list(islice(rows, AT_ONCE if fetch else 1)):
         mapped = [row if row.data is None else row._replace(data=renamed(row.data, sources)) for row in some]
-        addresses = (row.data[image] for row in mapped if row.data and is_address(row.data.get(image)))
+        addresses = (row.data[image] for row in mapped if row.data and is_web(row.data.get(image)))
         fetched = fetch(dict.fromkeys(addresses)) if fetch else {}
         yield from (_with_file(row, image, results_dir, fetched) for row in mapped)
 
@@ -286,7 +286,7 @@ def guessed(role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] =
 def _is_picture(value: Any) -> bool:
     if isinstance(value, dict):
         return "bytes" in value
-    return isinstance(value, bytes) or is_address(value) or str(value).lower().endswith(ENDINGS)
+    return isinstance(value, bytes) or is_web(value) or str(value).lower().endswith(ENDINGS)
 
 
 LOOKS: dict[str, Callable[[Any], bool]] = {

@@ -49,11 +49,6 @@ def put_picture(data: bytes, results_dir: str) -> str:
     return name
 
 
-def is_address(value: Any) -> bool:
-    """Whether a value is the http(s) address of something."""
-    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
-
-
 def is_public(address: Address) -> bool:
     """Whether an IP address is one of the open internet: neither this machine's, nor of a network behind the router."""
     if isinstance(address, IPv4Address):

@@ -8,13 +8,13 @@ from contextlib import closing
 from itertools import islice, pairwise
 from typing import Any
 
-from dataflow_grounding.elsewhere import kind_of, state_of
+from dataflow_grounding.elsewhere import is_web, kind_of, state_of
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
 from dataflow_grounding.errors import InputError, SpecError, told_as
 from dataflow_grounding.formats.inputs import find_input, guessed, record_rows
-from dataflow_grounding.formats.pictures import FOLDER, Downloads, is_address
+from dataflow_grounding.formats.pictures import FOLDER, Downloads
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
 from dataflow_grounding.mirror import present
 from dataflow_grounding.operators import CaptionGenerator
@@ -151,7 +151,8 @@ class RowsJob(SpecJob):
             keys = " ".join(shlex.quote(f"{self._block}.columns.{role}={name}") for role, name in found.items())
             raise InputError(f"{self._given.path} has {lacking}; if {meant} should be taken, add {keys}")
         image = self._roles["image"]
-        if not self._data.allow_http and any(is_address(row.get(sources.get(image, image))) for row in rows):
+        named = [given for row in rows if (given := row.get(sources.get(image, image)))]
+        if named and not self._data.allow_http and all(map(is_web, named)):  # of some, each is its record's failure
             what = f"{self._given.path} has pictures at http addresses, which are not fetched unasked"
             raise InputError(f"{what}: add {self._block}.allow_http=true")
 

@@ -11,7 +11,7 @@ from dataflow_grounding.replies.answer_text import answers_of
 from dataflow_grounding.replies.box_reader import to_reading
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.json_text import find_json
-from dataflow_grounding.replies.json_values import Scan, nested
+from dataflow_grounding.replies.json_values import JsonObject, Scan, nested
 from dataflow_grounding.replies.reading import FoundBox, Note, Reading
 from dataflow_grounding.replies.vocabulary import plain_key
 
@@ -66,7 +66,8 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
             or in a list of one is found too. A bare list, or items without their list, become `{required: [...]}`.
 
     Returns:
-        The object, and notes whose codes are truncated, repaired_json or wrapped.
+        The object, and notes whose codes are truncated, repaired_json, repeated_key or wrapped. Lists under a key that
+        an object has twice are one list.
 
     Raises:
         UnreadableReply: No object has the key.
@@ -83,7 +84,7 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
         for scan in scans:
             found = find(scan, required)
             if found is not None:
-                return found, _notes(scan, wrapped=find is _wrapped)
+                return found[0], [*_notes(scan), *found[1]]
     if truncated:
         raise TruncatedReply(f"the reply is cut off before its {required!r}")
     if any(scan.found for scan in scans):
@@ -91,32 +92,48 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
     raise UnreadableReply(f"there is no JSON in the reply: it begins {' '.join(answers[0].text[:200].split())[:60]!r}")
 
 
-def _notes(scan: Scan, *, wrapped: bool) -> list[Note]:
+def _notes(scan: Scan) -> list[Note]:
     notes = [Note("truncated", "the reply ends inside its JSON")] if scan.truncated else []
     if scan.repaired and not scan.truncated:
         notes.append(Note("repaired_json", "the reply is not quite JSON"))
-    if wrapped:
-        notes.append(Note("wrapped", "the items came without the object around them"))
     return notes
 
 
-def _with_key(scan: Scan, required: str) -> dict[str, Any] | None:
+def _with_key(scan: Scan, required: str) -> tuple[dict[str, Any], list[Note]] | None:
     level: list[Any] = [item.value for item in scan.found]
+    wanted = plain_key(required)
     for _ in range(3):
         for value in reversed(level):
-            for key in value if isinstance(value, dict) else ():
-                if plain_key(key) == plain_key(required):
-                    return {**{k: v for k, v in value.items() if k != key}, required: value[key]}
+            given = _all_under(wanted, value) if isinstance(value, JsonObject) else []
+            if given:
+                others = {key: other for key, other in value.items() if plain_key(key) != wanted}
+                notes = [Note("repeated_key", f"{required!r} stands there {len(given)} times")] if given[1:] else []
+                return {**others, required: _together(given)}, notes
         level = [inner for value in level if len(value) <= 8 for inner in nested(value)]
     return None
 
 
-def _wrapped(scan: Scan, required: str) -> dict[str, Any] | None:
+def _all_under(wanted: str, value: JsonObject) -> list[Any]:
+    """All that an object has under a key, in order: a model that goes on writing may begin it anew."""
+    return [part[key] for part in value.parts or [value] for key in part if plain_key(key) == wanted]
+
+
+def _together(given: Sequence[Any]) -> Any:
+    """Lists as one, each of equal ones once; of other values the last that isn't null."""
+    lists = [value for value in given if isinstance(value, list)]
+    if not lists:
+        return next((value for value in reversed(given) if value is not None), None)
+    different = {repr(value): value for value in lists}
+    return [item for value in different.values() for item in value]
+
+
+def _wrapped(scan: Scan, required: str) -> tuple[dict[str, Any], list[Note]] | None:
+    notes = [Note("wrapped", "the items came without the object around them")]
     lists = [item.value for item in scan.found if isinstance(item.value, list)]
     for items in reversed(lists):
         if all(isinstance(item, dict) for item in items) or all(isinstance(item, str) for item in items):
-            return {required: items}
+            return {required: items}, notes
     objects = [item.value for item in scan.found if isinstance(item.value, dict)]
     if objects and all("id" in item or "text" in item for item in objects):
-        return {required: objects}
+        return {required: objects}, notes
     return None

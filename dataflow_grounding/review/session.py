@@ -28,6 +28,8 @@ SIDES = {"small": 640, "large": 2048}
 _GRID = 60  # boxes on a page of the grid
 _FILTERS = ("status", "text", "head", "below", "order")
 _MOST = 100  # single records that are asked for at once
+MOST_DECISIONS = 1000
+"""That are handed over at once: each is answered with its record, and others wait meanwhile. The page sends 60."""
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; base-uri 'none'"
 )
@@ -108,7 +110,7 @@ class Session:
             raise InputError("'place' and 'most' should be numbers")
         queue, is_grid = self._queue(*(wanted.get(name) or "" for name in _FILTERS)), wanted.get("mode") == "grid"
         found, after = (queue.page(_GRID), 0) if is_grid else queue.after(int(place), min(int(most), _MOST))
-        records = {item.record: self.view(item.record) for item in found}
+        records = {place: self.view(place) for place in dict.fromkeys(item.record for item in found)}
         return {"items": queue.told(found), "records": records, "place": after, "left": queue.left(), "who": self.who}
 
     def reviewed(self, place: int) -> Record:
@@ -156,7 +158,12 @@ class Session:
             return small_copy(picture, SIDES[name], "JPEG", quality=85)
 
     def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Take decisions and put them on disk; of each its record as it stands then, and why it wasn't taken, if so."""
+        """Take decisions and put them on disk; of each its record as it stands then, and why it wasn't taken, if so.
+
+        Raises InputError, and takes none, where there are more than MOST_DECISIONS.
+        """
+        if len(decisions) > MOST_DECISIONS:
+            raise InputError(f"{len(decisions):,} decisions at once: send at most {MOST_DECISIONS:,}")
         answers = []
         for given in decisions:
             key, error = str(given.get("record")), ""
@@ -184,7 +191,7 @@ class Session:
             raise InputError(f"{folder} has files already: choose another name for --static")
         queue = self._queue(*[""] * len(_FILTERS))
         items, _ = queue.after(0, len(queue.items))
-        records = {item.record: self.view(item.record) for item in items}
+        records = {place: self.view(place) for place in dict.fromkeys(item.record for item in items)}
         data = {"who": self.who, "items": queue.told(items), "records": records}
         files = page_files(_POLICY, '<script src="data.js"></script>')
         files["data.js"] = f"window.reviewData = {json.dumps(data)};\n"

@@ -14,6 +14,9 @@ from dataflow_grounding.records import is_number
 from dataflow_grounding.secrets import blotted_message, learn
 from dataflow_grounding.tasks.request import Request
 
+MOST_TOKENS = 10**9
+"""Of one request or reply: more than any model takes, and no sum of them is too large for a double."""
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -28,6 +31,17 @@ class Usage:
     cached_tokens: int = 0
     output_tokens: int = 0
 
+    def bounded(self) -> "Usage":
+        """The counts, as they came from outside: what can't be one is 0, and no more are cached than were sent."""
+        counts = (self.input_tokens, self.cached_tokens, self.output_tokens)
+        sent, cached, written = (count if is_token_count(count) else 0 for count in counts)
+        return Usage(sent, min(cached, sent), written)
+
+
+def is_token_count(value: object) -> bool:
+    """Whether a value can be a number of tokens: a whole one, from 0 to MOST_TOKENS."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -40,6 +54,9 @@ class Reply:
     """Why the model or the endpoint refused, in its words."""
     hold: float = 0.0
     """Seconds for which the endpoint, by its rate-limit headers, takes no more requests."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "usage", self.usage.bounded())  # here whatever any serving counts comes in
 
 
 class Serving(ABC):

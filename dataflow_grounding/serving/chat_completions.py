@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dataflow_grounding.images import ImageLimits
-from dataflow_grounding.serving.base import Reply, Usage
+from dataflow_grounding.serving.base import Reply, Usage, is_token_count
 from dataflow_grounding.serving.http_errors import is_about_content
 
 _FORMATS = ("json_schema", "json_object", "none")
@@ -96,7 +96,7 @@ def _text(content: Any) -> str:
 
 
 def usage_of(data: Any) -> Usage:
-    """Token counts by any of the names in use; what is missing or not a number counts 0."""
+    """Token counts by any of the names in use; what is missing, or can't be one, counts 0."""
     if not isinstance(data, dict):
         return Usage()
     details = data.get("prompt_tokens_details") or data.get("input_tokens_details")
@@ -107,4 +107,4 @@ def usage_of(data: Any) -> Usage:
 
 
 def _first(*values: Any) -> int:
-    return next((n for n in values if isinstance(n, int) and not isinstance(n, bool) and n >= 0), 0)
+    return next((n for n in values if is_token_count(n)), 0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -49,3 +50,29 @@ def test_what_was_done_is_noted() -> None:
 def test_no_such_object_is_an_error(reply: str, error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
         read_object(reply, required="caption")
+
+
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ('{"expressions": ["a cup"], "expressions": []}', ["a cup"]),
+        ('{"expressions": [], "expressions": ["a cup"]}', ["a cup"]),
+        ('{"expressions": ["a cup"], "expressions": null}', ["a cup"]),
+        ('{"expressions": ["a cup"], "x": 1, "Expressions": ["a dog"]}', ["a cup", "a dog"]),
+        ('{"expressions": ["a cup"], "expressions": ["a cup"]}', ["a cup"]),
+        ('[{"answer": {"expressions": ["a cup"], "expressions": ["a dog"]}}]', ["a cup", "a dog"]),
+        ("{expressions: ['a cup'], expressions: []}", ["a cup"]),
+        ('{"expressions": "a cup", "expressions": "a dog"}', "a dog"),
+    ],
+)
+def test_a_key_that_stands_there_twice_loses_nothing_unsaid(reply: str, value: Any) -> None:
+    found, notes = read_object(reply, required="expressions")
+    assert found["expressions"] == value
+    assert [note.text for note in notes if note.code == "repeated_key"] == ["'expressions' stands there 2 times"]
+
+
+def test_a_reply_of_nothing_but_the_same_key_is_read_in_linear_time() -> None:
+    reply = "{" + ", ".join(f'"expressions": [{{"text": "cup {n}"}}]' for n in range(50_000)) + "}"
+    start = time.monotonic()
+    assert len(read_object(reply, required="expressions")[0]["expressions"]) == 50_000
+    assert time.monotonic() - start < 5

@@ -1,0 +1,201 @@
+"""The law of rows: whatever a row says of its picture, it is that record's failure, and no host is asked unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.registry import known_implementations
+
+from benchmarks.workplace import Workplace, caption, command
+from dataflow_grounding import EmbeddedServing, PhraseGrounder, elsewhere, ground
+from dataflow_grounding.errors import GroundingError, MissingExtra, RecordError
+from dataflow_grounding.images import find_image
+from dataflow_grounding.records import Record
+from dataflow_grounding.results_folder import image_folders_of
+from dataflow_grounding.testing import LoopbackServer
+
+OWN = {"file", "http", "https", "s3", "s3a", "gs", "gcs", "hf"}
+SCHEMES = sorted({*known_implementations, "gopher", "x-unheard.of"} - OWN)
+STORES = ["s3://bucket/a.jpg", "gs://bucket/a.jpg", "hf://datasets/a/b/c.jpg", "hf://", "S3://bucket/b.jpg"]
+WEB = ["http://127.0.0.1:9/a.jpg", "HTTPS://127.0.0.1:9/a.jpg"]
+ODD: list[Any] = [
+    "", None, 7, 1.5, True, [], ["a.jpg"], {}, {"bytes": 7}, "\0", "a\0.jpg", "gone.jpg", "x" * 5000, "/" * 5000,
+    "..", ".", "/", "/dev/zero", "~", "\ud800.jpg", "a\nb.jpg", "file://", "file:///gone.jpg", "file:///dev/zero",
+    "://x", "s3:/bucket", "simplecache::ftp://127.0.0.1/x", "pipe", "locked/a.jpg", "empty.jpg", 10**400,
+]  # fmt: skip
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that fsspec was to open; the stores of the extras aren't installed."""
+    addresses: list[str] = []
+
+    def place_of(address: str) -> Any:
+        addresses.append(address)
+        raise MissingExtra("a store", "s3")
+
+    monkeypatch.setattr(elsewhere, "place_of", place_of)
+    return addresses
+
+
+def rows() -> list[dict[str, Any]]:
+    """A good row at either end, and one of every kind between them."""
+    addresses = [f"{scheme}://127.0.0.1:9/a.jpg" for scheme in SCHEMES]
+    addresses += [f"{scheme.upper()}://u:p@127.0.0.1:9/a.jpg" for scheme in SCHEMES]
+    given = ["good.jpg", *addresses, *STORES, *WEB, *ODD, "good.jpg"]
+    box = {"text": "a cup", "status": "grounded", "instances": [{"bbox": [1, 2, 30, 40], "score": 0.5}]}
+    return [
+        {"image_path": path, "image_id": f"r{n}", "caption": caption(n), "expressions": [box]}
+        for n, path in enumerate(given)
+    ]
+
+
+@pytest.fixture
+def place(workplace: Workplace, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.picture("good.jpg")
+    (workplace.folder / "empty.jpg").touch()
+    os.mkfifo(workplace.folder / "pipe")
+    monkeypatch.chdir(workplace.folder)
+    return workplace
+
+
+def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[str]) -> None:
+    place.rows(json.dumps({name: row[name] for name in row if name != "expressions"}) for row in rows())
+    done = place.run()
+    assert done.code == 1, done
+    assert [record["image_id"] for record in place.annotations()] == ["r0", f"r{len(rows()) - 1}"]
+    told = {failure["id"]: failure for failure in place.failures()}
+    assert len(told) == len(rows()) - 2
+    for row in rows()[1 : 1 + 2 * len(SCHEMES)]:
+        failure = told[row["image_id"]]
+        if "_" in row["image_path"]:  # no address has such a scheme: it is a file that isn't there
+            continue
+        assert failure["kind"] == "broken_row", failure
+        assert "data.image_root" in failure["message"]
+        assert "u:p@" not in failure["message"]
+    assert {elsewhere.scheme_of(address) for address in asked} <= OWN
+    assert command(["check", "-e", str(place.spec())]).code == 2  # which lists what it found
+    assert command(["estimate", "-e", str(place.spec())]).code == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["stats"], ["stats", "--no-pictures"], ["lint"], ["lint", "--fix", "-o", "out.jsonl"], ["report"],
+        ["report", "--single-file"], ["split", "-o", "parts", "--ratios", "0.5/0.5"], ["review", "--static", "page"],
+        *(["export", "--format", name, "-o", f"as_{name}"] for name in ("coco", "odvg", "webdataset", "yolo")),
+        ["export", "--format", "llava", "-o", "llava", "--images", "reference", "--target", "qwen3-vl"],
+    ],
+    ids="_".join,
+)  # fmt: skip
+def test_no_row_ends_a_command(place: Workplace, asked: list[str], line: list[str]) -> None:
+    results = place.folder / "given"
+    results.mkdir()
+    (results / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
+    (results / "run.json").write_text(json.dumps({"image_folders": [str(place.folder), "ftp://127.0.0.1:9/x"]}))
+    start = time.monotonic()
+    done = command([line[0], str(results), *line[1:]])
+    assert done.code == (1 if line[0] in ("lint", "export") else 0), done
+    assert "Traceback" not in done.err
+    assert {elsewhere.scheme_of(address) for address in asked} <= OWN
+    assert time.monotonic() - start < 20
+
+
+def test_in_memory_a_row_fails_alone(place: Workplace, asked: list[str]) -> None:
+    grounder = PhraseGrounder(EmbeddedServing())
+    given = [{**row, "expressions": ["a cup"]} for row in rows()]
+    done = grounder(given)
+    assert len(done) == 2
+    assert len(done.failures) == len(given) - 2
+    assert all(isinstance(error, RecordError) for _, error in done.failures)
+    for row in (*given[1 : 1 + len(SCHEMES)], {"image_path": STORES[0]}):
+        with pytest.raises(GroundingError) as told:
+            ground(row["image_path"], "a cup", serving=EmbeddedServing())
+        assert "\n" not in str(told.value)
+    assert {elsewhere.scheme_of(address) for address in asked} <= OWN
+
+
+def test_a_scheme_that_the_user_named_may_stand_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def look(path: str) -> elsewhere.State:
+        looked.append(path)
+        return elsewhere.State(1, 1, "file")
+
+    monkeypatch.setattr("dataflow_grounding.images.look", look)
+    for path in ("abfs://box/b.jpg", "ABFS://box/b.jpg", "b.jpg", "s3://bucket/b.jpg", "/b.jpg", "file:///b.jpg"):
+        find_image(Record({"image": path}, ("abfs://box/a",)), "image")
+    assert len(looked) == 6
+    for path in ("ftp://box/b.jpg", "abf://box/b.jpg"):
+        with pytest.raises(RecordError, match="which rows may not"):
+            find_image(Record({"image": path}, ("abfs://box/a",)), "image")
+
+
+def test_a_folder_that_run_json_names_is_no_more_trusted_than_a_row(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"image_folders": ["/data", "ftp://a/b", "s3://bucket/a", "http:x"]}))
+    (tmp_path / "annotations.jsonl").touch()
+    assert image_folders_of(str(tmp_path)) == ("/data", "s3://bucket/a", "http:x", str(tmp_path), ".")
+    assert image_folders_of(str(tmp_path), "ftp://a/b") == ("ftp://a/b",)
+
+
+def test_a_store_that_is_not_there_is_not_waited_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def slow() -> None:
+        calls.append(time.monotonic())
+        time.sleep(0.3)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(elsewhere, "PATIENCE", 0.2)
+    with pytest.raises(OSError, match="no route"):
+        elsewhere.patiently("s3://bucket/a", slow)
+    assert len(calls) == 1
+
+
+def nested(depth: int) -> list[Any]:
+    """Lists within lists."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("column", ["x", "image_path", "expressions"])
+def test_a_row_that_holds_itself_fails_alone(place: Workplace, column: str) -> None:
+    good = {"image_path": "good.jpg", "expressions": ["a cup"]}
+    around: dict[str, Any] = {**good, column: {}}
+    around[column]["row"] = around
+    for value in (around[column], nested(100_000)):
+        done = PhraseGrounder(EmbeddedServing())([good, {**good, column: value}, good])
+        assert len(done) == 2
+        [(place_of_it, error)] = done.failures
+        assert (place_of_it, error.kind) == (1, "broken_row")
+        assert f"column '{column}'" in str(error)
+        with pytest.raises(RecordError, match="nested too deeply"):
+            PhraseGrounder(EmbeddedServing())({**good, column: value})
+
+
+def test_a_deep_row_of_a_file_ends_nothing(place: Workplace) -> None:
+    depths = [*range(50, 1001, 50), 960, 980, 985, 990, 995, 5_000, 100_000]
+    texts = ["good.jpg", *("[" * depth + "]" * depth for depth in depths), "good.jpg"]
+    lines = [
+        f'{{"image_path": "good.jpg", "image_id": "r{n}", "caption": "{caption(n)}", "deep": {deep}}}'
+        for n, deep in enumerate([text if text.startswith("[") else "7" for text in texts])
+    ]
+    place.rows(lines)
+    done = place.run()
+    assert done.code in (0, 1), done
+    named = [record["image_id"] for record in place.annotations()] + [str(one["line"]) for one in place.failures()]
+    assert len(named) == len(texts)
+    for line in (["stats"], ["lint"], ["report"], ["review", "--static", "page"], ["cost"]):
+        assert command([line[0], str(place.results), *line[1:]]).code in (0, 1), line
+    out = ["export", str(place.results), "--format", "datasets", "-o", "out"]
+    assert "Traceback" not in command(out).err
+    done = command(["split", str(place.results), "-o", "parts", "--ratios", "0.5/0.5"])
+    assert "Internal" not in done.err, done

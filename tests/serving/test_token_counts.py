@@ -1,0 +1,90 @@
+"""Token counts as an endpoint claims them: whatever they are, the run ends, and later ones and `cost` read its folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import pytest
+
+from benchmarks.workplace import Workplace, command
+from dataflow_grounding.engine.reply_line import usage_of
+from dataflow_grounding.serving.base import Reply, Usage
+from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer
+
+HUGE = 10**400
+MOST_TOKENS = 10**9
+CLAIMS: dict[str, tuple[Any, Any, Any]] = {
+    "huge": (HUGE, HUGE, HUGE),
+    "above the bound": (MOST_TOKENS + 1, 0, 0),
+    "less than nothing": (-5, -(10**30), -5),
+    "less than nothing cached": (100, -HUGE, 20),
+    "more cached than sent": (100, 200, 20),
+    "of other kinds": (True, 1.5, "7"),
+}
+
+
+@pytest.mark.parametrize("backend", ["openai", "gemini"])
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_no_claim_of_an_endpoint_spoils_a_folder(workplace: Workplace, claim: Any, backend: str) -> None:
+    if backend == "gemini":
+        if importlib.util.find_spec("google.genai") is None or not all(type(count) is int for count in claim):
+            pytest.skip("the SDK is not there, or refuses such a reply itself")
+        workplace.settings = {"vlm.backend": "gemini", "vlm.gemini.api_key": "key", "vlm.check_every": None}
+    workplace.many(3)
+    echo = EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")
+    with LoopbackServer(lambda request: Answer(json.dumps(echo(request)), usage=_Claimed(*claim))) as server:
+        address = server.address if backend == "gemini" else server.base_url
+        settings = {f"vlm.{backend}.base_url": address, "vlm.prices": {"input": 1, "output": 1}}
+        for _ in range(2):
+            done = workplace.run(**settings)
+            assert done.code == 0, done
+            assert server.count() == 6
+    paid = command(["cost", str(workplace.results), "--json"]).summary
+    assert paid["requests"] == 6
+    assert all(0 <= count <= 6 * MOST_TOKENS for count in paid["tokens"].values())
+    assert 0 <= paid["cost_usd"] < 1
+    assert command(["report", str(workplace.results)]).code == 0
+
+
+class _Claimed(Usage):
+    """A claim as the loopback server adds it up."""
+
+    def __init__(self, sent: Any, cached: Any, written: Any) -> None:
+        for name, count in zip(
+            ("input_tokens", "cached_tokens", "output_tokens"), (sent, cached, written), strict=True
+        ):
+            object.__setattr__(self, name, _Count(count) if isinstance(count, str) else count)
+
+
+class _Count(str):
+    """A text that stands where a number should; a sum with it is a text, too."""
+
+    def __radd__(self, other: Any) -> str:
+        return f"{other}{self}"
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_a_folder_with_such_counts_is_read(workplace: Workplace, claim: Any) -> None:
+    workplace.many(3)
+    with LoopbackServer() as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run().code == 0
+        lines = [json.loads(line) for line in workplace.replies.read_text().splitlines()]
+        for line in lines:
+            line |= {"usage": list(claim)} if "usage" in line else {}
+        workplace.replies.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert workplace.run("--retry-failed").code == 0
+        assert workplace.run(**{"workflow.output_format": "both"}).code == 0
+        assert command(["estimate", "-e", str(workplace.spec())]).code == 0
+        assert server.count() == 6
+    assert command(["cost", str(workplace.results), "--json"]).summary["requests"] == 6
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_a_serving_of_the_users_own_is_no_other_door(claim: Any) -> None:
+    counts = [*vars(Reply("text", usage=Usage(*claim)).usage).values()]
+    assert counts == [*vars(usage_of({"usage": [*claim]})).values()]
+    assert all(type(count) is int and 0 <= count <= MOST_TOKENS for count in counts)
+    assert counts[1] <= counts[0]
