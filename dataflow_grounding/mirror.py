@@ -25,6 +25,7 @@ from dataflow_grounding.elsewhere import (
 )
 from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
+from dataflow_grounding.files import whole_file, within
 from dataflow_grounding.records import read_object, write_bytes
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ class Mirror:
 
     def here(self, *path: str) -> str:
         """Where a file is on this machine."""
-        return os.path.join(self.root, *path)
+        name = "/".join(filter(None, path))
+        return within(self.root, name, self.address) if name else self.root
 
     def ask(self, path: str, what: Callable[[Any, str], T]) -> T:
         """What `what` returns of the file system, whose library tries again by itself, and a file. Raises OSError."""
@@ -88,7 +90,8 @@ class Mirror:
         with told_as(InputError, f"can't read {self.address}", again=True):
             folders = list({os.path.dirname(path) for path in own})
             listed = zip(folders, at_once(self.listed, folders), strict=True)
-            there = {os.path.join(at, name): version_told(told) for at, names in listed for name, told in names.items()}
+            told = {(f"{at}/" if at else "") + name: info for at, names in listed for name, info in names.items()}
+            there = {path: version_told(info) for path, info in told.items()}
             kept = {path: sent[path] for path in own if path in there and sent.get(path, [""])[-1] == there[path]}
             new = [path for path in own if path in there and path not in kept]
             if any(path.endswith((".json", ".jsonl")) for path in new):  # what a run left here is not what is there
@@ -114,7 +117,7 @@ class Mirror:
     def _own(self) -> dict[str, list[int]]:
         """The files of the part, and what tells each from an earlier one; those of `.ckpt` as far as they are kept."""
         found = {}
-        for path in Path(self.root, self.part).rglob("*"):
+        for path in Path(self.here(self.part)).rglob("*"):
             within = path.relative_to(self.root)
             own = path.name in KEPT if CKPT in within.parts else not path.name.endswith((_MARK, _SENT, ".part"))
             if own and (self.part or within.parts[0] != "shards") and (state := state_of(str(path))):
@@ -126,11 +129,10 @@ class Mirror:
         return version_told(self.ask(path, lambda system, there: system.info(there)))
 
     def _get(self, path: str) -> None:
-        part = self.here(f"{path}.{os.getpid()}.part")
-        os.makedirs(os.path.dirname(part), exist_ok=True)
+        os.makedirs(os.path.dirname(self.here(path)), exist_ok=True)
         try:
-            self.ask(path, lambda system, there: system.get_file(there, part))
-            os.replace(part, self.here(path))
+            with whole_file(self.here(path), alone=False) as file:
+                self.ask(path, lambda system, there: system.get_file(there, file.name))
         except FileNotFoundError:
             if not self.part and path.startswith("shards/"):
                 Path(self.here(path)).unlink(missing_ok=True)

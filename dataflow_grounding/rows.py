@@ -6,6 +6,7 @@ import filecmp
 import json
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -16,6 +17,7 @@ from typing import IO, Any, NamedTuple
 from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
 from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra, told_as
+from dataflow_grounding.files import new_file, whole_file
 from dataflow_grounding.json_lists import items_of, json_file, read_json
 from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value, write_bytes
 
@@ -214,15 +216,19 @@ class RowWriter:
     def commit(self) -> None:
         """Make the file, whole and on disk; of its type only now, as any row can be added to JSON lines."""
         self._file.flush()
-        os.fsync(self._file.fileno())
         if self.file_type == "parquet":
             write_parquet(self._part, read_records(self._part), self.path)
         elif self.file_type == "json":
             lines = ",\n".join(map(dump_text, read_records(self._part)))
-            with open(self._part, "w", encoding="utf-8", newline="\n") as file:
-                file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
+            self._file.flush()
         elif self.file_type != "jsonl":
             write_csv(self._part, read_records(self._part), _DELIMITERS[self.file_type])
+        os.fsync(self._file.fileno())  # what was made of the lines is in the file that they were in
+        if not _is_at(self._file, self._part):
+            raise OSError(errno.EBUSY, "another process is writing it", self._part)
         os.replace(self._part, self.path)
         self._file.close()
 
@@ -231,7 +237,8 @@ class RowWriter:
         if self._file.closed:  # it is in place: by now the other may be somebody else's
             return
         with suppress(OSError):
-            os.remove(self._part)
+            if _is_at(self._file, self._part):
+                os.remove(self._part)
         with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
             self._file.close()
 
@@ -240,16 +247,31 @@ def _locked(path: str) -> IO[str]:
     """A file to be written that no other process writes meanwhile, where the file system has locks. Raises OSError."""
     import fcntl
 
-    file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115  emptied when it is ours
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # where there are no locks, all is as it was
-        if isinstance(error, BlockingIOError):
-            file.close()
+    def lock(file: IO[str]) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise OSError(errno.EBUSY, "another process is writing it", path) from None
-    if os.fstat(file.fileno()).st_size:
-        file.truncate(0)
+        except OSError:  # no locks here: whose file it is in the end, `commit` finds out
+            pass
+
+    with suppress(FileNotFoundError):
+        if stat.S_ISREG(os.lstat(path).st_mode):  # of a run that was killed, or of one at work
+            with open(path, encoding="utf-8") as left:
+                lock(left)
+                if not _is_at(left, path):
+                    raise OSError(errno.EBUSY, "another process is writing it", path)
+                os.unlink(path)
+    file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
+    lock(file)
     return file
+
+
+def _is_at(file: IO[str], path: str) -> bool:
+    """Whether an open file is still the one of its name."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    return False
 
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -281,5 +303,5 @@ def write_text(path: str, text: str) -> None:
 def copy_file(source: str, target: str) -> None:
     """Copy a file, whole or not at all; one that is equal already stays untouched."""
     if not (os.path.exists(target) and filecmp.cmp(source, target, shallow=False)):
-        shutil.copyfile(source, f"{target}.part")
-        os.replace(f"{target}.part", target)
+        with whole_file(target) as file, open(source, "rb") as given:
+            shutil.copyfileobj(given, file, 2**20)

@@ -14,6 +14,7 @@ from dataflow_grounding.dataframes import plain_value
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.shard import FOLDER
 from dataflow_grounding.errors import StorageFailed, told_as
+from dataflow_grounding.files import open_log
 
 CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint, and what they say of earlier lines."""
@@ -153,7 +154,7 @@ class KeyedLog:
         if self._read_only or not self.path:
             return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        return open_log(self.path, os.O_RDWR)
 
     def _load(self) -> int:
         """Index the file; returns its size without a torn last line."""

@@ -17,6 +17,7 @@ from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_
 from dataflow_grounding.engine.shard import FOLDER, Shard
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
+from dataflow_grounding.files import open_log
 from dataflow_grounding.mirror import CKPT, KEPT, Mirror, address_of, mirror_of, present, stand_for
 from dataflow_grounding.terminal import say
 
@@ -58,7 +59,7 @@ class Rolling:
         own = folder == self._folder and writer == self._mirror.id
         path = self._log if own else self._mirror.here(folder, "replies", f"{writer}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "ab") as log:
+        with open(open_log(path), "ab") as log:
             more = b"-"
             while more:
                 end = log.tell()

@@ -17,7 +17,7 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.engine.shard_files import bytes_of
+from dataflow_grounding.engine.shard_files import bytes_of, digest_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed, told_as
 from dataflow_grounding.jobs.base import told
@@ -166,7 +166,9 @@ class SpecRun:
         seen = {"rows_of_all": summary and summary.seen, "digest_of_all": summary and summary.digest}
         sizes = [bytes_of(step.storage.output_path) for step in self.steps]
         code = [(step.operator.settings() or {}).get("source") for step in self.steps]
-        return {"number": shard.number, "of": shard.of, **seen, "files": files, "bytes": sizes, "code": code}
+        digests = [digest_of(step.storage.output_path) for step in self.steps]
+        left = {"files": files, "bytes": sizes, "digests": digests}
+        return {"number": shard.number, "of": shard.of, **seen, **left, "code": code}
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         path = os.path.join(self.spec.results_dir, "run.json")
