@@ -15,7 +15,7 @@ from typing import IO, Any
 from dataflow_grounding.errors import InputError
 
 _UNSAFE = r"\x00-\x1f\x7f\\\u2028\u2029"  # ends a line, or is `/` on another system
-_LEADS_OUT = re.compile(rf"^[/~]|^[A-Za-z]:|[{_UNSAFE}]|(^|/)\.\.(/|$)")
+_LEADS_OUT = re.compile(rf"^[/~]|^.:|[{_UNSAFE}]|(^|/)\.\.(/|$)")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])[ .]*(\..*)?", re.IGNORECASE)
 
 
@@ -50,7 +50,7 @@ def portable(name: str) -> str:
     """
     parts = re.sub(f"[{_UNSAFE}]", "_", name).split("/")
     parts = ["_" if part == os.pardir else f"_{part}" if _RESERVED.fullmatch(part) else part for part in parts]
-    return re.sub("^(~|[A-Za-z]:)", "_", "/".join(parts).lstrip("/"))
+    return re.sub("^(~|.:)", "_", "/".join(parts).lstrip("/"))
 
 
 def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:

@@ -33,6 +33,8 @@ CKPT = ".ckpt"
 KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
 _MARK, _SENT = ".elsewhere.json", ".elsewhere.sent.json"
+_standing: set[str] = set()
+"""Folders of this machine that stand for an address, as this process has been told."""
 _STATED = ("address", "part", "id")
 """The part is what is worked on: a shard's folder, "" for the whole; the id of this folder of this machine alone."""
 
@@ -156,13 +158,18 @@ def working_folder(results: str, part: str = "") -> str:
     results = joined(f"{scheme.lower()}://{place}", "").rstrip("/")  # however it is spelled
     place_of(results)  # which refuses an address with keys
     name = hashlib.sha256(json.dumps([results, part]).encode()).hexdigest()[:20]
-    root = os.path.join(os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere"), name)
+    root = os.path.join(_work_folder(), name)
     stand_for(results, root, part)
     return os.path.join(root, part) if part else root
 
 
+def _work_folder() -> str:
+    return os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
+
+
 def stand_for(address: str, root: str, part: str = "") -> Mirror:
     """Let a folder of this machine stand for an address, unless it does. Raises InputError."""
+    _standing.add(os.path.abspath(root))
     with told_as(InputError, f"can't write in {root}", again=True):
         if not os.path.exists(mark := os.path.join(root, _MARK)):
             os.makedirs(root, exist_ok=True)
@@ -172,10 +179,10 @@ def stand_for(address: str, root: str, part: str = "") -> Mirror:
 
 
 def mirror_of(path: str) -> Mirror | None:
-    """The mirror that a path is in, if it is in one."""
-    at = Path(os.path.abspath(path))
-    marked = (folder for folder in (at, *at.parents) if os.path.exists(folder / _MARK))
-    return next((Mirror(str(folder)) for folder in marked), None)
+    """The mirror that a path is in, if it is in one: a stranger's folder, which may say so too, is none."""
+    at, work = Path(os.path.abspath(path)), Path(os.path.abspath(_work_folder()))
+    known = (folder for folder in (at, *at.parents) if folder.parent == work or str(folder) in _standing)
+    return next((Mirror(str(folder)) for folder in known if os.path.exists(folder / _MARK)), None)
 
 
 def address_of(path: str) -> str:

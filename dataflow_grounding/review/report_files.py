@@ -17,7 +17,7 @@ from urllib.parse import quote
 from dataflow_grounding.display import small_copy
 from dataflow_grounding.elsewhere import is_elsewhere, look
 from dataflow_grounding.errors import InputError, RecordError
-from dataflow_grounding.files import new_file, whole_file
+from dataflow_grounding.files import new_file, whole_file, within
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.images import url_of
@@ -129,7 +129,7 @@ class ReportFiles:
             return Picture(size, url_of(small, f"image/{kind}").decode(), full)
         if not name:
             name = f"{key}-{size[0]}x{size[1]}.{'jpg' if kind == 'jpeg' else kind}"
-            write_bytes(os.path.join(self._small, name), small, alone=False)
+            write_bytes(within(self._small, name), small, alone=False)
         self._used.add(name)
         return Picture(size, self._address_of(f"thumbnails/{name}"), full)
 
