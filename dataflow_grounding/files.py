@@ -50,7 +50,7 @@ def portable(name: str) -> str:
     """
     parts = re.sub(f"[{_UNSAFE}]", "_", name).split("/")
     parts = ["_" if part == os.pardir else f"_{part}" if _RESERVED.fullmatch(part) else part for part in parts]
-    return re.sub("^(~|.:)", "_", "/".join(parts).lstrip("/"))
+    return re.sub("^(.:+|~)", "_", "/".join(parts).lstrip("/"))
 
 
 def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:

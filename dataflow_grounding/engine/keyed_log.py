@@ -96,8 +96,12 @@ class KeyedLog:
         line = self._own(key, since or 0)
         if since is not None or key == MARK or (line is not None and not line.get("refusal")):
             return line
-        found = filter(None, [line, *(other._own(key) for other in self.others)])
-        return min(found, key=lambda one: bool(one.get("refusal")), default=None)
+        return next(iter(self.every(key)), None)
+
+    def every(self, key: str) -> list[dict[str, Any]]:
+        """The last line of `key` in this log, then those of others; a refusal only where there is nothing else."""
+        found = list(filter(None, [self._own(key), *(other._own(key) for other in self.others)]))
+        return [line for line in found if not line.get("refusal")] or found[:1]
 
     def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
         place = self._places.get(int(key[:16], 16))
