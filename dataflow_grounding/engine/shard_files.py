@@ -5,21 +5,24 @@ import heapq
 import json
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import pairwise
 from operator import itemgetter
 from typing import IO, Any, TypeAlias
 
+from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.outputs import other_failures
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places, write_places
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError, RunStopped
+from dataflow_grounding.errors import InputError, RecordError, RunStopped
+from dataflow_grounding.images import find_image, is_far
 from dataflow_grounding.mirror import mirror_of, present
-from dataflow_grounding.rows import RowWriter, as_line
+from dataflow_grounding.records import Record
+from dataflow_grounding.rows import RowWriter, as_line, read_rows
 
 Line: TypeAlias = tuple[int, str]  # where its row stood in the input, and a line of a file
 
@@ -104,6 +107,23 @@ def digest_of(path: str) -> str:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def pictures_of(path: str, folders: Sequence[Any]) -> list[str]:
+    """Digests of where the pictures of a step's file are on this machine, and of their sizes and times; those elsewhere
+    are not asked for.
+    """
+    places, states = hashlib.sha256(), hashlib.sha256()
+    within = tuple(folder for folder in folders if isinstance(folder, str) and not is_elsewhere(folder))
+    for row in read_rows(path) if os.path.exists(path) else ():
+        record = Record(row.data or {}, within)
+        column = "image_path" if record.get("image_path") else "image"
+        if isinstance(record.get(column), str) and not is_far(record, column):
+            with suppress(RecordError):
+                file = find_image(record, column)
+                places.update(os.fsencode(f"{file.path}\n"))
+                states.update(f"{file.file_bytes} {file.mtime_ns}\n".encode())
+    return [places.hexdigest(), states.hexdigest()]
 
 
 def _step_lines(path: str) -> Iterator[Line]:

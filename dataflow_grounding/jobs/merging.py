@@ -15,7 +15,7 @@ from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
-from dataflow_grounding.engine.shard_files import bytes_of, digest_of, joined
+from dataflow_grounding.engine.shard_files import bytes_of, digest_of, joined, pictures_of
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.files import within
 from dataflow_grounding.formats.pictures import FOLDER as PICTURES
@@ -64,6 +64,7 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
         there = [path for paths in files.values() for path in paths]
         present(*there, *map(lines_path, there), anew=True)
         _check(folders, runs)
+        _tell_replaced(folders, runs)
         _refuse_older(present(target("run.json"), anew=True), runs)
         failures, annotations = target("failures.jsonl"), target("annotations.jsonl")
         refuse_foreign(target(CKPT), [*files, failures, annotations])
@@ -148,6 +149,18 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
             raise InputError(f"{short}: {way}")
     if (own := sum(run["summary"]["images"] for run in runs)) != rows:
         raise InputError(f"the shards have {own} rows, the input {rows}: it changed meanwhile, so run all again")
+
+
+def _tell_replaced(folders: list[str], runs: list[dict[str, Any]]) -> None:
+    """Warn where a shard's pictures are not those that it has seen, as far as they are on this machine."""
+    for folder, run in zip(folders, runs, strict=True):
+        within_reach = run.get("image_folders")
+        last, seen = within(folder, run["shard"]["files"][-1]), run["shard"].get("pictures")
+        if isinstance(seen, list) and isinstance(within_reach, list):
+            now = pictures_of(last, within_reach)
+            if now[:1] == seen[:1] and now != seen:
+                what = f"pictures of {address_of(folder)} are not those that it has seen"
+                say(f"Warning: {what}: run that shard again, which asks about those alone, then merge.")
 
 
 def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
