@@ -7,6 +7,7 @@ be written, makes a command write outside of it. Folders that are links are the 
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from secrets import token_hex
@@ -61,6 +62,37 @@ def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
     with suppress(FileNotFoundError):
         os.unlink(path)
     return open(path, mode.replace("w", "x"), **how)
+
+
+def locked_file(path: str) -> IO[str]:
+    """A file to be written that no other process writes meanwhile, where the file system has locks. Raises OSError."""
+    import fcntl
+
+    def lock(file: IO[str]) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(errno.EBUSY, "another process is writing it", path) from None
+        except OSError:  # no locks here: whose file it is in the end, `commit` finds out
+            pass
+
+    with suppress(FileNotFoundError):
+        if stat.S_ISREG(os.lstat(path).st_mode):  # of a run that was killed, or of one at work
+            with open(path, encoding="utf-8") as left:
+                lock(left)
+                if not is_at(left, path):
+                    raise OSError(errno.EBUSY, "another process is writing it", path)
+                os.unlink(path)
+    file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
+    lock(file)
+    return file
+
+
+def is_at(file: IO[str], path: str) -> bool:
+    """Whether an open file is still the one of its name."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    return False
 
 
 def open_log(path: str, flags: int = os.O_WRONLY) -> int:

@@ -6,7 +6,6 @@ import filecmp
 import json
 import os
 import shutil
-import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -14,10 +13,10 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 from typing import IO, Any, NamedTuple
 
-from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
+from dataflow_grounding.dataframes import parquet_rows, plain_row, text_of, write_csv, write_parquet
 from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra, told_as
-from dataflow_grounding.files import new_file, whole_file
+from dataflow_grounding.files import is_at, locked_file, whole_file
 from dataflow_grounding.json_lists import items_of, json_file, read_json
 from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value, write_bytes
 
@@ -158,6 +157,7 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
         raise InputError(f"{path}, line 1: is not UTF-8")
     if len(names) == 1 and (wrong := {";", "\t"}.intersection(names[0])):
         raise InputError(f"{path} has {wrong.pop()!r} between its columns: save it with commas, or as .tsv with tabs")
+    names = [*map(text_of, names)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{path}, line 1: two columns are called {twice!r}")
@@ -173,7 +173,7 @@ def _cell(text: str) -> Any:
     if text[:1] in ("[", "{"):
         with suppress(BrokenRow):
             return parse_value(text)
-    return text
+    return text_of(text)
 
 
 def _read_parquet(path: str) -> Iterator[Row]:
@@ -189,7 +189,7 @@ class RowWriter:
         self.file_type = file_type_of(path)
         self._part = f"{path}.part"
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        self._file: IO[str] = _locked(self._part)
+        self._file: IO[str] = locked_file(self._part)
         self.count = 0
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -205,7 +205,7 @@ class RowWriter:
         """Set columns of the rows, written already, that have these numbers, from 0."""
         self._file.close()
         os.replace(self._part, before := f"{self._part}.before")
-        self._file = _locked(self._part)
+        self._file = locked_file(self._part)
         try:
             with open(before, encoding="utf-8", newline="\n") as lines:
                 for number, line in enumerate(lines):
@@ -227,7 +227,7 @@ class RowWriter:
         elif self.file_type != "jsonl":
             write_csv(self._part, read_records(self._part), _DELIMITERS[self.file_type])
         os.fsync(self._file.fileno())  # what was made of the lines is in the file that they were in
-        if not _is_at(self._file, self._part):
+        if not is_at(self._file, self._part):
             raise OSError(errno.EBUSY, "another process is writing it", self._part)
         os.replace(self._part, self.path)
         self._file.close()
@@ -237,41 +237,10 @@ class RowWriter:
         if self._file.closed:  # it is in place: by now the other may be somebody else's
             return
         with suppress(OSError):
-            if _is_at(self._file, self._part):
+            if is_at(self._file, self._part):
                 os.remove(self._part)
         with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
             self._file.close()
-
-
-def _locked(path: str) -> IO[str]:
-    """A file to be written that no other process writes meanwhile, where the file system has locks. Raises OSError."""
-    import fcntl
-
-    def lock(file: IO[str]) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(errno.EBUSY, "another process is writing it", path) from None
-        except OSError:  # no locks here: whose file it is in the end, `commit` finds out
-            pass
-
-    with suppress(FileNotFoundError):
-        if stat.S_ISREG(os.lstat(path).st_mode):  # of a run that was killed, or of one at work
-            with open(path, encoding="utf-8") as left:
-                lock(left)
-                if not _is_at(left, path):
-                    raise OSError(errno.EBUSY, "another process is writing it", path)
-                os.unlink(path)
-    file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
-    lock(file)
-    return file
-
-
-def _is_at(file: IO[str], path: str) -> bool:
-    """Whether an open file is still the one of its name."""
-    with suppress(OSError):
-        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
-    return False
 
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -171,8 +171,8 @@ class SpecRun:
         sizes = [bytes_of(step.storage.output_path) for step in self.steps]
         code = [(step.operator.settings() or {}).get("source") for step in self.steps]
         digests = [digest_of(step.storage.output_path) for step in self.steps]
-        seen["pictures"] = summary and pictures_of(self.steps[-1].storage.output_path, self._image_folders)
-        left = {"files": files, "bytes": sizes, "digests": digests}
+        pictures = summary and pictures_of(self.steps[-1].storage.output_path, self._image_folders)
+        left = {"files": files, "bytes": sizes, "digests": digests, "pictures": pictures}
         return {"number": shard.number, "of": shard.of, **seen, **left, "code": code}
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
