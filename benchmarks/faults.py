@@ -23,12 +23,13 @@ from benchmarks.image_faults import IMAGES
 from benchmarks.lock_faults import LOCKS
 from benchmarks.machine_faults import MACHINE
 from benchmarks.script_faults import SCRIPTS
+from benchmarks.shard_faults import SHARDS
 from benchmarks.shortage_faults import SHORTAGES
 from benchmarks.signal_faults import SIGNALS
 from benchmarks.telling_faults import TELLING
 from benchmarks.workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *TELLING, *SIGNALS, *MACHINE, *LOCKS, *FILES, *SHORTAGES, *IMAGES, *SCRIPTS]
+CASES: list[Case] = [*ENDPOINT, *TELLING, *SIGNALS, *MACHINE, *LOCKS, *FILES, *SHARDS, *SHORTAGES, *IMAGES, *SCRIPTS]
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """Rows and tables: DataFrames in and out, the tables that pandas writes, Parquet a few rows at a time."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from dataflow_grounding.elsewhere import is_elsewhere, open_file, plain_path, system_errors
 from dataflow_grounding.errors import BrokenRow, InputError, MissingExtra, needs_extra, told_as
 from dataflow_grounding.records import dump_text, is_number
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # also with marks of ours before it, so that each text has a cell of its own
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -55,10 +59,29 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
 
 
 def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> None:
-    """Write a CSV or TSV file; lists and objects stand in their cells as JSON."""
-    as_text = ({n: dump_text(v) if isinstance(v, (list, dict)) else v for n, v in row.items()} for row in rows)
+    """Write a CSV or TSV file; lists and objects stand in their cells as JSON, formulas as `cell_of` has them."""
+    as_text = ({cell_of(n): cell_of(v) for n, v in row.items()} for row in rows)
     frame = to_dataframe(as_text)
     frame.to_csv(path, sep=delimiter, index=False, lineterminator="\r\n", errors="backslashreplace")
+
+
+def cell_of(value: Any) -> Any:
+    """A value as it stands in a cell. A text that a spreadsheet would take for a formula, and might act on, has a `'`
+    before it, as one types it there; `text_of` takes it off.
+
+    Example:
+        >>> [cell_of(value) for value in ("=1+1", "-2.5", "'=1", "a = b", [1, 2], -3)]
+        ["'=1+1", '-2.5', "''=1", 'a = b', '[1, 2]', -3]
+    """
+    if isinstance(value, (list, dict)):
+        return dump_text(value)
+    is_formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
+
+
+def text_of(cell: str) -> str:
+    """The text that a cell stands for."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
 def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None:

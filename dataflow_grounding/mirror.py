@@ -25,6 +25,7 @@ from dataflow_grounding.elsewhere import (
 )
 from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
+from dataflow_grounding.files import whole_file, within
 from dataflow_grounding.records import read_object, write_bytes
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ CKPT = ".ckpt"
 KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
 _MARK, _SENT = ".elsewhere.json", ".elsewhere.sent.json"
+_standing: set[str] = set()
+"""Folders of this machine that stand for an address, as this process has been told."""
 _STATED = ("address", "part", "id")
 """The part is what is worked on: a shard's folder, "" for the whole; the id of this folder of this machine alone."""
 
@@ -48,7 +51,8 @@ class Mirror:
 
     def here(self, *path: str) -> str:
         """Where a file is on this machine."""
-        return os.path.join(self.root, *path)
+        name = "/".join(filter(None, path))
+        return within(self.root, name, self.address) if name else self.root
 
     def ask(self, path: str, what: Callable[[Any, str], T]) -> T:
         """What `what` returns of the file system, whose library tries again by itself, and a file. Raises OSError."""
@@ -88,7 +92,8 @@ class Mirror:
         with told_as(InputError, f"can't read {self.address}", again=True):
             folders = list({os.path.dirname(path) for path in own})
             listed = zip(folders, at_once(self.listed, folders), strict=True)
-            there = {os.path.join(at, name): version_told(told) for at, names in listed for name, told in names.items()}
+            told = {(f"{at}/" if at else "") + name: info for at, names in listed for name, info in names.items()}
+            there = {path: version_told(info) for path, info in told.items()}
             kept = {path: sent[path] for path in own if path in there and sent.get(path, [""])[-1] == there[path]}
             new = [path for path in own if path in there and path not in kept]
             if any(path.endswith((".json", ".jsonl")) for path in new):  # what a run left here is not what is there
@@ -114,7 +119,7 @@ class Mirror:
     def _own(self) -> dict[str, list[int]]:
         """The files of the part, and what tells each from an earlier one; those of `.ckpt` as far as they are kept."""
         found = {}
-        for path in Path(self.root, self.part).rglob("*"):
+        for path in Path(self.here(self.part)).rglob("*"):
             within = path.relative_to(self.root)
             own = path.name in KEPT if CKPT in within.parts else not path.name.endswith((_MARK, _SENT, ".part"))
             if own and (self.part or within.parts[0] != "shards") and (state := state_of(str(path))):
@@ -126,11 +131,10 @@ class Mirror:
         return version_told(self.ask(path, lambda system, there: system.info(there)))
 
     def _get(self, path: str) -> None:
-        part = self.here(f"{path}.{os.getpid()}.part")
-        os.makedirs(os.path.dirname(part), exist_ok=True)
+        os.makedirs(os.path.dirname(self.here(path)), exist_ok=True)
         try:
-            self.ask(path, lambda system, there: system.get_file(there, part))
-            os.replace(part, self.here(path))
+            with whole_file(self.here(path), alone=False) as file:
+                self.ask(path, lambda system, there: system.get_file(there, file.name))
         except FileNotFoundError:
             if not self.part and path.startswith("shards/"):
                 Path(self.here(path)).unlink(missing_ok=True)
@@ -154,13 +158,18 @@ def working_folder(results: str, part: str = "") -> str:
     results = joined(f"{scheme.lower()}://{place}", "").rstrip("/")  # however it is spelled
     place_of(results)  # which refuses an address with keys
     name = hashlib.sha256(json.dumps([results, part]).encode()).hexdigest()[:20]
-    root = os.path.join(os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere"), name)
+    root = os.path.join(_work_folder(), name)
     stand_for(results, root, part)
     return os.path.join(root, part) if part else root
 
 
+def _work_folder() -> str:
+    return os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
+
+
 def stand_for(address: str, root: str, part: str = "") -> Mirror:
     """Let a folder of this machine stand for an address, unless it does. Raises InputError."""
+    _standing.add(os.path.abspath(root))
     with told_as(InputError, f"can't write in {root}", again=True):
         if not os.path.exists(mark := os.path.join(root, _MARK)):
             os.makedirs(root, exist_ok=True)
@@ -170,10 +179,10 @@ def stand_for(address: str, root: str, part: str = "") -> Mirror:
 
 
 def mirror_of(path: str) -> Mirror | None:
-    """The mirror that a path is in, if it is in one."""
-    at = Path(os.path.abspath(path))
-    marked = (folder for folder in (at, *at.parents) if os.path.exists(folder / _MARK))
-    return next((Mirror(str(folder)) for folder in marked), None)
+    """The mirror that a path is in, if it is in one: a stranger's folder, which may say so too, is none."""
+    at, work = Path(os.path.abspath(path)), Path(os.path.abspath(_work_folder()))
+    known = (folder for folder in (at, *at.parents) if folder.parent == work or str(folder) in _standing)
+    return next((Mirror(str(folder)) for folder in known if os.path.exists(folder / _MARK)), None)
 
 
 def address_of(path: str) -> str:

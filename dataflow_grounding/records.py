@@ -5,11 +5,11 @@ import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from secrets import token_hex
 from typing import Any, TypeAlias
 
 from dataflow_grounding.elsewhere import absolute, is_absolute, is_elsewhere, open_file, plain_path
 from dataflow_grounding.errors import BrokenRow
+from dataflow_grounding.files import whole_file
 
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
@@ -265,15 +265,8 @@ def read_object(path: str) -> dict[str, Any]:
 
 def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
     """Write a file whole or not at all; where this is not `alone`, others may write it meanwhile. Raises OSError."""
-    part = f"{path}.part" if alone else f"{path}.{token_hex(4)}.part"
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-        os.replace(part, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(part)
-        raise
+    with whole_file(path, alone=alone) as file:
+        file.write(data)
 
 
 def _no_constant(name: str) -> float:

@@ -13,9 +13,10 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 from typing import IO, Any, NamedTuple
 
-from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
+from dataflow_grounding.dataframes import parquet_rows, plain_row, text_of, write_csv, write_parquet
 from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra, told_as
+from dataflow_grounding.files import is_at, locked_file, whole_file
 from dataflow_grounding.json_lists import items_of, json_file, read_json
 from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value, write_bytes
 
@@ -156,6 +157,7 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
         raise InputError(f"{path}, line 1: is not UTF-8")
     if len(names) == 1 and (wrong := {";", "\t"}.intersection(names[0])):
         raise InputError(f"{path} has {wrong.pop()!r} between its columns: save it with commas, or as .tsv with tabs")
+    names = [*map(text_of, names)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{path}, line 1: two columns are called {twice!r}")
@@ -171,7 +173,7 @@ def _cell(text: str) -> Any:
     if text[:1] in ("[", "{"):
         with suppress(BrokenRow):
             return parse_value(text)
-    return text
+    return text_of(text)
 
 
 def _read_parquet(path: str) -> Iterator[Row]:
@@ -187,7 +189,7 @@ class RowWriter:
         self.file_type = file_type_of(path)
         self._part = f"{path}.part"
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        self._file: IO[str] = _locked(self._part)
+        self._file: IO[str] = locked_file(self._part)
         self.count = 0
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -203,7 +205,7 @@ class RowWriter:
         """Set columns of the rows, written already, that have these numbers, from 0."""
         self._file.close()
         os.replace(self._part, before := f"{self._part}.before")
-        self._file = _locked(self._part)
+        self._file = locked_file(self._part)
         try:
             with open(before, encoding="utf-8", newline="\n") as lines:
                 for number, line in enumerate(lines):
@@ -214,15 +216,19 @@ class RowWriter:
     def commit(self) -> None:
         """Make the file, whole and on disk; of its type only now, as any row can be added to JSON lines."""
         self._file.flush()
-        os.fsync(self._file.fileno())
         if self.file_type == "parquet":
             write_parquet(self._part, read_records(self._part), self.path)
         elif self.file_type == "json":
             lines = ",\n".join(map(dump_text, read_records(self._part)))
-            with open(self._part, "w", encoding="utf-8", newline="\n") as file:
-                file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
+            self._file.flush()
         elif self.file_type != "jsonl":
             write_csv(self._part, read_records(self._part), _DELIMITERS[self.file_type])
+        os.fsync(self._file.fileno())  # what was made of the lines is in the file that they were in
+        if not is_at(self._file, self._part):
+            raise OSError(errno.EBUSY, "another process is writing it", self._part)
         os.replace(self._part, self.path)
         self._file.close()
 
@@ -231,25 +237,10 @@ class RowWriter:
         if self._file.closed:  # it is in place: by now the other may be somebody else's
             return
         with suppress(OSError):
-            os.remove(self._part)
+            if is_at(self._file, self._part):
+                os.remove(self._part)
         with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
             self._file.close()
-
-
-def _locked(path: str) -> IO[str]:
-    """A file to be written that no other process writes meanwhile, where the file system has locks. Raises OSError."""
-    import fcntl
-
-    file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115  emptied when it is ours
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # where there are no locks, all is as it was
-        if isinstance(error, BlockingIOError):
-            file.close()
-            raise OSError(errno.EBUSY, "another process is writing it", path) from None
-    if os.fstat(file.fileno()).st_size:
-        file.truncate(0)
-    return file
 
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -281,5 +272,5 @@ def write_text(path: str, text: str) -> None:
 def copy_file(source: str, target: str) -> None:
     """Copy a file, whole or not at all; one that is equal already stays untouched."""
     if not (os.path.exists(target) and filecmp.cmp(source, target, shallow=False)):
-        shutil.copyfile(source, f"{target}.part")
-        os.replace(f"{target}.part", target)
+        with whole_file(target) as file, open(source, "rb") as given:
+            shutil.copyfileobj(given, file, 2**20)

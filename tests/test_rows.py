@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
+import resource
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -357,13 +359,6 @@ def test_any_texts_come_back_from_csv(tmp_path: Path, cells: list[tuple[str, str
             assert read_records(path) == rows
 
 
-def test_nothing_is_left_of_a_file_that_a_full_disk_kept_from_being_written(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        write_rows(str(tmp_path / "x.jsonl"), ROWS)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("text", "rows"),
     [
@@ -406,3 +401,47 @@ def test_a_long_json_list_takes_little_memory(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**21
+
+
+def test_nothing_is_left_of_a_file_that_a_full_disk_kept_from_being_written(tmp_path: Path) -> None:
+    path, before = str(tmp_path / "x.jsonl"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # Python ignores the signal that comes with it
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_rows(path, ROWS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+FORMULAS = [
+    "=1+1",
+    "@SUM(A1)",
+    "+cmd|' /C calc'!A0",
+    "-2+3",
+    "\t=1",
+    "\r=1",
+    "'=1",
+    "''@a",
+    "- a dog on a rug",
+    "=",
+    "'",
+]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_no_text_is_a_formula_for_a_spreadsheet(tmp_path: Path, text: str, ending: str) -> None:
+    path = tmp_path / f"x.{ending}"
+    rows = [{"image_path": "a.jpg", "caption": text, f"{text}!": "b"}]
+    write_rows(str(path), rows)
+    with open(path, encoding="utf-8", newline="") as file:
+        for cell in [cell for row in csv.reader(file, delimiter="," if ending == "csv" else "\t") for cell in row]:
+            assert cell[:1] not in set("=+-@\t\r")
+    assert read_records(str(path)) == rows
+
+
+@pytest.mark.parametrize("number", ["-5", "+1", "-2.5e-3", "-.5", "-7."])
+def test_numbers_below_zero_stay_numbers(tmp_path: Path, number: str) -> None:
+    write_rows(str(tmp_path / "x.csv"), [{"n": number, "x": -2.5}])
+    assert (tmp_path / "x.csv").read_text() == f"n,x\n{number},-2.5\n"

@@ -14,6 +14,7 @@ from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.files import within
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.prompts import load_prompt
@@ -86,7 +87,7 @@ class Calibration:
 def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
     """The user's cached file of this endpoint, model and today's prompt: its format, or how `elongated` pictures do."""
     name = json.dumps([bare_address(endpoint), model, prompt_version(), *([elongated] if elongated else [])])
-    return os.path.join(cache_folder(), f"calibration-{hashlib.sha256(name.encode()).hexdigest()[:20]}.json")
+    return within(cache_folder(), f"calibration-{hashlib.sha256(name.encode()).hexdigest()[:20]}.json")
 
 
 def bare_address(endpoint: str) -> str:

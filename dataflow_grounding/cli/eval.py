@@ -8,6 +8,7 @@ import numpy as np
 
 from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.files import within
 from dataflow_grounding.metrics import Rules, agreement, evaluate, read_annotations
 from dataflow_grounding.metrics.pairs import THRESHOLDS
 from dataflow_grounding.metrics.showing import figures_page, line_chart, worst_cases
@@ -55,7 +56,7 @@ def of_eval(
         texts["accuracy.svg"] = line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy)
         texts["precision.svg"] = line_chart("What a cut keeps", "score from", "share of boxes", kept)
         for name, text in texts.items():
-            write_text(os.path.join(out, name), text)
+            write_text(within(out, name), text)
         title = f"Worst cases of {os.path.basename(os.path.abspath(results[0]))}"
         worst, folders = os.path.join(out, "worst.jsonl"), image_folders_of(results[0], image_root)
         write_rows(worst, worst_cases(runs[0]))

@@ -13,7 +13,7 @@ import click
 
 from dataflow_grounding.errors import GroundingError, InputError, SpecError, told_as
 from dataflow_grounding.jobs.registry import JOBS
-from dataflow_grounding.rows import write_text
+from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.spec.environment import backend_of_keys
 from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.spec.schema import GeminiBlock
@@ -33,7 +33,7 @@ def init(folder: str, force: bool) -> None:
         if target not in kept:
             with told_as(GroundingError, f"can't write {target}"):
                 os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-                shutil.copyfile(source, target)
+                copy_file(source, target)
         say(f"{'kept ' if target in kept else 'wrote'}   {target}", err=False)
     counts = f"{counted(len(targets) - len(kept), 'file')} written{f', {len(kept)} kept' if kept else ''}. Next:"
     script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")

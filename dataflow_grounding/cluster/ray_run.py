@@ -57,6 +57,7 @@ class RayRun(Run):
         self._at_work: dict[Shard, Any] = {}  # who works on it
         self._nows: dict[Shard, Now] = {}
         self._losses = Counter[Shard | None]()
+        self._sent, self._paid = 0, 0.0  # by workers that came to say what they did
         self._started = False
 
     async def _execute(self) -> None:
@@ -79,6 +80,7 @@ class RayRun(Run):
             async with self._helped_by(self._look(), self._watch_the_start()):
                 await self._workers.do(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
         finally:
+            await self._count_the_lost()
             self._end(self._pool)
 
     def stop(self, why: RunStopped) -> None:
@@ -128,11 +130,22 @@ class RayRun(Run):
         del self._at_work[shard]
         self._nows[shard] = done.now
         self.summary.add_part(done.summary)
+        self._sent, self._paid = self._sent + done.summary.requests["sent"], self._paid + (done.summary.cost_usd or 0.0)
         error = done.wrong and done.wrong.kind(done.wrong.text)
         if isinstance(error, RunStopped):
             self.stop(error)
         elif error is not None:
             raise error
+
+    async def _count_the_lost(self) -> None:
+        """Add what lost workers have sent and spent, as far as they came to tell the pool."""
+        if not self._losses.total():
+            return
+        with suppress(Exception):  # the pool is lost too
+            sent, usd = await asyncio.wait_for(self._pool.told.remote(), LOOK_SECONDS)
+            self.summary.requests["sent"] += max(0, sent - self._sent)
+            if self.summary.cost_usd is not None:
+                self.summary.cost_usd += max(0.0, usd - self._paid)
 
     async def _look(self) -> None:
         while True:

@@ -21,6 +21,7 @@ from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import FolderTaken, GroundingError, InputError, Interrupted, RunStopped
+from dataflow_grounding.files import within
 from dataflow_grounding.mirror import CKPT, present, working_folder
 from dataflow_grounding.terminal import speaks_of_specs
 from dataflow_grounding.version import __version__
@@ -108,7 +109,7 @@ class Worker:
     def _execute(self, shard: Shard, until: float) -> Summary:
         steps, options, name, results, _ = self._work
         folder = working_folder(results, shard.folder(""))
-        rows = os.path.join(folder, CKPT, os.path.basename(shard.rows))
+        rows = within(os.path.join(folder, CKPT), os.path.basename(shard.rows))
         shard = shard._replace(rows=present(rows, lines_path(rows), anew=True))
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in steps]
         options = replace(options, pilot=None, stream=True, shard=shard, progress=False)

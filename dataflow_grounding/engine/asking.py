@@ -15,7 +15,7 @@ from dataflow_grounding import errors
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.places import Place, Places, most_tries
-from dataflow_grounding.engine.reply_line import line_of, read_line
+from dataflow_grounding.engine.reply_line import line_of, read_lines
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
 
@@ -55,14 +55,14 @@ class Asking:
         error: errors.RecordError | None = None
         while True:
             tried = request.again(attempt, str(error or ""), isinstance(error, errors.TruncatedReply))
-            line = self._replayed(tried, by) if stored else None
-            if line is None:
+            lines = self._replayed(tried, by) if stored else []
+            if not lines:
                 stored = False
                 by.unstored()
-                line = await self._sent(tried, by, check)
+                lines = [await self._sent(tried, by, check)]
             attempt += 1
             try:
-                found = read_line(tried, line, attempt)
+                found = read_lines(tried, lines, attempt)
                 self.counts["replayed"] += stored
                 return found
             except errors.RecordError as failed:
@@ -74,16 +74,16 @@ class Asking:
                         raise
                     attempt, stored, error = 0, False, None
 
-    def _stored(self, tried: Request[Any], by: "StepAsk") -> dict[str, Any] | None:
+    def _stored(self, tried: Request[Any], by: "StepAsk") -> list[dict[str, Any]]:
         keys = map(tried.key, (self.identity, *self.serving.other_identities))
-        return next((line for key in keys if (line := by.store.get(key)) is not None), None)
+        return next(filter(None, map(by.store.every, keys)), [])
 
-    def _replayed(self, tried: Request[Any], by: "StepAsk") -> dict[str, Any] | None:
-        """The stored line of the reply to a try; whoever reads it can find out whether there was a further one."""
-        line = self._stored(tried, by)
-        if line is not None and tried.stored is not None:
-            tried.stored(lambda: self._stored(tried.again(tried.attempt + 1, ""), by) is not None)
-        return line
+    def _replayed(self, tried: Request[Any], by: "StepAsk") -> list[dict[str, Any]]:
+        """The stored lines of replies to a try; whoever reads them can find out whether there was a further try."""
+        lines = self._stored(tried, by)
+        if lines and tried.stored is not None:
+            tried.stored(lambda: bool(self._stored(tried.again(tried.attempt + 1, ""), by)))
+        return lines
 
     async def _sent(self, request: Request[T], by: "StepAsk", check: bool) -> dict[str, Any]:
         """The stored line of the reply to a request that has no reply in the store, or none that counts."""

@@ -14,6 +14,7 @@ from dataflow_grounding.dataframes import plain_value
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.shard import FOLDER
 from dataflow_grounding.errors import StorageFailed, told_as
+from dataflow_grounding.files import open_log
 
 CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint, and what they say of earlier lines."""
@@ -95,8 +96,12 @@ class KeyedLog:
         line = self._own(key, since or 0)
         if since is not None or key == MARK or (line is not None and not line.get("refusal")):
             return line
-        found = filter(None, [line, *(other._own(key) for other in self.others)])
-        return min(found, key=lambda one: bool(one.get("refusal")), default=None)
+        return next(iter(self.every(key)), None)
+
+    def every(self, key: str) -> list[dict[str, Any]]:
+        """The last line of `key` in this log, then those of others; a refusal only where there is nothing else."""
+        found = list(filter(None, [self._own(key), *(other._own(key) for other in self.others)]))
+        return [line for line in found if not line.get("refusal")] or found[:1]
 
     def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
         place = self._places.get(int(key[:16], 16))
@@ -153,7 +158,7 @@ class KeyedLog:
         if self._read_only or not self.path:
             return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        return open_log(self.path, os.O_RDWR)
 
     def _load(self) -> int:
         """Index the file; returns its size without a torn last line."""

@@ -79,6 +79,7 @@ class LeasePool:
         used = {key: _gone(value) for key, value in zip((REQUESTS, USD), before, strict=True)}
         self._last = {"": Report("", 0, used, {})}
         self._until: dict[str, float] = {}
+        self._sent: dict[str, tuple[float, float]] = {}  # requests and USD of each worker, as it told last
         self._heard: dict[Key, dict[str, Outcomes]] = {}  # what nothing was learnt from yet
         self._now, self._tick = now, 0
 
@@ -89,6 +90,7 @@ class LeasePool:
             return Grant()  # it came late, and the worker goes by another
         now = self._now()
         self._last[worker], self._until[worker] = report, now + LEASE_SECONDS
+        self._sent[worker] = report.parts[REQUESTS].settled, report.parts[USD].settled
         for silent in [name for name, until in self._until.items() if until <= now]:
             del self._until[silent]
             last = self._last[silent]
@@ -101,6 +103,11 @@ class LeasePool:
         parts = {key: part._replace(ceiling=max(part.ceiling, ceilings[key])) for key, part in report.parts.items()}
         self._last[worker] = report._replace(parts=parts)
         return Grant(self._tick, LEASE_SECONDS, ceilings, self._used_up(report))
+
+    def told(self) -> tuple[int, float]:
+        """Requests and USD of all workers, as each told last: also of those that were lost."""
+        sent, usd = zip(*self._sent.values(), strict=True) if self._sent else ((), ())
+        return int(sum(sent)), float(sum(usd))
 
     def _parts(self, key: Key) -> dict[str, Part]:
         return {name: one.parts[key] for name, one in self._last.items() if key in one.parts}

@@ -1,11 +1,19 @@
 """A reply as it is stored, a line of JSON, and what it says."""
 
+from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.plan import SUSPECT
-from dataflow_grounding.errors import GroundingError, RecordError, RequestRefused, TruncatedReply, UnreadableReply
+from dataflow_grounding.errors import (
+    GroundingError,
+    RecordError,
+    RequestRefused,
+    SuspectReply,
+    TruncatedReply,
+    UnreadableReply,
+)
 from dataflow_grounding.replies import Note
 from dataflow_grounding.secrets import blotted, excerpt
 from dataflow_grounding.serving.base import Reply, Serving, Usage
@@ -28,6 +36,26 @@ def usage_of(line: dict[str, Any]) -> Usage:
     """The tokens that the endpoint counted for a stored reply; none where they can't be: other versions stored any."""
     counts = line.get("usage")
     return Usage(*counts).bounded() if isinstance(counts, list) and len(counts) == 3 else Usage()
+
+
+def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
+    """What the first of some replies says that can be read: another part of the run may have asked again, and was told
+    better. Raises as `read_line`, for the first.
+    """
+    error: UnreadableReply | None = None
+    seen: list[Any] = []
+    for line in lines:
+        if line.get("reply") in seen:
+            continue
+        seen.append(line.get("reply"))
+        try:
+            return read_line(request, line, attempts)
+        except SuspectReply:  # it can be read: whoever reads it wants to ask again
+            raise
+        except UnreadableReply as failed:
+            error = error or failed
+    assert error is not None
+    raise error
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:

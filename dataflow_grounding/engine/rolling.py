@@ -17,6 +17,7 @@ from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_
 from dataflow_grounding.engine.shard import FOLDER, Shard
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
+from dataflow_grounding.files import open_log, within
 from dataflow_grounding.mirror import CKPT, KEPT, Mirror, address_of, mirror_of, present, stand_for
 from dataflow_grounding.terminal import say
 
@@ -42,7 +43,8 @@ class Rolling:
         logs = {(self._folder, writer): {} for writer in mirror.known}
         with told_as(InputError, f"can't read {mirror.address}", again=True):
             part, listed_parts = os.path.basename(mirror.part), mirror.listed(FOLDER, "directory")
-            shards = [os.path.join(FOLDER, name, CKPT) for name in listed_parts if not Shard.is_apart(name, part)]
+            others = [name for name in listed_parts if not Shard.is_apart(name, part)]
+            shards = [os.path.join(within(FOLDER, name), CKPT) for name in others]
             folders = list(dict.fromkeys([CKPT, self._folder, *shards]))
             listed = at_once(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
             for folder, names in zip(folders, listed, strict=True):
@@ -58,7 +60,7 @@ class Rolling:
         own = folder == self._folder and writer == self._mirror.id
         path = self._log if own else self._mirror.here(folder, "replies", f"{writer}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "ab") as log:
+        with open(open_log(path), "ab") as log:
             more = b"-"
             while more:
                 end = log.tell()
@@ -95,7 +97,7 @@ class Rolling:
 
 
 def _name(folder: str, writer: str, place: int) -> str:
-    return os.path.join(folder, "replies", f"{writer}-{place:015}.jsonl")
+    return within(os.path.join(folder, "replies"), f"{writer}-{place:015}.jsonl")
 
 
 @contextmanager

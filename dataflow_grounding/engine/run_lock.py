@@ -14,7 +14,9 @@ from typing import Any
 
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import FolderTaken, InputError, StorageFailed, told_as
+from dataflow_grounding.files import open_log
 from dataflow_grounding.mirror import CKPT, Mirror
+from dataflow_grounding.records import write_bytes
 from dataflow_grounding.terminal import say
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
@@ -36,7 +38,7 @@ def only_run(folder: str) -> Iterator[None]:
 
     with told_as(InputError, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
-        lock = os.open(os.path.join(folder, "lock"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        lock = open_log(os.path.join(folder, "lock"))
     place = os.path.dirname(folder) or "."
     with ExitStack() as held:
         held.callback(os.close, lock)
@@ -83,8 +85,11 @@ class _Here:
         return (self._folder / path).read_bytes()
 
     def write(self, path: str, data: bytes, mode: str) -> None:
-        with suppress(FileExistsError), open(self._folder / path, "xb" if mode == "create" else "wb") as file:
-            file.write(data)
+        if mode == "create":
+            with suppress(FileExistsError), open(self._folder / path, "xb") as file:
+                file.write(data)
+        else:
+            write_bytes(str(self._folder / path), data, alone=False)
 
     def remove(self, path: str) -> None:
         os.remove(self._folder / path)

@@ -1,23 +1,28 @@
 """An input split into shards in one pass, and the files of all shards put together in the input's order."""
 
+import hashlib
 import heapq
 import json
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import pairwise
 from operator import itemgetter
 from typing import IO, Any, TypeAlias
 
+from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.outputs import other_failures
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places, write_places
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError, RunStopped
+from dataflow_grounding.errors import InputError, RecordError, RunStopped
+from dataflow_grounding.images import find_image, is_far
 from dataflow_grounding.mirror import mirror_of, present
-from dataflow_grounding.rows import RowWriter, as_line
+from dataflow_grounding.records import Record
+from dataflow_grounding.rows import RowWriter, as_line, read_rows
 
 Line: TypeAlias = tuple[int, str]  # where its row stood in the input, and a line of a file
 
@@ -71,8 +76,13 @@ def joined(
         for target, paths in [(failures, failed), *files.items()]:
             writer = undo.enter_context(closing(RowWriter(target)))
             read = _step_lines if writers else _failed_lines
-            for _, line in heapq.merge(*map(read, paths), key=itemgetter(0)):
+            before = 0
+            for place, line in heapq.merge(*map(read, paths), key=itemgetter(0)):
+                if writers and place <= before:  # a row may have several failures, but stands in a file once
+                    what = f"two shards have line {place} of the input in {os.path.basename(os.path.dirname(target))}"
+                    raise InputError(f"{what}: run them again, then merge")
                 writer.write_line(line)
+                before = place
             writers.append(writer)
         if writers[-1].count != done:
             raise RunStopped(f"internal error: {done} rows were done, and {writers[-1].count} are in the shards")
@@ -89,11 +99,41 @@ def bytes_of(path: str) -> int:
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
+def digest_of(path: str) -> str:
+    """What tells a step's file of a shard, with the places of its rows, from any other."""
+    digest = hashlib.sha256()
+    for part in filter(os.path.exists, (path, lines_path(path))):
+        with open(part, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def pictures_of(path: str, folders: Sequence[Any]) -> list[str]:
+    """Digests of where the pictures of a step's file are on this machine, and of their sizes and times; those elsewhere
+    are not asked for.
+    """
+    places, states = hashlib.sha256(), hashlib.sha256()
+    within = tuple(folder for folder in folders if isinstance(folder, str) and not is_elsewhere(folder))
+    for row in read_rows(path) if os.path.exists(path) else ():
+        record = Record(row.data or {}, within)
+        column = "image_path" if record.get("image_path") else "image"
+        if isinstance(record.get(column), str) and not is_far(record, column):
+            with suppress(RecordError):
+                file = find_image(record, column)
+                places.update(os.fsencode(f"{file.path}\n"))
+                states.update(f"{file.file_bytes} {file.mtime_ns}\n".encode())
+    return [places.hexdigest(), states.hexdigest()]
+
+
 def _step_lines(path: str) -> Iterator[Line]:
     if not os.path.exists(lines_path(path)):  # no row got so far
         return
     with _as_left(path) as file:
-        yield from zip(read_places(path), file, strict=True)
+        places = read_places(path)
+        if any(place <= before for before, place in pairwise([0, *places])):
+            raise ValueError("the places of its rows are not in order")
+        yield from zip(places, file, strict=True)
 
 
 def _failed_lines(path: str) -> Iterator[Line]:

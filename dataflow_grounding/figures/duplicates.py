@@ -17,6 +17,7 @@ from typing import Any
 
 from dataflow_grounding.elsewhere import absolute, side_by_side
 from dataflow_grounding.errors import InputError, RecordError, told_as
+from dataflow_grounding.files import within
 from dataflow_grounding.image_files import decoding, read_file
 from dataflow_grounding.images import find_image
 from dataflow_grounding.metrics.annotations import names_of
@@ -143,7 +144,7 @@ def split(
         raise InputError(f"{empty[0]} would be empty, of {len({*first})} groups: choose another --seed or --ratios")
     part_of = dict(zip(names, of_picture.tolist(), strict=True))
     with told_as(InputError, f"can't write {out}"), ExitStack() as undo:
-        writers = [undo.enter_context(closing(RowWriter(os.path.join(out, f"{name}.jsonl")))) for name in parts]
+        writers = [undo.enter_context(closing(RowWriter(within(out, f"{name}.jsonl")))) for name in parts]
         for record in records_of(results):
             writers[part_of[names_of(record, results)[0]]].write(record)
         for writer in writers:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from itertools import chain, repeat
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.files import new_file, within
 from dataflow_grounding.records import dump_line, dump_text
 
 README = "README.md"
@@ -56,7 +57,8 @@ class ExportFolder:
 
     def __enter__(self) -> "ExportFolder":
         part = self._part
-        if os.path.lexists(part) and not (os.path.isdir(part) and {_LOCK, _NEW}.issuperset(os.listdir(part))):
+        is_ours = os.path.isdir(part) and not os.path.islink(part)
+        if os.path.lexists(part) and not (is_ours and {_LOCK, _NEW}.issuperset(os.listdir(part))):
             raise InputError(f"{part}, where it would be made, is there already: move it, or choose another place")
         self._lock.enter_context(only_run(os.path.join(part, _LOCK)))
         shutil.rmtree(self._new, ignore_errors=True)
@@ -72,7 +74,7 @@ class ExportFolder:
 
     def place(self, name: str) -> str:
         """Where a file of the folder is to be written, by its name in there; the folders above it are made."""
-        path = os.path.join(self._new, name)
+        path = within(self._new, name)
         if (folder := os.path.dirname(path)) != self._made:  # the last one; asking anew takes as long as a small file
             os.makedirs(folder, exist_ok=True)
             self._made = folder
@@ -97,7 +99,7 @@ class ExportFolder:
 
     def file(self, name: str) -> IO[str]:
         """A text file."""
-        return open(self.place(name), "w", encoding="utf-8", newline="\n")
+        return cast("IO[str]", new_file(self.place(name), "w", encoding="utf-8", newline="\n"))
 
     @contextmanager
     def lines(self, name: str) -> Iterator[Put]:

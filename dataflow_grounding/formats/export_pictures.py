@@ -7,11 +7,11 @@ import io
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.errors import BrokenRow, ImageMissing, InputError
+from dataflow_grounding.files import new_file, portable
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size
@@ -89,18 +89,20 @@ class ExportPictures:
             return given
         ending = os.path.splitext(given)[1]
         stem = name_within(given, self._folders[0] if self._folders else None).removeprefix(f"{FOLDER}/")
-        name, number = f"{FOLDER}/{stem}{ending}", 1
-        while self._paths.setdefault(hash(name), hash(given)) != hash(given):  # each path has a name of its own
-            number += 1
-            name = f"{FOLDER}/{stem}~{number}{ending}"
+        name, number = portable(f"{FOLDER}/{stem}{ending}"), 1
+        while self._paths.setdefault(hash(name.casefold()), hash(given)) != hash(given):  # each path has its own name,
+            number += 1  # also where A.jpg and a.jpg are one file
+            name = portable(f"{FOLDER}/{stem}~{number}{ending}")
         if self._packs or os.path.lexists(target := self._out.place(name)):
             return name
         if header.orientation != 1 or is_elsewhere(path):
-            Path(target).write_bytes(self.data(picture))
+            with new_file(target) as file:
+                file.write(self.data(picture))
         elif self._images == "link":
             os.symlink(os.path.abspath(path), target)
         else:
-            shutil.copyfile(path, target)
+            with new_file(target) as file, open(path, "rb") as given_file:
+                shutil.copyfileobj(given_file, file, 2**20)
         return name
 
     def data(self, picture: Picture) -> bytes:

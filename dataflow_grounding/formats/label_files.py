@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.elsewhere import open_file
 from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.files import portable
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.classes import Classes, Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -162,7 +163,7 @@ class _LabelFormat(Format):
             for name in self._classes.fixed:
                 classes.of(name)
             for sample in samples:
-                label = f"labels/{name_within(sample.file_name.removeprefix(f'{FOLDER}/'), None)}.txt"
+                label = portable(f"labels/{name_within(sample.file_name.removeprefix(f'{FOLDER}/'), None)}.txt")
                 lines = ""
                 for phrase in sample.phrases:
                     number, _ = classes.of(phrase.text)

@@ -11,6 +11,7 @@ from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.elsewhere import state_of
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import StorageFailed, told_as
+from dataflow_grounding.files import new_file, portable, within
 from dataflow_grounding.geometry import box_of
 from dataflow_grounding.records import name_within, read_object
 from dataflow_grounding.rows import read_rows
@@ -38,7 +39,8 @@ def write_legacy(step: Step) -> None:
                 stem = name_within(str(row.data.get("image_path")).replace("\\", "/"), step.storage.image_folders[0])
                 stems[stem] += 1
                 numbered = stem if stems[stem] == 1 else f"{stem}~{stems[stem]}"
-                _write(os.path.join(part, f"{numbered}.txt.step{step.storage.operator_step}"), text_of(row.data))
+                name = portable(f"{numbered}.txt.step{step.storage.operator_step}")
+                _write(within(part, name), text_of(row.data))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
         _write(stamp, json.dumps(state))
@@ -61,7 +63,7 @@ def _places(step: Step) -> tuple[str, str]:
 
 def _write(path: str, text: str) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
+    with new_file(path, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
         file.write(text)
 
 

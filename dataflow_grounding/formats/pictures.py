@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -12,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.errors import BrokenRow, InputError, told_as
+from dataflow_grounding.files import open_log, within
 from dataflow_grounding.image_files import open_picture
 from dataflow_grounding.records import dump_line, write_bytes
 from dataflow_grounding.rows import read_rows
@@ -41,7 +43,7 @@ def put_picture(data: bytes, results_dir: str) -> str:
     except Exception:  # Pillow's readers raise all kinds; the record with this picture will fail, and say so
         ending = ".bin"
     name = f"{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}{ending}"
-    path = os.path.join(results_dir, name)
+    path = within(results_dir, name)
     with told_as(InputError, f"can't write {path}"):
         if not (os.path.exists(path) and os.path.getsize(path) == len(data)):
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -72,19 +74,20 @@ class Downloads:
         self._index = os.path.join(results_dir, ".ckpt", "addresses.jsonl")
         rows = read_rows(self._index) if os.path.exists(self._index) else ()
         known = (row.data for row in rows if row.data is not None)
-        self._known = {str(line.get("url")): str(line.get("path")) for line in known}
+        kept = re.compile(rf"{FOLDER}/[^/]+")
+        self._known = {str(one.get("url")): at for one in known if kept.fullmatch(at := str(one.get("path")))}
 
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
         """Of each address the picture's path, relative to `results_dir`, or why there is none."""
         wanted = dict.fromkeys(addresses)
-        places = {url: os.path.join(self._results_dir, self._known[url]) for url in wanted if url in self._known}
+        places = {url: within(self._results_dir, self._known[url]) for url in wanted if url in self._known}
         new = [url for url in wanted if not os.path.exists(places.get(url, ""))]
         found = run_blocking(lambda: self._fetch_all(new)) if new else {}
         got = {url: path for url, path in found.items() if isinstance(path, str)}
         self._known |= got
         with told_as(InputError, f"can't write {self._index}"):
             os.makedirs(os.path.dirname(self._index), exist_ok=True)
-            with open(self._index, "a", encoding="utf-8") as file:
+            with open(open_log(self._index), "a", encoding="utf-8") as file:
                 file.writelines(dump_line({"url": url, "path": path}) for url, path in got.items())
         for error in found.values():
             if isinstance(error, BrokenRow):

@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError
+from dataflow_grounding.files import within
 from dataflow_grounding.formats.base import EXACT, Format
 from dataflow_grounding.formats.reading import broken, read_lines, read_whole, read_xml, united
 from dataflow_grounding.geometry import Size, box_of, clamp
@@ -101,14 +102,14 @@ class Flickr30k(Format):
             raise SpecError(f"offset {self.offset!r} is neither 0 nor 1")
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        listed = os.path.join(path, f"{self.split}.txt")
+        listed = within(path, f"{self.split}.txt")
         files = sorted(glob.glob(os.path.join(glob.escape(path), self.data_file, "*.txt")))
         names = _lines(listed) if self.split else [os.path.basename(file)[:-4] for file in files]
         if not names:
             raise InputError(f"{path} has no captions: name the folder with {self.data_file} and Annotations")
         for name in names:
-            boxes, size = self._boxes(os.path.join(path, "Annotations", f"{name}.xml"))
-            file = os.path.join(path, self.data_file, f"{name}.txt")
+            boxes, size = self._boxes(within(os.path.join(path, "Annotations"), f"{name}.xml"))
+            file = within(os.path.join(path, self.data_file), f"{name}.txt")
             for number, line in enumerate(_lines(file), 1):
                 with broken(f"{file}, line {number}"):
                     yield {"image_path": f"{name}.jpg", "width": size[0], "height": size[1], **_caption(line, boxes)}

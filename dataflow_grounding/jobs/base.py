@@ -8,6 +8,7 @@ from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.files import portable
 from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.rows import Row, read_rows
@@ -108,9 +109,10 @@ def in_folders(steps: list[Step]) -> list[Step]:
     """The steps, each writing into a folder of `results_dir` that is named for it."""
     names = tuple(f"step_{place}_{step.operator.name}" for place, step in enumerate(steps))
     for step in steps:
-        if any(character in step.operator.name for character in "/\\\0"):
-            what = "a name with a slash names no folder: give it another `name`"
-            raise SpecError(f"operator {step.operator.name!r}: {what}")
+        name = step.operator.name
+        if "/" in name or portable(f"step_{name}") != f"step_{name}":
+            what = "a name with a slash or a line break names no folder: give it another `name`"
+            raise SpecError(f"operator {name!r}: {what}")
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
         step.storage.bring_up_to_date = _bring_up_to_date

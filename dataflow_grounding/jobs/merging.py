@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -14,8 +15,9 @@ from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
-from dataflow_grounding.engine.shard_files import bytes_of, joined
+from dataflow_grounding.engine.shard_files import bytes_of, digest_of, joined, pictures_of
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.files import within
 from dataflow_grounding.formats.pictures import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 from dataflow_grounding.mirror import CKPT, Mirror, address_of, present, working_folder
@@ -24,6 +26,7 @@ from dataflow_grounding.results_folder import stated_in
 from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.terminal import say
 
+_STEP_FILE = re.compile(r"(captions|step_\d+_[^/]+)/annotations\.jsonl")
 _SAME = ("version", "model")
 _OWN = {  # keys of the spec that each shard may have its own of
     *("client", "api_key", "base_url", "endpoints", "azure", "timeout", "extra_headers", "prices", "check_every"),
@@ -57,10 +60,11 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
             locks.enter_context(held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]
         steps = list(runs[0]["shard"]["files"])
-        files = {target(name): [os.path.join(folder, name) for folder in folders] for name in steps}
+        files = {within(results_dir, name): [within(folder, name) for folder in folders] for name in steps}
         there = [path for paths in files.values() for path in paths]
         present(*there, *map(lines_path, there), anew=True)
         _check(folders, runs)
+        _tell_replaced(folders, runs)
         _refuse_older(present(target("run.json"), anew=True), runs)
         failures, annotations = target("failures.jsonl"), target("annotations.jsonl")
         refuse_foreign(target(CKPT), [*files, failures, annotations])
@@ -81,7 +85,7 @@ def _shards_there(results_dir: str, mirror: Mirror | None) -> list[str]:
     """What the shards' folders are called; elsewhere of those there, and how their runs ended is brought."""
     if mirror is not None:
         names = [name for name in mirror.listed(FOLDER, "directory") if "-of-" in name]
-        mirror.fetch(*(os.path.join(FOLDER, one, file) for one in names for file in ("run.json", "failures.jsonl")))
+        mirror.fetch(*(f"{FOLDER}/{one}/{file}" for one in names for file in ("run.json", "failures.jsonl")))
         return names
     return [path.name for path in Path(results_dir, FOLDER).glob("[!.]*-of-*") if path.is_dir()]
 
@@ -103,13 +107,21 @@ def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
 
 
 def _run_of(folder: str) -> dict[str, Any]:
-    run = read_object(os.path.join(folder, "run.json"))
+    """What a shard's run.json says. Raises InputError where it isn't finished, or names other files than steps'."""
+    run, path = read_object(os.path.join(folder, "run.json")), address_of(os.path.join(folder, "run.json"))
     parts = ("summary", "shard", "spec")
     told = all(isinstance(run.get(name), dict) for name in parts) and run["shard"].get("files")
     told = told and run["summary"].keys() >= {"done", "images"}
     if run.get("state") != "finished" or not told:
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {address_of(folder)} {state}: run it again, then merge")
+    names = run["shard"]["files"]
+    for name in names if isinstance(names, list) else [names]:
+        within(folder, name, path)
+        if not _STEP_FILE.fullmatch(name):
+            raise InputError(f"{path}: {name!r:.200} is not the file of a step: run the shard again, then merge")
+    if len({name.casefold() for name in names}) < len(names):
+        raise InputError(f"{path} names the file of a step twice: run the shard again, then merge")
     return run
 
 
@@ -127,15 +139,28 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
         if other := [key for key in stated.keys() | first.keys() if stated.get(key) != first.get(key)]:
             with_other = f"another {min(other)} than {shown[0]}"
             raise InputError(f"{at} was run with {with_other}: run it again as the others were")
-        files = [os.path.join(folder, name) for name in run["shard"]["files"]]
-        left, sizes = [bytes_of(lines_path(file)) // 8 for file in files], list(map(bytes_of, files))
+        files = [within(folder, name) for name in run["shard"]["files"]]
+        left, digests = [bytes_of(lines_path(file)) // 8 for file in files], run["shard"].get("digests")
         is_whole = left[-1] == done and left == sorted(left, reverse=True)
-        if not is_whole or run["shard"].get("bytes", sizes) != sizes:
+        is_whole &= run["shard"].get("bytes", sizes := list(map(bytes_of, files))) == sizes
+        if not is_whole or digests not in (None, list(map(digest_of, files))):  # earlier versions left none
             short = f"{at} has {left} rows of its steps, and {done} were done, or not those that were left there"
             way = f"copy it again, whole, or remove {at}/run.json and run the shard again: nothing is asked twice"
             raise InputError(f"{short}: {way}")
     if (own := sum(run["summary"]["images"] for run in runs)) != rows:
         raise InputError(f"the shards have {own} rows, the input {rows}: it changed meanwhile, so run all again")
+
+
+def _tell_replaced(folders: list[str], runs: list[dict[str, Any]]) -> None:
+    """Warn where a shard's pictures are not those that it has seen, as far as they are on this machine."""
+    for folder, run in zip(folders, runs, strict=True):
+        within_reach = run.get("image_folders")
+        last, seen = within(folder, run["shard"]["files"][-1]), run["shard"].get("pictures")
+        if isinstance(seen, list) and isinstance(within_reach, list):
+            now = pictures_of(last, within_reach)
+            if now[:1] == seen[:1] and now != seen:
+                what = f"pictures of {address_of(folder)} are not those that it has seen"
+                say(f"Warning: {what}: run that shard again, which asks about those alone, then merge.")
 
 
 def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
@@ -156,14 +181,14 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
         for folder in (os.path.join(folder, PICTURES) for folder in folders):
             there = {path.name for path in Path(target).glob("*")}
             if mirror is not None:
-                within = os.path.relpath(folder, mirror.root)
-                mirror.fetch(*(os.path.join(within, name) for name in mirror.listed(within).keys() - there))
+                shard = os.path.relpath(folder, mirror.root)
+                mirror.fetch(*(f"{shard}/{name}" for name in mirror.listed(shard).keys() - there))
             for path in (path for path in Path(folder).glob("*") if path.name not in there and path.is_file()):
                 os.makedirs(target, exist_ok=True)
                 try:
-                    os.link(path, os.path.join(target, path.name))
+                    os.link(path, within(target, path.name))
                 except OSError:
-                    copy_file(str(path), os.path.join(target, path.name))
+                    copy_file(str(path), within(target, path.name))
 
 
 def _stated(run: dict[str, Any]) -> dict[str, Any]:

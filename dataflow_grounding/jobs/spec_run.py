@@ -17,7 +17,7 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.engine.shard_files import bytes_of
+from dataflow_grounding.engine.shard_files import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed, told_as
 from dataflow_grounding.jobs.base import told
@@ -160,13 +160,20 @@ class SpecRun:
             return {"name": None, "from": None}
         return {"name": None if choice.pending else choice.format.name, "from": choice.origin}
 
+    @property
+    def _image_folders(self) -> list[str]:
+        return [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders]
+
     def _shard_facts(self, shard: Shard, summary: Summary | None) -> dict[str, Any]:
         """By which the shards' parts of one run are told to belong together."""
         files = [os.path.relpath(step.storage.output_path, self.spec.results_dir) for step in self.steps]
         seen = {"rows_of_all": summary and summary.seen, "digest_of_all": summary and summary.digest}
         sizes = [bytes_of(step.storage.output_path) for step in self.steps]
         code = [(step.operator.settings() or {}).get("source") for step in self.steps]
-        return {"number": shard.number, "of": shard.of, **seen, "files": files, "bytes": sizes, "code": code}
+        digests = [digest_of(step.storage.output_path) for step in self.steps]
+        pictures = summary and pictures_of(self.steps[-1].storage.output_path, self._image_folders)
+        left = {"files": files, "bytes": sizes, "digests": digests, "pictures": pictures}
+        return {"number": shard.number, "of": shard.of, **seen, **left, "code": code}
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         path = os.path.join(self.spec.results_dir, "run.json")
@@ -190,7 +197,7 @@ class SpecRun:
             "model": self.serving.model,
             "endpoint": self.serving.endpoint,
             "box_format": self._format_asked,
-            "image_folders": [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders],
+            "image_folders": self._image_folders,
             **self.job.facts(),
             "serving": told(self.serving),
             "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.display import marks_of
+from dataflow_grounding.files import portable, within
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, Operator, open_image
 from dataflow_grounding.records import Record, Update, read_expressions, write_bytes
 
@@ -46,7 +47,7 @@ class BBoxVisualizer(Operator):
         """Adds the path of the picture. It is not drawn again when image and boxes are as they were."""
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image)
-        path = os.path.join(self.output_dir, _file_name(record.unique_id))
+        path = within(self.output_dir, _file_name(record.unique_id))
         drawn = [[e["text"], e["instances"]] for e in expressions]
         await asyncio.to_thread(draw_once, image, lambda: marks_of(expressions), drawn, path)
         return {self.keys.image_with_bbox: path}
@@ -54,7 +55,7 @@ class BBoxVisualizer(Operator):
 
 def _file_name(unique_id: str) -> str:
     """A file name for an image id, with its folders. What can't stand in one is left out; a digest tells ids apart."""
-    cleaned = re.sub(r'[\x00-\x1f<>:"|?*\\\ud800-\udfff]', "_", unique_id)
+    cleaned = portable(re.sub(r'[<>:"|?*\ud800-\udfff]', "_", unique_id))
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
     if name == unique_id and max(map(len, name.encode().split(b"/"))) <= 200 and len(name.encode()) <= 1000:
         return f"{name}.jpg"

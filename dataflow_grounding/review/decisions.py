@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.files import open_log
 from dataflow_grounding.records import Record, dump_line, is_number, parse_line, read_expressions
 from dataflow_grounding.results_folder import annotations_of
 from dataflow_grounding.review.overlay import Truth, changed, is_judged, next_id, overlaid, rows_of, version_of
@@ -141,7 +142,7 @@ class Decisions:
         """
         import fcntl
 
-        with storing(self.path), open(self.path, "ab+", buffering=0) as file:
+        with storing(self.path), open(open_log(self.path, os.O_RDWR), "ab+", buffering=0) as file:
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             self.refresh()

@@ -98,7 +98,7 @@ class Reviewable:
 def digest_of(path: str) -> str | None:
     """The SHA-256 of a file's bytes; None where it can't be read."""
     digest = sha256()
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), open(path if os.path.isfile(path) else "", "rb") as file:  # no pipe, which may never end
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
         return digest.hexdigest()

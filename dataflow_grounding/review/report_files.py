@@ -18,6 +18,7 @@ from urllib.parse import quote
 from dataflow_grounding.display import small_copy
 from dataflow_grounding.elsewhere import is_elsewhere, look
 from dataflow_grounding.errors import InputError, RecordError
+from dataflow_grounding.files import new_file, whole_file, within
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.images import url_of
@@ -77,7 +78,9 @@ class ReportFiles:
         if not single:
             for folder in (self._token, "thumbnails"):
                 os.makedirs(os.path.join(self.beside, folder), exist_ok=True)
-            Path(self.beside, _MARKER).write_text(_SAID, encoding="utf-8")
+            if self._is_first:
+                with new_file(os.path.join(self.beside, _MARKER)) as marker:
+                    marker.write(_SAID.encode())
             for found in filter(None, map(_THUMBNAIL.fullmatch, os.listdir(self._small))):
                 self._there[found[1]] = found[0], (int(found[2]), int(found[3]))
         self.inline = self.spool()
@@ -94,7 +97,7 @@ class ReportFiles:
         begin, end, path = f'reportPage.take("{name}", [', "]);\n", os.path.join(self.beside, self._token, f"{name}.js")
         if self.single:
             begin, end = f'<script type="application/json" id="{name}">[', "]</script>\n"
-        with nullcontext(self.inline) if self.single else open(path, "w", encoding="utf-8", newline="\n") as file:
+        with nullcontext(self.inline) if self.single else new_file(path, "w", encoding="utf-8", newline="\n") as file:
             file.write(begin)
             for number, row in enumerate(rows):
                 self._size += file.write(",\n" * (number > 0) + row)
@@ -134,7 +137,7 @@ class ReportFiles:
             return Picture(size, url_of(small, "image/jpeg").decode(), full)
         if not name:
             name = f"{key}-{size[0]}x{size[1]}.jpg"
-            write_bytes(os.path.join(self._small, name), small, alone=False)
+            write_bytes(within(self._small, name), small, alone=False)
         self._used.add(name)
         return Picture(size, self._address_of(f"thumbnails/{name}"), full)
 
@@ -145,14 +148,8 @@ class ReportFiles:
     def put(self, parts: Iterable[str]) -> None:
         """Put the page in place, and remove what earlier reports of that name have left."""
         self.inline.seek(0)
-        unfinished = os.path.join(self.folder, f".{os.path.basename(self.page)}.{os.getpid()}.tmp")
-        try:
-            with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-                file.writelines(parts)
-            os.replace(unfinished, self.page)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(unfinished)
+        with whole_file(self.page, alone=False) as file:
+            file.writelines(part.encode() for part in parts)
         self._is_put = True
         if self._is_ours:
             self._clear(set() if self.single else {_MARKER, self._token, *self._used})
@@ -178,7 +175,9 @@ def _taken(path: str, what: str) -> FileExistsError:
 
 def _is_ours(folder: str) -> bool:
     try:
-        return not os.path.islink(folder) and Path(folder, _MARKER).read_text(encoding="utf-8") == _SAID
+        if any(map(os.path.islink, (folder, os.path.join(folder, "thumbnails")))):
+            return False
+        return Path(folder, _MARKER).read_text(encoding="utf-8") == _SAID
     except (OSError, ValueError):
         return False
 

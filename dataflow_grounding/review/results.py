@@ -10,6 +10,7 @@ from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, InputError, told_as
 from dataflow_grounding.figures.counting import FigureCounts
+from dataflow_grounding.files import within
 from dataflow_grounding.mirror import address_of, sent
 from dataflow_grounding.records import Record, dump_text, read_object
 from dataflow_grounding.results_folder import annotations_of, image_folders_of, run_of, stated_in
@@ -140,7 +141,7 @@ def report_folder(
         names = (_last(results_dir), _last(other)) if _last(results_dir) != _last(other) else (results_dir, other)
         versions = [(name, annotations_of(folder)) for name, folder in zip(names, (results_dir, other), strict=True)]
         how["title"], folders = " → ".join(names), folders + image_folders_of(results_dir, image_root)
-    failures = os.path.join(shown, os.path.basename(str(how["summary"].get("failures_file") or "failures.jsonl")))
+    failures = within(shown, os.path.basename(str(how["summary"].get("failures_file") or "failures.jsonl")))
     how |= {"failures_file": failures, "versions": versions, "is_run": bool(other), "image_folders": folders}
     return path, report_results(annotations, path, single=single, copies=copies, **how)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from dataflow_grounding.display import small_copy
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, RecordError, StorageFailed, told_as
+from dataflow_grounding.files import within
 from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.records import Record, annotated_column, has_id, write_bytes
 from dataflow_grounding.review.decisions import Decisions, Said
@@ -196,7 +197,7 @@ class Session:
         files = page_files(_POLICY, '<script src="data.js"></script>')
         files["data.js"] = f"window.reviewData = {json.dumps(data)};\n"
         for name, text in files.items():
-            write_text(os.path.join(folder, name), text)
+            write_text(within(folder, name), text)
         for place, side in product(records, SIDES):
             with suppress(RecordError), told_as(InputError, f"can't write {folder}"):  # without its picture
                 picture = self.picture(place, side)

@@ -100,6 +100,7 @@ class Probing:
         self.evidence = self.known.evidence  # that of a run that ends here stays with those who share it
         self._start: RunStart | None = start  # until its pictures were looked at
         self._vouching: Vouching | None = None
+        self._is_block = bool(start.options.shard and start.options.shard.rows)
         self._marked = False
         self._unchecked = 0  # requests since the last check; in memory, all of the run
         self._set_aside = 0
@@ -164,7 +165,8 @@ class Probing:
         if self._every is None or not self.begun or not self.possible:
             return False
         since = min(self._unchecked, self.known.sent) if self.in_memory else self._unchecked
-        return self.known.sizes.outgrown or since >= min(LEAST_BETWEEN, self._every)
+        enough = 1 if self._is_block else min(LEAST_BETWEEN, self._every)  # a run may be blocks of few requests alone
+        return self.known.sizes.outgrown or since >= enough
 
     @property
     def spare(self) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -398,3 +399,27 @@ def test_options_that_do_not_go_together(
     done = place_at(workplace, server, 4).run(*arguments)
     assert done.code == 2
     assert said in done.err
+
+
+def test_the_sums_have_what_a_lost_worker_sent(workplace: Workplace, slow: LoopbackServer) -> None:
+    place = place_at(workplace, slow, 800)
+    driver = place.start(*RAY)
+    until(lambda: paid(slow) > 300 and workers_of(driver), driver)
+    os.kill(workers_of(driver)[0], signal.SIGKILL)
+    done = ended(driver, 120)
+    assert done.code == 0, done
+    told = done.summary["requests"] - done.summary["rate_limited"]
+    assert abs(paid(slow) - told) <= 40  # five times a second it tells what it sends
+
+
+@pytest.mark.parametrize("engine", [(), ("--engine", "ray", "--workers", "1")], ids=["one process", "blocks"])
+def test_small_blocks_end_with_a_check_as_one_run_does(
+    workplace: Workplace, server: LoopbackServer, engine: tuple[str, ...]
+) -> None:
+    place = place_at(workplace, server, 96)
+    done = ended(place.start(*engine, **{"vlm.check_every": 100}), 120)
+    assert done.code == 0, done
+    asked = [request.image_digests[0] for request in server.requests if request.task == "phrase_grounding"]
+    [(own, count)] = Counter(asked).most_common(1)
+    assert count == 96
+    assert asked[-1] != own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 import time
@@ -14,8 +15,8 @@ import pytest
 from benchmarks.workplace import Done, Workplace, caption, command, ended
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.rows import Row
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
-from dataflow_grounding.testing.faults import refusal
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
+from dataflow_grounding.testing.faults import refusal, says
 
 ROWS = 120
 
@@ -477,3 +478,116 @@ def test_all_rows_of_a_picture_are_in_one_shard() -> None:
         }
         assert len(homes) == 1
         assert len(next(iter(homes))) == 1
+
+
+HOSTILE = [
+    *("../../../.profile", "/", "~/.bashrc", "step_0_a/../../x", "step_1_x\\..\\..\\x", "step_1_a\n/annotations.jsonl"),
+    *(
+        "run.json",
+        "failures.jsonl",
+        "annotations.jsonl",
+        ".ckpt/annotations.jsonl",
+        "shards/annotations.jsonl",
+        "",
+        7,
+        None,
+    ),
+]
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_merge_writes_no_file_but_those_of_steps(place: Workplace, name: Any) -> None:
+    in_folder(place, "a/b/c/results").many(2)
+    assert place.run("--shard", "1/1").code == 0
+    shard = place.results / "shards" / "1-of-1"
+    run = json.loads((shard / "run.json").read_text())
+    name = str(place.folder / "absolute") if name == "/" else name
+    run["shard"]["files"][-1] = name
+    run["shard"].pop("digests", None)
+    if isinstance(name, str) and not os.path.exists(brought := os.path.normpath(shard / name)):
+        os.makedirs(os.path.dirname(brought), exist_ok=True)
+        for ending in ("", ".lines"):  # what it would write stands there, as an archive can bring it
+            shutil.copy(f"{shard / STEPS[1]}/annotations.jsonl{ending}", f"{brought}{ending}")
+    (shard / "run.json").write_text(json.dumps(run))
+    before = files_of(place.folder.parent)
+    err = merged_err(place)
+    assert "run.json" in err
+    assert len(err.strip().splitlines()) == 1
+    assert files_of(place.folder.parent) == before
+
+
+def test_merge_refuses_steps_that_are_one_file_on_some_system(place: Workplace) -> None:
+    place.many(2)
+    assert place.run("--shard", "1/1").code == 0
+    shard = place.results / "shards" / "1-of-1"
+    run = json.loads((shard / "run.json").read_text())
+    run["shard"]["files"] = ["step_0_a/annotations.jsonl", "step_0_A/annotations.jsonl"]
+    (shard / "run.json").write_text(json.dumps(run))
+    assert "names the file of a step twice" in merged_err(place)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["digests", "as earlier versions left them"])
+@pytest.mark.parametrize("file", ["annotations.jsonl", "annotations.jsonl.lines"])
+def test_merge_takes_files_only_as_their_shard_left_them(place: Workplace, file: str, known: bool) -> None:
+    place.many(12)
+    for number in (1, 2):
+        assert place.run("--shard", f"{number}/2").code == 0
+    shard = place.results / "shards" / "1-of-2"
+    if not known:
+        run = json.loads((shard / "run.json").read_text())
+        del run["shard"]["digests"]
+        (shard / "run.json").write_text(json.dumps(run))
+    path = shard / STEPS[1] / file
+    data = path.read_bytes()
+    path.write_bytes(data[::-1] if file.endswith(".lines") or known else data + b"\n")
+    assert str(shard) in merged_err(place)
+    assert not (place.results / "annotations.jsonl").exists()
+
+
+def test_a_row_that_two_shards_have_is_refused(place: Workplace) -> None:
+    place.many(12)
+    for number in (1, 2):
+        assert place.run("--shard", f"{number}/2").code == 0
+    one, two = (place.results / "shards" / f"{number}-of-2" for number in (1, 2))
+    run = json.loads((one / "run.json").read_text())
+    del run["shard"]["digests"]
+    (one / "run.json").write_text(json.dumps(run))
+    for step in STEPS:
+        places = (one / step / "annotations.jsonl.lines").read_bytes()
+        (one / step / "annotations.jsonl.lines").write_bytes(
+            (two / step / "annotations.jsonl.lines").read_bytes()[:8] + places[8:]
+        )
+    assert "line" in merged_err(place)
+
+
+def test_pictures_replaced_between_two_shards_are_told(place: Workplace) -> None:
+    names = [f"p{number}.jpg" for number in range(8)]
+    for name in names:
+        place.picture(name)
+    place.rows({"image_path": name, "image_id": name, "caption": caption(n)} for n, name in enumerate(names))
+    assert place.run("--shard", "1/2").code == 0
+    for name in names:
+        place.picture(name, (80, 60))
+    assert place.run("--shard", "2/2").code == 0
+    done = merged(place)
+    assert "shards/1-of-2 are not those that it has seen: run that shard again" in done.err
+    assert "2-of-2" not in done.err
+    assert place.run("--shard", "1/2").code == 0
+    assert "not those" not in merged(place).err
+
+
+def test_a_later_part_s_readable_reply_goes_before_an_own_that_is_not(place: Workplace, server: LoopbackServer) -> None:
+    place.many(6)
+    says_nothing = on(says("?"), task="phrase_grounding")
+    server.faults = [says_nothing]
+    assert place.run("--shard", "1/1", **{"workflow.max_attempts": 1}).code == 4
+    server.faults = []
+    assert place.run("--retry-failed", **{"workflow.max_attempts": 1}).code == 0
+    sent = server.count()
+    done = place.run("--shard", "1/1", **{"workflow.max_attempts": 1})
+    assert done.code == 0, done
+    assert server.count() == sent

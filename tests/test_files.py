@@ -1,0 +1,316 @@
+"""Names that were read somewhere stay in their folder; what is written goes through no link, whole or not at all."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.files import new_file, open_log, portable, whole_file, within
+from dataflow_grounding.records import write_bytes
+from dataflow_grounding.rows import RowWriter, copy_file, write_rows, write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted((ROOT / "dataflow_grounding").rglob("*.py"))
+names = st.text(st.sampled_from("a./\\~:\n\0 C")) | st.text()
+
+OUTSIDE = [
+    "",
+    "..",
+    "../x",
+    "a/../../x",
+    "a/..",
+    "/etc/x",
+    "~/x",
+    "~root",
+    "C:x",
+    "c:\\x",
+    "..\\x",
+    "a\\b",
+    "a\nb",
+    "a\0b",
+]
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, "a\u2028b", 7, None, ["a"], {"a": 1}])
+def test_a_name_that_leads_out_is_refused_in_one_line(name: object) -> None:
+    with pytest.raises(InputError) as refused:
+        within("results", name, "run.json")
+    assert str(refused.value).startswith("run.json: ")
+    assert "\n" not in str(refused.value)
+
+
+@given(names)
+def test_what_is_within_is_there_on_every_system(name: str) -> None:
+    try:
+        path = within("/results", name)
+    except InputError:
+        return
+    import ntpath
+
+    assert os.path.normpath(path).startswith("/results")
+    assert ntpath.normpath(ntpath.join("C:\\results", name)).startswith("C:\\results")
+
+
+@given(names)
+def test_a_portable_name_is_within_and_stays_as_it_is(name: str) -> None:
+    made = portable(name)
+    assert portable(made) == made
+    if made.strip("/"):
+        within("results", made)
+
+
+@pytest.mark.parametrize("name", ["aux", "NUL.txt", "images/Com1.jpg", "a/prn .x", "lpt9"])
+def test_names_of_windows_devices_are_changed(name: str) -> None:
+    assert portable(name) != name
+
+
+def _victim(tmp_path: Path) -> Path:
+    victim = tmp_path / "precious.txt"
+    victim.write_text("mine\n")
+    return victim
+
+
+LINKS = {"link": os.symlink, "hard link": os.link}
+WRITERS = {
+    "rows": lambda path: write_rows(path, [{"a": 1}]),
+    "bytes": lambda path: write_bytes(path, b"x"),
+    "text": lambda path: write_text(path, "x"),
+    "copy": lambda path: copy_file(__file__, path),
+    "new": lambda path: new_file(f"{path}.part").close(),
+}
+
+
+@pytest.mark.parametrize("how", LINKS)
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, how: str, writer: str, ending: str) -> None:
+    victim, path = _victim(tmp_path), tmp_path / f"x.{ending}"
+    LINKS[how](victim, f"{path}.part")
+    WRITERS[writer](str(path))
+    assert victim.read_text() == "mine\n"
+
+
+def test_a_pipe_in_the_place_of_a_part_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jsonl.part")
+    write_rows(str(tmp_path / "x.jsonl"), [{"a": 1}])
+    assert (tmp_path / "x.jsonl").read_text() == '{"a": 1}\n'
+
+
+def test_a_log_that_is_a_link_is_refused_and_said_so(tmp_path: Path) -> None:
+    victim = _victim(tmp_path)
+    (tmp_path / "log").symlink_to(victim)
+    with pytest.raises(OSError, match="it is a link"):
+        open_log(str(tmp_path / "log"))
+    assert victim.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("writer", ["bytes", "copy"])
+def test_an_error_leaves_no_part(tmp_path: Path, writer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError, match="No space left"):
+        WRITERS[writer](str(tmp_path / "x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_another_process_took_is_not_put_in_place(tmp_path: Path) -> None:
+    """As on file systems without locks: the second writer began anew, and the first one's file is no more."""
+    path = tmp_path / "x.jsonl"
+    first = RowWriter(str(path))
+    os.unlink(f"{path}.part")  # which the second one's opener does
+    second = new_file(f"{path}.part")
+    with pytest.raises(OSError, match="another process is writing it"):
+        first.commit()
+    first.close()
+    second.close()
+    assert os.path.exists(f"{path}.part")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv", "parquet"])
+def test_what_is_put_in_place_is_on_disk_in_its_last_form(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bytes] = []
+    real = os.fsync
+
+    def fsync(file: int) -> None:
+        real(file)
+        synced.append(Path(f"/proc/self/fd/{file}").read_bytes())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / f"x.{ending}"
+    write_rows(str(path), [{"a": "b"}])
+    assert synced[-1:] == [path.read_bytes()]
+
+
+def test_a_whole_file_is_there_or_not(tmp_path: Path) -> None:
+    def half() -> None:
+        with whole_file(str(tmp_path / "x")) as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
+    assert list(tmp_path.iterdir()) == []
+
+
+# Gates: the next name that is joined, the next file that is opened.
+
+
+def _is_own(part: ast.expr) -> bool:
+    """Whether a part of a path stands in the code: a text, or a constant of the module's."""
+    if isinstance(part, ast.JoinedStr):
+        return all(isinstance(value, ast.Constant) or _is_own(value) for value in part.values)
+    if isinstance(part, ast.FormattedValue):
+        return _is_own(part.value)
+    return isinstance(part, ast.Constant) or (isinstance(part, ast.Name) and part.id.isupper())
+
+
+def _calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    return ((ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def joins(source: str) -> set[str]:
+    """Where something is joined to a folder that doesn't stand in the code."""
+    tree = ast.parse(source)
+    found = {
+        ast.unparse(call)
+        for name, call in _calls(tree)
+        if (name in ("os.path.join", "posixpath.join") and not all(map(_is_own, call.args[1:])))
+        or (name.endswith("joinpath") and not all(map(_is_own, call.args)) and "files(" not in name)
+        or (name in ("Path", "pathlib.Path") and not all(map(_is_own, call.args[1:])))
+        or (
+            name == "partial" and ast.unparse(call.args[0]) == "os.path.join" and "results_dir" not in ast.unparse(call)
+        )
+    }
+    slashes = (node for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div))
+    paths = (node for node in slashes if "Path" in ast.unparse(node.left) or "_folder" in ast.unparse(node.left))
+    return found | {ast.unparse(node) for node in paths if not _is_own(node.right)}
+
+
+def openers(source: str) -> set[str]:
+    """Where a file is opened for writing past `files.py`."""
+    found = set()
+    for name, call in _calls(ast.parse(source)):
+        mode = ast.unparse(call.args[1]) if len(call.args) > 1 else "''"
+        opens = name == "open" and not {*"wax+"}.isdisjoint(mode)
+        opens = opens or (name == "os.open" and "O_RDONLY" not in mode)
+        opens = opens or name in ("shutil.copyfile", "shutil.copy", "shutil.copy2", "os.symlink", "os.link")
+        opens = opens or name.rpartition(".")[2] in ("write_text", "write_bytes", "to_csv", "to_parquet", "touch")
+        ours = name in ("write_text", "write_bytes") or "open_log(" in ast.unparse(call) or "out.place(" in mode
+        if opens and not ours and not ast.unparse(call).startswith("open(out.place("):
+            found.add(ast.unparse(call))
+    return found
+
+
+JOINED = {
+    # digests, numbers, and names that stand in the code
+    "calibration/asking.py": {"f'{next(self._number)}-{by(probe.size)}{next(self.suffixes)}'"},
+    "cli/ground.py": {"f'{hashlib.sha256(os.path.abspath(image).encode()).hexdigest()[:20]}.jsonl'"},
+    "cli/starting.py": {"f'{name}.yaml'", "name", "source.relative_to(top)"},
+    "compat/dataflow_serving.py": {"f'picture{place}{ending}'"},
+    "embedded/cascades.py": {"f'haarcascade_{name}.xml'"},
+    "engine/keyed_log.py": {"names"},
+    "engine/rolling.py": {"name"},
+    "engine/run_lock.py": {"f'lock-{number}'", "path", "within"},
+    "engine/shard.py": {"str(self)"},
+    "engine/shard_files.py": {"one.rows"},
+    "files.py": {"name"},
+    "formats/public_sets.py": {"'*.txt'", "self.data_file"},
+    "jobs/merging.py": {"str(Shard(1, len(runs)))", "file"},
+    "jobs/spec_run.py": {"name"},
+    "memory_pictures.py": {"name"},
+    "mirror.py": {"name", "part"},
+    "operators/region_marker.py": {"f'{record.place + 1}_bbox_vis.jpg'"},
+    "prompts/__init__.py": {"f'{name}.txt'"},
+    "review/report_files.py": {"folder", "f'{name}.js'"},
+    "review/session.py": {"f'{place}-{side}.jpg'"},
+    # the user's own words: a picture's path in a row, a prefix, a name for a page
+    "elsewhere.py": {"plain_path(path)"},
+    "review/results.py": {"f'report_with_{_last(other)}.html' if other else 'report.html'", "name"},
+    "storage.py": {
+        *("f'{self.file_name_prefix}_failures.jsonl'", "f'{self.file_name_prefix}_step{step}.{self.cache_type}'"),
+        *("'annotations.jsonl'", "self.reads"),
+    },
+    # what a listing of that folder has, or a name that `within` is given later
+    "formats/export_folder.py": {"self._only or ''"},
+    "formats/label_files.py": {"label", "min(there)", "a", "b", "image", "name"},
+    "formats/reading.py": {"name"},
+    "formats/whole_records.py": {"base.replace('.', '_')", "n"},
+    "review/versions.py": {"name"},
+    # a certificate names files by their way from its folder, wherever they are: they are only read
+    "review/certificate.py": {"path", "gold['file']", "name", "working"},
+}
+"""What may be joined without `within`, by module: the last part."""
+
+OPENED = {
+    "cli/main.py": "the null device",
+    "compat/dataflow_serving.py": "in a folder of this process",
+    "dataframes.py": "over the lines of a RowWriter, which are in a file of its own",
+    "engine/run_lock.py": "a lock, which has to be new",
+    "files.py": "here",
+    "formats/export_pictures.py": "a link, into a folder that was just made",
+    "jobs/merging.py": "a further name of a picture, which has to be new",
+    "memory_pictures.py": "in a folder of this process",
+    "serving/recorded.py": "the file that the user's code names",
+}
+"""Modules that may open files for writing otherwise, and which."""
+
+
+def _last_part(expression: str) -> str:
+    [node] = ast.parse(expression).body
+    assert isinstance(node, ast.Expr)
+    value = node.value
+    return ast.unparse(value.right if isinstance(value, ast.BinOp) else value.args[-1])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_from_data_go_through_within(module: Path) -> None:
+    name = module.relative_to(ROOT / "dataflow_grounding").as_posix()
+    assert set(map(_last_part, joins(module.read_text(encoding="utf-8")))) - JOINED.get(name, set()) == set()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_opened_for_writing_in_one_place(module: Path) -> None:
+    name = module.relative_to(ROOT / "dataflow_grounding").as_posix()
+    assert name in OPENED or openers(module.read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.path.join(folder, name)",
+        "os.path.join(folder, run['shard']['files'][0])",
+        "os.path.join(folder, 'a', f'{name}.txt')",
+        "Path(folder, name)",
+        "Path(folder) / name",
+        "partial(os.path.join, folder)",
+    ],
+)
+def test_the_gate_finds_a_name_that_is_joined(code: str) -> None:
+    assert joins(code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open(path, 'w')",
+        "open(f'{path}.part', 'ab', 0)",
+        "os.open(path, os.O_CREAT | os.O_WRONLY)",
+        "Path(path).write_text('x')",
+        "shutil.copyfile(a, b)",
+    ],
+)
+def test_the_gate_finds_a_file_that_is_opened(code: str) -> None:
+    assert openers(code)
