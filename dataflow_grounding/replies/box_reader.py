@@ -9,7 +9,7 @@ from dataflow_grounding.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.absence import denies_itself, negates
-from dataflow_grounding.replies.conventions import fits
+from dataflow_grounding.replies.conventions import fits, goes_first
 from dataflow_grounding.replies.json_values import score_of
 from dataflow_grounding.replies.labels import alike, comparable, equal, surely_alike
 from dataflow_grounding.replies.pictures import SEVERAL
@@ -21,8 +21,6 @@ from dataflow_grounding.replies.talk import affirmed, denial, takes_back
 TOLERANCE = 1 / 8
 # The share of a reply's boxes that may lie further outside before the whole reply counts as written in another format.
 OUT_OF_SCALE_SHARE = 1 / 10
-# Families that write a location as `<loc_12>`.
-_SHARED_TOKENS = ("florence-2", "doctags")
 _MOST_ABSENCES = 5000  # whose phrases are looked for
 STATUSES = ("ambiguous", "unsupported")
 
@@ -57,8 +55,6 @@ class _BoxReader:
         if parsed.truncated:
             self.note("truncated", "the reply ends in the middle")
         self.take_statuses(parsed)
-        if self.phrases and (parsed.elsewhere or len(parsed.pictures) > 1) and parsed.boxes:
-            raise UnreadableReply(parsed.elsewhere or SEVERAL)
         self.questions.learn(parsed)
         self.take_boxes(parsed)
         if parsed.points:
@@ -106,6 +102,7 @@ class _BoxReader:
             raise UnreadableReply(f"the reply has no box, and doesn't say that phrase {min(left)} is not there")
 
     def take_boxes(self, parsed: ParsedReply) -> None:
+        self.check_pictures(parsed)
         if self.format.scale == "grid_32":
             _take_cells(parsed)
         if parsed.points and not parsed.boxes:
@@ -123,6 +120,12 @@ class _BoxReader:
         for raw, reason in unusable:
             if raw.said.labels or not again:  # else all boxes once more, without their labels
                 parsed.dropped.append(Dropped(reason, raw.said, raw.answer))
+
+    def check_pictures(self, parsed: ParsedReply) -> None:
+        """Raise UnreadableReply if the boxes of phrases may be those of a crop, or of several pictures."""
+        elsewhere = parsed.elsewhere or (SEVERAL if len(parsed.pictures) > 1 else None)
+        if elsewhere and self.phrases and parsed.boxes:
+            raise UnreadableReply(elsewhere)
 
     def check_scale(self, parsed: ParsedReply, counted: set[int]) -> None:
         """Raise UnreadableReply if an answer that counts is in another scale; one that was taken back may be."""
@@ -166,7 +169,7 @@ class _BoxReader:
         meant = self.format
         if raw.family is not None and raw.family != meant.name:
             family = known_formats()[raw.family]
-            if _goes_first(meant, family):
+            if goes_first(meant, family):
                 self.note_once("native_tokens", f"read as {meant.name}, as asked, and not as {raw.family}")
                 return meant
             meant = family
@@ -244,13 +247,20 @@ class _BoxReader:
             self.check_label(said, phrase_id)
         if label and phrase_id != said.id:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
-        if any(takes_back(remark, self.phrases[phrase_id]) for remark in said.remarks):
-            raise _NoBox(f"a box that its object takes back: {said.remarks[-1][:60]!r}")
-        if (label or said.talk) in self.questions.translations and negates(label or said.talk):
-            raise _NoBox(f"{(label or said.talk)[:60]!r} may say that it isn't there")
-        if not label and said.talk in self.questions.translations:
-            self.note("unlike_label", f"{said.talk[:60]!r} can't be compared with phrase {phrase_id}")
+        self.check_words(said, phrase_id)
         return phrase_id
+
+    def check_words(self, said: Said, phrase_id: int) -> None:
+        """Raise _NoBox for a box of which its object, or words of another language, say that it isn't the phrase's."""
+        name = said.labels[0] if said.labels else said.talk
+        if name in self.questions.translations:
+            if negates(name):
+                raise _NoBox(f"{name[:60]!r} may say that it isn't there")
+            if not said.labels:
+                self.note("unlike_label", f"{name[:60]!r} can't be compared with phrase {phrase_id}")
+        for remark in said.remarks:
+            if takes_back(remark, self.phrases[phrase_id]):
+                raise _NoBox(f"a box that its object takes back: {remark[:60]!r}")
 
     def check_label(self, said: Said, phrase_id: int) -> None:
         """Raise _NoBox for a label that says that the phrase is not there, and note one that may be another thing."""
@@ -263,20 +273,6 @@ class _BoxReader:
             known = any(surely_alike(name, phrase) for name in (label, said.talk))
         if not known:
             self.note("unlike_label", f"{label[:60]!r} may be something other than phrase {phrase_id}")
-
-
-def _goes_first(asked: BoxFormat, family: BoxFormat) -> bool:
-    """Whether a format goes before the family whose tokens stand in the reply.
-
-    `<loc_12>` is written by several families, each in its own scale: one of them that is asked for goes first, and so
-    does a scale and order that is stated by itself, but pixels, which no such token counts. `<loc0012>` is always one
-    of 1,024 bins, of which only the order can be stated.
-    """
-    if asked.name in known_formats():
-        return asked.name in _SHARED_TOKENS and family.name in _SHARED_TOKENS
-    if family.name not in _SHARED_TOKENS and asked.scale != family.scale:
-        return False
-    return isinstance(asked.scale, int) and (asked.scale, asked.order) != (family.scale, family.order)
 
 
 def _take_cells(parsed: ParsedReply) -> None:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dataflow_grounding.coordinates import Order, Scale
+from dataflow_grounding.box_formats import known_formats
+from dataflow_grounding.coordinates import BoxFormat, Order, Scale
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.replies import vocabulary as keys
@@ -25,6 +26,8 @@ _COORDINATE = re.compile(keys.COORDINATE, re.IGNORECASE)
 _ORDER_NAMES: dict[str, Order] = {
     name: order for order, names in keys.order_names().items() for name in (order, *names.split())
 }
+# Families that write a location as `<loc_12>`.
+_SHARED_TOKENS = ("florence-2", "doctags")
 # Keys, as keys are compared, under which an order or a unit is stated; of these, those that state nothing else.
 _STATES = re.compile(r"format|mode|order|convention|system|unit|scal|norm|absolute|relative|origin|anchor|range|coord")
 _STATES_ORDER = re.compile(r"(?:b?box|coord)\w*(?:format|order|mode|convention)|(?:format|order)of\w*(?:box|coord)\w*")
@@ -123,23 +126,40 @@ def _fields_within(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _stated_under(key: str, item: Any) -> tuple[Order | None, str | None]:
     """Return the order and the unit that a value under a key for them states."""
     if isinstance(item, bool):
-        absolute = item == any(word in key for word in ("absolute", "pixel"))
-        return None, "px" if absolute else "relative" if "norm" in key or "relative" in key else None
-    end = item[1] if isinstance(item, list) and len(item) == 2 and number(item[0]) == 0 else item
-    if isinstance(end, (int, float)) and ("scal" in key or "range" in key):
-        return None, f"{end:.0f}" if end >= 100 else None
+        return None, _unit_of_flag(key, item)
+    if "scal" in key or "range" in key:
+        item = _end_of_range(item)
     text = _as_text(item)
     if "origin" in key or "anchor" in key:
         if _OTHERWISE.search(text):
             raise UnreadableReply(f"the reply counts from {text[:40]!r}")
         return None, None
-    plain = keys.plain_key(text)
-    order = stated_order(text) or _ORDER_NAMES.get(plain)
+    order = stated_order(text) or _ORDER_NAMES.get(keys.plain_key(text))
     unit = stated_unit(text) or _unit_alone(text)
-    unknown = _LETTERS_OF_ORDER.fullmatch(plain) or (_STATES_ORDER.search(key) and plain not in _NEUTRAL)
-    if order is None and unit is None and plain and unknown:
+    if order is None and unit is None and _is_unknown_order(key, keys.plain_key(text)):
         raise UnreadableReply(f"the reply states an order of coordinates that is not known: {text[:40]!r}")
     return order, unit
+
+
+def _end_of_range(item: Any) -> Any:
+    """Return a range from 0 on as text, as "0-100" for 100 and for [0, 100]; anything else as it is."""
+    end = item[1] if isinstance(item, list) and len(item) == 2 and number(item[0]) == 0 else item
+    return f"0-{end:.0f}" if isinstance(end, (int, float)) and end >= 100 else item
+
+
+def _unit_of_flag(key: str, value: bool) -> str | None:
+    """Return the unit that a yes or no under a key such as "normalized" states; None for a key of another kind."""
+    if "absolute" in key or "pixel" in key or "unnorm" in key:
+        return "px" if value else "relative"
+    if "norm" in key or "relative" in key:
+        return "relative" if value else "px"
+    return None
+
+
+def _is_unknown_order(key: str, plain: str) -> bool:
+    """Whether a text is letters for coordinates, or anything under a key that states the order of a box."""
+    states_order = _STATES_ORDER.search(key) is not None and plain not in _NEUTRAL
+    return bool(plain) and (states_order or _LETTERS_OF_ORDER.fullmatch(plain) is not None)
 
 
 def _unit_alone(text: str) -> str | None:
@@ -184,3 +204,17 @@ def _order(names: str | None, word: str | None) -> Order | None:
         if order == "xyxy" and four == [corners[i] for i in (1, 0, 3, 2)]:
             return "yxyx"
     return None
+
+
+def goes_first(asked: BoxFormat, family: BoxFormat) -> bool:
+    """Whether a format goes before the family whose tokens stand in the reply.
+
+    `<loc_12>` is written by several families, each in its own scale: one of them that is asked for goes first, and so
+    does a scale and order that is stated by itself, but pixels, which no such token counts. `<loc0012>` is always one
+    of 1,024 bins, of which only the order can be stated.
+    """
+    if asked.name in known_formats():
+        return asked.name in _SHARED_TOKENS and family.name in _SHARED_TOKENS
+    if family.name not in _SHARED_TOKENS and asked.scale != family.scale:
+        return False
+    return isinstance(asked.scale, int) and (asked.scale, asked.order) != (family.scale, family.order)

@@ -7,11 +7,12 @@ from typing import Any
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.absence import BLIND, holds_box, missing_in
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
+from dataflow_grounding.replies.as_asked import read_as_asked
 from dataflow_grounding.replies.beside import label_behind, said_in_line
 from dataflow_grounding.replies.conventions import stated_order, stated_unit
 from dataflow_grounding.replies.doubts import is_no_answer
 from dataflow_grounding.replies.in_talk import InTalk, with_talk
-from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
+from dataflow_grounding.replies.json_boxes import read_value
 from dataflow_grounding.replies.json_text import find_json, holds_objects
 from dataflow_grounding.replies.json_values import Scan, number
 from dataflow_grounding.replies.labels import matching_ids
@@ -177,40 +178,50 @@ def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer:
     around: list[str] = []
     in_talk: list[RawBox] = []
     answered = False  # whether objects gave boxes
-    unit, behind, denied = None, scan.text, False
+    behind = scan.text
     items = [*with_talk(scan, lead)]
-    several = len(items) > 1
-    for (item, between, before, behind), beside in zip(items, _said_of_lists(items), strict=True):
+    for found, beside, denied in zip(items, _said_of_lists(items), _denied(items, parsed), strict=True):
+        item, between, before, behind = found
         said = outer if outer.labels else beside
-        unit = unit if around or not several else stated_unit(before)
         around.append(between)
-        if around and is_of_crop(before):
-            parsed.elsewhere = CROP
-        denied = _is_denied(before) or (denied and _AND.fullmatch(between) is not None)
-        if denied or is_of_picture(before):
+        if denied:
             parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, denied, or the whole picture's")
             continue
         boxes, points = len(parsed.boxes), len(parsed.points)
         if holds_objects(item.value):
             if answered and not scan.broken and _PROSE.search(between) and not adds(between):
                 parsed.answer += 1
-            read_value(item.value, parsed, key, said if said.labels else Said(talk=named_before(before)))
+            said = said if said.labels else Said(talk=named_before(before))
+        read_value(item.value, parsed, key, said)
+        if len(items) > 1:  # else what all the words state is enough
+            parsed.state(boxes, None, _unit_beside(found, items[0]))
+        if holds_objects(item.value):
             answered = answered or len(parsed.boxes) > boxes
         else:
-            read_value(item.value, parsed, key, said)
-        if several:  # else what all the words state is enough
-            units = (stated_unit(before), unit, stated_unit(behind.partition("\n")[0]))
-            parsed.state(boxes, None, next(filter(None, units), None))
-        if not holds_objects(item.value):
             in_talk += [*parsed.boxes[boxes:], *parsed.points[points:]]
     if answered:
         _drop_talk(parsed, in_talk)
     _take_state(scan, parsed, [*around, behind])
 
 
-def _is_denied(before: str) -> bool:
-    """Whether the words right before a box say that it doesn't count, or is another thing's."""
-    return bool(_DENIED.search(before[-160:]) or _RELATED.search(before[-40:]))
+def _unit_beside(found: InTalk, first: InTalk) -> str | None:
+    """Return the unit stated before an item, before the first of all, or behind it on its line."""
+    texts = (found.before, first.before, found.behind.partition("\n")[0])
+    return next((unit for text in texts if (unit := stated_unit(text))), None)
+
+
+def _denied(items: list[InTalk], parsed: ParsedReply) -> list[bool]:
+    """Return which items are denied by the words right before them, or before one that "and" joins them to."""
+    denied: list[bool] = []
+    if any(is_of_crop(found.before) for found in items):
+        parsed.elsewhere = CROP
+    for found in items:
+        before = found.before
+        joined = bool(denied) and denied[-1] and _AND.fullmatch(found.between) is not None
+        denied.append(
+            joined or bool(_DENIED.search(before[-160:]) or _RELATED.search(before[-40:])) or is_of_picture(before)
+        )
+    return denied
 
 
 def _said_of_lists(items: list[InTalk]) -> list[Said]:

@@ -10,7 +10,7 @@ from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, says_none
 from dataflow_grounding.replies.conventions import apply_stated
 from dataflow_grounding.replies.doubts import doubt, is_no_answer, name_beside, places_box, remarks_of, says_absent
-from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects, strict_json
+from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects
 from dataflow_grounding.replies.json_values import JsonObject, measured, nested, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.pictures import CROP, is_crop, pictures_of
@@ -24,29 +24,6 @@ _OF_ITSELF = keys.BOX_KEYS.union(keys.LABEL_KEYS, keys.ID_KEYS, keys.SCORE_KEYS,
 _LISTS_OF_WORDS = frozenset(["tags", *keys.LABEL_LIST_KEYS]) - keys.WRAPPERS
 _TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
 _BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
-
-
-def read_as_asked(reply: str, key: str) -> ParsedReply | None:
-    """Return what a reply says that keeps to the letter of what was asked for, as most do; None for any other."""
-    scan = strict_json(reply)
-    data = scan.found[0].value if scan is not None else None
-    objects = data.get("objects") if isinstance(data, JsonObject) and len(data) == 1 and not data.parts else None
-    if not isinstance(objects, list):
-        return None
-    boxes = [raw for item in objects if (raw := _as_asked(item, key)) is not None]
-    return ParsedReply(boxes, absences=[] if boxes else [(NOTHING_SAID, 0)]) if len(boxes) == len(objects) else None
-
-
-def _as_asked(item: Any, key: str) -> RawBox | None:
-    known = {"id", "label", key, "score", "evidence"}
-    if not isinstance(item, JsonObject) or item.parts or not item.keys() <= known:
-        return None
-    numbers, label, phrase_id, evidence = (item.get(name) for name in (key, "label", "id", "evidence"))
-    if not isinstance(numbers, list) or [type(n) in (int, float) and number(n) == n for n in numbers] != [True] * 4:
-        return None
-    if type(phrase_id) is not int or not isinstance(label, str) or not label.strip() or evidence not in keys.EVIDENCE:
-        return None
-    return RawBox("box", tuple(numbers), Said((label.strip(),), phrase_id, item.get("score"), evidence))
 
 
 def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_SAID) -> None:
@@ -163,15 +140,22 @@ class _Walk:
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in nested(value.loose):
             self.value(item, NOTHING_SAID, boxy=False)
-        if len(self.parsed.boxes) > since and not fields.keys() <= _OF_ITSELF:
-            apply_stated(self.parsed, since, fields)
-            self.parsed.pictures.update(pictures_of(fields))
-            self.parsed.elsewhere = CROP if is_crop(fields) else self.parsed.elsewhere
-        if len(self.parsed.boxes) == since and len(self.parsed.absences) > absences:
+        if len(self.parsed.boxes) > since:
+            self.beside_boxes(fields, since)
+        elif len(self.parsed.absences) > absences:
             why = doubt(fields, boxy=has_box and own != NOTHING_SAID)
             if why is not None:
                 del self.parsed.absences[absences:]
                 self.parsed.drop(why, said)
+
+    def beside_boxes(self, fields: dict[str, Any], since: int) -> None:
+        """Take what an object states of its boxes, those from the `since`-th on, and of the picture they are in."""
+        if fields.keys() <= _OF_ITSELF:
+            return
+        apply_stated(self.parsed, since, fields)
+        self.parsed.pictures.update(pictures_of(fields))
+        if is_crop(fields):
+            self.parsed.elsewhere = CROP
 
     def said_by(self, value: JsonObject, fields: dict[str, Any]) -> Said:
         """Return what an object says of itself, beside a box also under keys that aren't known."""
@@ -255,8 +239,7 @@ class _Walk:
             if not (named or has_box):
                 self.labelled_or_wrapped(key, item, said, talks=talks)
             elif plain not in keys.LABEL_KEYS and holds_objects(item):  # a further detection, not a colour or size
-                its = said if places_box(key) else Said((key.strip(),))  # {"label": "cat", "next_to": {…}}
-                self.value(item, NOTHING_SAID if has_box else its, boxy=False)
+                self.value(item, NOTHING_SAID if has_box else _said_within(key, said), boxy=False)
                 if has_box and not value.cut:  # a part without a name is not another thing
                     self.parsed.boxes[since:] = filter(shapes.is_named, self.parsed.boxes[since:])
             if len(self.parsed.boxes) > since:
@@ -298,6 +281,11 @@ class _Walk:
             missing = missing_in(item)
             if missing is not None and missing.answers_for(dict(enumerate(said.labels))):
                 self.parsed.lack(said)
+
+
+def _said_within(key: str, said: Said) -> Said:
+    """Return what is said of a box under a key of an object without one: another thing's in `{"next_to": {…}}`."""
+    return said if places_box(key) else Said((key.strip(),))
 
 
 def _are_numbers(text: str) -> bool:
