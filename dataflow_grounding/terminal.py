@@ -97,14 +97,17 @@ class LiveLine:
         """One, where standard error is a terminal that can write over a line."""
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
-    def show(self, title: str, parts: Sequence[str]) -> None:
-        """Write over it with as many of `parts` as the terminal has room for; the title is the first to be left out."""
+    def show(self, title: str, parts: Sequence[str], needed: int = 1) -> None:
+        """Write over it with as many of `parts` as the terminal has room for; the title is the first to be left out,
+        where it leaves no room for the `needed` ones of them.
+        """
         _live[:] = [self]
         columns = 80
         with suppress(OSError):
             columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
         text = f"{shown(title, lines=False)} {parts[0]}"
-        if _width(text) >= columns:  # the last column stays free: some terminals wrap there
+        needs = sum(len(part) + 2 for part in parts[1:needed])
+        if _width(text) + needs >= columns:  # the last column stays free: some terminals wrap there
             text = parts[0][: columns - 1]
         for part in parts[1:]:
             if _width(text) + len(part) + 2 >= columns:

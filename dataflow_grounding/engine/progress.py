@@ -44,7 +44,9 @@ class Progress:
             while True:
                 await asyncio.sleep(every)
                 if self._live:
-                    self._live.show(f"{self._title}:", self.parts())
+                    parts = self.parts()
+                    needed = 1 + max((place for place, part in enumerate(parts) if part.endswith(" stored")), default=0)
+                    self._live.show(f"{self._title}:", parts, needed)
                 else:
                     say(f"{self._title}: {', '.join(self.parts())}")
         finally:
@@ -54,30 +56,31 @@ class Progress:
     def parts(self) -> list[str]:
         """The state, what matters most first."""
         now = self._now()
-        per_second, asked = self._rate(now)
+        per_second, is_known = self._rate(now)
         parts = [f"{now.finished}{'' if now.total is None else f'/{now.total}'} records"]
         parts += [f"{now.failed} failed"] * bool(now.failed)
         parts += [f"{per_second:.{1 if per_second < 100 else 0}f}/s"]
-        if now.total is not None and asked and per_second > 0:
+        if now.total is not None and is_known:
             parts.append(f"{duration((now.total - now.finished) / per_second)} left")
+        parts += [f"{now.replayed} stored"] * bool(now.replayed)
         parts += [f"{now.cost_usd:.4f} USD"] if now.cost_usd is not None else []
         parts += [f"{now.waiting_for_rate_limit} rate-limited"] * bool(now.waiting_for_rate_limit)
-        parts += [f"{now.replayed} from stored replies"] * bool(now.replayed)
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> tuple[float, bool]:
-        """Records per second of late: of those that were asked for, or, where none was, of those that were replayed."""
-        at, asked = time.monotonic(), now.finished - now.replayed
-        if at - self._past[-1][0] >= 0.2:
-            self._past.append((at, now.finished, asked))
-        past = self._past
+        """Records per second of late, and whether that tells how long the rest takes: once as many records that were
+        asked for have followed the first such as requests are in flight. Before, it is the store's speed, or a wave's.
+        """
+        at, asked, past = time.monotonic(), now.finished - now.replayed, self._past
+        if asked and not past[-1][2]:
+            past.clear()
+        if not past or at - past[-1][0] >= 0.2:
+            past.append((at, now.finished, asked))
         while len(past) > 2 and at - past[1][0] >= LAST_SECONDS and now.finished - past[1][1] >= LAST_RECORDS:
             past.popleft()
         since, finished_then, asked_then = past[0]
         seconds = max(at - since, 0.001)
-        if asked > asked_then:
-            return (asked - asked_then) / seconds, True
-        return (now.finished - finished_then) / seconds, False
+        return (now.finished - finished_then) / seconds, asked - asked_then >= max(1, now.in_flight)
 
 
 def duration(seconds: float) -> str:

@@ -308,8 +308,10 @@ def test_budget_usd_works_with_a_listed_price(workplace: Workplace) -> None:
 def test_progress_shows_cost_rate_and_time_left() -> None:
     from dataflow_grounding.engine.progress import Now, Progress
 
-    now = Now(50, 10, 2, 100, 100, 8, 0, 1.25)
-    parts = Progress(lambda: now, "x", False).parts()
+    states = iter([Now(11, 10, 0, 100, 2, 8, 0, 0.01), Now(50, 10, 2, 100, 100, 8, 0, 1.25)])
+    progress = Progress(lambda: next(states), "x", False)
+    assert not any("left" in part for part in progress.parts()), "one record that was asked tells nothing yet"
+    parts = progress.parts()
     assert parts[:2] == ["50/100 records", "2 failed"]
-    assert [part.split()[-1] for part in parts[2:5]] == [parts[2], "left", "USD"]
-    assert parts[5:] == ["10 from stored replies", "100 requests", "8 in flight"]
+    assert [part.split()[-1] for part in parts[2:6]] == [parts[2], "left", "stored", "USD"]
+    assert parts[6:] == ["100 requests", "8 in flight"]

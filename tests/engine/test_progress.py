@@ -10,6 +10,7 @@ import select
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -36,7 +37,7 @@ class Terminal:
         while running.poll() is None or select.select([self.side], [], [], 0)[0]:
             if select.select([self.side], [], [], 0.1)[0]:
                 self.text += os.read(self.side, 4096).decode()
-            if narrow is not None and self.text.count(OVER) > 8:
+            if narrow is not None and self.text.count(OVER) > 12:
                 self.resize(narrow)
 
 
@@ -68,10 +69,29 @@ def test_the_line_fits_the_terminal_also_when_it_is_resized(workplace: Workplace
     with LoopbackServer(latency=0.25) as server:
         text = watched(workplace, terminal, server, narrow=34)
     lines = lines_of(text)
-    assert re.fullmatch(r"expression_extraction \+ grounding: \d+/20 records, \d+\.\d/s, \d+ s left", lines[5])
+    assert re.fullmatch(r"expression_extraction \+ grounding: \d+/20 records, \d+\.\d/s, \d+ s left", lines[9])
     assert max(map(len, lines)) < 70
     assert re.fullmatch(r"\d+/20 records, \d+\.\d/s, \d+ s left", lines[-1])
     assert "records" not in text.split(OVER)[-1], "it is taken away at the end"
+
+
+def test_on_a_resume_the_time_left_is_told_when_it_is_known_and_what_was_stored_at_80_columns(
+    workplace: Workplace, terminal: Terminal
+) -> None:
+    terminal.resize(80)
+    latency = 0.0
+    with LoopbackServer(latency=lambda _: latency) as server:
+        workplace.many(100)
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+        workplace.many(124)
+        latency = 0.3
+        begun = time.monotonic()
+        lines = lines_of(watched(workplace, terminal, server))
+        took = time.monotonic() - begun
+    told = [int(found[1]) for line in lines if (found := re.search(r"(\d+) s left", line))]
+    assert told
+    assert max(told) <= took, lines
+    assert all("100 stored" in line for line in lines if " left" in line), lines
 
 
 def test_replayed_records_make_no_rate_and_no_time_left(workplace: Workplace, terminal: Terminal) -> None:
@@ -83,7 +103,7 @@ def test_replayed_records_make_no_rate_and_no_time_left(workplace: Workplace, te
         workplace.many(38)
         latency = 0.4
         lines = lines_of(watched(workplace, terminal, server))
-    assert any("30 from stored replies" in line for line in lines)
+    assert any("30 stored" in line for line in lines)
     for line in lines:
         finished, rate = re.findall(r"(\d+)/38 records, (?:[\d]+ failed, )?([\d.]+)/s", line)[0]
         assert "left" not in line or (int(finished) > 30 and float(rate) < 8), line
