@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -406,3 +407,16 @@ def test_a_long_json_list_takes_little_memory(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**21
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json"])
+def test_a_row_of_200_000_columns_is_read_in_linear_time(tmp_path: Path, ending: str) -> None:
+    names = [f"c{number}" for number in range(200_000)]
+    mark = "\t" if ending == "tsv" else ","
+    texts = {"jsonl": json.dumps(dict.fromkeys(names, "x")), "json": json.dumps([dict.fromkeys(names, "x")])}
+    path = tmp_path / f"wide.{ending}"
+    path.write_text(texts.get(ending) or mark.join(names) + "\n" + mark.join("x" for _ in names) + "\n")
+    begun = time.monotonic()
+    [row] = read_rows(str(path))
+    assert row.data == dict.fromkeys(names, "x")
+    assert time.monotonic() - begun < 10
