@@ -26,6 +26,7 @@ PIXELS_AT_ONCE = 100_000_000
 """Pixels that all threads together have decoded at a time; a picture with more of them goes alone."""
 
 MAX_FILE_BYTES = 512 * 2**20
+MAX_EXIF_BYTES, MAX_SEGMENTS = 2**20, 10_000  # of a JPEG; a camera writes one segment of EXIF, 64 KiB at most
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 _ORIENTATION = 0x0112
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
@@ -109,7 +110,7 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         if not _is_whole(data, picture.format):
             raise ImageBroken(f"{path!r} is cut off: its end is missing")
         plain = orientation == 1 and picture.mode in _PLAIN_MODES
-        plain = plain and (picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1)
+        plain = plain and (picture.format == "MPO" or not getattr(picture, "is_animated", False))  # n_frames reads all
         return ImageFacts(hashlib.sha256(data).hexdigest(), *size, media_type, plain, len(data))
 
 
@@ -128,10 +129,11 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
     return Header((height, width) if orientation >= 5 else (width, height), kind, orientation)
 
 
-def open_picture(file: str | IO[bytes]) -> "PillowImage":
+def open_picture(file: IO[bytes]) -> "PillowImage":
     """What Pillow makes of a file's header, if it is one of FORMATS. Raises all kinds of errors."""
     import PIL.Image
 
+    _refuse_endless_exif(file)
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     return PIL.Image.open(file, formats=_formats())
 
@@ -182,10 +184,32 @@ def _is_whole(data: bytes, format: str | None) -> bool:
 def _jpeg_scan(data: bytes) -> int:
     """Where a JPEG's first scan begins: behind the segments, which may hold a whole thumbnail."""
     place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
-        fill = data[place + 1] == 0xFF
-        place += 1 if fill else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    for place, _ in _jpeg_segments(io.BytesIO(data)):  # noqa: B007
+        pass
     return place
+
+
+def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Where each segment before a JPEG's first scan ends, and its first ten bytes."""
+    place = 2
+    file.seek(place)
+    while len(head := file.read(10)) >= 4 and head[0] == 0xFF and head[1] != 0xDA:
+        place += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4], "big")
+        yield place, head
+        file.seek(place)
+
+
+def _refuse_endless_exif(file: IO[bytes]) -> None:
+    """Raises ValueError for a JPEG whose EXIF, put together piece by piece, takes Pillow minutes: 100 MB took two."""
+    exif = segments = 0
+    is_small = file.seek(0, io.SEEK_END) <= MAX_EXIF_BYTES
+    file.seek(0)
+    if not is_small and file.read(2) == b"\xff\xd8":
+        for segments, (_, head) in enumerate(_jpeg_segments(file), 1):
+            exif += int.from_bytes(head[2:4], "big") if head[4:8] == b"Exif" else 0
+            if exif > MAX_EXIF_BYTES or segments > MAX_SEGMENTS:
+                raise ValueError(f"more than {MAX_EXIF_BYTES >> 20} MiB of EXIF, or {MAX_SEGMENTS} segments")
+    file.seek(0)
 
 
 class _Room:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from importlib.util import find_spec
@@ -158,7 +159,7 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
     if len(names) == 1 and (wrong := {";", "\t"}.intersection(names[0])):
         raise InputError(f"{path} has {wrong.pop()!r} between its columns: save it with commas, or as .tsv with tabs")
     names = [*map(text_of, names)]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise InputError(f"{path}, line 1: two columns are called {twice!r}")
     return names

@@ -445,3 +445,14 @@ def test_no_text_is_a_formula_for_a_spreadsheet(tmp_path: Path, text: str, endin
 def test_numbers_below_zero_stay_numbers(tmp_path: Path, number: str) -> None:
     write_rows(str(tmp_path / "x.csv"), [{"n": number, "x": -2.5}])
     assert (tmp_path / "x.csv").read_text() == f"n,x\n{number},-2.5\n"
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json"])
+def test_a_row_of_200_000_columns_is_read(tmp_path: Path, ending: str) -> None:
+    names = [f"c{number}" for number in range(200_000)]
+    mark = "\t" if ending == "tsv" else ","
+    texts = {"jsonl": json.dumps(dict.fromkeys(names, "x")), "json": json.dumps([dict.fromkeys(names, "x")])}
+    path = tmp_path / f"wide.{ending}"
+    path.write_text(texts.get(ending) or mark.join(names) + "\n" + mark.join("x" for _ in names) + "\n")
+    [row] = read_rows(str(path))
+    assert row.data == dict.fromkeys(names, "x")

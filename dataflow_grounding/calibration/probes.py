@@ -154,6 +154,7 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
         top = 1 - h if row == rows - 1 else draw.uniform(0.05, 0.95 - h)
         x1, y1 = round((column + left) * width), round((row + top) * height)
         x2, y2 = round((column + left + w) * width), round((row + top + h) * height)
+        x1, y1 = min(x1, x2 - 1), min(y1, y2 - 1)  # of a strip, too, each has an area
         boxes[f"the {name} rectangle"] = (x1, y1, x2, y2)
     return Probe(size, boxes)
 

@@ -25,6 +25,7 @@ from dataflow_grounding.records import ROW_OF_IMAGE, Record, has_id, image_id_of
 from dataflow_grounding.rows import Row, read_rows
 
 SAMPLE = 1000  # pictures looked at before a run to know their sizes
+LONGEST_SHAPE = 50  # times as long as wide: in longer pictures no model sees anything, a probe's rectangles neither
 
 IMAGE_COLUMN = "image_path"  # the column of the image's path, unless a step names another
 
@@ -58,10 +59,10 @@ def _told_apart(record: Record, image_key: str, image_root: str | None, rows_of_
 
 
 def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
-    """The pictures of the first thousand records."""
+    """The pictures of the first thousand records, without sizes of strips that are longer than LONGEST_SHAPE."""
     some = itertools.islice(records, SAMPLE)
     headers = list(filter(None, side_by_side(partial(_header, image_key), some, partial(is_far, key=image_key))))
-    sizes = Counter(header.size for header in headers)
+    sizes = Counter(header.size for header in headers if max(header.size) <= LONGEST_SHAPE * min(header.size))
     media_types = Counter(header.media_type for header in headers)
     of_sizes, kinds = sizes.most_common(), [kind for kind, _ in media_types.most_common()]
     return OwnPictures([size for size, _ in of_sizes], kinds, [count for _, count in of_sizes])

@@ -1,0 +1,64 @@
+"""Pictures made to take a reader's time or memory: small files, or whose metadata never end."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(*more: bytes, size: tuple[int, int] = (40, 30)) -> bytes:
+    """A grey PNG with further chunks before its pixels."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0))
+    pixels = zlib.compress((b"\0" + b"\x70" * size[0]) * size[1])
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def inflating(name: bytes, begin: bytes) -> bytes:
+    """A PNG of 260 KB with a text of 256 MiB."""
+    return png(chunk(name, begin + zlib.compress(bytes(2**28), 9)))
+
+
+def endless_exif(segments: int = 1600) -> bytes:
+    """A JPEG of 100 MB, nearly all of it EXIF in segments that readers put together."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), "navy").save(out, "JPEG")
+    piece = b"Exif\0\0MM\0*" + bytes(65_000)
+    return b"\xff\xd8" + (b"\xff\xe1" + struct.pack(">H", len(piece) + 2) + piece) * segments + out.getvalue()[2:]
+
+
+def many_pages(count: int = 100_000) -> bytes:
+    """A TIFF of 10 MB with so many pictures of 4 x 4 pixels."""
+    entries = [(256, 3, 4), (257, 3, 4), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 1), (278, 3, 4), (279, 4, 16)]
+    tags = b"".join(struct.pack("<HHII", name, kind, 1, value) for name, kind, value in entries)
+    length = 2 + len(tags) + 4
+    pages = (
+        struct.pack("<H", len(entries)) + tags + struct.pack("<I", 8 + length * page if page < count else 0)
+        for page in range(1, count + 1)
+    )
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(pages)
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><image href="http://127.0.0.1:9/x"/></svg>'
+LAUGHING_SVG = (
+    b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "ha"><!ENTITY b "' + b"&a;" * 10_000 + b'">]>'
+    b'<svg xmlns="http://www.w3.org/2000/svg"><text>' + b"&b;" * 10_000 + b"</text></svg>"
+)
+BOMBS = {
+    "an SVG": lambda: SVG,
+    "an SVG of entities": lambda: LAUGHING_SVG,
+    "a text that inflates": lambda: inflating(b"zTXt", b"a\0\0"),
+    "XMP that inflates": lambda: inflating(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
+    "a profile that inflates": lambda: inflating(b"iCCP", b"a\0\0"),
+    "EXIF that inflates": lambda: inflating(b"zTXt", b"Raw profile type exif\0\0"),
+    "EXIF of 100 MB": endless_exif,
+    "segments without end": lambda: b"\xff\xd8" + b"\xff\xe1\0\4ab" * 500_000 + b"\xff\xd9",
+}
+"""Each of them is refused."""

@@ -1,0 +1,83 @@
+"""Pictures made to take time or memory, and of odd shapes: each fails its record, or works, and ends no run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks.picture_bombs import BOMBS, endless_exif, many_pages
+from benchmarks.probe_model import ProbeModel
+from benchmarks.workplace import Workplace, caption, command
+from dataflow_grounding.errors import ImageBroken
+from dataflow_grounding.image_files import decode, read_header
+from dataflow_grounding.images import open_image
+from dataflow_grounding.records import Record
+from dataflow_grounding.testing import LoopbackServer
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(BOMBS[name]())
+    begun = time.monotonic()
+    with pytest.raises(ImageBroken):
+        read_header(str(path), b"")
+    with pytest.raises(ImageBroken):
+        open_image(Record({"image": str(path)}), "image")
+    with pytest.raises(ImageBroken):
+        decode(str(path))
+    assert time.monotonic() - begun < 3
+
+
+def test_a_file_of_very_many_pictures_is_its_first(tmp_path: Path) -> None:
+    path = tmp_path / "many.tif"
+    path.write_bytes(many_pages())
+    begun = time.monotonic()
+    image = open_image(Record({"image": str(path)}), "image")
+    assert image.size == (4, 4)
+    assert not image.facts.plain
+    assert image.data_url().startswith(b"data:image/jpeg")
+    assert time.monotonic() - begun < 3
+
+
+def test_exif_as_cameras_write_it_is_read_whatever_the_file_has(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((2000, 1500), 90).save(path, quality=98, exif=exif.tobytes())
+    assert path.stat().st_size > 2**20
+    assert read_header(str(path)).size == (1500, 2000)
+    path.write_bytes(endless_exif(16))
+    assert read_header(str(path)).size == (40, 30)
+
+
+SHAPES = [(200_000, 2), (2, 200_000), (60_000, 1), (51, 1), (3000, 61), (1, 1)]
+
+
+@pytest.mark.parametrize("size", SHAPES, ids=str)
+@pytest.mark.parametrize("box_format", ["auto", "qwen2.5-vl"])
+def test_no_shape_of_a_picture_ends_a_run(workplace: Workplace, size: tuple[int, int], box_format: str) -> None:
+    workplace.picture()
+    Image.new("RGB", size, "navy").save(workplace.folder / "odd.png", compress_level=1)
+    names = ["a.jpg", "odd.png", "a.jpg"]
+    workplace.rows({"image_path": name, "caption": caption(n)} for n, name in enumerate(names))
+    with LoopbackServer(ProbeModel("qwen2.5-vl")) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": box_format, "vlm.check_every": 1}
+        done = workplace.run(**settings)
+    assert done.code in (0, 1), done
+    assert len(workplace.annotations()) >= 2
+    assert len(workplace.annotations()) + len(workplace.failures()) == 3
+    for line in (["report"], ["stats"], ["lint"], ["review", "--static", str(workplace.folder / "page")]):
+        assert command([line[0], str(workplace.results), *line[1:]]).code in (0, 1), line
+
+
+def test_strips_alone_are_calibrated_in_the_usual_shapes(workplace: Workplace) -> None:
+    Image.new("RGB", (60_000, 2), "navy").save(workplace.folder / "strip.png", compress_level=1)
+    workplace.rows([{"image_path": "strip.png", "caption": caption(1)}])
+    with LoopbackServer(ProbeModel("qwen2.5-vl")) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto"})
+    assert done.code in (0, 1, 4), done
+    assert len(workplace.annotations()) + len(workplace.failures()) == 1
