@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import sysconfig
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,8 +32,13 @@ from dataflow_grounding.version import __version__
 FEWEST, EACH, MOST = 8, 4, 256  # shards: several for each worker, as long as not too many files are open at once
 SAY_SECONDS, START_SECONDS = 8.0, 60.0  # without any worker: it is said, then each minute; a Ray of our own gives up
 LOOK_SECONDS = 1.0
+HEAD_SECONDS = 30.0  # without the head of the cluster, which some can start anew; after 60 its workers end themselves
 MOST_LOSSES = 10  # workers lost over one shard: then it is the shard
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_SET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # else Ray ends the driver without the head, with exit code 1
+}
 
 
 class RayRun(Run):
@@ -76,7 +82,7 @@ class RayRun(Run):
         budget = self._budget
         self._pool = pool.remote(budget.max_requests, budget.usd, before=(budget.sent, budget.spent))
         try:
-            async with self._helped_by(self._look(), self._watch_the_start()):
+            async with self._helped_by(self._look(), self._watch_the_start(), self._watch_the_head()):
                 await self._workers.do(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
         finally:
             self._end(self._pool)
@@ -164,6 +170,16 @@ class RayRun(Run):
         if not self._started:
             self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
+    async def _watch_the_head(self) -> None:
+        """Stop where the head of the cluster is gone: without it no worker can begin, and those there end soon."""
+        address = self._ray.get_runtime_context().gcs_address
+        listened = time.monotonic()
+        while time.monotonic() - listened < HEAD_SECONDS:
+            await asyncio.sleep(LOOK_SECONDS)
+            if await _listens(address):
+                listened = time.monotonic()
+        self.stop(RunStopped(f"Ray's head at {address} is gone. The same command goes on, on a cluster or without one"))
+
     def _end(self, actor: Any) -> None:
         with suppress(Exception):  # it is gone already
             self._ray.kill(actor)
@@ -188,7 +204,7 @@ def _renewed(pool: Any, report: Report) -> Grant:
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, bool]]:
     """The module `ray`, with a cluster, and whether that is started here, to end with the block. Raises InputError."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in _SET.items()})
     import ray.util.scheduling_strategies
 
     if ray.is_initialized():  # the user's own, in a notebook, say
@@ -210,6 +226,16 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, 
         yield ray, address is None
     finally:
         ray.shutdown()
+
+
+async def _listens(address: str) -> bool:
+    """Whether somebody listens at `host:port`."""
+    host, _, port = address.rpartition(":")
+    with suppress(OSError, asyncio.TimeoutError):
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), LOOK_SECONDS)
+        writer.close()
+        return True
+    return False
 
 
 def _room(ray: Any) -> str:
