@@ -1,12 +1,14 @@
 """A run on Ray, as its driver sees it: the input split, shards handed to workers, their files put together."""
 
 import asyncio
+import atexit
 import logging
 import os
 import re
 import socket
 import sys
 import sysconfig
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
+from dataflow_grounding.cluster import LEAVING
 from dataflow_grounding.cluster.shipping import shipped
 from dataflow_grounding.cluster.worker import Done, Work, Worker
 from dataflow_grounding.engine.leases import Grant, LeasePool, Report
@@ -30,8 +33,10 @@ from dataflow_grounding.terminal import counted, say, speaks_of_specs
 from dataflow_grounding.version import __version__
 
 FEWEST, EACH, MOST = 8, 4, 256  # shards: several for each worker, as long as not too many files are open at once
+LEAVE_SECONDS = 30.0
 SAY_SECONDS, START_SECONDS = 8.0, 60.0  # without any worker: it is said, then each minute; a Ray of our own gives up
 LOOK_SECONDS = 1.0
+MOST_SILENCES = 30  # looks, of up to 2 s, in turn: a worker that is silent so long can't send anything any more
 HEAD_SECONDS = 30.0  # without the head of the cluster, which some can start anew; after 60 its workers end themselves
 MOST_LOSSES = 10  # workers lost over one shard: then it is the shard
 _SET = {
@@ -63,6 +68,7 @@ class RayRun(Run):
         self._at_work: dict[Shard, Any] = {}  # who works on it
         self._nows: dict[Shard, Now] = {}
         self._losses = Counter[Shard | None]()
+        self._silences = Counter[Any]()  # of workers
         self._started = False
 
     async def _execute(self) -> None:
@@ -82,7 +88,7 @@ class RayRun(Run):
         budget = self._budget
         self._pool = pool.remote(budget.max_requests, budget.usd, before=(budget.sent, budget.spent))
         try:
-            async with self._helped_by(self._look(), self._watch_the_start(), self._watch_the_head()):
+            async with self._helped_by(self._look(), self._watch_the_start(), self._watch_the_cluster()):
                 await self._workers.do(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
         finally:
             self._end(self._pool)
@@ -147,8 +153,13 @@ class RayRun(Run):
             calls = (asyncio.wait_for(worker.now.remote(), LOOK_SECONDS) for _, worker in asked)
             nows = await asyncio.gather(*calls, return_exceptions=True)
             for (shard, worker), now in zip(asked, nows, strict=True):
-                if isinstance(now, Now) and self._at_work.get(shard) is worker:
+                if self._at_work.get(shard) is not worker:
+                    continue
+                if isinstance(now, Now):
                     self._nows[shard] = now
+                self._silences[worker] = self._silences[worker] + 1 if isinstance(now, asyncio.TimeoutError) else 0
+                if self._silences[worker] >= MOST_SILENCES:
+                    self._end(worker)  # another one takes its place
 
     def now(self, total: int | None) -> Now:
         """How far all are together."""
@@ -170,15 +181,23 @@ class RayRun(Run):
         if not self._started:
             self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
-    async def _watch_the_head(self) -> None:
-        """Stop where the head of the cluster is gone: without it no worker can begin, and those there end soon."""
+    async def _watch_the_cluster(self) -> None:
+        """Stop where its head is gone, without which no worker can begin, or the pool, without which none may send."""
         address = self._ray.get_runtime_context().gcs_address
         listened = time.monotonic()
-        while time.monotonic() - listened < HEAD_SECONDS:
+        while self.stopped is None:
             await asyncio.sleep(LOOK_SECONDS)
             if await _listens(address):
                 listened = time.monotonic()
-        self.stop(RunStopped(f"Ray's head at {address} is gone. The same command goes on, on a cluster or without one"))
+            elif time.monotonic() - listened > HEAD_SECONDS:
+                on = "on a cluster or without one"
+                self.stop(RunStopped(f"Ray's head at {address} is gone. The same command goes on, {on}"))
+            try:
+                await asyncio.wait_for(self._pool.__ray_ready__.remote(), LOOK_SECONDS)
+            except self._ray.exceptions.RayActorError:
+                self.stop(RunStopped("Ray lost the pool of leases. The same command goes on"))
+            except (self._ray.exceptions.RayError, asyncio.TimeoutError):  # it may come yet
+                pass
 
     def _end(self, actor: Any) -> None:
         with suppress(Exception):  # it is gone already
@@ -225,7 +244,16 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, 
     try:
         yield ray, address is None
     finally:
-        ray.shutdown()
+        _leave_cluster(ray)
+
+
+def _leave_cluster(ray: Any) -> None:
+    """End the connection; a head that doesn't answer, a machine that was cut off, say, keeps Ray waiting for ever."""
+    leaving = threading.Thread(target=ray.shutdown, name=LEAVING, daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_SECONDS)
+    if leaving.is_alive():
+        atexit.unregister(ray.shutdown)
 
 
 async def _listens(address: str) -> bool:
