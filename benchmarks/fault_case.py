@@ -33,11 +33,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, what is promised of it (a sentence of docs/reliability.md), and how it is played; False: quickly."""
+    """A fault, what is promised of it (a sentence of docs/reliability.md), how it is played (False: quickly), and the
+    module that it needs.
+    """
 
     name: str
     promise: str
     play: Callable[[Workplace, bool], Outcome]
+    needs: str = ""
 
 
 class Witness:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.endpoint_faults import ENDPOINT
@@ -22,14 +23,29 @@ from benchmarks.file_faults import FILES
 from benchmarks.image_faults import IMAGES
 from benchmarks.lock_faults import LOCKS
 from benchmarks.machine_faults import MACHINE
+from benchmarks.ray_faults import ON_RAY
 from benchmarks.script_faults import SCRIPTS
 from benchmarks.shard_faults import SHARDS
 from benchmarks.shortage_faults import SHORTAGES
 from benchmarks.signal_faults import SIGNALS
+from benchmarks.store_faults import STORES
 from benchmarks.telling_faults import TELLING
 from benchmarks.workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *TELLING, *SIGNALS, *MACHINE, *LOCKS, *FILES, *SHARDS, *SHORTAGES, *IMAGES, *SCRIPTS]
+CASES: list[Case] = [
+    *ENDPOINT,
+    *TELLING,
+    *SIGNALS,
+    *MACHINE,
+    *LOCKS,
+    *FILES,
+    *SHARDS,
+    *SHORTAGES,
+    *IMAGES,
+    *SCRIPTS,
+    *ON_RAY,
+    *STORES,
+]
 
 
 def main() -> int:
@@ -43,6 +59,9 @@ def main() -> int:
         print(f"| {'fault':52} | {'':6} | {'sent':>6} | {'twice':>5} | {'lost':>4} | {'s':>5} |")
         print(f"|{'-' * 54}|{'-' * 8}|{'-' * 7}:|{'-' * 6}:|{'-' * 5}:|{'-' * 6}:|")
     cases = [case for case in CASES if arguments.only in case.name]
+    for case in [case for case in cases if case.needs and find_spec(case.needs) is None]:
+        print(f"not played, as {case.needs} is not installed: {case.name}", file=sys.stderr)
+        cases.remove(case)
     played = [show(case, full=not arguments.quick, as_json=arguments.json) for case in cases]
     outcomes = [outcome for outcome, _ in played]
     survived = sum(passed for _, passed in played)

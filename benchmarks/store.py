@@ -53,6 +53,11 @@ class FaultyStore:
         self.tear = ""  # uploads to keys that match are cut in the middle, each once
         self.lists_late = 0.0  # seconds for which a listing lacks what was written
         self.down = False  # connections are closed without an answer
+        self.denies: tuple[int, str, str] | None = None  # all is answered with this status, code and message
+        self.late = 0.0  # seconds until a listing comes
+        self.hangs = False  # uploads are never answered
+        self.loses = False  # each upload is taken, and its first answer lost
+        self._lost: set[str] = set()
         self._written: dict[str, float] = {}
         self._torn: set[str] = set()
 
@@ -72,6 +77,18 @@ class FaultyStore:
             request.close_connection = True
             return
         body = request.rfile.read(length)
+        if self.denies is not None:
+            self.counts["denied"] += 1
+            status, code, message = self.denies
+            answer = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+            self._answer(request, status, [], answer if request.command != "HEAD" else b"")
+            return
+        if self.hangs and request.command == "PUT":
+            self.counts["hung"] += 1
+            time.sleep(3600)
+        if "list-type" in request.path:
+            self.counts["LIST late"] += bool(self.late)
+            time.sleep(self.late)
         if self.refuse_every and self.counts["all"] % self.refuse_every == 0:
             self.counts["refused"] += 1
             answer = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
@@ -80,6 +97,11 @@ class FaultyStore:
         status, headers, answer = self._forwarded(request, body)
         if request.command == "PUT" and status == 200:
             self._written.setdefault(key, time.monotonic())
+            if self.loses and key not in self._lost:
+                self._lost.add(key)
+                self.counts["answers lost"] += 1
+                request.close_connection = True
+                return
         if self.lists_late and "list-type" in request.path:
             answer = self._without_new(answer)
         self._answer(request, status, headers, answer)

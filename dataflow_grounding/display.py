@@ -2,6 +2,7 @@
 
 import html
 import io
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 IN_A_PAGE = 480  # pixels: most that a picture in a notebook has each way
 ROWS_IN_A_PAGE = 200
+MOST_TEXT = 2000  # characters of a text in a page, as in record.js: a megabyte takes a browser 15 s
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 class Shown:
@@ -126,11 +130,27 @@ def small_copy(picture: "PillowImage", side: int, kind: str, **how: Any) -> byte
     return out.getvalue()
 
 
+def page_text(value: Any) -> str:
+    r"""The one way of data into HTML and SVG, also inside attributes: `value` as text, its first 2,000 characters.
+
+    Characters that no page may have are replaced, and those that turn the reading direction spelt out.
+
+    Example:
+        >>> page_text("<b>\u202egnp")
+        '&lt;b&gt;[U+202E]gnp'
+    """
+    whole = str(value)
+    more = f"… ({len(whole):,} characters)" if len(whole) > MOST_TEXT else ""
+    text = _CONTROLS.sub("\ufffd", whole[:MOST_TEXT] + more)
+    text = _BIDI_CONTROLS.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
+    return html.escape(text, quote=True)  # noqa: TID251
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """An HTML table, everything in it escaped; of a long one the beginning."""
 
     def line(cells: Sequence[Any], kind: str) -> str:
-        return f"<tr>{''.join(f'<{kind}>{html.escape(str(cell))}</{kind}>' for cell in cells)}</tr>"
+        return f"<tr>{''.join(f'<{kind}>{page_text(cell)}</{kind}>' for cell in cells)}</tr>"
 
     more = f"<p>… and {len(rows) - ROWS_IN_A_PAGE} more</p>" if len(rows) > ROWS_IN_A_PAGE else ""
     return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows[:ROWS_IN_A_PAGE])}</table>{more}"

@@ -182,7 +182,8 @@ def told_as(kind: type[GroundingError], what: str, *, again: bool = False) -> It
         yield
     except OSError as error:
         then = ". Fix that, then run the same command again" if again else ""
-        raise kind(f"{what}: {error.strerror or error}{then}") from None
+        why = str(error.strerror or error)
+        raise kind(f"{what}: {why.rstrip('.') if again else why}{then}") from None
 
 
 @contextmanager

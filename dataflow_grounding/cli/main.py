@@ -6,6 +6,7 @@ import io
 import os
 import select
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any, TextIO
 import click
 from click.shell_completion import get_completion_class
 
+from dataflow_grounding.cluster import LEAVING
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import GroundingError, RunStopped
 from dataflow_grounding.terminal import say, speaks_of_specs
@@ -86,8 +88,14 @@ def completion(shell: str) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    with _standard_streams():
-        copy_context().run(_run)
+    try:
+        with _standard_streams():
+            copy_context().run(_run)
+    except SystemExit as leave:
+        if any(thread.name == LEAVING for thread in threading.enumerate()):  # Ray's library breaks down in Python's end
+            sys.stdout.flush()
+            os._exit(leave.code if isinstance(leave.code, int) else 0)
+        raise
 
 
 @contextmanager

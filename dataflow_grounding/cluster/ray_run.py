@@ -1,12 +1,15 @@
 """A run on Ray, as its driver sees it: the input split, shards handed to workers, their files put together."""
 
 import asyncio
+import atexit
 import logging
 import os
 import re
 import socket
 import sys
 import sysconfig
+import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +17,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
+from dataflow_grounding.cluster import LEAVING
 from dataflow_grounding.cluster.shipping import shipped
 from dataflow_grounding.cluster.worker import Done, Work, Worker
 from dataflow_grounding.engine.leases import Grant, LeasePool, Report
@@ -29,10 +33,17 @@ from dataflow_grounding.terminal import counted, say, speaks_of_specs
 from dataflow_grounding.version import __version__
 
 FEWEST, EACH, MOST = 8, 4, 256  # shards: several for each worker, as long as not too many files are open at once
+LEAVE_SECONDS = 30.0
 SAY_SECONDS, START_SECONDS = 8.0, 60.0  # without any worker: it is said, then each minute; a Ray of our own gives up
 LOOK_SECONDS = 1.0
+MOST_SILENCES = 30  # looks, of up to 2 s, in turn: a worker that is silent so long can't send anything any more
+HEAD_SECONDS = 30.0  # without the head of the cluster, which some can start anew; after 60 its workers end themselves
 MOST_LOSSES = 10  # workers lost over one shard: then it is the shard
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_SET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # else Ray ends the driver without the head, with exit code 1
+}
 
 
 class RayRun(Run):
@@ -58,6 +69,7 @@ class RayRun(Run):
         self._nows: dict[Shard, Now] = {}
         self._losses = Counter[Shard | None]()
         self._sent, self._paid = 0, 0.0  # by workers that came to say what they did
+        self._silences = Counter[Any]()  # of workers
         self._started = False
 
     async def _execute(self) -> None:
@@ -77,7 +89,7 @@ class RayRun(Run):
         budget = self._budget
         self._pool = pool.remote(budget.max_requests, budget.usd, before=(budget.sent, budget.spent))
         try:
-            async with self._helped_by(self._look(), self._watch_the_start()):
+            async with self._helped_by(self._look(), self._watch_the_start(), self._watch_the_cluster()):
                 await self._workers.do(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
         finally:
             await self._count_the_lost()
@@ -154,8 +166,13 @@ class RayRun(Run):
             calls = (asyncio.wait_for(worker.now.remote(), LOOK_SECONDS) for _, worker in asked)
             nows = await asyncio.gather(*calls, return_exceptions=True)
             for (shard, worker), now in zip(asked, nows, strict=True):
-                if isinstance(now, Now) and self._at_work.get(shard) is worker:
+                if self._at_work.get(shard) is not worker:
+                    continue
+                if isinstance(now, Now):
                     self._nows[shard] = now
+                self._silences[worker] = self._silences[worker] + 1 if isinstance(now, asyncio.TimeoutError) else 0
+                if self._silences[worker] >= MOST_SILENCES:
+                    self._end(worker)  # another one takes its place
 
     def now(self, total: int | None) -> Now:
         """How far all are together."""
@@ -176,6 +193,24 @@ class RayRun(Run):
             say(f"No worker has begun yet: {wanted} are wanted, and {_room(self._ray)}")
         if not self._started:
             self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
+
+    async def _watch_the_cluster(self) -> None:
+        """Stop where its head is gone, without which no worker can begin, or the pool, without which none may send."""
+        address = self._ray.get_runtime_context().gcs_address
+        listened = time.monotonic()
+        while self.stopped is None:
+            await asyncio.sleep(LOOK_SECONDS)
+            if await _listens(address):
+                listened = time.monotonic()
+            elif time.monotonic() - listened > HEAD_SECONDS:
+                on = "on a cluster or without one"
+                self.stop(RunStopped(f"Ray's head at {address} is gone. The same command goes on, {on}"))
+            try:
+                await asyncio.wait_for(self._pool.__ray_ready__.remote(), LOOK_SECONDS)
+            except self._ray.exceptions.RayActorError:
+                self.stop(RunStopped("Ray lost the pool of leases. The same command goes on"))
+            except (self._ray.exceptions.RayError, asyncio.TimeoutError):  # it may come yet
+                pass
 
     def _end(self, actor: Any) -> None:
         with suppress(Exception):  # it is gone already
@@ -201,7 +236,7 @@ def _renewed(pool: Any, report: Report) -> Grant:
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, bool]]:
     """The module `ray`, with a cluster, and whether that is started here, to end with the block. Raises InputError."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in _SET.items()})
     import ray.util.scheduling_strategies
 
     if ray.is_initialized():  # the user's own, in a notebook, say
@@ -222,7 +257,26 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, 
     try:
         yield ray, address is None
     finally:
-        ray.shutdown()
+        _leave_cluster(ray)
+
+
+def _leave_cluster(ray: Any) -> None:
+    """End the connection; a head that doesn't answer, a machine that was cut off, say, keeps Ray waiting for ever."""
+    leaving = threading.Thread(target=ray.shutdown, name=LEAVING, daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_SECONDS)
+    if leaving.is_alive():
+        atexit.unregister(ray.shutdown)
+
+
+async def _listens(address: str) -> bool:
+    """Whether somebody listens at `host:port`."""
+    host, _, port = address.rpartition(":")
+    with suppress(OSError, asyncio.TimeoutError):
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), LOOK_SECONDS)
+        writer.close()
+        return True
+    return False
 
 
 def _room(ray: Any) -> str:

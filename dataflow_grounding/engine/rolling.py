@@ -22,6 +22,7 @@ from dataflow_grounding.mirror import CKPT, KEPT, Mirror, address_of, mirror_of,
 from dataflow_grounding.terminal import say
 
 ROLL_SECONDS = 10.0
+SAY_SECONDS = 10.0  # after which it is told what a run that is over waits for
 ROLL_BYTES = 64 * 2**20  # of a part, at the most
 CLOSED_BYTES = 4 * 2**20  # a part with less is sent again with what came since: so there are few
 _WAIT_SECONDS = 300.0  # at most, until it is tried again to send
@@ -144,25 +145,41 @@ def at_work(folder: str) -> Iterator[Mirror | None]:
 
 @contextmanager
 def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
-    say(f"Working in {mirror.here(mirror.part)}; what comes of it goes to {mirror.address}")
+    say(f"Working in {mirror.here(mirror.part).rstrip('/')}; what comes of it goes to {mirror.address}")
     rolling, stopped = Rolling(mirror), None
     rolling.bring()
     mirror.renew()
     present(*(os.path.join(folder, name) for name in KEPT))
+    unsent, told = False, f"all is kept in {mirror.root}; Ctrl-C leaves it to the next run to send it"
+    late = threading.Timer(SAY_SECONDS, say, [f"Waiting for {mirror.address} to take what comes of the run: {told}"])
+    late.daemon = True
     try:
         with beside(rolling.now_and_then):
-            yield
+            try:
+                yield
+            finally:
+                late.start()
+    except KeyboardInterrupt:  # nobody heeds it but who waits for the store: a run makes an Interrupted of it
+        unsent = True
+        raise
     except BaseException as why:
         stopped = why
         raise
     finally:
         try:
-            with told_as(StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True):
-                rolling.roll()
-            check_held(folder)
-            mirror.put(*() if stopped is None else [".json"])
+            if not unsent:
+                _send_what_is_left(mirror, rolling, folder, *() if stopped is None else [".json"])
         except StorageFailed as error:
             if stopped is None:
                 raise
             if str(error) != str(stopped):  # which is told
                 say(f"Warning: {error}")
+        finally:
+            late.cancel()
+
+
+def _send_what_is_left(mirror: Mirror, rolling: Rolling, folder: str, *endings: str) -> None:
+    with told_as(StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True):
+        rolling.roll()
+    check_held(folder)
+    mirror.put(*endings)

@@ -21,6 +21,7 @@ from dataflow_grounding.terminal import say
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
 DEAD_SECONDS = 30.0  # how long it may show nothing before the run behind it, on another machine, is taken for dead
+FREE_SECONDS = 5.0  # for how long a run that is over waits until its lock is freed
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _lost: set[str] = set()  # checkpoint folders of this process whose lock another run has taken over
 
@@ -115,8 +116,12 @@ class HeartLock:
             with beside(self.beat, BEAT_SECONDS):
                 yield
         finally:
-            with suppress(OSError):  # then others find out that nothing is heard of this run
-                self._write("overwrite", free=True)
+            with beside(self._free, FREE_SECONDS):  # a store that doesn't answer keeps nobody from leaving
+                pass
+
+    def _free(self, _: threading.Event) -> None:
+        with suppress(OSError):  # then others find out that nothing is heard of this run
+            self._write("overwrite", free=True)
 
     def take(self) -> None:
         """Raises FolderTaken where another run holds it; OSError."""

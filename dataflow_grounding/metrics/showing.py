@@ -1,12 +1,12 @@
 """Figures as people see them: Markdown tables, charts as SVG files that stand alone, records of the worst cases."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from itertools import count, cycle
 from typing import Any
 
 import numpy as np
 
+from dataflow_grounding.display import page_text
 from dataflow_grounding.metrics.evaluating import Evaluation
 
 _LEFT, _TOP, _SIDE = 60, 40, 360
@@ -71,9 +71,9 @@ def line_chart(title: str, x_name: str, y_name: str, lines: Mapping[str, Sequenc
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{right + 40}" height="{bottom + 60}" font-family="Arial">',
         '<rect width="100%" height="100%" fill="#fff"/>',
-        f'<text x="{_LEFT}" y="24" font-weight="bold">{escape(title)}</text>',
-        f'<text x="{_LEFT + middle}" y="{bottom + 44}" text-anchor="middle">{escape(x_name)}</text>',
-        f'<text transform="translate(18 {_TOP + middle})rotate(-90)" text-anchor="middle">{escape(y_name)}</text>',
+        f'<text x="{_LEFT}" y="24" font-weight="bold">{page_text(title)}</text>',
+        f'<text x="{_LEFT + middle}" y="{bottom + 44}" text-anchor="middle">{page_text(x_name)}</text>',
+        f'<text transform="translate(18 {_TOP + middle})rotate(-90)" text-anchor="middle">{page_text(y_name)}</text>',
     ]
     for tick in (0, 0.25, 0.5, 0.75, 1):
         x, y = _LEFT + tick * _SIDE, bottom - tick * _SIDE
@@ -83,7 +83,7 @@ def line_chart(title: str, x_name: str, y_name: str, lines: Mapping[str, Sequenc
     for n, ((name, points), color) in enumerate(zip(lines.items(), cycle(_COLORS), strict=False)):
         places = " ".join(f"{_LEFT + x * _SIDE:.2f},{bottom - y * _SIDE:.2f}" for x, y in points)
         parts.append(f'<polyline points="{places}" fill="none" stroke="{color}" stroke-width="2"/>')
-        parts.append(f'<text x="{_LEFT + 8}" y="{_TOP + 18 + 18 * n}" fill="{color}">{escape(name)}</text>')
+        parts.append(f'<text x="{_LEFT + 8}" y="{_TOP + 18 + 18 * n}" fill="{color}">{page_text(name)}</text>')
     return "\n".join([*parts, "</svg>\n"])
 
 

@@ -19,6 +19,7 @@ from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 from dataflow_grounding.review.record_view import path_of_picture
 from dataflow_grounding.review.sampling import figure, figures, gold_answers, groups_of, mixed_in, settled_of
 from dataflow_grounding.rows import write_text
+from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.terminal import counted
 from dataflow_grounding.version import __version__
 
@@ -195,9 +196,9 @@ def told_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """A certificate for people: its sentence, the shares by group, and what the pipeline's checks said of phrases."""
     yield found["sentence"]
     for name, groups in found["by"].items():
-        yield f"by {name}: " + "; ".join(_told(one, f" of {group}") for group, one in groups.items())
+        yield f"by {name}: " + "; ".join(_told(one, f" of {excerpt(group, 80)}") for group, one in groups.items())
     for said, one in found["checks"].items():
-        yield f"check {said}: {100 * one['share']:.1f}% of phrases"
+        yield f"check {excerpt(said, 80)}: {100 * one['share']:.1f}% of phrases"
 
 
 def _told(figure: Mapping[str, Any], what: str) -> str:

@@ -2,8 +2,6 @@
 
 import base64
 import hashlib
-import html
-import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +10,7 @@ from itertools import accumulate, pairwise
 from string import Template
 from typing import Any
 
+from dataflow_grounding.display import page_text
 from dataflow_grounding.drawing import PALETTE, text_color
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.engine.summary import WARNINGS
@@ -25,8 +24,6 @@ from dataflow_grounding.terminal import counted
 _SCRIPTS = ("record.js", "report.js")
 _FIGURES = ("images", "failures", "regions", "captions", "expressions", *STATUSES)
 _FIGURES_IF_ANY = ("pending", "verified", "unverified", "doubtful", "suspect", "changed")
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _MOST_BARS, _MOST_ROWS = 15, 200
 _WIDTH, _HEIGHT, _CELL = 200, 14, 8  # of a bar, and of a cell each way, in SVG units
 
@@ -63,7 +60,7 @@ def door_html(
     style, nonce = page_file("report.css"), secrets.token_urlsafe(16)
     page = Template(page_file("report.html")).substitute(
         generator=GENERATOR,
-        title=_text(blotted_message(title)),
+        title=page_text(blotted_message(title)),
         style=style,
         style_hash=f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}",
         nonce=nonce,
@@ -81,15 +78,9 @@ def door_html(
     yield after
 
 
-def _text(value: Any) -> str:
-    """`value` as text of the page, also inside attributes. Characters that turn the reading direction are spelt out."""
-    text = _CONTROLS.sub("\ufffd", str(value))
-    return html.escape(_BIDI_CONTROLS.sub(lambda match: f"[U+{ord(match[0]):04X}]", text), quote=True)
-
-
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary.get("model"):
-        yield f"<bdi>{_text(summary['model'])}</bdi>"
+        yield f"<bdi>{page_text(summary['model'])}</bdi>"
     seconds: Any = summary.get("seconds")
     if is_number(seconds) and not summary.get("already_complete"):
         yield f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
@@ -109,8 +100,8 @@ def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
     found = summary.get("notes")
     noted = found if isinstance(found, Mapping) else {}
     said = [f"{counted(noted[n], what)} {why}" for n, (what, why) in WARNINGS.items() if type(noted.get(n)) is int]
-    failed = ", ".join(f"{_text(kind)} {n:,}" for kind, n in Counter(kinds).most_common())
-    lines = [*map(_text, said), *([f"Failed: {failed}"] if failed else [])]
+    failed = ", ".join(f"{page_text(kind)} {n:,}" for kind, n in Counter(kinds).most_common())
+    lines = [*map(page_text, said), *([f"Failed: {failed}"] if failed else [])]
     return "".join(f'<p class="facts" dir="auto">{line}.</p>\n' for line in lines)
 
 
@@ -148,7 +139,7 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
 
 def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
     table = f"<details><summary>More</summary>{_table(title, more)}</details>" if more else ""
-    return f'<figure class="plot"><figcaption>{_text(title)}</figcaption>{shown}{table}</figure>\n'
+    return f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{shown}{table}</figure>\n'
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
@@ -156,8 +147,8 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
     cells = []
     for name, *others in rows:
         row = "".join(f"<td>{cell}</td>" for cell in others)
-        cells.append(f'<tr><th scope="row"><bdi>{_text(name)}</bdi></th>{row}</tr>')
-    return f'<div class="numbers"><table aria-label="{_text(title)}">{"".join(cells)}</table></div>\n'
+        cells.append(f'<tr><th scope="row"><bdi>{page_text(name)}</bdi></th>{row}</tr>')
+    return f'<div class="numbers"><table aria-label="{page_text(title)}">{"".join(cells)}</table></div>\n'
 
 
 def _bar(share: float) -> str:

@@ -8,13 +8,17 @@ const recordPage = (() => {
   const MOST_LANES = 4; // phrases over the same text whose lines are told apart
   const COLORS = 7; // of the palette
   const MOST_SHAPES = 200; // boxes in a picture; above, one canvas draws them all
+  const MOST_TEXT = 2000, MOST_CAPTION = 20000; // UTF-16 units shown of a text: a megabyte takes a browser 15 s
   const NOT_SHOWN = "The picture can't be shown.";
   const SAID_ALOUD = new Set(["title", "aria-label", "alt"]);
 
+  const tooMany = (text, most) => (text.length > most ? `… (${text.length.toLocaleString("en")} characters)` : "");
+
   // `value` as a person may see it: characters that break a page are replaced, those that turn the reading direction
-  // spelt out.
-  function pageText(value) {
-    return String(value)
+  // spelt out; no more than `most` units of it.
+  function pageText(value, most = MOST_TEXT) {
+    const text = String(value);
+    return (text.slice(0, most) + tooMany(text, most))
       .replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\p{Cs}]/gu, "\ufffd")
       .replace(/[\u202a-\u202e\u2066-\u2069]/g, (c) => `[U+${c.charCodeAt(0).toString(16).toUpperCase()}]`);
   }
@@ -185,15 +189,20 @@ const recordPage = (() => {
       const met = lanes.filter(([other]) => other.span[0] < e.span[1] && e.span[0] < other.span[1]);
       lanes.push([e, Math.max(-1, ...met.map(([, lane]) => lane)) + 1]);
     }
-    const cuts = [...new Set([0, view.caption.length, ...spans.flatMap((e) => e.span)])].sort((a, b) => a - b);
+    const pair = /[\ud800-\udbff]/.test(view.caption[MOST_CAPTION - 1]), most = MOST_CAPTION - pair; // not half of it
+    const shown = Math.min(view.caption.length, most);
+    const cuts = [...new Set([0, shown, ...spans.flatMap((e) => e.span)])].filter((place) => place <= shown)
+      .sort((a, b) => a - b);
     const parts = cuts.slice(1).map((end, n) => {
       const around = lanes.filter(([e]) => e.span[0] <= cuts[n] && end <= e.span[1]).slice(0, MOST_LANES);
       return around.reduce((inner, [e, lane], k) => node("span", {
         class: `mark m${e.index} ${look(e)} h${Math.min(lane, MOST_LANES - 1)}${k ? "" : ` link e${e.index}`}`,
         "data-m": e.index, "data-n": e.span[1] === end ? e.index + 1 : null,
-        "data-e": k ? null : e.index, title: k ? null : tooltip(e) }, inner), view.caption.slice(cuts[n], end));
+        "data-e": k ? null : e.index, title: k ? null : tooltip(e) }, inner),
+        new Text(pageText(view.caption.slice(cuts[n], end), Infinity)));
     });
-    return node("p", { class: "caption", dir: "auto" }, parts);
+    // What is not text of the caption is no part of a selection in it.
+    return node("p", { class: "caption", dir: "auto", "data-more": tooMany(view.caption, most) || null }, parts);
   }
 
   // How many boxes, or why there are none; scores, evidence, and what a check said.

@@ -73,11 +73,11 @@ const reportPage = (() => {
   function chips(name, values, whole, state) {
     const legend = part(`.by-${name} legend`);
     legend.parentNode.replaceChildren(legend, ...[["", whole], ...values].flatMap(([value, total], n) => {
-      const id = `${name}-${value ? (value in about.meaning ? value : n - 1) : "all"}`;
+      const id = `${name}-${value ? (Object.hasOwn(about.meaning, value) ? value : n - 1) : "all"}`;
       const radio = node("input", { type: "radio", name, id });
       radio.checked = value === (state[name] || "");
       radio.addEventListener("change", () => go({ [name]: value, ...(name === "kind" && { failed: "" }) }));
-      return [radio, node("label", { for: id, title: about.meaning[value] },
+      return [radio, node("label", { for: id, title: Object.hasOwn(about.meaning, value) && about.meaning[value] },
         node("bdi", null, value || "all"), node("b", null, count(total)))];
     }));
   }

@@ -15,6 +15,8 @@ RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 def test_it_is_survived(workplace: Workplace, case: Case) -> None:
+    if case.needs:
+        pytest.importorskip(case.needs)
     outcome = case.play(workplace, False)
     assert outcome.lost == 0
     assert outcome.twice <= outcome.twice_allowed

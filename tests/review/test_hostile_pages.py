@@ -1,0 +1,189 @@
+"""Texts that want to run, to deceive, or to break a page, in each place that data have: nothing runs, nothing is wide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from benchmarks.workplace import command
+from dataflow_grounding.metrics.showing import line_chart
+from dataflow_grounding.review.notebook import show
+from tests.review.test_review import Server, select
+
+MEGABYTE = 1_000_000
+TEXTS = {
+    "a script": "<script>window.ran=1</script>",
+    "the end of a script": "</script><script>window.ran=1</script>",
+    "an attribute": '"><img src=x onerror="window.ran=1">',
+    "a link": "javascript:window.ran=1",
+    "a template": "${window.ran=1} $title <!-- data --> {{1}}",
+    "another direction": "a \u202egnp.exe \u2066b\u2069 \u061c\u200f",
+    "a terminal": "\x1b[2J\x1b]0;own\x07\r\x08\x9b31m",
+    "half a pair": "\ud83d and \udc00",
+    "marks on marks": "Z\u0336\u0311" * 2000,
+    "a name of JavaScript's": "toString",
+    "another name of JavaScript's": "__proto__",
+    "a megabyte in one word": "W" * MEGABYTE,
+    "a megabyte of words": "word " * (MEGABYTE // 5),
+    "a megabyte of emoji": "\U0001f3f3\ufe0f\u200d\U0001f308" * (MEGABYTE // 14),
+    "lines": "a\n" * 5000,
+}
+NAMES = (
+    "a.png",
+    "quo\"te's.png",
+    "java script:alert(1).png",
+    "<img src=x>.png",
+    "new\nline#hash?a=b%20.png",
+    "\u202egnp.png",
+)
+STATE = """() => {
+  const { scrollWidth, clientWidth } = document.documentElement;
+  return [scrollWidth > clientWidth + 1, window.ran, document.querySelectorAll('#main script, article script, [onerror]').length];
+}"""
+HARMLESS = [False, None, 0]
+
+
+def record(text: str, number: int = 0) -> dict[str, Any]:
+    caption, box = f"A cup, {text} and a dog", {"bbox": [10, 10, 100, 100], "score": 0.9, "evidence": text[:3000]}
+    row = {"text": text, "char_span": [7, 7 + len(text)], "instances": [box], "status": "grounded"}
+    checked = {"verified": False, "verification": {"method": text, "reason": text}}
+    absent = {"text": f"not {text}", "char_span": None, "instances": [], "status": "none", "reason": text}
+    named = {"image_id": text, "image_path": NAMES[number % len(NAMES)], "model": text, "width": 300, "height": 200}
+    return {**named, "caption": caption, "cleaned_caption": caption, "expressions": [{**row, **checked}, absent]}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "res <b>&'\"<script>"
+    folder.mkdir()
+    for name in NAMES:
+        Image.new("RGB", (300, 200), (90, 120, 60)).save(folder / name, "PNG")
+    rows = [record(text, number) for number, text in enumerate(TEXTS.values())]
+    failures = [{"id": text, "step": text, "kind": text, "message": text} for text in TEXTS.values()]
+    run = {"model": TEXTS["a megabyte in one word"], "summary": {"models": [TEXTS["a script"]], "seconds": 1.0}}
+    for name, written in (("annotations.jsonl", rows), ("failures.jsonl", failures), ("run.json", [run])):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[[str], Any]]:
+    pages: list[Any] = []
+
+    def open_page(address: str) -> Any:
+        pages.append(page := browser.new_page(viewport={"width": 1280, "height": 900}))
+        page.said = []
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+
+
+def test_a_report_of_hostile_records_shows_all_of_them(results: Path, opened: Callable[[str], Any]) -> None:
+    done = command(["report", str(results)])
+    assert done.code == 0, done
+    page = opened((results / "report.html").as_uri())
+    page.locator("article").first.wait_for(timeout=5000)
+    assert page.locator("article").count() == len(TEXTS)
+    assert page.evaluate(STATE) == HARMLESS
+    assert page.evaluate("document.documentElement.scrollHeight") < 150_000
+    page.locator(".views a").last.click()
+    page.locator(".grid .cell").first.wait_for()
+    assert page.evaluate(STATE) == HARMLESS
+    assert page.evaluate("Math.max(...[...document.querySelectorAll('.cell')].map(e => e.offsetHeight))") < 600
+    assert page.locator("label", has=page.get_by_text("toString", exact=True)).first.get_attribute("title") is None
+    assert page.said == []
+
+
+def test_a_review_of_hostile_records_can_be_worked_on(results: Path, opened: Callable[[str], Any]) -> None:
+    server = Server(results)
+    try:
+        page = opened(server.address + "#order=file")
+        page.locator(".cells:not([aria-busy])").wait_for()
+        assert page.evaluate(STATE) == HARMLESS
+        assert page.evaluate("Math.max(...[...document.querySelectorAll('.cell')].map(e => e.offsetHeight))") < 600
+        page.locator("select[name=mode]").select_option("single")
+        for _ in TEXTS:
+            page.locator(".stage").wait_for()
+            assert page.evaluate(STATE) == HARMLESS
+            page.keyboard.press("]")
+        assert page.said == []
+    finally:
+        server.kill()
+        server.process.communicate()
+
+
+@pytest.mark.parametrize("letter", ["x", "\U0001f600"])
+def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
+    tmp_path: Path, opened: Callable[[str], Any], letter: str
+) -> None:
+    """What is selected is found in the caption, though the page has not all of it."""
+    Image.new("RGB", (300, 200)).save(tmp_path / "a.png")
+    caption = "a cup " + letter * 30_000 + " the end"
+    rows = [
+        {"text": "a cup", "char_span": [0, 5], "instances": []},
+        {"text": "the end", "char_span": [30_007, 30_014], "instances": []},
+    ]
+    one = {"image_id": "a", "image_path": "a.png", "caption": caption, "expressions": rows}
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(one) + "\n", encoding="utf-8")
+    server = Server(tmp_path)
+    try:
+        page = opened(server.address + "#mode=single")
+        page.locator(".stage").wait_for()
+        shown = page.locator(".caption").evaluate("e => e.textContent")
+        assert caption.startswith(shown)
+        assert 9_000 < len(shown) <= 20_000
+        more = page.locator(".caption").evaluate("e => getComputedStyle(e, '::after').content")
+        assert more == f'"… ({30_014 + 30_000 * (len(letter.encode("utf-16-le")) // 2 - 1):,} characters)"'
+        select(page, "cup " + 3 * letter)
+        page.keyboard.press("n")
+        page.wait_for_function("() => document.querySelectorAll('.expressions li').length === 3")
+        page.wait_for_function("() => document.getElementById('saved').textContent.includes('all saved')")
+        [decision] = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text("utf-8").splitlines()]
+        assert decision["changes"][0]["after"]["char_span"] == [2, 9]
+    finally:
+        server.kill()
+        server.process.communicate()
+
+
+def test_a_certificate_names_groups_in_a_line_each(results: Path) -> None:
+    """A model's name can't add a figure of its own, nor fill the screen."""
+    forged = "m\n0.0% of 56 boxes wrong (95%: 0.0-0.1%); accepted"
+    rows = [{**record(text), "model": forged} for text in list(TEXTS.values())[:8]]
+    rows[0]["expressions"][0]["verification"]["method"] = TEXTS["a megabyte in one word"]
+    (results / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    server = Server(results, "--sample", "8")
+    server.kill()
+    server.process.communicate()
+    done = command(["certify", str(results)])
+    assert done.code == 0, done
+    assert not [line for line in done.out.splitlines() if line.startswith("0.0%")]
+    assert max(map(len, done.out.splitlines())) < 2000
+    assert not {"\x1b", "\x07", "\u202e", "\x9b"} & {*done.out}
+    certificate = json.loads((results / "certificate.json").read_text(encoding="utf-8"))
+    assert [*certificate["by"]["model"]] == [forged]
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_a_notebook_shows_it_as_text(text: str) -> None:
+    page = show(record(text))._repr_html_() or ""
+    page.encode()  # as a notebook does to send it
+    assert len(page) < 50_000
+    assert not [tag for tag in ("<script", "<img src=x", "\u202e", "\x1b", "\x9b") if tag in page]
+
+
+def test_a_chart_names_what_it_shows_in_letters_that_xml_has() -> None:
+    from xml.etree.ElementTree import fromstring
+
+    chart = line_chart("\x1b<b>", "x", "y", {"\x00\ud83d": [(0, 1), (1, 0)]})
+    texts = [text.text for text in fromstring(chart.encode()).iter("{http://www.w3.org/2000/svg}text")]
+    assert (texts[0], texts[-1]) == ("\ufffd<b>", "\ufffd\ufffd")
