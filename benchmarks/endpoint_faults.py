@@ -156,8 +156,9 @@ _WEATHERS = [
     Weather("400 for an unknown model", STOPS, always(on(faults.bad_request("Invalid model: foo"))), 4, most=8),
     Weather("405 for all records", STOPS, always(on(Fault(405, "Method Not Allowed"))), 4, most=8),
     Weather("407 from a proxy", STOPS, always(on(Fault(407, "Proxy Authentication Required"))), 4, most=8),
-    Weather("400 for all records", UNBROKEN, always(on(faults.bad_request())), 4, most=48),
-    Weather("413 for all records", UNBROKEN, always(on(Fault(413, "Too large."))), 4, most=48),
+    Weather("400 for all records", UNBROKEN, always(on(faults.bad_request())), 4, most=10),
+    Weather("413 for all records", UNBROKEN, always(on(Fault(413, "Too large."))), 4, most=10),
+    Weather("a refusal in words of no table", UNBROKEN, always(on(Fault(422, "Top up first."))), 4, most=10),
     Weather("a page instead of completions", PAGES, always(on(faults.html_error(200))), 4, most=10),
     Weather(
         "a stream instead of completions",

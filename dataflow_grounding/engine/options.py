@@ -74,6 +74,11 @@ class Beside:
     models: list[str] = field(default_factory=list)
     cost_usd: float | None = None
 
+    def add(self, requests: Counter[str], model: str) -> None:
+        """Take in what was sent."""
+        self.requests.update(requests)
+        self.models += {model} - {*self.models}
+
 
 # such an operator calls a serving's methods, which have no argument for the run
 sent_beside: ContextVar[Beside | None] = ContextVar("sent_beside", default=None)

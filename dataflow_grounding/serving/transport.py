@@ -5,7 +5,7 @@ import errno
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -135,6 +135,13 @@ class ClientTransport:
 Transport: TypeAlias = HttpTransport | ClientTransport
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what lies under it: under the libraries' errors the system's."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def fault_of(error: BaseException, where: str, block: str, timeout: float) -> EndpointRefused | ServerFault:
     """What an error of a client's connection means, in the same words whichever client sent: aiohttp's or httpx's."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
@@ -146,9 +153,11 @@ def fault_of(error: BaseException, where: str, block: str, timeout: float) -> En
         return ServerFault(f"{where} did not answer within {timeout:g} s")
     if not kinds & {"ClientConnectorError", "ConnectError"}:
         return ServerFault(f"{where}: the answer broke off: {excerpt(str(error), 200) or type(error).__name__}")
-    cause: BaseException | None = error  # under the libraries' errors lies the system's
-    while cause is not None and not getattr(cause, "errno", None):
-        cause = cause.__cause__ or cause.__context__
+    causes = list(_causes(error))
+    if doubt := next((cause.verify_message for cause in causes if hasattr(cause, "verify_message")), None):
+        what = f"this machine does not trust the certificate of {where}: {excerpt(doubt, 200)}"
+        return EndpointUnreachable(f"{what} (an authority of your own: name its file in SSL_CERT_FILE)")
+    cause = next((cause for cause in causes if getattr(cause, "errno", None)), None)
     number, why = getattr(cause, "errno", None), excerpt(getattr(cause, "strerror", None) or str(error), 200)
     if number in SHORT:
         return RateLimited(f"this machine has no room for another connection: {why}")

@@ -26,7 +26,8 @@ from dataflow_grounding.compat import (
     PromptedVQAGenerator,
     ServingForDataFlow,
 )
-from dataflow_grounding.errors import PlanError
+from dataflow_grounding.engine.budget import Prices
+from dataflow_grounding.errors import BudgetExceeded, PlanError
 from dataflow_grounding.rows import read_records
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 
@@ -216,13 +217,48 @@ def test_what_our_serving_answers_its_operator_is_paid_for_once(
         def forward(self) -> None:
             self.asker.run(self.storage.step(), input_prompt_key="prompt", input_image_key="image")
 
-    for asked in (3, 3):
+    for asked, replayed in ((3, 0), (0, 3)):
         pipeline = Theirs()
         if compiled:
             pipeline.compile()
-        summary = pipeline.run(options=RunOptions(progress=False))
-        assert (summary.done, server.count()) == (3, asked)
+        summary = pipeline.run(options=RunOptions(progress=False, prices=Prices(input=1, output=1)))
+        assert (summary.done, server.count()) == (3, 3)
+        assert (summary.requests["sent"], summary.requests["replayed"]) == (asked, replayed)
+        assert (summary.models, bool(summary.cost_usd)) == (["loopback"], asked > 0)
+        assert f"{asked} requests sent, " in str(summary)
     assert json.loads(command(["cost", storage.cache_path, "--json"]).out)["requests"] == 3
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_runs_limits_hold_for_its_operators_on_our_serving(
+    server: LoopbackServer, storage: FileStorage, compiled: bool
+) -> None:
+    """However often they call it: the third of three calls is the one too many."""
+
+    class Each(TheirPromptedQAGenerator):
+        def run(self, storage: Any, input_prompt_key: str = "prompt", output_answer_key: str = "answer") -> list[str]:
+            frame = storage.read("dataframe")
+            said = [{"role": "user", "content": prompt} for prompt in frame[input_prompt_key]]
+            answers = [self.serving.generate_from_input_messages([[turn]])[0] for turn in said]
+            storage.write(frame.assign(answer=answers))
+            return [output_answer_key]
+
+    class Theirs(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(storage.first_entry_file_name, storage.cache_path)
+            self.asker = Each(ours_at(server))
+
+        def forward(self) -> None:
+            self.asker.run(self.storage.step())
+
+    pipeline = Theirs()
+    if compiled:
+        pipeline.compile()
+    with pytest.raises(BudgetExceeded):
+        pipeline.run(options=RunOptions(progress=False, max_requests=2))
+    assert server.count() == 2
+    again = Theirs().run(options=RunOptions(progress=False, max_requests=2))
+    assert (again.done, again.requests["sent"], server.count()) == (3, 1, 3)
 
 
 def test_ours_takes_the_arguments_of_its_operator_in_their_order() -> None:

@@ -187,15 +187,17 @@ def test_rate_limits_are_waited_for_and_cost_no_attempt(gemini: Workplace) -> No
         assert (endpoint.count(429), endpoint.count(200)) == (24, 6)
 
 
-def test_the_wait_may_stand_in_the_errors_details() -> None:
+@pytest.mark.parametrize("as_list", [False, True], ids=["an object", "a list, as its OpenAI-compatible address"])
+def test_the_wait_may_stand_in_the_errors_details(as_list: bool) -> None:
     from dataflow_grounding.errors import RateLimited
     from dataflow_grounding.serving.http_errors import error_of
 
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
-    body = json.dumps({"error": {"code": 429, "message": "slow down", "details": details}}).encode()
-    error = error_of(429, {}, body, where="here")
+    given = {"error": {"code": 429, "message": "slow down", "details": details}}
+    error = error_of(429, {}, json.dumps([given] if as_list else given).encode(), where="here")
     assert isinstance(error, RateLimited)
     assert error.retry_after == 34.5
+    assert str(error) == "here answered 429: slow down"
 
 
 @pytest.mark.parametrize("body", ["null", '{"message": "no", "details": [{"reason": "API_KEY_INVALID"}]}'])

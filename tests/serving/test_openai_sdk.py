@@ -15,6 +15,7 @@ from PIL import Image
 from benchmarks.workplace import Workplace, ended, process
 from dataflow_grounding import ExpressionExtractor, OpenAISdkServing, OpenAIServing
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.errors import EndpointRefused, GroundingError, SpecError
 from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
 from dataflow_grounding.testing.faults import Fault
@@ -194,6 +195,17 @@ def test_what_limit_headers_ask_for_is_heeded(row: dict[str, Any], kind: type[Op
         used([{**row, "caption": f"Cup {letter}"} for letter in "ab"])
         first, second = server.requests
     assert second.time - (first.time_sent or first.time) >= 0.5
+
+
+@pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
+@pytest.mark.parametrize("reset", ["9" * 300, "700", "12h"])
+def test_no_limit_header_holds_a_run_past_max_wait(row: dict[str, Any], kind: type[OpenAIServing], reset: str) -> None:
+    limits = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset}
+    with LoopbackServer(faults=on(Fault(headers=limits))) as server, holding(current_options, RunOptions(max_wait=30)):
+        used = ExpressionExtractor(sdk_or_direct(kind, server, timeout=5))
+        begun = time.monotonic()
+        assert len(used([{**row, "caption": f"Cup {letter}"} for letter in "abcd"])) == 4
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("key", ["", KEY], ids=["no key", "a key"])

@@ -1,0 +1,166 @@
+"""Key, headers and picture go to the endpoint and to nobody else: no proxy, no other host, nobody without a certificate."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from PIL import Image
+
+import dataflow_grounding.serving
+from benchmarks.wires import RecordingProxy, TlsFront, certificate
+from benchmarks.workplace import Workplace, ended
+from dataflow_grounding import ExpressionExtractor, OpenAIServing
+from dataflow_grounding.errors import GroundingError
+from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, Serving, SeveralEndpoints
+from dataflow_grounding.spec.problems import keys_of
+from dataflow_grounding.spec.schema import PipelineBlock
+from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing.faults import Fault
+
+KEY = "sk-7f3a-nobody-elses-key-4711"
+HEADER = "gateway-token-99887766-nobodys"
+HEADERS = {"X-Gateway-Token": HEADER}
+VERSION = "2024-10-21"
+DEPLOYMENT = f"openai/deployments/loopback?api-version={VERSION}"
+
+Kind = Callable[[str], dict[str, Any]]
+
+
+def openai_at(**given: Any) -> dict[str, Any]:
+    named = {"api_key": KEY, "extra_headers": HEADERS, **given}
+    return {"vlm.openai.base_url": "", **{f"vlm.openai.{name}": value for name, value in named.items()}}
+
+
+def gemini_at(address: str) -> dict[str, Any]:
+    return {"vlm.backend": "gemini", "vlm.gemini.api_key": KEY, "vlm.gemini.base_url": address}
+
+
+KINDS: dict[str, tuple[type[Serving], Kind]] = {
+    "direct": (OpenAIServing, lambda at: openai_at(base_url=f"{at}/v1")),
+    "sdk": (OpenAISdkServing, lambda at: openai_at(base_url=f"{at}/v1", client="sdk")),
+    "azure": (OpenAIServing, lambda at: openai_at(base_url=f"{at}/{DEPLOYMENT}", extra_headers={"api-key": KEY})),
+    "azure sdk": (
+        OpenAISdkServing,
+        lambda at: openai_at(client="sdk", **{"azure.endpoint": at, "azure.api_version": VERSION}),
+    ),
+    "several": (SeveralEndpoints, lambda at: openai_at(endpoints=[f"{at}/v1"])),
+    "gemini": (GeminiServing, gemini_at),
+}
+ELSEWHERE = {"LocalServing", "RecordedServing"}
+"""Servings that send nothing."""
+
+each = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    workplace.many(1)
+    workplace.settings["workflow.max_attempts"] = 1
+    return workplace
+
+
+@pytest.fixture(autouse=True)
+def _with_gemini(request: pytest.FixtureRequest) -> None:
+    kind = getattr(getattr(request.node, "callspec", None), "params", {}).get("kind")
+    if kind == "gemini" and importlib.util.find_spec("google.genai") is None:
+        pytest.skip("without the extra gemini")
+
+
+def secrets_in(text: str) -> list[str]:
+    return [secret for secret in (KEY, HEADER) if secret in text]
+
+
+def test_no_serving_is_left_out() -> None:
+    exported = {getattr(dataflow_grounding.serving, name) for name in dataflow_grounding.serving.__all__}
+    servings = {one.__name__ for one in exported if issubclass(one, Serving) and one is not Serving}
+    assert servings == {kind.__name__ for kind, _ in KINDS.values()} | ELSEWHERE
+
+
+# --- a proxy
+
+
+@pytest.fixture
+def trusted(tmp_path: Path) -> Path:
+    return certificate(tmp_path, "models.example")
+
+
+@each
+def test_a_proxy_is_told_its_own_password_and_nothing_else(kind: str, place: Workplace, trusted: Path) -> None:
+    with LoopbackServer() as server, TlsFront(server.port, trusted) as front, RecordingProxy(front.port) as proxy:
+        address = f"http://me:of-the-proxy-0815@127.0.0.1:{proxy.port}"
+        env = {"https_proxy": address, "no_proxy": "", "SSL_CERT_FILE": str(trusted)}
+        done = ended(place.start(env=env, **KINDS[kind][1]("https://models.example")))
+    assert done.code == 0, done
+    assert proxy.told
+    own = base64.b64encode(b"me:of-the-proxy-0815").decode()
+    for told in proxy.told:
+        assert told.startswith("CONNECT models.example:443 ")
+        assert f"Proxy-Authorization: Basic {own}\r\n" in told
+        assert not secrets_in(told), told
+    assert all(KEY in str(request.headers) for request in server.requests)
+
+
+# --- a redirect
+
+
+@pytest.fixture
+def thief() -> Iterator[LoopbackServer]:
+    with LoopbackServer() as server:
+        yield server
+
+
+@each
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_serving_follows_a_redirect(kind: str, status: int, place: Workplace, thief: LoopbackServer) -> None:
+    elsewhere = Fault(status, "moved", headers={"Location": f"http://127.0.0.1:{thief.port}/v1/chat/completions"})
+    with LoopbackServer(faults=lambda request: elsewhere) as server:
+        done = place.run(**KINDS[kind][1](server.address))
+    assert done.code == 4, done
+    assert server.count() >= 1
+    assert thief.bytes_received == thief.received == 0
+    assert "redirected" in done.err + "".join(line["message"] for line in place.failures())
+
+
+@pytest.mark.parametrize("azure", [False, True])
+def test_a_client_of_ones_own_follows_none_here_either(azure: bool, tmp_path: Path, thief: LoopbackServer) -> None:
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
+    elsewhere = Fault(307, "moved", headers={"Location": f"http://127.0.0.1:{thief.port}/v1/chat/completions"})
+    with LoopbackServer(faults=lambda request: elsewhere) as server:
+        client: Any = openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY)
+        if azure:
+            client = openai.AsyncAzureOpenAI(azure_endpoint=server.address, api_key=KEY, api_version=VERSION)
+        extractor = ExpressionExtractor(OpenAIServing(model_name="m", client=client))
+        with pytest.raises(GroundingError, match="redirected"):
+            extractor({"image_path": str(tmp_path / "a.png"), "caption": "a cup"})
+    assert thief.received == 0
+
+
+# --- TLS
+
+
+@each
+@pytest.mark.parametrize("wrong", ["nobody vouches for it", "another host's"])
+def test_a_wrong_certificate_is_refused(kind: str, wrong: str, place: Workplace, tmp_path: Path) -> None:
+    own, other = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path, "models.example")
+    shown, trusts = (own, other) if wrong == "nobody vouches for it" else (other, other)
+    with LoopbackServer() as server, TlsFront(server.port, shown) as front:
+        settings = KINDS[kind][1](f"https://127.0.0.1:{front.port}")
+        done = ended(place.start(env={"SSL_CERT_FILE": str(trusts), "no_proxy": "*"}, **settings))
+        assert server.bytes_received == 0
+        assert done.code == 4, done
+        [line] = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+        assert "certificate" in line
+        assert "SSL_CERT_FILE" in line
+        right = ended(place.start(env={"SSL_CERT_FILE": str(own), "no_proxy": "*"}, **settings))
+        assert (right.code == 0) == (shown == own), right
+
+
+def test_no_key_of_a_spec_turns_certificates_off() -> None:
+    words = ("verify", "ssl", "tls", "cert", "insecure", "trust", "proxy", "proxies")
+    assert [key for key in keys_of(PipelineBlock) if any(word in key.lower() for word in words)] == []
