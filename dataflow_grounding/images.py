@@ -239,14 +239,7 @@ def find_image(record: Record, key: str) -> ImageFile:
 
     Whatever a row says, it is the failure of its record alone, and no host is asked that the user had no part in.
     """
-    given, busy = record.get(key), None
-    if not isinstance(given, str) or not given or "\0" in given:
-        raise BrokenRow(f"column {key!r} should be the path of an image")
-    if not may_be_named(given, record.folders):
-        what = f"column {key!r} names a picture at {scheme_of(given)}://, which rows may not"
-        raise BrokenRow(f"{what}: copy it to a folder, or name its folder as data.image_root (--image-root)")
-    if is_web(given):
-        raise ImageMissing(f"no image {given!r}: what is at http addresses is fetched where data.allow_http says so")
+    given, busy = _path_in(record, key), None
     for path in [joined(f, given) for f in (("",) if is_absolute(given) else record.folders or ("",))]:
         try:
             found = look(path)
@@ -260,6 +253,19 @@ def find_image(record: Record, key: str) -> ImageFile:
         raise busy
     where = f" (looked in {', '.join(record.folders)})" if record.folders and not is_absolute(given) else ""
     raise ImageMissing(f"no image {given!r}: {reason}{where}")
+
+
+def _path_in(record: Record, key: str) -> str:
+    """The path or address that a row names, if it may. Raises BrokenRow, ImageMissing."""
+    given = record.get(key)
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise BrokenRow(f"column {key!r} should be the path of an image")
+    if not may_be_named(given, record.folders):
+        what = f"column {key!r} names a picture at {scheme_of(given)}://, which rows may not"
+        raise BrokenRow(f"{what}: copy it to a folder, or name its folder as data.image_root (--image-root)")
+    if is_web(given):
+        raise ImageMissing(f"no image {given!r}: what is at http addresses is fetched where data.allow_http says so")
+    return given
 
 
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:

@@ -54,6 +54,12 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
         finally:
             if asking is not None:
                 run.add(asking.counts, asking.serving.model)
+    return _results(rows, records, outcomes, image_key)
+
+
+def _results(
+    rows: Sequence[Mapping[str, Any]], records: Sequence[Record], outcomes: Mapping[int, Result], image_key: str | None
+) -> Results:
     results: Results = {}
     for place in sorted(outcomes):
         row, record, (update, error) = rows[place], records[place], outcomes[place]

@@ -150,6 +150,10 @@ class RowsJob(SpecJob):
             meant = " and ".join(map(repr, found.values()))
             keys = " ".join(shlex.quote(f"{self._block}.columns.{role}={name}") for role, name in found.items())
             raise InputError(f"{self._given.path} has {lacking}; if {meant} should be taken, add {keys}")
+        self._look_for_addresses(rows, sources)
+
+    def _look_for_addresses(self, rows: list[dict[str, Any]], sources: dict[str, str]) -> None:
+        """Raises InputError where all pictures would have to be fetched, and none may be."""
         image = self._roles["image"]
         named = [given for row in rows if (given := row.get(sources.get(image, image)))]
         if named and not self._data.allow_http and all(map(is_web, named)):  # of some, each is its record's failure
