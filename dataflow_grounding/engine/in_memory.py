@@ -16,7 +16,7 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.number_table import NumberTable
-from dataflow_grounding.engine.options import Beside, RunStart, budget_of, current_options, sent_beside
+from dataflow_grounding.engine.options import RunStart, current_options, part_of_a_run
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
@@ -37,13 +37,12 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     image_key = operator.reads().get("image")
     records, outcomes = _records(operator, rows)
     options = current_options.get()
-    run = sent_beside.get() or Beside(budget_of(options))
+    run = part_of_a_run(options)
     asks = _may_ask(operator, records, outcomes)
     left = {place: record for place, record in enumerate(records) if place not in outcomes}
     if asks:
-        operator.prepare(
-            RunStart(options, run.budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN))
-        )
+        pictures = partial(pictures_of, left.values(), image_key or IMAGE_COLUMN)
+        operator.prepare(RunStart(options, run.budget, None, pictures))
     asking = None
     if asks and operator.serving is not None:  # nothing is stored
         asking = Asking(operator.serving, replace(options, force_reprocess=False, retry_failed=False), run.budget)
@@ -52,8 +51,7 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
         try:
             run_blocking(lambda: _annotate_all(operator, left, outcomes, after_all, until_failure))
         finally:
-            if asking is not None:
-                run.add(asking.counts, asking.serving.model)
+            run.add(asking)
     return _results(rows, records, outcomes, image_key)
 
 

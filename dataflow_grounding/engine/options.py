@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from dataflow_grounding.errors import SpecError
 
 if TYPE_CHECKING:
+    from dataflow_grounding.engine.asking import Asking
     from dataflow_grounding.engine.budget import Budget, Prices
     from dataflow_grounding.engine.shard import Shard
     from dataflow_grounding.geometry import Size
@@ -74,14 +75,20 @@ class Beside:
     models: list[str] = field(default_factory=list)
     cost_usd: float | None = None
 
-    def add(self, requests: Counter[str], model: str) -> None:
-        """Take in what was sent."""
-        self.requests.update(requests)
-        self.models += {model} - {*self.models}
+    def add(self, asking: "Asking | None") -> None:
+        """Take in what was sent; None where nothing was to be asked."""
+        if asking is not None:
+            self.requests.update(asking.counts)
+            self.models += {asking.serving.model} - {*self.models}
 
 
 # such an operator calls a serving's methods, which have no argument for the run
 sent_beside: ContextVar[Beside | None] = ContextVar("sent_beside", default=None)
+
+
+def part_of_a_run(options: RunOptions) -> Beside:
+    """What counts the requests about records in memory: the run's that calls for them, else one of their own."""
+    return sent_beside.get() or Beside(budget_of(options))
 
 
 def budget_of(options: RunOptions) -> "Budget":
