@@ -54,10 +54,7 @@ class Bucket:
 
     def objects(self) -> dict[str, bytes]:
         """What is there, by its name in the results."""
-        client, prefix = _client(self.store), f"{self.name}/"
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
-        keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
-        return {key.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+        return objects(self.store, self.name)
 
     def goes_on(self, witness: Witness, allowed: int = 0) -> Outcome:
         """Healed, the same command ends it, and there are the files of an undisturbed run."""
@@ -79,7 +76,16 @@ class Bucket:
         return Outcome(witness.sent, witness.twice, lost_rows(self.place, ROWS), allowed)
 
 
-def _client(store: FaultyStore) -> Any:
+def objects(store: FaultyStore, folder: str) -> dict[str, bytes]:
+    """What is in a folder of the bucket, by its name there; past what goes wrong."""
+    client, prefix = client_of(store), f"{folder}/"
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
+    return {key.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+
+
+def client_of(store: FaultyStore) -> Any:
+    """boto3's, straight to the store."""
     import boto3
 
     keys = {"aws_access_key_id": "nobody", "aws_secret_access_key": "nobody", "region_name": "us-east-1"}
@@ -90,7 +96,7 @@ def _client(store: FaultyStore) -> Any:
 def bucket(place: Workplace) -> Iterator[tuple[Bucket, Witness]]:
     """An empty bucket, and records for it."""
     with faulty_store() as store, at_work(place, ROWS, 0.1) as witness:
-        _client(store).create_bucket(Bucket=BUCKET)
+        client_of(store).create_bucket(Bucket=BUCKET)
         yield Bucket(place, store), witness
 
 

@@ -114,7 +114,7 @@ class Source:
             lines = read_places(self.path)
             for row, line, place in zip(rows, lines[::2], lines[1::2], strict=False):
                 yield row._replace(line=line, place=place)
-        elif self._is_made and os.path.exists(lines_path(self.path)):
+        elif self._keeps_lines():
             for row, line in zip(rows, read_places(self.path), strict=False):
                 yield row._replace(line=line, place=line - 1)
         else:
@@ -124,6 +124,12 @@ class Source:
                 if self._shard.has(row, self.image_key, self._image_root):
                     yield row
             self.seen, self.digest = seen, digest.hexdigest()  # else the file was not read to its end
+
+    def _keeps_lines(self) -> bool:
+        """Whether the file is of a shard's rows, and beside it is where in the input they stood."""
+        if self._shard is None:
+            return False
+        return bool(self._shard.rows) or (self._is_made and os.path.exists(lines_path(self.path)))
 
     def columns(self) -> list[str]:
         """The columns of the first rows. The rows read for this are kept. Raises InputError when no row can be read."""
@@ -218,9 +224,11 @@ class Source:
         try:
             if kind_of(self.path) != "file":
                 return None
-            with open_file(self.path) as file:
-                for block in iter(lambda: file.read(1 << 20), b""):
-                    digest.update(block)
+            own = [lines_path(self.path)] if self._keeps_lines() else []  # the same rows may have moved in the input
+            for path in (self.path, *own):
+                with open_file(path) as file:
+                    for block in iter(lambda: file.read(1 << 20), b""):
+                        digest.update(block)
             for state in side_by_side(self._image_state, self._records(), partial(is_far, key=self.image_key)):
                 if unchanged_since is not None and state and unchanged_since <= state[2] <= time.time_ns():
                     return None

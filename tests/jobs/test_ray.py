@@ -26,7 +26,9 @@ from benchmarks.workplace import Workplace, ended, process
 from dataflow_grounding import FileStorage, Pipeline, operator
 from dataflow_grounding.cluster import ray_run
 from dataflow_grounding.cluster.shipping import shipped, unshipped
+from dataflow_grounding.engine.shard import shard_of
 from dataflow_grounding.errors import PlanError, SpecError
+from dataflow_grounding.rows import Row
 from dataflow_grounding.secrets import learn
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
@@ -238,6 +240,20 @@ def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(workplace: Workpl
         assert back.code == 1
         assert back.summary["requests"] == 0
         assert left(place.results) == expected
+
+
+def test_rows_that_only_moved_are_put_where_they_are_now(workplace: Workplace, cluster: str) -> None:
+    """Though each block has the rows that it had, in the order that it had them in."""
+    with LoopbackServer(EchoAnswers()) as server:
+        place = place_at(workplace, server, 40)
+        assert place.run(*RAY).code == 0
+        rows = [Row(n, json.loads(line)) for n, line in enumerate(place.input.read_text().splitlines())]
+        rows.sort(key=lambda row: shard_of(row, ray_run.FEWEST, "image_path", None))
+        place.rows([row.data or {} for row in rows])
+        asked = server.count()
+        done = place.run(*RAY)
+        assert (done.code, server.count()) == (0, asked), done
+        assert [record["image_id"] for record in place.annotations()] == [(row.data or {})["image_id"] for row in rows]
 
 
 def test_each_step_reads_there_what_the_one_before_it_wrote(tmp_path: Path, cluster: str) -> None:
