@@ -29,11 +29,15 @@ _ORDER_NAMES: dict[str, Order] = {
 # Families that write a location as `<loc_12>`.
 _SHARED_TOKENS = ("florence-2", "doctags")
 # Keys, as keys are compared, under which an order or a unit is stated; of these, those that state nothing else.
-_STATES = re.compile(r"format|mode|order|convention|system|unit|scal|norm|absolute|relative|origin|anchor|range|coord")
+_STATES = re.compile(
+    r"format|mode|order|convention|system|unit|scal|norm|absolute|relative|pixel|origin|anchor|range|coord"
+)
 _STATES_ORDER = re.compile(r"(?:b?box|coord)\w*(?:format|order|mode|convention)|(?:format|order)of\w*(?:box|coord)\w*")
 _LETTERS_OF_ORDER = re.compile(r"[xyltrbwhc]{4,6}")
 _NEUTRAL = keys.words("neutral_formats")
 _NEARLY = 0.05  # by which the stated size of a picture may differ from the one that was sent
+_SIZE = re.compile(r"(?<![\w.])(\d{1,5})(?:px)?\s?[x×*,]\s?(\d{1,5})(?:px)?(?![\w.])")
+_BOX_SIDES = keys.BOX_KEYS | {"x", "left", "cx", "xcenter"}  # beside these, width and height are the box's
 _LEAD = 40  # characters before the first word for a unit that may belong to it
 _LONGEST = 200  # characters of a field that may state something
 
@@ -177,21 +181,26 @@ def _as_text(item: Any) -> str:
 def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
     """Return the size that an object states for its picture, as a unit; None for none."""
     sizes = [(fields.get("imagewidth"), fields.get("imageheight"))]
-    if "x" not in fields and "left" not in fields and "cx" not in fields and "xcenter" not in fields:
+    if _BOX_SIDES.isdisjoint(fields):
         sizes.append((fields.get("width"), fields.get("height")))
-    for key in keys.IMAGE_SIZE_KEYS & fields.keys():
-        item = fields[key]
-        if isinstance(item, dict):
-            sizes.append((item.get("width"), item.get("height")))
-        elif isinstance(item, str):
-            item = re.findall(r"\d+", item[:_LONGEST])
-        if isinstance(item, list) and len(item) in (2, 3):
-            sizes.append((item[0], item[1]))
+    for key, item in fields.items():
+        if key in keys.IMAGE_SIZE_KEYS or (isinstance(item, dict) and key.startswith(("image", "img", "picture"))):
+            sizes.append(_two_sides(item))
     for size in sizes:
         sides = [int(side) for item in size if (side := number(item)) is not None]
         if len(sides) == 2 and min(sides) > 0:
             return _unit_of_size(*sides)
     return None
+
+
+def _two_sides(item: Any) -> tuple[Any, Any]:
+    """Return what a field says of a picture's sides, as "640x480", [480, 640, 3] and an object with both do."""
+    if isinstance(item, dict):
+        return item.get("width"), item.get("height")
+    if isinstance(item, str):
+        match = _SIZE.search(item[:_LONGEST])
+        return (match[1], match[2]) if match else (None, None)
+    return (item[0], item[1]) if isinstance(item, list) and len(item) in (2, 3) else (None, None)
 
 
 def _order(names: str | None, word: str | None) -> Order | None:

@@ -101,6 +101,8 @@ def places_box(key: str) -> bool:
 
 def says_absent(fields: Mapping[str, Any]) -> bool:
     """Whether an object says that its thing is not there, under a key such as "found" or "status"."""
+    if any(_is_yes(fields[key]) for key in keys.ABSENT_KEYS & fields.keys()):
+        return True
     return any(is_no(fields[key]) for key in keys.FOUND_KEYS & fields.keys()) or is_no(fields.get("status") or None)
 
 

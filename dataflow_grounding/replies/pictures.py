@@ -12,7 +12,7 @@ _OUTLINE = re.compile(
     r"<\|?(?:poly\w{0,10}|contour|outline|mask)(?:_start)?\|?>(?=[^<>]{0,40}(?:\d|<loc))", re.IGNORECASE
 )
 _PICTURE_KEY = re.compile(
-    r"(?:image|img|picture|pic|photo|frame|page|crop|tile|patch|view|camera|slide)(?:id|idx|index|no|num|number|name|path|file|url)?"
+    r"(?:image|img|picture|pic|photo|frame|page|crop|tile|patch|view|camera|slide|shot|clip)(?:id|idx|index|no|num|number|name|path|file|url)?"
     r"|source(?:image|frame)|timestamps?|seconds?|time"
 )
 _CROPS = re.compile(r"zoom|crop", re.IGNORECASE)
@@ -46,7 +46,8 @@ def is_crop(fields: Mapping[str, Any]) -> bool:
     name = fields.get("name") or fields.get("tool") or fields.get("action") or fields.get("function")
     called = isinstance(name, str) and _CROPS.search(name) is not None
     arguments = any(isinstance(fields.get(key), (dict, str)) for key in ("arguments", "parameters", "args", "input"))
-    cut = any(_CROPS.search(key) and isinstance(item, (list, dict)) and item for key, item in fields.items())
+    parts = [item for key, item in fields.items() if _CROPS.search(key) or key in ("roi", "regionofinterest")]
+    cut = any(item and isinstance(item, (list, dict)) for item in parts)
     return (called and arguments) or cut
 
 

@@ -50,6 +50,7 @@ FAULT_KEYS, IMAGE_SIZE_KEYS = (frozenset(_KEYS[name]) for name in ("fault", "ima
 FAULT_TEXT_KEYS, THERE_KEYS, COUNT_KEYS, ENVELOPE_KEYS = (
     frozenset(_KEYS[name]) for name in ("fault_text", "there", "count", "envelope")
 )
+ABSENT_KEYS = frozenset(_KEYS["absent"])
 FAILED = words("failed")
 # Before or behind a box key: its box comes instead of the others in its object.
 REFINED = re.compile(r"refined|final|corrected|adjusted|revised|improved")

@@ -50,6 +50,7 @@ AFFIRMED = [
     ("[]\n图中有一只猫。", "猫"), ("[]\nEs gibt eine Katze links.", "Katze"), ("[]\nIl y a un chat à gauche.", "chat"), ("[]\n猫がいます。", "猫"),
     ("[]\nHay un gato a la izquierda.", "gato"), ("[]\nНа изображении есть кошка.", "кошка"), ("[]\nC'è un gatto.", "gatto"),
     ("Output format: []", "a cat"), ("If there is no cat, output [].", "a cat"), ("I will return [] if there is no cat.", "a cat"),
+    ("[]\nThe cat is partially hidden.", "a cat"), ("[]\nYou can see a cat on the bed.", "a cat"),
     ("tool returned: []", "a cat"), ("如果没有猫，输出[]", "猫"), ("Falls keine Katze da ist: []", "Katze"), ("Schema: []", "a cat"),
 ]
 OF_ANOTHER_IN_WORDS = [

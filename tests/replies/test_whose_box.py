@@ -31,13 +31,14 @@ ANOTHER_UNIT = [  # than parts of a thousand
     '"bbox_format": "absolute"', '"coordinate_system": "absolute"', '"coordinate_space": "0-1024"', '"range": "0-100"',
     '"coordinate_range": [0, 100]', '"scale": 100', '"image_size": "640x480"', '"img_size": [640, 480]',
     '"reference_size": [448, 448]', '"note": "coordinates are in pixels"', '"coordinate_system": {"type": "pixel", "origin": "top-left"}',
+    '"in_pixels": true', '"bbox_units": "image pixels"', '"coords_normalized": false', '"image_meta": {"width": 640, "height": 480}',
     '"image_width": 1280, "image_height": 960', '"meta": {"bbox_format": "absolute"}',
 ]
 ANOTHER_UNIT_IN_WORDS = [
     "Coordenadas en píxeles: @", "Pixelkoordinaten: @", "Coordonnées en pixels : @", "Координаты в пикселях: @", "픽셀 좌표: @",
     "a cat: @（像素坐标）", "单位：像素 @", "绝对像素坐标：@", "坐标范围0-100：@", "以百分比表示：@", "百分比：@", "ピクセル座標：@", "Koordinaten in Prozent: @",
     "The box in absolute coordinates is @", "All values are in pixel units. a cat: @", "a cat: @\n\nCoordinates are in pixels.",
-    "on a scale of 0 to 100: @", "a cat on a 0-100 scale: @", "scaled to 1024x1024 grid: @", "for the 448×448 resized input image: @",
+    "assuming the image is 640x480, the box is @", "Współrzędne w pikselach: @", "on a scale of 0 to 100: @", "a cat on a 0-100 scale: @", "scaled to 1024x1024 grid: @", "for the 448×448 resized input image: @",
     "a cat In a 640x480 image, @", "image size: 640x480; box: @", "@ relative to a 448x448 image", "@ (absolute)", "a cat on a 1024x1024 canvas: @",
 ]
 RELATIVE = [  # where pixels were asked for
@@ -62,11 +63,12 @@ ELSEWHERE = [
     "<image_1> cat @ <image_2> cat #", "I cropped the region # and found the cat at @.", "cat in crop #: @", "Zooming in on #... cat at @.",
     '{"crop": #, "bbox": @}', '{"crop_box": #, "label": "a cat", "bbox_2d": @}', "# → @", "# => @", "In the crop # the cat is at @.",
     '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": @, "label": "a cat", "img_idx": 0}}</tool_call>',
-    "<poly>(100,200),(500,200),(500,800)</poly>", "<polygon>100,200 500,200 500,800</polygon>", "The cats are at (100,200) and (500,800).",
+    "Photo A: cat @\nPhoto B: cat #", "At 0:01 the cat is at @, at 0:05 at #", "Region of interest: #. Cat inside: @", '{"roi": #, "bbox": @}',
+    '[{"shot": 1, "bbox": @}, {"shot": 2, "bbox": #}]', "<poly>(100,200),(500,200),(500,800)</poly>", "<polygon>100,200 500,200 500,800</polygon>", "The cats are at (100,200) and (500,800).",
 ]
 DENIED_BY_OBJECT = [
     '"is_cat": false', '"isCat": false', '"is_cat": "no"', '"is_target": false', '"matches": "no"', '"match": false', '"present": false',
-    '"is_correct": false', '"comment": "not a cat"', '"note": "This is not a cat."', '"note": "It is a fox."', '"comment": "no cat here; box is the dog"',
+    '"is_correct": false', '"absent": true', '"missing": true', '"comment": "not a cat"', '"note": "This is not a cat."', '"note": "It is a fox."', '"comment": "no cat here; box is the dog"',
     '"comment": "there is no cat in the image"', '"remark": "this box is wrong"',
 ]
 NAMED_OTHERWISE = [
@@ -76,7 +78,7 @@ NAMED_OTHERWISE = [
 OF_ANOTHER = [
     '{"label": "a cat", "next_to": {"bbox_2d": @}}', '{"label": "a cat", "owner": {"bbox": @}}', '{"label": "a cat", "neighbors": [{"bbox_2d": @}]}',
     "cat's bowl: @", "The cat’s owner is at @.", "the cat's tail: @", "The cat sits on the sofa @.", "The cat is near the dog @.",
-    "The cat stands next to a chair @.", "A cat is hiding behind the curtain @.", "A cat on a sofa; sofa: @.", "The cat is to the left of @",
+    "The cat stands next to a chair @.", "The cat is chasing the mouse @.", "The cat's in front of the TV @.", "고양이가 아닙니다: @", "A cat is hiding behind the curtain @.", "A cat on a sofa; sofa: @.", "The cat is to the left of @",
     "The cat is outside @.", "The cat is behind @.", "The cat is between @ and #.", "不是猫：@", "非猫：@", "لا توجد قطة، كلب: @",
     '{"bbox_2d": @, "label": "a cat"}\nActually that\'s a fox.', "@\nActually, this is not a cat.", "Unlike the cat, the dog is at @.",
     "<ref>a cat</ref><ref>the dog</ref><box>@</box>", "Keine Katze, aber ein Hund: @", "不是猫而是狗：@",
@@ -95,7 +97,7 @@ FIELDS_STILL_READ = [
     '"color": "black"', '"size": "large"', '"attributes": ["black", "sitting"]', '"relation": "next to the dog"', '"comment": "clearly visible"',
     '"notes": "partially occluded by the sofa"', '"reasoning": "This is the only cat in the image."', '"is_occluded": false', '"isCrowd": false',
     '"has_collar": false', '"coordinate_system": "normalized (0-1000)"', '"bbox_format": "xyxy"', '"units": "normalized"', '"scale": "0-1000"',
-    '"origin": "top-left"', '"image_id": 1', '"frame": 0', '"image": "img_001.jpg"', '"state": "sleeping"', '"width": 400, "height": 600',
+    '"origin": "top-left"', '"image_id": 1', '"frame": 0', '"image": "img_001.jpg"', '"image": "photo_2024_0512.jpg"', '"state": "sleeping"', '"width": 400, "height": 600',
     '"normalized": true', '"format": "json"', '"category": "animal"', '"mask": null',
 ]
 # fmt: on
@@ -163,6 +165,13 @@ def test_talk_around_a_right_box_is_still_read(reply: str) -> None:
 @pytest.mark.parametrize("field", FIELDS_STILL_READ)
 def test_fields_that_say_nothing_against_a_box_are_still_read(field: str) -> None:
     assert found(f'{{"label": "a cat", "bbox_2d": {A}, {field}}}') == [(1, BOX)]
+
+
+def test_the_sides_of_a_box_are_not_those_of_the_picture() -> None:
+    assert found('{"label": "a cat", "bbox_2d": [0, 0, 300, 200], "width": 300, "height": 200}') == [
+        (1, (0, 0, 300, 200))
+    ]
+    assert found('{"width": 300, "height": 200, "objects": [{"label": "a cat", "bbox_2d": [0, 0, 300, 200]}]}') is None
 
 
 def test_of_two_things_in_a_sentence_each_gets_the_box_right_behind_it() -> None:
