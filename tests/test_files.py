@@ -8,12 +8,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.workplace import command
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.files import new_file, open_log, portable, whole_file, within
+from dataflow_grounding.mirror import mirror_of, sent, stand_for
 from dataflow_grounding.records import write_bytes
 from dataflow_grounding.rows import RowWriter, copy_file, write_rows, write_text
 
@@ -314,3 +317,43 @@ def test_the_gate_finds_a_name_that_is_joined(code: str) -> None:
 )
 def test_the_gate_finds_a_file_that_is_opened(code: str) -> None:
     assert openers(code)
+
+
+def test_a_folder_from_a_stranger_stands_for_no_bucket(tmp_path: Path) -> None:
+    """Else what is in it, and with `part` what is beside it, would be sent to whom the stranger names."""
+    (tmp_path / "secret.txt").write_text("mine")
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / ".elsewhere.json").write_text('{"address": "memory://evil", "part": "..", "id": "x"}')
+    assert mirror_of(str(folder / "annotations.jsonl")) is None
+    assert sent(str(folder)) == str(folder)
+
+
+def test_a_download_that_fails_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torn(self: object, there: str, here: str, **_: object) -> None:
+        Path(here).write_bytes(b"half")
+        raise OSError(errno.EIO, "cut off")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.get_file", torn)
+    mirror = stand_for("memory://bucket/run", str(tmp_path / "here"))
+    before = list((tmp_path / "here").iterdir())
+    with pytest.raises(InputError, match="cut off"):
+        mirror.fetch("annotations.jsonl")
+    assert list((tmp_path / "here").iterdir()) == before
+
+
+def test_pictures_whose_names_differ_in_case_only_stay_apart_in_an_export(tmp_path: Path) -> None:
+    records = []
+    for name in ("a.jpg", "A.jpg", "aux.jpg", "b\\c\n.jpg"):
+        PIL.Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg")
+        (tmp_path / "x.jpg").rename(tmp_path / name)
+        instance = {"bbox": [1, 1, 5, 5], "score": None}
+        expression = {"expression_id": name, "text": "a dog", "status": "grounded", "instances": [instance]}
+        records.append({"image_path": name, "image_id": name, "width": 8, "height": 8, "expressions": [expression]})
+    write_rows(str(tmp_path / "run" / "annotations.jsonl"), records)
+    arguments = ["export", str(tmp_path / "run"), "--format", "yolo", "--image-root", str(tmp_path)]
+    done = command([*arguments, "--images", "copy", "-o", str(tmp_path / "out")])
+    assert done.code == 0, done
+    made = {path.name for path in (tmp_path / "out" / "images").iterdir()}
+    assert made == {"a.jpg", "A~2.jpg", "_aux.jpg", "b_c_.jpg"}
+    assert {path.stem for path in (tmp_path / "out" / "labels").iterdir()} == {Path(name).stem for name in made}
