@@ -148,7 +148,7 @@ class _Member(tarfile.TarInfo):
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _NOTES and self.size > _MOST_NOTES:
-            raise InputError(f"{self.name[:40]!r} in it is said to have notes of {self.size:,} bytes")
+            raise tarfile.TarError(f"it has notes of {self.size:,} bytes on {self.name[:40]!r}")
         return super()._proc_member(tar)  # type: ignore[misc,no-any-return]
 
 
@@ -161,7 +161,7 @@ def tar_samples(path: str) -> Iterator[TarSample]:
             for key, members in groupby(inside, lambda member: _KEY.match(member.name)[0]):  # type: ignore[index]
                 yield _tar_sample(tar, path, key, members)
     except tarfile.TarError as error:
-        raise InputError(f"{path} is not a tar file: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is not a tar file that can be read: {str(error).splitlines()[0]}") from None
 
 
 def _tar_sample(tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]) -> TarSample:
