@@ -6,11 +6,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from dataflow_grounding.elsewhere import is_elsewhere, open_file, plain_path, system_errors
-from dataflow_grounding.errors import BrokenRow, InputError, MissingExtra, needs_extra, told_as
+from dataflow_grounding.errors import NO_MEMORY, BrokenRow, InputError, MissingExtra, needs_extra, told_as
 from dataflow_grounding.records import dump_text, is_number
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # also with marks of ours before it, so that each text has a cell of its own
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+ROWS_BYTES = 2**26  # of a Parquet file's rows that are read together, on the average
+REPEATED_BYTES = 2**30  # the same, if each had all of the largest column's dictionary
 
 
 def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -105,9 +107,16 @@ def encodable(value: Any) -> Any:
 
 
 def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file as they are there, `at_once` in memory. Raises InputError, MissingExtra, OSError."""
+    """The rows of a Parquet file as they are there, `at_once` in memory, or as few as its sizes say: a text that stands
+    in a dictionary may be in each of them. Raises InputError, MissingExtra, OSError.
+    """
     with parquet_file(path) as file:
-        for batch in file.iter_batches(batch_size=at_once):
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        row = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+        text = max((one.total_uncompressed_size for one in columns if one.has_dictionary_page), default=0)
+        most = min(at_once, ROWS_BYTES // max(1, row), REPEATED_BYTES // max(1, text))
+        for batch in file.iter_batches(batch_size=max(1, most)):
             yield from batch.to_pylist()
 
 
@@ -119,6 +128,8 @@ def parquet_file(path: str) -> Iterator[Any]:
     try:
         with system_errors(path), open_file(path) if is_elsewhere(path) else nullcontext(plain_path(path)) as source:
             yield pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
+    except MemoryError:
+        raise InputError(f"can't read {path}: {NO_MEMORY}") from None
     except pyarrow.ArrowException as error:
         raise InputError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
 

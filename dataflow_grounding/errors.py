@@ -175,15 +175,22 @@ _AWAY = {
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+NO_MEMORY = "it takes more memory than there is"
+
+
 @contextmanager
 def told_as(kind: type[GroundingError], what: str, *, again: bool = False) -> Iterator[None]:
-    """Raises an error of ours where files or a store fail: what could not be done, and why; `again`, and what to do."""
+    """Raises an error of ours where files, a store or memory fail: what could not be done, and why; `again`, and what
+    to do.
+    """
+    then = ". Fix that, then run the same command again" if again else ""
     try:
         yield
     except OSError as error:
-        then = ". Fix that, then run the same command again" if again else ""
         why = str(error.strerror or error)
         raise kind(f"{what}: {why.rstrip('.') if again else why}{then}") from None
+    except MemoryError:
+        raise kind(f"{what}: {NO_MEMORY}{then}") from None
 
 
 @contextmanager

@@ -16,13 +16,14 @@ from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import parquet_rows, plain_row, text_of, write_csv, write_parquet
 from dataflow_grounding.elsewhere import open_file, system_errors
-from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra, told_as
+from dataflow_grounding.errors import NO_MEMORY, BrokenRow, GroundingError, InputError, MissingExtra, told_as
 from dataflow_grounding.files import is_at, locked_file, whole_file
 from dataflow_grounding.json_lists import items_of, json_file, read_json
 from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value, write_bytes
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
+PARQUET_ROWS = 64  # at a time; more take longer, a row
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
@@ -52,6 +53,8 @@ def read_rows(path: str) -> Iterator[Row]:
     try:
         with system_errors(path):
             yield from readers.get(file_type_of(path), _read_jsonl)(path)
+    except MemoryError:
+        raise InputError(f"can't read {path}: {NO_MEMORY}") from None
     except OSError as error:
         known = {errno.ENOENT: f"no input file {path}", errno.EISDIR: f"{path} is a folder, not a data file"}
         raise InputError(known.get(error.errno or 0, f"can't read {path}: {error.strerror or error}")) from None
@@ -178,7 +181,7 @@ def _cell(text: str) -> Any:
 
 
 def _read_parquet(path: str) -> Iterator[Row]:
-    for number, item in enumerate(parquet_rows(path, 1024), 1):
+    for number, item in enumerate(parquet_rows(path, PARQUET_ROWS), 1):
         yield Row(number, plain_row(item))
 
 

@@ -103,13 +103,19 @@ def as_command() -> Iterator[None]:
     """Let a script end as the command line does: Ctrl-C and a GroundingError are told in a line; `--debug` shows where.
 
     Raises:
-        SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another GroundingError.
+        SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another GroundingError, or where
+            memory doesn't do.
     """
     try:
         yield
     except (KeyboardInterrupt, click.Abort):
         say("Error: interrupted: run the same command again")
         raise SystemExit(130) from None
+    except MemoryError:
+        if "--debug" in sys.argv:
+            say(traceback.format_exc())
+        say("Error: this takes more memory than there is. What was stored is kept: the same command goes on")
+        raise SystemExit(2) from None
     except GroundingError as error:
         if "--debug" in sys.argv:
             say(traceback.format_exc())

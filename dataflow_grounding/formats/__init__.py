@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding.errors import InputError, SpecError, told_as
 from dataflow_grounding.tables import load_table
 
 if TYPE_CHECKING:
@@ -110,8 +110,14 @@ def read(path: str, format: str | Format, *, image_root: str | None = None, **op
     from dataflow_grounding.formats.reading import completed
 
     made = find_format(format, **options) if isinstance(format, str) else format
-    rows = made.read(path, image_root or folder_of(path))
+    rows = _within_memory(path, made.read(path, image_root or folder_of(path)))
     return completed(rows, path, made.passed_over, made.carries.empty and not made.whole)
+
+
+def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows. Raises InputError that names the path where it takes more memory than there is."""
+    with told_as(InputError, f"can't read {path}"):
+        yield from rows
 
 
 def folder_of(path: str) -> str:

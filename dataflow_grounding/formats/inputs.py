@@ -134,14 +134,17 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
     """WebDataset's shards: a row for each sample, of its `.json`, its `.txt` as the caption, and its picture."""
 
     def rows() -> Iterator[Row]:
-        for number, (where, key, parts) in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
+        for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
+            parts = sample.parts
             try:
+                if sample.error is not None:
+                    raise sample.error
                 row = {"caption": parts[".txt"].decode()} if ".txt" in parts else {}
                 row |= parse_line(parts.get(".json", "{}"))
             except (BrokenRow, UnicodeDecodeError) as error:
-                yield Row(number, None, BrokenRow(f"{where}: {error}"))
+                yield Row(number, None, BrokenRow(f"{sample.where}: {error}"))
                 continue
-            pictures = ({"bytes": parts[end], "path": key + end} for end in parts if end.lower() in ENDINGS)
+            pictures = ({"bytes": parts[end], "path": sample.key + end} for end in parts if end.lower() in ENDINGS)
             yield Row(number, {**row, "image": next(pictures, None)})
 
     return Input(path, rows, (".",), tuple(shards), columns={"image": "image"})

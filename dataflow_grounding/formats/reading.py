@@ -6,8 +6,9 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree
 
 from dataflow_grounding.elsewhere import is_elsewhere, kind_of, names_in, open_file, system_errors
@@ -15,12 +16,16 @@ from dataflow_grounding.errors import BrokenRow, InputError, RecordError, Unread
 from dataflow_grounding.formats.base import stands
 from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size
+from dataflow_grounding.image_files import MAX_FILE_BYTES
 from dataflow_grounding.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.records import Record, image_id_of, is_score, read_expressions, stated_size, whole_number
 from dataflow_grounding.rows import file_type_of, read_whole_rows
 from dataflow_grounding.spans import clean_caption, find_spans
 
 _KEY = re.compile(r"(?:.*/)?[^./]*")
+_NOTES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_MOST_NOTES = 2**20  # bytes of a member's long name, or of what else is noted on it
+_MOST_UNSPLIT = 8 * 2**20  # bytes of XML without the beginning of a tag, which the parser keeps as a whole
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -92,6 +97,21 @@ def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+class _Tags:
+    """A file of XML, read as long as tags begin often enough: of an attribute of 200 MB the parser makes several."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._since = file, 0
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        begins = data.rfind(b"<")
+        self._since = len(data) - begins if begins >= 0 else self._since + len(data)
+        if self._since > _MOST_UNSPLIT:
+            raise ValueError(f"over {_MOST_UNSPLIT >> 20} MiB of it are one text or attribute")
+        return data
+
+
 def read_xml(path: str) -> Iterator[ElementTree.Element]:
     """The elements in the root of an XML file, one at a time. Raises InputError."""
     within: list[ElementTree.Element] = []
@@ -100,7 +120,7 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
             if b"<!DOCTYPE" in file.read(2**16):  # elsewhere expat itself ends what would fill the memory
                 raise ValueError("it has a DOCTYPE, with which 1 KB can fill the memory: take it out")
             file.seek(0)
-            for event, element in ElementTree.iterparse(file, ("start", "end")):
+            for event, element in ElementTree.iterparse(_Tags(file), ("start", "end")):
                 if event == "start":
                     within.append(element)
                 elif within.pop() is element and len(within) == 1:
@@ -110,19 +130,51 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
         raise InputError(f"{path} is not XML that can be read: {error}") from None
 
 
-def tar_samples(path: str) -> Iterator[tuple[str, str, dict[str, bytes]]]:
-    """The samples of a WebDataset shard: where each is, its key, and what is in its members, by their endings.
+@dataclass
+class TarSample:
+    """A sample of a WebDataset shard: `where` it is, for people, its key, and what is in its members, by their endings.
 
-    Raises InputError.
+    `error`: why it can't be read, if so.
     """
+
+    where: str
+    key: str
+    parts: dict[str, bytes]
+    error: BrokenRow | None = None
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose long name and other notes on it, which are read at once, are of a size that they can have."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _NOTES and self.size > _MOST_NOTES:
+            raise tarfile.TarError(f"it has notes of {self.size:,} bytes on {self.name[:40]!r}")
+        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]
+
+
+def tar_samples(path: str) -> Iterator[TarSample]:
+    """The samples of a WebDataset shard. Raises InputError."""
     reading = told_as(InputError, f"can't read {path}")
     try:
-        with reading, system_errors(path), open_file(path) as file, tarfile.open(fileobj=file) as tar:
-            inside = ((member.name, tar.extractfile(member)) for member in tar if member.isfile())
-            for key, members in groupby(inside, lambda one: _KEY.match(one[0])[0]):  # type: ignore[index]
-                yield f"{path}, {key}", key, {name[len(key) :]: content.read() for name, content in members if content}
+        with reading, system_errors(path), open_file(path) as file, tarfile.open(fileobj=file, tarinfo=_Member) as tar:
+            inside = (member for member in tar if member.isfile())
+            for key, members in groupby(inside, lambda member: _KEY.match(member.name)[0]):  # type: ignore[index]
+                yield _tar_sample(tar, path, key, members)
     except tarfile.TarError as error:
-        raise InputError(f"{path} is not a tar file: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is not a tar file that can be read: {str(error).splitlines()[0]}") from None
+
+
+def _tar_sample(tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]) -> TarSample:
+    """The sample, without what is in its members where they say that they have too much."""
+    sample, size = TarSample(f"{path}, {key}", key, {}), 0
+    for member in members:
+        size += member.size
+        if size > MAX_FILE_BYTES:
+            sample.parts = {}
+            sample.error = BrokenRow(f"{member.name!r} makes it larger than {MAX_FILE_BYTES >> 20} MiB")
+        elif content := tar.extractfile(member):
+            sample.parts[member.name[len(key) :]] = content.read()
+    return sample
 
 
 def picture_size(pictures: Pictures, name: Any, where: str) -> Size:

@@ -92,8 +92,11 @@ class WebDataset(Format):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for file in _files(path, ".tar"):
-            for where, _, parts in tar_samples(file):
-                with broken(where):
+            for sample in tar_samples(file):
+                parts = sample.parts
+                with broken(sample.where):
+                    if sample.error is not None:
+                        raise sample.error
                     row = json.loads(parts.pop(".json", "null"))
                     if row is not None:
                         picture = next((parts[end] for end in parts if end.lower() in ENDINGS), None)

@@ -1,0 +1,192 @@
+"""Files made to fill memory: sizes are looked at before reading; where memory doesn't do, a line says which file."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import pickle
+import resource
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.workplace import Done, Workplace, command, ended, process
+from dataflow_grounding.cli import data_sets
+from dataflow_grounding.errors import InputError, told_as
+from dataflow_grounding.formats.public_sets import _plain
+from dataflow_grounding.rows import read_rows
+from dataflow_grounding.testing import LoopbackServer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there a process keeps to RLIMIT_AS")
+ROW = json.dumps({"caption": "a cup", "image_path": "a.png", "expressions": []}).encode()
+
+
+def bounded(arguments: list[str], gigabytes: float = 3, within: float = 60) -> Done:
+    """A command in a process that may have so much memory."""
+    most = int(gigabytes * 2**30)
+    limits = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most))}
+    begun = time.monotonic()
+    done = ended(process(arguments, **limits), within)
+    assert "Traceback" not in done.err, done
+    assert time.monotonic() - begun < within
+    return done
+
+
+def refused(arguments: list[str], *names: object) -> None:
+    """Such a command ends with 2, and its one line has these names."""
+    done = bounded(arguments)
+    assert done.code == 2, done
+    [line] = done.err.strip().splitlines()
+    assert all(str(name) in line for name in names), line
+
+
+def member(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """The head of a member of a tar file that is said to be of this size."""
+    head = tarfile.TarInfo(name)
+    head.size, head.type = size, kind
+    return head.tobuf(tarfile.GNU_FORMAT)
+
+
+def sparse(name: str, size: int) -> bytes:
+    """The head of a member without content that unpacks to so many zeros."""
+    head = bytearray(member(name, 0, tarfile.GNUTYPE_SPARSE))
+    head[386:410] = b"00000000000\0" * 2
+    head[483:495] = b"%011o\0" % size
+    head[148:156] = b"        "
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head)
+
+
+def packed(path: Path, *parts: bytes, zeros: int = 0) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for part in parts:
+            file.write(part)
+        for _ in range(zeros >> 24):
+            file.write(bytes(2**24))
+
+
+def test_a_sample_of_a_shard_that_is_too_large_is_a_failure_of_its_own(tmp_path: Path) -> None:
+    good = b"".join(member(f"{name}.json", len(ROW)) + ROW.ljust(512, b"\0") for name in "xy")
+    (tmp_path / "sparse.tar").write_bytes(good[:1024] + sparse("bomb.png", 2**33 - 1) + good[1024:] + bytes(1024))
+    spec = Workplace(tmp_path / "work").spec(**{"data.input_jsonl": str(tmp_path / "sparse.tar")})
+    found = bounded(["check", "-e", str(spec)])
+    assert "bomb.png" in found.out + found.err, found
+    assert "512 MiB" in found.out + found.err
+    refused(["import", str(tmp_path / "sparse.tar"), "--format", "webdataset", "-o", str(tmp_path / "o")], "bomb.png")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.REGTYPE])
+def test_what_a_shard_says_of_sizes_is_not_read_on_trust(tmp_path: Path, kind: bytes) -> None:
+    size = 4 * 2**30
+    packed(tmp_path / "packed.tar", member("a.json", size, kind), zeros=2**30)
+    (tmp_path / "lying.tar").write_bytes(member("a.json", 2**40, kind) + ROW)
+    for name in ("packed.tar", "lying.tar"):
+        line = ["import", str(tmp_path / name), "--format", "webdataset", "-o", str(tmp_path / "o")]
+        refused(line, tmp_path / name)
+
+
+@pytest.mark.parametrize("bomb", [b"\x80\x02]r\xff\xff\xff\x07.", b"\x80\x02]r\xff\xff\xff\x7f.", b"(lp2147483647\n."])
+def test_ten_bytes_of_a_pickle_make_no_table_of_gigabytes(tmp_path: Path, bomb: bytes) -> None:
+    (tmp_path / "instances.json").write_text('{"images": [], "annotations": []}')
+    (tmp_path / "refs(unc).p").write_bytes(bomb)
+    done = bounded(["import", str(tmp_path / "refs(unc).p"), "--format", "refcoco", "-o", str(tmp_path / "o")], 0.9)
+    assert done.code == 2, done
+    assert "has nothing of split" in done.err
+
+
+def test_pickles_of_plain_data_are_read_as_they_are(tmp_path: Path) -> None:
+    value: list[Any] = [{"a": 1, "b": [1.5, "é", None, True], "c": ("x", 2**70)}]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        (tmp_path / "refs(x).p").write_bytes(pickle.dumps(value, protocol))
+        assert _plain(str(tmp_path / "refs(x).p")) == value
+    (tmp_path / "refs(x).p").write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b".")
+    with pytest.raises(InputError, match=r"as a pickle of plain data: \w"):
+        _plain(str(tmp_path / "refs(x).p"))
+
+
+def test_an_endless_attribute_of_xml_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    for begin, end in ((b'<annotations><image name="', b'"/></annotations>'), (b"<annotations>", b"</annotations>")):
+        path.write_bytes(begin + b"x" * 2**26 + end)
+        refused(["import", str(path), "--format", "cvat", "-o", str(tmp_path / "o")], path, "8 MiB")
+
+
+def test_a_parquet_file_is_read_by_bytes_not_by_rows(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 3000, pyarrow.int32()), ["x" * 10**6])
+    parquet.write_table(pyarrow.table({"caption": column, "text": column}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 200_000
+    code = "import sys; from dataflow_grounding.rows import read_rows; print(sum(1 for _ in read_rows(sys.argv[1])))"
+    most = 2 * 2**30
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.parquet")],
+        capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+    )  # fmt: skip
+    assert done.stdout.strip() == "3000", done
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
+@pytest.mark.parametrize(
+    "line", [["stats"], ["lint"], ["export", "--format", "coco", "-o", "out"]], ids=lambda line: line[0]
+)
+def test_a_file_that_memory_does_not_do_for_is_named(tmp_path: Path, name: str, line: list[str]) -> None:
+    path, size = tmp_path / name, 2**29
+    if name.endswith("parquet"):
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"caption": ["x" * size]}), path)
+    else:
+        with path.open("wb") as file:
+            file.write({"a.csv": b'image_path\n"', "a.json": b'[{"caption": "'}.get(name, b'{"caption": "'))
+            for _ in range(size >> 20):
+                file.write(b"x" * 2**20)
+            file.write({"a.csv": b'"\n', "a.json": b'"}]'}.get(name, b'"}\n'))
+    done = bounded([line[0], str(path), *line[1:]], 0.9)
+    assert done.code == 2, done
+    assert done.err.strip().splitlines()[-1] == f"Error: can't read {path}: it takes more memory than there is"
+    assert not Path("out").exists()
+
+
+def test_want_of_memory_anywhere_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(data_sets, "figures_of", fails)
+    done = command(["stats", str(tmp_path)])
+    assert done.code == 2
+    assert done.err.startswith("Error: this takes more memory than there is")
+    with (
+        pytest.raises(InputError, match="can't write x: it takes more memory than there is"),
+        told_as(InputError, "can't write x"),
+    ):
+        fails()
+
+
+def test_a_run_within_little_memory_loses_nothing(workplace: Workplace) -> None:
+    workplace.many(12)
+    with LoopbackServer() as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        for megabytes in (250, 330, 400, 500, 700, 1000):
+            done = bounded(workplace.arguments(), megabytes / 1024)
+            assert done.code in (0, 1, 2, 3, 4, 130), (megabytes, done)
+        assert workplace.run().code == 0
+        assert len(workplace.annotations()) == 12
+        assert server.count() <= 24 + 6 * 8, "what is under way may be paid for again, nothing else"
+
+
+def test_rows_of_tar_files_are_as_ever(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("a/" + "x" * 300 + ".json", "b.json"):
+            info = tarfile.TarInfo(name)
+            info.size = len(ROW)
+            tar.addfile(info, io.BytesIO(ROW))
+    done = command(["import", str(tmp_path / "a.tar"), "--format", "webdataset", "-o", str(tmp_path / "o")])
+    assert done.code == 0, done
+    assert len([*read_rows(str(tmp_path / "o" / "annotations.jsonl"))]) == 2
