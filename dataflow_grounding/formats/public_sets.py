@@ -31,7 +31,7 @@ def _picture(name: str, of: Mapping[str, Any]) -> dict[str, Any]:
     return {"image_path": name, "width": of["width"], "height": of["height"], "caption": None}
 
 
-class _Plain(pickle._Unpickler):  # type: ignore[name-defined]
+class _Plain(pickle._Unpickler):  # type: ignore[name-defined, unused-ignore]
     """Reads lists, dicts, texts, numbers: a pickle that holds anything else can run whatever it wants.
 
     It is the one that Python has in Python: the one in C makes a table of 2 GB for 9 bytes that name a far place in it.

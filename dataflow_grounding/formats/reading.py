@@ -103,7 +103,7 @@ class _Tags:
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._since = file, 0
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         data = self._file.read(size)
         begins = data.rfind(b"<")
         self._since = len(data) - begins if begins >= 0 else self._since + len(data)
