@@ -31,7 +31,7 @@ THREADS = 64  # that wait for stores
 PAUSES = (0.5, 1.0, 2.0)  # seconds before a store is asked again
 PATIENCE = 5.0  # seconds after which it isn't: by then its library has tried several times itself
 
-_ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]{1,40}://", re.IGNORECASE)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 _PASSWORD = re.compile(r"(?:s3a?|gc?s|hf)://(?!arn:)[^/@]+:[^@]*@", re.IGNORECASE)
 _KINDS = (
