@@ -28,6 +28,7 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 THREADS = 64  # that wait for stores
+THREAD_BYTES = 2**27  # of addresses that Linux sets aside for a thread's stack and its allocator
 PAUSES = (0.5, 1.0, 2.0)  # seconds before a store is asked again
 PATIENCE = 5.0  # seconds after which it isn't: by then its library has tried several times itself
 
@@ -265,9 +266,24 @@ def _whole(data: bytes, size: int) -> bytes:
 @cache
 def _threads(process: int) -> ThreadPool:
     """A process's that wait for stores, which may take their time: Python doesn't wait for them at its end."""
-    pool = ThreadPool(THREADS)
+    try:
+        pool = ThreadPool(_most_threads())
+    except (RuntimeError, AttributeError):  # the second is what ThreadPool makes of the first
+        raise InputError(
+            "this machine can't start a thread: give it more memory (ulimit -v) or tasks (ulimit -u)"
+        ) from None
     atexit.register(pool.terminate)  # else it may complain when it is cleared away
     return pool
+
+
+def _most_threads() -> int:
+    """Where memory is limited to so many bytes of addresses, as by `ulimit -v`, as many as have room in a half."""
+    with suppress(ImportError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        return THREADS if limit == resource.RLIM_INFINITY else max(1, min(THREADS, limit // (2 * THREAD_BYTES)))
+    return THREADS
 
 
 def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
