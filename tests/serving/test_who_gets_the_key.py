@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import copy
 import importlib.util
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ import dataflow_grounding.serving
 from benchmarks.wires import RecordingProxy, TlsFront, certificate
 from benchmarks.workplace import Workplace, ended
 from dataflow_grounding import ExpressionExtractor, OpenAIServing
-from dataflow_grounding.errors import GroundingError
+from dataflow_grounding.errors import GroundingError, SpecError
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, Serving, SeveralEndpoints
 from dataflow_grounding.spec.problems import keys_of
 from dataflow_grounding.spec.schema import PipelineBlock
@@ -159,6 +163,37 @@ def test_a_wrong_certificate_is_refused(kind: str, wrong: str, place: Workplace,
         assert "SSL_CERT_FILE" in line
         right = ended(place.start(env={"SSL_CERT_FILE": str(own), "no_proxy": "*"}, **settings))
         assert (right.code == 0) == (shown == own), right
+
+
+# --- a file of one's own
+
+
+@each
+@pytest.mark.parametrize("operator", [False, True])
+def test_a_pickled_serving_has_the_variables_name_and_not_the_key(
+    kind: str, operator: bool, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DF_API_KEY", KEY)
+    monkeypatch.setenv("GATEWAY_TOKEN", HEADER)
+    with LoopbackServer() as server:
+        block = load_spec(str(place.spec(**KINDS[kind][1](server.address)))).block
+        serving = serving_of(block.vlm, block.workflow)
+        data = pickle.dumps(ExpressionExtractor(serving) if operator else serving)
+        assert not secrets_in(data.decode("latin-1"))
+        again = pickle.loads(data)
+        assert repr(again if operator else [again]) == repr(ExpressionExtractor(serving) if operator else [serving])
+        for extractor in (
+            again if operator else ExpressionExtractor(again),
+            ExpressionExtractor(copy.deepcopy(serving)),
+        ):
+            assert extractor({"image_path": str(place.folder / "a.jpg"), "caption": "a cup"})["expressions"]
+        assert server.count() == 2
+        assert all(KEY in str(request.headers) for request in server.requests)
+    monkeypatch.delenv("DF_API_KEY")
+    with pytest.raises(SpecError, match="DF_API_KEY is not set on"):
+        pickle.loads(data)
+    with pytest.raises(SpecError, match="a key that is not in the environment"):
+        pickle.dumps(serving)
 
 
 def test_no_key_of_a_spec_turns_certificates_off() -> None:
