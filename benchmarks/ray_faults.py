@@ -40,7 +40,7 @@ there.shutdown()
 
 def family(pid: int) -> dict[int, str]:
     """A process and those that came of it, with their command lines."""
-    told = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     lines = (line.split(None, 2) for line in told.splitlines()[1:])
     processes = [(int(own), int(parent), what) for own, parent, what in lines]
     found = {pid: ""}

@@ -372,7 +372,7 @@ def test_the_report_shows_pictures_and_texts(tmp_path: Path, server: LoopbackSer
     assert command(["report", str(tmp_path / "out")]).code == 0
     (data,) = (tmp_path / "out" / "report_files").glob("*/records-1.js")
     assert "box [50, 60, 120, 140]" in data.read_text(encoding="utf-8")
-    assert "/thumbnails/" in data.read_text(encoding="utf-8")
+    assert '"thumbnail":"../20.png"' in data.read_text(encoding="utf-8")  # a small picture is shown itself
     assert "not there" not in data.read_text(encoding="utf-8")
 
 
