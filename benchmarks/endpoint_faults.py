@@ -85,6 +85,10 @@ MIDDLE = range(25, 10_000)
 EARLY = range(8, 10_000)
 NO_TIME = {"vlm.openai.timeout": 1.0}
 LIMITS = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
+DAY_USED_UP = (  # as Google's OpenAI-compatible address has it
+    b'[{"error": {"code": 429, "message": "Quota exceeded.", "status": "RESOURCE_EXHAUSTED", "details": [{"@type": '
+    b'"type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": "RequestsPerDayPerModel"}]}]}}]'
+)
 STOPS = (
     "A wrong key, model or address stops the run within a few requests, exit 4; "
     "once that is fixed, the same command goes on."
@@ -169,6 +173,13 @@ _WEATHERS = [
     ),
     Weather("a day's quota used up", QUOTA, always(on(faults.too_many_requests(30_000), indexes=MIDDLE)), 3, most=33),
     Weather(
+        "a day's quota used up, told in a list",
+        QUOTA,
+        always(on(Fault(429, body=DAY_USED_UP), indexes=MIDDLE)),
+        3,
+        most=33,
+    ),
+    Weather(
         "429 for ever",
         QUOTA,
         always(on(faults.too_many_requests(), indexes=MIDDLE)),
@@ -186,6 +197,11 @@ _WEATHERS = [
     Weather("429 without Retry-After", WAITED, fresh(lambda: on(faults.too_many_requests(), times=8))),
     Weather(
         "429 with rate-limit headers", WAITED, fresh(lambda: on(faults.too_many_requests(headers=LIMITS), times=8))
+    ),
+    Weather(
+        "rate-limit headers that name a day",
+        "A header that asks for longer than workflow.max_wait holds nobody up: a request finds out.",
+        always(on(Fault(headers={**LIMITS, "x-ratelimit-reset-requests": "24h"}), indexes=BURST)),
     ),
     *(
         Weather(f"{status} in a burst", AGAIN, always(on(faults.server_error(status), indexes=BURST)))

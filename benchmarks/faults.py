@@ -29,12 +29,14 @@ from benchmarks.shard_faults import SHARDS
 from benchmarks.shortage_faults import SHORTAGES
 from benchmarks.signal_faults import SIGNALS
 from benchmarks.store_faults import STORES
+from benchmarks.stranger_faults import STRANGERS
 from benchmarks.telling_faults import TELLING
 from benchmarks.workplace import Workplace
 
 CASES: list[Case] = [
     *ENDPOINT,
     *TELLING,
+    *STRANGERS,
     *SIGNALS,
     *MACHINE,
     *LOCKS,

@@ -6,7 +6,7 @@ import base64
 import copy
 import importlib.util
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +15,19 @@ import pytest
 from PIL import Image
 
 import dataflow_grounding.serving
+from benchmarks.servings import HEADER, KEY, KINDS, VERSION, secrets_in
 from benchmarks.wires import RecordingProxy, TlsFront, certificate
 from benchmarks.workplace import Workplace, ended
 from dataflow_grounding import ExpressionExtractor, OpenAIServing
 from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, Serving, SeveralEndpoints
+from dataflow_grounding.serving import Serving
 from dataflow_grounding.spec.problems import keys_of
 from dataflow_grounding.spec.schema import PipelineBlock
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.testing.faults import Fault
 
-KEY = "sk-7f3a-nobody-elses-key-4711"
-HEADER = "gateway-token-99887766-nobodys"
-HEADERS = {"X-Gateway-Token": HEADER}
-VERSION = "2024-10-21"
-DEPLOYMENT = f"openai/deployments/loopback?api-version={VERSION}"
-
-Kind = Callable[[str], dict[str, Any]]
-
-
-def openai_at(**given: Any) -> dict[str, Any]:
-    named = {"api_key": KEY, "extra_headers": HEADERS, **given}
-    return {"vlm.openai.base_url": "", **{f"vlm.openai.{name}": value for name, value in named.items()}}
-
-
-def gemini_at(address: str) -> dict[str, Any]:
-    return {"vlm.backend": "gemini", "vlm.gemini.api_key": KEY, "vlm.gemini.base_url": address}
-
-
-KINDS: dict[str, tuple[type[Serving], Kind]] = {
-    "direct": (OpenAIServing, lambda at: openai_at(base_url=f"{at}/v1")),
-    "sdk": (OpenAISdkServing, lambda at: openai_at(base_url=f"{at}/v1", client="sdk")),
-    "azure": (OpenAIServing, lambda at: openai_at(base_url=f"{at}/{DEPLOYMENT}", extra_headers={"api-key": KEY})),
-    "azure sdk": (
-        OpenAISdkServing,
-        lambda at: openai_at(client="sdk", **{"azure.endpoint": at, "azure.api_version": VERSION}),
-    ),
-    "several": (SeveralEndpoints, lambda at: openai_at(endpoints=[f"{at}/v1"])),
-    "gemini": (GeminiServing, gemini_at),
-}
 ELSEWHERE = {"LocalServing", "RecordedServing"}
 """Servings that send nothing."""
 
@@ -74,10 +46,6 @@ def _with_gemini(request: pytest.FixtureRequest) -> None:
     kind = getattr(getattr(request.node, "callspec", None), "params", {}).get("kind")
     if kind == "gemini" and importlib.util.find_spec("google.genai") is None:
         pytest.skip("without the extra gemini")
-
-
-def secrets_in(text: str) -> list[str]:
-    return [secret for secret in (KEY, HEADER) if secret in text]
 
 
 def test_no_serving_is_left_out() -> None:
