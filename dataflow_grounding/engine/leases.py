@@ -90,7 +90,8 @@ class LeasePool:
             return Grant()  # it came late, and the worker goes by another
         now = self._now()
         self._last[worker], self._until[worker] = report, now + LEASE_SECONDS
-        self._sent[worker] = report.parts[REQUESTS].settled, report.parts[USD].settled
+        requests, usd = (report.parts.get(key, _gone(0.0)).settled for key in (REQUESTS, USD))
+        self._sent[worker] = requests, usd
         for silent in [name for name, until in self._until.items() if until <= now]:
             del self._until[silent]
             last = self._last[silent]

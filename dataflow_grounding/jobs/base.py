@@ -110,8 +110,9 @@ def in_folders(steps: list[Step]) -> list[Step]:
     names = tuple(f"step_{place}_{step.operator.name}" for place, step in enumerate(steps))
     for step in steps:
         name = step.operator.name
-        if "/" in name or portable(f"step_{name}") != f"step_{name}":
-            what = "a name with a slash or a line break names no folder: give it another `name`"
+        if "/" in name or portable(f"step_{name}") != f"step_{name}":  # a backslash, a line break
+            kind = "slash" if {*"/\\"}.intersection(name) else "control character"
+            what = f"a name with a {kind} names no folder: give it another `name`"
             raise SpecError(f"operator {name!r}: {what}")
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
