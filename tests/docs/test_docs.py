@@ -188,12 +188,3 @@ def test_the_command_in_a_sentence_of_the_readme_runs(place: Workplace, monkeypa
             assert done is not None
             assert done.code == 0, done
     assert json.loads(command(["doctor", "--json"]).out)["environment"]["DF_MODEL"] is True
-
-
-def test_the_readme_says_how_many_lines_the_package_has() -> None:
-    [said] = re.findall(
-        r"The package is ([\d,]+) lines of Python", (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    )
-    files = (REPOSITORY / "dataflow_grounding").rglob("*.py")
-    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
-    assert abs(int(said.replace(",", "")) - lines) <= 500, lines
