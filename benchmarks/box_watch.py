@@ -12,6 +12,7 @@ all the right boxes of the run. Eight requests are in flight, and count on top o
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import tempfile
@@ -90,7 +91,8 @@ class Outcome:
         again: Replies that were asked for again.
         replied_wrong: Answers of which a reply came in another format.
         wrong: Answers whose last reply came in another format.
-        shown: Those of them whose own numbers show it.
+        unmarked: Those of them whose records are not marked as suspect.
+        shown: Those of these whose own numbers show it.
         probes: Probe pictures.
         said: Its message.
         wrote: Whether it wrote its results.
@@ -102,6 +104,7 @@ class Outcome:
     again: int
     replied_wrong: int
     wrong: int
+    unmarked: int
     shown: int
     probes: int
     said: str
@@ -128,27 +131,41 @@ def play(
         grounding_input(place, scene, records, seed)
         done = place.run(**{"vlm.box_format": asked, "workflow.max_workers": IN_FLIGHT})
         wrote = (place.results / "annotations.jsonl").exists()
-        suspects = sum(bool(record.get("suspect_boxes")) for record in place.annotations()) if wrote else 0
-    wrong, shown = model.wrong(asked), shown_by_themselves(model, asked)
-    replied = sum(any(reply.written != asked for reply in replies) for replies in model.replies.values())
-    answers = len(model.replies)  # each picture of these runs is asked about once
-    counts = (answers, model.given - answers, replied, wrong, shown, model.probes)
-    return Outcome(done.code, *counts, done.err, wrote, suspects)
+        marked = marked_pictures(place) if wrote else set()
+    wrong = [reply for reply in model.last_replies() if reply.written != asked]
+    unmarked = [reply for reply in wrong if reply.image not in marked]
+    return Outcome(
+        code=done.code,
+        answers=len(model.replies),  # each picture of these runs is asked about once
+        again=model.given - len(model.replies),
+        replied_wrong=sum(any(reply.written != asked for reply in replies) for replies in model.replies.values()),
+        wrong=len(wrong),
+        unmarked=len(unmarked),
+        shown=shown_by_themselves(model, asked, unmarked),
+        probes=model.probes,
+        said=done.err,
+        wrote=wrote,
+        suspects=len(marked),
+    )
 
 
-def shown_by_themselves(model: WatchedModel, asked: str) -> int:
+def marked_pictures(place: Workplace) -> set[str]:
+    """The sha256 of the pictures of the records that are marked as suspect."""
+    paths = [Path(record["image_path"]) for record in place.annotations() if record.get("suspect_boxes")]
+    return {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def shown_by_themselves(model: WatchedModel, asked: str, wrong: list[GivenReply]) -> int:
     """How many wrong answers show by their own numbers that they are, next to all the right boxes of the run."""
     evidence = Evidence(find_box_format(asked, ""))
-    last = model.last_replies()
-    for reply in last:
+    for reply in model.last_replies():
         if reply.written == asked:
             evidence.learn(judged(evidence, reply))
     shown = 0
-    for reply in last:
-        if reply.written != asked:
-            verdict = judged(evidence, reply)
-            outside = any(meaning.box.beyond > OUTSIDE for meaning in verdict.meanings)
-            shown += outside or verdict.ratio >= SHOWS
+    for reply in wrong:
+        verdict = judged(evidence, reply)
+        outside = any(meaning.box.beyond > OUTSIDE for meaning in verdict.meanings)
+        shown += outside or verdict.ratio >= SHOWS
     return shown
 
 
@@ -214,9 +231,9 @@ def switched(what: str, before: str, after: str, scene: Scene, seeds: int, goal:
 
 
 def written_wrong(outcomes: list[Outcome]) -> tuple[int, int, int]:
-    """Wrong records that were written as done, those of them that show it, and all that had a wrong reply."""
+    """Wrong records that were written as right, those of them that show it, and all that had a wrong reply."""
     wrote = [outcome for outcome in outcomes if outcome.wrote]
-    wrong = sum(max(0, outcome.wrong - outcome.suspects) for outcome in wrote)
+    wrong = sum(outcome.unmarked for outcome in wrote)
     return wrong, sum(outcome.shown for outcome in wrote), sum(outcome.replied_wrong for outcome in outcomes)
 
 
@@ -309,7 +326,8 @@ def measure(seeds: int, right: int) -> list[Row]:
     """All rows."""
     rows = [from_the_start(asked, written, seeds) for asked, written in WRONG]
     rows += [switched(*case, seeds) for case in SWITCHES]
-    rows.append(switched(*BLIND, seeds, goal=100 + IN_FLIGHT))
+    # What is in flight when a check is due, and what is sent while the check is.
+    rows.append(switched(*BLIND, seeds, goal=100 + 2 * IN_FLIGHT))
     rows += [minorities(share, written, seeds, 170) for share in SHARES for written in MINORITY_OF]
     rows.append(portraits("half of all", HALF_PORTRAITS, seeds))
     rows.append(portraits("4% of all", FEW_PORTRAITS, seeds))

@@ -87,12 +87,14 @@ class GivenReply:
 
     Attributes:
         written: Its format.
+        image: The sha256 of the picture's file.
         size: That of the picture, as sent.
         numbers: What it gave for each phrase.
         afresh: Whether the same had been asked before, in the same words: to compare, and for no record.
     """
 
     written: str
+    image: str
     size: Size
     numbers: tuple[tuple[str, tuple[float, ...]], ...]
     afresh: bool
@@ -168,7 +170,7 @@ class WatchedModel:
         key = find_box_format(written, "").key
         numbers = tuple((found["label"], tuple(found[key])) for found in answer["objects"])
         afresh = question in self.replies and not is_again
-        self.replies.setdefault(question, []).append(GivenReply(written, size, numbers, afresh))
+        self.replies.setdefault(question, []).append(GivenReply(written, digest, size, numbers, afresh))
         return answer
 
     def _seen(self, chance: random.Random, size: Size, box: Bbox) -> Bbox:

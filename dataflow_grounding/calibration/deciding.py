@@ -228,6 +228,8 @@ async def verdict_on(
         if len(pictures[-1].answers) < LEAST_ANSWERED * pictures[-1].asked and not pictures[-1].refused:
             break
         offs[aspect] = median_error(pictures[-1], known)
+        if aspect is None:
+            offs[None] = max(offs[None], steady_error(pictures[-1], known))
         if offs[aspect] <= WORSE * max(usual or 0, USUAL) or (aspect and offs[aspect] <= FAR):
             break
     if not offs or all(picture.refused for picture in pictures):
@@ -241,6 +243,18 @@ async def verdict_on(
         pictures += await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
         usual = median_error(pictures[-1], known)
     return PaddingVerdict(size, best, offs[best] if offs[best] > WORSE * usual else None), pictures
+
+
+def steady_error(picture: ProbedPicture, known: BoxFormat) -> float:
+    """How far all boxes of a picture are scaled or shifted together, as a share of the side; 0 if that may be noise.
+
+    A server that pads pictures to multiples moves the boxes of long ones by more than those of others.
+    """
+    one = seen(picture, known.order, known.frame if known.frame.startswith("pad_square") else "sent")
+    if one is None:
+        return 0.0
+    expected = _expected(known, picture.sent)
+    return 0.0 if one.is_as_expected(expected, ONCE_OFF) else max(map(abs, (*one.gaps(expected), *one.shift)))
 
 
 def median_error(picture: ProbedPicture, known: BoxFormat) -> float:

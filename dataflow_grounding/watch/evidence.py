@@ -1,7 +1,7 @@
 """Whether replies are in the format asked for: each by itself, all together, and two replies to one question."""
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ from dataflow_grounding.watch.second_reply import JudgedReply, Proof, proof_of, 
 
 # One reply. A log-likelihood ratio of 3 is one of 20.
 SHOWS = 3.0  # from which on a reply's own numbers show that it is in another format
-LIKELIER = 1.0  # from which on it is asked again where another reply was proven to be in that format
+LIKELIER = 1.0  # from which on it is asked again where there is some to spare
+CHANCE = 0.01  # of being in a format that others were proven to be in, from which on it is asked again
 IN_VAIN = 0.03  # the share that may be asked again and say the same before it takes more to ask
 MOST_BOXES = 64  # of a reply that are looked at
 
@@ -104,15 +105,18 @@ class Evidence:
         return self._statistics.log_likelihood(meaning.box, thing) + meaning.log_scale
 
     def is_doubtful(self, reply: JudgedReply) -> bool:
-        """Whether to ask again: it is likelier in another format, if one was seen in this run a little will do.
+        """Whether to ask again: it is likelier in another format, or may well be in one that others were proven to be in.
 
         Where many were asked again in vain, things are not as they usually are, and it takes more.
         """
         in_vain = max(0.0, self._in_vain - IN_VAIN * self.replies)
         if reply.ratio >= SHOWS + math.log1p(in_vain):
             return True
-        seen = {proven.proof.format for proven in self._recently_proven()}
-        return any(reply.ratios.get(name, -math.inf) >= LIKELIER for name in seen)
+        proven = Counter(reply.proof.format for reply in self._recently_proven())
+        among = min(self.replies, RECENT_REPLIES)
+        return any(
+            count / among * math.exp(reply.ratios.get(name, -math.inf)) >= CHANCE for name, count in proven.items()
+        )
 
     # All replies
 

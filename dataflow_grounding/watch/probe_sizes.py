@@ -57,7 +57,7 @@ class ProbeSizes:
     Each orientation that is sent often is probed: some models and servers write portraits' boxes otherwise. It is
     probed in the commonest of its sizes that no probe picture stood for so far, so that a long run goes through them.
     If nearly all pictures are square, one that isn't is probed too, where padding shows. Formats in pixels are also
-    probed in the largest sizes, upright and lying: servers reduce these first.
+    probed in the largest sizes, upright and lying, as servers reduce these first: in all to begin with, then in turn.
     """
 
     def __init__(self, *, in_pixels: bool) -> None:
@@ -65,6 +65,7 @@ class ProbeSizes:
         self._sent, self._expected = _Pictures(), _Pictures()
         self._largest: dict[tuple[str, str], Size] = {}
         self._probed: dict[str, int] = {}  # orientation → when it was, counted in calls of `chosen`
+        self._asked: dict[Size, int] = {}  # the same of sizes
         self._chosen: list[Size] = []  # by all checks so far, of the sizes of the run's pictures
         self._covers = covers_for("px" if in_pixels else 1)
         self._checks = 0
@@ -109,9 +110,9 @@ class ProbeSizes:
             names = list(dict.fromkeys([*names, *(name for name in pictures.others() if name not in self._probed)]))
         sizes = [pictures.commonest(name, self._chosen, self._covers) for name in names]
         if self._in_pixels:
-            for (name, _), size in self._largest.items():
-                if (every or name in names) and not any(_covers(probed, size) for probed in sizes):
-                    sizes.append(size)
+            sizes += self._largest_beside(sizes, names)
+            if not every and orientation is None:
+                sizes = self._turns(sizes)
         else:
             sizes += self._elongated(sizes)
         self._probed.update(dict.fromkeys(names, self._checks))
@@ -119,6 +120,7 @@ class ProbeSizes:
         return list(dict.fromkeys(sizes))
 
     def _remember(self, sizes: list[Size]) -> None:
+        self._asked.update(dict.fromkeys(sizes, self._checks))
         self._chosen += [size for size in sizes if not self._covers(size, self._chosen)]
         if self.checked is not None:
             self.checked.update(sizes)
@@ -130,6 +132,19 @@ class ProbeSizes:
         for name, measure in (("area", math.prod), ("side", max)):
             place = (orientation_of(size), name)
             self._largest[place] = max(self._largest.get(place, size), size, key=measure)
+
+    def _largest_beside(self, commonest: list[Size], orientations: Sequence[str]) -> list[Size]:
+        """The largest sizes of these orientations, where the commonest ones don't stand for them."""
+        return [
+            size
+            for (orientation, _), size in self._largest.items()
+            if orientation in orientations and not any(_covers(probed, size) for probed in commonest)
+        ]
+
+    def _turns(self, sizes: list[Size]) -> list[Size]:
+        """Of sizes that one check would do for, those that none has asked for; else the one that waits the longest."""
+        new = [size for size in sizes if size not in self._asked]
+        return new or [min(sizes, key=lambda size: self._asked[size])]
 
     def _elongated(self, chosen: list[Size]) -> list[Size]:
         if any(_aspect(size) >= SQUARE for size in chosen):

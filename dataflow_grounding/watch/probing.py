@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LEAST_BETWEEN = 20  # answers between two checks, whatever calls for one; a run of as many ends with a check
 MORE_OFTEN = 25  # requests between two checks once a picture was clearly answered in another format
-WORTH, MOST_AT_ONCE = 0.045, 3  # share of requests that the watch may add where little is in doubt; of these at the end
+WORTH, MOST_AT_ONCE = 0.042, 3  # share of requests that the watch may add where little is in doubt; of these at the end
 SILENT = 2  # checks in a row that told nothing: no more are sent
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
 
