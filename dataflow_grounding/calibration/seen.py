@@ -16,7 +16,7 @@ Array: TypeAlias = NDArray[np.float64]
 
 UNEVEN, ROUNDED_PX = 0.04, 32  # how differently x and y may be scaled, and what rounding to multiples does to a side
 BORDER = 0.99  # edges further out are left out: models write no numbers beyond the picture, which pulls their mean in
-OFF = 0.01  # by which models that count in parts of the side may be off throughout a picture
+OFF = 0.006  # by which models that count in parts of the side may be off throughout a picture
 ONCE_OFF, SURELY_OFF = 0.02, 2.5  # by which one scale or shift may be, and measuring errors beyond that
 MOST_OFF = 2.0  # chi-squared for each scale and shift, from which on they are off by more
 ROUNDS = 6
@@ -59,8 +59,8 @@ class SeenSize:
     def is_as_expected(self, expected: Expected, within: float) -> bool:
         """Whether the scales are those `expected`, and no shift is there, `within` that share and the errors."""
         gaps = self.gaps(expected)
-        single = all(abs(gap) <= within + 4 * error for gap, error in zip(gaps, self.error, strict=True))
-        level = all(abs(at) <= within + 4 * error for at, error in zip(self.shift, self.shift_error, strict=True))
+        single = all(abs(gap) <= within + 3 * error for gap, error in zip(gaps, self.error, strict=True))
+        level = all(abs(at) <= within + 3 * error for at, error in zip(self.shift, self.shift_error, strict=True))
         return single and level and abs(sum(gaps) / 2) <= within + 3 * self.reduced_error
 
     @property

@@ -14,6 +14,7 @@ from dataflow_grounding.watch.second_reply import JudgedReply, Proof, proof_of, 
 
 # One reply. A log-likelihood ratio of 3 is one of 20.
 SHOWS = 3.0  # from which on a reply's own numbers show that it is in another format
+SURELY = 6.0  # from which on, in two replies to one question, it is asked a third time
 LIKELIER = 1.0  # from which on it is asked again where there is some to spare
 CHANCE = 0.01  # of being in a format that others were proven to be in, from which on it is asked again
 IN_VAIN = 0.03  # the share that may be asked again and say the same before it takes more to ask
@@ -105,7 +106,7 @@ class Evidence:
         return self._statistics.log_likelihood(meaning.box, thing) + meaning.log_scale
 
     def is_doubtful(self, reply: JudgedReply) -> bool:
-        """Whether to ask again: it is likelier in another format, or may well be in one that others were proven to be in.
+        """Whether to ask again: it is likelier in another format, or may be in one that others were proven to be in.
 
         Where many were asked again in vain, things are not as they usually are, and it takes more.
         """

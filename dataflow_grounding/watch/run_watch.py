@@ -13,8 +13,10 @@ from dataflow_grounding.tasks.request import ReadReply, Request
 from dataflow_grounding.terminal import say
 from dataflow_grounding.watch import findings
 from dataflow_grounding.watch.box_watch import BoxWatch
+from dataflow_grounding.watch.evidence import SURELY
 from dataflow_grounding.watch.probing import Probing
 from dataflow_grounding.watch.readings import Sent
+from dataflow_grounding.watch.second_reply import JudgedReply
 from dataflow_grounding.watch.state import State
 from dataflow_grounding.watch.taken_replies import TakenReplies, TakenReply
 from dataflow_grounding.watch.unvouched import Unvouched
@@ -75,7 +77,7 @@ class RunWatch(BoxWatch):
         except RecordError:  # boxes in another format are often no boxes at all
             await self._look_round(ask)
             raise
-        await self._settle(question, ask, image.sent_size)
+        await self._settle(question, ask, request, image.sent_size)
         if question.unquestioned is not None and self._most_tries:
             self._taken.add(TakenReply(question.unquestioned, question, ask, request))
         await self._look_round(ask)
@@ -123,14 +125,15 @@ class RunWatch(BoxWatch):
         stored, of = question.stored, self._probing.of
         return replace(request, read=read, before=before, may_send=may_send, stored=stored, of=of)
 
-    async def _settle(self, question: WatchedQuestion, ask: Ask, size: Size) -> None:
+    async def _settle(self, question: WatchedQuestion, ask: Ask, request: Request[T], size: Size) -> None:
         """Draw the consequences of replies that were asked again. Raises SuspectBoxes."""
         if self.suspicion is not None:
             return
         if question.proven is not None:
             self._settle_proof(question.proven, ask)
-        elif question.odd is not None:
-            await self._settle_odd(question, question.odd, ask, size)
+        elif question.odd is not None and question.last is not None:
+            odd = TakenReply(question.last, question, ask, request)
+            await self._settle_odd(odd, question.odd, size)
 
     def _settle_proof(self, proven: str, ask: Ask) -> None:
         ask.note("mixed_formats", f"a reply came in {proven} and, asked again, as asked")
@@ -140,8 +143,9 @@ class RunWatch(BoxWatch):
         if mixed is not None:
             self._suspect_mixture(mixed)
 
-    async def _settle_odd(self, question: WatchedQuestion, looks_like: str, ask: Ask, size: Size) -> None:
+    async def _settle_odd(self, odd: TakenReply, looks_like: str, size: Size) -> None:
         """Boxes look like another format, also when they are asked for again: a probe picture of such a size tells."""
+        ask = odd.ask
         ask.note("odd_boxes", f"boxes look like {looks_like}, also when they are asked for again")
         unanswered = False
         if self._probing.possible and not self._probing.stands_for(size):
@@ -157,27 +161,36 @@ class RunWatch(BoxWatch):
         elif unanswered or self.state is State.BLIND:
             ask.note(SUSPECT, f"two replies look like {looks_like}, and no probe picture can tell")
         else:
-            question.learn()  # things are like that here
+            third = await self._asked_afresh(odd) if odd.judged.ratio >= SURELY else None
+            if third is None or not self._is_proven_wrong(odd, third):
+                odd.question.learn()  # things are like that here
 
     async def _review_taken(self, ask: Ask, *, last: bool) -> None:
         """Ask once more about replies that look like another format by now. Raises SuspectBoxes, RunStopped."""
-        evidence = self._probing.evidence
-        for taken in self._taken.doubtful(evidence, self._probing.spare if last else 0):
+        for taken in self._taken.doubtful(self._probing.evidence, self._probing.spare if last else 0):
             if self.suspicion is not None:  # proven by one of them, or by what came meanwhile
                 return
-            self._probing.known.extra += 1
-            try:
-                second, _ = await ask.aside(taken.asked_afresh())
-            except RecordError:
-                continue
-            if second is None or self.suspicion is not None:
-                continue
-            proven = evidence.compare(taken.judged, second)
-            if proven is not None:
-                taken.ask.note(SUSPECT, f"boxes came in {proven} and, asked again, as asked")
-                self._settle_proof(proven, ask)
-            else:
-                evidence.count_in_vain(taken.judged, second)
+            afresh = await self._asked_afresh(taken)
+            if afresh is not None and not self._is_proven_wrong(taken, afresh):
+                self._probing.evidence.count_in_vain(taken.judged, afresh)
+
+    async def _asked_afresh(self, taken: TakenReply) -> JudgedReply | None:
+        """One more reply to a question; None where it can't be read, or nothing hangs on it any more."""
+        self._probing.known.extra += 1
+        try:
+            afresh, _ = await taken.ask.aside(taken.asked_afresh())
+        except RecordError:
+            return None
+        return afresh if self.suspicion is None else None
+
+    def _is_proven_wrong(self, taken: TakenReply, afresh: JudgedReply) -> bool:
+        """Whether another reply proves in which other format one is; its record is marked. Raises SuspectBoxes."""
+        proven = self._probing.evidence.compare(taken.judged, afresh)
+        if proven is None:
+            return False
+        taken.ask.note(SUSPECT, f"boxes came in {proven} and, asked again, as asked")
+        self._settle_proof(proven, taken.ask)
+        return True
 
     # Probe pictures
 

@@ -43,7 +43,8 @@ class WatchedQuestion:
         self.unquestioned: JudgedReply | None = None
         """A first reply, sent in this run, that nothing spoke against."""
         self._refused: JudgedReply | None = None
-        self._last: JudgedReply | None = None
+        self.last: JudgedReply | None = None
+        """The reply that came last, where it could be read."""
         self.proven: str | None = None
         """The format that an earlier reply was in, as a later one proves."""
         self.odd: str | None = None
@@ -60,7 +61,7 @@ class WatchedQuestion:
         judged = self.judged(reply)
         if judged is None:
             return
-        first, self._refused, self._last = self._refused, None, judged
+        first, self._refused, self.last = self._refused, None, judged
         if stored is not None and self._trusts_stored and self._most_tries:
             self._replay(first, judged, stored)
             return
@@ -87,12 +88,12 @@ class WatchedQuestion:
 
     def learn(self) -> None:
         """The last reply counts, odd as it is."""
-        if self._last is not None:
-            self._evidence.learn(self._last)
+        if self.last is not None:
+            self._evidence.learn(self.last)
 
     def refused(self) -> None:
         """The last reply can't be read as asked: the next one may show why."""
-        self._refused = self._last
+        self._refused = self.last
 
     def _is_doubtful(self, judged: JudgedReply, was_asked_again: Callable[[], bool] | None) -> bool:
         if not self._most_tries:

@@ -88,11 +88,11 @@ def test_more_than_five_per_cent_is_refused(noise: float, refused: bool) -> None
 def test_the_error_is_in_pixels_of_the_pictures() -> None:
     pictures = []
     for probe in PROBES:
-        off = {phrase: (x1 + 3, y1 + 3, x2 + 3, y2 + 3) for phrase, (x1, y1, x2, y2) in probe.boxes.items()}
+        off = {phrase: (x1 + 2, y1 + 2, x2 + 2, y2 + 2) for phrase, (x1, y1, x2, y2) in probe.boxes.items()}
         pictures.append(answered(probe, lambda _: find_box_format("xyxy_1", ""), off, rounded=False))
     found = fit(pictures, STATED)
     assert found.format.name == "xyxy_1"
-    assert found.error_px == pytest.approx(3.0, abs=0.2)
+    assert found.error_px == pytest.approx(2.0, abs=0.2)
     assert (found.found, found.asked) == (36, 36)
 
 

@@ -251,7 +251,9 @@ def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_
         warned = run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10})
         assert warned.code == 0, warned
         assert warned.err.count(f"Warning: the boxes don't look like {X}") == 1
-        assert (model.boxes, len(place.annotations())) == (30, 30)
+        first = model.boxes
+        assert 30 <= first <= 31, "once more where two replies look like another format"
+        assert len(place.annotations()) == 30
         assert f"{Y} would fit" in (suspected(place) or "")
         sent = server.count()
         assert run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10}).code == 0
@@ -259,7 +261,7 @@ def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_
         model.chosen = lambda _: X
         strict = run(place, server, **{"vlm.check_every": 10})
         assert strict.code == 0, strict
-        assert 30 - 12 <= model.boxes - 30 <= 30
+        assert 30 - 12 <= model.boxes - first <= 30
     assert boxes_of(place.annotations()) == boxes_of(right(place, 30))
 
 
