@@ -227,9 +227,7 @@ async def verdict_on(
         pictures += await ask([padded], known)
         if len(pictures[-1].answers) < LEAST_ANSWERED * pictures[-1].asked and not pictures[-1].refused:
             break
-        offs[aspect] = median_error(pictures[-1], known)
-        if aspect is None:
-            offs[None] = max(offs[None], steady_error(pictures[-1], known))
+        offs[aspect] = max(median_error(pictures[-1], known), steady_error(pictures[-1], known))
         if offs[aspect] <= WORSE * max(usual or 0, USUAL) or (aspect and offs[aspect] <= FAR):
             break
     if not offs or all(picture.refused for picture in pictures):
@@ -248,8 +246,11 @@ async def verdict_on(
 def steady_error(picture: ProbedPicture, known: BoxFormat) -> float:
     """How far all boxes of a picture are scaled or shifted together, as a share of the side; 0 if that may be noise.
 
-    A server that pads pictures to multiples moves the boxes of long ones by more than those of others.
+    A server that pads pictures to multiples moves the boxes of long ones by more than those of others. Pictures that
+    this package padded are not looked at: they have other sides.
     """
+    if picture.probe.drawn is not None and picture.probe.drawn != picture.probe.size:
+        return 0.0
     one = seen(picture, known.order, known.frame if known.frame.startswith("pad_square") else "sent")
     if one is None:
         return 0.0
