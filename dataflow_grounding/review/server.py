@@ -85,6 +85,8 @@ class ReviewServer:
             response = web.json_response({"error": str(error)}, status=400)
         except web.HTTPException as error:
             response = web.Response(status=error.status, text=error.reason)
+        except ConnectionError:  # it left in the middle of its request: nobody reads an answer
+            response = web.Response(status=400)
         response.headers.update({**_HEADERS, **response.headers})
         return response
 

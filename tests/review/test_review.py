@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -549,6 +550,21 @@ def test_no_more_decisions_are_taken_at_once_than_others_can_wait_for(results: P
     assert not (results / "reviews.jsonl").exists(), "all are taken, or none"
     assert len(server.ask("decide", {"decisions": many[:1000]})["answers"]) == 1000
     assert time.monotonic() - begun < 10
+
+
+def test_those_who_leave_in_the_middle_of_a_decision_leave_no_traceback(results: Path, serve: Any) -> None:
+    server = serve(results)
+    host, _, token = server.address.removeprefix("http://").rstrip("/").partition("/")
+    name, port = host.split(":")
+    head = f"POST /{token}/decide HTTP/1.1\r\nHost: {host}\r\nOrigin: {server.origin}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    for _ in range(5):
+        with socket.create_connection((name, int(port))) as connection:
+            connection.sendall(head.encode())
+            server.ask("next?mode=grid&most=1")  # by then the server reads the others
+    server.process.send_signal(signal.SIGINT)
+    _, err = server.process.communicate(timeout=30)
+    assert (server.process.returncode, err) == (0, "")
 
 
 def test_a_decision_sent_twice_counts_once(results: Path, serve: Any) -> None:
