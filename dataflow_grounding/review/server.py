@@ -1,6 +1,7 @@
 """The page of a review on this machine: who may ask it, what it answers."""
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -58,6 +59,8 @@ class ReviewServer:
         say(self.address, err=False)
         if open_browser:
             webbrowser.open(self.address)
+        # What is no HTTP is refused by aiohttp itself, which would leave a traceback of each on standard error.
+        logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
         web.run_app(self.app(), sock=self._socket, print=lambda *_: None, access_log=None, shutdown_timeout=1)
 
     def app(self) -> web.Application:
