@@ -562,6 +562,9 @@ def test_those_who_leave_in_the_middle_of_a_decision_leave_no_traceback(results:
         with socket.create_connection((name, int(port))) as connection:
             connection.sendall(head.encode())
             server.ask("next?mode=grid&most=1")  # by then the server reads the others
+    with socket.create_connection((name, int(port))) as connection:
+        connection.sendall(b"GET /" + b"\xd9\xa3" + b" HTTP/1.1\r\n\r\n")
+        assert b" 400 " in connection.recv(16)
     server.process.send_signal(signal.SIGINT)
     _, err = server.process.communicate(timeout=30)
     assert (server.process.returncode, err) == (0, "")
