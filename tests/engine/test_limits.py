@@ -1,0 +1,125 @@
+"""The limits that a user states hold: each line of the table in docs/reliability.md, with faults on the way."""
+
+from __future__ import annotations
+
+import importlib.util
+import resource
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks.servings import KINDS
+from benchmarks.workplace import Workplace, ended, process
+from dataflow_grounding.testing import LoopbackServer, faults, on
+
+RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+COUNT = 20
+PRICES = {"input": 100.0, "output": 1000.0}
+
+
+def max_requests(place: Workplace) -> None:
+    trouble = [on(faults.server_error(500), share=0.2), on(faults.says("?"), share=0.2, seed=1)]
+    with LoopbackServer(faults=trouble) as one, LoopbackServer(faults=trouble) as other:
+        everywhere = {"vlm.openai.base_url": "", "vlm.openai.endpoints": [one.base_url, other.base_url]}
+        codes = []
+        for _ in range(40):
+            before = one.count() + other.count()
+            done = place.run("image_grounding.workflow.max_requests=13", **everywhere, **{"vlm.check_every": 5})
+            codes.append(done.code)
+            assert one.count() + other.count() - before <= 13
+            if done.code != 3:
+                break
+    assert codes[0] == 3
+    assert codes[-1] in (0, 1), done
+
+
+def budget_usd(place: Workplace) -> None:
+    trouble = [on(faults.server_error(500), share=0.2), on(faults.says("?"), share=0.2, seed=1)]
+    with LoopbackServer(faults=trouble) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.prices": PRICES, "vlm.openai.max_tokens": 300}
+        done = place.run("--budget-usd", "4", **settings, **{"vlm.check_every": 5})
+    assert done.code == 3, done
+    assert 0 < done.summary["cost_usd"] <= 4
+
+
+def max_wait(place: Workplace) -> None:
+    with LoopbackServer(faults=[on(faults.too_many_requests(3600))]) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 5})
+    assert (done.code, server.count()) == (3, 1), done
+    with LoopbackServer(faults=[on(faults.too_many_requests(0.2))]) as server:
+        done = ended(place.start(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 2}), 30)
+    assert done.code == 3, done
+
+
+def timeout(place: Workplace) -> None:
+    """Of every serving, for answers that never begin and for those that never end."""
+    place.many(1)
+    for name, (_, settings_at) in KINDS.items():
+        if name == "gemini" and importlib.util.find_spec("google.genai") is None:
+            continue
+        backend = "gemini" if name == "gemini" else "openai"
+        limits = {f"vlm.{backend}.timeout": 1, "workflow.max_attempts": 2, "workflow.force_reprocess": True}
+        for trouble in (faults.slow(20), faults.slow_drip(5)):
+            with LoopbackServer(faults=[on(trouble)]) as server:
+                done = place.run(**settings_at(server.address), **limits)
+            assert done.code == 4, (name, done)
+            assert server.count() <= 2, (name, done)
+
+
+def max_attempts(place: Workplace) -> None:
+    with LoopbackServer(
+        faults=[on(faults.says("I see."), task="expression_extraction", containing="Cup 3 ")]
+    ) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url, "workflow.max_attempts": 4})
+        asked = [request for request in server.requests if "Cup 3 " in request.text]
+    assert (done.code, len(asked)) == (1, 4), done
+    assert [failure["attempts"] for failure in place.failures()] == [4]
+
+
+def max_workers(place: Workplace) -> None:
+    with LoopbackServer(latency=0.05) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 3})
+        assert (done.code, server.max_in_flight) == (0, 3), done
+
+
+def memory(place: Workplace) -> None:
+    with LoopbackServer() as server:
+        line = place.arguments(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 100})
+        limited = partial(resource.setrlimit, resource.RLIMIT_AS, (700 * 2**20, 700 * 2**20))
+        done = ended(process(line, preexec_fn=limited, cwd=place.folder), 60)
+    assert done.code == 0, done
+
+
+def open_files(place: Workplace) -> None:
+    with LoopbackServer(latency=0.05) as server:
+        line = place.arguments(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 100})
+        limited = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64))
+        done = ended(process(line, preexec_fn=limited, cwd=place.folder), 60)
+        assert done.code == 0, done
+        assert server.max_in_flight < 64
+
+
+LIMITS: dict[str, Callable[[Workplace], None]] = {
+    "`workflow.max_requests`": max_requests,
+    "`workflow.budget_usd`": budget_usd,
+    "`workflow.max_wait`": max_wait,
+    "`vlm.openai.timeout`, `vlm.gemini.timeout`": timeout,
+    "`workflow.max_attempts`": max_attempts,
+    "`workflow.max_workers`": max_workers,
+    "memory (`ulimit -v`)": memory,
+    "open files (`ulimit -n`)": open_files,
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_it_holds(workplace: Workplace, limit: str) -> None:
+    workplace.many(COUNT)
+    LIMITS[limit](workplace)
+
+
+def test_each_is_in_the_table() -> None:
+    section = RELIABILITY.read_text(encoding="utf-8").partition("## Limits\n")[2].partition("\n## ")[0]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.startswith("| ")]
+    assert rows[1:] == list(LIMITS)
