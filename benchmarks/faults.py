@@ -24,6 +24,7 @@ from benchmarks.image_faults import IMAGES
 from benchmarks.lock_faults import LOCKS
 from benchmarks.machine_faults import MACHINE
 from benchmarks.ray_faults import ON_RAY
+from benchmarks.row_faults import ROWS
 from benchmarks.script_faults import SCRIPTS
 from benchmarks.shard_faults import SHARDS
 from benchmarks.shortage_faults import SHORTAGES
@@ -44,6 +45,7 @@ CASES: list[Case] = [
     *SHARDS,
     *SHORTAGES,
     *IMAGES,
+    *ROWS,
     *SCRIPTS,
     *ON_RAY,
     *STORES,

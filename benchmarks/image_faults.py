@@ -167,6 +167,7 @@ IMAGES: list[Case] = [
     _case("a palette with alpha", WORKS, data(see_through), (40, 30), "odd.png"),
     _case("one pixel", WORKS, data(lambda: saved("RGB", (1, 1), "PNG")), (1, 1), "odd.png"),
     _case("20,000 x 200", WORKS, data(lambda: saved("RGB", (20_000, 200), "JPEG")), (20_000, 200)),
+    _case("2,000,000 x 2", WORKS, data(lambda: saved("1", (2_000_000, 2), "PNG")), (2_000_000, 2), "odd.png"),
     Case("image: four of 361 million pixels", "Works: only one of them is decoded at a time.", many_pixels),
     _case("a PNG named .jpg", WORKS, data(lambda: saved("RGB", (40, 30), "PNG")), (40, 30)),
     _case("a name with a newline", WORKS, data(lambda: saved("RGB", (40, 30), "JPEG")), (40, 30), "two\nlines.jpg"),

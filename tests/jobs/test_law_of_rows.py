@@ -99,12 +99,10 @@ def test_no_row_ends_a_command(place: Workplace, asked: list[str], line: list[st
     results.mkdir()
     (results / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
     (results / "run.json").write_text(json.dumps({"image_folders": [str(place.folder), "ftp://127.0.0.1:9/x"]}))
-    start = time.monotonic()
     done = command([line[0], str(results), *line[1:]])
     assert done.code == (1 if line[0] in ("lint", "export") else 0), done
     assert "Traceback" not in done.err
     assert {elsewhere.scheme_of(address) for address in asked} <= OWN
-    assert time.monotonic() - start < 20
 
 
 def test_in_memory_a_row_fails_alone(place: Workplace, asked: list[str]) -> None:

