@@ -154,10 +154,10 @@ class FormatChoice:
         format, and the replies, which the next try reads. Raises NoFit, RunStopped.
         """
         self.recall(start.folder)
-        counts = Counter[str]()
+        counts, paid = Counter[str](), start.budget.sent
         if not self.pending and self._found is not None and self._serving.takes_probes:
             start, counts = self._cover(start, self._found)
-        return counts + self._calibrate(start) if self.pending else counts
+        return counts + self._calibrate(start, paid) if self.pending else counts
 
     def _cover(self, start: RunStart, found: Calibration) -> tuple[RunStart, Counter[str]]:
         """Try the calibration in sizes that it doesn't cover; `pending` again where it is wrong in one, which the start
@@ -215,13 +215,13 @@ class FormatChoice:
         earlier = load(os.path.join(folder, RUN_FILE), serving.endpoint, serving.model) if folder else None
         return earlier.untried if earlier is not None else []
 
-    def _calibrate(self, start: RunStart) -> Counter[str]:
+    def _calibrate(self, start: RunStart, paid: int) -> Counter[str]:
+        """Calibrate, in a run that had sent so many requests `paid` for its records before it came to that."""
         from dataflow_grounding.calibration.asking import calibrate
         from dataflow_grounding.calibration.probes import NoFit
 
         serving = self._serving
         say(f"{self.why}: calibrating, with {REQUESTS}.")
-        paid = start.budget.sent
         try:
             found, _, counts = calibrate(serving, self.format, start)
         except NoFit as unclear:
