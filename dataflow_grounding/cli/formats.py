@@ -33,6 +33,7 @@ _writing_options = together(
     click.option("--strict", is_flag=True, help="Refuse if anything is lost or left out."),
     click.option("--min-score", type=Range(0, 1), help="Boxes with this score or more."),
     click.option("--verified-only", is_flag=True, help="Expressions that a check confirmed."),
+    click.option("--keep-rejected", is_flag=True, help="Also boxes that a reviewer found wrong."),
     click.option("--reviewed-only", is_flag=True, help="Expressions that a person looked at."),
     click.option(
         "--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Expressions of this status."
@@ -132,7 +133,7 @@ def _told(passed_over: Counter[str]) -> list[str]:
 def _write(records: Any, format: str, folders: tuple[str, ...], read_as: Format | None, **settings: Any) -> int:
     rarely_collect_garbage()
     out, as_json = settings.pop("out"), settings.pop("as_json")
-    wanted = {name: settings.pop(name) for name in ("min_score", "verified_only", "reviewed_only")}
+    wanted = {name: settings.pop(name) for name in ("min_score", "verified_only", "reviewed_only", "keep_rejected")}
     select = Selection(**wanted, statuses=settings.pop("statuses") or STATUSES)
     given = {name: value for name, value in settings.items() if value is not None}
     done = write(records, format, out, folders=folders, select=select, **given)

@@ -33,6 +33,8 @@ class Selection:
         verified_only: Expressions that a check confirmed (`verified: true`).
         reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its record).
         statuses: Of `records.STATUSES`.
+        keep_rejected: Also boxes that a person found wrong, and phrases of which nothing else is left. A phrase that
+            loses all of its boxes is left out, as with `min_score`.
 
     Example:
         >>> both = {"instances": [{"bbox": [0, 0, 9, 9], "score": 0.9}, {"bbox": [5, 5, 9, 9], "score": 0.2}]}
@@ -44,6 +46,7 @@ class Selection:
     verified_only: bool = False
     reviewed_only: bool = False
     statuses: tuple[str, ...] = STATUSES
+    keep_rejected: bool = False
 
     def of(self, record: Mapping[str, Any], expression: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The expression with the boxes that are wanted; None where it isn't."""
@@ -52,10 +55,28 @@ class Selection:
         if unchecked or unseen or status_of(expression) not in self.statuses:
             return None
         boxes = expression["instances"]
-        if self.min_score is None or not boxes:
+        kept = boxes if self.keep_rejected else not_rejected(expression)
+        if kept is None:
+            return None
+        if self.min_score is not None:
+            kept = [box for box in kept if box.get("score") is not None and box["score"] >= self.min_score]
+        if len(kept) == len(boxes):
             return expression
-        kept = [box for box in boxes if box.get("score") is not None and box["score"] >= self.min_score]
         return {**expression, "instances": kept} if kept else None
+
+
+def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
+    """The boxes of an expression that no person found wrong; None where the expression itself was, or all of them were.
+
+    Each box has a verdict of its own where a person gave one; without any, that of the expression is meant of all.
+    """
+    boxes: list[Any] = expression["instances"]
+    judged = any("verified" in box for box in boxes)
+    if not judged:
+        is_rejected = expression.get("verified") is False and bool(expression.get("reviewed_by"))
+        return None if is_rejected else boxes
+    kept = [box for box in boxes if not (box.get("verified") is False and box.get("reviewed_by"))]
+    return kept or None
 
 
 def status_of(expression: Mapping[str, Any]) -> str:
@@ -116,7 +137,7 @@ class _Way:
 
     def __init__(self, format: Format, pictures: ExportPictures, select: Selection, done: Exported) -> None:
         self._format, self._pictures, self._select, self._done = format, pictures, select, done
-        self._changed = self._doubtful = self._unwanted = self._off = 0
+        self._changed = self._doubtful = self._unwanted = self._off = self._rejected = 0
         self._seen = NumberTable()  # hash of an image_id → records without ids of their expressions
 
     def samples(self, records: Rows) -> Iterator[Sample]:
@@ -136,6 +157,7 @@ class _Way:
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": self._changed,
             "phrases that weren't asked for, by status, score, check or review": self._unwanted,
+            "boxes that a reviewer rejected": self._rejected,
             "spans that don't hold their phrase, which was looked for in its caption": self._off,
             "records marked doubtful, of whose replies a part was of no use": self._doubtful,
             "pictures that aren't there, and may be turned by their EXIF": self._pictures.missing,
@@ -198,6 +220,8 @@ class _Way:
     def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         said = []
         for expression in expressions:
+            if not self._select.keep_rejected:
+                self._rejected += len(expression["instances"]) - len(not_rejected(expression) or ())
             wanted = self._select.of(record, expression)
             if wanted is None:
                 self._unwanted += 1

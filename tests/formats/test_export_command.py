@@ -166,6 +166,37 @@ def test_what_is_wanted(tmp_path: Path) -> None:
     assert names("--status", "none") == {"none"}
 
 
+@pytest.mark.parametrize("format", ["yolo", "coco", "odvg", "label-studio", "cvat", "datasets", "tao"])
+def test_what_a_reviewer_rejected_is_left_out(format: str, tmp_path: Path) -> None:
+    rejected = {"verified": False, "reviewed_by": "ann"}
+    right, wrong = [1, 2, 30, 40], [5, 6, 50, 44]
+    boxes = [
+        {"bbox": right, "score": 0.9, "verified": True, "reviewed_by": "ann"},
+        {"bbox": wrong, "score": 0.9, **rejected},
+    ]
+    rows = [
+        mug("one_of_two.jpg", instances=boxes, **rejected),
+        mug("all.jpg", instances=[{"bbox": wrong, "score": 0.9, **rejected}], **rejected),
+        mug("phrase.jpg", instances=[{"bbox": wrong, "score": 0.9}], **rejected),
+        mug("missed.jpg", instances=[], status="none", **rejected),
+        mug("by_a_check.jpg", verified=False),
+    ]
+    run, out = results(tmp_path / "run", rows), tmp_path / "out"
+
+    def written(*options: str) -> dict[str, list[Any]]:
+        done = command("export", run, "--format", format, "-o", out, *options)
+        assert done.code == 0, done.err
+        assert ("boxes that a reviewer rejected: 3" in done.err) is not bool(options), done.err
+        found = {Path(row["image_path"]).stem: row["expressions"] for row in read(str(out), format)}
+        return {name: [box for one in said for box in one["instances"]] for name, said in found.items() if said}
+
+    boxes_of = written()
+    assert sorted(boxes_of) == ["by_a_check", "one_of_two"]
+    [box] = boxes_of["one_of_two"]
+    assert box["bbox"] == pytest.approx(right, abs=0.01)
+    assert sum(map(len, written("--keep-rejected").values())) == 5
+
+
 @pytest.mark.parametrize("format", ["yolo", "coco", "odvg-mmdet", "label-studio", "cvat", "datasets", "tao"])
 def test_a_picture_is_empty_only_by_what_is_asked_for(format: str, tmp_path: Path) -> None:
     """A negative is a claim: neither what nobody confirmed nor a caption without a phrase makes one."""
