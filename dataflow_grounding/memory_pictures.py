@@ -66,7 +66,8 @@ def _is_stored(value: Any) -> bool:
 
 def _is_a(value: Any, name: str, module: str) -> bool:
     """Whether it is an object of a class of a module, which is not imported for that."""
-    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
+    kind = getattr(sys.modules.get(module), name, None)  # a module that another thread is importing may lack it yet
+    return isinstance(kind, type) and isinstance(value, kind)
 
 
 def _from_array(array: Any, name: str) -> "PillowImage":
