@@ -16,6 +16,7 @@ from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.records import Record
 from dataflow_grounding.serving import Reply, Serving
 from dataflow_grounding.spec import Spec
+from dataflow_grounding.spec.environment import GEMINI_KEYS
 from dataflow_grounding.tasks import expression_extraction
 from dataflow_grounding.version import __version__
 
@@ -34,7 +35,7 @@ EXTRAS = {
 }
 NAMES = (
     *("DF_BASE_URL", "DF_MODEL", "DF_API_KEY", "DF_BOX_FORMAT"),
-    *("OPENAI_BASE_URL", "OPENAI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "GOOGLE_API_KEY"),
+    *("OPENAI_BASE_URL", "OPENAI_API_KEY", "GOOGLE_GEMINI_BASE_URL", *GEMINI_KEYS),
 )
 
 

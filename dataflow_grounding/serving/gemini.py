@@ -27,7 +27,7 @@ class GeminiServing(Serving):
     Args:
         model: The model's name.
         max_workers: Most requests in flight; `timeout`: seconds for each.
-        api_key: The key; else `GOOGLE_API_KEY`.
+        api_key: The key; else `GOOGLE_API_KEY`, `GEMINI_API_KEY`.
         base_url: Another endpoint that speaks Gemini; else `GOOGLE_GEMINI_BASE_URL`, else Google's.
         media_resolution: One of RESOLUTIONS, or empty for the model's default.
         temperature: What to sample at, from 0; None leaves it to the model.
@@ -71,7 +71,7 @@ class GeminiServing(Serving):
         self.model = model.removeprefix("models/")
         self.max_workers, self.timeout, self.media_resolution = max_workers, timeout, media_resolution
         self.temperature, self.max_output_tokens, self.box_format = temperature, max_output_tokens, box_format
-        self._api_key = usable_key(api_key or os.environ.get("GOOGLE_API_KEY"))
+        self._api_key = usable_key(api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY"))
         learn_proxies()
         check_one_source(self._url, [self._api_key])
         self._client = PerLoop[Any](self._open)
@@ -83,7 +83,7 @@ class GeminiServing(Serving):
         except ImportError:
             found.append(str(MissingExtra("vlm.backend gemini", "gemini")))
         if not self._api_key:
-            found.append("no API key: set vlm.gemini.api_key or GOOGLE_API_KEY")
+            found.append("no API key: set vlm.gemini.api_key, GOOGLE_API_KEY or GEMINI_API_KEY")
             if os.environ.get("DF_BASE_URL"):
                 found[-1] += " (DF_BASE_URL, DF_MODEL and DF_API_KEY are for vlm.backend openai)"
         return found

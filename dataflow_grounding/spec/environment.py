@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 from dataflow_grounding.spec.schema import VlmBlock
 
+GEMINI_KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+"""Where Google's own client looks for a key, in this order: ai.google.dev/gemini-api/docs/api-key (2026-11)."""
+
 Backend = Literal["gemini", "openai", "local", "embedded"]
 
 
@@ -22,7 +25,7 @@ def backend_named() -> Backend | None:
     model = _given("DF_MODEL")
     if not model:
         return None
-    for_google = model.startswith("gemini") + bool(_given("GOOGLE_API_KEY"))
+    for_google = model.startswith("gemini") + bool(_given(*GEMINI_KEYS))
     return "gemini" if for_google > bool(_given("OPENAI_API_KEY", "OPENAI_BASE_URL")) else "openai"
 
 
@@ -30,12 +33,12 @@ def backend_of_keys() -> Backend | None:
     """`backend_named`, or the backend whose key is set: for a spec that is written, not run."""
     if named := backend_named():
         return named
-    return "openai" if _given("OPENAI_API_KEY", "OPENAI_BASE_URL") else "gemini" if _given("GOOGLE_API_KEY") else None
+    return "openai" if _given("OPENAI_API_KEY", "OPENAI_BASE_URL") else "gemini" if _given(*GEMINI_KEYS) else None
 
 
 def unused_keys() -> str:
     """A sentence on providers' keys that are set and not used, as nothing names a model; empty where there are none."""
-    keys = [name for name in ("OPENAI_API_KEY", "GOOGLE_API_KEY") if _given(name)]
+    keys = [name for name in ("OPENAI_API_KEY", *GEMINI_KEYS) if _given(name)]
     return f"{' and '.join(keys)} set, but no model: name one in DF_MODEL to use it. " if keys else ""
 
 

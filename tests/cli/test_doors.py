@@ -68,9 +68,11 @@ def test_every_command_takes_the_endpoint_that_the_environment_names(folder: Pat
     [
         ({}, "gemini"),
         ({"GOOGLE_API_KEY": "k"}, "gemini"),
+        ({"GEMINI_API_KEY": "k"}, "gemini"),
         ({"OPENAI_API_KEY": "k"}, "openai"),
         ({"DF_BASE_URL": "http://127.0.0.1:9/v1"}, "openai"),
         ({"DF_MODEL": "gemini-2.5-flash", "GOOGLE_API_KEY": "k"}, "gemini"),
+        ({"DF_MODEL": "gemini-2.5-flash", "GEMINI_API_KEY": "k"}, "gemini"),
         ({"DF_MODEL": "gemini-2.5-flash", "GOOGLE_API_KEY": "k", "OPENAI_API_KEY": "k"}, "gemini"),
         ({"DF_MODEL": "gemini-2.5-flash"}, "gemini"),
         ({"DF_MODEL": "gemini-2.5-flash", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "openai"),
@@ -96,6 +98,10 @@ def test_scripts_take_the_same_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_pat
     gemini = serving_from_environment(timeout=7)
     assert isinstance(gemini, GeminiServing)
     assert (gemini.model, gemini.timeout) == ("gemini-2.5-flash", 7)
+    monkeypatch.delenv("GOOGLE_API_KEY")
+    assert "GEMINI_API_KEY" in " ".join(GeminiServing("gemini-2.5-flash").obstacles())
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    assert "API key" not in " ".join(GeminiServing("gemini-2.5-flash").obstacles())
     monkeypatch.setenv("DF_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("DF_BOX_FORMAT", "yxyx_512")
     openai = serving_from_environment(max_workers=3)
