@@ -19,7 +19,7 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import is_secret_variable, learn_fields, texts_in
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import block_with, drop, place_of, validated
-from dataflow_grounding.spec.references import check_references
+from dataflow_grounding.spec.references import check_references, empty_variables
 from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
@@ -75,6 +75,9 @@ def read_spec(
         location = re.split(r"[.[]", key)
         drop(values, location)
         asked.append(f"{place(location)}: {key} is '???': give it a value")
+    for at, variable in empty_variables(stated):
+        key, way = ".".join(map(str, at)), f"set it, or write ${{oc.env:{variable},''}} where nothing is meant"
+        asked.append(f"{place(list(map(str, at)))}: {key} is what {variable} holds, which is empty: {way}")
     asked += [f"{place(['autolabel_type'])}: {unknown}"] if unknown else []
     spec, problems = validated(values, model, place)
     asked += [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]

@@ -3,6 +3,7 @@
 Ten keys, each with ten references to the next, are 400 bytes of YAML and forty gigabytes of text.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ _ESCAPED = re.compile(r"\\\\|\\\$\{")
 _VARIABLE = re.compile(  # stands as \0. What isn't OmegaConf's own, such as Hydra's ${now:…}, can't be filled in here
     r"\$\{\s*(?:oc\.env|(?!oc\.)[\w.]+)\s*:[^${}]*\}|\$\{\s*oc\.decode\s*:\s*\0\s*\}"
 )
+_VARIABLE_ALONE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)\s*\}")
 _KEY = re.compile(r"\$\{\s*([^${}:\0\1\s]+)\s*\}")  # stands as \1: a key that another one's value is part of is none
 
 Place = tuple[str | int, ...]
@@ -30,6 +32,17 @@ def check_references(config: Any) -> None:
     total = sum(filled.size(place) - len(text) for place, text in _texts(spec, ()) if "${" in text)
     if total > MOST:
         raise SpecError(f"its references (${{…}}) would fill in more than {MOST:,} characters: write some values out")
+
+
+def empty_variables(stated: Any) -> Iterator[tuple[Place, str]]:
+    """The keys whose value is a variable of the environment that is set to nothing, with no default, and its name.
+
+    An address that is left empty so would be a provider's own, and pictures would go there.
+    """
+    for place, text in _texts(stated, ()):
+        variable = _VARIABLE_ALONE.fullmatch(text.strip())
+        if variable and not os.environ.get(variable[1], "set").strip():
+            yield place, variable[1]
 
 
 class _Filled:

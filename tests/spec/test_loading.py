@@ -122,6 +122,19 @@ def test_values_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytes
     assert block.data.input_jsonl == str(tmp_path / "data" / "in.jsonl")
 
 
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_a_variable_that_holds_nothing_is_named_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: str
+) -> None:
+    monkeypatch.setenv("MY_ADDRESS", empty)
+    path = written(tmp_path, "spec.yaml", BASE.replace("timeout: 5", 'base_url: "${oc.env:MY_ADDRESS}"'))
+    with pytest.raises(SpecError) as told:
+        load_spec([path])
+    assert "vlm.openai.base_url is what MY_ADDRESS holds, which is empty" in str(told.value)
+    meant = written(tmp_path, "spec.yaml", BASE.replace("timeout: 5", "base_url: \"${oc.env:MY_ADDRESS,''}\""))
+    assert load_spec([meant]).block.vlm.openai.base_url == empty
+
+
 def test_a_name_that_the_environment_lacks_is_named(tmp_path: Path) -> None:
     path = written(tmp_path, "spec.yaml", BASE.replace("timeout: 5", 'api_key: "${oc.env:NO_SUCH_NAME}"'))
     with pytest.raises(SpecError, match="NO_SUCH_NAME"):
