@@ -193,7 +193,7 @@ def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(
         settings = {"vlm.check_every": 20, "workflow.stream": stream}
         done = run(place, server, **settings)
         assert done.code == 2, done
-        assert 45 < model.boxes <= 60 + 12  # as many are on their way
+        assert 45 < model.boxes <= 60 + 12 + 8  # as many are on their way, and some were asked a third time
         assert f"{Y} would fit" in done.err
         assert "since the last good check are set aside: the next run asks for them again" in done.err
         assert place.files().step_1 is None
@@ -252,7 +252,7 @@ def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_
         assert warned.code == 0, warned
         assert warned.err.count(f"Warning: the boxes don't look like {X}") == 1
         first = model.boxes
-        assert 30 <= first <= 31, "once more where two replies look like another format"
+        assert 30 <= first <= 30 + 8, "some once more, as two replies to each look like another format"
         assert len(place.annotations()) == 30
         assert f"{Y} would fit" in (suspected(place) or "")
         sent = server.count()
@@ -339,7 +339,8 @@ def test_after_a_stop_a_run_that_may_go_on_takes_what_was_set_aside(place: Workp
         assert run(place, server, **{"vlm.check_every": 10}).code == 2
         bought = model.boxes
         warned = run(place, server, **{"vlm.check_every": 10, "vlm.on_suspect_boxes": "warn"})
-        assert (warned.code, model.boxes) == (0, 30), warned
+        assert warned.code == 0, warned
+        assert 30 <= model.boxes <= 30 + 8, "some once more, as two replies to each look like another format"
         assert warned.err.count("Warning") == 1
         assert bought < 30
 
