@@ -10,7 +10,7 @@ from typing import Any
 from dataflow_grounding import images
 from dataflow_grounding.elsewhere import is_elsewhere, off_loop
 from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
-from dataflow_grounding.errors import RecordError
+from dataflow_grounding.errors import RecordError, StorageFailed
 from dataflow_grounding.image_files import ImageFacts
 from dataflow_grounding.records import Record
 
@@ -71,8 +71,11 @@ class ImageMemo:
 
 
 def log_of(checkpoint_folder: str) -> KeyedLog:
-    """What a run remembers of its images, to be read alone; empty where there was none."""
-    return KeyedLog(os.path.join(checkpoint_folder, "images.jsonl"), read_only=True)
+    """What a run remembers of its images, to be read alone; empty where there is none, or none that can be read."""
+    try:
+        return KeyedLog(os.path.join(checkpoint_folder, "images.jsonl"), read_only=True)
+    except StorageFailed:
+        return KeyedLog("")
 
 
 def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
