@@ -59,22 +59,9 @@ def lint(
 
     Raises InputError where a row that can't be read would be lost by `fix`.
     """
-    folders = image_folders_of(data, image_root)
-    size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
     ids, path = set[int](), annotations_of(data)
     read &= not _OF_SIZES.isdisjoint(rules)
-
-    def looked_at(given: _KnownRow) -> tuple[Row, Size | str | None]:
-        row, size, unread = given
-        return row, size_of(path_of(row.data or {})) if unread else size
-
-    def known_rows() -> Iterator[_KnownRow]:
-        with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
-            for row in read_rows(path):
-                size = _remembered_size(row.data, folders, log) if read and row.data is not None else None
-                yield _KnownRow(row, size, read and row.data is not None and size is None)
-
-    for row, picture in side_by_side(looked_at, known_rows(), lambda one: one.unread):
+    for row, picture in _with_sizes(path, image_folders_of(data, image_root), read):
         if row.data is None and fix:
             raise InputError(f"{path}, line {row.line}: {row.error}: mend or remove it first, as --fix can't keep it")
         found = _found_by(rules, row, picture)
@@ -86,6 +73,26 @@ def lint(
         for one in (*found, *(_told_before(row.data or {}, ids) if "DG003" in rules else ())):
             tell(row.line, one)
         yield row.data or {}
+
+
+def _with_sizes(path: str, folders: tuple[str, ...], read: bool) -> Iterator[tuple[Row, Size | str | None]]:
+    """Each row with its picture's size, or why it can't be read; None where it isn't asked for."""
+    size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
+
+    def looked_at(one: _KnownRow) -> tuple[Row, Size | str | None]:
+        return one.row, size_of(path_of(one.row.data or {})) if one.unread else one.size
+
+    yield from side_by_side(looked_at, _known_rows(path, folders, read), lambda one: one.unread)
+
+
+def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_KnownRow]:
+    with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
+        for row in read_rows(path):
+            if read and row.data is not None:
+                size = _remembered_size(row.data, folders, log)
+                yield _KnownRow(row, size, size is None)
+            else:
+                yield _KnownRow(row, None, False)
 
 
 def _found_by(rules: Collection[str], row: Row, picture: Size | str | None) -> list[Finding]:
