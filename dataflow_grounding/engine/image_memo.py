@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import time
 from contextlib import suppress
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from dataflow_grounding import images
 from dataflow_grounding.elsewhere import is_elsewhere, off_loop
 from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
-from dataflow_grounding.errors import RecordError
+from dataflow_grounding.errors import RecordError, StorageFailed
 from dataflow_grounding.image_files import ImageFacts
 from dataflow_grounding.records import Record
 
@@ -19,10 +20,15 @@ _FACTS = ImageFacts.__dataclass_fields__
 
 
 class ImageMemo:
-    """Makes images' facts known before an operator asks: a local disk's read here, slow ones by threads."""
+    """Makes images' facts known before an operator asks: a local disk's read here, slow ones by threads.
 
-    def __init__(self, log: KeyedLog | None) -> None:
-        self._log = log
+    Args:
+        log: Where facts are remembered.
+        keeps: Whether new ones are added to it.
+    """
+
+    def __init__(self, log: KeyedLog | None, *, keeps: bool = True) -> None:
+        self._log, self._keeps = log, keeps
         self._slow_in_a_row = 0
         self._for_threads = 0
 
@@ -32,10 +38,10 @@ class ImageMemo:
         file = await off_loop(images.find_image, record, key) if far else images.find_image(record, key)
         if file in images.kept_facts:
             return
-        known = _facts_of(self._log.get(_digest(file))) if self._log is not None else None
+        known = remembered(self._log, file) if self._log is not None else None
         facts = images.keep(images.kept_facts, file, known or await self._read(file, limits))
         young = time.time_ns() - file.mtime_ns <= 2 * 10**9  # it may change unseen
-        if self._log is not None and known is None and not young:
+        if self._log is not None and self._keeps and known is None and not young:
             self._log.put(_digest(file), sealed({**vars(facts)}))
 
     def forget(self, record: Record, key: str) -> None:
@@ -43,7 +49,7 @@ class ImageMemo:
         with suppress(RecordError):  # it may be gone by now
             file = images.find_image(record, key)
             images.kept_facts.pop(file, None)
-            if self._log is not None:
+            if self._log is not None and self._keeps:
                 self._log.put(_digest(file), {})
 
     async def _read(self, file: images.ImageFile, limits: images.ImageLimits | None) -> ImageFacts:
@@ -62,6 +68,19 @@ class ImageMemo:
             self._slow_in_a_row = self._slow_in_a_row + 1 if time.perf_counter() - start > SLOW else 0
             if self._slow_in_a_row >= 3:
                 self._slow_in_a_row, self._for_threads = 2, 64
+
+
+def log_of(checkpoint_folder: str) -> KeyedLog:
+    """What a run remembers of its images, to be read alone; empty where there is none, or none that can be read."""
+    try:
+        return KeyedLog(os.path.join(checkpoint_folder, "images.jsonl"), read_only=True)
+    except StorageFailed:
+        return KeyedLog("")
+
+
+def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
+    """What the log says of a file of this path, size and time."""
+    return _facts_of(log.get(_digest(file)))
 
 
 def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:

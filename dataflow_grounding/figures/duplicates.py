@@ -7,6 +7,7 @@ By two looks: a dHash, 64 bits that say where a picture grows brighter to the ri
 import hashlib
 import os
 import re
+import threading
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ _NEAR = 4  # bits in which the dHashes of pictures may differ that count as near
 _ONE = 32  # a standard deviation: the most by which any of their parts may differ
 _LEAST = 6  # levels of grey that count as a deviation in pictures that have less: so much is noise
 _FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anything
+_decoders = threading.BoundedSemaphore(os.cpu_count() or 1)  # more threads, which fetch, would only take more memory
 _ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)
 
 
@@ -62,7 +64,8 @@ def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
 
     try:
         path = find_image(Record({"image": path}, folders), "image").path
-        with decoding(read_file(path), path) as picture:
+        data = read_file(path)
+        with _decoders, decoding(data, path) as picture:
             grey = picture.convert("L")
             small = np.asarray(grey.resize((9, 8)), int)
             if np.ptp(small) < _FLAT:

@@ -1,19 +1,23 @@
 """What is wrong with a data set, by the rules of lint_rules.yaml, and what of it is mended without a question."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from dataflow_grounding.elsewhere import side_by_side
+from dataflow_grounding.engine.image_memo import log_of, remembered
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.figures.phrases import said_twice, sharing_boxes
 from dataflow_grounding.formats.base import TOKEN, stands
 from dataflow_grounding.formats.export import status_of
 from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, without_duplicates
 from dataflow_grounding.image_files import decoding, parse_facts, read_file
-from dataflow_grounding.images import find_image
+from dataflow_grounding.images import find_image, is_far
 from dataflow_grounding.metrics.annotations import head_of
 from dataflow_grounding.records import STATUSES, Record, has_id, is_score, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
@@ -34,6 +38,14 @@ class Finding(NamedTuple):
     mend: Callable[[], object] | None = None
 
 
+class _KnownRow(NamedTuple):
+    """A row with its picture's size, where the run remembers it; `unread` says that the file has to be opened."""
+
+    row: Row
+    size: Size | None
+    unread: bool
+
+
 def lint(
     data: str, tell: Callable[[int, Finding], object], rules: Collection[str] = tuple(RULES), *, fix: bool = False,
     image_root: str | None = None, read: bool = True,
@@ -47,14 +59,9 @@ def lint(
 
     Raises InputError where a row that can't be read would be lost by `fix`.
     """
-    size_of = lru_cache(2**16)(partial(_size_of, folders=image_folders_of(data, image_root)))
     ids, path = set[int](), annotations_of(data)
     read &= not _OF_SIZES.isdisjoint(rules)
-
-    def looked_at(row: Row) -> tuple[Row, Size | str | None]:
-        return row, size_of(path_of(row.data)) if read and row.data is not None else None
-
-    for row, picture in side_by_side(looked_at, read_rows(path), lambda _: read):
+    for row, picture in _with_sizes(path, image_folders_of(data, image_root), read):
         if row.data is None and fix:
             raise InputError(f"{path}, line {row.line}: {row.error}: mend or remove it first, as --fix can't keep it")
         found = _found_by(rules, row, picture)
@@ -66,6 +73,26 @@ def lint(
         for one in (*found, *(_told_before(row.data or {}, ids) if "DG003" in rules else ())):
             tell(row.line, one)
         yield row.data or {}
+
+
+def _with_sizes(path: str, folders: tuple[str, ...], read: bool) -> Iterator[tuple[Row, Size | str | None]]:
+    """Each row with its picture's size, or why it can't be read; None where it isn't asked for."""
+    size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
+
+    def looked_at(one: _KnownRow) -> tuple[Row, Size | str | None]:
+        return one.row, size_of(path_of(one.row.data or {})) if one.unread else one.size
+
+    yield from side_by_side(looked_at, _known_rows(path, folders, read), lambda one: one.unread)
+
+
+def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_KnownRow]:
+    with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
+        for row in read_rows(path):
+            if read and row.data is not None:
+                size = _remembered_size(row.data, folders, log)
+                yield _KnownRow(row, size, size is None)
+            else:
+                yield _KnownRow(row, None, False)
 
 
 def _found_by(rules: Collection[str], row: Row, picture: Size | str | None) -> list[Finding]:
@@ -122,6 +149,21 @@ def _of_picture(record: Mapping[str, Any], read: Size | str | None) -> Iterator[
         yield Finding("DG401", read)
     elif read and stated_size(record) not in (None, read):
         yield Finding("DG402", f"{read[0]}x{read[1]} is stated as {record['width']}x{record['height']}")
+
+
+def _remembered_size(record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog) -> Size | None:
+    """What the run read of the picture, where its file is as it was.
+
+    Of JPEGs alone: one whose end is there can be decoded. A run reads headers, and others may be broken behind them.
+    """
+    named = Record({"image": path_of(record)}, folders)
+    if not len(log) or is_far(named, "image"):
+        return None
+    try:
+        facts = remembered(log, find_image(named, "image"))
+    except RecordError:
+        return None
+    return facts.size if facts and facts.media_type == "image/jpeg" else None
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:

@@ -14,7 +14,7 @@ from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
-from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.image_memo import ImageMemo, log_of
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
 from dataflow_grounding.engine.plan import Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
@@ -117,7 +117,9 @@ class _StepReplies(KeyedLog):
 class _Pass:
     """The steps at work on records, each step with its own counts; `replies` are those that are there."""
 
-    def __init__(self, run: SpecRun, rules: TokenRules | None, replies: KeyedLog | None) -> None:
+    def __init__(
+        self, run: SpecRun, rules: TokenRules | None, replies: KeyedLog | None, images: KeyedLog | None = None
+    ) -> None:
         self._steps, self._replies = run.steps, replies
         seen: set[str] = set()
         box_format = run.box_format.format if run.box_format else find_box_format("xyxy_1000", "")
@@ -125,7 +127,7 @@ class _Pass:
         options = replace(run.options, force_reprocess=False)  # then there are no stored replies
         budget = Budget(None, None, None)
         self._askings = [Asking(serving, options, budget) for serving in self.servings]
-        self._memo = ImageMemo(None)
+        self._memo = ImageMemo(images, keeps=False)
         self._rows: set[frozenset[str]] = set()
 
     async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
@@ -161,9 +163,9 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
     anew, folder = run.options.force_reprocess, run.steps[0].storage.checkpoint_folder
-    with closing(KeyedLog("")) if anew else readable_replies(folder) as there:
+    with closing(KeyedLog("")) if anew else readable_replies(folder) as there, closing(log_of(folder)) as images:
         stored = _answers_in(there)
-        real, guess = _Pass(run, rules, there), _Pass(run, rules, None) if stored else None
+        real, guess = _Pass(run, rules, there, images), _Pass(run, rules, None, images) if stored else None
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
         steps = run_blocking(lambda: _worked_through(run, records, real, guess))
     _add_checks(run.steps, steps)

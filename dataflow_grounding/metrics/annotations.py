@@ -3,12 +3,14 @@
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.metrics.rows_on_disk import RowsOnDisk
 from dataflow_grounding.records import Record, annotated_column, has_id, is_score, is_settled, path_of, read_expressions
 from dataflow_grounding.results_folder import annotations_of, records_of
 
@@ -17,15 +19,57 @@ Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Anno
 _OF_RECORD = ("image_path", "image", "image_id", "caption", "cleaned_caption", "model", "width", "height")
 
 
-class Annotations(list[dict[str, Any]]):
-    """Records with the columns that figures need; each phrase has its boxes the surest first."""
+class Annotations:
+    """Records with the columns that figures need; each phrase has its boxes the surest first.
 
-    name = "what was given"  # in messages
+    Those of a file are kept on disk, and made anew each time they are asked for.
+
+    Attributes:
+        name: What they are called in messages.
+        phrase_count: How many phrases all records have.
+        reviewed: Whether a person has reviewed a phrase.
+        states_spans: Whether a phrase states where it stands in its caption.
+    """
+
+    def __init__(self, name: str = "what was given", *, on_disk: bool = False) -> None:
+        self.name = name
+        self.phrase_count = 0
+        self.reviewed = self.states_spans = False
+        self._rows: list[dict[str, Any]] | RowsOnDisk = RowsOnDisk() if on_disk else []
+        self._settled_alone = False
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add a record."""
+        self._rows.append(record)
+        self.phrase_count += len(record["expressions"])
+        for phrase in record["expressions"]:
+            self.reviewed |= bool(phrase.get("reviewed_by"))
+            self.states_spans |= bool(phrase.get("char_span"))
+
+    def settled(self) -> "Annotations":
+        """The same records, where what a person hasn't found right is open."""
+        view = copy(self)
+        view._settled_alone = True
+        return view
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        record = self._rows[number]
+        if not self._settled_alone:
+            return record
+        open_one = {"instances": [], "status": "pending"}
+        phrases = [row if is_settled(row) else {**row, **open_one} for row in record["expressions"]]
+        return {**record, "expressions": phrases}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[number] for number in range(len(self)))
 
     @property
-    def phrases(self) -> list[dict[str, Any]]:
+    def phrases(self) -> Iterator[dict[str, Any]]:
         """Those of all records."""
-        return [phrase for record in self for phrase in record["expressions"]]
+        return (phrase for record in self for phrase in record["expressions"])
 
 
 def read_annotations(source: Source) -> Annotations:
@@ -37,12 +81,12 @@ def read_annotations(source: Source) -> Annotations:
     """
     if isinstance(source, Annotations):
         return source
-    found, where, columns = Annotations(), "record", set[str]()
+    columns = set[str]()
     if isinstance(source, (str, os.PathLike)):
-        found.name = os.fspath(source)
+        found = Annotations(os.fspath(source), on_disk=True)
         rows, where = records_of(found.name), f"{annotations_of(found.name)}, line"
     else:
-        rows = _records(source)
+        found, rows, where = Annotations(), _records(source), "record"
     for row in rows:
         columns.add(annotated_column(row))
         try:
@@ -56,7 +100,7 @@ def read_annotations(source: Source) -> Annotations:
                 expression["instances"].sort(key=lambda box: 1 if box["score"] is None else -box["score"])
         except BrokenRow as error:
             raise InputError(f"{where} {row.place + 1}: {error}") from None
-        found.append({**{name: row.get(name) for name in _OF_RECORD}, "expressions": expressions})
+        found.add({**{name: row.get(name) for name in _OF_RECORD}, "expressions": expressions})
     if (column := min(columns - {""}, default="expressions")) != "expressions":  # by name the first of the three
         does = "compared are `expressions` and their `instances`: write each region as one of these"
         raise InputError(f"{found.name} has no `expressions`, but `{column}`; {does}")
@@ -72,15 +116,7 @@ def _records(source: Iterable[Any]) -> Iterator[Record]:
 
 def as_gold(truth: Annotations) -> Annotations:
     """Of a file that was reviewed in part, what a person found right; the rest is open. Any other as it is."""
-    if not any(phrase.get("reviewed_by") for phrase in truth.phrases):
-        return truth
-    gold = Annotations()
-    gold.name = truth.name
-    for record in truth:
-        open_one = {"instances": [], "status": "pending"}
-        phrases = [row if is_settled(row) else {**row, **open_one} for row in record["expressions"]]
-        gold.append({**record, "expressions": phrases})
-    return gold
+    return truth.settled() if truth.reviewed else truth
 
 
 def _check(expression: Mapping[str, Any], caption: Any) -> None:

@@ -1,25 +1,27 @@
 """All figures of predictions against gold."""
 
-import hashlib
 import math
+from array import array
 from bisect import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, compress
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from dataflow_grounding.errors import InputError, MissingExtra, needs_extra
+from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.geometry import area
 from dataflow_grounding.metrics.annotations import Source, as_gold, head_of, read_annotations
+from dataflow_grounding.metrics.average_precision import AveragePrecision
 from dataflow_grounding.metrics.confidence import cuts, draws_of, interval, kept_and_right, mcnemar
 from dataflow_grounding.metrics.measures import figures_of, of_caption, of_phrase
-from dataflow_grounding.metrics.pairs import PairedRecord, Row, Rules, pair
+from dataflow_grounding.metrics.pairs import PairedRecord, Pairs, Row, Rules, pair
 
 Columns = dict[str, np.ndarray]
 Figures = dict[str, float | int | None]
+Groups = dict[str, dict[str, "array[int]"]]  # kind, name of the group → the places of its phrases
 _MOST = 20  # groups of each kind: the largest
 _WORDS = ("1-3", "4-6", "7-9", "10 or more")  # D³'s
 _SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's; of several boxes by the mean area
@@ -32,10 +34,10 @@ class Evaluation:
 
     `columns` are what counts for each gold phrase, `sums` for each image; `right` is whether a phrase's first box is
     right, or, without gold boxes, whether there is none. `curve` is what `kept_and_right` says of the scores, `notes`
-    what a reader has to know.
+    what a reader has to know. `pairs` are matched anew whenever one goes over them.
     """
 
-    pairs: list[PairedRecord]
+    pairs: Pairs
     rules: Rules
     columns: Columns
     sums: Columns
@@ -43,6 +45,7 @@ class Evaluation:
     curve: np.ndarray
     figures: Figures
     notes: list[str]
+    places: Groups
 
     @cached_property
     def draws(self) -> Columns:
@@ -51,13 +54,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The figures, their 95 % intervals, groups of phrases, scores to cut at, notes and rules."""
-        kinds: dict[str, dict[str, list[int]]] = {}
-        phrases = ((record, *phrase) for record in self.pairs for phrase in record.phrases)
-        for place, phrase in enumerate(phrases):
-            for kind, name in _names_of_groups(*phrase):
-                kinds.setdefault(kind, {}).setdefault(name, []).append(place)
-        groups: dict[str, dict[str, Figures]] = {kind: {} for kind in kinds}
-        for kind, of in kinds.items():
+        groups: dict[str, dict[str, Figures]] = {kind: {} for kind in self.places}
+        for kind, of in self.places.items():
             for group in sorted(sorted(of, key=lambda name: -len(of[name]))[:_MOST]):
                 sums = {name: column[of[group]].sum() for name, column in self.columns.items()}
                 figures = _plain(figures_of(sums, self.rules))
@@ -90,51 +88,98 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         1.0
     """
     truth, answers = as_gold(read_annotations(gold)), read_annotations(found)
-    if not truth.phrases:
+    if not truth.phrase_count:
         raise InputError(f"{truth.name} has no boxes: gold is records with `expressions` and their `instances`")
     pairs = pair(answers, truth)
-    phrases = [phrase for record in pairs for phrase in record.phrases]
-    rows, scores = zip(*(of_phrase(*phrase, rules) for phrase in phrases), strict=True)
-    columns, curve = _columns(rows), kept_and_right(np.array(list(chain.from_iterable(scores)), float).reshape(-1, 2))
-    spans_stated = all(any(phrase.get("char_span") for phrase in side.phrases) for side in (truth, answers))
-    sums = _sums(pairs, columns, rules, spans_stated)
+    counts = _Counts(rules)
+    for record in pairs:
+        counts.add(record)
+    columns, phrases = counts.phrases.columns(), counts.phrases.rows
+    curve = kept_and_right(np.frombuffer(counts.scores).reshape(-1, 2))
+    sums = counts.sums(truth.states_spans and answers.states_spans)
     totals = {name: column.sum() for name, column in sums.items()}
-    extra = sum(len(record.extra) for record in pairs)
-    missing = sum(answer is None for _, answer in phrases)
     figures: Figures = {
         "images": len(sums["one"]),
-        "expressions": len(phrases),
-        "expressions_not_judged": len(phrases) - int(totals["judged"]),
-        "expressions_missing": missing,
-        "expressions_not_in_gold": extra,
-        "expressions_of_other_records": len(answers.phrases) - len(phrases) + missing - extra,
+        "expressions": phrases,
+        "expressions_not_judged": phrases - int(totals["judged"]),
+        "expressions_missing": counts.missing,
+        "expressions_not_in_gold": counts.extra,
+        "expressions_of_other_records": answers.phrase_count - phrases + counts.missing - counts.extra,
         "grounded": int(totals["grounded_share"]),
         **{name: int(totals[name]) for name in ("boxes", "gold_boxes", "scored_boxes")},
         **_plain(figures_of(totals, rules)),
         "ap": None,
     }
     notes = [] if len(curve) else ["no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"]
-    if scaled := sum(record.scaled for record in pairs):
-        notes.append(f"boxes of {scaled:,} records of {answers.name} are scaled to the size that {truth.name} states")
-    try:
-        figures |= _plain({"ap": coco_ap(list(compress(phrases, columns["judged"])))})
-    except MissingExtra as error:
-        notes.append(str(error))
+    if counts.scaled:
+        records = f"boxes of {counts.scaled:,} records of {answers.name}"
+        notes.append(f"{records} are scaled to the size that {truth.name} states")
+    if find_spec("faster_coco_eval"):
+        figures |= _plain({"ap": counts.precision.value()})
+    else:
+        notes.append(str(MissingExtra("COCO AP (ap)", "eval")))
     first = rules.passes(columns["held"], rules.threshold)
     right = np.where(columns["boxed"] > 0, first, (columns["gprec_f1"] > 0) | (columns["judged"] == 0))
-    return Evaluation(pairs, rules, columns, sums, right, curve, figures, notes)
+    return Evaluation(pairs, rules, columns, sums, right, curve, figures, notes, counts.places)
 
 
-def _sums(pairs: Sequence[PairedRecord], columns: Columns, rules: Rules, spans_stated: bool) -> Columns:
-    """What counts, per image; boxes of phrases that the gold doesn't have are wrong."""
-    images = np.array([record.image for record in pairs])
-    extra = np.array([sum(len(rules.counted(phrase)) for phrase in record.extra) for record in pairs])
-    of_phrases = np.repeat(images, [len(record.phrases) for record in pairs])
-    spans = _columns([of_caption(record, rules) for record in pairs])
-    sums = {name: np.bincount(of_phrases, column, images.max() + 1) for name, column in columns.items()}
-    sums |= {name: np.bincount(images, column) * spans_stated for name, column in spans.items()}
-    sums["boxes"] += np.bincount(images, extra)
-    return sums
+class _Table:
+    """Rows of the same named numbers, 8 bytes each."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._names: list[str] = []
+        self._values = array("d")
+
+    def add(self, row: Mapping[str, float]) -> None:
+        self._names = self._names or [*row]
+        self._values.extend(row.values())
+        self.rows += 1
+
+    def columns(self) -> Columns:
+        return dict(zip(self._names, np.frombuffer(self._values).reshape(self.rows, -1).T, strict=True))
+
+
+class _Counts:
+    """What records and their phrases count for, in numbers alone: the records themselves are not kept."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self.phrases, self._captions = _Table(), _Table()
+        self._images = array("q")  # of each record: its image, its phrases, the boxes of phrases not in the gold
+        self._phrases_of, self._extra_boxes = array("q"), array("q")
+        self.scores = array("d")  # each score, and whether its box is right
+        self.places: Groups = {}
+        self.precision = AveragePrecision()
+        self.missing = self.extra = self.scaled = 0
+
+    def add(self, record: PairedRecord) -> None:
+        self._images.append(record.image)
+        self._phrases_of.append(len(record.phrases))
+        self._extra_boxes.append(sum(len(self._rules.counted(phrase)) for phrase in record.extra))
+        self._captions.add(of_caption(record, self._rules))
+        self.extra += len(record.extra)
+        self.scaled += record.scaled
+        for gold, found in record.phrases:
+            for kind, name in _names_of_groups(record, gold, found):
+                self.places.setdefault(kind, {}).setdefault(name, array("I")).append(self.phrases.rows)
+            columns, scores = of_phrase(gold, found, self._rules)
+            self.phrases.add(columns)
+            for score, is_right in scores:
+                self.scores.extend((score, is_right))
+            self.missing += found is None
+            if columns["judged"]:
+                self.precision.add(gold, found)
+
+    def sums(self, spans_stated: bool) -> Columns:
+        """What counts, per image; boxes of phrases that the gold doesn't have are wrong."""
+        images, extra = np.frombuffer(self._images, np.int64), np.frombuffer(self._extra_boxes, np.int64)
+        of_phrases = np.repeat(images, np.frombuffer(self._phrases_of, np.int64))
+        columns, spans = self.phrases.columns(), self._captions.columns()
+        sums = {name: np.bincount(of_phrases, column, images.max() + 1) for name, column in columns.items()}
+        sums |= {name: np.bincount(images, column) * spans_stated for name, column in spans.items()}
+        sums["boxes"] += np.bincount(images, extra)
+        return sums
 
 
 def _names_of_groups(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[tuple[str, str]]:
@@ -148,46 +193,6 @@ def _names_of_groups(record: PairedRecord, gold: Row, found: Row | None) -> Iter
         yield "model", str(record.found["model"])
 
 
-def _columns(rows: Sequence[Mapping[str, float]]) -> Columns:
-    return dict(zip(rows[0], np.array([list(row.values()) for row in rows], float).T, strict=True))
-
-
 def _plain(figures: Mapping[str, Any]) -> Figures:
     """Figures as JSON has them: to four decimals, none of them -0, null for what has nothing to divide by."""
     return {k: None if v is None or math.isnan(v) else round(float(v), 4) + 0.0 for k, v in figures.items()}
-
-
-def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> float | None:
-    """AP of gold and found phrases, over IoU 0.5:0.05:0.95, at 100 boxes a phrase; None without gold boxes.
-
-    One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the gold doesn't ask for
-    in an image is no false positive there (as in LVIS). Boxes without score come last, the first ones of all phrases
-    before the second ones. Of phrases with equal scores a digest says which comes first, so that the order of the
-    records doesn't count.
-
-    Raises:
-        MissingExtra: faster-coco-eval is not installed.
-    """
-    with needs_extra("COCO AP (ap)", "eval"):
-        from faster_coco_eval import COCO, COCOeval_faster
-    sides = ([side["instances"] if side else [] for side in phrase] for phrase in phrases)
-    boxes = [[[(*box["bbox"], box["score"]) for box in side] for side in phrase] for phrase in sides]
-    boxes.sort(key=lambda phrase: hashlib.sha256(repr(phrase).encode()).digest())
-    wanted, answers = ([*_rows_of([phrase[side] for phrase in boxes])] for side in (0, 1))
-    if not wanted or not answers:
-        return 0.0 if wanted else None
-    images = [{"id": n} for n in range(len(phrases))]
-    truth = COCO({"images": images, "categories": [{"id": 1, "name": "phrase"}], "annotations": wanted})
-    judge = COCOeval_faster(truth, truth.loadRes(answers), "bbox", print_function=lambda *_: None)
-    every = [-math.inf, math.inf]  # COCO's own range leaves out boxes with reversed corners, and those above 1e10 px²
-    judge.params.areaRng, judge.params.areaRngLbl, judge.params.maxDets = [every], ["all"], [100]
-    judge.evaluate()
-    judge.accumulate()
-    return float(judge.eval["precision"].mean())
-
-
-def _rows_of(phrases: Sequence[Sequence[Sequence[float]]]) -> Iterator[dict[str, Any]]:
-    boxes = [(image, place, *box) for image, phrase in enumerate(phrases) for place, box in enumerate(phrase)]
-    for n, (image, place, x1, y1, x2, y2, score) in enumerate(boxes, 1):
-        row = {"id": n, "image_id": image, "category_id": 1, "iscrowd": 0, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        yield {**row, "area": (x2 - x1) * (y2 - y1), "score": -1.0 - place if score is None else score}

@@ -1,8 +1,9 @@
 """Which phrase of one file is which of another's, by image, caption and phrase; which of their boxes make a pair."""
 
 import re
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,6 +16,7 @@ from dataflow_grounding.spans import clean_caption
 
 Row: TypeAlias = dict[str, Any]
 Pair: TypeAlias = tuple[Row, Row | None]
+Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and the id that it states
 _PLACE = re.compile(r"(?:^|#)[0-9]+$")  # an id, or its end, that says a place: elsewhere it may be another phrase
 _MOST_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -37,7 +39,7 @@ class PairedRecord:
     scaled: int
 
 
-def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
+def pair(found: Annotations, gold: Annotations) -> "Pairs":
     """Match records by image and caption, phrases by `expression_id`, else by text; the order of records is nothing.
 
     An image is known by its path; where the other file doesn't have that, by the id that one image of each states. A
@@ -50,46 +52,88 @@ def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
     Raises:
         InputError: A file has no records, or one that names no picture, or they have no picture in common.
     """
-    pictures = _by_picture(gold, found)
-    if not any(given for _, given in pictures.values()):
-        which = "have no record of the same image: give both the same `image_path`, or `image_id`"
-        raise InputError(f"{found.name} and {gold.name} {which}")
-    ids = [Counter(str(phrase["expression_id"]) for phrase in side.phrases) for side in (gold, found)]
-    once, pairs = {own for own, count in ids[0].items() if own and count == 1 == ids[1][own]}, []
-    for number, (_, records) in enumerate(sorted(pictures.items())):
-        size = max(filter(None, map(stated_size, records[0])), default=None)
-        for pool in _by_caption(*records):
-            wanted, given = ([_scaled(record, size) for record in side] for side in pool)
-            scaled = sum(one is not its for one, its in zip(given, pool[1], strict=True))
-            one, other = _as_one(wanted), _as_one(given) if given else None
-            phrases, extra = _match(one["expressions"], other["expressions"] if other else [], once)
-            pairs.append(PairedRecord(number, one, other, phrases, extra, scaled))
-    return pairs
+    return Pairs(found, gold)
 
 
-def _by_picture(*sides: Annotations) -> dict[str, tuple[list[Row], list[Row]]]:
-    """The records of gold and of what was found, by the gold's pictures."""
-    named = list[list[tuple[str, str]]]()
-    for side in sides:
+class Pairs:
+    """The pairs of `pair`, image by image: of one image at a time the records are in memory. They can be gone over
+    again, which matches them again.
+    """
+
+    def __init__(self, found: Annotations, gold: Annotations) -> None:
+        self._gold, self._found = gold, found
+        sides = [_Side(gold), _Side(found)]
+        self._once = sides[0].ids_once() & sides[1].ids_once()
+        # Of each side the records in the order of their pictures, and where in it each picture begins.
+        self._order, self._begins = _by_picture(sides[0].names, sides[1].names)
+        if not len(self._order[1]):
+            which = "have no record of the same image: give both the same `image_path`, or `image_id`"
+            raise InputError(f"{found.name} and {gold.name} {which}")
+
+    def __iter__(self) -> Iterator[PairedRecord]:
+        for number in range(len(self._begins[0]) - 1):
+            places = [
+                order[begins[number] : begins[number + 1]].tolist()
+                for order, begins in zip(self._order, self._begins, strict=True)
+            ]
+            records = [self._gold[n] for n in places[0]], [self._found[n] for n in places[1]]
+            size = max(filter(None, map(stated_size, records[0])), default=None)
+            for pool in _by_caption(*records):
+                wanted, given = ([_scaled(record, size) for record in side] for side in pool)
+                scaled = sum(one is not its for one, its in zip(given, pool[1], strict=True))
+                one, other = _as_one(wanted), _as_one(given) if given else None
+                phrases, extra = _match(one["expressions"], other["expressions"] if other else [], self._once)
+                yield PairedRecord(number, one, other, phrases, extra, scaled)
+
+
+class _Side:
+    """What of all records of a file is needed at once: what their pictures are called, and hashes of phrases' ids."""
+
+    def __init__(self, side: Annotations) -> None:
         if not side:
             raise InputError(f"{side.name} has no records")
-        named.append([names_of(record, f"record {place} of {side.name}") for place, record in enumerate(side, 1)])
-    pictures: dict[str, tuple[list[Row], list[Row]]] = {name: ([], []) for name, _ in named[0]}
-    by_id = _by_id(*named)
-    for n, side in enumerate(sides):
-        for record, (name, stated) in zip(side, named[n], strict=True):
-            name = name if name in pictures else by_id.get(stated, "")
-            if name in pictures:
-                pictures[name][n].append(record)
-    return pictures
+        self.names = list[Names]()
+        self._ids = array("q")
+        for place, record in enumerate(side, 1):
+            self.names.append(names_of(record, f"record {place} of {side.name}"))
+            ids = (str(phrase["expression_id"]) for phrase in record["expressions"])
+            self._ids.extend(hash(own) for own in ids if own)
+
+    def ids_once(self) -> set[int]:
+        """Hashes of the ids that one phrase has."""
+        import numpy as np
+
+        ids, counts = np.unique(np.frombuffer(self._ids, np.int64), return_counts=True)
+        return set(ids[counts == 1].tolist())
 
 
-def _by_id(gold: list[tuple[str, str]], found: list[tuple[str, str]]) -> dict[str, str]:
+def _by_picture(gold: list[Names], found: list[Names]) -> tuple[Any, Any]:
+    """By the gold's pictures in the order of their names: the numbers of each side's records, and where each begins."""
+    import numpy as np
+
+    number_of = {name: n for n, name in enumerate(sorted({name for name, _ in gold}))}
+    by_id = _by_id(gold, found)
+    orders, begins = [], []
+    for side in (gold, found):
+        pictures = np.fromiter(
+            (number_of.get(name if name in number_of else by_id.get(stated, ""), -1) for name, stated in side), np.int64
+        )
+        order = np.argsort(pictures, kind="stable")
+        order = order[np.count_nonzero(pictures < 0) :]
+        orders.append(order)
+        begins.append(np.searchsorted(pictures[order], np.arange(len(number_of) + 1)).tolist())
+    return orders, begins
+
+
+def _by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
     """Gold pictures whose path the other side doesn't have, by an id that one picture of each side states."""
-    sides = {*gold}, {*found}
-    times = [Counter(own for _, own in side) for side in sides]
     paths = {name for name, _ in found}
-    return {own: name for name, own in sides[0] if own and times[0][own] == 1 == times[1][own] and name not in paths}
+    left = {own for name, own in gold if own and name not in paths}
+    if not left:
+        return {}
+    sides = [{both for both in side if both[1] in left} for side in (gold, found)]
+    times = [Counter(own for _, own in side) for side in sides]
+    return {own: name for name, own in sides[0] if times[0][own] == 1 == times[1][own] and name not in paths}
 
 
 def _by_caption(*sides: list[Row]) -> list[tuple[list[Row], list[Row]]]:
@@ -119,12 +163,13 @@ def _as_one(records: list[Row]) -> Row:
     return {**min(records, key=repr), "expressions": [phrase for record in records for phrase in record["expressions"]]}
 
 
-def _keys_of(phrase: Row, once: Collection[str]) -> Sequence[Hashable]:
+def _keys_of(phrase: Row, once: Collection[int]) -> Sequence[Hashable]:
     own_id, text, span = str(phrase["expression_id"]), clean_caption(phrase["text"]).casefold(), phrase.get("char_span")
-    return [own_id in once and ((own_id, text) if _PLACE.search(own_id) else own_id), span and (text, *span), text]
+    unique = bool(own_id) and hash(own_id) in once
+    return [unique and ((own_id, text) if _PLACE.search(own_id) else own_id), span and (text, *span), text]
 
 
-def _match(wanted: list[Row], given: list[Row], once: Collection[str]) -> tuple[list[Pair], list[Row]]:
+def _match(wanted: list[Row], given: list[Row], once: Collection[int]) -> tuple[list[Pair], list[Row]]:
     """Each wanted phrase with the one given that has its first key, else its second, else its third; and those left."""
     sides = [(row, _keys_of(row, once)) for row in wanted], [(row, _keys_of(row, once)) for row in given]
     partner: dict[int, int] = {}

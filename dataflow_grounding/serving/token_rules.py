@@ -34,7 +34,7 @@ class TokenRules:
 
     def text(self, text: str) -> int:
         """Tokens of a text: one for four ASCII characters, three for four others."""
-        ascii_ = sum(character.isascii() for character in text)
+        ascii_ = len(text.encode("ascii", "ignore"))
         return math.ceil(ascii_ / 4 + (len(text) - ascii_) * 3 / 4)
 
     def _published(self, size: Size) -> Any:
