@@ -27,7 +27,6 @@ EXTRAS = {
     "ray": "ray",
     "s3": "s3fs",
     "datasets": "datasets",
-    "eval": "faster-coco-eval",
     "parquet": "pyarrow",
     "supervision": "supervision",
     "notebook": "anywidget",

@@ -6,12 +6,11 @@ from bisect import bisect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import area
 from dataflow_grounding.metrics.annotations import Source, as_gold, head_of, read_annotations
 from dataflow_grounding.metrics.average_precision import AveragePrecision
@@ -108,16 +107,12 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         "grounded": int(totals["grounded_share"]),
         **{name: int(totals[name]) for name in ("boxes", "gold_boxes", "scored_boxes")},
         **_plain(figures_of(totals, rules)),
-        "ap": None,
+        **_plain({"ap": counts.precision.value()}),
     }
     notes = [] if len(curve) else ["no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"]
     if counts.scaled:
         records = f"boxes of {counts.scaled:,} records of {answers.name}"
         notes.append(f"{records} are scaled to the size that {truth.name} states")
-    if find_spec("faster_coco_eval"):
-        figures |= _plain({"ap": counts.precision.value()})
-    else:
-        notes.append(str(MissingExtra("COCO AP (ap)", "eval")))
     first = rules.passes(columns["held"], rules.threshold)
     right = np.where(columns["boxed"] > 0, first, (columns["gprec_f1"] > 0) | (columns["judged"] == 0))
     return Evaluation(pairs, rules, columns, sums, right, curve, figures, notes, counts.places)
