@@ -20,7 +20,9 @@ _SECRET_NAME = re.compile(
 _PLAIN_HEADER = re.compile("title|refer|agent|accept|content|version|organi[sz]ation|project", re.IGNORECASE)
 _KEY_SHAPE = re.compile(r"(?<![\w-])(?:(?:sk|pk|rk|nvapi|gsk|xai)-|hf_|gh[opsu]_|AKIA|AIza|eyJ)[\w-]{5,}")
 _NO_SECRETS = ("true", "false", "none", "null", "empty", "bearer", "basic")
-_USER = re.compile(r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]+)@""")  # a store's has a slash
+_USER = re.compile(  # a store's password has slashes; with an end, as each `://` of a text looks for its own `@`
+    r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]{1,512})@"""
+)
 _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>().,:])""")
 _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 
