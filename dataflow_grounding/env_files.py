@@ -3,11 +3,11 @@
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from dataflow_grounding.errors import SpecError, told_as
-from dataflow_grounding.secrets import is_secret_variable
+from dataflow_grounding.secrets import is_no_word, is_secret_variable, secrets_of
 from dataflow_grounding.terminal import say
 
 _told: set[str] = set()
@@ -15,10 +15,11 @@ _set_by: dict[str, tuple[str, str]] = {}
 """Names of the environment that a `.env` file has set, each with the value and the file."""
 
 _SETTABLE = re.compile(
-    r"DF_\w+|\w+_(?:API_KEY|API_TOKEN|BASE_URL)|HF_TOKEN|OPENAI_(?:ORG|PROJECT)_ID|AZURE_OPENAI_ENDPOINT"
+    r"DF_(?!WORK_FOLDER$)\w+|\w+_(?:API_KEY|API_TOKEN|BASE_URL)|HF_TOKEN|OPENAI_(?:ORG|PROJECT)_ID|AZURE_OPENAI_ENDPOINT"
 )
 """What a `.env` file may set: it comes with a folder, perhaps a stranger's. A proxy, a CA file, `HF_ENDPOINT`, `AWS_*`
-or `PYTHONPATH` would send what the user has elsewhere, or run code."""
+or `PYTHONPATH` would send what the user has elsewhere, or run code; a folder in `DF_WORK_FOLDER` stands for an address
+without asking."""
 _SHORTEST = 8  # characters of a key that is looked for within a header
 
 
@@ -45,40 +46,54 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
             os.environ[name], _set_by[name] = value, (value, file)
         if passed_over and file not in _told:
             _told.add(file)
-            may = "a .env may set DF_*, *_API_KEY, *_API_TOKEN, *_BASE_URL and HF_TOKEN; set others in the environment"
+            may = "a .env may set DF_* (but DF_WORK_FOLDER), *_API_KEY, *_API_TOKEN, *_BASE_URL and HF_TOKEN"
+            may += "; set others in the environment"
             say(f"Warning: {path} does not set {', '.join(passed_over):.200}: {may}")
     return paths
 
 
 def names_address(address: str) -> tuple[str, str] | None:
-    """The variable that names the host of `address`, and the `.env` file that has set it; None where none did."""
-    host = urlsplit(address).netloc
+    """The variable that names the host of `address`, or parts of it between dots, and the `.env` file that has set it;
+    None where none did.
+    """
+    host, name_of_host = urlsplit(address).netloc, f".{urlsplit(address).hostname}."
     for name in _set_by:
-        file = _file_of(name)
-        if file and host and host in os.environ[name]:
+        file, value = _file_of(name), os.environ.get(name, "")
+        is_part = value and not value.isdecimal() and f".{value.strip('.').lower()}." in name_of_host
+        if file and host and (host in value or is_part):
             return name, file
     return None
 
 
-def check_one_source(address: str, secrets: Iterable[str | None]) -> None:
-    """Raises SpecError where a `.env` file names the host of `address` and one of `secrets`, keys or headers, is from
-    elsewhere in the environment: a stranger's file would be sent the user's own key.
+def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
+    """Raises SpecError where a `.env` file names the host of `address` and the key, or a header that holds one, is from
+    elsewhere, the environment or a spec: a stranger's file would be sent the user's own key.
     """
     named = names_address(address)
     if named is None:
         return
     variable, file = named
     of_file = [os.environ[name] for name in _set_by if _file_of(name) == file]
-    texts = [text for text in secrets if text and text not in of_file]
+    texts = [text for text in (key, *headers.values()) if text and text not in of_file]
     for name, value in os.environ.items():
         value = value.strip()
         if not is_secret_variable(name) and len(value) < _SHORTEST:
             continue
         if value in texts or (len(value) >= _SHORTEST and is_secret_variable(name) and _is_part(value, texts)):
-            raise SpecError(
-                f"{variable} is set by {file}, and the key {name} is not: a key goes to no address that another place "
-                f"names. Put both into that file, or set {variable} in the environment, or base_url in the spec"
-            )
+            raise _of_two_places(variable, file, f"the key {name}")
+    if key in texts and is_no_word(key or ""):
+        raise _of_two_places(variable, file, "the key")
+    for name, text in headers.items():
+        is_of_file = any(len(value) >= _SHORTEST and value in text for value in of_file)
+        if not is_of_file and any(map(is_no_word, secrets_of({name: text}))):
+            raise _of_two_places(variable, file, f"what the header {name} holds")
+
+
+def _of_two_places(variable: str, file: str, what: str) -> SpecError:
+    return SpecError(
+        f"{variable} is set by {file}, and {what} is not: a key goes to no address that another place names. Put both "
+        f"into that file, or set {variable} in the environment, or base_url in the spec"
+    )
 
 
 def _is_part(value: str, texts: Iterable[str]) -> bool:

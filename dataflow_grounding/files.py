@@ -42,16 +42,17 @@ def within(folder: str, name: object, of: str = "") -> str:
 
 
 def portable(name: str) -> str:
-    """A name, as `within` takes it, for a file that is called after something of a user's: `_` for what it refuses, and
-    before what Windows keeps for its devices.
+    """A name, as `within` takes it, for a file that is called after something of a user's: `_` for what it or Windows
+    refuses, and before what Windows keeps for its devices.
 
     Example:
         >>> [portable(name) for name in ("images/a.jpg", "../a\\n.jpg", "images/AUX.jpg", "~a")]
         ['images/a.jpg', '_/a_.jpg', 'images/_AUX.jpg', '_a']
     """
-    parts = re.sub(f"[{_UNSAFE}]", "_", name).split("/")
+    parts = re.sub(f"""[{_UNSAFE}<>:"|?*]""", "_", name).split("/")
+    parts = [part if part in ("", os.curdir, os.pardir) else re.sub("[. ]$", "_", part) for part in parts]
     parts = ["_" if part == os.pardir else f"_{part}" if _RESERVED.fullmatch(part) else part for part in parts]
-    return re.sub("^(.:+|~)", "_", "/".join(parts).lstrip("/"))
+    return re.sub("^~", "_", "/".join(parts).lstrip("/"))
 
 
 def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:

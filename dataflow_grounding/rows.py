@@ -267,10 +267,13 @@ def check_file_type(name: str) -> str:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file whole or not at all, its folder with it. Raises InputError."""
+    """Write a text file whole or not at all, its folder with it. Raises InputError.
+
+    Half of a surrogate pair, which UTF-8 can't hold, is written as `\\ud800`: in JSON it is read as it was.
+    """
     with told_as(InputError, f"can't write {path}"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        write_bytes(path, text.encode())
+        write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def copy_file(source: str, target: str) -> None:

@@ -20,7 +20,9 @@ _SECRET_NAME = re.compile(
 _PLAIN_HEADER = re.compile("title|refer|agent|accept|content|version|organi[sz]ation|project", re.IGNORECASE)
 _KEY_SHAPE = re.compile(r"(?<![\w-])(?:(?:sk|pk|rk|nvapi|gsk|xai)-|hf_|gh[opsu]_|AKIA|AIza|eyJ)[\w-]{5,}")
 _NO_SECRETS = ("true", "false", "none", "null", "empty", "bearer", "basic")
-_USER = re.compile(r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]+)@""")  # a store's has a slash
+_USER = re.compile(  # a store's password has slashes; with an end, as each `://` of a text looks for its own `@`
+    r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]{1,512})@"""
+)
 _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>().,:])""")
 _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 
@@ -33,7 +35,7 @@ def learn(*values: object) -> None:
     """Remember keys and tokens of four characters or more; word-like ones only blot an endpoint's error texts."""
     for value in values:
         if isinstance(value, str) and len(value) >= 4 and value.lower() not in _NO_SECRETS:
-            kind, text = "odd" if _is_no_word(value) else "word", json.dumps(value)[1:-1]
+            kind, text = "odd" if is_no_word(value) else "word", json.dumps(value)[1:-1]
             if value in _forms.get(kind, ()):  # as the token that goes with each request
                 continue
             forms = {value, text, text.replace("/", "\\/"), repr(value)[1:-1], quote(value, safe="")}
@@ -42,15 +44,20 @@ def learn(*values: object) -> None:
 
 
 def learn_headers(headers: Mapping[str, object]) -> None:
-    """Remember what headers hold: of one whose name says so, its value; of others, what is long and no word."""
+    """Remember what headers hold, as `secrets_of` tells it."""
+    learn(*secrets_of(headers))
+
+
+def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
+    """What headers hold in secrets: of one whose name says so, its value; of others, what is long and no word."""
     for name, value in headers.items():
         if not isinstance(value, str):
             continue
         pieces = [value, *re.split(r"[\s,;]+|(?<=\w)=(?=[^\s=])", value)]
         if names_secret(name):
-            learn(pieces[-1], *filter(_is_no_word, pieces))
+            yield from (pieces[-1], *filter(is_no_word, pieces))
         elif not _PLAIN_HEADER.search(name):
-            learn(*(piece for piece in pieces if _is_no_word(piece) and len(piece) >= 12 and "://" not in piece))
+            yield from (piece for piece in pieces if is_no_word(piece) and len(piece) >= 12 and "://" not in piece)
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
@@ -118,7 +125,7 @@ def _is_secret_parameter(name: str) -> bool:
     return names_secret(name) or name.lower() == "code"  # Azure's functions take their key so
 
 
-def _is_no_word(value: str) -> bool:
+def is_no_word(value: str) -> bool:
     """Whether a secret is so odd or long that it can't be a word of a caption or a path."""
     if _KEY_SHAPE.fullmatch(value) or (len(value) >= 20 and " " not in value):
         return True

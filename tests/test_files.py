@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -357,3 +358,33 @@ def test_pictures_whose_names_differ_in_case_only_stay_apart_in_an_export(tmp_pa
     made = {path.name for path in (tmp_path / "out" / "images").iterdir()}
     assert made == {"a.jpg", "A~2.jpg", "_aux.jpg", "b_c_.jpg"}
     assert {path.stem for path in (tmp_path / "out" / "labels").iterdir()} == {Path(name).stem for name in made}
+
+
+@pytest.mark.parametrize("name", ["a:b.png", "a|b?.png", "a*.png", '"a".png', "<a>.png", "a.", "a ", "a. /b.png"])
+def test_an_export_has_no_name_that_windows_refuses(tmp_path: Path, name: str) -> None:
+    made = _exported(tmp_path, [name])
+    assert not [
+        path for path in made if set('<>:"|?*').intersection(path) or path.endswith((".", " ")) or ". /" in path
+    ]
+
+
+def test_names_that_are_one_file_on_some_system_are_two_in_an_export(tmp_path: Path) -> None:
+    made = _exported(tmp_path, ["\u00e9.png", "e\u0301.png", "E\u0301.png"])
+    one = {unicodedata.normalize("NFC", path).casefold() for path in made}
+    assert len(one) == len(made) == 3
+
+
+def _exported(tmp_path: Path, given: list[str]) -> list[str]:
+    """The files of pictures and labels, from their folder, of an export of records with pictures of these names."""
+    results, rows = tmp_path / "results", []
+    for number, name in enumerate(given):
+        path = results / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (9, 9), (number, 0, 0)).save(path, "PNG")
+        box = {"text": "a", "instances": [{"bbox": [1, 1, 5, 5]}]}
+        rows.append({"image_path": name, "image_id": str(number), "caption": "a", "expressions": [box]})
+    write_rows(str(results / "annotations.jsonl"), rows)
+    done = command(["export", str(results), "--format", "yolo", "-o", str(tmp_path / "out")])
+    assert done.code == 0, done
+    images = tmp_path / "out" / "images"
+    return [path.relative_to(images).as_posix() for path in images.rglob("*") if path.is_file()]

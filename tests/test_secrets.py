@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from benchmarks.workplace import Done, Workplace, command, ended, process
 from dataflow_grounding import ExpressionExtractor, GroundingError, OpenAIServing, RecordedServing
 from dataflow_grounding.compat import DataFlowServing
 from dataflow_grounding.errors import ServerFault
-from dataflow_grounding.secrets import names_secret
+from dataflow_grounding.secrets import blotted_message, names_secret
 from dataflow_grounding.serving import GeminiServing
 from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, on
 from dataflow_grounding.testing.received import ReceivedRequest
@@ -363,3 +364,20 @@ def test_geminis_key_in_a_reply_is_not_kept(secret: str, place: Workplace) -> No
     assert done.code == 0, done
     assert b"You sent ***" in place.replies.read_bytes()
     stays_secret(place, secret, done)
+
+
+@pytest.mark.parametrize("part", ["x://b:c", "x://a:b/c", "x://", "?a=", "x://a:@"])
+def test_addresses_without_end_in_a_text_take_no_time(part: str, tmp_path: Path) -> None:
+    """A caption or a path of a stranger's passes here before it is shown: time that is quadratic in it is minutes."""
+    long = part * (300_000 // len(part))
+    row = {"image_path": long, "caption": long, "image_id": "a", "expressions": [{"text": long, "instances": []}]}
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(row) + "\n")
+    start = time.monotonic()
+    assert command(["lint", str(tmp_path), "--no-pictures"]).code == 1
+    assert time.monotonic() - start < 8
+
+
+def test_a_password_with_slashes_is_blotted_up_to_hundreds_of_characters() -> None:
+    for length in (10, 100, 400):
+        secret = ("ab/cd+" * 100)[:length]
+        assert secret not in blotted_message(f"can't open s3://AKIAKEY:{secret}@bucket/a.jpg")

@@ -73,6 +73,9 @@ class CocoFile:
                 self._names[own] = "" if (name := item.get("name")) is None else str(name)
         except sqlite3.IntegrityError:
             raise InputError(f"{self.path}: two {what} have the id {own}: whose boxes are whose?") from None
+        except UnicodeEncodeError:
+            why = "half of a surrogate pair, which UTF-8 can't hold"
+            raise InputError(f"{self.path}: an id or file name among its {what} has {why}: {own!r:.100}") from None
 
     def left_out(self) -> Counter[str]:
         """How many annotations are left out as CROWDS and as STRAYS, of no image."""
@@ -207,6 +210,8 @@ def _expressions(item: Any, caption: Any, file: str, passed_over: Counter[str]) 
     box, nothing = item.get("bbox"), item.get("category_id") == -1  # gRefCOCO's way to say that nothing is there
     with broken(f"{file}, annotation {item['id']}"):
         one = {**_said(item, caption), **_known(item, "expression_id", "verified")}
+        if not isinstance(one["text"], str) or isinstance(one.get("expression_id"), (list, dict)):
+            raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
         if box or nothing:
             instances = []
             if box and not (nothing and 0 in box[2:]):

@@ -6,6 +6,7 @@ Many trainers ignore the orientation that EXIF states: a picture that is turned 
 import io
 import os
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -90,8 +91,8 @@ class ExportPictures:
         ending = os.path.splitext(given)[1]
         stem = name_within(given, self._folders[0] if self._folders else None).removeprefix(f"{FOLDER}/")
         name, number = portable(f"{FOLDER}/{stem}{ending}"), 1
-        while self._paths.setdefault(hash(name.casefold()), hash(given)) != hash(given):  # each path has its own name,
-            number += 1  # also where A.jpg and a.jpg are one file
+        while self._paths.setdefault(hash(_as_one(name)), hash(given)) != hash(given):  # each path has its own name
+            number += 1
             name = portable(f"{FOLDER}/{stem}~{number}{ending}")
         if self._packs or os.path.lexists(target := self._out.place(name)):
             return name
@@ -118,3 +119,8 @@ class ExportPictures:
         if self._images == "reference":
             return f"Paths of pictures are relative to {self._folders[0] if self._folders else 'where they were'}."
         return f"Pictures are in {FOLDER}/, upright{', most of them links' * (self._images == 'link')}."
+
+
+def _as_one(name: str) -> str:
+    """What names have alike that are one file on some system: A.jpg and a.jpg, and an é of one sign and of two."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, TypeAlias
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.files import portable
+from dataflow_grounding.errors import InputError, SpecError
+from dataflow_grounding.files import within
 from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.rows import Row, read_rows
@@ -110,7 +110,7 @@ def in_folders(steps: list[Step]) -> list[Step]:
     names = tuple(f"step_{place}_{step.operator.name}" for place, step in enumerate(steps))
     for step in steps:
         name = step.operator.name
-        if "/" in name or portable(f"step_{name}") != f"step_{name}":  # a backslash, a line break
+        if "/" in name or not _names_a_file(f"step_{name}"):  # a backslash, a line break
             kind = "slash" if {*"/\\"}.intersection(name) else "control character"
             what = f"a name with a {kind} names no folder: give it another `name`"
             raise SpecError(f"operator {name!r}: {what}")
@@ -118,6 +118,13 @@ def in_folders(steps: list[Step]) -> list[Step]:
         step.storage.steps = names
         step.storage.bring_up_to_date = _bring_up_to_date
     return steps
+
+
+def _names_a_file(name: str) -> bool:
+    try:
+        return bool(within(".", name))
+    except InputError:
+        return False
 
 
 def _bring_up_to_date(annotations: str) -> None:

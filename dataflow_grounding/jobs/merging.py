@@ -21,12 +21,14 @@ from dataflow_grounding.files import within
 from dataflow_grounding.formats.pictures import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 from dataflow_grounding.mirror import CKPT, Mirror, address_of, present, working_folder
-from dataflow_grounding.records import read_object
+from dataflow_grounding.records import read_object, whole_number
 from dataflow_grounding.results_folder import stated_in
 from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.terminal import say
 
 _STEP_FILE = re.compile(r"(captions|step_\d+_[^/]+)/annotations\.jsonl")
+MOST = 10**15
+"""Of anything that a run counts: no sum of such numbers is too large for a double."""
 _SAME = ("version", "model")
 _OWN = {  # keys of the spec that each shard may have its own of
     *("client", "api_key", "base_url", "endpoints", "azure", "timeout", "extra_headers", "prices", "check_every"),
@@ -111,10 +113,11 @@ def _run_of(folder: str) -> dict[str, Any]:
     run, path = read_object(os.path.join(folder, "run.json")), address_of(os.path.join(folder, "run.json"))
     parts = ("summary", "shard", "spec")
     told = all(isinstance(run.get(name), dict) for name in parts) and run["shard"].get("files")
-    told = told and run["summary"].keys() >= {"done", "images"}
     if run.get("state") != "finished" or not told:
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {address_of(folder)} {state}: run it again, then merge")
+    if not _is_of_ours(run):
+        raise InputError(f"{path} holds what no run leaves there: remove it, run the shard again, then merge")
     names = run["shard"]["files"]
     for name in names if isinstance(names, list) else [names]:
         within(folder, name, path)
@@ -125,12 +128,43 @@ def _run_of(folder: str) -> dict[str, Any]:
     return run
 
 
+def _is_of_ours(run: dict[str, Any]) -> bool:
+    """Whether what is reckoned with in a `run.json` is of the kinds that a run leaves: it may be a stranger's."""
+    box_format, folders, rows = run.get("box_format"), run.get("image_folders"), run["shard"].get("rows_of_all")
+    formats = (workflow.get("output_format") for workflow in stated_in(run, "workflow"))
+    counts = [run["summary"].get("images"), run["summary"].get("done"), 0 if rows is None else rows]
+    return (
+        all(isinstance(count, int) and _kind(count) == "number" for count in counts)
+        and all(_kind(value) for value in run["summary"].values())
+        and (box_format is None or isinstance(box_format, dict))
+        and (folders is None or _kind(folders) == "texts")
+        and all(name is None or isinstance(name, str) for name in formats)
+    )
+
+
+def _kind(value: Any) -> str:
+    """What a value of a summary is; empty for what no run leaves there."""
+    if isinstance(value, bool) or value is None:
+        return "word"
+    if isinstance(value, (int, float)):
+        return "number" if 0 <= value <= MOST else ""
+    if isinstance(value, list):
+        return "texts" if all(isinstance(item, str) for item in value) else ""
+    if isinstance(value, dict):
+        return "numbers" if all(_kind(item) == "number" for item in value.values()) else ""
+    return "text" if isinstance(value, str) else ""
+
+
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     read = [(run["shard"].get("rows_of_all") or 0, run["shard"].get("digest_of_all")) for run in runs]
     first, shown = _stated(runs[0]), list(map(address_of, folders))
     last = max(range(len(runs)), key=lambda at: (str(runs[at].get("started")), read[at][0]))
     rows = read[last][0]
-    for folder, at, run, seen in zip(folders, shown, runs, read, strict=True):
+    kinds = [{name: _kind(value) for name, value in run["summary"].items() if value is not None} for run in runs]
+    for folder, at, run, seen, own in zip(folders, shown, runs, read, kinds, strict=True):
+        if any(kinds[0].get(name, kind) != kind for name, kind in own.items()):
+            what = f"the run.json of {at} holds counts of other kinds than that of {shown[0]}"
+            raise InputError(f"{what}: remove it, run the shard again, then merge")
         if seen != read[last]:
             what = f"another version of the input ({seen[0]} rows) than {shown[last]} ({rows} rows)"
             way = "run both again, then merge; or run the same without --shard, which asks nothing again"
@@ -166,7 +200,8 @@ def _tell_replaced(folders: list[str], runs: list[dict[str, Any]]) -> None:
 def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
     """Raises InputError where the `run.json` at the results' path is of a later run, or one of more rows."""
     there, last = read_object(path), max(str(run.get("started")) for run in runs)
-    images, rows = (there.get("summary") or {}).get("images") or 0, sum(run["summary"]["images"] for run in runs)
+    summary = there["summary"] if isinstance(there.get("summary"), dict) else {}
+    images, rows = whole_number(summary.get("images")) or 0, sum(run["summary"]["images"] for run in runs)
     is_later = str(there.get("started", "")) > last
     if is_later or images > rows:
         what = "began after all shards" if is_later else f"had {images} rows, and the shards have {rows}"
@@ -228,12 +263,14 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 def _sum(values: list[Any]) -> Any:
     """Of numbers and counts the sum, of lists what is in any; else the first value, and None with any None."""
     first = values[0]
+    if None in values:
+        return None
     if isinstance(first, dict):
         return {
             name: sum(value.get(name, 0) for value in values) for name in dict.fromkeys(chain.from_iterable(values))
         }
     if isinstance(first, list):
         return list(dict.fromkeys(chain.from_iterable(values)))
-    if None in values or isinstance(first, (bool, str)):
-        return None if None in values else first
+    if isinstance(first, (bool, str)):
+        return first
     return sum(values)

@@ -55,7 +55,7 @@ class BBoxVisualizer(Operator):
 
 def _file_name(unique_id: str) -> str:
     """A file name for an image id, with its folders. What can't stand in one is left out; a digest tells ids apart."""
-    cleaned = portable(re.sub(r'[<>:"|?*\ud800-\udfff]', "_", unique_id))
+    cleaned = portable(re.sub(r"[\ud800-\udfff]", "_", unique_id))
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
     if name == unique_id and max(map(len, name.encode().split(b"/"))) <= 200 and len(name.encode()) <= 1000:
         return f"{name}.jpg"

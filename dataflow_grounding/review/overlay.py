@@ -52,9 +52,10 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
     return "" if expression is None else hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def word_of(row: Mapping[str, Any]) -> Any:
+def word_of(row: Mapping[str, Any]) -> bool | None:
     """What a reviewer said of an expression or a box: right, wrong, or None."""
-    return row.get("verified") if row.get("reviewed_by") else None
+    said = row.get("verified") if row.get("reviewed_by") else None
+    return said if isinstance(said, bool) else None
 
 
 def is_judged(expression: Expression | None) -> bool:

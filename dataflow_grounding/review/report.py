@@ -158,7 +158,7 @@ def _index_row(view: View, marks: Collection[str]) -> list[Any]:
     expressions = view["expressions"]
     phrases = [(" ".join(e["text"].lower().split()), head_of(e["text"]), len(e["instances"])) for e in expressions]
     scores = [i["score"] for e in expressions for i in e["instances"] if i["score"] is not None]
-    low, high = (round(100 * edge(scores)) if scores else -1 for edge in (min, max))
+    low, high = (round(100 * min(max(edge(scores), 0), 1)) if scores else -1 for edge in (min, max))
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
     return [view["id"], bits, phrases, low, high, view["model"]]
 

@@ -73,7 +73,7 @@ class GeminiServing(Serving):
         self.temperature, self.max_output_tokens, self.box_format = temperature, max_output_tokens, box_format
         self._api_key = usable_key(api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY"))
         learn_proxies()
-        check_one_source(self._url, [self._api_key])
+        check_one_source(self._url, self._api_key, {})
         self._client = PerLoop[Any](self._open)
 
     def obstacles(self) -> list[str]:

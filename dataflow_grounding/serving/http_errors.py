@@ -24,6 +24,7 @@ _MODEL = re.compile(
 _CONTENT = re.compile(
     r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b", re.I | re.S
 )
+LONGEST_TEXT = 400  # characters of a reset time
 LONGEST = 1e8  # seconds: nobody can sleep for infinity
 
 
@@ -95,6 +96,8 @@ def used_up(headers: Mapping[str, str]) -> float | None:
 
 def _duration(text: str) -> float | None:
     """A reset time, `1m30s`, `120ms` or plain seconds (as OpenAI and vLLM gateways write them), in seconds."""
+    if len(text) > LONGEST_TEXT:  # each digit of a long one would be tried as the first of a number
+        return None
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return _bounded(float(text)) if float(text) < 10**6 else _bounded(float(text) - time.time())  # else a Unix time
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)

@@ -91,7 +91,7 @@ class OpenAIServing(Serving):
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
         learn_proxies()
-        check_one_source(self._url, [self._api_key, *headers.values()])
+        check_one_source(self._url, self._api_key, headers)
         self._client, self._transport, self._first = client, PerLoop[Transport](self._open), PerLoop(asyncio.Lock)
         self.habits, self._habits_known = first_habits(self.endpoint), False
 

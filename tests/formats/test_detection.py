@@ -11,6 +11,7 @@ from unicodedata import normalize
 
 import pytest
 import yaml
+from PIL import Image
 
 from benchmarks.workplace import command
 from dataflow_grounding.errors import InputError, SpecError
@@ -442,3 +443,31 @@ def test_a_label_without_a_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "labels" / "b.txt").write_text("Car 0 0 0 1 2 3 4\n")
     with pytest.raises(InputError, match=r"b\.txt: no such picture in"):
         list(read(str(tmp_path), "kitti"))
+
+
+@pytest.mark.parametrize("format", ["coco", "coco-grounding"])
+@pytest.mark.parametrize(
+    ("what", "key", "value"),
+    [
+        ("annotations", "phrase", ["a", {"b": 1}]),
+        ("annotations", "phrase", {"a": [1]}),
+        ("annotations", "expression_id", [1]),
+        ("images", "id", "\ud800"),
+        ("images", "file_name", "\ud800.png"),
+        ("annotations", "image_id", "\ud800"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_in_one_line(
+    tmp_path: Path, format: str, what: str, key: str, value: Any
+) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "phrase": "a", "bbox": [1, 1, 5, 5], "tokens_positive": [[0, 1]]}
+    image = {"id": 1, "file_name": "a.png", "width": 9, "height": 9, "caption": "a cup"}
+    data: dict[str, Any] = {"images": [image], "annotations": [entry], "categories": [{"id": 1, "name": "a"}]}
+    data[what][0][key] = value
+    (tmp_path / "annotations.json").write_text(json.dumps(data))
+    given = [str(tmp_path / "annotations.json"), "--format", format, "-o", str(tmp_path / "out")]
+    done = command(["import", *given, "--image-root", str(tmp_path)])
+    assert done.code == 2, done
+    assert len(done.err.strip().splitlines()) == 1
+    assert "annotations.json" in done.err

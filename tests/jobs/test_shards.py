@@ -591,3 +591,75 @@ def test_a_later_part_s_readable_reply_goes_before_an_own_that_is_not(place: Wor
     done = place.run("--shard", "1/1", **{"workflow.max_attempts": 1})
     assert done.code == 0, done
     assert server.count() == sent
+
+
+HALF = "\ud800"  # half of a surrogate pair, which UTF-8 can't hold and JSON can
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("box_format",), "xyxy_px"),
+        (("image_folders",), 7),
+        (("image_folders",), [["a"]]),
+        (("shard", "rows_of_all"), "6"),
+        (("summary", "images"), None),
+        (("summary", "done"), "2"),
+        (("summary", "failed"), []),
+        (("summary", "failed"), 10**400),
+        (("summary", "seconds"), 1e308),
+        (("summary", "tokens"), 1),
+        (("summary", "tokens"), {"input": [1]}),
+        (("summary", "models"), [{"a": 1}]),
+        (("summary", "annotations"), {"a": 1}),
+        (("spec", "image_grounding"), {"workflow": {"output_format": ["coco"]}}),
+    ],
+    ids=str,
+)
+def test_merge_refuses_a_run_json_of_other_kinds_in_one_line(
+    place: Workplace, keys: tuple[str, ...], value: Any
+) -> None:
+    place.many(4)
+    for number in (1, 2):
+        assert place.run("--shard", f"{number}/2").code == 0
+    path = place.results / "shards" / "2-of-2" / "run.json"
+    run = inner = json.loads(path.read_text())
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(run))
+    before = files_of(place.folder)
+    err = merged_err(place)
+    assert str(path.parent) in err
+    assert len(err.strip().splitlines()) == 1
+    assert files_of(place.folder) == before
+
+
+def test_merge_reads_on_where_the_results_own_run_json_is_of_other_kinds(place: Workplace) -> None:
+    place.many(2)
+    assert place.run("--shard", "1/1").code == 0
+    for summary in (7, {"images": "many"}, {"images": [1]}):
+        (place.results / "run.json").write_text(json.dumps({"summary": summary}))
+        assert command(["merge", str(place.results), "--no-report"]).code == 0
+
+
+def test_a_half_surrogate_of_a_shard_ends_no_merge(place: Workplace) -> None:
+    place.many(2)
+    assert place.run("--shard", "1/1").code == 0
+    path = place.results / "shards" / "1-of-1" / "run.json"
+    run = json.loads(path.read_text())
+    path.write_text(json.dumps({**run, "endpoint": HALF}))
+    done = command(["merge", str(place.results), "--no-report"])
+    assert done.code == 0, done
+    assert json.loads((place.results / "run.json").read_text())["endpoint"] == HALF
+
+
+def test_a_half_surrogate_of_a_stranger_s_store_ends_no_run(place: Workplace) -> None:
+    place.many(2)
+    assert place.run().code == 0
+    lines = [json.loads(line) for line in place.replies.read_text().splitlines()]
+    place.replies.write_text("".join(json.dumps({**line, "step": HALF}) + "\n" for line in lines))
+    (place.results / ".ckpt" / "finished.json").unlink()
+    done = place.run()
+    assert done.code == 0, done
+    assert [step["step"] for step in json.loads((place.results / "run.json").read_text())["steps"]] == [HALF]

@@ -556,3 +556,17 @@ def test_phrases_with_one_id_are_each_drawn(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", [{"image_id": f"r{n}", "expressions": [row] * 4} for n in range(5)])
     Server(path, "--sample", "9").kill()
     assert " of 20 boxes wrong" in command(["certify", str(path)]).out
+
+
+@pytest.mark.parametrize("said", [[], {}, "yes", 1])
+def test_a_verdict_that_is_none_of_ours_settles_nothing(results: Path, review: Any, said: Any) -> None:
+    review().judge_all()
+    looked_at = certified(results)["boxes"]["unsettled"]
+    rows = lines(results)
+    for line in rows[1:]:
+        for instance in line["changes"][0]["after"]["instances"]:
+            instance["verified"] = said
+    write(results / "reviews.jsonl", rows)
+    done = command(["certify", str(results), "--json"])
+    assert done.code == 0, done
+    assert json.loads(done.out)["boxes"]["unsettled"] > looked_at

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.workplace import command
 from dataflow_grounding import FileStorage
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError
@@ -145,3 +146,12 @@ def test_the_report_takes_no_name_of_data(results: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"call the report something that ends with \.html"):
         report_folder(str(results), str(results / name))
     assert (results / "annotations.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("score", [1e308, -1e308, 10**400])
+def test_a_score_of_any_size_ends_no_report(tmp_path: Path, score: float) -> None:
+    box = {"text": "a cup", "status": "grounded", "instances": [{"bbox": [1, 2, 30, 40], "score": score}]}
+    row = {"image_path": "a.jpg", "image_id": "x", "caption": "a cup", "expressions": [box]}
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(row) + "\n")
+    done = command(["report", str(tmp_path)])
+    assert done.code == 0, done

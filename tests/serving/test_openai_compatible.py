@@ -278,3 +278,11 @@ def test_a_key_that_was_read_from_a_file_may_end_in_a_newline(row: dict[str, Any
         serving = OpenAIServing(server.base_url, "loopback", api_key="sk-1\n", box_format="xyxy_px")
         record = PhraseGrounder(serving, check_every=None)({**row, "expressions": ["a"]})
     assert record["expressions"][0]["status"] == "grounded"
+
+
+@pytest.mark.parametrize("name", ["x-ratelimit-reset-tokens", "retry-after", "retry-after-ms"])
+@pytest.mark.parametrize("value", ["1" * 8000 + "x", "1." * 4000, "1s" * 4000 + "x", "1 " * 4000])
+def test_a_long_header_takes_no_time(name: str, value: str) -> None:
+    start = time.monotonic()
+    retry_after({"x-ratelimit-remaining-tokens": "0", name: value})
+    assert time.monotonic() - start < 0.1

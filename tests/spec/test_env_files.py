@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.workplace import Done, Workplace, ended, process
-from dataflow_grounding import env_files
+from dataflow_grounding import env_files, mirror
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
@@ -215,3 +215,57 @@ def test_two_files_are_two_places(place: Workplace, thief: LoopbackServer, tmp_p
     done = ended(process(place.arguments(), cwd=elsewhere))
     assert (done.code, thief.received) == (2, 0), done
     assert json.loads(done.out or "{}") == {}
+
+
+# --- keys that no variable holds, parts of addresses, and where results go
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"vlm.openai.api_key": OWN},
+        {"vlm.openai.api_key": OWN, "vlm.openai.client": "sdk"},
+        {"vlm.openai.extra_headers": {"X-Auth-Token": OWN}},
+        {"vlm.openai.extra_headers": {"Authorization": f"Bearer {OWN}"}},
+        {"vlm.openai.extra_headers": {"Authorization": "Bearer ${oc.env:PLAIN}"}},
+        {"vlm.openai.extra_headers": {"X-Plain": OWN}},
+    ],
+    ids=str,
+)
+def test_a_key_that_the_spec_states_goes_to_no_address_of_a_dotenv_file(
+    own: dict[str, str], place: Workplace, thief: LoopbackServer
+) -> None:
+    place.settings = {"vlm.backend": "openai", "vlm.openai.model_name": "m", "vlm.box_format": "xyxy_px", **own}
+    done = run_in(place, {"DF_BASE_URL": thief.base_url}, {"PLAIN": OWN} if "PLAIN" in str(own) else {})
+    assert (done.code, thief.received) == (2, 0), done
+    assert f"DF_BASE_URL is set by {place.folder.resolve()}/.env" in done.err
+    assert OWN not in done.err
+
+
+@pytest.mark.parametrize("key", ["EMPTY", "none", "ollama", "lm-studio"])
+def test_a_word_in_place_of_a_key_is_none(key: str, place: Workplace, thief: LoopbackServer) -> None:
+    place.settings |= {"vlm.backend": "openai", "vlm.openai.api_key": key}
+    place.settings["vlm.openai.extra_headers"] = {"X-Title": "My set"}
+    done = run_in(place, {"DF_BASE_URL": thief.base_url, **NAMED}, {})
+    assert done.code == 0, done
+
+
+@pytest.mark.parametrize("named", ["http://${oc.env:DF_HOST}:PORT/v1", "http://${oc.env:DF_PART}.localhost:PORT/v1"])
+def test_a_part_of_an_address_draws_no_key_either(named: str, place: Workplace, thief: LoopbackServer) -> None:
+    address = named.replace("PORT", str(thief.port))
+    place.settings = {"vlm.backend": "openai", "vlm.openai.base_url": address, "vlm.openai.model_name": "m"}
+    done = run_in(place, {"DF_HOST": "127.0.0.1", "DF_PART": "evil"}, {"DF_API_KEY": OWN})
+    assert (done.code, thief.received) == (2, 0), done
+
+
+def test_a_dotenv_file_lets_no_folder_stand_for_an_address(place: Workplace, thief: LoopbackServer) -> None:
+    """A results folder with a mark, in a work folder that a stranger names, would be sent to the stranger's bucket."""
+    place.settings |= {"vlm.openai.base_url": thief.base_url, "vlm.backend": "openai", "vlm.openai.model_name": "m"}
+    place.settings["vlm.box_format"] = "xyxy_px"
+    place.results.mkdir()
+    stated = dict(zip(mirror._STATED, ("memory://evil", "", "abcd"), strict=True))
+    (place.results / mirror._MARK).write_text(json.dumps(stated))
+    done = run_in(place, {"DF_WORK_FOLDER": str(place.folder)}, {})
+    assert done.code == 0, done
+    assert "memory://evil" not in done.out + done.err
+    assert "does not set DF_WORK_FOLDER" in done.err
