@@ -75,18 +75,31 @@ def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) 
     variable, file = named
     of_file = [os.environ[name] for name in _set_by if _file_of(name) == file]
     texts = [text for text in (key, *headers.values()) if text and text not in of_file]
+    what = _of_the_environment(texts) or _of_the_spec(key, headers, texts, of_file)
+    if what:
+        raise _of_two_places(variable, file, what)
+
+
+def _of_the_environment(texts: list[str]) -> str:
+    """The variable of the environment whose key is one of the texts, or within one, in words; empty for none."""
     for name, value in os.environ.items():
-        value = value.strip()
-        if not is_secret_variable(name) and len(value) < _SHORTEST:
+        value, is_secret = value.strip(), is_secret_variable(name)
+        if not is_secret and len(value) < _SHORTEST:
             continue
-        if value in texts or (len(value) >= _SHORTEST and is_secret_variable(name) and _is_part(value, texts)):
-            raise _of_two_places(variable, file, f"the key {name}")
-    if key in texts and is_no_word(key or ""):
-        raise _of_two_places(variable, file, "the key")
+        if value in texts or (len(value) >= _SHORTEST and is_secret and _is_part(value, texts)):
+            return f"the key {name}"
+    return ""
+
+
+def _of_the_spec(key: str | None, headers: Mapping[str, str], texts: list[str], of_file: list[str]) -> str:
+    """What a spec or a script states that is no key of the file, in words; empty for nothing."""
+    if key and key in texts and is_no_word(key):
+        return "the key"
     for name, text in headers.items():
         is_of_file = any(len(value) >= _SHORTEST and value in text for value in of_file)
         if not is_of_file and any(map(is_no_word, secrets_of({name: text}))):
-            raise _of_two_places(variable, file, f"what the header {name} holds")
+            return f"what the header {name} holds"
+    return ""
 
 
 def _of_two_places(variable: str, file: str, what: str) -> SpecError:

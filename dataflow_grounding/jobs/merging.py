@@ -155,16 +155,26 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else ""
 
 
+def _check_kinds(shown: list[str], runs: list[dict[str, Any]]) -> None:
+    """Raises InputError where a shard's counts are of other kinds than the first one's: they could not be summed up."""
+    first = _kinds_in(runs[0])
+    for folder, run in zip(shown, runs, strict=True):
+        if any(first.get(name, kind) != kind for name, kind in _kinds_in(run).items()):
+            what = f"the run.json of {folder} holds counts of other kinds than that of {shown[0]}"
+            raise InputError(f"{what}: remove it, run the shard again, then merge")
+
+
+def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
+    return {name: _kind(value) for name, value in run["summary"].items() if value is not None}
+
+
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     read = [(run["shard"].get("rows_of_all") or 0, run["shard"].get("digest_of_all")) for run in runs]
     first, shown = _stated(runs[0]), list(map(address_of, folders))
     last = max(range(len(runs)), key=lambda at: (str(runs[at].get("started")), read[at][0]))
     rows = read[last][0]
-    kinds = [{name: _kind(value) for name, value in run["summary"].items() if value is not None} for run in runs]
-    for folder, at, run, seen, own in zip(folders, shown, runs, read, kinds, strict=True):
-        if any(kinds[0].get(name, kind) != kind for name, kind in own.items()):
-            what = f"the run.json of {at} holds counts of other kinds than that of {shown[0]}"
-            raise InputError(f"{what}: remove it, run the shard again, then merge")
+    _check_kinds(shown, runs)
+    for folder, at, run, seen in zip(folders, shown, runs, read, strict=True):
         if seen != read[last]:
             what = f"another version of the input ({seen[0]} rows) than {shown[last]} ({rows} rows)"
             way = "run both again, then merge; or run the same without --shard, which asks nothing again"

@@ -4,7 +4,7 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, TypeAlias
@@ -75,9 +75,7 @@ def read_spec(
         location = re.split(r"[.[]", key)
         drop(values, location)
         asked.append(f"{place(location)}: {key} is '???': give it a value")
-    for at, variable in empty_variables(stated):
-        key, way = ".".join(map(str, at)), f"set it, or write ${{oc.env:{variable},''}} where nothing is meant"
-        asked.append(f"{place(list(map(str, at)))}: {key} is what {variable} holds, which is empty: {way}")
+    asked += _held_nothing(stated, place)
     asked += [f"{place(['autolabel_type'])}: {unknown}"] if unknown else []
     spec, problems = validated(values, model, place)
     asked += [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
@@ -94,6 +92,13 @@ def _merged(parts: Sequence[Any]) -> Any:
     for part in parts:
         check_references(merged := OmegaConf.merge(merged, part))
     return merged
+
+
+def _held_nothing(stated: Any, place: Callable[[Sequence[str]], str]) -> Iterator[str]:
+    """A line for each key whose variable is set to nothing."""
+    for at, variable in empty_variables(stated):
+        key, way = ".".join(map(str, at)), f"set it, or write ${{oc.env:{variable},''}} where nothing is meant"
+        yield f"{place(list(map(str, at)))}: {key} is what {variable} holds, which is empty: {way}"
 
 
 def _endpoint_alone(merged: Any, others: Collection[str]) -> Any:
