@@ -1,9 +1,11 @@
-"""Public names of a package whose modules are imported when one of them is used: else every start imports all."""
+"""What is made when it is first used, as a start would otherwise make all of it: modules and regular expressions."""
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 
 def attached(
@@ -18,3 +20,25 @@ def attached(
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
     return public_name, lambda: sorted({*homes, *vars(sys.modules[package])}), list(homes)
+
+
+def lazy_pattern(text: str | Callable[[], str], flags: int = 0) -> re.Pattern[str]:
+    """A regular expression that is compiled when one of its methods is first used; `text` may be a function for it.
+
+    The replies' readers have two hundred, of which a reply that comes as asked takes ten.
+    """
+    return cast("re.Pattern[str]", _LazyPattern(text, flags))
+
+
+class _LazyPattern:
+    def __init__(self, text: str | Callable[[], str], flags: int) -> None:
+        self._text, self._flags = text, flags
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(self._text if isinstance(self._text, str) else self._text(), self._flags)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._compiled, name)
+        setattr(self, name, method)  # the next use finds it without coming here
+        return method

@@ -40,6 +40,8 @@ def is_of_family(model: str, family: str) -> bool:
     """
     for name in _without_prefixes(_without_suffixes(model)):
         name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5: for names without dots
+        if not squeezed(name).startswith(squeezed(family).partition("#")[0]):
+            continue  # most of the table's, for which no pattern has to be compiled
         beginning = _pattern(family).match(name)
         if beginning and _only_known_words(name, beginning.end()):
             return True

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.labels import all_words, head_word, matching_ids
 from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns, words
 
@@ -12,23 +13,23 @@ _NONE, _NEGATION, _PREAMBLE, _CAPTION = map(pattern, ("none", "negation", "pream
 _NEGATION_ELSEWHERE = pattern("negation_elsewhere")
 _LEADING, _ANYTHING, _NO_THING, _NOT_GIVEN = map(pattern, ("leading", "anything", "no_thing", "not_given"))
 _CONTRAST, _AND, BLIND, UNREAL = map(pattern, ("contrast", "and", "blind", "unreal"))
-SENTENCE_END = re.compile(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
+SENTENCE_END = lazy_pattern(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
-_PUNCTUATION = re.compile(r"[\s(),;:–—-]+")
-_NUMBERING = re.compile(r"^[^\S\n]*\d{1,3}[.)]\s+", re.MULTILINE)
-_LETTER = re.compile(r"[^\W\d_]")
+_PUNCTUATION = lazy_pattern(r"[\s(),;:–—-]+")
+_NUMBERING = lazy_pattern(r"^[^\S\n]*\d{1,3}[.)]\s+", re.MULTILINE)
+_LETTER = lazy_pattern(r"[^\W\d_]")
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})(?:\s?(?:px|%))?"
 # The numbers of a box: no part of them says that something is not there, as "dog: 0" of "dog: 0, 120, 480, 640" would.
-_FOUR_NUMBERS = re.compile(rf"{_NUMBER}(?:[\s,;|/()\[\]<>]{{1,6}}{_NUMBER}){{3,}}")
-BOX_NUMBERS = re.compile(rf"{_FOUR_NUMBERS.pattern}|\b{COORDINATE}\s{{0,3}}[=:]\s{{0,3}}{_NUMBER}", re.IGNORECASE)
-_WORD = re.compile(r"[^\W_]+")
-_ANOTHER = re.compile(r"\b(?:other|another|more|second|third|further|additional)\b", re.IGNORECASE)
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_FOUR_NUMBERS = lazy_pattern(rf"{_NUMBER}(?:[\s,;|/()\[\]<>]{{1,6}}{_NUMBER}){{3,}}")
+BOX_NUMBERS = lazy_pattern(rf"{_FOUR_NUMBERS.pattern}|\b{COORDINATE}\s{{0,3}}[=:]\s{{0,3}}{_NUMBER}", re.IGNORECASE)
+_WORD = lazy_pattern(r"[^\W_]+")
+_ANOTHER = lazy_pattern(r"\b(?:other|another|more|second|third|further|additional)\b", re.IGNORECASE)
+_CAMEL = lazy_pattern(r"(?<=[a-z])(?=[A-Z])")
 # Words of keys and labels that name no thing, as "detected_objects" and "submit_boxes".
 _NAMES_NOTHING = words("filler") | words("of_tools")
-_ZERO_FIRST = re.compile(r"(?<![\w.])0[\d.]{0,20}\s{0,3}[,;|/\s]\s{0,3}[-+.]?\d")
-_SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff]")
-_COUNTED = re.compile(r"^(?:任何|[一那这该]?[只个隻個条辆位头匹张把台朵棵艘架]|[一那这该](?=.))|(?:的|は|が|も)$")
+_ZERO_FIRST = lazy_pattern(r"(?<![\w.])0[\d.]{0,20}\s{0,3}[,;|/\s]\s{0,3}[-+.]?\d")
+_SPACELESS = lazy_pattern(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff]")
+_COUNTED = lazy_pattern(r"^(?:任何|[一那这该]?[只个隻個条辆位头匹张把台朵棵艘架]|[一那这该](?=.))|(?:的|は|が|も)$")
 _LONGEST = 600
 
 

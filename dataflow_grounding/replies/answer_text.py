@@ -4,21 +4,22 @@ import re
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.channels import spoken
 from dataflow_grounding.replies.json_text import strict_json
 from dataflow_grounding.replies.talk import statements
 from dataflow_grounding.replies.vocabulary import words
 
-_ANSWER = re.compile(
+_ANSWER = lazy_pattern(
     r"(<(?:final_)?answer>|<\|begin_of_answer\|>)|</(?:final_)?answer>|<\|end_of_answer\|>", re.IGNORECASE
 )
 _GLM_BOX, _GLM_BOX_END = "<|begin_of_box|>", "<|end_of_box|>"
-_CONTROL = re.compile("|".join([*map(re.escape, words("control")), "<｜[^｜>\n]{1,40}｜>"]))
-_ESCAPED_JSON = re.compile(r'"?\s*(?:[\[{]\s*)+\\+["n]')
-_LANGUAGE = re.compile(r"[ \t]*(?:[A-Za-z0-9_+-]+[ \t]*)?(?:\n|(?=[\[{]))")
-_STRUCK = re.compile(r"~~[^~]{1,2000}(?:~~|\Z)")
-_YAML_LIST = re.compile(r":[ \t]*\n((?:[ \t]*- +[\d.]{1,20}[ \t]*\n){4})(?![ \t]*- +\d)")
-_FENCED = re.compile(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
+_CONTROL = lazy_pattern("|".join([*map(re.escape, words("control")), "<｜[^｜>\n]{1,40}｜>"]))
+_ESCAPED_JSON = lazy_pattern(r'"?\s*(?:[\[{]\s*)+\\+["n]')
+_LANGUAGE = lazy_pattern(r"[ \t]*(?:[A-Za-z0-9_+-]+[ \t]*)?(?:\n|(?=[\[{]))")
+_STRUCK = lazy_pattern(r"~~[^~]{1,2000}(?:~~|\Z)")
+_YAML_LIST = lazy_pattern(r":[ \t]*\n((?:[ \t]*- +[\d.]{1,20}[ \t]*\n){4})(?![ \t]*- +\d)")
+_FENCED = lazy_pattern(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
 class AnswerText(NamedTuple):

@@ -3,34 +3,35 @@
 import re
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.plain_text import MARKUP, TALK, label_before, label_in
 from dataflow_grounding.replies.reading import NOTHING_SAID, Said, named
 from dataflow_grounding.replies.talk import TAG, named_before, named_behind
 from dataflow_grounding.replies.vocabulary import LABEL_KEYS, words
 
 UNCLEAR = "it is unclear whether the labels in the reply stand before or behind their boxes"
-_LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
-_ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
-_JSON = re.compile(r"[\"']\s{0,3}[:}\]]")
-_JSON_LABEL = re.compile(rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']")
-_CLOSING_TAG = re.compile(r"</[^<>]{0,60}>")
-_WORD = re.compile(r"[^\W_]+")
-_LETTERS = re.compile(r"[^\W\d_]+")
-_OPENING = re.compile(r"<([A-Za-z][\w:.-]{0,40})\s")
+_LABEL_BEHIND = lazy_pattern(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
+_ARTICLE = lazy_pattern(r"^(?:an?|the)\s+", re.IGNORECASE)
+_JSON = lazy_pattern(r"[\"']\s{0,3}[:}\]]")
+_JSON_LABEL = lazy_pattern(rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']")
+_CLOSING_TAG = lazy_pattern(r"</[^<>]{0,60}>")
+_WORD = lazy_pattern(r"[^\W_]+")
+_LETTERS = lazy_pattern(r"[^\W\d_]+")
+_OPENING = lazy_pattern(r"<([A-Za-z][\w:.-]{0,40})\s")
 # Tags of layout, files and tools; their names and classes are no things in a picture.
-_NO_THING = re.compile(
+_NO_THING = lazy_pattern(
     r"(?:ima?ge?|file|tool|function|parameter|invoke|answer|input|output|model)\w{0,20}"
     r"|table|t[rdh]|p|a|b|i|ul|ol|li|em|div|pre|span|code|font|strong|section|html|body|style|script",
     re.IGNORECASE,
 )
-_NAMING = re.compile(
+_NAMING = lazy_pattern(
     r"\s(?:data-)?(?:name|label|class|category|text|phrase|object|mention|id)\s{0,3}=\s{0,3}"
     r"(\"[^\"]{1,200}\"|'[^']{1,200}'|[^\s\"'<>/=]{1,80})",
     re.IGNORECASE,
 )
 _FILLER = words("filler")
-_JOINS = re.compile(r"(?:[,;]?\s+(?:and|&)|[,;、，])\s*$|^(?:and|&|和|[,;、，])\s+", re.IGNORECASE)
-_POINTS_BACK = re.compile(
+_JOINS = lazy_pattern(r"(?:[,;]?\s+(?:and|&)|[,;、，])\s*$|^(?:and|&|和|[,;、，])\s+", re.IGNORECASE)
+_POINTS_BACK = lazy_pattern(
     r"(?:is|are|shows?|contains?|marks?|outlines?|represents?|corresponds|for|of)\b", re.IGNORECASE
 )
 

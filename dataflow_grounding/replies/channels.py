@@ -7,34 +7,37 @@ import re
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.vocabulary import pattern, words
 
 _HEADER, _END = pattern("header"), pattern("end")
 # Templates whose special tokens were left out of the text: "analysisI see … assistantfinal[…]".
-_BARE_SIDE = re.compile(r"(?:assistant)?(?:analysis(?=[A-Z])| ?to=(?!user\b)\w)")
-_BARE_FINAL = re.compile(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*")
-_ROLE_LINE = re.compile(
+_BARE_SIDE = lazy_pattern(r"(?:assistant)?(?:analysis(?=[A-Z])| ?to=(?!user\b)\w)")
+_BARE_FINAL = lazy_pattern(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*")
+_ROLE_LINE = lazy_pattern(
     r"(?:^|\n)[ \t]*(?:\*\*)?((?i:user|human|assistant))(?:\*\*)?[ \t]*[:：](?:\*\*)?|(?:^|\s)(USER|ASSISTANT):"
 )
 _ASKING, _ANSWERING = words("asking"), words("answering") | {""}
 
 # Tags and tokens that may open or close a part: <x> </x> <|x|> <|/x|> <|x> <x|> ◁x▷ ◁/x▷ [X] [/X].
-_MARKER = re.compile(
+_MARKER = lazy_pattern(
     r"<(?P<bar>[|｜]?)(?P<slash>/?)(?P<name>[A-Za-z][\w:.▁-]{0,40})(?:\s[^<>]{0,200})?(?P<bar_behind>[|｜]?)>"
     r"|◁(?P<moon_slash>/?)(?P<moon>\w{1,40})▷|\[(?P<square_slash>/?)(?P<square>[A-Z][A-Z_]{2,30})\]"
 )
-_OPENS = re.compile(r"(?:begin_of_|start_of_|begin_|start_)(.+)|(.+)_(?:start|begin)")
-_CLOSES = re.compile(r"(?:end_of_|end_|stop_)(.+)|(.+)_(?:end|stop)")
+_OPENS = lazy_pattern(r"(?:begin_of_|start_of_|begin_|start_)(.+)|(.+)_(?:start|begin)")
+_CLOSES = lazy_pattern(r"(?:end_of_|end_|stop_)(.+)|(.+)_(?:end|stop)")
 _THINKING, _ANSWER, _LAYOUT, _TALKING = map(pattern, ("thinking", "answer", "layout", "talking"))
 _CLOSING_NAMES = {"unused95": "unused94"}  # MedGemma's
-_ANSWER_TOKEN = re.compile(r"<\|(?:(?:begin|start|end)_(?:of_)?)?(?:answer|response|solution|output)\|>", re.IGNORECASE)
-_MAY_ANSWER = re.compile(r"\d|\[\s*\]|\{\s*\}|\bnull\b|\bnone\b", re.IGNORECASE)
-_BRACKETS = re.compile(r"[\[({][^\[\](){}]{0,400}[\])}]")
+_ANSWER_TOKEN = lazy_pattern(
+    r"<\|(?:(?:begin|start|end)_(?:of_)?)?(?:answer|response|solution|output)\|>", re.IGNORECASE
+)
+_MAY_ANSWER = lazy_pattern(r"\d|\[\s*\]|\{\s*\}|\bnull\b|\bnone\b", re.IGNORECASE)
+_BRACKETS = lazy_pattern(r"[\[({][^\[\](){}]{0,400}[\])}]")
 # An element of a document, which may have any text: <list_item><loc_66><loc_47><loc_431><loc_77>What you need is …
-_LOCATED = re.compile(r"\s{0,9}(?:<[a-z]\w{0,40}>\s{0,9}){0,4}<loc_?\d")
+_LOCATED = lazy_pattern(r"\s{0,9}(?:<[a-z]\w{0,40}>\s{0,9}){0,4}<loc_?\d")
 _MOST_ALONE = 10  # tags without a partner that are looked at
-_WORD = re.compile(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
+_WORD = lazy_pattern(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
 
 
 class Marker(NamedTuple):

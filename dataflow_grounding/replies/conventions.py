@@ -12,6 +12,7 @@ from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.coordinates import BoxFormat, Order, Scale
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import Size
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.reading import ParsedReply
@@ -21,22 +22,24 @@ LEGEND, _UNIT_IN_WORDS, _ORDER_IN_WORDS, _OTHERWISE, _NO_UNIT, _UNIT_WORD = map(
 )
 # Texts without any of these state none: most are done with after this look.
 _ORDER_HINTS, _UNIT_HINTS = sorted(keys.words("order_hints")), sorted(keys.words("unit_hints"))
-_RANGE_OR_SIZE = re.compile(r"\d\s?[x×*]\s?\d|0\s?(?:[-–—~～至到à]|\.\.|から|\b(?:to|and|bis|a)\b)|,\s?1\d{0,3}[\])]")
-_COORDINATE = re.compile(keys.COORDINATE, re.IGNORECASE)
+_RANGE_OR_SIZE = lazy_pattern(r"\d\s?[x×*]\s?\d|0\s?(?:[-–—~～至到à]|\.\.|から|\b(?:to|and|bis|a)\b)|,\s?1\d{0,3}[\])]")
+_COORDINATE = lazy_pattern(keys.COORDINATE, re.IGNORECASE)
 _ORDER_NAMES: dict[str, Order] = {
     name: order for order, names in keys.order_names().items() for name in (order, *names.split())
 }
 # Families that write a location as `<loc_12>`.
 _SHARED_TOKENS = ("florence-2", "doctags")
 # Keys, as keys are compared, under which an order or a unit is stated; of these, those that state nothing else.
-_STATES = re.compile(
+_STATES = lazy_pattern(
     r"format|mode|order|convention|system|unit|scal|norm|absolute|relative|pixel|origin|anchor|range|coord"
 )
-_STATES_ORDER = re.compile(r"(?:b?box|coord)\w*(?:format|order|mode|convention)|(?:format|order)of\w*(?:box|coord)\w*")
-_LETTERS_OF_ORDER = re.compile(r"[xyltrbwhc]{4,6}")
+_STATES_ORDER = lazy_pattern(
+    r"(?:b?box|coord)\w*(?:format|order|mode|convention)|(?:format|order)of\w*(?:box|coord)\w*"
+)
+_LETTERS_OF_ORDER = lazy_pattern(r"[xyltrbwhc]{4,6}")
 _NEUTRAL = keys.words("neutral_formats")
 _NEARLY = 0.05  # by which the stated size of a picture may differ from the one that was sent
-_SIZE = re.compile(r"(?<![\w.])(\d{1,5})(?:px)?\s?[x×*,]\s?(\d{1,5})(?:px)?(?![\w.])")
+_SIZE = lazy_pattern(r"(?<![\w.])(\d{1,5})(?:px)?\s?[x×*,]\s?(\d{1,5})(?:px)?(?![\w.])")
 _BOX_SIDES = keys.BOX_KEYS | {"x", "left", "cx", "xcenter"}  # beside these, width and height are the box's
 _LEAD = 40  # characters before the first word for a unit that may belong to it
 _LONGEST = 200  # characters of a field that may state something

@@ -1,18 +1,18 @@
 """What an object says beside its box or its empty list: a fault, that the thing is there, that it is another thing."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, only_says_none, says_none
 from dataflow_grounding.replies.json_values import number
 
 _NO_NAME = keys.pattern("no_name")
 _PLACES_BOX = keys.pattern("places_box")
-_FEW_WORDS = re.compile(r"[^\W\d_]+(?:[ '’-][^\W\d_]+){0,3}")
-_FLAG = re.compile(r"(?:is|has)[_ ]?((?:[A-Z]?[a-z]+[_ ]?){1,5})")
-_WORDS = re.compile(r"[A-Z]?[a-z]+")
+_FEW_WORDS = lazy_pattern(r"[^\W\d_]+(?:[ '’-][^\W\d_]+){0,3}")
+_FLAG = lazy_pattern(r"(?:is|has)[_ ]?((?:[A-Z]?[a-z]+[_ ]?){1,5})")
+_WORDS = lazy_pattern(r"[A-Z]?[a-z]+")
 _NAMELESS = keys.words("filler") | keys.words("which") | keys.words("qualities")
 # A score from here on is that of a thing that was found.
 _HIGH = 0.5

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.absence import BLIND, holds_box, missing_in
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.as_asked import read_as_asked
@@ -25,12 +26,12 @@ from dataflow_grounding.replies.talk import TAG, adds, named_before, named_behin
 from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key
 
 # An empty list says "none" only if nothing around it may be a box.
-_MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
-_STRING_IN_OBJECT = re.compile(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
-_DIGITS = re.compile(r"\d+")
+_MORE_THAN_TALK = lazy_pattern(r"[\d\[\]{}<>\"]")
+_STRING_IN_OBJECT = lazy_pattern(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
+_DIGITS = lazy_pattern(r"\d+")
 _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
-_AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
-_PROSE = re.compile(r"[^\W\d_]{2,}")
+_AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
+_PROSE = lazy_pattern(r"[^\W\d_]{2,}")
 _REFUSAL, _FAULT = map(pattern, ("refusal", "fault"))
 # Words right before a box: it is an example, or not the thing's. Words without a box: what was said before is not so.
 _DENIED, _RELATED, _TAKEN_BACK = map(pattern, ("denied", "related", "taken_back"))

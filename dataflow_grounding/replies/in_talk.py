@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.beside import with_attributes_said
 from dataflow_grounding.replies.conventions import LEGEND
 from dataflow_grounding.replies.json_shapes import is_pair
@@ -12,13 +13,13 @@ from dataflow_grounding.replies.json_values import FoundJson, Scan, nested
 from dataflow_grounding.replies.rows import names_anything
 from dataflow_grounding.replies.vocabulary import pattern
 
-_COMMENT = re.compile(r"(?://|#\s|/\*)([^\n]{1,200})")
-_INNERMOST = re.compile(r"\[[^\[\]]*\]")
-_LETTERS = re.compile(r"[^\W\d_]{2,}")
-_SECTION = re.compile(r"(^|\n)[ \t]{0,20}\[([^\[\]\d\n]{1,80})\][ \t]{0,20}(?=\n)")
-_AND = re.compile(r"\s*,?\s*and\s*", re.IGNORECASE)
+_COMMENT = lazy_pattern(r"(?://|#\s|/\*)([^\n]{1,200})")
+_INNERMOST = lazy_pattern(r"\[[^\[\]]*\]")
+_LETTERS = lazy_pattern(r"[^\W\d_]{2,}")
+_SECTION = lazy_pattern(r"(^|\n)[ \t]{0,20}\[([^\[\]\d\n]{1,80})\][ \t]{0,20}(?=\n)")
+_AND = lazy_pattern(r"\s*,?\s*and\s*", re.IGNORECASE)
 # "The cats are at (1, 2) and (3, 4)" are two points, but "its corners are at" these two are one box.
-_ARE_AT = re.compile(
+_ARE_AT = lazy_pattern(
     r"^(?!.*(?:corner|box|bound|coord)).*\b(?:are|were)\s(?:\w+\s)?(?:at|near)\s*$", re.IGNORECASE | re.DOTALL
 )
 _BETWEEN_PAIRS = pattern("between_pairs")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies import json_shapes as shapes
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, says_none
@@ -16,14 +17,14 @@ from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.pictures import CROP, is_crop, pictures_of
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
 
-_TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
-_OF_BOXES = re.compile(r"[_ -](?:bounding_?)?b?box(?:es)?(?:_2d)?$", re.IGNORECASE)  # "cat_bbox"
+_TAGS = lazy_pattern(r"</?\w{1,20}>|<\|\w{1,20}\|>")
+_OF_BOXES = lazy_pattern(r"[_ -](?:bounding_?)?b?box(?:es)?(?:_2d)?$", re.IGNORECASE)  # "cat_bbox"
 # An object with no other keys says nothing else of its box.
 _OF_ITSELF = keys.BOX_KEYS.union(keys.LABEL_KEYS, keys.ID_KEYS, keys.SCORE_KEYS, ["evidence"])
 # Empty under these keys, a list says nothing of boxes.
 _LISTS_OF_WORDS = frozenset(["tags", *keys.LABEL_LIST_KEYS]) - keys.WRAPPERS
-_TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
-_BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
+_TASK = lazy_pattern(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
+_BRACKETED = lazy_pattern(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
 
 
 def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_SAID) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.json_values import JsonObject, hull, measured, number
 from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
 
-_A_NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.]*")
-_LETTERS = re.compile(r"[^\W\d_]{2,}|[^\W\d_a-zA-Z]")
+_A_NUMBER = lazy_pattern(r"(?<![\w.])[-+]?\d[\d.]*")
+_LETTERS = lazy_pattern(r"[^\W\d_]{2,}|[^\W\d_a-zA-Z]")
 
 
 def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.json_values import FoundJson, JsonArray, JsonObject, Scan, nested, unescaped
 
 MAX_DEPTH = 100
 
-_OPEN = re.compile(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
-_CUT = re.compile(r"\(\s*[-+.]?\d[\d\s,.;-]*$")
+_OPEN = lazy_pattern(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
+_CUT = lazy_pattern(r"\(\s*[-+.]?\d[\d\s,.;-]*$")
 # Strings, which stay as they are, and full-width punctuation between the tokens of JSON.
-_WIDE = re.compile(
+_WIDE = lazy_pattern(
     r"(\"(?:[^\"\\]|\\.){0,500}\"|“[^”]{0,500}”)|[［］｛｝]|(?<=[\d\"”'\]}］｝])\s*[：，、；]\s*(?=[-\d\"“'\[{［｛])",
     re.DOTALL,
 )
@@ -21,20 +22,20 @@ _NARROW = str.maketrans("［］｛｝：，、；", "[]{}:,,;")
 _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
 _QUOTES = {'"': '"', "'": "'", "“": "“”", "”": "”", "`": "`"}
 _TAG = r"</?[A-Za-z_]{1,30}>|<\|/?\w{1,30}\|>"
-_SKIP = re.compile(rf"(?:[\s\\]+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/)?|#(?=\s)[^\n]*|{_TAG})+")
+_SKIP = lazy_pattern(rf"(?:[\s\\]+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/)?|#(?=\s)[^\n]*|{_TAG})+")
 # Of JSON that is itself commented out, the marks at the beginnings of its lines.
-_SKIP_MARKS = re.compile(rf"(?:[\s\\]+|//+|#+(?=\s)|{_TAG})+")
-_IN_COMMENT = re.compile(r"\s*(?:#|//)")
-_BOX_IN_COMMENT = re.compile(
+_SKIP_MARKS = lazy_pattern(rf"(?:[\s\\]+|//+|#+(?=\s)|{_TAG})+")
+_IN_COMMENT = lazy_pattern(r"\s*(?:#|//)")
+_BOX_IN_COMMENT = lazy_pattern(
     r"(?:#|//|/\*)[^\n#/]{0,200}?[\[(]\s*((?:[-+]?\d[\d.]{0,20}\s*,\s*){3}[-+]?\d[\d.]{0,20})\s*[\])]"
 )
-_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,6})?(?=[\s,;:\]})/#<]|$)")
-_WHOLE = re.compile(r"[-+]?\d{1,18}")
-_WORD = re.compile(r"[^\s,:=;{}\[\]()\"“”][^,:=;{}\[\]()\"“”\n]*")
-_AFTER_STRING = re.compile(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
-_NEW_LINE_OF_STRUCTURE = re.compile(r"[ \t]*(?:[{}\[\]]|[\"'][^\"'\n]{1,40}[\"']\s*:)")
-_STOP = {quote: re.compile(rf"[{closers}\\\n]") for quote, closers in _QUOTES.items()}
-_CLOSES = {quote: re.compile(rf"[{closers}][^\S\n]*[,:;=\]}})]") for quote, closers in _QUOTES.items()}
+_NUMBER = lazy_pattern(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,6})?(?=[\s,;:\]})/#<]|$)")
+_WHOLE = lazy_pattern(r"[-+]?\d{1,18}")
+_WORD = lazy_pattern(r"[^\s,:=;{}\[\]()\"“”][^,:=;{}\[\]()\"“”\n]*")
+_AFTER_STRING = lazy_pattern(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
+_NEW_LINE_OF_STRUCTURE = lazy_pattern(r"[ \t]*(?:[{}\[\]]|[\"'][^\"'\n]{1,40}[\"']\s*:)")
+_STOP = {quote: lazy_pattern(rf"[{closers}\\\n]") for quote, closers in _QUOTES.items()}
+_CLOSES = {quote: lazy_pattern(rf"[{closers}][^\S\n]*[,:;=\]}})]") for quote, closers in _QUOTES.items()}
 _KEYWORDS: dict[str, Any] = {"true": True, "false": False}
 _KEYWORDS |= dict.fromkeys(["null", "none", "nil", "undefined", "nan", "infinity", "-infinity"])
 

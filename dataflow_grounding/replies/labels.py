@@ -1,18 +1,18 @@
 """Which phrase of the request a label in the reply means."""
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.vocabulary import words
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = lazy_pattern(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
-_SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
-_PARTICIPLE = re.compile(r"\s+[^\W\d_]{3,}(?:ed|ing)\b")
-_NUMBERING = re.compile(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
+_SPACELESS = lazy_pattern(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_LATIN = lazy_pattern(r"[A-Za-z\u00c0-\u024f]")
+_PARTICIPLE = lazy_pattern(r"\s+[^\W\d_]{3,}(?:ed|ing)\b")
+_NUMBERING = lazy_pattern(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
 _EMPTY_WORDS, _RELATIONS, _QUALITIES = words("empty_words"), words("relations"), words("qualities")
 _NEGATIONS = frozenset(["no", "not", "without"])
 

@@ -4,21 +4,22 @@ import re
 
 from dataflow_grounding.coordinates import Order
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.beside import UNCLEAR
 from dataflow_grounding.replies.json_values import hull
 from dataflow_grounding.replies.reading import ParsedReply, RawBox, Said, named
 from dataflow_grounding.replies.vocabulary import words
 
-LOCATION = re.compile(r"<loc_?(\d{1,6})>")
-_LOCATIONS = re.compile(r"((?:<loc_?\d{1,6}>\s*)+)")
+LOCATION = lazy_pattern(r"<loc_?(\d{1,6})>")
+_LOCATIONS = lazy_pattern(r"((?:<loc_?\d{1,6}>\s*)+)")
 _ORDERS: dict[str, Order] = {"florence-2": "xyxy", "paligemma": "yxyx"}
-_OTHER_TOKEN = re.compile(r"</?(?!loc_?\d{1,6}>)[a-z_|]{1,40}\d{0,6}>")
-_BEFORE_STRING = re.compile(r'.*[{,]\s*"[^"]{0,80}"\s*:\s*"', re.DOTALL)  # of tokens in a string of JSON
-_LETTER = re.compile(r"[^\W\d_]")
+_OTHER_TOKEN = lazy_pattern(r"</?(?!loc_?\d{1,6}>)[a-z_|]{1,40}\d{0,6}>")
+_BEFORE_STRING = lazy_pattern(r'.*[{,]\s*"[^"]{0,80}"\s*:\s*"', re.DOTALL)  # of tokens in a string of JSON
+_LETTER = lazy_pattern(r"[^\W\d_]")
 # DocTags: an element's tag right before its location, as in <picture><loc_10><loc_20><loc_300><loc_400></picture>.
-_ELEMENT = re.compile(r"<([a-z][a-z_]{0,40}\d{0,2})>\s{0,9}((?:<loc_\d{1,6}>\s{0,9})+)")
-_CLOSED = re.compile(r"</([a-z][a-z_]{0,40}\d{0,2})>")
-_LEVEL = re.compile(r"_level_\d+$")
+_ELEMENT = lazy_pattern(r"<([a-z][a-z_]{0,40}\d{0,2})>\s{0,9}((?:<loc_\d{1,6}>\s{0,9})+)")
+_CLOSED = lazy_pattern(r"</([a-z][a-z_]{0,40}\d{0,2})>")
+_LEVEL = lazy_pattern(r"_level_\d+$")
 _ELEMENTS, _MARKS = words("doctags"), words("marks")
 
 

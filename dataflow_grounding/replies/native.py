@@ -1,17 +1,16 @@
 """Boxes and points in the special tokens and tags that model families write by training."""
 
-import re
-
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.locations import LOCATION, read_locations
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, named
 from dataflow_grounding.replies.tags import TAG, read_tags, split_numbers
 
-_PATCH = re.compile(r"<patch_index_(\d{1,6})>")
-_PATCH_TAG = re.compile(r"<(/?phrase|/?object|/delimiter_of_multi_objects/)>")
-_CORNER_OR_CLASS = re.compile(r"<x_(?P<x>[\d.]{1,12})>\s?<y_(?P<y>[\d.]{1,12})>|<class_(?P<name>[\w-]{1,40})>")
-_HTML_BOX = re.compile(r"\bdata-bbox\s{0,3}=\s{0,3}[\"']([^\"'<>]{0,200})[\"']")
+_PATCH = lazy_pattern(r"<patch_index_(\d{1,6})>")
+_PATCH_TAG = lazy_pattern(r"<(/?phrase|/?object|/delimiter_of_multi_objects/)>")
+_CORNER_OR_CLASS = lazy_pattern(r"<x_(?P<x>[\d.]{1,12})>\s?<y_(?P<y>[\d.]{1,12})>|<class_(?P<name>[\w-]{1,40})>")
+_HTML_BOX = lazy_pattern(r"\bdata-bbox\s{0,3}=\s{0,3}[\"']([^\"'<>]{0,200})[\"']")
 
-_HTML_LABEL = re.compile(r"\bdata-(?:label|name|class|category)\s{0,3}=\s{0,3}[\"']([^\"'<>]{1,200})[\"']")
+_HTML_LABEL = lazy_pattern(r"\bdata-(?:label|name|class|category)\s{0,3}=\s{0,3}[\"']([^\"'<>]{1,200})[\"']")
 
 
 def has_tokens(text: str) -> bool:

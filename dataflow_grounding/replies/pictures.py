@@ -4,18 +4,19 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.vocabulary import pattern
 
 _OF_PICTURE, _OF_CROP, _NUMBERED = map(pattern, ("of_picture", "of_crop", "numbered_picture"))
-_ARROW = re.compile(r"\s*(?:→|->|=>|⇒|⟶)\s*")
-_OUTLINE = re.compile(
+_ARROW = lazy_pattern(r"\s*(?:→|->|=>|⇒|⟶)\s*")
+_OUTLINE = lazy_pattern(
     r"<\|?(?:poly\w{0,10}|contour|outline|mask)(?:_start)?\|?>(?=[^<>]{0,40}(?:\d|<loc))", re.IGNORECASE
 )
-_PICTURE_KEY = re.compile(
+_PICTURE_KEY = lazy_pattern(
     r"(?:image|img|picture|pic|photo|frame|page|crop|tile|patch|view|camera|slide|shot|clip)(?:id|idx|index|no|num|number|name|path|file|url)?"
     r"|source(?:image|frame)|timestamps?|seconds?|time"
 )
-_CROPS = re.compile(r"zoom|crop", re.IGNORECASE)
+_CROPS = lazy_pattern(r"zoom|crop", re.IGNORECASE)
 _MOST = 4000  # characters of talk in which pictures are counted
 
 

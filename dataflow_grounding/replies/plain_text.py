@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.conventions import LEGEND
 from dataflow_grounding.replies.json_shapes import take_corners
 from dataflow_grounding.replies.json_values import number
@@ -14,24 +15,24 @@ from dataflow_grounding.replies.vocabulary import BOX_KEYS, COORDINATE, CORNERS,
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
-_FOUR = re.compile(
+_FOUR = lazy_pattern(
     rf"(?<![\d.])({_NUMBER}){_SEPARATOR}({_NUMBER}){_SEPARATOR}({_NUMBER}){_SEPARATOR}({_NUMBER})[\s.;|>)\]]*$"
 )
-_A_FIFTH = re.compile(r"\d[\s,;_|/]*$")
-_NAMED = re.compile(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
+_A_FIFTH = lazy_pattern(r"\d[\s,;_|/]*$")
+_NAMED = lazy_pattern(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
 # Coordinates on a line each.
-_STACKED = re.compile(
+_STACKED = lazy_pattern(
     rf"(?:^[ \t]{{0,9}}[-*]?[ \t]{{0,3}}{COORDINATE}[ \t]{{0,3}}[=:][ \t]{{0,3}}{_NUMBER}[ \t]{{0,9}}(?:\n|\Z)){{4}}",
     re.M | re.I,
 )
 TALK, _BOX_WORD, _CORNER, _LABELED = map(pattern, ("no_label", "box_word", "corner_label", "labelled"))
-_LETTERS = re.compile(r"[^\W\d_]{2,}")
-_CLAUSES = re.compile(r"[。！？]|;\s+(?=[^\W\d_])")
-_HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
-_TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
+_LETTERS = lazy_pattern(r"[^\W\d_]{2,}")
+_CLAUSES = lazy_pattern(r"[。！？]|;\s+(?=[^\W\d_])")
+_HEADING = lazy_pattern(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
+_TAG = lazy_pattern(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
 MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
 _COLUMN_ENDS = "|\t;,"
-_RULE = re.compile(r"[\s|:+=-]+")
+_RULE = lazy_pattern(r"[\s|:+=-]+")
 _CELL_MARKUP = " *`\"'_"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.absence import covered_ids, parts_of, thing_missed
 from dataflow_grounding.replies.labels import alike, all_words, comparable, contradicts, equal, matching_ids, named_ids
 from dataflow_grounding.replies.reading import FoundBox, Note, ParsedReply, RawBox, Said
@@ -13,7 +14,7 @@ from dataflow_grounding.replies.reading import FoundBox, Note, ParsedReply, RawB
 Question: TypeAlias = int | str | None
 
 _FAR = -(10**10)
-_LIST = re.compile(r"\s*[,;&、，和]\s*(?:and\s)?|\s+and\s+", re.IGNORECASE)
+_LIST = lazy_pattern(r"\s*[,;&、，和]\s*(?:and\s)?|\s+and\s+", re.IGNORECASE)
 _LONGEST = 4000  # of a list of things in a label
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from dataflow_grounding.coordinates import Order
 from dataflow_grounding.geometry import Bbox
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.absence import Missing
 from dataflow_grounding.replies.json_values import hull, number
 
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
+_ENTITY = lazy_pattern(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 # The share of a reply's boxes that may be dropped or moved before the reading counts as doubtful.
 DOUBTFUL_SHARE = 1 / 3
 

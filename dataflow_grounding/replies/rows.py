@@ -3,17 +3,18 @@
 import re
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.beside import UNCLEAR, label_of_words, said_behind
 from dataflow_grounding.replies.plain_text import label_before, label_in
 from dataflow_grounding.replies.reading import NOTHING_SAID, Said, named
 from dataflow_grounding.replies.vocabulary import BOX_KEYS, ID_KEYS, LABEL_KEYS, SCORE_KEYS, pattern, words
 
-_WORD = re.compile(r"[^\W\d_]{2,}|[^\W\d_](?![^\W_])")
-_NEW_ROW = re.compile(r"</?(?:tr|li|p|br|div)\b[^<>]{0,200}>|\.\s{1,3}(?=[A-Z])", re.IGNORECASE)
-_TAG = re.compile(r"<[^<>]{0,200}>")
-_FENCE = re.compile(r"```[a-z]{0,10}")
-_COMMENT = re.compile(r"^[\s,\]})\"']{0,20}(?://|#|/\*)")
-_CELL_END = re.compile(r"[|\t]")
+_WORD = lazy_pattern(r"[^\W\d_]{2,}|[^\W\d_](?![^\W_])")
+_NEW_ROW = lazy_pattern(r"</?(?:tr|li|p|br|div)\b[^<>]{0,200}>|\.\s{1,3}(?=[A-Z])", re.IGNORECASE)
+_TAG = lazy_pattern(r"<[^<>]{0,200}>")
+_FENCE = lazy_pattern(r"```[a-z]{0,10}")
+_COMMENT = lazy_pattern(r"^[\s,\]})\"']{0,20}(?://|#|/\*)")
+_CELL_END = lazy_pattern(r"[|\t]")
 _STATED = pattern("labelled")
 # Words that name no thing: those of talk, names of keys and columns, and which of several things is meant.
 _NEUTRAL = words("filler") | BOX_KEYS | {*LABEL_KEYS, *ID_KEYS, *SCORE_KEYS} | words("which")

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.beside import UNCLEAR, begins_line, said_ahead, said_in_words, with_attributes_said
 from dataflow_grounding.replies.json_shapes import pair
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said, named
 
 # Tags that open and close a label, a box or a point.
-TAG = re.compile(
+TAG = lazy_pattern(
     r"<\|(?P<bar>/?(?:ref|det))\|>"
     r"|<\|(?P<word>object_ref|ref|box|quad|point)_(?P<side>start|end)\|>"
     r"|<(?P<plain>/?(?:ref|label|box|bbox|quad|pred|points?|point_box|collection))"
@@ -21,11 +22,11 @@ _LABEL_TAGS = frozenset(["ref", "object_ref", "label"])
 _BOX_TAGS = frozenset(["det", "box", "bbox", "quad", "point_box"])
 _POINT_TAGS = frozenset(["point", "points"])
 _CORNERS = dict.fromkeys(["x1", "y1", "x2", "y2"]).keys()
-_ATTRIBUTE = re.compile(r"([A-Za-z_]\w{0,30})\s{0,3}=\s{0,3}(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>/]+))")
-_GROUP = re.compile(r"[\[(<]([^\[\](){}<>]*)[\])>]")
-_NUMBER_TOKEN = re.compile(r"<\s{0,3}(?:[xy]_)?(\d{1,12}(?:\.\d{1,12})?)\s{0,3}>")
-_LABEL_INSIDE = re.compile(r"\s*([^\d\s\[\](){}<>,;][^\[\](){}<>]*)(?=[\[(])")
-_SEPARATORS = re.compile(r"[,;\s]+")
+_ATTRIBUTE = lazy_pattern(r"([A-Za-z_]\w{0,30})\s{0,3}=\s{0,3}(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>/]+))")
+_GROUP = lazy_pattern(r"[\[(<]([^\[\](){}<>]*)[\])>]")
+_NUMBER_TOKEN = lazy_pattern(r"<\s{0,3}(?:[xy]_)?(\d{1,12}(?:\.\d{1,12})?)\s{0,3}>")
+_LABEL_INSIDE = lazy_pattern(r"\s*([^\d\s\[\](){}<>,;][^\[\](){}<>]*)(?=[\[(])")
+_SEPARATORS = lazy_pattern(r"[,;\s]+")
 
 
 def number_groups(text: str) -> list[list[str]]:

@@ -5,32 +5,33 @@ from collections.abc import Mapping
 from itertools import chain
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.absence import BLIND, BOX_NUMBERS, SENTENCE_END, UNREAL, missing_in_clause
 from dataflow_grounding.replies.labels import alike, all_words, comparable, surely_alike
 from dataflow_grounding.replies.reading import Talk
 from dataflow_grounding.replies.vocabulary import pattern, words
 
-_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
+_WORD = lazy_pattern(r"[^\W_]+(?:-[^\W_]+)*")
 # Words that name no thing, of which a sentence's first ones are passed over; and where the words that name a thing end.
 _FILLER, _STOPS = words("filler"), words("stops")
 _PLACES = _FILLER | _STOPS | words("which") | words("places")
 # Right before its box stands the thing that the box is around: "The cat sits on the sofa [1, 2, 3, 4]".
 _APPOSED, _CONTRASTED = map(pattern, ("apposed", "contrasted"))
-_OWNER = re.compile(
+_OWNER = lazy_pattern(
     r"(?<!\bit)(?<!that)(?<!ere)(?<!what)(?<!\blet)(?<!she)(?<!\bhe)(?<!this)['’]s\s+([^\W\d_]+)", re.IGNORECASE
 )
 _MARKUP = " \t\r\n：:，,、。.*#-—"
 _REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
-_DIGIT = re.compile(r"\d")
+_DIGIT = lazy_pattern(r"\d")
 _CORNER, _SPACELESS_FILLER, _CLAUSE_END = map(pattern, ("corner", "spaceless_filler", "clause_end"))
 _REJECTS, _NOT_A, _CUE, _MORE = map(pattern, ("rejects", "not_a", "corrections", "more"))
 _AFFIRMS, _UNSURE, _NO_LIST = map(pattern, ("affirms", "unsure", "no_list"))
-_SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-TAG = re.compile(r"<[^<>]{0,200}>")
-_IS_A = re.compile(
+_SPACELESS = lazy_pattern(r"[\u3040-\u30ff\u3400-\u9fff]")
+TAG = lazy_pattern(r"<[^<>]{0,200}>")
+_IS_A = lazy_pattern(
     r"(?:this|that|it|box)(?:['’]s|\s+is)\s+(?:actually\s+)?an?\s+([\w-]+(?:\s[\w-]+)?)\.?", re.IGNORECASE
 )
-_IF = re.compile(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
+_IF = lazy_pattern(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
 _NEAR = 4000  # characters of talk that may say that a thing is there
 _MOST_CLAUSES = 60  # that are looked at from the beginning, and from the end
 _MOST_CORRECTIONS = 50

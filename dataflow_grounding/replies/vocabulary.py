@@ -1,10 +1,11 @@
 """Words that models use: keys for a box, its label or score, and the regular expressions that replies are read by."""
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from dataflow_grounding.coordinates import Order
+from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.tables import load_table
 
 _WORDINGS: dict[str, Any] = load_table(__package__, "wordings.yaml")
@@ -17,12 +18,12 @@ def words(name: str) -> frozenset[str]:
 
 def pattern(name: str) -> re.Pattern[str]:
     """Return a regular expression in wordings.yaml."""
-    return _compiled(_WORDINGS[name])
+    return _pattern(_WORDINGS[name])
 
 
 def patterns(name: str) -> list[re.Pattern[str]]:
     """Return a list of regular expressions in wordings.yaml."""
-    return [_compiled(text) for text in _WORDINGS[name]]
+    return [_pattern(text) for text in _WORDINGS[name]]
 
 
 def order_names() -> dict[Order, str]:
@@ -31,10 +32,14 @@ def order_names() -> dict[Order, str]:
     return names
 
 
-def _compiled(text: str) -> re.Pattern[str]:
+def _pattern(text: str) -> re.Pattern[str]:
+    return lazy_pattern(partial(_with_parts, text), re.IGNORECASE)
+
+
+def _with_parts(text: str) -> str:
     while "<<" in text:
         text = re.sub("<<([a-z_]+)>>", lambda name: _WORDINGS["parts"][name[1]], text)
-    return re.compile(text.replace("\n", ""), re.IGNORECASE)
+    return text.replace("\n", "")
 
 
 # Keys are compared by `plain_key`.
@@ -53,7 +58,7 @@ FAULT_TEXT_KEYS, THERE_KEYS, COUNT_KEYS, ENVELOPE_KEYS = (
 ABSENT_KEYS = frozenset(_KEYS["absent"])
 FAILED = words("failed")
 # Before or behind a box key: its box comes instead of the others in its object.
-REFINED = re.compile(r"refined|final|corrected|adjusted|revised|improved")
+REFINED = lazy_pattern(r"refined|final|corrected|adjusted|revised|improved")
 CORNERS: tuple[tuple[tuple[str, ...], Order], ...] = tuple(
     (tuple(names.split()), order) for order, given in _WORDINGS["corners"].items() for names in given
 )
