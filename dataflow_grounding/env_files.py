@@ -53,13 +53,17 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
 
 
 def names_address(address: str) -> tuple[str, str] | None:
-    """The variable that names the host of `address`, or parts of it between dots, and the `.env` file that has set it;
-    None where none did.
+    """The variable that names the host of `address`, parts of it between dots, or its port, and the `.env` file that has
+    set it; None where none did.
     """
-    host, name_of_host = urlsplit(address).netloc, f".{urlsplit(address).hostname}."
+    parts = urlsplit(address)
+    host, name_of_host = parts.netloc, f".{parts.hostname}."
     for name in _set_by:
         file, value = _file_of(name), os.environ.get(name, "")
-        is_part = value and not value.isdecimal() and f".{value.strip('.').lower()}." in name_of_host
+        if value.isdecimal():
+            is_part = host.endswith(f":{value}")
+        else:
+            is_part = bool(value) and f".{value.strip('.').lower()}." in name_of_host
         if file and host and (host in value or is_part):
             return name, file
     return None
