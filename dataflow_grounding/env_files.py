@@ -53,8 +53,8 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
 
 
 def names_address(address: str) -> tuple[str, str] | None:
-    """The variable that names the host of `address`, parts of it between dots, or its port, and the `.env` file that has
-    set it; None where none did.
+    """The variable that names the host of `address`, parts of it between dots, or its port, and the `.env` file that
+    has set it; None where none did.
     """
     parts = urlsplit(address)
     host, name_of_host = parts.netloc, f".{parts.hostname}."

@@ -255,13 +255,13 @@ def test_a_word_in_place_of_a_key_is_none(key: str, place: Workplace, thief: Loo
     [
         "http://${oc.env:DF_HOST}:PORT/v1",
         "http://${oc.env:DF_PART}.localhost:PORT/v1",
-        "http://127.0.0.1:${oc.env:DF_PORT}/v1",
+        "http://127.0.0.1:${oc.env:DF_GATE}/v1",
     ],
 )
 def test_a_part_of_an_address_draws_no_key_either(named: str, place: Workplace, thief: LoopbackServer) -> None:
     address = named.replace("PORT", str(thief.port))
     place.settings = {"vlm.backend": "openai", "vlm.openai.base_url": address, "vlm.openai.model_name": "m"}
-    values = {"DF_HOST": "127.0.0.1", "DF_PART": "evil", "DF_PORT": str(thief.port)}
+    values = {"DF_HOST": "127.0.0.1", "DF_PART": "evil", "DF_GATE": str(thief.port)}
     dotenv = {name: value for name, value in values.items() if name in named}
     done = run_in(place, dotenv, {"DF_API_KEY": OWN})
     assert (done.code, thief.received) == (2, 0), done
