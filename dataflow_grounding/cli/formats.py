@@ -33,7 +33,7 @@ _writing_options = together(
     click.option("--strict", is_flag=True, help="Refuse if anything is lost or left out."),
     click.option("--min-score", type=Range(0, 1), help="Boxes with this score or more."),
     click.option("--verified-only", is_flag=True, help="Expressions that a check confirmed."),
-    click.option("--keep-rejected", is_flag=True, help="Also boxes that a reviewer found wrong."),
+    click.option("--keep-rejected", is_flag=True, help="Rejected boxes, too."),
     click.option("--reviewed-only", is_flag=True, help="Expressions that a person looked at."),
     click.option(
         "--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Expressions of this status."
