@@ -277,7 +277,7 @@ def test_key_and_address_may_come_from_the_environment(gemini: Workplace, monkey
 WRONG = [
     ("vlm.gemini.media_resolution", "ULTRA", "not one of MEDIA_RESOLUTION_HIGH"),
     ("vlm.gemini.base_url", "localhost:1", "http://"),
-    ("vlm.gemini.api_key", "", "set vlm.gemini.api_key or GOOGLE_API_KEY"),
+    ("vlm.gemini.api_key", "", "set vlm.gemini.api_key, GOOGLE_API_KEY or GEMINI_API_KEY"),
     ("vlm.gemini.model", "", "vlm.gemini.model"),
 ]
 
@@ -287,6 +287,7 @@ def test_what_is_wrong_is_found_before_the_first_request(
     gemini: Workplace, monkeypatch: pytest.MonkeyPatch, key: str, value: str, said: str
 ) -> None:
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     with server() as endpoint:
         done = gemini.run(**{**at(endpoint), key: value})
         assert endpoint.count() == 0
