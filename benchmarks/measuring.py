@@ -50,6 +50,7 @@ def run(command: Sequence[str], *, settings: Mapping[str, str] | None = None, co
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         environment = {**os.environ, **(settings or {})}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package isn't compiled at each start
         process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
@@ -64,8 +65,10 @@ def run(command: Sequence[str], *, settings: Mapping[str, str] | None = None, co
     return Used(cpu, wall, usage.ru_maxrss / 1024, usage.ru_minflt, process.returncode, printed)
 
 
-def generate(results: Path, rows: Path, base_url: str, *overrides: str, **settings: str) -> Used:
-    """`generate` with the grounding pipeline; prints its summary as JSON."""
+def generate(
+    results: Path, rows: Path, base_url: str, *overrides: str, command: Sequence[str] = COMMAND, **settings: str
+) -> Used:
+    """`generate` with the grounding pipeline; prints its summary as JSON. `command` is what runs the package."""
     spec = results.parent / "spec.yaml"
     if not spec.exists():
         source = BENCHMARKS.parent / "dataflow_grounding" / "spec" / "image_grounding.yaml"
@@ -76,7 +79,7 @@ def generate(results: Path, rows: Path, base_url: str, *overrides: str, **settin
     values += [f"{block}vlm.openai.api_key=sk-test", f"{block}vlm.box_format=qwen3-vl"]
     values += [block + override for override in overrides]
     return run(
-        [*COMMAND, "generate", "-e", str(spec), "--no-progress", "--no-report", "--json", *values], settings=settings
+        [*command, "generate", "-e", str(spec), "--no-progress", "--no-report", "--json", *values], settings=settings
     )
 
 

@@ -47,7 +47,7 @@ _DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 
 def is_elsewhere(path: object) -> bool:
     """Whether a path is an address that fsspec is to open; those of the web and of this machine's files are not."""
-    return isinstance(path, str) and _ADDRESS.match(path) is not None
+    return isinstance(path, str) and "://" in path and _ADDRESS.match(path) is not None
 
 
 def scheme_of(path: str) -> str:

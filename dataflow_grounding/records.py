@@ -231,13 +231,16 @@ def dump_text(value: Any, indent: int | None = None) -> str:
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of `value` as it reads back from a file. Raises TypeError or ValueError for what JSON can't hold."""
-    return dict(json.loads(json.dumps(value, allow_nan=False, default=_of_numpy)))
+    return dict(json.loads(_OF_OPERATORS.encode(value)))
 
 
 def _of_numpy(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not a JSON value")
+
+
+_OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=_of_numpy)
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`generate`: run the pipeline that a spec names."""
 
+import gc
 import os
 import shlex
 from functools import partial
@@ -8,7 +9,6 @@ from typing import Any
 import click
 
 from dataflow_grounding.cli.arguments import Range, answer, overrides_argument, spec_option
-from dataflow_grounding.cluster.ray_run import RayRun
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -18,7 +18,6 @@ from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.mirror import address_of, present, sent, working_folder
 from dataflow_grounding.records import read_object
-from dataflow_grounding.review import report_folder
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.terminal import say, say_json, telling
 
@@ -61,6 +60,7 @@ def generate(
     if given["dry_run"]:
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
+    gc.freeze()  # what the start has made stays to the end: not looked through again, not even at the end
     try:
         summary = run.execute(engine)
     except RunStopped as stopped:
@@ -86,7 +86,11 @@ def _engine(engine: str, address: str | None, workers: int | None, shard: Shard 
         raise SpecError("--engine ray makes shards of its own: leave --shard out")
     if engine != "ray" and (address or workers):
         raise SpecError("--ray-address and --workers are options of --engine ray: add that")
-    return partial(RayRun, address, workers) if engine == "ray" else Run
+    if engine != "ray":
+        return Run
+    from dataflow_grounding.cluster.ray_run import RayRun  # few runs need it
+
+    return partial(RayRun, address, workers)
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
@@ -96,6 +100,8 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     if stays:
         summary.report = address_of(there)
         return
+    from dataflow_grounding.review import report_folder  # with Pillow's drawing and the figures, which no run needs
+
     try:
         with telling("results are written; making the report", summary.done, silent) as tell:
             summary.report = sent(report_folder(run.spec.results_dir, on_progress=tell)[0])

@@ -2,12 +2,12 @@
 
 import asyncio
 import copy
+import itertools
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,11 +55,12 @@ class Asking:
         error: errors.RecordError | None = None
         while True:
             tried = request.again(attempt, str(error or ""), isinstance(error, errors.TruncatedReply))
-            lines = self._replayed(tried, by) if stored else []
+            key = tried.key(self.identity)
+            lines = self._replayed(tried, key, by) if stored else []
             if not lines:
                 stored = False
                 by.unstored()
-                lines = [await self._sent(tried, by, check)]
+                lines = [await self._sent(tried, key, by, check)]
             attempt += 1
             try:
                 found = read_lines(tried, lines, attempt)
@@ -74,22 +75,22 @@ class Asking:
                         raise
                     attempt, stored, error = 0, False, None
 
-    def _stored(self, tried: Request[Any], by: "StepAsk") -> list[dict[str, Any]]:
-        keys = map(tried.key, (self.identity, *self.serving.other_identities))
+    def _stored(self, tried: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
+        keys = itertools.chain([key], map(tried.key, self.serving.other_identities))
         return next(filter(None, map(by.store.every, keys)), [])
 
-    def _replayed(self, tried: Request[Any], by: "StepAsk") -> list[dict[str, Any]]:
+    def _replayed(self, tried: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
         """The stored lines of replies to a try; whoever reads them can find out whether there was a further try."""
-        lines = self._stored(tried, by)
+        lines = self._stored(tried, key, by)
         if lines and tried.stored is not None:
-            tried.stored(lambda: bool(self._stored(tried.again(tried.attempt + 1, ""), by)))
+            further = tried.again(tried.attempt + 1, "")
+            tried.stored(lambda: bool(self._stored(further, further.key(self.identity), by)))
         return lines
 
-    async def _sent(self, request: Request[T], by: "StepAsk", check: bool) -> dict[str, Any]:
+    async def _sent(self, request: Request[T], key: str, by: "StepAsk", check: bool) -> dict[str, Any]:
         """The stored line of the reply to a request that has no reply in the store, or none that counts."""
         if request.before is not None:
             await request.before()
-        key = request.key(self.identity)
         done = None if check else by.store.get(key, by.store.first_new)  # an equal row came first
         done = done or self.places.held.get(key, [None])[0]
         if done is not None:
@@ -176,7 +177,7 @@ class Asking:
         try:
             self._check_stopped()
             self.counts["sent"] += 1
-            answer = await place.serving.answer(replace(request, before_another=partial(self._count_another, place)))
+            answer = await place.serving.answer(request.put_so(before_another=partial(self._count_another, place)))
             reply = Reply(answer) if isinstance(answer, str) else answer
             if not isinstance(reply, Reply):
                 whose = f"answer of {type(place.serving).__name__}"

@@ -22,6 +22,7 @@ MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
 """The key of what checks say; the last such line counts."""
 
 _HEAD = b'{"key": "'
+_LINES = json.JSONEncoder(default=plain_value)  # `json.dumps` makes one anew each time
 Span: TypeAlias = tuple[int, int | None]  # places in a log, from and to; None: all that comes
 
 
@@ -117,7 +118,7 @@ class KeyedLog:
         """Add a line; returns it."""
         line = {"key": key, **value}
         place = self.end
-        self._pending += json.dumps(line, default=plain_value).encode() + b"\n"
+        self._pending += _LINES.encode(line).encode() + b"\n"
         if len(self._pending) > self._most_pending:
             self._write()
         self._places.set(int(key[:16], 16), place)

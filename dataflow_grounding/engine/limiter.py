@@ -7,7 +7,6 @@ import os
 import random
 import threading
 import time
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
@@ -101,6 +100,27 @@ class Level:
         self._value_before_probe, self._quiet, self._changed_at = value_before_probe, 0, self.number
 
 
+class Waiter:
+    """Who waits for a place, in the event loop that runs; the limiter's lock is held where its fields are set."""
+
+    def __init__(self) -> None:
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self.turn = self._loop.create_future()
+        self.is_in = self.has_left = False
+
+    def let_in(self) -> None:
+        """Say that it has a place; from any thread."""
+        self.is_in = True
+        if threading.get_ident() == self._thread:  # as nearly always: it takes no waking of the loop
+            self._wake()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if not self.turn.done():  # cancelled, which it will find out about; then it gives the place back
+            self.turn.set_result(None)
+
+
 class Limiter:
     """An endpoint's: as many in flight as its level has places.
 
@@ -121,15 +141,20 @@ class Limiter:
         with self.lock:
             return self.in_flight + sum(min(len(s.waiting), max(0, s.most - s.in_flight)) for s in self.shares)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be in flight to the endpoint."""
+        return self.in_flight < self.level.places and time.monotonic() >= self.held_until
+
     def let_in(self) -> None:
         """Give places to those who wait, as far as there are any."""
         with self.lock:
-            while waiting := [share for share in self.shares if share.waiting and share.has_room]:
+            while self.has_room and (waiting := [s for s in self.shares if s.waiting and s.in_flight < s.allowed]):
                 share = min(waiting, key=lambda share: share.waiting[0][:2])
                 waiter = heapq.heappop(share.waiting)[2]
-                if waiter.set_running_or_notify_cancel():
+                if not waiter.has_left:
                     share.enter()
-                    waiter.set_result(None)
+                    waiter.let_in()
 
 
 class Share:
@@ -139,7 +164,7 @@ class Share:
         self._limiter, self.most = limiter, most
         self.allowed = most  # of these, for now
         self.in_flight = 0
-        self.waiting: list[tuple[Any, int, Future[None]]] = []
+        self.waiting: list[tuple[Any, int, Waiter]] = []
 
     @property
     def level(self) -> int:
@@ -154,9 +179,7 @@ class Share:
     @property
     def has_room(self) -> bool:
         """Whether one more may be in flight."""
-        limiter = self._limiter
-        full = limiter.in_flight >= limiter.level.places or self.in_flight >= self.allowed
-        return not full and time.monotonic() >= limiter.held_until
+        return self.in_flight < self.allowed and self._limiter.has_room
 
     def enter(self, number: int = 1) -> None:
         """Count one more in flight, or one less."""
@@ -182,15 +205,16 @@ class Share:
         with limiter.lock:
             if (number := self.take()) is not None:
                 return number
-            waiter = Future[None]()  # not asyncio's: it may be let in from another thread
+            waiter = Waiter()
             heapq.heappush(self.waiting, (priority, next(limiter.order), waiter))
             limiter.shares.add(self)
             limiter.let_in()
         try:
-            await asyncio.wrap_future(waiter)
+            await waiter.turn
         except asyncio.CancelledError:
             with limiter.lock:
-                if not waiter.cancel():  # it was let in
+                waiter.has_left = True
+                if waiter.is_in:
                     self.enter(-1)
                     limiter.let_in()
             raise

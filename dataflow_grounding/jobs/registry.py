@@ -1,24 +1,45 @@
 """The pipelines that a spec can name, and specs read with them."""
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import create_model
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.base import SpecJob
-from dataflow_grounding.jobs.image_grounding import ImageGroundingJob
-from dataflow_grounding.jobs.image_referring_expression import ImageReferringExpressionJob
-from dataflow_grounding.jobs.image_region_caption import ImageRegionCaptionJob
 from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
 from dataflow_grounding.spec.user_code import named
 
-JOBS: dict[str, type[SpecJob]] = {
-    job.name: job for job in (ImageGroundingJob, ImageReferringExpressionJob, ImageRegionCaptionJob)
+_CLASSES = {
+    "image_grounding": "ImageGroundingJob",
+    "image_referring_expression": "ImageReferringExpressionJob",
+    "image_region_caption": "ImageRegionCaptionJob",
 }
+
+
+class _Jobs(Mapping[str, type[SpecJob]]):
+    """Each job's module has its name, and is imported when it is asked for: a run takes one of them."""
+
+    def __getitem__(self, name: str) -> type[SpecJob]:
+        class_name = _CLASSES[name]
+        job: type[SpecJob] = getattr(importlib.import_module(f"dataflow_grounding.jobs.{name}"), class_name)
+        return job
+
+    def __contains__(self, name: object) -> bool:
+        return name in _CLASSES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_CLASSES)
+
+
+JOBS = _Jobs()
 """The shipped pipelines, by `autolabel_type`; a pipeline of the user's own needs no row."""
 
 

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
@@ -83,7 +82,7 @@ class BoxOperator(BoxWatching):
         """What is found for each phrase, in one request; if its reply is cut off, in two with half the phrases each."""
 
         async def once(some: list[str]) -> list[Found]:
-            request = replace(phrase_grounding(image, some, self.box_format, self.merge_iou), sample=sample)
+            request = phrase_grounding(image, some, self.box_format, self.merge_iou).put_so(sample=sample)
             return await self.watch.ask(ask, request, image, some)
 
         return [found for _, answer in await ask_in_parts(phrases, once) for found in answer]

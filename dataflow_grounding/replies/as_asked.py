@@ -1,5 +1,6 @@
 """Replies that keep to the letter of what was asked for, as most do: they are read without looking any further."""
 
+from functools import lru_cache
 from typing import Any
 
 from dataflow_grounding.replies import vocabulary as keys
@@ -10,13 +11,19 @@ from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox
 
 def read_as_asked(reply: str, key: str) -> ParsedReply | None:
     """Return what a reply says that keeps to the letter of what was asked for, as most do; None for any other."""
+    boxes = _boxes_as_asked(reply, key)
+    return None if boxes is None else ParsedReply([*boxes], absences=[] if boxes else [(NOTHING_SAID, 0)])
+
+
+@lru_cache(maxsize=1)  # whoever watches over a run's boxes looks at a reply right before it is read
+def _boxes_as_asked(reply: str, key: str) -> tuple[RawBox, ...] | None:
     scan = strict_json(reply)
     data = scan.found[0].value if scan is not None else None
     objects = data.get("objects") if isinstance(data, JsonObject) and len(data) == 1 and not data.parts else None
     if not isinstance(objects, list):
         return None
-    boxes = [raw for item in objects if (raw := _as_asked(item, key)) is not None]
-    return ParsedReply(boxes, absences=[] if boxes else [(NOTHING_SAID, 0)]) if len(boxes) == len(objects) else None
+    boxes = tuple(raw for item in objects if (raw := _as_asked(item, key)) is not None)
+    return boxes if len(boxes) == len(objects) else None
 
 
 def _as_asked(item: Any, key: str) -> RawBox | None:

@@ -180,30 +180,29 @@ class _BoxReader:
 
     def pixels(self, raw: RawBox) -> Bbox:
         """Return the box that a raw one means, inside the image; raises _NoBox when it means none."""
-        meant, written = self.meaning(raw), _shown(raw.numbers)
-        numbers = raw.numbers
+        meant, numbers = self.meaning(raw), raw.numbers
         if meant.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < 1024:
-                raise _NoBox(f"grid cells {written}")
+                raise _NoBox(f"grid cells {_shown(raw.numbers)}")
         elif raw.family is None and set(numbers) in ({0}, {-1}):
-            raise _NothingThere(f"{written}, which says that nothing is there")
+            raise _NothingThere(f"{_shown(raw.numbers)}, which says that nothing is there")
         else:
             numbers = self.in_scale(raw, meant)
         drawn = meant.to_pixels(numbers, original=self.original, sent=self.sent)
         upright = ordered(drawn)
         if upright != drawn:
-            self.note("swapped", f"{written}: the corners were the wrong way round")
+            self.note("swapped", f"{_shown(raw.numbers)}: the corners were the wrong way round")
         inside = clamp(upright, self.original)
         if area(inside) <= 0:
-            raise _NoBox(f"{written} has no area in the image")
+            raise _NoBox(f"{_shown(raw.numbers)} has no area in the image")
         if max(abs(a - b) for a, b in zip(inside, upright, strict=True)) > 1e-6 * max(self.original):
-            self.note("clamped", f"{written} reached outside the image")
+            self.note("clamped", f"{_shown(raw.numbers)} reached outside the image")
         return inside
 
     def in_scale(self, raw: RawBox, meant: BoxFormat) -> tuple[float, ...]:
-        written = _shown(raw.numbers)
         if raw.unit is not None and not fits(raw.unit, meant.scale, raw.numbers, (self.original, self.sent)):
-            raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
+            said = f"{_shown(raw.numbers)} is said to be in {raw.unit}"
+            raise _NoBox(f"{said}, and the box format {self.format.name} was asked for")
         # DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123); elsewhere no
         # number that far out is a slip.
         repaired = raw.numbers
@@ -211,10 +210,10 @@ class _BoxReader:
             far = (999.0 if n > 1000 and set(f"{n:.0f}") == {"9"} else n for n in repaired[2:])
             repaired = (*repaired[:2], *far)
         if repaired != raw.numbers:
-            self.note("clamped", f"{written}: a row of nines means the far edge")
+            self.note("clamped", f"{_shown(raw.numbers)}: a row of nines means the far edge")
         if _out_of_scale(to_xyxy(repaired, meant.order), meant.limits(self.sent)):
             self.out_of_scale.append(replace(raw, numbers=repaired))
-            raise _NoBox(f"{written} does not fit the box format {self.format.name}")
+            raise _NoBox(f"{_shown(raw.numbers)} does not fit the box format {self.format.name}")
         return repaired
 
     def keep(self, raw: RawBox, bbox: Bbox) -> None:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
@@ -10,7 +11,17 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.geometry import MERGE_IOU, area, clamp, whole_pixels, without_duplicates
 from dataflow_grounding.images import Image
 from dataflow_grounding.replies import FoundBox, Note, Reading, read_boxes
-from dataflow_grounding.tasks.request import BOX, INTEGER, NUMBER_OR_NULL, STRING, Request, about, list_of, object_of
+from dataflow_grounding.tasks.request import (
+    BOX,
+    INTEGER,
+    NUMBER_OR_NULL,
+    STRING,
+    Request,
+    Schema,
+    about,
+    list_of,
+    object_of,
+)
 
 WHOLE_PICTURE = 0.98  # a box over more of the picture's area says where nothing is
 
@@ -73,9 +84,14 @@ def phrase_grounding(
 
     size = dict(zip(("width", "height"), image.sent_size, strict=True))
     given = {"image": size, "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)]}
-    item = object_of(**{"id": INTEGER, "label": STRING, box_format.key: BOX, "score": NUMBER_OR_NULL})
-    schema = object_of(objects=list_of(item))
-    return about("phrase_grounding", image, given, schema, read, box_format, len(phrases), box_key=box_format.key)
+    schema, key = _schema(box_format.key), box_format.key
+    return about("phrase_grounding", image, given, schema, read, box_format, len(phrases), box_key=key)
+
+
+@cache
+def _schema(box_key: str) -> Schema:
+    item = object_of(**{"id": INTEGER, "label": STRING, box_key: BOX, "score": NUMBER_OR_NULL})
+    return object_of(objects=list_of(item))
 
 
 def _check_all_read(reading: Reading, count: int) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -13,6 +13,7 @@ from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import Note
 
 T = TypeVar("T")
+_SORTED = json.JSONEncoder(sort_keys=True)  # `json.dumps` makes one anew each time
 
 ReadReply: TypeAlias = tuple[T, Sequence[Note | str]]
 """What `read` returns: the answer, and notes on reading it; a text "code: what was done" is taken for a note, too."""
@@ -88,9 +89,18 @@ class Request(Generic[T]):
         """The system message, the same for every task about an image."""
         return load_prompt("system_text_only" if self.text_only else "system")
 
+    def put_so(self, **how: Any) -> "Request[T]":
+        """The same question with other fields than those that it is made of: task, input, images, instructions.
+
+        As `dataclasses.replace`, but for the text of the question, which is made once however often it is put.
+        """
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__, **how)
+        return made
+
     def again(self, attempt: int, complaint: str, cut_off: bool = False) -> "Request[T]":
         """The same question once more, saying what was wrong with the last reply."""
-        return replace(self, attempt=attempt, complaint=" ".join(complaint.split())[:300], cut_off=cut_off)
+        return self.put_so(attempt=attempt, complaint=" ".join(complaint.split())[:300], cut_off=cut_off)
 
     def temperature(self, usual: float | None) -> float | None:
         """The temperature for a serving that samples at `usual`: halved with each try after a cut-off reply."""
@@ -108,7 +118,7 @@ class Request(Generic[T]):
             "sample": self.sample,
             "attempt": self.attempt,
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(_SORTED.encode(parts).encode()).hexdigest()[:32]
 
 
 def about(

@@ -150,15 +150,16 @@ class BoxStatistics:
             self._things.setdefault(thing, ThingStatistics()).add(box)
             self._expected.pop(thing, None)
 
-    def log_likelihood(self, box: BoxShape, thing: str) -> float:
-        """How likely a box of a thing is: the logarithm of its density over x, y, size and shape, but for a constant.
+    def log_likelihood(self, box: BoxShape, expected: Figures) -> float:
+        """How likely a box is of which so much is expected: the logarithm of its density over its four figures, but for
+        a constant.
 
         A slip may have any box, so that one strange box never says more than a few others.
         """
-        usual = self._expected_of(thing).log_density(box) + LOG_USUAL
+        usual = expected.log_density(box) + LOG_USUAL
         slip = SLIP.log_density(box) + LOG_SLIP
-        likelier = max(usual, slip)
-        total = likelier + math.log(math.exp(usual - likelier) + math.exp(slip - likelier))
+        likelier, other = (usual, slip) if usual >= slip else (slip, usual)
+        total = likelier + math.log(1.0 + math.exp(other - likelier))
         if box.beyond > OUTSIDE:
             total -= min(BEYOND_AT_ONCE + BEYOND_PER_SIDE * box.beyond, BEYOND_AT_MOST)
         if box.turned:
@@ -169,7 +170,8 @@ class BoxStatistics:
         """The same where nothing is known of the format: a box may be anywhere, out of the picture too."""
         return SLIP.log_density(box) + LOG_UNEXPLAINED
 
-    def _expected_of(self, thing: str) -> Figures:
+    def expected_of(self, thing: str) -> Figures:
+        """What is expected of a box of a thing, by the word for it."""
         known = self._expected.get(thing)
         if known is not None:
             return known

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.replies.labels import head_word
-from dataflow_grounding.watch.box_statistics import BoxStatistics
+from dataflow_grounding.watch.box_statistics import BoxStatistics, Figures
 from dataflow_grounding.watch.probe_sizes import orientation_of
-from dataflow_grounding.watch.readings import Meaning, Reading, SeenBox, Sent, other_readings
+from dataflow_grounding.watch.readings import Meaning, Reading, SeenBox, Sent, largest_of, other_readings
 from dataflow_grounding.watch.second_reply import JudgedReply, Proof, proof_of, says_the_same
 
 # One reply. A log-likelihood ratio of 3 is one of 20.
@@ -88,22 +88,23 @@ class Evidence:
     def judge(self, boxes: Sequence[SeenBox], sent: Sent) -> JudgedReply:
         """How likely a reply's numbers are in each format, given the boxes before it."""
         boxes = boxes[:MOST_BOXES]
-        things = [head_word(box.phrase) for box in boxes]
+        largest, of_phrase = largest_of(boxes), _places_by_phrase(boxes)
+        expected = [self._statistics.expected_of(head_word(box.phrase)) for box in boxes]
         meanings = [self.asked.of(box, sent) for box in boxes]
-        usual = [self._likelihood(meaning, thing) for meaning, thing in zip(meanings, things, strict=True)]
+        usual = [self._likelihood(meaning, figures) for meaning, figures in zip(meanings, expected, strict=True)]
         anywhere = [self._statistics.log_likelihood_anywhere(m.box) + m.log_scale for m in meanings]
         ratios: dict[str, float] = {}
         for name, other in self._others.items():
-            if boxes and other.may_hold(boxes, sent):
+            if boxes and other.may_hold(largest, sent):
                 read_so = [
-                    self._likelihood(other.of(box, sent), thing) for box, thing in zip(boxes, things, strict=True)
+                    self._likelihood(other.of(box, sent), figures) for box, figures in zip(boxes, expected, strict=True)
                 ]
-                ratios[name] = _by_phrase(boxes, read_so, usual)
+                ratios[name] = _ratio(of_phrase, read_so, usual)
         likeliest = max(ratios, key=lambda name: ratios[name], default=None)
-        return JudgedReply(boxes, sent, meanings, ratios, _by_phrase(boxes, anywhere, usual), likeliest)
+        return JudgedReply(boxes, sent, meanings, ratios, _ratio(of_phrase, anywhere, usual), likeliest)
 
-    def _likelihood(self, meaning: Meaning, thing: str) -> float:
-        return self._statistics.log_likelihood(meaning.box, thing) + meaning.log_scale
+    def _likelihood(self, meaning: Meaning, expected: Figures) -> float:
+        return self._statistics.log_likelihood(meaning.box, expected) + meaning.log_scale
 
     def is_doubtful(self, reply: JudgedReply) -> bool:
         """Whether to ask again: it is likelier in another format, or may be in one that others were proven to be in.
@@ -236,9 +237,13 @@ class Evidence:
         return self._odd.get(name, 0)
 
 
-def _by_phrase(boxes: Sequence[SeenBox], likelihoods: Sequence[float], usual: Sequence[float]) -> float:
+def _places_by_phrase(boxes: Sequence[SeenBox]) -> list[list[int]]:
+    places: dict[str, list[int]] = {}
+    for place, box in enumerate(boxes):
+        places.setdefault(box.phrase, []).append(place)
+    return list(places.values())
+
+
+def _ratio(of_phrase: Sequence[Sequence[int]], likelihoods: Sequence[float], usual: Sequence[float]) -> float:
     """The log-likelihood ratio of a reply: boxes of one phrase are alike, and say little more than one of them does."""
-    ratios: dict[str, list[float]] = {}
-    for box, likelihood, as_asked in zip(boxes, likelihoods, usual, strict=True):
-        ratios.setdefault(box.phrase, []).append(likelihood - as_asked)
-    return sum(sum(of_phrase) / len(of_phrase) for of_phrase in ratios.values())
+    return sum(sum([likelihoods[i] - usual[i] for i in places]) / len(places) for places in of_phrase)

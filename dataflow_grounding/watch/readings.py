@@ -28,6 +28,11 @@ class SeenBox(NamedTuple):
     phrase: str
 
 
+def largest_of(boxes: Sequence[SeenBox]) -> float:
+    """The largest number of all boxes; minus infinity without any."""
+    return max((max(box.numbers) for box in boxes), default=-math.inf)
+
+
 class Sent(NamedTuple):
     """A picture as it was sent.
 
@@ -84,10 +89,9 @@ class Reading:
         )
         return Meaning((left, top, right, bottom), shape, -2 * math.log(width * height) - 2 * size)
 
-    def may_hold(self, boxes: Sequence[SeenBox], sent: Sent) -> bool:
-        """Whether all numbers are within the format's range, or nearly: what is not can't be in it."""
-        most = 1.13 * max(self._limits(sent.size))
-        return all(max(box.numbers) <= most for box in boxes)
+    def may_hold(self, largest: float, sent: Sent) -> bool:
+        """Whether the largest of all numbers is within the format's range, or nearly: what is not can't be in it."""
+        return largest <= 1.13 * max(self._limits(sent.size))
 
     def _log_aspect(self, sent: Size) -> float:
         canvas = frame_of(self.format.frame, sent)

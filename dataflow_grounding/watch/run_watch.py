@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.plan import SUSPECT, Ask
@@ -65,7 +64,7 @@ class RunWatch(BoxWatch):
         if self.state is State.ENDED:
             return await ask(request)
         if self.state is State.SUSPECT:
-            return await ask(replace(request, of=self._probing.of))
+            return await ask(request.put_so(of=self._probing.of))
         self._check_stopped()
         if self._probing.meets(ask, image.sent_size):
             await self._ready(ask)
@@ -123,7 +122,7 @@ class RunWatch(BoxWatch):
                 raise
 
         stored, of = question.stored, self._probing.of
-        return replace(request, read=read, before=before, may_send=may_send, stored=stored, of=of)
+        return request.put_so(read=read, before=before, may_send=may_send, stored=stored, of=of)
 
     async def _settle(self, question: WatchedQuestion, ask: Ask, request: Request[T], size: Size) -> None:
         """Draw the consequences of replies that were asked again. Raises SuspectBoxes."""

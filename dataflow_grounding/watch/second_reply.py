@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dataflow_grounding.geometry import Bbox
-from dataflow_grounding.watch.readings import Meaning, Reading, SeenBox, Sent
+from dataflow_grounding.watch.readings import Meaning, Reading, SeenBox, Sent, largest_of
 
 EDGES = (0.02, 0.05, 0.1)  # how far apart, in parts of the side, a model's two answers put an edge: one of these
 ELSEWHERE = 0.1  # share of things that a second reply sees elsewhere altogether
@@ -57,9 +57,9 @@ def proof_of(first: JudgedReply, second: JudgedReply, asked: Reading, others: Co
     It is where, read so, it has its boxes where the second one has them, and hasn't as it was asked for.
     """
     usual = _agreement(first, asked, second)
-    best = None
+    best, largest = None, largest_of(first.boxes)
     for other in others:
-        if other.may_hold(first.boxes, first.sent):
+        if other.may_hold(largest, first.sent):
             ratio = _agreement(first, other, second) - usual
             if ratio >= (best.ratio if best else PROVEN):
                 best = Proof(other.name, ratio)
