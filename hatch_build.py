@@ -1,4 +1,6 @@
-"""Makes README.md the description that a package index shows: an index has no other file of the repository."""
+"""Makes README.md the description that a package index shows: an index has no other file of the
+repository.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,16 @@ from typing import Any
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 ADDRESS = "DATAFLOW_GROUNDING_REPOSITORY"
-"""Variable with the repository's public address at the time of a release, `https://host/owner/name`."""
+"""Variable with the repository's public address at the time of a release,
+`https://host/owner/name`.
+"""
 LINK = re.compile(r"(!?)\[([^]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")
 
 
 def described(readme: str, address: str, version: str) -> str:
-    """`readme` with its relative links led to the release's files at `address`; without one, their text alone."""
+    """`readme` with its relative links led to the release's files at `address`; without one, their
+    text alone.
+    """
 
     def absolute(found: re.Match[str]) -> str:
         picture, text, path = found.groups()
@@ -34,6 +40,11 @@ class Description(MetadataHookInterface):
         """Called by hatchling when it builds."""
         address = os.environ.get(ADDRESS, "").rstrip("/")
         text = Path(self.root, "README.md").read_text(encoding="utf-8")
-        version = re.findall(r'__version__ = "(.*)"', Path(self.root, "dataflow_grounding/version.py").read_text())[0]
-        metadata["readme"] = {"content-type": "text/markdown", "text": described(text, address, version)}
+        version = re.findall(
+            r'__version__ = "(.*)"', Path(self.root, "dataflow_grounding/version.py").read_text()
+        )[0]
+        metadata["readme"] = {
+            "content-type": "text/markdown",
+            "text": described(text, address, version),
+        }
         metadata["urls"] = {"Repository": address, "Issues": f"{address}/issues"} if address else {}

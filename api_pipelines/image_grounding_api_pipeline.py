@@ -1,6 +1,7 @@
 """Image grounding: captions in, boxed phrases out. Copy this file and make it yours.
 
-Set DF_API_KEY, DF_BASE_URL and DF_MODEL to use a VLM; without them it runs on the embedded OpenCV grounder.
+Set DF_API_KEY, DF_BASE_URL and DF_MODEL to use a VLM; without them it runs on the embedded OpenCV
+grounder.
 """
 
 from pathlib import Path
@@ -24,17 +25,27 @@ CACHE_PATH = HERE / "cache" / "image_grounding"
 class ImageGroundingAPIPipeline(Pipeline):
     name = "image_grounding"
 
-    def __init__(self, first_entry_file: str = str(FIRST_ENTRY_FILE), cache_path: str = str(CACHE_PATH)) -> None:
-        self.storage = FileStorage(first_entry_file, cache_path, file_name_prefix="image_grounding", cache_type="jsonl")
+    def __init__(
+        self, first_entry_file: str = str(FIRST_ENTRY_FILE), cache_path: str = str(CACHE_PATH)
+    ) -> None:
+        self.storage = FileStorage(
+            first_entry_file, cache_path, file_name_prefix="image_grounding", cache_type="jsonl"
+        )
         self.serving = serving_from_environment(max_workers=16, timeout=60)
         self.extractor = ExpressionExtractor(self.serving)
         self.grounder = PhraseGrounder(self.serving)
         self.visualizer = BBoxVisualizer(output_dir=f"{cache_path}/images_with_bbox")
 
     def forward(self) -> None:
-        self.extractor.run(self.storage.step(), input_image_key="image_path", input_caption_key="caption")
-        self.grounder.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")
-        self.visualizer.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")
+        self.extractor.run(
+            self.storage.step(), input_image_key="image_path", input_caption_key="caption"
+        )
+        self.grounder.run(
+            self.storage.step(), input_image_key="image_path", input_expressions_key="expressions"
+        )
+        self.visualizer.run(
+            self.storage.step(), input_image_key="image_path", input_expressions_key="expressions"
+        )
 
 
 if __name__ == "__main__":
@@ -42,6 +53,7 @@ if __name__ == "__main__":
         pipeline = ImageGroundingAPIPipeline()
         pipeline.compile()  # checks the plan; then records stream through all steps
         summary = pipeline.run()
-        publish(summary, pipeline.storage)  # annotations.jsonl and report.html beside the step files
+        # annotations.jsonl and report.html beside the step files
+        publish(summary, pipeline.storage)
         print(summary)
         raise SystemExit(summary.exit_code)

@@ -1,6 +1,8 @@
-"""Referring expressions: images with boxes in, verified expressions of the boxes out. Copy this file and make it yours.
+"""Referring expressions: images with boxes in, verified expressions of the boxes out. Copy this
+file and make it yours.
 
-Set DF_API_KEY, DF_BASE_URL and DF_MODEL to use a VLM; without them the embedded serving uses label, colour and place.
+Set DF_API_KEY, DF_BASE_URL and DF_MODEL to use a VLM; without them the embedded serving uses label,
+colour and place.
 """
 
 from pathlib import Path
@@ -20,15 +22,20 @@ from dataflow_grounding.formats.seed_records import seed_file
 from dataflow_grounding.review import publish
 
 HERE = Path(__file__).resolve().parent.parent
-IMAGES, LABELS = HERE / "example_data", HERE / "example_data" / "labels"  # labels/a/b.txt is for a/b.jpg
+# labels/a/b.txt is for a/b.jpg
+IMAGES, LABELS = HERE / "example_data", HERE / "example_data" / "labels"
 CACHE_PATH = HERE / "cache" / "image_referring_expression"
 
 
 class ImageReferringExpressionAPIPipeline(Pipeline):
     name = "image_referring_expression"
 
-    def __init__(self, first_entry_file: str, images: str = str(IMAGES), cache_path: str = str(CACHE_PATH)) -> None:
-        self.storage = FileStorage(first_entry_file, cache_path, "image_referring_expression", image_root=images)
+    def __init__(
+        self, first_entry_file: str, images: str = str(IMAGES), cache_path: str = str(CACHE_PATH)
+    ) -> None:
+        self.storage = FileStorage(
+            first_entry_file, cache_path, "image_referring_expression", image_root=images
+        )
         self.serving = serving_from_environment(max_workers=16, timeout=60)
         self.describer = RegionExpressionGenerator(self.serving)
         self.captioner = CaptionGenerator(self.serving)
@@ -37,18 +44,29 @@ class ImageReferringExpressionAPIPipeline(Pipeline):
         self.visualizer = BBoxVisualizer(output_dir=f"{cache_path}/images_with_bbox")
 
     def forward(self) -> None:
-        self.describer.run(self.storage.step(), input_image_key="image_path", input_regions_key="regions")
+        self.describer.run(
+            self.storage.step(), input_image_key="image_path", input_regions_key="regions"
+        )
         self.captioner.run(self.storage.step(), input_image_key="image_path")
-        self.merger.run(self.storage.step(), input_regions_key="regions", input_caption_key="cleaned_caption")
-        self.checker.run(self.storage.step(), input_regions_key="regions", input_expressions_key="expressions")
-        self.visualizer.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")
+        self.merger.run(
+            self.storage.step(), input_regions_key="regions", input_caption_key="cleaned_caption"
+        )
+        self.checker.run(
+            self.storage.step(), input_regions_key="regions", input_expressions_key="expressions"
+        )
+        self.visualizer.run(
+            self.storage.step(), input_image_key="image_path", input_expressions_key="expressions"
+        )
 
 
 if __name__ == "__main__":
     with as_command():  # errors and Ctrl-C: one line, and the exit code that `generate` has
-        pipeline = ImageReferringExpressionAPIPipeline(seed_file(str(CACHE_PATH), str(IMAGES), kitti=str(LABELS)))
+        pipeline = ImageReferringExpressionAPIPipeline(
+            seed_file(str(CACHE_PATH), str(IMAGES), kitti=str(LABELS))
+        )
         pipeline.compile()  # checks the plan; then records stream through all steps
         summary = pipeline.run()
-        publish(summary, pipeline.storage)  # annotations.jsonl and report.html beside the step files
+        # annotations.jsonl and report.html beside the step files
+        publish(summary, pipeline.storage)
         print(summary)
         raise SystemExit(summary.exit_code)

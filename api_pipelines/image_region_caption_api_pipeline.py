@@ -1,6 +1,7 @@
 """Region captions: images with boxes in, a text for each box out. Copy this file and make it yours.
 
-Set DF_API_KEY, DF_BASE_URL and DF_MODEL to use a VLM; without them the embedded serving tells colour, size and place.
+Set DF_API_KEY, DF_BASE_URL and DF_MODEL to use a VLM; without them the embedded serving tells
+colour, size and place.
 """
 
 from pathlib import Path
@@ -34,7 +35,8 @@ class ImageRegionCaptionPipeline(Pipeline):
     ) -> None:
         self.storage = FileStorage(first_entry_file, cache_path, file_name_prefix, cache_type)
         self.serving = serving_from_environment(max_workers=16, timeout=60)
-        self.marker = RegionMarker(cache_path, max_boxes, serving=self.serving)  # proposes boxes where a row has none
+        # proposes boxes where a row has none
+        self.marker = RegionMarker(cache_path, max_boxes, serving=self.serving)
         self.captioner = RegionCaptioner(self.serving, marks="outline")  # or "tag", or "crop"
         self.keys = {"input_image_key": input_image_key, "input_bbox_key": input_bbox_key}
         self.output_image_with_bbox_path = output_image_with_bbox_path
@@ -49,9 +51,11 @@ if __name__ == "__main__":
         pipeline = ImageRegionCaptionPipeline()
         pipeline.compile()  # checks the plan; then records stream through both steps
         summary = pipeline.run()
-        if summary.done:  # what the first step wrote, under the name that DataFlow's pipeline gives it
+        if summary.done:
+            # what the first step wrote, under the name that DataFlow's pipeline gives it
             Path(pipeline.output_image_with_bbox_path).parent.mkdir(parents=True, exist_ok=True)
             copy_file(pipeline.storage.path_of(1), pipeline.output_image_with_bbox_path)
-        publish(summary, pipeline.storage)  # annotations.jsonl and report.html beside the step files
+        # annotations.jsonl and report.html beside the step files
+        publish(summary, pipeline.storage)
         print(summary)
         raise SystemExit(summary.exit_code)

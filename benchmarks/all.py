@@ -20,10 +20,15 @@ NAMES = ("request_cost", "large_runs", "wall", "streaming", "start", "image_cost
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     began = time.perf_counter()
     machine = f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before the start"
-    print(f"{machine}, Python {platform.python_version()}, {platform.system()}, {time.strftime('%Y-%m-%d')}")
+    print(
+        f"{machine}, Python {platform.python_version()}, {platform.system()},"
+        f" {time.strftime('%Y-%m-%d')}"
+    )
     missed = 0
     for name in NAMES:
         done = run([sys.executable, "-m", f"benchmarks.{name}", "--json"])

@@ -1,9 +1,12 @@
-"""The denominator of the benchmarks: an honest minimal client that sends the same bytes as a run, and its CPU time.
+"""The denominator of the benchmarks: an honest minimal client that sends the same bytes as a run,
+and its CPU time.
 
-    python -m benchmarks.bare_client http://127.0.0.1:PORT/v1 --requests 1500 --in-flight 64 --image FILE
+    python -m benchmarks.bare_client http://127.0.0.1:PORT/v1 --requests 1500 --in-flight 64 --image
+    FILE
 
-For each request it reads the image file, encodes it (base64 of the standard library), writes the message with
-`json.dumps`, posts it on a kept connection and parses the reply's JSON. `--client hand` is asyncio alone.
+For each request it reads the image file, encodes it (base64 of the standard library), writes the
+message with `json.dumps`, posts it on a kept connection and parses the reply's JSON.
+`--client hand` is asyncio alone.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-# A small process gives every 200 KB buffer back to the system and pays for it with page faults, which doubles its time:
-# a matter of glibc's settings, not of the client. With these the buffers are kept.
+# A small process gives every 200 KB buffer back to the system and pays for it with page faults,
+# which doubles its time: a matter of glibc's settings, not of the client. With these the buffers
+# are kept.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 SYSTEM = "You look at pictures and answer with one JSON object, as the user's message asks. " * 4
-INSTRUCTIONS = "Find every phrase in the picture. Give a box for each object that a phrase names. " * 12
+INSTRUCTIONS = (
+    "Find every phrase in the picture. Give a box for each object that a phrase names. " * 12
+)
 SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -49,11 +55,17 @@ Post = Callable[[bytes], Awaitable[bytes]]
 
 
 def body(images: list[str], number: int, model: str) -> bytes:
-    """The body of request `number`: a phrase grounding of an image, every one of them a little different."""
+    """The body of request `number`: a phrase grounding of an image, every one of them a little
+    different.
+    """
     with open(images[number % len(images)], "rb") as file:
         url = "data:image/jpeg;base64," + base64.b64encode(file.read()).decode()
     phrases = [{"id": 1, "text": f"mug number {number}"}, {"id": 2, "text": "wooden table"}]
-    given = {"task": "phrase_grounding", "image": {"width": 1280, "height": 960}, "phrases": phrases}
+    given = {
+        "task": "phrase_grounding",
+        "image": {"width": 1280, "height": 960},
+        "phrases": phrases,
+    }
     parts = [
         {"type": "image_url", "image_url": {"url": url}},
         {"type": "text", "text": f"{INSTRUCTIONS}\n<input>{json.dumps(given)}</input>"},
@@ -76,8 +88,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, host: str, path: str, key: str) -> None:
         self.head = (
-            f"POST {path}/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
-            "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            f"POST {path}/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer"
+            f" {key}\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         )
         self.reply: asyncio.Future[bytes] | None = None
         self.received = bytearray()
@@ -115,12 +127,16 @@ class Connection(asyncio.Protocol):
             self.reply.set_exception(RuntimeError(content.decode()))
 
 
-async def hand_made(arguments: argparse.Namespace, drive: Callable[[Post], Awaitable[None]]) -> None:
+async def hand_made(
+    arguments: argparse.Namespace, drive: Callable[[Post], Awaitable[None]]
+) -> None:
     """One connection for each request in flight."""
     url = urlsplit(arguments.url)
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(lambda: Connection(url.netloc, url.path, arguments.key), url.hostname, url.port)
+        await loop.create_connection(
+            lambda: Connection(url.netloc, url.path, arguments.key), url.hostname, url.port
+        )
         for _ in range(arguments.in_flight)
     ]
     await asyncio.gather(*(drive(connection.post) for _, connection in made))
@@ -128,12 +144,16 @@ async def hand_made(arguments: argparse.Namespace, drive: Callable[[Post], Await
         transport.close()
 
 
-async def with_aiohttp(arguments: argparse.Namespace, drive: Callable[[Post], Awaitable[None]]) -> None:
+async def with_aiohttp(
+    arguments: argparse.Namespace, drive: Callable[[Post], Awaitable[None]]
+) -> None:
     """One session, as many connections as it takes."""
     import aiohttp
 
     headers = {"Authorization": f"Bearer {arguments.key}", "Content-Type": "application/json"}
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), headers=headers
+    ) as session:
 
         async def post(content: bytes) -> bytes:
             async with session.post(f"{arguments.url}/chat/completions", data=content) as reply:
@@ -168,18 +188,24 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "in_flight": arguments.in_flight,
         "cpu_ms_per_request": round(cpu / arguments.requests * 1000, 3),
         "wall_s": round(wall, 3),
-        "page_faults_per_request": round((after.ru_minflt - before.ru_minflt) / arguments.requests, 1),
+        "page_faults_per_request": round(
+            (after.ru_minflt - before.ru_minflt) / arguments.requests, 1
+        ),
         "peak_rss_kb": after.ru_maxrss,
     }
 
 
 def main() -> None:
     """Print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("url", help="base URL, ending with /v1")
     parser.add_argument("--requests", type=int, default=1500)
     parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--image", required=True, help="a JPEG file, or a folder of them to take in turn")
+    parser.add_argument(
+        "--image", required=True, help="a JPEG file, or a folder of them to take in turn"
+    )
     parser.add_argument("--client", choices=("hand", "aiohttp"), default="hand")
     parser.add_argument("--model", default="loopback")
     parser.add_argument("--key", default="sk-test")

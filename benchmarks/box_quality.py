@@ -1,10 +1,12 @@
-"""What better boxes cost: samples, zoom and verification against a model that is noisy, forgets and mistakes things.
+"""What better boxes cost: samples, zoom and verification against a model that is noisy, forgets and
+mistakes things.
 
     python -m benchmarks.box_quality [--pictures 40] [--seed 0]
 
-The model looks at the picture that it is sent: edges are off by a share of that picture's side (standard deviation),
-so that small things profit from an enlarged part. Precision and recall are at IoU 0.5; mIoU counts a gold box that was
-not found as 0. `kept` has only the boxes of expressions that were verified.
+The model looks at the picture that it is sent: edges are off by a share of that picture's side
+(standard deviation), so that small things profit from an enlarged part. Precision and recall are at
+IoU 0.5; mIoU counts a gold box that was not found as 0. `kept` has only the boxes of expressions
+that were verified.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def scenes(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pictures", type=int, default=40)
     parser.add_argument("--noise", type=float, default=0.006)
     parser.add_argument("--missing", type=float, default=0.1)
@@ -66,25 +70,33 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     print(
-        f"{given.pictures} pictures x {len(COLORS)} phrases; noise {given.noise:.1%}, missing {given.missing:.0%}, "
-        f"mislabelled {given.mislabelled:.0%}\n"
+        f"{given.pictures} pictures x {len(COLORS)} phrases; noise {given.noise:.1%}, missing"
+        f" {given.missing:.0%}, mislabelled {given.mislabelled:.0%}\n"
     )
-    print(f"{'':32} {'precision':>9} {'recall':>7} {'mIoU':>6} {'small':>6} {'requests/picture':>17}")
+    print(
+        f"{'':32} {'precision':>9} {'recall':>7} {'mIoU':>6} {'small':>6} {'requests/picture':>17}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         gold = scenes(Path(folder), given.pictures, given.seed)
         for name, ways in WAYS.items():
             model = SeeingModel(
-                noise=given.noise, missing=given.missing, mislabelled=given.mislabelled, seed=given.seed
+                noise=given.noise,
+                missing=given.missing,
+                mislabelled=given.mislabelled,
+                seed=given.seed,
             )
             every, kept = measure(gold, model, **ways)
             for label, figures in ((name, every), (f"{name}, kept", kept)):
                 if figures is not None:
                     print(
-                        f"{label:32} {figures.precision:9.1%} {figures.recall:7.1%} {figures.miou:6.3f} "
-                        f"{figures.small_miou:6.3f} {figures.requests:17.2f}",
+                        f"{label:32} {figures.precision:9.1%} {figures.recall:7.1%}"
+                        f" {figures.miou:6.3f} {figures.small_miou:6.3f} {figures.requests:17.2f}",
                         flush=True,
                     )
-    print("\nModels that count pixels, behind servers that reduce pictures; goal: 95% of the ideal's mIoU")
+    print(
+        "\nModels that count pixels, behind servers that reduce pictures; goal: 95% of the ideal's"
+        " mIoU"
+    )
     return 1 if missed() else 0
 
 

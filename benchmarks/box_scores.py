@@ -37,9 +37,15 @@ def measure(
     verify: bool = False,
     **settings: Any,
 ) -> tuple[Figures, Figures | None]:
-    """All boxes, and those of verified expressions where they were verified. `name` is the model's."""
+    """All boxes, and those of verified expressions where they were verified. `name`
+    is the model's.
+    """
     rows = [
-        {"image_path": g["image_path"], "caption": "", "expressions": [e["text"] for e in g["expressions"]]}
+        {
+            "image_path": g["image_path"],
+            "caption": "",
+            "expressions": [e["text"] for e in g["expressions"]],
+        }
         for g in gold
     ]
     with LoopbackServer(model, keep_bodies=True, record=False) as server:
@@ -56,7 +62,10 @@ def measure(
     every = _figures(found, gold, requests)
     if not verify:
         return every, None
-    kept = [{**r, "expressions": [e for e in r["expressions"] if e.get("verified", True)]} for r in found]
+    kept = [
+        {**r, "expressions": [e for e in r["expressions"] if e.get("verified", True)]}
+        for r in found
+    ]
     return every, _figures(kept, gold, requests)
 
 
@@ -68,7 +77,9 @@ def _figures(found: list[dict[str, Any]], gold: list[dict[str, Any]], requests: 
         boxes = {e["text"]: [i["bbox"] for i in e["instances"]] for e in record["expressions"]}
         for expression in right["expressions"]:
             [bbox] = [tuple(i["bbox"]) for i in expression["instances"]]
-            best = max((iou(bbox, tuple(b)) for b in boxes.get(expression["text"], [])), default=0.0)
+            best = max(
+                (iou(bbox, tuple(b)) for b in boxes.get(expression["text"], [])), default=0.0
+            )
             overlaps.append(best)
             if max((bbox[2] - bbox[0]) / SIZE[0], (bbox[3] - bbox[1]) / SIZE[1]) < 0.03:
                 small.append(best)

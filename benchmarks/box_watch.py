@@ -1,12 +1,14 @@
-"""How soon the standing check stops a run whose boxes are in another format, and whether it stops a right one.
+"""How soon the standing check stops a run whose boxes are in another format, and whether it stops a
+right one.
 
     python -m benchmarks.box_watch [--seeds 5] [--right 100]
 
-Whole runs of `generate` over the loopback server, with the defaults: probe pictures before the first request and after
-every 100, and every reply judged. Boxes are as photos have them (people tall, cars wide, sizes log-normal, pictures
-mostly 4:3), and come after 30 ms. A wrong record is one whose last reply came in another format; it is *shown* where
-that reply's own numbers show it: a box out of the picture, or numbers twenty times likelier in another format, given
-all the right boxes of the run. Eight requests are in flight, and count on top of the goal of ten.
+Whole runs of `generate` over the loopback server, with the defaults: probe pictures before the
+first request and after every 100, and every reply judged. Boxes are as photos have them (people
+tall, cars wide, sizes log-normal, pictures mostly 4:3), and come after 30 ms. A wrong record is one
+whose last reply came in another format; it is *shown* where that reply's own numbers show it: a box
+out of the picture, or numbers twenty times likelier in another format, given all the right boxes of
+the run. Eight requests are in flight, and count on top of the goal of ten.
 """
 
 from __future__ import annotations
@@ -21,7 +23,16 @@ from pathlib import Path
 
 from benchmarks.measuring import Row, table
 from benchmarks.pacing import lognormal
-from benchmarks.watched_model import MIXED, PEOPLE, SQUARES, WIDE, FormatOf, GivenReply, Scene, WatchedModel
+from benchmarks.watched_model import (
+    MIXED,
+    PEOPLE,
+    SQUARES,
+    WIDE,
+    FormatOf,
+    GivenReply,
+    Scene,
+    WatchedModel,
+)
 from benchmarks.workplace import Workplace
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.geometry import Size, box_of
@@ -56,7 +67,12 @@ SWITCHES = [
     ("order, people only", "xyxy_1000", "yxyx_1000", Scene(things=PEOPLE)),
     ("order, small things", "xyxy_1000", "yxyx_1000", Scene(area=-6.5)),
 ]
-BLIND = ("order, squares anywhere", "xyxy_1000", "yxyx_1000", Scene(things=SQUARES, level=False, sizes=((640, 640),)))
+BLIND = (
+    "order, squares anywhere",
+    "xyxy_1000",
+    "yxyx_1000",
+    Scene(things=SQUARES, level=False, sizes=((640, 640),)),
+)
 """Nothing in the numbers changes: only the check after every 100 requests can tell."""
 
 MINORITY_OF = ("yxyx_1000", "xywh_1000", "cxcywh_1000", "xyxy_px", "xyxy_100", "yxyx_px")
@@ -78,7 +94,16 @@ RIGHT = {
     "few phrases": Scene(things=MIXED[:2]),
     "one thing always at one place": Scene(logo=True),
 }
-FORMATS = ("xyxy_1000", "yxyx_1000", "xyxy_px", "xywh_1000", "xyxy_1", "cxcywh_px", "xyxy_100", "gemini")
+FORMATS = (
+    "xyxy_1000",
+    "yxyx_1000",
+    "xyxy_px",
+    "xywh_1000",
+    "xyxy_1",
+    "cxcywh_px",
+    "xyxy_100",
+    "gemini",
+)
 
 
 @dataclass(frozen=True)
@@ -125,9 +150,22 @@ def play(
     missing: float = 0.0,
 ) -> Outcome:
     """One run of `generate`, step 1 alone."""
-    model = WatchedModel(format_of, scene, seed=seed, noise=noise, outliers=outliers, swapped=swapped, missing=missing)
-    with tempfile.TemporaryDirectory() as folder, LoopbackServer(model, latency=LATENCY, record=False) as server:
-        place = Workplace(Path(folder), server.base_url, **{"vlm.check_every": 100, "workflow.steps": ["1"]})
+    model = WatchedModel(
+        format_of,
+        scene,
+        seed=seed,
+        noise=noise,
+        outliers=outliers,
+        swapped=swapped,
+        missing=missing,
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LoopbackServer(model, latency=LATENCY, record=False) as server,
+    ):
+        place = Workplace(
+            Path(folder), server.base_url, **{"vlm.check_every": 100, "workflow.steps": ["1"]}
+        )
         grounding_input(place, scene, records, seed)
         done = place.run(**{"vlm.box_format": asked, "workflow.max_workers": IN_FLIGHT})
         wrote = (place.results / "annotations.jsonl").exists()
@@ -138,7 +176,9 @@ def play(
         code=done.code,
         answers=len(model.replies),  # each picture of these runs is asked about once
         again=model.given - len(model.replies),
-        replied_wrong=sum(any(reply.written != asked for reply in replies) for replies in model.replies.values()),
+        replied_wrong=sum(
+            any(reply.written != asked for reply in replies) for replies in model.replies.values()
+        ),
         wrong=len(wrong),
         unmarked=len(unmarked),
         shown=shown_by_themselves(model, asked, unmarked),
@@ -151,12 +191,16 @@ def play(
 
 def marked_pictures(place: Workplace) -> set[str]:
     """The sha256 of the pictures of the records that are marked as suspect."""
-    paths = [Path(record["image_path"]) for record in place.annotations() if record.get("suspect_boxes")]
+    paths = [
+        Path(record["image_path"]) for record in place.annotations() if record.get("suspect_boxes")
+    ]
     return {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def shown_by_themselves(model: WatchedModel, asked: str, wrong: list[GivenReply]) -> int:
-    """How many wrong answers show by their own numbers that they are, next to all the right boxes of the run."""
+    """How many wrong answers show by their own numbers that they are, next to all the right boxes
+    of the run.
+    """
     evidence = Evidence(find_box_format(asked, ""))
     for reply in model.last_replies():
         if reply.written == asked:
@@ -170,7 +214,9 @@ def shown_by_themselves(model: WatchedModel, asked: str, wrong: list[GivenReply]
 
 
 def judged(evidence: Evidence, reply: GivenReply) -> JudgedReply:
-    return evidence.judge([SeenBox(box_of(numbers), None, text) for text, numbers in reply.numbers], Sent(reply.size))
+    return evidence.judge(
+        [SeenBox(box_of(numbers), None, text) for text, numbers in reply.numbers], Sent(reply.size)
+    )
 
 
 def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0) -> None:
@@ -178,12 +224,16 @@ def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0)
     draw = random.Random(seed)
     pictures = {}
     for width, height in set(scene.sizes):
-        pictures[width, height] = (place.folder / place.picture(f"{width}x{height}.jpg", (width, height))).read_bytes()
+        pictures[width, height] = (
+            place.folder / place.picture(f"{width}x{height}.jpg", (width, height))
+        ).read_bytes()
     rows = []
     for number in range(records):
         path = place.folder / f"{number}.jpg"
         path.write_bytes(pictures[draw.choice(scene.sizes)] + b"%d" % number)
-        phrases = [draw.choice(scene.things).phrase for _ in range(draw.randint(1, scene.most_phrases))]
+        phrases = [
+            draw.choice(scene.things).phrase for _ in range(draw.randint(1, scene.most_phrases))
+        ]
         expressions = [{"text": text} for text in dict.fromkeys(phrases)]
         rows.append({"image_path": str(path), "caption": "", "expressions": expressions})
     before = place.results / "step_0_expression_extraction" / "annotations.jsonl"
@@ -196,22 +246,31 @@ def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0)
 
 
 def stopped(outcomes: list[Outcome], fitting: str) -> tuple[str, bool]:
-    """The figures of runs that should be stopped, and whether all were: soon, unwritten, the right format named."""
+    """The figures of runs that should be stopped, and whether all were: soon, unwritten, the right
+    format named.
+    """
     worst = max(outcome.wrong for outcome in outcomes)
     whole = all(outcome.code == 2 and not outcome.wrote for outcome in outcomes)
     named = sum(f"{fitting} would fit" in outcome.said for outcome in outcomes)
     middle = sorted(outcome.wrong for outcome in outcomes)[len(outcomes) // 2]
     probes = max(outcome.probes for outcome in outcomes)
-    figure = f"{worst} ({middle} in the middle one; {probes} probes; named {named} of {len(outcomes)})"
+    figure = (
+        f"{worst} ({middle} in the middle one; {probes} probes; named {named} of {len(outcomes)})"
+    )
     return (figure if whole else f"not stopped: {figure}"), whole
 
 
 def from_the_start(asked: str, written: str, seeds: int) -> Row:
     """A run that is wrong from its first answer on."""
-    outcomes = [play(lambda *_: written, asked, Scene(), records=60, seed=seed, noise=0.02) for seed in range(seeds)]
+    outcomes = [
+        play(lambda *_: written, asked, Scene(), records=60, seed=seed, noise=0.02)
+        for seed in range(seeds)
+    ]
     figure, whole = stopped(outcomes, written)
     reached = whole and all(outcome.wrong <= GOAL for outcome in outcomes)
-    return Row(f"asked {asked}, answered {written}: most wrong answers", figure, f"≤ {GOAL}", reached)
+    return Row(
+        f"asked {asked}, answered {written}: most wrong answers", figure, f"≤ {GOAL}", reached
+    )
 
 
 def switched(what: str, before: str, after: str, scene: Scene, seeds: int, goal: int = GOAL) -> Row:
@@ -220,7 +279,10 @@ def switched(what: str, before: str, after: str, scene: Scene, seeds: int, goal:
     def format_of(number: int, size: Size) -> str:
         return before if number < SWITCH else after
 
-    outcomes = [play(format_of, before, scene, records=240, seed=seed, noise=NOISES[seed % 3]) for seed in range(seeds)]
+    outcomes = [
+        play(format_of, before, scene, records=240, seed=seed, noise=NOISES[seed % 3])
+        for seed in range(seeds)
+    ]
     figure, whole = stopped(outcomes, after)
     reached = whole and all(outcome.wrong <= goal for outcome in outcomes)
     title = f"{what} changed at answer {SWITCH} ({before} to {after}): most wrong answers"
@@ -231,10 +293,16 @@ def switched(what: str, before: str, after: str, scene: Scene, seeds: int, goal:
 
 
 def written_wrong(outcomes: list[Outcome]) -> tuple[int, int, int]:
-    """Wrong records that were written as right, those of them that show it, and all that had a wrong reply."""
+    """Wrong records that were written as right, those of them that show it, and all that had a
+    wrong reply.
+    """
     wrote = [outcome for outcome in outcomes if outcome.wrote]
     wrong = sum(outcome.unmarked for outcome in wrote)
-    return wrong, sum(outcome.shown for outcome in wrote), sum(outcome.replied_wrong for outcome in outcomes)
+    return (
+        wrong,
+        sum(outcome.shown for outcome in wrote),
+        sum(outcome.replied_wrong for outcome in outcomes),
+    )
 
 
 def minority_row(title: str, outcomes: list[Outcome]) -> Row:
@@ -242,7 +310,9 @@ def minority_row(title: str, outcomes: list[Outcome]) -> Row:
     wrong, shown, total = written_wrong(outcomes)
     ended = sum(not outcome.wrote for outcome in outcomes)
     caught = 1 - wrong / total if total else 1.0
-    figure = f"{shown} shown; {caught:.0%} of {total} caught; {ended} of {len(outcomes)} runs stopped"
+    figure = (
+        f"{shown} shown; {caught:.0%} of {total} caught; {ended} of {len(outcomes)} runs stopped"
+    )
     return Row(title, figure, "0 shown; ≥ 90% caught", shown == 0 and caught >= 0.9)
 
 
@@ -255,8 +325,14 @@ def minorities(share: float, written: str, seeds: int, records: int) -> Row:
         def format_of(number: int, size: Size, draw: random.Random = draw) -> str:
             return written if draw.random() < share else "xyxy_1000"
 
-        outcomes.append(play(format_of, "xyxy_1000", Scene(), records=records, seed=seed, noise=NOISES[seed % 3]))
-    return minority_row(f"{share:.0%} of the replies in {written}, {records} records: written as done", outcomes)
+        outcomes.append(
+            play(
+                format_of, "xyxy_1000", Scene(), records=records, seed=seed, noise=NOISES[seed % 3]
+            )
+        )
+    return minority_row(
+        f"{share:.0%} of the replies in {written}, {records} records: written as done", outcomes
+    )
 
 
 def portraits(title: str, sizes: tuple[Size, ...], seeds: int) -> Row:
@@ -267,7 +343,8 @@ def portraits(title: str, sizes: tuple[Size, ...], seeds: int) -> Row:
 
     scene = Scene(sizes=sizes)
     outcomes = [
-        play(format_of, "xyxy_1000", scene, records=150, seed=seed, noise=NOISES[seed % 3]) for seed in range(seeds)
+        play(format_of, "xyxy_1000", scene, records=150, seed=seed, noise=NOISES[seed % 3])
+        for seed in range(seeds)
     ]
     return minority_row(f"x and y swapped in portraits, {title}: written as done", outcomes)
 
@@ -276,10 +353,12 @@ def portraits(title: str, sizes: tuple[Size, ...], seeds: int) -> Row:
 
 
 def right_runs(count: int) -> list[Row]:
-    """Runs that are right, in every format and of every kind of picture: none is stopped, few replies asked again.
+    """Runs that are right, in every format and of every kind of picture: none is stopped, few
+    replies asked again.
 
-    Half of them are as usual: noise of 0.5 to 3% of the side, 5% of the boxes anywhere at all. The others are odd:
-    noise to 6%, a fifth of the boxes anywhere, and in turn corners swapped in 15%, or 40% missing.
+    Half of them are as usual: noise of 0.5 to 3% of the side, 5% of the boxes anywhere at all. The
+    others are odd: noise to 6%, a fifth of the boxes anywhere, and in turn corners swapped in 15%,
+    or 40% missing.
     """
     outcomes: dict[str, list[Outcome]] = {"usual": [], "odd": []}
     false: list[str] = []
@@ -305,13 +384,17 @@ def right_runs(count: int) -> list[Row]:
         if outcome.code != 0 or outcome.answers != 150:
             false.append(f"{kind}, {written}, noise {noise:.1%}: {outcome.said.strip()}")
     suspects = sum(outcome.suspects for some in outcomes.values() for outcome in some)
-    figure = f"{len(false)} of {count}; {suspects} records marked" + "".join(f"; {what}" for what in false)
+    figure = f"{len(false)} of {count}; {suspects} records marked" + "".join(
+        f"; {what}" for what in false
+    )
     rows = [Row("runs that are right and are stopped", figure, "0", not false)]
     return rows + [cost_row(name, some) for name, some in outcomes.items()]
 
 
 def cost_row(name: str, outcomes: list[Outcome]) -> Row:
-    """How many requests such runs take for each that they have to make; the goal is for usual ones."""
+    """How many requests such runs take for each that they have to make; the goal is
+    for usual ones.
+    """
     answers = sum(outcome.answers for outcome in outcomes) or 1
     again = sum(outcome.again for outcome in outcomes) / answers
     probes = sum(outcome.probes for outcome in outcomes) / answers
@@ -335,7 +418,9 @@ def measure(seeds: int, right: int) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5, help="runs of each wrong kind (default: 5)")
     parser.add_argument("--right", type=int, default=100, help="runs that are right (default: 100)")
     given = parser.parse_args()

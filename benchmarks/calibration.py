@@ -1,10 +1,12 @@
-"""How surely a calibration names the format, and what a model sees of a picture: seeded runs against simulated models.
+"""How surely a calibration names the format, and what a model sees of a picture: seeded runs
+against simulated models.
 
     python -m benchmarks.calibration [--runs 9] [--formats 6]
 
-First, models that count pixels of a picture that their server has resized, by the rules of benchmarks/resize_rules.py,
-which says what is right. Second, models that write in each known order, scale and padding (right: within 0.2% of the
-side; 999 and 1000 differ by 0.1%). Third, models without a format, which have to be refused.
+First, models that count pixels of a picture that their server has resized, by the rules of
+benchmarks/resize_rules.py, which says what is right. Second, models that write in each known order,
+scale and padding (right: within 0.2% of the side; 999 and 1000 differ by 0.1%). Third, models
+without a format, which have to be refused.
 """
 
 from __future__ import annotations
@@ -30,12 +32,16 @@ MADE_UP = 40  # rules from a seed
 PROBES = [probe_of(size) for size in PROBE_SIZES]
 
 
-def one_format(box_format: BoxFormat, seed: int, noise: float = 0.015, outliers: float = 0.1) -> str:
+def one_format(
+    box_format: BoxFormat, seed: int, noise: float = 0.015, outliers: float = 0.1
+) -> str:
     """`right`, the wrong name that it gave, or why it refused."""
     draw = random.Random(f"{box_format.name}/{seed}")
     try:
         decision, _ = decided(
-            lambda p: answered(p, lambda _: box_format, seen(p, draw, noise, outliers), seed % 2 == 0)
+            lambda p: answered(
+                p, lambda _: box_format, seen(p, draw, noise, outliers), seed % 2 == 0
+            )
         )
     except NoFit as why:
         return f"refused: {str(why).partition(' (')[0]}"
@@ -46,7 +52,9 @@ def one_format(box_format: BoxFormat, seed: int, noise: float = 0.015, outliers:
 
 
 def apart(one: BoxFormat, other: BoxFormat, sizes: Sequence[Size]) -> float:
-    """The furthest that two formats put a rectangle's edge apart in pictures of these sizes, as a share of the side."""
+    """The furthest that two formats put a rectangle's edge apart in pictures of these sizes, as a
+    share of the side.
+    """
     worst = 0.0
     for probe in map(probe_of, sizes):
         for bbox in probe.boxes.values():
@@ -69,30 +77,42 @@ def is_refused(model_of: Callable[[random.Random], Model], seed: int) -> bool:
 def two_formats(draw: random.Random, share: float, *names: str) -> Model:
     """A model that writes each box in one of two formats."""
     one, other = (find_box_format(name, "") for name in names)
-    return lambda probe: answered(probe, lambda _: other if draw.random() < share else one, seen(probe, draw))
+    return lambda probe: answered(
+        probe, lambda _: other if draw.random() < share else one, seen(probe, draw)
+    )
 
 
 def by_picture(draw: random.Random, *names: str, noise: float = 0.015) -> Model:
     """A model that writes large pictures' boxes in another format."""
     one, other = (find_box_format(name, "") for name in names)
-    return lambda probe: answered(probe, lambda _: other if max(probe.size) > 1000 else one, seen(probe, draw, noise))
+    return lambda probe: answered(
+        probe, lambda _: other if max(probe.size) > 1000 else one, seen(probe, draw, noise)
+    )
 
 
 FORMATLESS: dict[str, Callable[[random.Random], Model]] = {
     "random boxes": lambda draw: (
-        lambda probe: answered(probe, lambda _: STATED, {phrase: anywhere(probe, draw) for phrase in probe.boxes})
+        lambda probe: answered(
+            probe, lambda _: STATED, {phrase: anywhere(probe, draw) for phrase in probe.boxes}
+        )
     ),
     "half of the boxes with y first": lambda draw: two_formats(draw, 0.5, "xyxy_1000", "yxyx_1000"),
     "a third of the boxes in pixels": lambda draw: two_formats(draw, 1 / 3, "xyxy_1000", "xyxy_px"),
-    "a third of the boxes as x, y, width, height": lambda draw: two_formats(draw, 1 / 3, "xyxy_1", "xywh_1"),
+    "a third of the boxes as x, y, width, height": lambda draw: two_formats(
+        draw, 1 / 3, "xyxy_1", "xywh_1"
+    ),
     "large pictures in pixels": lambda draw: by_picture(draw, "xyxy_1000", "xyxy_px"),
     "large pictures with y first": lambda draw: by_picture(draw, "xyxy_1000", "yxyx_1000"),
-    "large pictures from 0 to 1024": lambda draw: by_picture(draw, "xyxy_1000", "xyxy_1024", noise=0.005),
+    "large pictures from 0 to 1024": lambda draw: by_picture(
+        draw, "xyxy_1000", "xyxy_1024", noise=0.005
+    ),
 }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=9, help="for each rule (default: 9)")
     parser.add_argument("--formats", type=int, default=6, help="for each format (default: 6)")
     given = parser.parse_args()
@@ -100,10 +120,15 @@ def main() -> int:
     missed = sum(resized(table, given.runs) for table in TABLES)
     missed += resized("made up 0", given.runs, MADE_UP)
     said = Counter(
-        (box_format.name, one_format(box_format, seed)) for box_format in candidates() for seed in range(given.formats)
+        (box_format.name, one_format(box_format, seed))
+        for box_format in candidates()
+        for seed in range(given.formats)
     )
     right = sum(count for (_, what), count in said.items() if what == "right")
-    print(f"formats: {right} of {said.total()} right ({len(candidates())} formats x {given.formats} models)")
+    print(
+        f"formats: {right} of {said.total()} right ({len(candidates())} formats x {given.formats}"
+        " models)"
+    )
     for (name, what), count in said.items():
         if what != "right":
             print(f"  {count:4}  {name}: {what}")

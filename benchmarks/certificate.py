@@ -1,11 +1,13 @@
-"""Whether the bounds of `certify` hold: simulated reviews of files whose true share of wrong boxes is known.
+"""Whether the bounds of `certify` hold: simulated reviews of files whose true share of wrong boxes
+is known.
 
     python -m benchmarks.certificate
 
-For each share of wrong boxes and size of sample, 2,000 samples are drawn, as `review --sample` draws them, from a file
-in which errors lie together in pictures, and their figures are reckoned as `certify` does. Of the first of each the
-decisions are written and the whole command is run: its figures have to be the same. In the last rows reviewers leave
-one in ten open, or draw a further sample until the upper bound is below the target, four at most. Half a minute.
+For each share of wrong boxes and size of sample, 2,000 samples are drawn, as `review --sample`
+draws them, from a file in which errors lie together in pictures, and their figures are reckoned as
+`certify` does. Of the first of each the decisions are written and the whole command is run: its
+figures have to be the same. In the last rows reviewers leave one in ten open, or draw a further
+sample until the upper bound is below the target, four at most. Half a minute.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ TARGET = 0.028  # below the truth: what the reviewers that go on want to stay be
 
 
 def write_file(folder: Path, share: float) -> set[str]:
-    """Records with one to five boxes, some two of a phrase, and phrases without; the ids of phrases that are wrong.
+    """Records with one to five boxes, some two of a phrase, and phrases without; the ids of phrases
+    that are wrong.
 
     Errors lie together: half of the wrong ones are in pictures where every phrase is.
     """
@@ -46,17 +49,24 @@ def write_file(folder: Path, share: float) -> set[str]:
                 id, boxes = f"{n}#{number}", chance.choice([0, 1, 1, 1, 2])
                 side = chance.choice([20, 60, 200])
                 instances = [
-                    {"bbox_id": f"{id}.{i}", "bbox": [i, 0, i + side, side], "score": 0.5} for i in range(boxes)
+                    {"bbox_id": f"{id}.{i}", "bbox": [i, 0, i + side, side], "score": 0.5}
+                    for i in range(boxes)
                 ]
                 status = "grounded" if boxes else "none"
-                rows.append({"expression_id": id, "text": "a mug", "status": status, "instances": instances})
+                rows.append(
+                    {"expression_id": id, "text": "a mug", "status": status, "instances": instances}
+                )
                 if spoilt or chance.random() < share / 2 / (1 - share / 2):
                     wrong.add(id)
-            file.write(dump_line({"image_id": str(n), "model": "m", "caption": "", "expressions": rows}))
+            file.write(
+                dump_line({"image_id": str(n), "model": "m", "caption": "", "expressions": rows})
+            )
     return wrong
 
 
-def decide(folder: Path, reviewable: Reviewable, sample: dict[str, Any], said: dict[Item, bool | None]) -> None:
+def decide(
+    folder: Path, reviewable: Reviewable, sample: dict[str, Any], said: dict[Item, bool | None]
+) -> None:
     """Write the sample and what was said of it, as the server does."""
     lines: list[dict[str, Any]] = [{"sample": sample, "who": "simulated", "when": ""}]
     states: dict[tuple[int, str], Any] = {}
@@ -67,10 +77,14 @@ def decide(folder: Path, reviewable: Reviewable, sample: dict[str, Any], said: d
         before = states.get((item.record, item.id), row)
         judged = {"verified": right, "reviewed_by": "simulated"}
         after = {**before, **judged} if item.box is None else {**before}
-        after["instances"] = [{**i, **judged} if n == item.box else i for n, i in enumerate(before["instances"])]
+        after["instances"] = [
+            {**i, **judged} if n == item.box else i for n, i in enumerate(before["instances"])
+        ]
         states[item.record, item.id] = after
         change = {"id": item.id, "version": version_of(before), "before": before, "after": after}
-        lines.append({"record": reviewable.keys[item.record], "changes": [change], "who": "simulated"})
+        lines.append(
+            {"record": reviewable.keys[item.record], "changes": [change], "who": "simulated"}
+        )
     (folder / "reviews.jsonl").write_text("".join(map(dump_line, lines)))
 
 
@@ -85,9 +99,13 @@ class File:
         self.right = {item: item.id not in wrong for item in self.groups}
         self.shares = {
             "boxes": self.wrong_of(i for i in self.groups if i.box is not None),
-            "phrases_missed": sum(not self.right[i] for i in self.groups if i.box is None)
-            / sum(not i.box for i in self.groups),
-            "small": self.wrong_of(i for i, own in self.groups.items() if own.get("size", "").startswith("small")),
+            "phrases_missed": (
+                sum(not self.right[i] for i in self.groups if i.box is None)
+                / sum(not i.box for i in self.groups)
+            ),
+            "small": self.wrong_of(
+                i for i, own in self.groups.items() if own.get("size", "").startswith("small")
+            ),
         }
 
     def wrong_of(self, items: Iterable[Item]) -> float:
@@ -104,16 +122,23 @@ class File:
             "phrases_missed": found["phrases_missed"],
             "small": next(iter(small.values())),
         }
-        return {name: one["low"] - 1e-6 <= self.shares[name] <= one["high"] + 1e-6 for name, one in bounds.items()}
+        return {
+            name: one["low"] - 1e-6 <= self.shares[name] <= one["high"] + 1e-6
+            for name, one in bounds.items()
+        }
 
-    def same_as_command(self, sample: dict[str, Any], said: dict[Item, bool | None], found: dict[str, Any]) -> bool:
+    def same_as_command(
+        self, sample: dict[str, Any], said: dict[Item, bool | None], found: dict[str, Any]
+    ) -> bool:
         decide(self.folder, self.reviewable, sample, said)
         whole = certificate_of(str(self.folder))
         return json.dumps([whole[name] for name in found]) == json.dumps([*found.values()])
 
 
 def coverage(file: File, size: int, reviews: int, open_share: float = 0.0) -> list[Any]:
-    """How often the bounds held of boxes, of missed phrases and of small boxes, and how wide those of boxes are."""
+    """How often the bounds held of boxes, of missed phrases and of small boxes, and how wide those
+    of boxes are.
+    """
     held, width, same = {"boxes": 0, "phrases_missed": 0, "small": 0}, 0.0, True
     chance = random.Random(size)
     for seed in range(reviews):
@@ -129,7 +154,9 @@ def coverage(file: File, size: int, reviews: int, open_share: float = 0.0) -> li
 
 
 def going_on(file: File, size: int, reviews: int, most: int = 4) -> list[Any]:
-    """The same, where a further sample is drawn until the upper bound of boxes is below the target."""
+    """The same, where a further sample is drawn until the upper bound of boxes is
+    below the target.
+    """
     held, width = {"boxes": 0, "phrases_missed": 0, "small": 0}, 0.0
     for review in range(reviews):
         said: dict[Item, bool | None] = {}
@@ -145,7 +172,9 @@ def going_on(file: File, size: int, reviews: int, most: int = 4) -> list[Any]:
 
 
 def rows_of(share: float, reviews: int) -> list[tuple[str, bool]]:
-    """The rows of a file with this share of errors, each with whether its bounds held as often as they should."""
+    """The rows of a file with this share of errors, each with whether its bounds held as often as
+    they should.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = File(Path(folder) / "results", share)
         found = [(size, "all decided", coverage(file, size, reviews)) for size in (50, 200)]
@@ -155,17 +184,25 @@ def rows_of(share: float, reviews: int) -> list[tuple[str, bool]]:
     of, rows = sum(item.box is not None for item in file.groups), list[tuple[str, bool]]()
     for size, how, (boxes, phrases, small, width, same) in found:
         shares = f"{boxes:6.1%}  {phrases:14.1%}  {small:11.1%}  {width:10.3f}"
-        text = f"{file.shares['boxes']:6.1%} of {of}  {size:6}  {how:11}  {shares}  {'same' if same else 'OTHER'}"
+        text = (
+            f"{file.shares['boxes']:6.1%} of {of}  {size:6}  {how:11}  {shares} "
+            f" {'same' if same else 'OTHER'}"
+        )
         rows.append((text, same and min(boxes, phrases, small) >= GOAL))
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--reviews", type=int, default=2000)
     reviews, began, reached = parser.parse_args().reviews, time.perf_counter(), True
     print("                                    bounds held of")
-    print("wrong boxes    sample  decided       boxes  missed phrases  small boxes  mean width  as command")
+    print(
+        "wrong boxes    sample  decided       boxes  missed phrases  small boxes  mean width  as"
+        " command"
+    )
     with ProcessPoolExecutor() as pool:
         for rows in pool.map(rows_of, SHARES, [reviews] * len(SHARES)):
             for text, held in rows:

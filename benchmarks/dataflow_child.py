@@ -1,8 +1,10 @@
-"""Region captions as DataFlow runs them, on its own storage and serving: first all rows drawn, then all asked.
+"""Region captions as DataFlow runs them, on its own storage and serving: first all rows drawn, then
+all asked.
 
     DF_API_KEY=... PYTHON dataflow_child.py BASE_URL ROWS FOLDER
 
-PYTHON has `open-dataflow`. Its ImageBboxGenerator is not part of that package; drawing is done here, as it does it.
+PYTHON has `open-dataflow`. Its ImageBboxGenerator is not part of that package; drawing is done
+here, as it does it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import types
 import cv2
 import dataflow
 
-# Its serving package imports PyTorch, vLLM and more for local models; only the API's serving is wanted here.
+# Its serving package imports PyTorch, vLLM and more for local models; only the API's serving is
+# wanted here.
 servings = types.ModuleType("dataflow.serving")
 servings.__path__ = [f"{dataflow.__path__[0]}/serving"]
 sys.modules["dataflow.serving"] = servings
@@ -26,7 +29,9 @@ def draw(row: dict, number: int, folder: str) -> dict:
     picture = cv2.imread(row["image"])
     for place, (x, y, w, h) in enumerate(row["bbox"], 1):
         cv2.rectangle(picture, (x, y), (x + w, y + h), (0, 255, 0), 2)
-        cv2.putText(picture, str(place), (x + 4, y + 20), cv2.FONT_HERSHEY_SIMPLEX, 0.65, (255, 255, 255), 2)
+        cv2.putText(
+            picture, str(place), (x + 4, y + 20), cv2.FONT_HERSHEY_SIMPLEX, 0.65, (255, 255, 255), 2
+        )
     path = f"{folder}/{number}_bbox_vis.jpg"
     cv2.imwrite(path, picture)
     count = len(row["bbox"])
@@ -41,7 +46,9 @@ def main(base_url: str, rows: str, folder: str) -> None:
     serving = APIVLMServing_openai(api_url=base_url, model_name="loopback", max_workers=10)
     step = storage.step()
     frame = step.read("dataframe")
-    frame["answer"] = serving.generate_from_input_one_image(frame["image_with_bbox"].tolist(), frame["prompt"].tolist())
+    frame["answer"] = serving.generate_from_input_one_image(
+        frame["image_with_bbox"].tolist(), frame["prompt"].tolist()
+    )
     step.write(frame)
 
 

@@ -1,11 +1,12 @@
-"""Region captions side by side: this package, and DataFlow's way (a pool of 10 threads, one barrier per step).
+"""Region captions side by side: this package, and DataFlow's way (a pool of 10 threads, one barrier
+per step).
 
     python -m benchmarks.dataflow_way --python PYTHON [--records N]
 
-PYTHON is that of an environment with `open-dataflow` (see docs/dataflow.md), whose storage and serving are used. Each
-run is a process of its own against a loopback server that takes 0.1 s for an answer; both have at most 10 requests in
-flight. "lost" counts rows without a text of the model when the run is over; after a kill the same command is given once
-more.
+PYTHON is that of an environment with `open-dataflow` (see docs/dataflow.md), whose storage and
+serving are used. Each run is a process of its own against a loopback server that takes 0.1 s for an
+answer; both have at most 10 requests in flight. "lost" counts rows without a text of the model when
+the run is over; after a kill the same command is given once more.
 """
 
 from __future__ import annotations
@@ -33,12 +34,18 @@ echo = EchoAnswers()
 
 
 def answers(request: ReceivedRequest) -> Any:
-    return echo(request) if request.task else "In <region1> there is a thing. In <region2> there is another."
+    return (
+        echo(request)
+        if request.task
+        else "In <region1> there is a thing. In <region2> there is another."
+    )
 
 
 @dataclass
 class Case:
-    """`capacity`: requests that the server takes at once; `kill_at`: share of rows after which the run is killed."""
+    """`capacity`: requests that the server takes at once; `kill_at`: share of rows after which the
+    run is killed.
+    """
 
     name: str
     capacity: int | None = None
@@ -61,7 +68,11 @@ class Cost:
         self.codes.append(process.returncode)
 
 
-CASES = [Case("no fault"), Case("429 above 4 in flight", capacity=4), Case("kill -9 at half", kill_at=0.5)]
+CASES = [
+    Case("no fault"),
+    Case("429 above 4 in flight", capacity=4),
+    Case("kill -9 at half", kill_at=0.5),
+]
 
 
 def make_rows(folder: Path, count: int) -> Path:
@@ -75,7 +86,8 @@ def make_rows(folder: Path, count: int) -> Path:
     rows = []
     for number in range(count):
         boxes = [
-            [chance.randrange(300), chance.randrange(200), 60 + number % 200, 80 + number // 200] for _ in range(2)
+            [chance.randrange(300), chance.randrange(200), 60 + number % 200, 80 + number // 200]
+            for _ in range(2)
         ]
         rows.append({"image": str(folder / f"{number % PICTURES}.jpg"), "bbox": boxes})
     path = folder / "rows.jsonl"
@@ -84,18 +96,40 @@ def make_rows(folder: Path, count: int) -> Path:
 
 
 def ours(url: str, rows: Path, out: Path, python: str) -> tuple[list[str], Path]:
-    vlm = {"backend": "openai", "box_format": "xyxy_px", "openai": {"base_url": url, "model_name": "loopback"}}
+    vlm = {
+        "backend": "openai",
+        "box_format": "xyxy_px",
+        "openai": {"base_url": url, "model_name": "loopback"},
+    }
     block = {"vlm": vlm, "workflow": {"max_workers": 10}, "data": {"input_jsonl": str(rows)}}
-    spec = {"results_dir": str(out), "autolabel_type": "image_region_caption", "image_region_caption": block}
+    spec = {
+        "results_dir": str(out),
+        "autolabel_type": "image_region_caption",
+        "image_region_caption": block,
+    }
     path = out.with_suffix(".yaml")
     path.write_text(json.dumps(spec))
-    command = [sys.executable, "-m", "dataflow_grounding", "generate", "-e", str(path), "--no-progress"]
+    command = [
+        sys.executable,
+        "-m",
+        "dataflow_grounding",
+        "generate",
+        "-e",
+        str(path),
+        "--no-progress",
+    ]
     return command, out / "annotations.jsonl"
 
 
 def theirs(url: str, rows: Path, out: Path, python: str) -> tuple[list[str], Path]:
     out.mkdir(exist_ok=True)
-    return [python, str(HERE / "dataflow_child.py"), url, str(rows), str(out)], out / "region_caption_step2.jsonl"
+    return [
+        python,
+        str(HERE / "dataflow_child.py"),
+        url,
+        str(rows),
+        str(out),
+    ], out / "region_caption_step2.jsonl"
 
 
 Way = Callable[[str, Path, Path, str], "tuple[list[str], Path]"]
@@ -137,7 +171,9 @@ def measure(case: Case, way: Way, folder: Path, count: int, python: str) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--python", required=True, help="a Python that has open-dataflow")
     parser.add_argument("--records", type=int, default=1000)
     arguments = parser.parse_args()

@@ -1,12 +1,14 @@
-"""What the embedded grounder finds on photographs of well-known packages, and how often it boxes what is not there.
+"""What the embedded grounder finds on photographs of well-known packages, and how often it boxes
+what is not there.
 
     python -m benchmarks.embedded_photos [FOLDER ...]
 
-embedded_photos.json has, for each picture, its package, boxes drawn by hand and what is `there`; `licenses` names the
-packages' licenses. The pictures are read from the packages, where they are installed or unpacked: FOLDERs hold
-unpacked wheels or source distributions. A false phrase is one whose noun is not among what is there; each is asked
-alone. The `first` pictures were looked at while the thresholds were set, the `second` and the `third` only after the
-code had been finished, and what was wrong on them was mended then: docs/embedded.md has the figures from before, too.
+embedded_photos.json has, for each picture, its package, boxes drawn by hand and what is `there`;
+`licenses` names the packages' licenses. The pictures are read from the packages, where they are
+installed or unpacked: FOLDERs hold unpacked wheels or source distributions. A false phrase is one
+whose noun is not among what is there; each is asked alone. The `first` pictures were looked at
+while the thresholds were set, the `second` and the `third` only after the code had been finished,
+and what was wrong on them was mended then: docs/embedded.md has the figures from before, too.
 """
 
 from __future__ import annotations
@@ -30,11 +32,20 @@ _RIGHT = 0.5  # IoU with a gold box
 
 
 def main() -> None:
-    """Measure each set on the pictures that are there, and name the packages of those that are not."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure each set on the pictures that are there, and name the packages of those
+    that are not.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", metavar="FOLDER", nargs="*", type=Path)
     folders = [folder for folder in parser.parse_args().folders if folder.is_dir()]
-    roots = [*map(Path, sys.path), Path(sys.prefix, "share"), *folders, *(p for f in folders for p in f.iterdir())]
+    roots = [
+        *map(Path, sys.path),
+        Path(sys.prefix, "share"),
+        *folders,
+        *(p for f in folders for p in f.iterdir()),
+    ]
     counts: dict[str, Counter[str]] = {"first": Counter(), "second": Counter(), "third": Counter()}
     missing: Counter[str] = Counter()
     for row in GOLD["pictures"]:
@@ -45,9 +56,9 @@ def main() -> None:
             counts[row["set"]] += measure(row, read(path))
     for name, c in counts.items():
         print(
-            f"{name}: {c['pictures']} pictures, {c['phrases']} phrases, {c['grounded']} grounded, {c['boxes']} boxes, "
-            f"{c['right']} right, {c['found']} of {c['gold']} gold boxes found; "
-            f"{c['false boxes']} boxes on {c['false phrases']} false phrases"
+            f"{name}: {c['pictures']} pictures, {c['phrases']} phrases, {c['grounded']} grounded,"
+            f" {c['boxes']} boxes, {c['right']} right, {c['found']} of {c['gold']} gold boxes"
+            f" found; {c['false boxes']} boxes on {c['false phrases']} false phrases"
         )
     for package, number in missing.items():
         print(f"missing: {number} pictures of {package}")
@@ -67,7 +78,9 @@ def measure(row: dict[str, Any], pixels: Any) -> Counter[str]:
     boxes = ask(pixels, list(row["phrases"]))
     for (text, gold), found in zip(row["phrases"].items(), boxes, strict=True):
         right = [box for box in found if any(iou(box, one) >= _RIGHT for one in gold)]
-        seen.update(phrases=1, grounded=bool(found), boxes=len(found), right=len(right), gold=len(gold))
+        seen.update(
+            phrases=1, grounded=bool(found), boxes=len(found), right=len(right), gold=len(gold)
+        )
         seen["found"] += sum(any(iou(box, one) >= _RIGHT for box in found) for one in gold)
         if len(right) < len(found):
             print(f"wrong: {row['path']}: {text!r} {found}")
@@ -82,7 +95,9 @@ def measure(row: dict[str, Any], pixels: Any) -> Counter[str]:
 
 def ask(pixels: Any, phrases: list[str]) -> list[list[Any]]:
     """The boxes of each phrase."""
-    objects = ground_phrases(pixels, [{"id": i, "text": text} for i, text in enumerate(phrases)])["objects"]
+    objects = ground_phrases(pixels, [{"id": i, "text": text} for i, text in enumerate(phrases)])[
+        "objects"
+    ]
     return [[thing["bbox"] for thing in objects if thing["id"] == i] for i in range(len(phrases))]
 
 

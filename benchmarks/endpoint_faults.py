@@ -20,9 +20,11 @@ ONE = "Cup 7 "
 
 @dataclass(frozen=True)
 class Weather:
-    """A run of 20 records (40 requests) under `rule`, then the same command once more in good weather.
+    """A run of 20 records (40 requests) under `rule`, then the same command once more in good
+    weather.
 
-    `code`, `failed`: of the first run. `final`: the failures stand until --retry-failed. `most` bounds what it sends.
+    `code`, `failed`: of the first run. `final`: the failures stand until --retry-failed. `most`
+    bounds what it sends.
     """
 
     name: str
@@ -86,8 +88,9 @@ EARLY = range(8, 10_000)
 NO_TIME = {"vlm.openai.timeout": 1.0}
 LIMITS = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
 DAY_USED_UP = (  # as Google's OpenAI-compatible address has it
-    b'[{"error": {"code": 429, "message": "Quota exceeded.", "status": "RESOURCE_EXHAUSTED", "details": [{"@type": '
-    b'"type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": "RequestsPerDayPerModel"}]}]}}]'
+    b'[{"error": {"code": 429, "message": "Quota exceeded.", "status": "RESOURCE_EXHAUSTED",'
+    b' "details": [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations":'
+    b' [{"quotaId": "RequestsPerDayPerModel"}]}]}}]'
 )
 STOPS = (
     "A wrong key, model or address stops the run within a few requests, exit 4; "
@@ -104,16 +107,22 @@ CUT_OFF = (
     "up to workflow.max_attempts; then the record fails."
 )
 OTHERS = (
-    "Once other requests have been answered it fails its record alone; ten in a row, with no answer "
-    "between them, stop the run, exit 4."
+    "Once other requests have been answered it fails its record alone; ten in a row, with no answer"
+    " between them, stop the run, exit 4."
 )
 UNBROKEN = "Ten refusals before the first answer stop the run, exit 4, and none of them is stored."
-PAGES = "Where nothing was answered before, pages in place of replies stop the run within ten requests, exit 4."
-QUOTA = (
-    "Where the endpoint asks to wait for longer than workflow.max_wait, or answers nothing for so long, "
-    "the run stops, exit 3, and says when to come back; the same command goes on."
+PAGES = (
+    "Where nothing was answered before, pages in place of replies stop the run within ten requests,"
+    " exit 4."
 )
-STANDS = "What the endpoint or the model refuses fails that record alone; only --retry-failed asks again."
+QUOTA = (
+    "Where the endpoint asks to wait for longer than workflow.max_wait, or answers nothing for so"
+    " long, the run stops, exit 3, and says when to come back; the same command goes on."
+)
+STANDS = (
+    "What the endpoint or the model refuses fails that record alone; only --retry-failed asks"
+    " again."
+)
 
 
 def always(rule: FaultRule) -> Callable[[bool], FaultRule]:
@@ -146,23 +155,77 @@ _WEATHERS = [
     Weather("401 at the start", STOPS, always(on(faults.unauthorized())), 4, most=8),
     Weather("403 at the start", STOPS, always(on(faults.forbidden())), 4, most=8),
     Weather("404: no such model", STOPS, always(on(faults.model_not_found())), 4, most=8),
-    Weather("401 in the middle", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33),
-    Weather("429 for lack of credit", STOPS, always(on(faults.quota_exceeded(), indexes=MIDDLE)), 4, most=33),
     Weather(
-        "400 for one record (content filter)", STANDS, always(on(faults.content_filter(), containing=ONE)), 1, 1, True
+        "401 in the middle", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33
+    ),
+    Weather(
+        "429 for lack of credit",
+        STOPS,
+        always(on(faults.quota_exceeded(), indexes=MIDDLE)),
+        4,
+        most=33,
+    ),
+    Weather(
+        "400 for one record (content filter)",
+        STANDS,
+        always(on(faults.content_filter(), containing=ONE)),
+        1,
+        1,
+        True,
     ),
     *(
-        Weather(f"{status} for one record", OTHERS, always(on(Fault(status, said), containing=ONE)), 1, 1, True)
-        for status, said in ((402, "Out of credit."), (403, "Your input was flagged."), (404, "No such image."))
+        Weather(
+            f"{status} for one record",
+            OTHERS,
+            always(on(Fault(status, said), containing=ONE)),
+            1,
+            1,
+            True,
+        )
+        for status, said in (
+            (402, "Out of credit."),
+            (403, "Your input was flagged."),
+            (404, "No such image."),
+        )
     ),
-    Weather("403 for all records after a few", OTHERS, always(on(faults.forbidden(), indexes=EARLY)), 4, most=48),
-    Weather("400 for a wrong key", STOPS, always(on(faults.bad_request("Incorrect API key provided."))), 4, most=8),
-    Weather("400 for an unknown model", STOPS, always(on(faults.bad_request("Invalid model: foo"))), 4, most=8),
+    Weather(
+        "403 for all records after a few",
+        OTHERS,
+        always(on(faults.forbidden(), indexes=EARLY)),
+        4,
+        most=48,
+    ),
+    Weather(
+        "400 for a wrong key",
+        STOPS,
+        always(on(faults.bad_request("Incorrect API key provided."))),
+        4,
+        most=8,
+    ),
+    Weather(
+        "400 for an unknown model",
+        STOPS,
+        always(on(faults.bad_request("Invalid model: foo"))),
+        4,
+        most=8,
+    ),
     Weather("405 for all records", STOPS, always(on(Fault(405, "Method Not Allowed"))), 4, most=8),
-    Weather("407 from a proxy", STOPS, always(on(Fault(407, "Proxy Authentication Required"))), 4, most=8),
+    Weather(
+        "407 from a proxy",
+        STOPS,
+        always(on(Fault(407, "Proxy Authentication Required"))),
+        4,
+        most=8,
+    ),
     Weather("400 for all records", UNBROKEN, always(on(faults.bad_request())), 4, most=10),
     Weather("413 for all records", UNBROKEN, always(on(Fault(413, "Too large."))), 4, most=10),
-    Weather("a refusal in words of no table", UNBROKEN, always(on(Fault(422, "Top up first."))), 4, most=10),
+    Weather(
+        "a refusal in words of no table",
+        UNBROKEN,
+        always(on(Fault(422, "Top up first."))),
+        4,
+        most=10,
+    ),
     Weather("a page instead of completions", PAGES, always(on(faults.html_error(200))), 4, most=10),
     Weather(
         "a stream instead of completions",
@@ -171,7 +234,13 @@ _WEATHERS = [
         4,
         most=10,
     ),
-    Weather("a day's quota used up", QUOTA, always(on(faults.too_many_requests(30_000), indexes=MIDDLE)), 3, most=33),
+    Weather(
+        "a day's quota used up",
+        QUOTA,
+        always(on(faults.too_many_requests(30_000), indexes=MIDDLE)),
+        3,
+        most=33,
+    ),
     Weather(
         "a day's quota used up, told in a list",
         QUOTA,
@@ -187,34 +256,64 @@ _WEATHERS = [
         most=100,
         settings={"workflow.max_wait": 1},
     ),
-    Weather("429 with Retry-After in seconds", WAITED, always(on(faults.too_many_requests(0.2), share=0.3)), most=100),
+    Weather(
+        "429 with Retry-After in seconds",
+        WAITED,
+        always(on(faults.too_many_requests(0.2), share=0.3)),
+        most=100,
+    ),
     Weather("429 with Retry-After: 0", WAITED, fresh(lambda: busy_for(1.0)), most=150),
     Weather(
         "429 with Retry-After as a date",
         WAITED,
         fresh(lambda: on(faults.too_many_requests(1, http_date=True), times=8)),
     ),
-    Weather("429 without Retry-After", WAITED, fresh(lambda: on(faults.too_many_requests(), times=8))),
     Weather(
-        "429 with rate-limit headers", WAITED, fresh(lambda: on(faults.too_many_requests(headers=LIMITS), times=8))
+        "429 without Retry-After", WAITED, fresh(lambda: on(faults.too_many_requests(), times=8))
+    ),
+    Weather(
+        "429 with rate-limit headers",
+        WAITED,
+        fresh(lambda: on(faults.too_many_requests(headers=LIMITS), times=8)),
     ),
     Weather(
         "rate-limit headers that name a day",
-        "A header that asks for longer than workflow.max_wait holds nobody up: a request finds out.",
+        "A header that asks for longer than workflow.max_wait holds nobody up: a request finds"
+        " out.",
         always(on(Fault(headers={**LIMITS, "x-ratelimit-reset-requests": "24h"}), indexes=BURST)),
     ),
     *(
-        Weather(f"{status} in a burst", AGAIN, always(on(faults.server_error(status), indexes=BURST)))
+        Weather(
+            f"{status} in a burst", AGAIN, always(on(faults.server_error(status), indexes=BURST))
+        )
         for status in (500, 502, 503, 529)
     ),
-    Weather("503 with Retry-After", WAITED, fresh(lambda: on(faults.server_error(503, 0.3), times=6))),
-    Weather("500 for one record", AGAIN, always(on(faults.server_error(500), containing=ONE)), 1, 1),
+    Weather(
+        "503 with Retry-After", WAITED, fresh(lambda: on(faults.server_error(503, 0.3), times=6))
+    ),
+    Weather(
+        "500 for one record", AGAIN, always(on(faults.server_error(500), containing=ONE)), 1, 1
+    ),
     Weather("a proxy's error page", AGAIN, always(on(faults.html_error(502), indexes=BURST))),
-    Weather("a redirect", AGAIN, always(on(replace(faults.bad_request(), status=302), containing=ONE)), 1, 1),
+    Weather(
+        "a redirect",
+        AGAIN,
+        always(on(replace(faults.bad_request(), status=302), containing=ONE)),
+        1,
+        1,
+    ),
     Weather("timeouts", AGAIN, always(on(faults.slow(2), indexes=range(12, 15))), settings=NO_TIME),
     Weather("a hang", AGAIN, always(on(faults.hang(), containing=ONE)), 1, 1, settings=NO_TIME),
-    Weather("a connection closed without an answer", AGAIN, always(on(faults.disconnect(), indexes=BURST))),
-    Weather("a connection cut in the middle of a body", AGAIN, always(on(faults.cut_body(0.8), indexes=BURST))),
+    Weather(
+        "a connection closed without an answer",
+        AGAIN,
+        always(on(faults.disconnect(), indexes=BURST)),
+    ),
+    Weather(
+        "a connection cut in the middle of a body",
+        AGAIN,
+        always(on(faults.cut_body(0.8), indexes=BURST)),
+    ),
     Weather(
         "a server that stops for 20 s",
         "A server that stops for a while is waited for.",
@@ -235,10 +334,15 @@ _WEATHERS = [
     Weather("a body of garbage", SPOILT, always(on(faults.garbage(), indexes=BURST))),
     Weather("an empty body", SPOILT, always(on(faults.empty_body(), indexes=BURST))),
     Weather("a body of broken JSON", SPOILT, always(on(faults.invalid_json(), indexes=BURST))),
-    Weather("JSON that is not a reply", SPOILT, always(on(faults.odd_json('{"choices": [null]}'), indexes=BURST))),
+    Weather(
+        "JSON that is not a reply",
+        SPOILT,
+        always(on(faults.odd_json('{"choices": [null]}'), indexes=BURST)),
+    ),
     Weather(
         "replies that can't be read",
-        "A reply that can't be read is asked for again, with what was wrong; if it stays unreadable, the record fails.",
+        "A reply that can't be read is asked for again, with what was wrong; if it stays"
+        " unreadable, the record fails.",
         always(on(faults.says("It's a cup."), containing=ONE)),
         1,
         1,
@@ -246,7 +350,8 @@ _WEATHERS = [
     ),
     Weather(
         "replies unreadable once",
-        "A reply that can't be read is asked for again, with what was wrong; if it stays unreadable, the record fails.",
+        "A reply that can't be read is asked for again, with what was wrong; if it stays"
+        " unreadable, the record fails.",
         always(on(faults.says("No."), task="phrase_grounding", where=first_try)),
     ),
     Weather(
@@ -255,7 +360,9 @@ _WEATHERS = [
         always(on(faults.says('{"expressions": ['), task="expression_extraction", where=first_try)),
     ),
     Weather(
-        "replies truncated once", CUT_OFF, always(on(faults.truncated(), task="expression_extraction", where=first_try))
+        "replies truncated once",
+        CUT_OFF,
+        always(on(faults.truncated(), task="expression_extraction", where=first_try)),
     ),
     Weather(
         "truncated replies",
@@ -266,9 +373,18 @@ _WEATHERS = [
         True,
     ),
     Weather("refused replies", STANDS, always(on(faults.refusal(), containing=ONE)), 1, 1, True),
-    Weather("replies stopped by a filter", STANDS, always(on(faults.filtered_reply(), containing=ONE)), 1, 1, True),
     Weather(
-        "slow bodies", "A body may come slowly, within the timeout.", always(on(faults.slow_drip(2000), indexes=BURST))
+        "replies stopped by a filter",
+        STANDS,
+        always(on(faults.filtered_reply(), containing=ONE)),
+        1,
+        1,
+        True,
+    ),
+    Weather(
+        "slow bodies",
+        "A body may come slowly, within the timeout.",
+        always(on(faults.slow_drip(2000), indexes=BURST)),
     ),
     Weather(
         "bodies too slow for the timeout",
@@ -279,12 +395,16 @@ _WEATHERS = [
         settings=NO_TIME,
     ),
     Weather(
-        "replies of 10 MB", "Replies up to 32 MiB are read and kept.", always(on(faults.huge_reply(), indexes=[12, 13]))
+        "replies of 10 MB",
+        "Replies up to 32 MiB are read and kept.",
+        always(on(faults.huge_reply(), indexes=[12, 13])),
     ),
 ]
 
 ENDPOINT: list[Case] = [
     *(weather.case() for weather in _WEATHERS),
     Case("DNS failure", STOPS, functools.partial(unreachable, "http://nowhere.invalid/v1")),
-    Case("nothing listens there", STOPS, lambda place, full: unreachable(closed_port(), place, full)),
+    Case(
+        "nothing listens there", STOPS, lambda place, full: unreachable(closed_port(), place, full)
+    ),
 ]

@@ -1,4 +1,6 @@
-"""What `eval` costs on made-up files: python -m benchmarks.eval_cost [PHRASES] [PHRASES_PER_IMAGE]"""
+"""What `eval` costs on made-up files: python -m benchmarks.eval_cost [PHRASES]
+[PHRASES_PER_IMAGE]
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,14 @@ NOUNS = ("man", "dog", "car", "tree", "cup", "sign", "house", "bird", "chair", "
 
 
 def records(phrases: int, per_image: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Gold and predictions: one to three boxes a phrase, a tenth not there, noise of some pixels, scores to match."""
+    """Gold and predictions: one to three boxes a phrase, a tenth not there, noise of some pixels,
+    scores to match.
+    """
     chance = random.Random(0)
     for number in range(phrases // per_image):
-        texts = [f"a {chance.choice(NOUNS)} of {chance.choice(NOUNS)} {n}" for n in range(per_image)]
+        texts = [
+            f"a {chance.choice(NOUNS)} of {chance.choice(NOUNS)} {n}" for n in range(per_image)
+        ]
         caption, gold, found = ", ".join(texts), [], []
         for text in texts:
             boxes = []
@@ -47,9 +53,13 @@ def main(phrases: int = 100_000, per_image: int = 4) -> None:
                     file.write(json.dumps(row) + "\n")
         used = run([*COMMAND, "eval", str(paths[1]), "--gold", str(paths[0]), "--json"])
     figures = used.json()
-    print(f"{figures['expressions']:,} expressions of {figures['images']:,} images, 1,000 draws: ", end="")
     print(
-        f"{used.wall_s:.1f} s ({used.cpu_s:.1f} CPU s), {used.peak_mb:.0f} MB; ap {figures['ap']}, ece {figures['ece']}"
+        f"{figures['expressions']:,} expressions of {figures['images']:,} images, 1,000 draws: ",
+        end="",
+    )
+    print(
+        f"{used.wall_s:.1f} s ({used.cpu_s:.1f} CPU s), {used.peak_mb:.0f} MB; ap {figures['ap']},"
+        f" ece {figures['ece']}"
     )
 
 

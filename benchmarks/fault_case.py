@@ -23,7 +23,9 @@ IN_FLIGHT = 8
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured. `twice_allowed` is how many questions may be paid for again: those in flight at a kill."""
+    """What was measured. `twice_allowed` is how many questions may be paid for again: those in
+    flight at a kill.
+    """
 
     sent: int = 0
     twice: int = 0
@@ -33,8 +35,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, what is promised of it (a sentence of docs/reliability.md), how it is played (False: quickly), and the
-    module that it needs.
+    """A fault, what is promised of it (a sentence of docs/reliability.md), how it is played (False:
+    quickly), and the module that it needs.
     """
 
     name: str
@@ -72,7 +74,9 @@ class Witness:
     @property
     def twice(self) -> int:
         """Good answers beyond the first to the same question."""
-        good = [r for r in self.server.requests if r.status_sent == 200 and r.index not in self.spoilt]
+        good = [
+            r for r in self.server.requests if r.status_sent == 200 and r.index not in self.spoilt
+        ]
         return sum(count - 1 for count in Counter((r.text, r.image_digests) for r in good).values())
 
 
@@ -89,7 +93,9 @@ def undisturbed(count: int) -> Files:
 
 def lost_rows(place: Workplace, count: int) -> int:
     """Rows r0 to r(count - 1) that are neither done nor named as failed."""
-    named = {record["image_id"] for record in place.annotations()} | {line["id"] for line in place.failures()}
+    named = {record["image_id"] for record in place.annotations()} | {
+        line["id"] for line in place.failures()
+    }
     return len({f"r{n}" for n in range(count)} - named)
 
 
@@ -113,7 +119,10 @@ def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Wit
     """A server, and `count` records for it."""
     place.many(count)
     with Witness(latency=latency) as witness:
-        place.settings |= {"vlm.openai.base_url": witness.server.base_url, "workflow.max_workers": IN_FLIGHT}
+        place.settings |= {
+            "vlm.openai.base_url": witness.server.base_url,
+            "workflow.max_workers": IN_FLIGHT,
+        }
         yield witness
 
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.faults [--only NAME] [--quick] [--json]
 
-`sent` are requests that the endpoint received; `twice` counts questions for which it was paid more than once though the
-first answer could be used; `lost` counts rows that are neither in the results nor among the failures.
+`sent` are requests that the endpoint received; `twice` counts questions for which it was paid more
+than once though the first answer could be used; `lost` counts rows that are neither in the results
+nor among the failures.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def main() -> int:
     """Print the table; exits with 1 when a fault was not survived."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="faults whose name holds this text")
-    parser.add_argument("--quick", action="store_true", help="fewer kills and shorter waits, as in the tests")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer kills and shorter waits, as in the tests"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per fault")
     arguments = parser.parse_args()
     if not arguments.json:
@@ -72,7 +75,10 @@ def main() -> int:
     if not arguments.json:
         lost, twice = (sum(getattr(one, name) for one in outcomes) for name in ("lost", "twice"))
         allowed = sum(one.twice_allowed for one in outcomes)
-        print(f"{survived} of {len(cases)}, {lost} rows lost, {twice} paid for again, of at most {allowed} in flight")
+        print(
+            f"{survived} of {len(cases)}, {lost} rows lost, {twice} paid for again, of at most"
+            f" {allowed} in flight"
+        )
     return 0 if survived == len(cases) else 1
 
 
@@ -89,10 +95,20 @@ def show(case: Case, *, full: bool, as_json: bool) -> tuple[Outcome, bool]:
     passed = not why and not outcome.lost and outcome.twice <= outcome.twice_allowed
     word = "passed" if passed else "failed"
     if as_json:
-        print(json.dumps({"fault": case.name, "passed": passed, **vars(outcome), "seconds": round(seconds, 1)}))
+        print(
+            json.dumps(
+                {
+                    "fault": case.name,
+                    "passed": passed,
+                    **vars(outcome),
+                    "seconds": round(seconds, 1),
+                }
+            )
+        )
     else:
         print(
-            f"| {case.name:52} | {word} | {outcome.sent:6} | {outcome.twice:5} | {outcome.lost:4} | {seconds:5.1f} |",
+            f"| {case.name:52} | {word} | {outcome.sent:6} | {outcome.twice:5} | {outcome.lost:4} |"
+            f" {seconds:5.1f} |",
             flush=True,
         )
     if why:

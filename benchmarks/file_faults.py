@@ -20,12 +20,17 @@ def damaged_memory(place: Workplace, full: bool) -> Outcome:
         for number, name in enumerate(names):
             place.picture(name, (64 + number, 48))
             os.utime(place.folder / name, (1e9, 1e9))  # a younger file is not remembered
-        place.rows({"image_path": name, "image_id": name, "caption": caption(n)} for n, name in enumerate(names))
+        place.rows(
+            {"image_path": name, "image_id": name, "caption": caption(n)}
+            for n, name in enumerate(names)
+        )
         assert place.run().code == 0
         files, kept = place.files(), place.results / ".ckpt" / "images.jsonl"
         lines = [json.loads(text) for text in kept.read_text().splitlines()]
         parts = [name for name in lines[0] if name != "key"]
-        for line, (part, wrong) in zip(lines, itertools.product(parts, (None, "x", 640, "gone")), strict=False):
+        for line, (part, wrong) in zip(
+            lines, itertools.product(parts, (None, "x", 640, "gone")), strict=False
+        ):
             line[part] = wrong
             if wrong == "gone":
                 del line[part]
@@ -40,8 +45,20 @@ def damaged_memory(place: Workplace, full: bool) -> Outcome:
 
 
 def spoilt(whole: str) -> Iterator[str]:
-    """A JSON file damaged in every way: cut off, of other types, each of its values gone or another."""
-    yield from ("", whole[: len(whole) // 2], "[1]", "7", "null", '"x"', "[" * 5000, '{"a":' * 5000, "\0" * 100)
+    """A JSON file damaged in every way: cut off, of other types, each of its values gone or
+    another.
+    """
+    yield from (
+        "",
+        whole[: len(whole) // 2],
+        "[1]",
+        "7",
+        "null",
+        '"x"',
+        "[" * 5000,
+        '{"a":' * 5000,
+        "\0" * 100,
+    )
     value = json.loads(whole)
     for place in list(places(value)):
         for wrong in (None, [1, 2], "x", -5, 1e300, {"zzz": 1}):
@@ -56,14 +73,22 @@ def spoilt(whole: str) -> Iterator[str]:
 
 def places(value: Any) -> Iterator[tuple[Any, ...]]:
     """Where all values of a JSON object are, inner ones too."""
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items: Any = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for name, item in items:
         yield (name,)
         yield from ((name, *inner) for inner in places(item))
 
 
 def odd_file(name: str, place: Workplace, full: bool) -> Outcome:
-    """A file left for later runs is damaged: nothing is asked again; what reads it fails with a one-line error."""
+    """A file left for later runs is damaged: nothing is asked again; what reads it fails with a
+    one-line error.
+    """
     with at_work(place, 3) as witness:
         assert place.run().code == 0
         files, path, lost = place.files(), place.results / name, 0
@@ -90,7 +115,9 @@ def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
         reached_by(running, witness, 10)
         if by_rename:
             place.input.rename(place.folder / "earlier.jsonl")
-        place.rows({"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)} for n in range(130))
+        place.rows(
+            {"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)} for n in range(130)
+        )
         done = ended(running)
         calm(done)
         assert done.code == 0, done
@@ -98,13 +125,29 @@ def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 130)
 
 
-CHANGED = "The run ends with a warning and doesn't count as complete; the same command adds what is new."
+CHANGED = (
+    "The run ends with a warning and doesn't count as complete; the same command adds what is new."
+)
 PASSED_OVER = "What can't be read in it is ignored: nothing is asked again, no command fails."
 
 FILES: list[Case] = [
-    Case("damage to what is remembered of images", "It is found out again, at no cost.", damaged_memory),
-    Case("a damaged finished.json", PASSED_OVER, functools.partial(odd_file, ".ckpt/finished.json")),
+    Case(
+        "damage to what is remembered of images",
+        "It is found out again, at no cost.",
+        damaged_memory,
+    ),
+    Case(
+        "a damaged finished.json", PASSED_OVER, functools.partial(odd_file, ".ckpt/finished.json")
+    ),
     Case("a damaged run.json", PASSED_OVER, functools.partial(odd_file, "run.json")),
-    Case("an input that is written to while it is read", CHANGED, functools.partial(changed_input, False)),
-    Case("an input that is replaced while it is read", CHANGED, functools.partial(changed_input, True)),
+    Case(
+        "an input that is written to while it is read",
+        CHANGED,
+        functools.partial(changed_input, False),
+    ),
+    Case(
+        "an input that is replaced while it is read",
+        CHANGED,
+        functools.partial(changed_input, True),
+    ),
 ]

@@ -2,8 +2,9 @@
 
     python -m benchmarks.image_cost
 
-As it is: read, its header looked at, digest, base64. Larger than 2,048 pixels: decoded, reduced and encoded once, then
-kept for the record's other steps. For scale: decoding and encoding again with Pillow at full size.
+As it is: read, its header looked at, digest, base64. Larger than 2,048 pixels: decoded, reduced and
+encoded once, then kept for the record's other steps. For scale: decoding and encoding again with
+Pillow at full size.
 """
 
 from __future__ import annotations
@@ -50,14 +51,20 @@ def measure() -> list[Row]:
     rows = []
     with workplace() as folder:
         for width, height, kilobytes in SIZES:
-            first, *paths = inputs.pictures(folder / f"{width}", COUNT + 1, width, height, kilobytes)
+            first, *paths = inputs.pictures(
+                folder / f"{width}", COUNT + 1, width, height, kilobytes
+            )
             first_time(first)  # Pillow is imported on first use
             size = paths[0].stat().st_size // 1000
             ours, again = milliseconds(first_time, paths), milliseconds(full_size, paths[:4])
             goal = 46.0 if max(width, height) > 2048 else 0.8 if kilobytes <= 150 else 2.0
             what = "reduced to 2048" if max(width, height) > 2048 else "as it is"
             figure = f"{ours:.2f} ms (decoded and encoded at full size: {again:.0f} ms)"
-            rows.append(Row(f"{width} × {height}, {size} KB, {what}", figure, f"≤ {goal:g} ms", ours <= goal))
+            rows.append(
+                Row(
+                    f"{width} × {height}, {size} KB, {what}", figure, f"≤ {goal:g} ms", ours <= goal
+                )
+            )
     return rows
 
 

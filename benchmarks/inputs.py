@@ -1,4 +1,5 @@
-"""Inputs of the benchmarks: pictures of a chosen size in bytes, and files of rows. All of it is drawn, nothing fetched.
+"""Inputs of the benchmarks: pictures of a chosen size in bytes, and files of rows. All of it is
+drawn, nothing fetched.
 
     python -m benchmarks.inputs FOLDER --count 1500 --width 1280 --height 960 --kilobytes 120
 
@@ -17,19 +18,36 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-THINGS = ("mug", "wooden table", "white cat", "street lamp", "red door", "bicycle", "open book", "window")
+THINGS = (
+    "mug",
+    "wooden table",
+    "white cat",
+    "street lamp",
+    "red door",
+    "bicycle",
+    "open book",
+    "window",
+)
 
 
-def pictures(folder: Path, count: int, width: int = 1280, height: int = 960, kilobytes: int = 120) -> list[Path]:
-    """JPEG files, equal in pixels and different in bytes. Made in a process of its own: Pillow would stay in this one's
-    memory, and a process started from here counts the memory of its starter as its own peak."""
+def pictures(
+    folder: Path, count: int, width: int = 1280, height: int = 960, kilobytes: int = 120
+) -> list[Path]:
+    """JPEG files, equal in pixels and different in bytes. Made in a process of its own: Pillow
+    would stay in this one's memory, and a process started from here counts the memory of its
+    starter as its own peak.
+    """
     sizes = ["--width", str(width), "--height", str(height), "--kilobytes", str(kilobytes)]
-    subprocess.run([sys.executable, __file__, str(folder), "--count", str(count), *sizes], check=True)
+    subprocess.run(
+        [sys.executable, __file__, str(folder), "--count", str(count), *sizes], check=True
+    )
     return [folder / f"{number:06}.jpg" for number in range(count)]
 
 
 def links(folder: Path, pictures: Sequence[Path], count: int) -> list[Path]:
-    """As many paths as wanted for few files: hard links, so that a hundred thousand images take no disk."""
+    """As many paths as wanted for few files: hard links, so that a hundred thousand images take no
+    disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:06}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
@@ -47,17 +65,26 @@ def write_rows(path: Path, rows: Iterable[dict[str, object]]) -> Path:
 
 def caption(number: int) -> str:
     """A caption that no other number has."""
-    return f"A {THINGS[number % 8]} beside a {THINGS[number // 8 % 8]}, as seen in picture number {number}."
+    return (
+        f"A {THINGS[number % 8]} beside a {THINGS[number // 8 % 8]}, as seen in picture number"
+        f" {number}."
+    )
 
 
 def drawn(width: int, height: int, kilobytes: int) -> bytes:
-    """A JPEG of about so many kilobytes: colours that run into each other, with as much grain as it takes."""
+    """A JPEG of about so many kilobytes: colours that run into each other, with as much grain as it
+    takes.
+    """
     import PIL.Image
 
     source = random.Random(1)
     patches = PIL.Image.frombytes("RGB", (16, 12), source.randbytes(16 * 12 * 3))
     picture = patches.resize((width, height), PIL.Image.Resampling.BICUBIC)
-    grain = PIL.Image.frombytes("L", (256, 192), source.randbytes(256 * 192)).resize((width, height)).convert("RGB")
+    grain = (
+        PIL.Image.frombytes("L", (256, 192), source.randbytes(256 * 192))
+        .resize((width, height))
+        .convert("RGB")
+    )
     low, high = 0.0, 1.0
     data = b""
     for _ in range(12):
@@ -70,7 +97,9 @@ def drawn(width: int, height: int, kilobytes: int) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     for name in ("count", "width", "height", "kilobytes"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -78,7 +107,8 @@ def main() -> None:
     data = drawn(arguments.width, arguments.height, arguments.kilobytes)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for number in range(arguments.count):
-        comment = b"\xff\xfe\x00\x0a%08d" % number  # a comment segment behind the start marker makes each file another
+        # a comment segment behind the start marker makes each file another
+        comment = b"\xff\xfe\x00\x0a%08d" % number
         (arguments.folder / f"{number:06}.jpg").write_bytes(data[:2] + comment + data[2:])
 
 

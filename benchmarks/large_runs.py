@@ -1,10 +1,12 @@
-"""Memory and resume: peak memory of 1,000, 10,000 and 100,000 records, and what it takes to go on with 100,000.
+"""Memory and resume: peak memory of 1,000, 10,000 and 100,000 records, and what it takes to go on
+with 100,000.
 
     python -m benchmarks.large_runs
 
-One request per record (phrase grounding), 64 in flight, replies at once. Every record has an image path of its own.
-The 100,000 paths are hard links to few small files; after the first run most of those are overwritten with zeros, their
-size and time kept, so that a resume which reads one image again fails that record.
+One request per record (phrase grounding), 64 in flight, replies at once. Every record has an image
+path of its own. The 100,000 paths are hard links to few small files; after the first run most of
+those are overwritten with zeros, their size and time kept, so that a resume which reads one image
+again fails that record.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def overwrite_with_zeros(files: Sequence[Path]) -> None:
 
 
 def forget_last(results: Path, lines: int) -> int:
-    """Leave the folder as a run that was killed before its last replies would; returns the bytes of a reply's line."""
+    """Leave the folder as a run that was killed before its last replies would; returns the bytes of
+    a reply's line.
+    """
     store = results / ".ckpt" / "replies.jsonl"
     stored = store.read_bytes().splitlines(keepends=True)
     replies = [place for place, line in enumerate(stored) if b'"task": "phrase_grounding"' in line]
@@ -50,16 +54,28 @@ def memory(folder: Path, name: str, pictures: list[Path], records: int, base_url
     kilobytes = pictures[0].stat().st_size // 1000
     figure, goal, reached = under(used.peak_mb, 150, "{:.0f} MB")
     cpu = f", {used.cpu_s / records * 1000:.2f} CPU ms per record, {used.wall_s:.0f} s"
-    return Row(f"peak memory, {records:,} records, JPEGs of {kilobytes} KB", figure + cpu, goal, reached)
+    return Row(
+        f"peak memory, {records:,} records, JPEGs of {kilobytes} KB", figure + cpu, goal, reached
+    )
 
 
 def measure() -> list[Row]:
-    """Memory and resume: peak memory of 1,000, 10,000 and 100,000 records, and what it takes to go on with 100,000."""
+    """Memory and resume: peak memory of 1,000, 10,000 and 100,000 records, and what it takes to go
+    on with 100,000.
+    """
     with workplace() as folder, ServerProcess("--answers", "canned", "--text", REPLY) as server:
         large = inputs.pictures(folder / "large", 400)
         small = inputs.pictures(folder / "small", 64, 64, 48, 2)
-        runs = (("a", small, 1_000), ("b", large, 1_000), ("c", large, 10_000), ("d", small, RECORDS))
-        rows = [memory(folder, name, pictures, records, server.base_url) for name, pictures, records in runs]
+        runs = (
+            ("a", small, 1_000),
+            ("b", large, 1_000),
+            ("c", large, 10_000),
+            ("d", small, RECORDS),
+        )
+        rows = [
+            memory(folder, name, pictures, records, server.base_url)
+            for name, pictures, records in runs
+        ]
         return rows + resume(folder, "d", small, server.base_url)
 
 
@@ -71,7 +87,8 @@ def timed(used: Used, goal: float) -> tuple[str, str, bool]:
 def resume(folder: Path, name: str, small: list[Path], base_url: str) -> list[Row]:
     """Going on with the folder of the last run."""
     results, images = folder / name, sorted((folder / f"{name}-images").iterdir())
-    for place in range(RECORDS - 2 * MISSING, RECORDS):  # the records that may have to be asked again keep their images
+    for place in range(RECORDS - 2 * MISSING, RECORDS):
+        # the records that may have to be asked again keep their images
         data, state = images[place].read_bytes(), images[place].stat()
         images[place].unlink()
         images[place].write_bytes(data)
@@ -89,11 +106,21 @@ def resume(folder: Path, name: str, small: list[Path], base_url: str) -> list[Ro
     same = (results / OUTPUT / "annotations.jsonl").read_bytes() == before
     sent = counts["requests"] - counts["probes"]
     return [
-        Row(f"{RECORDS:,} records finished: time to “nothing to do”, no image read", *timed(complete, 5)),
+        Row(
+            f"{RECORDS:,} records finished: time to “nothing to do”, no image read",
+            *timed(complete, 5),
+        ),
         Row("the same, peak memory", *under(complete.peak_mb, 150, "{:.0f} MB")),
-        Row(f"the last {MISSING:,} missing: time to the end, no other image read", *timed(rest, 60)),
+        Row(
+            f"the last {MISSING:,} missing: time to the end, no other image read", *timed(rest, 60)
+        ),
         Row("the same, requests sent", str(sent), str(MISSING), sent == MISSING),
-        Row("the same, results byte for byte those of the undisturbed run", "yes" if same else "no", "yes", same),
+        Row(
+            "the same, results byte for byte those of the undisturbed run",
+            "yes" if same else "no",
+            "yes",
+            same,
+        ),
         Row("stored for a reply", f"{size} bytes"),
     ]
 

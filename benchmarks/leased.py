@@ -1,4 +1,6 @@
-"""`generate` as one of many workers that share a pool of leases over a local socket, for tests and benchmarks."""
+"""`generate` as one of many workers that share a pool of leases over a local socket, for tests and
+benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,14 @@ class Served:
 
     def start(self, arguments: list[str], max_wait: float = 60.0) -> subprocess.Popen[str]:
         """The command line as a process of its own."""
-        command = [sys.executable, "-m", "benchmarks.leased", str(self.server.address[1]), str(max_wait), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.leased",
+            str(self.server.address[1]),
+            str(max_wait),
+            *arguments,
+        ]
         piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, **piped)
 

@@ -8,7 +8,16 @@ import os
 import signal
 from pathlib import Path
 
-from benchmarks.fault_case import Case, Outcome, Witness, at_work, calm, goes_on, reached_by, wait_until
+from benchmarks.fault_case import (
+    Case,
+    Outcome,
+    Witness,
+    at_work,
+    calm,
+    goes_on,
+    reached_by,
+    wait_until,
+)
 from benchmarks.workplace import REPOSITORY, Workplace, ended, process
 
 NO_FLOCK = """
@@ -20,7 +29,9 @@ fcntl.flock = flock
 
 
 def no_flock(place: Workplace, full: bool) -> Outcome:
-    """A file system that knows no flock: a second run is refused, and a killed one keeps nobody out."""
+    """A file system that knows no flock: a second run is refused, and a killed one keeps nobody
+    out.
+    """
     sent = twice = lost = 0
     for number in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)[: 3 if full else 1]:
         here = Workplace(place.folder / str(number))
@@ -29,7 +40,8 @@ def no_flock(place: Workplace, full: bool) -> Outcome:
             env = {"PYTHONPATH": f"{here.folder}{os.pathsep}{REPOSITORY}"}
             first = here.start(env=env)
             reached_by(first, witness, 10)
-            witness.server.latency = 60.0  # longer than the second needs to begin, no matter how busy the machine
+            # longer than the second needs to begin, no matter how busy the machine
+            witness.server.latency = 60.0
             second = ended(here.start(env=env))
             calm(second)
             assert second.code == 2, second
@@ -48,7 +60,9 @@ def no_flock(place: Workplace, full: bool) -> Outcome:
 
 
 def other_labels(place: Workplace, full: bool) -> Outcome:
-    """A second run of referring expressions, with other labels, in a first one's folder: it changes nothing there."""
+    """A second run of referring expressions, with other labels, in a first one's folder: it changes
+    nothing there.
+    """
     with Witness(latency=4) as witness:
         names = [place.picture(f"img/{n}.jpg") for n in range(12)]
         specs = []
@@ -63,7 +77,10 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
                 "autolabel_type": "image_referring_expression",
                 "image_referring_expression": {
                     "vlm": {"backend": "openai", "box_format": "xyxy_px", "openai": openai},
-                    "data": {"image_dir": str(place.folder / "img"), "kitti_label_dir": str(place.folder / which)},
+                    "data": {
+                        "image_dir": str(place.folder / "img"),
+                        "kitti_label_dir": str(place.folder / which),
+                    },
                 },
             }
             specs.append(place.folder / f"{which}.yaml")
@@ -72,7 +89,9 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
         wait_until(lambda: witness.sent >= 1 or first.poll() is not None)
         seeds = place.results / "seed_annotations.jsonl"
         before = seeds.read_bytes()
-        second = ended(process(["generate", "-e", str(specs[1]), "--no-progress"], cwd=place.folder))
+        second = ended(
+            process(["generate", "-e", str(specs[1]), "--no-progress"], cwd=place.folder)
+        )
         witness.server.latency = 0.0
         assert second.code == 2, second
         assert "another run is working" in second.err
@@ -86,8 +105,11 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
 LOCKS: list[Case] = [
     Case(
         "a file system without flock",
-        "A file with host, process and heartbeat stands in for the lock; a dead run locks nobody out.",
+        "A file with host, process and heartbeat stands in for the lock; a dead run locks nobody"
+        " out.",
         no_flock,
     ),
-    Case("a second run with other labels", "It is refused before it writes anything.", other_labels),
+    Case(
+        "a second run with other labels", "It is refused before it writes anything.", other_labels
+    ),
 ]

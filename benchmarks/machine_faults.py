@@ -13,13 +13,25 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.fault_case import IN_FLIGHT, Case, Outcome, at_work, calm, goes_on, lost_rows, reached_by, undisturbed
+from benchmarks.fault_case import (
+    IN_FLIGHT,
+    Case,
+    Outcome,
+    at_work,
+    calm,
+    goes_on,
+    lost_rows,
+    reached_by,
+    undisturbed,
+)
 from benchmarks.workplace import REPOSITORY, Workplace, caption, ended
 from dataflow_grounding.testing import faults, on
 
 
 def file_limit(place: Workplace, full: bool) -> Outcome:
-    """No file may grow past some size, at several sizes: the system's answer is the same as for a full disk."""
+    """No file may grow past some size, at several sizes: the system's answer is the same as for a
+    full disk.
+    """
     sizes = range(2_000, 60_000, 2_000 if full else 19_000)
     sent = twice = lost = 0
     for size in sizes:
@@ -28,7 +40,9 @@ def file_limit(place: Workplace, full: bool) -> Outcome:
             limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
             line = [sys.executable, "-m", "dataflow_grounding", *here.arguments()]
             env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-            run = subprocess.run(line, env=env, preexec_fn=limit, capture_output=True, text=True, timeout=60)
+            run = subprocess.run(
+                line, env=env, preexec_fn=limit, capture_output=True, text=True, timeout=60
+            )
             assert run.returncode in (0, 130), run
             assert "Traceback" not in run.stderr, run.stderr
             assert "Internal error" not in run.stderr, run.stderr
@@ -40,7 +54,9 @@ def file_limit(place: Workplace, full: bool) -> Outcome:
 
 
 def full_disk(place: Workplace, full: bool) -> Outcome:
-    """A small disk of its own fills up; where none can be made, a limit on each file's size stands in for it."""
+    """A small disk of its own fills up; where none can be made, a limit on each file's size stands
+    in for it.
+    """
     disk = place.folder / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
@@ -65,7 +81,11 @@ def not_writable(place: Workplace, full: bool) -> Outcome:
     """A results folder that can't be written: told before the first request."""
     with at_work(place, 3) as witness:
         place.folder.joinpath("taken").write_text("a file")
-        blocked = [place.folder / "taken", place.folder / "taken" / "results", Path("/proc/results")]
+        blocked = [
+            place.folder / "taken",
+            place.folder / "taken" / "results",
+            Path("/proc/results"),
+        ]
         if os.getuid():
             place.folder.joinpath("mine").mkdir(mode=0o500)
             blocked.append(place.folder / "mine" / "results")
@@ -133,7 +153,9 @@ time.time_ns = lambda: int(time.time() * 1e9)
 
 
 def clock_backwards(place: Workplace, full: bool) -> Outcome:
-    """The clock is two hours slow and runs backwards, 50 times as fast; the endpoint gives dates to wait for."""
+    """The clock is two hours slow and runs backwards, 50 times as fast; the endpoint gives dates to
+    wait for.
+    """
     with at_work(place, 20, 0.02) as witness:
         witness.rules.append(on(faults.too_many_requests(1, http_date=True), times=6))
         (place.folder / "sitecustomize.py").write_text(CLOCK)
@@ -147,7 +169,9 @@ def clock_backwards(place: Workplace, full: bool) -> Outcome:
 
 
 def long_input(place: Workplace, full: bool) -> Outcome:
-    """Very many lines: memory doesn't grow with them. Their images are missing, so that no request takes time."""
+    """Very many lines: memory doesn't grow with them. Their images are missing, so that no request
+    takes time.
+    """
     peaks = []
     for count in (1_000, 1_000_000 if full else 20_000):
         row = '{"image_path": "gone/%d.jpg", "caption": "A cup"}\n'
@@ -176,11 +200,17 @@ def from_a_pipe(place: Workplace, full: bool) -> Outcome:
     """The input comes through a pipe, slowly, and only once."""
     with at_work(place, 30) as witness:
         lines = [
-            json.dumps({"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)}) + "\n" for n in range(30)
+            json.dumps({"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)}) + "\n"
+            for n in range(30)
         ]
         for _ in range(2):
             running = subprocess.Popen(
-                [sys.executable, "-m", "dataflow_grounding", *place.arguments(**{"data.input_jsonl": "/dev/stdin"})],
+                [
+                    sys.executable,
+                    "-m",
+                    "dataflow_grounding",
+                    *place.arguments(**{"data.input_jsonl": "/dev/stdin"}),
+                ],
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
                 cwd=place.folder,
                 stdin=subprocess.PIPE,
@@ -208,21 +238,46 @@ def ended_with_input(running: subprocess.Popen[str], lines: list[str]) -> int:
 
 
 KEPT = (
-    "The run stops with a one-line error; once there is room, the same command goes on and pays again "
-    "at most for what was in flight."
+    "The run stops with a one-line error; once there is room, the same command goes on and pays"
+    " again at most for what was in flight."
 )
 MACHINE: list[Case] = [
     Case("disk full", KEPT, full_disk),
     Case("files that may not grow (a quota)", KEPT, file_limit),
-    Case("a results folder that can't be written", "Reported before the first request, exit 2.", not_writable),
-    Case("two runs on one results folder at once", "The second is refused with a one-line error, exit 2.", two_at_once),
-    Case("a torn store of replies", "The torn line is dropped and asked again; whole lines are kept.", torn_store),
-    Case("a store written by an older version", "Lines with fewer keys are read as far as they go.", old_store),
+    Case(
+        "a results folder that can't be written",
+        "Reported before the first request, exit 2.",
+        not_writable,
+    ),
+    Case(
+        "two runs on one results folder at once",
+        "The second is refused with a one-line error, exit 2.",
+        two_at_once,
+    ),
+    Case(
+        "a torn store of replies",
+        "The torn line is dropped and asked again; whole lines are kept.",
+        torn_store,
+    ),
+    Case(
+        "a store written by an older version",
+        "Lines with fewer keys are read as far as they go.",
+        old_store,
+    ),
     Case(
         "a clock that runs backwards",
-        "Nothing depends on the local clock: waits are measured by a steady one, dates against the endpoint's own.",
+        "Nothing depends on the local clock: waits are measured by a steady one, dates against the"
+        " endpoint's own.",
         clock_backwards,
     ),
-    Case("a million-line input", "Rows are read a few at a time: memory doesn't grow with the input.", long_input),
-    Case("an input that is a pipe", "Read once, in a stream; resuming works by the replies.", from_a_pipe),
+    Case(
+        "a million-line input",
+        "Rows are read a few at a time: memory doesn't grow with the input.",
+        long_input,
+    ),
+    Case(
+        "an input that is a pipe",
+        "Read once, in a stream; resuming works by the replies.",
+        from_a_pipe,
+    ),
 ]

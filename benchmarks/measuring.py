@@ -1,4 +1,6 @@
-"""Running a command as a process of its own and reading what it used; figures beside their goals."""
+"""Running a command as a process of its own and reading what it used; figures beside
+their goals.
+"""
 
 from __future__ import annotations
 
@@ -45,16 +47,25 @@ class Row:
     reached: bool | None = None
 
 
-def run(command: Sequence[str], *, settings: Mapping[str, str] | None = None, codes: Sequence[int] = (0,)) -> Used:
-    """Run a command to its end and keep its output. Raises RuntimeError for an exit code that is not in `codes`."""
+def run(
+    command: Sequence[str],
+    *,
+    settings: Mapping[str, str] | None = None,
+    codes: Sequence[int] = (0,),
+) -> Used:
+    """Run a command to its end and keep its output. Raises RuntimeError for an exit code that is
+    not in `codes`.
+    """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         environment = {**os.environ, **(settings or {})}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package isn't compiled at each start
+        # an installed package isn't compiled at each start
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)  # reaped here: subprocess must not wait for it again
+        # reaped here: subprocess must not wait for it again
+        process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         errors.seek(0)
         if process.returncode not in codes:
@@ -66,20 +77,32 @@ def run(command: Sequence[str], *, settings: Mapping[str, str] | None = None, co
 
 
 def generate(
-    results: Path, rows: Path, base_url: str, *overrides: str, command: Sequence[str] = COMMAND, **settings: str
+    results: Path,
+    rows: Path,
+    base_url: str,
+    *overrides: str,
+    command: Sequence[str] = COMMAND,
+    **settings: str,
 ) -> Used:
-    """`generate` with the grounding pipeline; prints its summary as JSON. `command` is what runs the package."""
+    """`generate` with the grounding pipeline; prints its summary as JSON. `command` is what runs
+    the package.
+    """
     spec = results.parent / "spec.yaml"
     if not spec.exists():
         source = BENCHMARKS.parent / "dataflow_grounding" / "spec" / "image_grounding.yaml"
         spec.write_text(source.read_text())
     block = "image_grounding."
-    values = [f"results_dir={results}", f"{block}data.input_jsonl={rows}", f"{block}vlm.backend=openai"]
+    values = [
+        f"results_dir={results}",
+        f"{block}data.input_jsonl={rows}",
+        f"{block}vlm.backend=openai",
+    ]
     values += [f"{block}vlm.openai.base_url={base_url}", f"{block}vlm.openai.model_name=loopback"]
     values += [f"{block}vlm.openai.api_key=sk-test", f"{block}vlm.box_format=qwen3-vl"]
     values += [block + override for override in overrides]
     return run(
-        [*command, "generate", "-e", str(spec), "--no-progress", "--no-report", "--json", *values], settings=settings
+        [*command, "generate", "-e", str(spec), "--no-progress", "--no-report", "--json", *values],
+        settings=settings,
     )
 
 
@@ -105,7 +128,12 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     marks = {True: "reached", False: "**missed**", None: ""}
     lines = ["| what | figure | goal | |", "|---|---|---|---|"]
-    return "\n".join([*lines, *(f"| {row.what} | {row.figure} | {row.goal} | {marks[row.reached]} |" for row in rows)])
+    return "\n".join(
+        [
+            *lines,
+            *(f"| {row.what} | {row.figure} | {row.goal} | {marks[row.reached]} |" for row in rows),
+        ]
+    )
 
 
 def show(measure: Callable[[], list[Row]]) -> None:

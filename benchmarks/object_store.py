@@ -1,4 +1,6 @@
-"""An object store on this machine, moto's S3, behind a proxy that delays, counts, and does what goes wrong."""
+"""An object store on this machine, moto's S3, behind a proxy that delays, counts, and does what
+goes wrong.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,17 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 Fault: TypeAlias = str
-"""`503`, `403`, `404`: a status. `cut`: half of the body. `slow`: the first byte comes late. `empty`: lists nothing."""
+"""`503`, `403`, `404`: a status. `cut`: half of the body. `slow`: the first byte comes late.
+`empty`: lists nothing.
+"""
 
 BUCKET = "pictures"
 
 
 class ObjectStore(ThreadingHTTPServer):
-    """`fault` says of a method, a key and how often it was asked before what goes wrong, if anything."""
+    """`fault` says of a method, a key and how often it was asked before what goes wrong, if
+    anything.
+    """
 
     request_queue_size = 256
     daemon_threads = True
@@ -36,12 +42,22 @@ class ObjectStore(ThreadingHTTPServer):
     @property
     def environment(self) -> dict[str, str]:
         """What leads libraries here, and lets botocore's own tries alone."""
-        keys = {"AWS_ACCESS_KEY_ID": "loopback", "AWS_SECRET_ACCESS_KEY": "loopback", "AWS_DEFAULT_REGION": "us-east-1"}
-        return {**keys, "AWS_MAX_ATTEMPTS": "1", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server_address[1]}"}
+        keys = {
+            "AWS_ACCESS_KEY_ID": "loopback",
+            "AWS_SECRET_ACCESS_KEY": "loopback",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        return {
+            **keys,
+            "AWS_MAX_ATTEMPTS": "1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server_address[1]}",
+        }
 
     def count(self, method: str, ending: str = "") -> int:
         """How often objects with such an ending were asked for."""
-        return sum(n for (asked, key), n in self.asked.items() if asked == method and key.endswith(ending))
+        return sum(
+            n for (asked, key), n in self.asked.items() if asked == method and key.endswith(ending)
+        )
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Who asked has gone."""
@@ -67,7 +83,11 @@ class ObjectStore(ThreadingHTTPServer):
         """boto3's, straight to what is behind the proxy."""
         import boto3
 
-        keys = {"aws_access_key_id": "loopback", "aws_secret_access_key": "loopback", "region_name": "us-east-1"}
+        keys = {
+            "aws_access_key_id": "loopback",
+            "aws_secret_access_key": "loopback",
+            "region_name": "us-east-1",
+        }
         return boto3.client("s3", endpoint_url=self.behind.geturl(), **keys)
 
 
@@ -97,13 +117,27 @@ class _Proxy(BaseHTTPRequestHandler):
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
     def answer(self, fault: Fault | None, body: bytes) -> None:
-        status, headers, data = (int(fault), {}, b"") if fault and fault.isdigit() else self.behind(body)
+        status, headers, data = (
+            (int(fault), {}, b"") if fault and fault.isdigit() else self.behind(body)
+        )
         if fault == "empty":
-            data = b'<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>'
-        told = len(data) if self.command != "HEAD" or status != 200 else int(headers.get("Content-Length", 0))
+            data = (
+                b'<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>'
+            )
+        told = (
+            len(data)
+            if self.command != "HEAD" or status != 200
+            else int(headers.get("Content-Length", 0))
+        )
         self.send_response(status)
         for name, value in headers.items():
-            if name.lower() not in ("content-length", "connection", "transfer-encoding", "date", "server"):
+            if name.lower() not in (
+                "content-length",
+                "connection",
+                "transfer-encoding",
+                "date",
+                "server",
+            ):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(told))
         self.end_headers()

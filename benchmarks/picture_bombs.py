@@ -16,7 +16,9 @@ def png(*more: bytes, size: tuple[int, int] = (40, 30)) -> bytes:
     """A grey PNG with further chunks before its pixels."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0))
     pixels = zlib.compress((b"\0" + b"\x70" * size[0]) * size[1])
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
 
 
 def inflating(name: bytes, begin: bytes) -> bytes:
@@ -31,16 +33,31 @@ def endless_exif(segments: int = 1600) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (40, 30), "navy").save(out, "JPEG")
     piece = b"Exif\0\0MM\0*" + bytes(65_000)
-    return b"\xff\xd8" + (b"\xff\xe1" + struct.pack(">H", len(piece) + 2) + piece) * segments + out.getvalue()[2:]
+    return (
+        b"\xff\xd8"
+        + (b"\xff\xe1" + struct.pack(">H", len(piece) + 2) + piece) * segments
+        + out.getvalue()[2:]
+    )
 
 
 def many_pages(count: int = 100_000) -> bytes:
     """A TIFF of 10 MB with so many pictures of 4 x 4 pixels."""
-    entries = [(256, 3, 4), (257, 3, 4), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 1), (278, 3, 4), (279, 4, 16)]
+    entries = [
+        (256, 3, 4),
+        (257, 3, 4),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 1),
+        (278, 3, 4),
+        (279, 4, 16),
+    ]
     tags = b"".join(struct.pack("<HHII", name, kind, 1, value) for name, kind, value in entries)
     length = 2 + len(tags) + 4
     pages = (
-        struct.pack("<H", len(entries)) + tags + struct.pack("<I", 8 + length * page if page < count else 0)
+        struct.pack("<H", len(entries))
+        + tags
+        + struct.pack("<I", 8 + length * page if page < count else 0)
         for page in range(1, count + 1)
     )
     return b"II*\0" + struct.pack("<I", 8) + b"".join(pages)

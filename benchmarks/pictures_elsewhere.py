@@ -1,4 +1,5 @@
-"""How long a run takes with pictures in an object store that answers after 30 ms, against pictures on this disk.
+"""How long a run takes with pictures in an object store that answers after 30 ms, against pictures
+on this disk.
 
 python -m benchmarks.pictures_elsewhere [--pictures 300] [--delay 0.03]
 """
@@ -29,24 +30,43 @@ def serve(delay: float) -> None:
         store.delay = delay
         sys.stdin.read()
         sys.stderr.write(
-            f"asked: GET {store.count('GET')}, HEAD {store.count('HEAD')}; most at once {store.most_at_once}\n"
+            f"asked: GET {store.count('GET')}, HEAD {store.count('HEAD')}; most at once"
+            f" {store.most_at_once}\n"
         )
 
 
 def compare(pictures: int, delay: float, latency: float) -> None:
     """The seconds of each run."""
-    child = [sys.executable, "-m", "benchmarks.pictures_elsewhere", "--serve", "--delay", str(delay)]
-    with subprocess.Popen(child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    child = [
+        sys.executable,
+        "-m",
+        "benchmarks.pictures_elsewhere",
+        "--serve",
+        "--delay",
+        str(delay),
+    ]
+    with subprocess.Popen(
+        child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         address, behind = process.stdout.readline().split()
-        os.environ |= {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+        os.environ |= {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+        }
         os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
         import boto3
 
         client = boto3.client("s3", endpoint_url=behind)
-        with LoopbackServer(EchoAnswers(), latency=latency) as server, tempfile.TemporaryDirectory() as folder:
-            place = Workplace(Path(folder) / "work", server.base_url, **{"workflow.max_workers": 16})
+        with (
+            LoopbackServer(EchoAnswers(), latency=latency) as server,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            place = Workplace(
+                Path(folder) / "work", server.base_url, **{"workflow.max_workers": 16}
+            )
             for n in range(pictures):
                 name = place.picture(f"{n}.jpg", size=(640, 480 + n % 7))
                 client.put_object(Bucket=BUCKET, Key=name, Body=(place.folder / name).read_bytes())

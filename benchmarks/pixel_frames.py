@@ -1,10 +1,12 @@
-"""Boxes of models that count pixels: runs behind servers that reduce pictures, against the same model read exactly.
+"""Boxes of models that count pixels: runs behind servers that reduce pictures, against the same
+model read exactly.
 
     python -m benchmarks.pixel_frames [--pictures 24] [--noise 0.005]
 
-The model is called Qwen2.5-VL and really looks: it finds the coloured boxes, and the calibration's rectangles, in the
-picture that it is sent. Its numbers are pixels of what a server's rule leaves of it. A run knows nothing of the rule.
-The ideal is the same model answering in parts of a thousand, which no resize changes. Goal: 95% of the ideal's mIoU.
+The model is called Qwen2.5-VL and really looks: it finds the coloured boxes, and the calibration's
+rectangles, in the picture that it is sent. Its numbers are pixels of what a server's rule leaves of
+it. A run knows nothing of the rule. The ideal is the same model answering in parts of a thousand,
+which no resize changes. Goal: 95% of the ideal's mIoU.
 """
 
 from __future__ import annotations
@@ -24,8 +26,16 @@ from dataflow_grounding.geometry import Bbox, Size
 
 MODEL = "qwen2.5-vl-7b-instruct"
 SIZES: tuple[Size, ...] = (
-    (2048, 1536), (1242, 375), (1920, 1080), (640, 480), (480, 640), (3024, 4032), (1000, 1000), (333, 500), (3000, 760)
-)  # fmt: skip
+    (2048, 1536),
+    (1242, 375),
+    (1920, 1080),
+    (640, 480),
+    (480, 640),
+    (3024, 4032),
+    (1000, 1000),
+    (333, 500),
+    (3000, 760),
+)
 SERVERS: dict[str, Rule] = {
     "default limits": RULES["multiples of 28, area 3136 to 12845056"],
     "at most 1,003,520 px": smart(28, 3136, 1003520),
@@ -37,7 +47,9 @@ SERVERS: dict[str, Rule] = {
 
 
 def scenes(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Gold records: pictures of different sizes, a box of each colour, from a fiftieth to a quarter of the sides."""
+    """Gold records: pictures of different sizes, a box of each colour, from a fiftieth to a quarter
+    of the sides.
+    """
     chance = random.Random(seed)
     records = []
     for number in range(count):
@@ -60,7 +72,9 @@ def scenes(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pictures", type=int, default=27)
     parser.add_argument("--noise", type=float, default=0.005)
     given = parser.parse_args()
@@ -70,7 +84,10 @@ def main() -> int:
 def missed(pictures: int = 27, noise: float = 0.005) -> int:
     """Print a row for each server; returns how many missed the goal."""
     missed = 0
-    print(f"{'':24} {'precision':>9} {'recall':>7} {'mIoU':>6} {'of ideal':>9} {'requests beside':>16}")
+    print(
+        f"{'':24} {'precision':>9} {'recall':>7} {'mIoU':>6} {'of ideal':>9}"
+        f" {'requests beside':>16}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # what is found out here is nobody else's
         gold = scenes(Path(folder), pictures)
@@ -87,7 +104,10 @@ def missed(pictures: int = 27, noise: float = 0.005) -> int:
             share = found.miou / ideal.miou
             missed += share < 0.95
             beside = round((found.requests - ideal.requests) * len(gold))
-            row = f"{name:24} {found.precision:9.1%} {found.recall:7.1%} {found.miou:6.3f} {share:9.1%} {beside:16}"
+            row = (
+                f"{name:24} {found.precision:9.1%} {found.recall:7.1%} {found.miou:6.3f}"
+                f" {share:9.1%} {beside:16}"
+            )
             print(f"{row}  {'' if share >= 0.95 else 'goal 95%'}", flush=True)
     return missed
 

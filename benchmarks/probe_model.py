@@ -1,4 +1,6 @@
-"""A model that sees the probe pictures of a calibration, noisily, and answers in formats of your choice."""
+"""A model that sees the probe pictures of a calibration, noisily, and answers in formats of your
+choice.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,12 @@ NOISE = 0.015
 OUTLIERS = 0.10
 
 
-def seen(probe: Probe, draw: random.Random, noise: float = NOISE, outliers: float = OUTLIERS) -> dict[str, Bbox]:
-    """The rectangles as a model sees them: edges off by `noise` of the side, a share of them anywhere at all."""
+def seen(
+    probe: Probe, draw: random.Random, noise: float = NOISE, outliers: float = OUTLIERS
+) -> dict[str, Bbox]:
+    """The rectangles as a model sees them: edges off by `noise` of the side, a share of them
+    anywhere at all.
+    """
     boxes: dict[str, Bbox] = {}
     for phrase, bbox in probe.boxes.items():
         if draw.random() < outliers:
@@ -26,7 +32,8 @@ def seen(probe: Probe, draw: random.Random, noise: float = NOISE, outliers: floa
         else:
             sides = probe.size * 2
             x1, y1, x2, y2 = (
-                min(max(edge + draw.gauss(0, noise) * side, 0), side) for edge, side in zip(bbox, sides, strict=True)
+                min(max(edge + draw.gauss(0, noise) * side, 0), side)
+                for edge, side in zip(bbox, sides, strict=True)
             )
             boxes[phrase] = (x1, y1, x2, y2)
     return boxes
@@ -39,9 +46,14 @@ def anywhere(probe: Probe, draw: random.Random) -> Bbox:
 
 
 def answered(
-    probe: Probe, format_of: Callable[[str], BoxFormat], boxes: dict[str, Bbox], rounded: bool = True
+    probe: Probe,
+    format_of: Callable[[str], BoxFormat],
+    boxes: dict[str, Bbox],
+    rounded: bool = True,
 ) -> ProbedPicture:
-    """What calibrating gets for one picture when each phrase's box is written in `format_of` the phrase."""
+    """What calibrating gets for one picture when each phrase's box is written in `format_of` the
+    phrase.
+    """
     answers = []
     for phrase, bbox in boxes.items():
         numbers = format_of(phrase).from_pixels(bbox, original=probe.size, rounded=rounded)
@@ -50,8 +62,9 @@ def answered(
 
 
 class ProbeModel:
-    """Answers behind the loopback server: probe pictures in `box_format` (a name, or a function of the request and the
-    phrase's text that gives one), everything else as EchoAnswers does in the same format.
+    """Answers behind the loopback server: probe pictures in `box_format` (a name, or a function of
+    the request and the phrase's text that gives one), everything else as EchoAnswers does in the
+    same format.
     """
 
     def __init__(

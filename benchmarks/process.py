@@ -1,6 +1,8 @@
-"""The loopback server in a process of its own, so that a benchmark's CPU time is the client's alone.
+"""The loopback server in a process of its own, so that a benchmark's CPU time is the client's
+alone.
 
-    python -m benchmarks.process --port-file PORT --stats-file STATS [--answers canned --text TEXT] [--latency SECONDS]
+    python -m benchmarks.process --port-file PORT --stats-file STATS [--answers canned --text TEXT]
+    [--latency SECONDS]
 
 serves until SIGTERM or Ctrl-C, then writes its counts; `ServerProcess` starts it so and reads them.
 """
@@ -30,7 +32,8 @@ START_LIMIT = 30.0
 
 
 class ServerProcess:
-    """`python -m benchmarks.process` with these arguments, as a context manager that ends with `statistics`.
+    """`python -m benchmarks.process` with these arguments, as a context manager that ends with
+    `statistics`.
 
     Raises RuntimeError where the process does not begin to listen.
     """
@@ -57,7 +60,10 @@ class ServerProcess:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         assert self._process
         self._process.terminate()
@@ -74,12 +80,15 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     beginnings = Beginnings(EchoAnswers())
     answers = CannedAnswers(arguments.text) if arguments.answers == "canned" else beginnings
-    latency = lognormal(arguments.latency, arguments.sigma) if arguments.sigma else arguments.latency
+    latency = (
+        lognormal(arguments.latency, arguments.sigma) if arguments.sigma else arguments.latency
+    )
     with LoopbackServer(answers, latency=latency, key=arguments.key, record=False) as server:
         with suppress(KeyboardInterrupt):
             write_whole(arguments.port_file, str(server.port))
             while True:
-                time.sleep(0.1)  # a library's thread may have got the signal, which doesn't wake this one
+                # a library's thread may have got the signal, which doesn't wake this one
+                time.sleep(0.1)
         used = resource.getrusage(resource.RUSAGE_SELF)
         counts = {
             "by_status": server.by_status,
@@ -93,7 +102,9 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add(
         "--answers",

@@ -1,9 +1,11 @@
-"""Further resize rules: what the image processors of open models and hosted APIs do, as far as they are published.
+"""Further resize rules: what the image processors of open models and hosted APIs do, as far as they
+are published.
 
-Each rule gives, for a width and height as sent, the numbers that the picture's sides span and, where the picture lies
-in the middle of a padded one, the numbers at its left and top edge. Sources: image_processing_*.py of Hugging Face
-transformers 4.57 to 5.5 (lfm2_vl, llama4, mllama, gemma3, gemma4, idefics3, pixtral, llava_next, detr), mtmd-image.cpp
-of llama.cpp, and the pages on images of OpenAI and Anthropic. Made-up ones come from a seed, for rules nobody foresaw.
+Each rule gives, for a width and height as sent, the numbers that the picture's sides span and,
+where the picture lies in the middle of a padded one, the numbers at its left and top edge. Sources:
+image_processing_*.py of Hugging Face transformers 4.57 to 5.5 (lfm2_vl, llama4, mllama, gemma3,
+gemma4, idefics3, pixtral, llava_next, detr), mtmd-image.cpp of llama.cpp, and the pages on images
+of OpenAI and Anthropic. Made-up ones come from a seed, for rules nobody foresaw.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ def patches(budget: int, edge: float = math.inf) -> Rule:
 
 
 def gemma4(tokens: int) -> Rule:
-    """Gemma 4: brought to an area of so many tokens of 48 x 48 px, small ones enlarged; sides rounded down to 48."""
+    """Gemma 4: brought to an area of so many tokens of 48 x 48 px, small ones enlarged; sides
+    rounded down to 48.
+    """
 
     def rule(width: int, height: int) -> tuple[float, float]:
         factor = math.sqrt(tokens * 48**2 / (width * height))
@@ -39,7 +43,9 @@ def gemma4(tokens: int) -> Rule:
 
 
 def lfm2(large: Rule) -> Rule:
-    """LFM2-VL: up to twice 256 tokens of 32 x 32 px reduced to 256; `large` for pictures beyond, which are tiled."""
+    """LFM2-VL: up to twice 256 tokens of 32 x 32 px reduced to 256; `large` for pictures beyond,
+    which are tiled.
+    """
     one_tile = smart(32, 64 * 1024, 256 * 1024)
 
     def rule(width: int, height: int) -> tuple[float, float]:
@@ -50,10 +56,16 @@ def lfm2(large: Rule) -> Rule:
 
 
 def canvas(tile: int, most: int, *, enlarged: bool = False, parts: int = 0) -> Rule:
-    """Llama's: the smallest canvas of tiles that holds the picture, else the one that reduces it least; the picture in
-    its corner, `enlarged` to it or not. Numbers are pixels, or `parts` of the canvas's sides.
+    """Llama's: the smallest canvas of tiles that holds the picture, else the one that reduces it
+    least; the picture in its corner, `enlarged` to it or not. Numbers are pixels, or `parts` of the
+    canvas's sides.
     """
-    grids = [(x * tile, y * tile) for x in range(1, most + 1) for y in range(1, most + 1) if x * y <= most]
+    grids = [
+        (x * tile, y * tile)
+        for x in range(1, most + 1)
+        for y in range(1, most + 1)
+        if x * y <= most
+    ]
 
     def rule(width: int, height: int) -> tuple[float, float]:
         scales = {grid: min(grid[0] / width, grid[1] / height) for grid in grids}
@@ -69,8 +81,9 @@ def canvas(tile: int, most: int, *, enlarged: bool = False, parts: int = 0) -> R
 
 
 def letterboxed(grids: Sequence[tuple[int, int]], parts: int = 0) -> Placing:
-    """LLaVA-NeXT's and DeepSeek-VL2's: the grid that keeps most of the picture, which lies in its middle, enlarged or
-    reduced to touch its edges. Numbers are pixels, or `parts` of the grid's sides.
+    """LLaVA-NeXT's and DeepSeek-VL2's: the grid that keeps most of the picture, which lies in its
+    middle, enlarged or reduced to touch its edges. Numbers are pixels, or `parts` of the grid's
+    sides.
     """
 
     def rule(width: int, height: int) -> View:
@@ -89,11 +102,18 @@ def letterboxed(grids: Sequence[tuple[int, int]], parts: int = 0) -> Placing:
 
 def grids_of(tile: int, most: int) -> list[tuple[int, int]]:
     """All grids of up to so many tiles, in pixels."""
-    return [(x * tile, y * tile) for x in range(1, most + 1) for y in range(1, most + 1) if x * y <= most]
+    return [
+        (x * tile, y * tile)
+        for x in range(1, most + 1)
+        for y in range(1, most + 1)
+        if x * y <= most
+    ]
 
 
 def padded_up(align: int, low: int, high: int) -> Placing:
-    """llama.cpp's: smart_resize gives the canvas, the picture keeps its shape and lies in the middle of it."""
+    """llama.cpp's: smart_resize gives the canvas, the picture keeps its shape and lies in the
+    middle of it.
+    """
     target = smart(align, low, high)
 
     def rule(width: int, height: int) -> View:
@@ -106,7 +126,9 @@ def padded_up(align: int, low: int, high: int) -> Placing:
 
 
 def idefics(edge: int, tile: int) -> Rule:
-    """Idefics3 and SmolVLM: the long side brought to `edge`, then both sides up to multiples of a tile."""
+    """Idefics3 and SmolVLM: the long side brought to `edge`, then both sides up to multiples of a
+    tile.
+    """
 
     def rule(width: int, height: int) -> tuple[float, float]:
         scale = edge / max(width, height)
@@ -117,7 +139,9 @@ def idefics(edge: int, tile: int) -> Rule:
 
 
 def phi(tile: int, most: int) -> Rule:
-    """Phi-3.5-vision: the long side as many tiles long as fit, the short one in proportion; then padded."""
+    """Phi-3.5-vision: the long side as many tiles long as fit, the short one in proportion; then
+    padded.
+    """
 
     def rule(width: int, height: int) -> tuple[float, float]:
         ratio = max(width, height) / min(width, height)
@@ -164,7 +188,9 @@ def area_always(area: int, factor: int) -> Rule:
 
 
 def in_a_square(side: int) -> Placing:
-    """Padded to a square with the picture in its middle, then scaled to this side; numbers are the square's pixels."""
+    """Padded to a square with the picture in its middle, then scaled to this side; numbers are the
+    square's pixels.
+    """
 
     def rule(width: int, height: int) -> View:
         scale = side / max(width, height)
@@ -176,7 +202,9 @@ def in_a_square(side: int) -> Placing:
 
 def halved(low: float, high: float) -> Rule:
     """Pictures of these areas alone are seen at half their sides."""
-    return lambda width, height: (width / 2, height / 2) if low < width * height < high else (width, height)
+    return lambda width, height: (
+        (width / 2, height / 2) if low < width * height < high else (width, height)
+    )
 
 
 def _as_sent(width: int, height: int) -> tuple[float, float]:
@@ -227,16 +255,23 @@ PROCESSORS: dict[str, Placing] = {
     "multiples of 16 downwards": reduced(factor=16, way=math.floor),
     "halved from 300,000 to 700,000 px": halved(3e5, 7e5),
     "halved from 900,000 to 1,400,000 px": halved(9e5, 1.4e6),
-}  # fmt: skip
+}
 
 
 def made_up(count: int, seed: int = 0) -> dict[str, Placing]:
-    """Rules of one to three random steps each: enlarge, reduce by side, short side or area, round, pad."""
-    return {f"made up {seed}/{number}": _made_up(random.Random(f"{seed}/{number}")) for number in range(count)}
+    """Rules of one to three random steps each: enlarge, reduce by side, short side or area, round,
+    pad.
+    """
+    return {
+        f"made up {seed}/{number}": _made_up(random.Random(f"{seed}/{number}"))
+        for number in range(count)
+    }
 
 
 def _made_up(chance: random.Random) -> Placing:
-    steps = chance.sample(["least", "edge", "short", "area", "between"], chance.choice([1, 1, 2, 3]))
+    steps = chance.sample(
+        ["least", "edge", "short", "area", "between"], chance.choice([1, 1, 2, 3])
+    )
     least = chance.choice([200, 320, 420, 600, 700]) if "least" in steps else 0
     edge = chance.choice([600, 1000, 1080, 1200, 1500, 1800]) if "edge" in steps else math.inf
     short = chance.choice([480, 640, 900, 1000]) if "short" in steps else math.inf
@@ -248,10 +283,17 @@ def _made_up(chance: random.Random) -> Placing:
 
     def rule(width: int, height: int) -> View:
         scale = max(1.0, least / min(width, height))
-        scale = min(scale, edge / max(width, height), short / min(width, height), math.sqrt(area / (width * height)))
+        scale = min(
+            scale,
+            edge / max(width, height),
+            short / min(width, height),
+            math.sqrt(area / (width * height)),
+        )
         if band <= width * height < 2.5 * band:
             scale *= 0.75
-        across, down = (max(factor, way(side * scale / factor) * factor) for side in (width, height))
+        across, down = (
+            max(factor, way(side * scale / factor) * factor) for side in (width, height)
+        )
         if not middle:
             return across, down
         scale = min(across / width, down / height)

@@ -1,9 +1,11 @@
-"""How well a run keeps to an endpoint's limit: answered, requests sent, and wall time against the ideal.
+"""How well a run keeps to an endpoint's limit: answered, requests sent, and wall time against the
+ideal.
 
     python -m benchmarks.rate_limits [--only NAME] [--json] [--repeat N]
 
-Each case is one `generate` in a process of its own against a loopback server that answers 429 to what comes while it
-serves `capacity` requests. Ideal is the time in which that many always busy places answer them all.
+Each case is one `generate` in a process of its own against a loopback server that answers 429 to
+what comes while it serves `capacity` requests. Ideal is the time in which that many always busy
+places answer them all.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ PLAIN = faults.too_many_requests()
 
 @dataclass(frozen=True)
 class Case:
-    """`capacity` holds (seconds since the first request, places) in order; `latency` is in seconds."""
+    """`capacity` holds (seconds since the first request, places) in order; `latency`
+    is in seconds.
+    """
 
     name: str
     capacity: Sequence[tuple[float, int]]
@@ -58,7 +62,9 @@ CASES = [
     Case("4 places", [(0, 4)]),
     Case("4 places, lognormal", [(0, 4)], sigma=0.7),
     Case("4 places, Retry-After 1 s", [(0, 4)], limit=faults.too_many_requests(1)),
-    Case("4 places, Retry-After a date", [(0, 4)], limit=faults.too_many_requests(2, http_date=True)),
+    Case(
+        "4 places, Retry-After a date", [(0, 4)], limit=faults.too_many_requests(2, http_date=True)
+    ),
     Case("16 places", [(0, 16)], records=800, least_use=0.85),
     Case("48 places", [(0, 48)], records=2400, least_use=0.85),
     Case("48 places, lognormal", [(0, 48)], records=2400, sigma=0.7, least_use=0.85),
@@ -74,7 +80,10 @@ def work(folder: Path, records: int, base_url: str, max_workers: int) -> list[st
     from PIL import Image
 
     Image.new("RGB", (64, 48), "navy").save(folder / "a.jpg")
-    rows = [{"image_path": "a.jpg", "image_id": str(n), "caption": f"a cup number {n}"} for n in range(records)]
+    rows = [
+        {"image_path": "a.jpg", "image_id": str(n), "caption": f"a cup number {n}"}
+        for n in range(records)
+    ]
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     openai = {"base_url": base_url, "model_name": "loopback", "timeout": 30}
     block = {
@@ -84,7 +93,14 @@ def work(folder: Path, records: int, base_url: str, max_workers: int) -> list[st
     }
     spec = {"results_dir": "results", "autolabel_type": "image_grounding", "image_grounding": block}
     (folder / "spec.yaml").write_text(json.dumps(spec))  # JSON is YAML
-    command = [sys.executable, "-m", "dataflow_grounding", "generate", "-e", str(folder / "spec.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "dataflow_grounding",
+        "generate",
+        "-e",
+        str(folder / "spec.yaml"),
+    ]
     return [*command, "--json", "--no-progress"]
 
 
@@ -116,14 +132,18 @@ def measure(case: Case) -> dict[str, Any]:
         "wall": round(wall, 2),
         "ideal": round(case.ideal, 2),
         "use": round(case.ideal / wall, 3) if wall else 0.0,
-        "reached": done.returncode == 0
-        and len(answered) == case.records
-        and len(answered) / sent >= case.least_answered_per_sent
-        and case.ideal / wall >= case.least_use,
+        "reached": (
+            done.returncode == 0
+            and len(answered) == case.records
+            and len(answered) / sent >= case.least_answered_per_sent
+            and case.ideal / wall >= case.least_use
+        ),
     }
 
 
-def _move(server: LoopbackServer, schedule: Sequence[tuple[float, int]], over: threading.Event) -> None:
+def _move(
+    server: LoopbackServer, schedule: Sequence[tuple[float, int]], over: threading.Event
+) -> None:
     while not server.requests and not over.is_set():
         time.sleep(0.005)
     for at, capacity in schedule:
@@ -138,8 +158,12 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one JSON object per case")
     arguments = parser.parse_args()
-    chosen = [case for case in CASES if arguments.only in case.name for _ in range(arguments.repeat)]
-    head = f"{'case':30} {'answered':>11} {'sent':>6} {'sent/ans.':>9} {'in flight':>9} {'wall s':>7}"
+    chosen = [
+        case for case in CASES if arguments.only in case.name for _ in range(arguments.repeat)
+    ]
+    head = (
+        f"{'case':30} {'answered':>11} {'sent':>6} {'sent/ans.':>9} {'in flight':>9} {'wall s':>7}"
+    )
     head += f" {'ideal':>6} {'use':>6}"
     if not arguments.json:
         print(head)
@@ -148,9 +172,13 @@ def main() -> int:
         row = measure(case)
         missed += not row["reached"]
         answered = f"{row['answered']}/{row['of']}"
-        line = f"{row['case']:30} {answered:>11} {row['sent']:6} {row['sent_per_answer']:9.3f} {row['max_in_flight']:9}"
+        line = (
+            f"{row['case']:30} {answered:>11} {row['sent']:6} {row['sent_per_answer']:9.3f}"
+            f" {row['max_in_flight']:9}"
+        )
         line += (
-            f" {row['wall']:7.2f} {row['ideal']:6.2f} {row['use']:6.0%}  {'reached' if row['reached'] else 'missed'}"
+            f" {row['wall']:7.2f} {row['ideal']:6.2f} {row['use']:6.0%} "
+            f" {'reached' if row['reached'] else 'missed'}"
         )
         print(json.dumps(row) if arguments.json else line, flush=True)
     return 1 if missed else 0

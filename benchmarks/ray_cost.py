@@ -1,11 +1,13 @@
-"""What Ray costs: the same records by one machine and by workers on Ray, undisturbed and with processes killed.
+"""What Ray costs: the same records by one machine and by workers on Ray, undisturbed and with
+processes killed.
 
-    python -m benchmarks.ray_cost [--records N] [--workers N] [--capacity N [N]] [--latency SECONDS] [--kills N]
+    python -m benchmarks.ray_cost [--records N] [--workers N] [--capacity N [N]] [--latency SECONDS]
+    [--kills N]
 
-Each endpoint is a loopback server that answers 429 to what comes while it serves `capacity` requests. For each way:
-wall and CPU seconds of all its processes, those before the first request, how busy each endpoint was from the first
-request to where 5% of them are left, and what was paid. The last way has workers killed (-9) while it runs, then the
-driver, and goes on.
+Each endpoint is a loopback server that answers 429 to what comes while it serves `capacity`
+requests. For each way: wall and CPU seconds of all its processes, those before the first request,
+how busy each endpoint was from the first request to where 5% of them are left, and what was paid.
+The last way has workers killed (-9) while it runs, then the driver, and goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from dataflow_grounding.testing.received import ReceivedRequest
 
 @dataclass
 class Family:
-    """The processes that come of one; `cpu`: seconds by process, as last seen; `ray`: those of Ray's own."""
+    """The processes that come of one; `cpu`: seconds by process, as last seen; `ray`: those of
+    Ray's own.
+    """
 
     root: int
     cpu: dict[int, float] = field(default_factory=dict)
@@ -37,7 +41,9 @@ class Family:
         """Its workers on Ray."""
         stats = dict(filter(None, map(_stat, filter(str.isdecimal, os.listdir("/proc")))))
         own = {self.root}
-        while more := {pid for pid, (_, parent, _, _) in stats.items() if parent in own and pid not in own}:
+        while more := {
+            pid for pid, (_, parent, _, _) in stats.items() if parent in own and pid not in own
+        }:
             own |= more
         own &= stats.keys()
         workers = [pid for pid in own if stats[pid][0].startswith("ray::Worker")]
@@ -99,12 +105,15 @@ def counts(servers: list[Endpoint]) -> tuple[int, int]:
     return sum(server.received for server in servers) - refused, refused
 
 
-def run(place: Workplace, servers: list[Endpoint], name: str, arguments: list[str], kills: int = 0) -> Way:
+def run(
+    place: Workplace, servers: list[Endpoint], name: str, arguments: list[str], kills: int = 0
+) -> Way:
     way, (paid, refused) = Way(name), counts(servers)
     place.results = place.folder / name.replace(" ", "_")
     for server in servers:
         server.times, server.refused = [], server.count(429)
-    steps = 2 * len(place.input.read_text().splitlines()) // (kills + 2)  # requests between two kills
+    # requests between two kills
+    steps = 2 * len(place.input.read_text().splitlines()) // (kills + 2)
     start, left = time.monotonic(), kills
     driver = place.start(*arguments)
     families = [Family(driver.pid)]
@@ -141,7 +150,9 @@ def main() -> None:
     given = parser.parse_args()
     on_ray = ["--engine", "ray", "--workers", str(given.workers)]
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        servers = [stack.enter_context(Endpoint(capacity, given.latency)) for capacity in given.capacity]
+        servers = [
+            stack.enter_context(Endpoint(capacity, given.latency)) for capacity in given.capacity
+        ]
         place = Workplace(Path(folder), "", **{"workflow.max_workers": 2 * sum(given.capacity)})
         place.settings["vlm.openai.endpoints"] = [server.base_url for server in servers]
         place.many(given.records)
@@ -149,21 +160,23 @@ def main() -> None:
         if given.kills:
             ways.append(run(place, servers, "on Ray with kills", on_ray, given.kills))
         first, *others = [
-            (Path(folder) / way.name.replace(" ", "_") / "annotations.jsonl").read_bytes() for way in ways
+            (Path(folder) / way.name.replace(" ", "_") / "annotations.jsonl").read_bytes()
+            for way in ways
         ]
         for way, other in zip(ways[1:], others, strict=True):
             way.same = other == first
     for way in ways:
         print(
-            f"{way.name:17} {way.wall:6.1f} s wall, first request at {way.first_request:.1f}; {way.cpu:.1f} s CPU, "
-            f"{way.ray_cpu:.1f} Ray's own; {way.memory_mb:.0f} MB; busy {', '.join(map('{:.0%}'.format, way.busy))}; "
-            f"{way.paid} paid, "
-            f"{way.refused} refused, {way.kills} kills{'' if way.same else ', ANOTHER CONTENT'}"
+            f"{way.name:17} {way.wall:6.1f} s wall, first request at {way.first_request:.1f};"
+            f" {way.cpu:.1f} s CPU, {way.ray_cpu:.1f} Ray's own; {way.memory_mb:.0f} MB; busy"
+            f" {', '.join(map('{:.0%}'.format, way.busy))}; {way.paid} paid, {way.refused} refused,"
+            f" {way.kills} kills{'' if way.same else ', ANOTHER CONTENT'}"
         )
     alone, ray = ways[0], ways[1]
     wall = (ray.wall - ray.first_request) / (alone.wall - alone.first_request)
     print(
-        f"beyond the start: wall {wall:.2f} of one machine's; CPU but Ray's {(ray.cpu - ray.ray_cpu) / alone.cpu:.2f}"
+        f"beyond the start: wall {wall:.2f} of one machine's; CPU but Ray's"
+        f" {(ray.cpu - ray.ray_cpu) / alone.cpu:.2f}"
     )
 
 

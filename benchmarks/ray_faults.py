@@ -1,4 +1,6 @@
-"""Faults of a cluster: head, pool of leases, workers and driver lost or frozen, and an object store that is full."""
+"""Faults of a cluster: head, pool of leases, workers and driver lost or frozen, and an object store
+that is full.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from benchmarks.fault_case import IN_FLIGHT, Case, Outcome, Witness, at_work, calm, goes_on, reached_by, wait_until
+from benchmarks.fault_case import (
+    IN_FLIGHT,
+    Case,
+    Outcome,
+    Witness,
+    at_work,
+    calm,
+    goes_on,
+    reached_by,
+    wait_until,
+)
 from benchmarks.workplace import REPOSITORY, Workplace, ended
 
 RAY = ("--engine", "ray", "--workers", "2")
@@ -40,11 +52,15 @@ there.shutdown()
 
 def family(pid: int) -> dict[int, str]:
     """A process and those that came of it, with their command lines."""
-    told = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout
     lines = (line.split(None, 2) for line in told.splitlines()[1:])
     processes = [(int(own), int(parent), what) for own, parent, what in lines]
     found = {pid: ""}
-    while more := {own: what for own, parent, what in processes if parent in found and own not in found}:
+    while more := {
+        own: what for own, parent, what in processes if parent in found and own not in found
+    }:
         found |= more
     return found
 
@@ -59,8 +75,12 @@ def driver(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
 
 @contextmanager
 def struck(running: subprocess.Popen[str], what: str, how: signal.Signals) -> Iterator[None]:
-    """Send a signal to the first process of a driver's that is called so; one that was frozen ends with the block."""
-    pid = min(pid for pid, called in family(running.pid).items() if what in called.partition(" ")[0])
+    """Send a signal to the first process of a driver's that is called so; one that was frozen ends
+    with the block.
+    """
+    pid = min(
+        pid for pid, called in family(running.pid).items() if what in called.partition(" ")[0]
+    )
     os.kill(pid, how)
     try:
         yield
@@ -71,7 +91,9 @@ def struck(running: subprocess.Popen[str], what: str, how: signal.Signals) -> It
 
 
 def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bool], Outcome]:
-    """One process is killed or frozen; the run says so and stops with 130, or, with nothing to say, finishes."""
+    """One process is killed or frozen; the run says so and stops with 130, or, with nothing to say,
+    finishes.
+    """
 
     def play(place: Workplace, full: bool) -> Outcome:
         with at_work(place, 300, 0.2) as witness:
@@ -82,7 +104,11 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
             calm(done)
             assert done.code == (130 if said else 0), done
             assert said in done.err, done
-            lines = [line for line in done.err.splitlines() if not line.startswith("No worker has begun yet")]
+            lines = [
+                line
+                for line in done.err.splitlines()
+                if not line.startswith("No worker has begun yet")
+            ]
             assert len(lines) == bool(said), done
             return goes_on(place, witness, 300, 2 * IN_FLIGHT)
 
@@ -116,7 +142,9 @@ def store_full(place: Workplace, full: bool) -> Outcome:
     assert filled.stdout
     try:
         lines = iter(filled.stdout.readline, "")
-        address = next(line.strip() for line in lines if line.strip().rpartition(":")[2].isdecimal())
+        address = next(
+            line.strip() for line in lines if line.strip().rpartition(":")[2].isdecimal()
+        )
         with at_work(place, 60, 0.02) as witness:
             done = ended(driver(place, *RAY, "--ray-address", address), 120)
             calm(done)
@@ -134,15 +162,25 @@ def reached_late(running: subprocess.Popen[str], witness: Witness, sent: float) 
 
 
 STOPS = (
-    "The run stops with a one-line error, exit 130; the same command goes on and pays again at most for what was in "
-    "flight."
+    "The run stops with a one-line error, exit 130; the same command goes on and pays again at most"
+    " for what was in flight."
 )
 GOES_ON = "The run goes on, and pays again at most for what was in flight."
 ON_RAY: list[Case] = [
     Case("Ray: workers and the driver killed", GOES_ON, killed, "ray"),
     Case("Ray: a worker freezes", GOES_ON, losing("ray::Worker", signal.SIGSTOP, ""), "ray"),
-    Case("Ray: the pool of leases is lost", STOPS, losing("ray::LeasePool", signal.SIGKILL, "lost the pool"), "ray"),
-    Case("Ray: the head of the cluster is lost", STOPS, losing("/gcs_server", signal.SIGKILL, "is gone"), "ray"),
+    Case(
+        "Ray: the pool of leases is lost",
+        STOPS,
+        losing("ray::LeasePool", signal.SIGKILL, "lost the pool"),
+        "ray",
+    ),
+    Case(
+        "Ray: the head of the cluster is lost",
+        STOPS,
+        losing("/gcs_server", signal.SIGKILL, "is gone"),
+        "ray",
+    ),
     Case("Ray: the head doesn't answer", GOES_ON, losing("/gcs_server", signal.SIGSTOP, ""), "ray"),
     Case("Ray: an object store that is full", GOES_ON, store_full, "ray"),
 ]

@@ -1,10 +1,11 @@
-"""Memory of a run's driver on Ray: the same for 1,000,000 rows as for 100,000, until their files are put together.
+"""Memory of a run's driver on Ray: the same for 1,000,000 rows as for 100,000, until their files
+are put together.
 
     python -m benchmarks.ray_memory [--rows N [N ...]] [--workers N]
 
-Rows of a caption pass one operator that asks nothing, so that all of the time goes into what a run does with each row.
-For each number of rows: peak memory of the driver, as the system reports it, wall seconds, and whether what was put
-together has all rows in the order of the input.
+Rows of a caption pass one operator that asks nothing, so that all of the time goes into what a run
+does with each row. For each number of rows: peak memory of the driver, as the system reports it,
+wall seconds, and whether what was put together has all rows in the order of the input.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ def drive(folder: Path, workers: int) -> None:
     began = time.monotonic()
     summary = Counted(str(folder / "rows.jsonl"), str(folder / "results")).run_on_ray(None, workers)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"done": summary.done, "mb": round(peak), "seconds": round(time.monotonic() - began)}))
+    print(
+        json.dumps(
+            {"done": summary.done, "mb": round(peak), "seconds": round(time.monotonic() - began)}
+        )
+    )
 
 
 def measure(rows: int, workers: int) -> str:
@@ -51,15 +56,26 @@ def measure(rows: int, workers: int) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with open(folder / "rows.jsonl", "w") as file:
-            file.writelines(f'{{"image_id": "{n}", "caption": "{"a " * (n % 9)}cup"}}\n' for n in range(rows))
-        command = [sys.executable, "-m", "benchmarks.ray_memory", "--drive", name, "--workers", str(workers)]
+            file.writelines(
+                f'{{"image_id": "{n}", "caption": "{"a " * (n % 9)}cup"}}\n' for n in range(rows)
+            )
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.ray_memory",
+            "--drive",
+            name,
+            "--workers",
+            str(workers),
+        ]
         ran = subprocess.run(command, capture_output=True, text=True)
         if ran.returncode:
             return f"{rows:>9,} rows: ended with {ran.returncode}: {ran.stderr[-500:]}"
         found = json.loads(ran.stdout.splitlines()[-1])
         with open(folder / "results" / "counted_step1.jsonl") as file:
             whole = all(
-                (row["image_id"], row["words"]) == (str(n), n % 9 + 1) for n, row in enumerate(map(json.loads, file))
+                (row["image_id"], row["words"]) == (str(n), n % 9 + 1)
+                for n, row in enumerate(map(json.loads, file))
             )
         same = "all in order" if whole and found["done"] == rows else "NOT what went in"
         return f"{rows:>9,} rows: {found['mb']} MB, {found['seconds']} s, {same}"

@@ -9,16 +9,26 @@ from typing import Any
 
 from benchmarks.workplace import Done, Rows, command
 
-STEPS = ("step_0_region_expr", "step_1_image_caption", "step_2_grounding_expr", "step_3_double_check")
+STEPS = (
+    "step_0_region_expr",
+    "step_1_image_caption",
+    "step_2_grounding_expr",
+    "step_3_double_check",
+)
 
 
 def kitti(kind: str, *corners: Any, score: str = "") -> str:
     """A KITTI label line; corners as they are to be written."""
-    return f"{kind} 0.00 0 -1.57 {' '.join(map(str, corners))} 1.57 1.73 4.15 1.00 1.75 13.22 -1.62 {score}".strip()
+    return (
+        f"{kind} 0.00 0 -1.57 {' '.join(map(str, corners))} 1.57 1.73 4.15 1.00 1.75 13.22 -1.62"
+        f" {score}".strip()
+    )
 
 
 class ReferringPlace:
-    """Everything under one folder; `settings` are dotted spec keys below `image_referring_expression` for every run."""
+    """Everything under one folder; `settings` are dotted spec keys below
+    `image_referring_expression` for every run.
+    """
 
     def __init__(self, folder: Path, base_url: str = "", **settings: Any) -> None:
         self.folder = folder
@@ -38,7 +48,10 @@ class ReferringPlace:
         self.images.mkdir(exist_ok=True)
 
     def picture(
-        self, name: str, size: tuple[int, int] = (640, 480), color: str | tuple[int, int, int] = "navy"
+        self,
+        name: str,
+        size: tuple[int, int] = (640, 480),
+        color: str | tuple[int, int, int] = "navy",
     ) -> Path:
         """Write a picture."""
         from PIL import Image
@@ -68,13 +81,16 @@ class ReferringPlace:
         name = "image_referring_expression"
         path = self.folder / "spec.yaml"
         path.write_text(
-            json.dumps({"results_dir": str(self.results), "autolabel_type": name, name: block}), encoding="utf-8"
+            json.dumps({"results_dir": str(self.results), "autolabel_type": name, name: block}),
+            encoding="utf-8",
         )
         return path
 
     def run(self, *arguments: str, **settings: Any) -> Done:
         """`generate` within this process, through the command line's own entry."""
-        return command(["generate", "-e", str(self.spec(**settings)), "--json", "--no-progress", *arguments])
+        return command(
+            ["generate", "-e", str(self.spec(**settings)), "--json", "--no-progress", *arguments]
+        )
 
     def annotations(self, step: int | None = None) -> Rows:
         """The records of `annotations.jsonl`, or of a step's."""
@@ -96,12 +112,15 @@ class ReferringPlace:
 
     def legacy(self, step: int, stem: str) -> str:
         """The old layout's file of an image and step."""
-        return (self.results / STEPS[step] / "labels" / f"{stem}.txt.step{step}").read_text(encoding="utf-8")
+        return (self.results / STEPS[step] / "labels" / f"{stem}.txt.step{step}").read_text(
+            encoding="utf-8"
+        )
 
     def files(self) -> dict[str, bytes]:
         """The annotation files of all steps."""
         return {
-            str(p.relative_to(self.results)): p.read_bytes() for p in sorted(self.results.rglob("annotations.jsonl"))
+            str(p.relative_to(self.results)): p.read_bytes()
+            for p in sorted(self.results.rglob("annotations.jsonl"))
         }
 
 

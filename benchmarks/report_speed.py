@@ -1,10 +1,12 @@
-"""The report of 20,000 pictures: seconds and memory to make it; in a browser, from disk, to open, turn and filter it.
+"""The report of 20,000 pictures: seconds and memory to make it; in a browser, from disk, to open,
+turn and filter it.
 
     python -m benchmarks.report_speed
 
-Pictures are the example data's photos, 1280 by 960 pixels, JPEGs of some 140 KB each; each record has four phrases with
-five boxes. Fewer are made with small copies, and of photos from a camera (4032 by 3024 pixels).
-Needs chromium and playwright; without them only what it costs to make the report is measured.
+Pictures are the example data's photos, 1280 by 960 pixels, JPEGs of some 140 KB each; each record
+has four phrases with five boxes. Fewer are made with small copies, and of photos from a camera
+(4032 by 3024 pixels). Needs chromium and playwright; without them only what it costs to make the
+report is measured.
 """
 
 from __future__ import annotations
@@ -20,12 +22,26 @@ from benchmarks.inputs import links
 from benchmarks.measuring import COMMAND, Row, median, run, show, workplace
 
 COUNT, SIZE = 20_000, (1280, 960)
-CAMERA, COPIED = (4032, 3024), 500  # pixels of a camera's photos, and how many small copies are made
+# pixels of a camera's photos, and how many small copies are made
+CAMERA, COPIED = (4032, 3024), 500
 MOST_MS, MOST_COPY_MS, MOST_MB = 2.0, 6.0, 160
 CHROMIUM = "/usr/bin/chromium"
 PHOTOS = Path(__file__).parent.parent / "example_data" / "images"
 COLORS = ("red", "blue", "green", "white", "small", "large", "old", "striped")
-THINGS = ("car", "dog", "mug", "chair", "tree", "bird", "lamp", "book", "boat", "door", "shoe", "bottle")
+THINGS = (
+    "car",
+    "dog",
+    "mug",
+    "chair",
+    "tree",
+    "bird",
+    "lamp",
+    "book",
+    "boat",
+    "door",
+    "shoe",
+    "bottle",
+)
 PLACES = ("on the left", "in the middle", "behind the table", "near the window")
 HASHES = (
     "q=striped",
@@ -63,14 +79,18 @@ MOVES = """async () => {
 
 
 def photos(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
-    """So many paths of the example data's photos, enlarged to this size: hard links, so that they take little disk."""
+    """So many paths of the example data's photos, enlarged to this size: hard links, so that they
+    take little disk.
+    """
     from PIL import Image
 
     folder.mkdir()
     files = []
     for number, path in enumerate(sorted(PHOTOS.glob("*.jpg"))):
         files.append(folder / f"photo-{number}.jpg")
-        Image.open(path).convert("RGB").resize(size, Image.Resampling.LANCZOS).save(files[-1], quality=88)
+        Image.open(path).convert("RGB").resize(size, Image.Resampling.LANCZOS).save(
+            files[-1], quality=88
+        )
     return links(folder / "linked", files, count)
 
 
@@ -82,7 +102,12 @@ def expression(number: int, chance: random.Random) -> dict[str, Any]:
         x, y = chance.uniform(0, SIZE[0] - 80), chance.uniform(0, SIZE[1] - 80)
         bbox = [x, y, x + chance.uniform(8, 80), y + chance.uniform(8, 80)]
         boxes.append({"bbox": [round(n, 1) for n in bbox], "score": round(chance.random(), 2)})
-    return {"text": text, "status": "grounded" if boxes else "none", "instances": boxes, "number": number}
+    return {
+        "text": text,
+        "status": "grounded" if boxes else "none",
+        "instances": boxes,
+        "number": number,
+    }
 
 
 def results(folder: Path, size: tuple[int, int] = SIZE, count: int = COUNT) -> None:
@@ -97,12 +122,27 @@ def results(folder: Path, size: tuple[int, int] = SIZE, count: int = COUNT) -> N
                 start = caption.find(e["text"])
                 e["char_span"] = [start, start + len(e["text"])]
             row = {"image_id": f"pictures/{number:05}", "image_path": str(path.relative_to(folder))}
-            row |= {"width": size[0], "height": size[1], "caption": caption, "expressions": expressions}
-            file.write(json.dumps({**row, "doubtful": chance.random() < 0.05, "model": "a-model"}) + "\n")
+            row |= {
+                "width": size[0],
+                "height": size[1],
+                "caption": caption,
+                "expressions": expressions,
+            }
+            file.write(
+                json.dumps({**row, "doubtful": chance.random() < 0.05, "model": "a-model"}) + "\n"
+            )
         many = [expression(n, chance) for n in range(2500)]
-        file.write(json.dumps({**row, "image_id": "many", "expressions": [e for e in many if e["instances"]]}) + "\n")
+        file.write(
+            json.dumps(
+                {**row, "image_id": "many", "expressions": [e for e in many if e["instances"]]}
+            )
+            + "\n"
+        )
     with open(folder / "failures.jsonl", "w") as file:
-        file.writelines(json.dumps({"id": str(n), "kind": "refused", "message": "no"}) + "\n" for n in range(200))
+        file.writelines(
+            json.dumps({"id": str(n), "kind": "refused", "message": "no"}) + "\n"
+            for n in range(200)
+        )
 
 
 def in_browser(page_path: Path) -> Iterator[Row]:
@@ -117,23 +157,34 @@ def in_browser(page_path: Path) -> Iterator[Row]:
         return page, float(page.evaluate(drawn))
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         opens = [opened(browser.new_page)[1] for _ in range(5)]
         yield _row("open, from disk", opens, 1500)
         page, _ = opened(browser.new_page)
-        yield _row("turn a page", [float(page.evaluate(TURN, f"page={n}")) for n in range(2, 40, 3)], 100)
         yield _row(
-            "turn a page of phrases", [float(page.evaluate(TURN, f"view=phrases&page={n}")) for n in range(9)], 100
+            "turn a page", [float(page.evaluate(TURN, f"page={n}")) for n in range(2, 40, 3)], 100
+        )
+        yield _row(
+            "turn a page of phrases",
+            [float(page.evaluate(TURN, f"view=phrases&page={n}")) for n in range(9)],
+            100,
         )
         times = [float(opened(browser.new_page)[0].evaluate(TURN, more)) for more in HASHES]
         yield _row("filter, the first time", times, 150)
         yield _row(
-            "filter", [float(page.evaluate(TURN, more)) for _ in range(2) for more in HASHES][len(HASHES) :], 150
+            "filter",
+            [float(page.evaluate(TURN, more)) for _ in range(2) for more in HASHES][len(HASHES) :],
+            150,
         )
         page, _ = opened(browser.new_page, "#record=many")
         longest = float(page.evaluate(MOVES))
         yield Row(
-            "pointer over 2,000 boxes, longest time between frames", f"{longest:.0f} ms", "≤ 34 ms", longest <= 34
+            "pointer over 2,000 boxes, longest time between frames",
+            f"{longest:.0f} ms",
+            "≤ 34 ms",
+            longest <= 34,
         )
 
 
@@ -146,8 +197,18 @@ def made(what: str, folder: Path, count: int, most_ms: float, *options: str) -> 
     """What making a report costs."""
     used = run([*COMMAND, "report", str(folder), *options])
     each = used.cpu_s * 1000 / count
-    yield Row(f"{count:,} {what}: CPU ms each", f"{each:.1f} ({used.wall_s:.1f} s)", f"≤ {most_ms:g}", each <= most_ms)
-    yield Row("the same, peak memory", f"{used.peak_mb:.0f} MB", f"≤ {MOST_MB} MB", used.peak_mb <= MOST_MB)
+    yield Row(
+        f"{count:,} {what}: CPU ms each",
+        f"{each:.1f} ({used.wall_s:.1f} s)",
+        f"≤ {most_ms:g}",
+        each <= most_ms,
+    )
+    yield Row(
+        "the same, peak memory",
+        f"{used.peak_mb:.0f} MB",
+        f"≤ {MOST_MB} MB",
+        used.peak_mb <= MOST_MB,
+    )
 
 
 def measure() -> list[Row]:

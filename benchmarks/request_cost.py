@@ -1,9 +1,11 @@
-"""Cost of a request: CPU of `generate`, the whole process, against bare clients that send as many bytes.
+"""Cost of a request: CPU of `generate`, the whole process, against bare clients that send as many
+bytes.
 
     python -m benchmarks.request_cost [--by-part]
 
-1,500 records, each its own 120 KB JPEG and one request (phrase grounding), replies after 20 ms, 64 in flight. With
---by-part: where the CPU of a request goes, start included, by parts of the package and libraries.
+1,500 records, each its own 120 KB JPEG and one request (phrase grounding), replies after 20 ms, 64
+in flight. With --by-part: where the CPU of a request goes, start included, by parts of the package
+and libraries.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def rows_to_ground(results: Path, pictures: list[Path]) -> None:
     inputs.write_rows(results / STEP / "annotations.jsonl", rows)
 
 
-def ours(folder: Path, name: str, pictures: list[Path], base_url: str, command: Sequence[str] = COMMAND) -> Used:
+def ours(
+    folder: Path, name: str, pictures: list[Path], base_url: str, command: Sequence[str] = COMMAND
+) -> Used:
     """`generate` for step 1 alone: one request per record."""
     rows_to_ground(folder / name, pictures)
     used = step_1(folder / name, base_url, command=command)
@@ -52,7 +56,9 @@ def ours(folder: Path, name: str, pictures: list[Path], base_url: str, command: 
     return used
 
 
-def step_1(results: Path, base_url: str, in_flight: int = IN_FLIGHT, command: Sequence[str] = COMMAND) -> Used:
+def step_1(
+    results: Path, base_url: str, in_flight: int = IN_FLIGHT, command: Sequence[str] = COMMAND
+) -> Used:
     """`generate` for step 1 of a results folder that has step 0."""
     overrides = ('workflow.steps=["1"]', f"workflow.max_workers={in_flight}")
     return generate(results, results / "none.jsonl", base_url, *overrides, command=command)
@@ -60,16 +66,37 @@ def step_1(results: Path, base_url: str, in_flight: int = IN_FLIGHT, command: Se
 
 def bare(client: str, folder: Path, requests: int, base_url: str) -> Used:
     """A bare client in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.bare_client", base_url, "--client", client, "--image", str(folder)]
-    return run([*command, "--requests", str(requests), "--in-flight", str(IN_FLIGHT)], settings=ALLOCATOR)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.bare_client",
+        base_url,
+        "--client",
+        client,
+        "--image",
+        str(folder),
+    ]
+    return run(
+        [*command, "--requests", str(requests), "--in-flight", str(IN_FLIGHT)], settings=ALLOCATOR
+    )
 
 
 def measure() -> list[Row]:
-    """Cost of a request: CPU of `generate`, the whole process, against bare clients that send as many bytes."""
+    """Cost of a request: CPU of `generate`, the whole process, against bare clients that send as
+    many bytes.
+    """
     whole: dict[str, list[float]] = {"generate": [], "hand": [], "aiohttp": []}
     extra: dict[str, list[float]] = {name: [] for name in whole}
-    ratios: dict[str, list[float]] = {"hand": [], "aiohttp": [], "hand more": [], "aiohttp more": []}
-    with workplace() as folder, ServerProcess("--answers", "canned", "--text", REPLY, "--latency", "0.02") as server:
+    ratios: dict[str, list[float]] = {
+        "hand": [],
+        "aiohttp": [],
+        "hand more": [],
+        "aiohttp more": [],
+    }
+    with (
+        workplace() as folder,
+        ServerProcess("--answers", "canned", "--text", REPLY, "--latency", "0.02") as server,
+    ):
         pictures = inputs.pictures(folder / "pictures", MORE)
         for turn in range(ROUNDS):
             few: dict[str, float] = {}
@@ -96,16 +123,24 @@ def measure() -> list[Row]:
         for name in whole
     ]
     for name in ("aiohttp", "hand"):
-        rows.append(Row(f"generate / bare {name}, whole processes", *under(median(ratios[name]), 1.5)))
         rows.append(
-            Row(f"generate / bare {name}, requests beyond the first", *under(median(ratios[f"{name} more"]), 1.5))
+            Row(f"generate / bare {name}, whole processes", *under(median(ratios[name]), 1.5))
+        )
+        rows.append(
+            Row(
+                f"generate / bare {name}, requests beyond the first",
+                *under(median(ratios[f"{name} more"]), 1.5),
+            )
         )
     return rows
 
 
 def measure_parts() -> list[Row]:
     """Where the CPU of a request goes: the shares of a profile, of what a run without one takes."""
-    with workplace() as folder, ServerProcess("--answers", "canned", "--text", REPLY, "--latency", "0.02") as server:
+    with (
+        workplace() as folder,
+        ServerProcess("--answers", "canned", "--text", REPLY, "--latency", "0.02") as server,
+    ):
         pictures = inputs.pictures(folder / "pictures", REQUESTS)
         used = ours(folder, "bare", pictures, server.base_url)
         profile = folder / "profile"
@@ -122,7 +157,9 @@ def measure_parts() -> list[Row]:
 
 
 def by_part(profile: Path) -> Counter[str]:
-    """Seconds of a cProfile file by part; what is built in counts for whoever called it, but for waiting."""
+    """Seconds of a cProfile file by part; what is built in counts for whoever called it, but for
+    waiting.
+    """
     seconds = Counter[str]()
     stats = pstats.Stats(str(profile)).stats  # type: ignore[attr-defined]
     for (file, _, name), (_, _, own, _, callers) in stats.items():
@@ -143,7 +180,10 @@ def part_of(file: str) -> str:
         return parts[parts.index("site-packages") + 1]
     if file.startswith("<frozen importlib"):
         return "imports"
-    return f"Python: {parts[-2] if parts[-2:-1] and parts[-2] in ('asyncio', 'json', 're') else 'other'}"
+    return (
+        "Python:"
+        f" {parts[-2] if parts[-2:-1] and parts[-2] in ('asyncio', 'json', 're') else 'other'}"
+    )
 
 
 if __name__ == "__main__":

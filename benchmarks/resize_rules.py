@@ -1,13 +1,15 @@
-"""What servers do to a picture before the model sees it: rules from width and height as sent to those that are seen.
+"""What servers do to a picture before the model sees it: rules from width and height as sent to
+those that are seen.
 
     python -m benchmarks.resize_rules [--runs 9] [--made-up 40] [--seed 0]
 
-calibrates simulated models behind each (rule_runs.py says how, and what is right) and prints for each rule how many
-were right, refused and wrong. Goals: none wrong, at most 12% refused of those whose edges are off by 1.5% or less.
+calibrates simulated models behind each (rule_runs.py says how, and what is right) and prints for
+each rule how many were right, refused and wrong. Goals: none wrong, at most 12% refused of those
+whose edges are off by 1.5% or less.
 
-`RULES` are forty in use: Qwen's smart_resize (qwen-vl-utils: vision_process.py) with the limits that servers are
-started with, longest sides, areas, both, and OpenAI's. `OTHERS` are of other kinds. More are in processors.py: those of
-further models and servers, and such as a seed makes up.
+`RULES` are forty in use: Qwen's smart_resize (qwen-vl-utils: vision_process.py) with the limits
+that servers are started with, longest sides, areas, both, and OpenAI's. `OTHERS` are of other
+kinds. More are in processors.py: those of further models and servers, and such as a seed makes up.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Rule: TypeAlias = Callable[[int, int], tuple[float, float]]
-# The numbers that a picture's sides span and, where it lies within a padded one, those at its left and top edge.
+# The numbers that a picture's sides span and, where it lies within a padded one, those at its left
+# and top edge.
 View: TypeAlias = tuple[float, float] | tuple[float, float, float, float]
 Placing: TypeAlias = Callable[[int, int], View]
 Way: TypeAlias = Callable[[float], int]
@@ -32,7 +35,9 @@ def smart(factor: int, low: int, high: int, way: Way = round) -> Rule:
         w, h = (max(factor, way(side / factor) * factor) for side in (width, height))
         if w * h > high:
             shrink = math.sqrt(width * height / high)
-            w, h = (max(factor, math.floor(side / shrink / factor) * factor) for side in (width, height))
+            w, h = (
+                max(factor, math.floor(side / shrink / factor) * factor) for side in (width, height)
+            )
         elif w * h < low:
             grow = math.sqrt(low / (width * height))
             w, h = (math.ceil(side * grow / factor) * factor for side in (width, height))
@@ -42,12 +47,24 @@ def smart(factor: int, low: int, high: int, way: Way = round) -> Rule:
 
 
 def reduced(
-    *, edge: float = math.inf, short: float = math.inf, area: float = math.inf, factor: int = 1, way: Way = round
+    *,
+    edge: float = math.inf,
+    short: float = math.inf,
+    area: float = math.inf,
+    factor: int = 1,
+    way: Way = round,
 ) -> Rule:
-    """Reduced, never enlarged, to a longest side, a shortest side, an area; then sides in multiples of `factor`."""
+    """Reduced, never enlarged, to a longest side, a shortest side, an area; then sides in multiples
+    of `factor`.
+    """
 
     def rule(width: int, height: int) -> tuple[float, float]:
-        scale = min(1.0, edge / max(width, height), short / min(width, height), math.sqrt(area / (width * height)))
+        scale = min(
+            1.0,
+            edge / max(width, height),
+            short / min(width, height),
+            math.sqrt(area / (width * height)),
+        )
         w, h = (max(factor, way(side * scale / factor) * factor) for side in (width, height))
         return w, h
 
@@ -61,28 +78,39 @@ def openai(width: int, height: int) -> tuple[float, float]:
 
 
 def openai_enlarging(width: int, height: int) -> tuple[float, float]:
-    """The same as OpenAI words it: fitted into 2048 x 2048, then the shorter side is 768, so that small ones grow."""
+    """The same as OpenAI words it: fitted into 2048 x 2048, then the shorter side is 768, so that
+    small ones grow.
+    """
     return 768 * width / min(width, height), 768 * height / min(width, height)
 
 
 def scaled_to(edge: int) -> Rule:
     """The longer side always this long: small pictures are enlarged."""
-    return lambda width, height: (edge * width / max(width, height), edge * height / max(width, height))
+    return lambda width, height: (
+        edge * width / max(width, height),
+        edge * height / max(width, height),
+    )
 
 
 def tiled(tile: int, most: int) -> Rule:
-    """Stretched over the grid of tiles whose shape is nearest, up to so many tiles; numbers count the grid's pixels."""
+    """Stretched over the grid of tiles whose shape is nearest, up to so many tiles; numbers count
+    the grid's pixels.
+    """
     grids = [(x, y) for x in range(1, most + 1) for y in range(1, most + 1) if x * y <= most]
 
     def rule(width: int, height: int) -> tuple[float, float]:
-        x, y = min(grids, key=lambda grid: (abs(width / height - grid[0] / grid[1]), -grid[0] * grid[1]))
+        x, y = min(
+            grids, key=lambda grid: (abs(width / height - grid[0] / grid[1]), -grid[0] * grid[1])
+        )
         return x * tile, y * tile
 
     return rule
 
 
 def drifting(share: float) -> Rule:
-    """Numbers that are off by more the larger the picture is, beyond a megapixel (ggml-org/llama.cpp issue 16880)."""
+    """Numbers that are off by more the larger the picture is, beyond a megapixel
+    (ggml-org/llama.cpp issue 16880).
+    """
 
     def rule(width: int, height: int) -> tuple[float, float]:
         off = 1 + share * min(4.0, max(0.0, (width * height - 1e6) / 0.44e6))
@@ -92,14 +120,31 @@ def drifting(share: float) -> Rule:
 
 
 _LIMITS_28 = [
-    (3136, 12845056), (3136, 1003520), (200704, 1003520), (3136, 602112), (3136, 802816), (3136, 1605632),
-    (3136, 2007040), (3136, 1048576), (3136, 262144), (3136, 524288), (3136, 786432), (3136, 1254400), (3136, 401408),
-    (200704, 602112), (3136, 2359296),
-]  # fmt: skip
+    (3136, 12845056),
+    (3136, 1003520),
+    (200704, 1003520),
+    (3136, 602112),
+    (3136, 802816),
+    (3136, 1605632),
+    (3136, 2007040),
+    (3136, 1048576),
+    (3136, 262144),
+    (3136, 524288),
+    (3136, 786432),
+    (3136, 1254400),
+    (3136, 401408),
+    (200704, 602112),
+    (3136, 2359296),
+]
 _LIMITS_32 = [
-    (4096, 16777216), (65536, 1310720), (65536, 786432), (4096, 1048576), (4096, 2621440), (65536, 4194304),
+    (4096, 16777216),
+    (65536, 1310720),
+    (65536, 786432),
+    (4096, 1048576),
+    (4096, 2621440),
+    (65536, 4194304),
     (4096, 2097152),
-]  # fmt: skip
+]
 _EDGES = (512, 672, 768, 896, 1024, 1120, 1280, 1344, 1536, 1568, 1920)
 _AREAS = (1150000, 1000000, 786000, 2000000)
 
@@ -145,9 +190,13 @@ OTHERS: dict[str, Rule] = {
 def main() -> int:
     from benchmarks.rule_runs import TABLES, resized
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=9, help="models for each rule (default: 9)")
-    parser.add_argument("--made-up", type=int, default=40, help="how many rules to make up (default: 40)")
+    parser.add_argument(
+        "--made-up", type=int, default=40, help="how many rules to make up (default: 40)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of those (default: 0)")
     parser.add_argument("--only", choices=[*TABLES, "made up"], help="one table of rules")
     given = parser.parse_args()

@@ -1,8 +1,10 @@
-"""How fast a review goes: a scripted reviewer in a browser, and the server's answers with 20,000 records.
+"""How fast a review goes: a scripted reviewer in a browser, and the server's answers with 20,000
+records.
 
-The reviewer's times are those of the keystroke-level model (Card, Moran and Newell, CACM 23(7), 1980): a key of an
-average typist 0.28 s, a mental act 1.35 s. Each box takes a mental act (is it right for its phrase?), each wrong one
-its number's two digits, each page Enter; waiting for the page is measured and added. `--real` waits all of it out.
+The reviewer's times are those of the keystroke-level model (Card, Moran and Newell, CACM 23(7),
+1980): a key of an average typist 0.28 s, a mental act 1.35 s. Each box takes a mental act (is it
+right for its phrase?), each wrong one its number's two digits, each page Enter; waiting for the
+page is measured and added. `--real` waits all of it out.
 """
 
 import argparse
@@ -29,18 +31,31 @@ def write_records(folder: Path, count: int) -> None:
     chance = random.Random(7)
     things = ["dog", "cat", "red car", "bicycle", "wooden chair", "window", "traffic light", "tree"]
     for n in range(60):
-        Image.effect_noise((400, 300), 60).resize((4000, 3000)).convert("RGB").save(folder / f"{n}.jpg", quality=80)
+        Image.effect_noise((400, 300), 60).resize((4000, 3000)).convert("RGB").save(
+            folder / f"{n}.jpg", quality=80
+        )
     with open(folder / "annotations.jsonl", "w") as file:
         for n in range(count):
             rows = []
             for number in range(5):
                 x, y = chance.randrange(3000), chance.randrange(2200)
-                box = {"bbox_id": f"{n}#{number}.0", "bbox": [x, y, x + 700, y + 500], "score": chance.random()}
-                thing = {"expression_id": f"{n}#{number}", "text": f"a {chance.choice(things)}", "status": "grounded"}
+                box = {
+                    "bbox_id": f"{n}#{number}.0",
+                    "bbox": [x, y, x + 700, y + 500],
+                    "score": chance.random(),
+                }
+                thing = {
+                    "expression_id": f"{n}#{number}",
+                    "text": f"a {chance.choice(things)}",
+                    "status": "grounded",
+                }
                 rows.append({**thing, "char_span": None, "instances": [box]})
             size = {"width": 4000, "height": 3000, "caption": ""}
             file.write(
-                json.dumps({"image_id": str(n), "image_path": f"{n % 60}.jpg", **size, "expressions": rows}) + "\n"
+                json.dumps(
+                    {"image_id": str(n), "image_path": f"{n % 60}.jpg", **size, "expressions": rows}
+                )
+                + "\n"
             )
 
 
@@ -73,12 +88,22 @@ def answer_times(server: Server) -> None:
         bbox = [edge + 1 for edge in e["instances"][0]["bbox"]]
         after = {"status": "grounded", "instances": [{"from": 0, "bbox": bbox, "verified": True}]}
         change = {"id": e["id"], "version": e["version"], "after": after}
-        decision = {"uid": os.urandom(8).hex(), "record": str(n), "action": "move", "changes": [change]}
+        decision = {
+            "uid": os.urandom(8).hex(),
+            "record": str(n),
+            "action": "move",
+            "changes": [change],
+        }
         times["decide"].append(server.ask("decide", {"decisions": [decision]})[1])
-        for way, query in (("next", "next?mode=single&most=20"), ("grid", "next?mode=grid")) if n < 30 else ():
+        for way, query in (
+            (("next", "next?mode=single&most=20"), ("grid", "next?mode=grid")) if n < 30 else ()
+        ):
             times[way].append(server.ask(query)[1])
     for way, taken in times.items():
-        print(f"{way}: median {statistics.median(taken):.0f} ms, slowest {max(taken):.0f} ms, first {taken[0]:.0f} ms")
+        print(
+            f"{way}: median {statistics.median(taken):.0f} ms, slowest {max(taken):.0f} ms, first"
+            f" {taken[0]:.0f} ms"
+        )
 
 
 def review_grid(server: Server, boxes: int, real: bool) -> None:
@@ -87,7 +112,9 @@ def review_grid(server: Server, boxes: int, real: bool) -> None:
 
     chance, human, waited, done = random.Random(1), 0.0, 0.0, 0
     with sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_page()
+        page = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"]
+        ).new_page()
         page.goto(server.address)
         page.locator(".cell").first.wait_for()
         while done < boxes:
@@ -103,7 +130,10 @@ def review_grid(server: Server, boxes: int, real: bool) -> None:
             page.locator(".cells:not([data-old]) .cell").first.wait_for()
             waited += time.perf_counter() - started
             done += cells
-    print(f"grid: {done} boxes, {60 * done / (human + waited):.1f} a minute; of {waited / done:.3f} s a box waiting")
+    print(
+        f"grid: {done} boxes, {60 * done / (human + waited):.1f} a minute; of {waited / done:.3f} s"
+        " a box waiting"
+    )
 
 
 if __name__ == "__main__":

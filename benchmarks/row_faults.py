@@ -14,14 +14,21 @@ from dataflow_grounding.testing import Answer, EchoAnswers, Usage
 from dataflow_grounding.testing.received import ReceivedRequest
 
 FAILS_ALONE = "Fails its record alone; no host is asked, and no command ends by it."
-COUNTED = "Counts of tokens are bounded as they come in: the run ends as any does, and `cost` tells the folder's sum."
-REFUSED = "Refused in a line that names the file, exit 2: sizes are looked at before anything is read."
+COUNTED = (
+    "Counts of tokens are bounded as they come in: the run ends as any does, and `cost` tells the"
+    " folder's sum."
+)
+REFUSED = (
+    "Refused in a line that names the file, exit 2: sizes are looked at before anything is read."
+)
 SCHEMES = ("ftp", "webhdfs", "github", "dask", "sftp", "http", "s3+evil", "file\\")
 USAGES = (Usage(10**400, 10**400), Usage(-5, -5), Usage(8, 8, 10**30))
 
 
 def played(place: Workplace, rows: list[dict[str, Any]]) -> Outcome:
-    """The rows between two that are right: those are done, each other fails, and commands read what came of it."""
+    """The rows between two that are right: those are done, each other fails, and commands read what
+    came of it.
+    """
     place.picture()
     whole = [{"image_path": "a.jpg"}, *rows, {"image_path": "a.jpg"}]
     place.rows({"caption": caption(n), **row, "image_id": f"r{n}"} for n, row in enumerate(whole))
@@ -29,7 +36,10 @@ def played(place: Workplace, rows: list[dict[str, Any]]) -> Outcome:
         done = ended(place.start(**{"vlm.openai.base_url": witness.server.base_url}))
         calm(done)
         assert done.code == 1, done
-        assert {record["image_id"] for record in place.annotations()} == {"r0", f"r{len(whole) - 1}"}
+        assert {record["image_id"] for record in place.annotations()} == {
+            "r0",
+            f"r{len(whole) - 1}",
+        }
         for line in (["stats"], ["lint"], ["report"]):
             calm(command([line[0], str(place.results), *line[1:]]))
         return Outcome(witness.sent, witness.twice, lost_rows(place, len(whole)))
@@ -66,7 +76,10 @@ def counts(place: Workplace, full: bool) -> Outcome:
 
     place.many(6)
     with Witness(answers=answer) as witness:
-        settings = {"vlm.openai.base_url": witness.server.base_url, "vlm.prices": {"input": 1.0, "output": 1.0}}
+        settings = {
+            "vlm.openai.base_url": witness.server.base_url,
+            "vlm.prices": {"input": 1.0, "output": 1.0},
+        }
         done = place.run(**settings)
         assert done.code == 0, done
         again = place.run(**settings, **{"workflow.max_workers": 2})

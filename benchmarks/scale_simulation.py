@@ -1,12 +1,14 @@
-"""A run of many workers at several endpoints, computed: how busy these are, what is refused, what is paid twice.
+"""A run of many workers at several endpoints, computed: how busy these are, what is refused, what
+is paid twice.
 
     python -m benchmarks.scale_simulation [--workers N] [--records N] [--seed N] [--small]
 
-Discrete events on asyncio's own heap, with a clock that jumps to the next one: limiters, levels, leases and their pool
-are the package's; only endpoints, deaths and the way of a message are played. Two ways are compared: `leases`, where
-workers take blocks of records and one pool leases them places, and `shards`, where each worker has an n-th of the
-records and a limiter of its own, without a word between them. `--small` computes a case that this machine can run, too,
-and runs it: 2 processes, one loopback endpoint that answers 429 above 8 requests at once, 30 ms each.
+Discrete events on asyncio's own heap, with a clock that jumps to the next one: limiters, levels,
+leases and their pool are the package's; only endpoints, deaths and the way of a message are played.
+Two ways are compared: `leases`, where workers take blocks of records and one pool leases them
+places, and `shards`, where each worker has an n-th of the records and a limiter of its own, without
+a word between them. `--small` computes a case that this machine can run, too, and runs it: 2
+processes, one loopback endpoint that answers 429 above 8 requests at once, 30 ms each.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ def compute(work: Coroutine[Any, Any, Any]) -> Any:
 
 @dataclass(eq=False)
 class Endpoint:
-    """Serves so many at once, refuses others; some replies are late, some fail, and it may be down for a while."""
+    """Serves so many at once, refuses others; some replies are late, some fail, and it may be down
+    for a while.
+    """
 
     name: str
     places: int
@@ -65,17 +69,22 @@ class Endpoint:
     in_flight = refused = answers = 0
 
     def send(self, chance: random.Random) -> asyncio.Future[bool]:
-        """The future of a request: True when it is answered, False when it is refused; raises OSError."""
+        """The future of a request: True when it is answered, False when it is refused; raises
+        OSError.
+        """
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         if self.down[0] <= loop.time() < self.down[1]:
-            loop.call_later(0.05, lambda: future.cancelled() or future.set_exception(OSError("down")))
+            loop.call_later(
+                0.05, lambda: future.cancelled() or future.set_exception(OSError("down"))
+            )
         elif self.in_flight >= self.places:
             self.refused += 1
             loop.call_later(0.001, lambda: future.cancelled() or future.set_result(False))
         else:
             self.enter(1)
-            seconds = self.seconds * chance.lognormvariate(-(self.sigma**2) / 2, self.sigma)  # on average
+            # on average
+            seconds = self.seconds * chance.lognormvariate(-(self.sigma**2) / 2, self.sigma)
             seconds *= 10 if chance.random() < self.late else 1
             loop.call_later(seconds, self._done, future, chance.random() < self.faults)
         return future
@@ -115,7 +124,9 @@ class Worker:
         self.lease = Lease(now=asyncio.get_running_loop().time) if pool is not None else None
         self.shares = {}
         for one in case.endpoints:
-            limiter = self.lease.limiter((f"http://{one.name}", "m"), case.most) if self.lease else None
+            limiter = (
+                self.lease.limiter((f"http://{one.name}", "m"), case.most) if self.lease else None
+            )
             self.shares[one] = Share(limiter or Limiter(Level(case.most)), case.most)
 
     def _call(self, report: Report) -> Grant:
@@ -131,7 +142,11 @@ class Worker:
     async def ask(self, todo: set[int]) -> None:
         """Have all records answered; `todo` loses those that are stored."""
         waiting = deque(sorted(todo))
-        pulls = [(one, share) for one, share in self.shares.items() for _ in range(min(self.case.most, len(todo)))]
+        pulls = [
+            (one, share)
+            for one, share in self.shares.items()
+            for _ in range(min(self.case.most, len(todo)))
+        ]
         tasks = [asyncio.create_task(self._pull(one, share, waiting, todo)) for one, share in pulls]
         renewing = asyncio.create_task(self._renew())
         try:
@@ -141,7 +156,9 @@ class Worker:
                 task.cancel()
             await asyncio.gather(renewing, *tasks, return_exceptions=True)
 
-    async def _pull(self, endpoint: Endpoint, share: Share, waiting: deque[int], todo: set[int]) -> None:
+    async def _pull(
+        self, endpoint: Endpoint, share: Share, waiting: deque[int], todo: set[int]
+    ) -> None:
         waits = 0
         while todo:
             if not waiting:  # all others are in flight: one may fail
@@ -163,7 +180,9 @@ class Worker:
             waits = 0 if answered else waits + 1
             if record is not None and not answered:
                 waiting.append(record)
-                await asyncio.sleep(min(0.5 * 2 ** min(waits - 1, 10), 8.0) * self.chance.uniform(1.0, 1.25))
+                await asyncio.sleep(
+                    min(0.5 * 2 ** min(waits - 1, 10), 8.0) * self.chance.uniform(1.0, 1.25)
+                )
 
 
 async def run(case: Case, leases: bool) -> dict[str, float]:
@@ -172,7 +191,9 @@ async def run(case: Case, leases: bool) -> dict[str, float]:
     random.seed(case.seed)
     pool = LeasePool(now=loop.time) if leases else None
     size = case.block if leases else -(-case.records // case.workers)
-    blocks = deque(set(range(start, min(start + size, case.records))) for start in range(0, case.records, size))
+    blocks = deque(
+        set(range(start, min(start + size, case.records))) for start in range(0, case.records, size)
+    )
     deaths, first_idle, busy = 0, 0.0, 0.0
 
     async def work() -> None:
@@ -200,7 +221,8 @@ async def run(case: Case, leases: bool) -> dict[str, float]:
     seconds, answers = loop.time(), sum(one.answers for one in case.endpoints)
     return {
         "seconds": seconds,
-        "use until the first worker was done": busy / sum(one.able(first_idle) for one in case.endpoints),
+        "use until the first worker was done": busy
+        / sum(one.able(first_idle) for one in case.endpoints),
         "use in all": used() / sum(one.able(seconds) for one in case.endpoints),
         "refused for each answer": sum(one.refused for one in case.endpoints) / answers,
         "paid twice": answers - case.records,
@@ -209,16 +231,25 @@ async def run(case: Case, leases: bool) -> dict[str, float]:
 
 
 def really(leases: bool) -> float:
-    """Seconds from the first request to the last answer of two processes with 500 rows each, two requests a row."""
-    with LoopbackServer(EchoAnswers(), latency=0.03, capacity=8) as server, tempfile.TemporaryDirectory() as top:
+    """Seconds from the first request to the last answer of two processes with 500 rows each, two
+    requests a row.
+    """
+    with (
+        LoopbackServer(EchoAnswers(), latency=0.03, capacity=8) as server,
+        tempfile.TemporaryDirectory() as top,
+    ):
         served, running = Served(LeasePool()), []
         for name in ("one", "other"):
             place = Workplace(Path(top) / name, server.base_url, **{"workflow.max_workers": 32})
             place.many(500)
-            running.append(served.start(place.arguments()) if leases else process(place.arguments()))
+            running.append(
+                served.start(place.arguments()) if leases else process(place.arguments())
+            )
         for one in running:
             assert ended(one, 300).code == 0
-        return max(request.time_sent or 0.0 for request in server.requests) - server.requests[0].time
+        return (
+            max(request.time_sent or 0.0 for request in server.requests) - server.requests[0].time
+        )
 
 
 def main() -> int:

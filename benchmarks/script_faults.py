@@ -1,4 +1,6 @@
-"""Faults in pipelines written by hand: clumsy operators, changed steps, notebooks, servings that say nothing."""
+"""Faults in pipelines written by hand: clumsy operators, changed steps, notebooks, servings that
+say nothing.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def count(record: Record) -> Update:
 class ByHand(Pipeline):
     """Extraction, grounding, and a step of the user's between them if there is one."""
 
-    def __init__(self, folder: Path, serving: Serving, between: Operator | None = None, prefix: str = "step") -> None:
+    def __init__(
+        self, folder: Path, serving: Serving, between: Operator | None = None, prefix: str = "step"
+    ) -> None:
         self.storage = FileStorage(str(folder / "captions.jsonl"), str(folder / "cache"), prefix)
         self.extractor, self.between = ExpressionExtractor(serving), between
         self.grounder = PhraseGrounder(serving, check_every=None)
@@ -128,7 +132,9 @@ def steps_changed(place: Workplace, full: bool) -> Outcome:
     place.many(COUNT)
     with Witness() as witness:
         for between, prefix in ((None, "step"), (count, "step"), (None, "step"), (None, "other")):
-            assert ByHand(place.folder, serving_of(witness), between, prefix).forward().done == COUNT
+            assert (
+                ByHand(place.folder, serving_of(witness), between, prefix).forward().done == COUNT
+            )
             assert witness.sent == 2 * COUNT, (between, prefix)
         return Outcome(witness.sent, witness.twice)
 
@@ -144,14 +150,20 @@ class Mute(Serving):
         """No text, as an SDK's content may be."""
         if request.task == "phrase_grounding":
             return Reply(None)  # type: ignore[arg-type]
-        return json.dumps({"cleaned_caption": "Alpha", "expressions": [{"text": "Alpha", "noun_chunk": "Alpha"}]})
+        return json.dumps(
+            {"cleaned_caption": "Alpha", "expressions": [{"text": "Alpha", "noun_chunk": "Alpha"}]}
+        )
 
 
 def no_text(place: Workplace, full: bool) -> Outcome:
     """It is not an answer, and never `none`."""
     place.many(COUNT)
     summary = ByHand(place.folder, Mute()).forward()
-    assert (summary.failed, summary.failures["unreadable_reply"], summary.exit_code) == (COUNT, COUNT, 4), summary
+    assert (summary.failed, summary.failures["unreadable_reply"], summary.exit_code) == (
+        COUNT,
+        COUNT,
+        4,
+    ), summary
     return Outcome()
 
 
@@ -200,7 +212,11 @@ FAILS = "It fails its record with a one-line error; all other records are there,
 
 SCRIPTS: list[Case] = [
     *(
-        Case(f"an operator that {what}", FAILS, lambda place, full, on_odd=on_odd: clumsy(on_odd, place, full))
+        Case(
+            f"an operator that {what}",
+            FAILS,
+            lambda place, full, on_odd=on_odd: clumsy(on_odd, place, full),
+        )
         for what, on_odd in {
             "lets a CancelledError out": raises(asyncio.CancelledError()),
             "awaits a cancelled task": cancels_itself,
@@ -215,7 +231,11 @@ SCRIPTS: list[Case] = [
         "Replies are found by their question, whichever step asks it: nothing is asked again.",
         steps_changed,
     ),
-    Case("a serving that answers without a text", "No text is an unreadable reply, and never `none`.", no_text),
+    Case(
+        "a serving that answers without a text",
+        "No text is an unreadable reply, and never `none`.",
+        no_text,
+    ),
     Case(
         "the interrupt of a notebook",
         "The run ends with the cell; the cell, run again, goes on and pays for nothing twice.",

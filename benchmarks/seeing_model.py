@@ -1,4 +1,6 @@
-"""A model that really looks: it finds coloured boxes in the picture that it is sent, and errs as real ones do."""
+"""A model that really looks: it finds coloured boxes in the picture that it is sent, and errs as
+real ones do.
+"""
 
 from __future__ import annotations
 
@@ -44,12 +46,14 @@ def draw(path: str, size: Size, boxes: dict[str, list[Bbox]]) -> None:
 
 
 class SeeingModel:
-    """Answers `phrase_grounding` for phrases such as "the red box" behind a server with `keep_bodies`.
+    """Answers `phrase_grounding` for phrases such as "the red box" behind a server with
+    `keep_bodies`.
 
-    `noise` is the standard deviation of an edge, as a share of the side of the picture sent; `missing` and
-    `mislabelled` are shares of boxes left out, or another colour's. Two answers to the same question differ; the same
-    run gives the same answers, whatever the order of requests. With `resized`, a server's rule from sizes as sent to
-    those that the model sees, numbers are pixels of that picture. It sees a calibration's probes, too.
+    `noise` is the standard deviation of an edge, as a share of the side of the picture sent;
+    `missing` and `mislabelled` are shares of boxes left out, or another colour's. Two answers to
+    the same question differ; the same run gives the same answers, whatever the order of requests.
+    With `resized`, a server's rule from sizes as sent to those that the model sees, numbers are
+    pixels of that picture. It sees a calibration's probes, too.
     """
 
     reads = IMAGES
@@ -66,7 +70,12 @@ class SeeingModel:
     ) -> None:
         self._format = find_box_format(box_format, "")
         self._resized = resized
-        self._noise, self._missing, self._mislabelled, self._seed = noise, missing, mislabelled, seed
+        self._noise, self._missing, self._mislabelled, self._seed = (
+            noise,
+            missing,
+            mislabelled,
+            seed,
+        )
         self._asked: Counter[str] = Counter()
         self._looked: dict[str, tuple[Size, dict[str, list[Bbox]]]] = {}
 
@@ -78,7 +87,9 @@ class SeeingModel:
         [image] = request.images
         if image.digest not in self._looked:
             probe = request.input["phrases"][0]["text"].endswith(" rectangle")
-            self._looked[image.digest] = look(picture_in(request), PROBE_COLORS if probe else COLORS)
+            self._looked[image.digest] = look(
+                picture_in(request), PROBE_COLORS if probe else COLORS
+            )
         size, seen = self._looked[image.digest]
         objects = []
         for phrase in request.input["phrases"]:
@@ -86,13 +97,22 @@ class SeeingModel:
             for bbox in seen.get(color, []):
                 if chance.random() < self._missing:
                     continue
-                others = [other for name, found in sorted(seen.items()) if name != color for other in found]
+                others = [
+                    other
+                    for name, found in sorted(seen.items())
+                    if name != color
+                    for other in found
+                ]
                 if others and chance.random() < self._mislabelled:
                     bbox = chance.choice(others)
-                edges = [edge + chance.gauss(0, self._noise) * size[i % 2] for i, edge in enumerate(bbox)]
+                edges = [
+                    edge + chance.gauss(0, self._noise) * size[i % 2] for i, edge in enumerate(bbox)
+                ]
                 x1, x2, y1, y2 = *sorted(edges[0::2]), *sorted(edges[1::2])
                 numbers = self._numbers((x1, y1, x2, y2), size)
-                objects.append({"id": phrase["id"], "label": phrase["text"], self._format.key: numbers})
+                objects.append(
+                    {"id": phrase["id"], "label": phrase["text"], self._format.key: numbers}
+                )
         return {"objects": objects}
 
     def _numbers(self, bbox: Bbox, size: Size) -> list[float | int]:
@@ -107,21 +127,30 @@ def picture_in(request: ReceivedRequest) -> Any:
     from PIL import Image
 
     assert request.body is not None
-    [url] = [p["image_url"]["url"] for p in request.body["messages"][-1]["content"] if p["type"] == "image_url"]
+    [url] = [
+        p["image_url"]["url"]
+        for p in request.body["messages"][-1]["content"]
+        if p["type"] == "image_url"
+    ]
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
 
 
-def look(picture: Any, colors: dict[str, tuple[int, int, int]] = COLORS) -> tuple[Size, dict[str, list[Bbox]]]:
+def look(
+    picture: Any, colors: dict[str, tuple[int, int, int]] = COLORS
+) -> tuple[Size, dict[str, list[Bbox]]]:
     """The picture's size, and the box around all pixels of each colour that is in it."""
     import cv2
     import numpy
 
     pixels = numpy.asarray(picture)
-    near = 16 if colors is PROBE_COLORS else 50  # half of what two colours, or a colour and the ground, differ by
+    # half of what two colours, or a colour and the ground, differ by
+    near = 16 if colors is PROBE_COLORS else 50
     seen: dict[str, list[Bbox]] = {}
     for name, color in colors.items():
         low, high = ([min(max(n + off, 0), 255) for n in color] for off in (-near, near))
-        x, y, width, height = cv2.boundingRect(cv2.inRange(pixels, numpy.array(low), numpy.array(high)))
+        x, y, width, height = cv2.boundingRect(
+            cv2.inRange(pixels, numpy.array(low), numpy.array(high))
+        )
         if width:
             seen[name] = [(float(x), float(y), float(x + width), float(y + height))]
     return picture.size, seen

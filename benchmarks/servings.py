@@ -1,11 +1,19 @@
-"""Every serving that sends over the network, as a spec names it: what holds for one should hold for all."""
+"""Every serving that sends over the network, as a spec names it: what holds for one should hold for
+all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, OpenAIServing, Serving, SeveralEndpoints
+from dataflow_grounding.serving import (
+    GeminiServing,
+    OpenAISdkServing,
+    OpenAIServing,
+    Serving,
+    SeveralEndpoints,
+)
 
 KEY = "sk-7f3a-nobody-elses-key-4711"
 HEADER = "gateway-token-99887766-nobodys"
@@ -13,7 +21,9 @@ VERSION = "2024-10-21"
 _DEPLOYMENT = f"openai/deployments/loopback?api-version={VERSION}"
 
 Kind = Callable[[str], dict[str, Any]]
-"""Of an address without a path, the settings of a spec that asks there with KEY, and HEADER where it takes headers."""
+"""Of an address without a path, the settings of a spec that asks there with KEY, and HEADER where
+it takes headers.
+"""
 
 
 def _openai(**given: Any) -> dict[str, Any]:
@@ -28,7 +38,10 @@ def _gemini(address: str) -> dict[str, Any]:
 KINDS: dict[str, tuple[type[Serving], Kind]] = {
     "direct": (OpenAIServing, lambda at: _openai(base_url=f"{at}/v1")),
     "sdk": (OpenAISdkServing, lambda at: _openai(base_url=f"{at}/v1", client="sdk")),
-    "azure": (OpenAIServing, lambda at: _openai(base_url=f"{at}/{_DEPLOYMENT}", extra_headers={"api-key": KEY})),
+    "azure": (
+        OpenAIServing,
+        lambda at: _openai(base_url=f"{at}/{_DEPLOYMENT}", extra_headers={"api-key": KEY}),
+    ),
     "azure sdk": (
         OpenAISdkServing,
         lambda at: _openai(client="sdk", **{"azure.endpoint": at, "azure.api_version": VERSION}),

@@ -1,9 +1,11 @@
-"""How busy each of several endpoints is kept: requests answered in the run's time, against what its places could take.
+"""How busy each of several endpoints is kept: requests answered in the run's time, against what its
+places could take.
 
     python -m benchmarks.several_endpoints [--json]
 
-Each case is one `generate` in a process of its own against loopback servers that answer 429 to what comes while they
-serve as many requests as they have places. Counted is the time from the first request to where 5% of them are left.
+Each case is one `generate` in a process of its own against loopback servers that answer 429 to what
+comes while they serve as many requests as they have places. Counted is the time from the first
+request to where 5% of them are left.
 """
 
 from __future__ import annotations
@@ -60,12 +62,16 @@ def measure(case: Case) -> dict[str, Any]:
         spec["image_grounding"]["vlm"]["check_every"] = None
         (Path(folder) / "spec.yaml").write_text(json.dumps(spec))
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    answered = sorted(r.time_sent or 0.0 for server in servers for r in server.requests if r.status_sent == 200)
+    answered = sorted(
+        r.time_sent or 0.0 for server in servers for r in server.requests if r.status_sent == 200
+    )
     first = min(server.requests[0].time for server in servers)
     end = answered[int(0.95 * len(answered))]
     busy = []
     for server, (places, latency, _) in zip(servers, case.endpoints, strict=True):
-        there = sum(1 for r in server.requests if r.status_sent == 200 and (r.time_sent or end) < end)
+        there = sum(
+            1 for r in server.requests if r.status_sent == 200 and (r.time_sent or end) < end
+        )
         busy.append(round(there * latency / (places * (end - first)), 3))
     return {
         "case": case.name,
@@ -89,8 +95,18 @@ def main() -> int:
         row = measure(case)
         missed += not row["reached"]
         busy = ", ".join(f"{share:.0%}" for share in row["busy"])
-        line = f"{row['case']:32} answered {row['answered']}/{row['of']}, refused {row['refused']}, busy {busy}"
-        print(json.dumps(row) if arguments.json else f"{line}  {'reached' if row['reached'] else 'missed'}", flush=True)
+        line = (
+            f"{row['case']:32} answered {row['answered']}/{row['of']}, refused {row['refused']},"
+            f" busy {busy}"
+        )
+        print(
+            (
+                json.dumps(row)
+                if arguments.json
+                else f"{line}  {'reached' if row['reached'] else 'missed'}"
+            ),
+            flush=True,
+        )
     return 1 if missed else 0
 
 

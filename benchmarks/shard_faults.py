@@ -1,4 +1,6 @@
-"""Faults of shards and of folders from a stranger: kills while files are written, names, links, damage, clocks."""
+"""Faults of shards and of folders from a stranger: kills while files are written, names, links,
+damage, clocks.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ import signal
 import subprocess
 import time
 
-from benchmarks.fault_case import Case, Outcome, Witness, at_work, calm, goes_on, lost_rows, reached_by, undisturbed
+from benchmarks.fault_case import (
+    Case,
+    Outcome,
+    Witness,
+    at_work,
+    calm,
+    goes_on,
+    lost_rows,
+    reached_by,
+    undisturbed,
+)
 from benchmarks.workplace import REPOSITORY, Done, Workplace, command, ended, process
 from dataflow_grounding.testing import faults, on
 
@@ -32,7 +44,9 @@ def _killed_after(running: subprocess.Popen[str], seconds: float) -> bool:
 
 
 def killed_while_writing(place: Workplace, full: bool) -> Outcome:
-    """kill -9 at random moments of three shards and of `merge`, most of them when files are written."""
+    """kill -9 at random moments of three shards and of `merge`, most of them when files are
+    written.
+    """
     count, times = 60, 8 if full else 1
     chance, kills = random.Random(7), 0
     with at_work(place, count, 0) as witness:
@@ -41,14 +55,21 @@ def killed_while_writing(place: Workplace, full: bool) -> Outcome:
             assert ended(place.start("--shard", shard)).code == 0
             takes = time.monotonic() - start
             for _ in range(times):
-                written = place.results / "shards" / shard.replace("/", "-of-") / STEP.partition("/")[0]
+                written = (
+                    place.results / "shards" / shard.replace("/", "-of-") / STEP.partition("/")[0]
+                )
                 shutil.rmtree(written, ignore_errors=True)  # so that all is written anew
-                kills += _killed_after(place.start("--shard", shard), chance.uniform(0.5, 1.0) * takes)
+                kills += _killed_after(
+                    place.start("--shard", shard), chance.uniform(0.5, 1.0) * takes
+                )
             assert ended(place.start("--shard", shard)).code == 0
         for _ in range(times):
             merging = process(["merge", str(place.results), "--no-report"])
             kills += _killed_after(merging, chance.uniform(0.4, 0.9) * takes)
-            assert set(place.files()) <= {None, *undisturbed(count)}, "each file is whole, or not there"
+            assert set(place.files()) <= {
+                None,
+                *undisturbed(count),
+            }, "each file is whole, or not there"
         done = _merged(place)
         assert done.code == 0, done
         assert place.files() == undisturbed(count)
@@ -58,14 +79,23 @@ def killed_while_writing(place: Workplace, full: bool) -> Outcome:
 
 
 def names_of_others(place: Workplace, full: bool) -> Outcome:
-    """A shard's run.json names files outside of the results, with what it would write there beside it."""
+    """A shard's run.json names files outside of the results, with what it would write there beside
+    it.
+    """
     with at_work(place, 6, 0) as witness:
         place.results = place.folder / "a" / "b" / "results"
         assert place.run("--shard", "1/1").code == 0
         shard = place.results / "shards" / "1-of-1"
         run = json.loads((shard / "run.json").read_text())
         victim = place.folder / "a" / ".profile"
-        for name in ("../../.profile", str(victim), "step_1_x/../../../.profile", ".ckpt/lock", "run.json", "a\nb"):
+        for name in (
+            "../../.profile",
+            str(victim),
+            "step_1_x/../../../.profile",
+            ".ckpt/lock",
+            "run.json",
+            "a\nb",
+        ):
             victim.write_text("mine\n")
             changed = {**run["shard"], "files": [run["shard"]["files"][0], name]}
             for unknown in ("digests", "bytes"):
@@ -88,9 +118,18 @@ def damaged_places(place: Workplace, full: bool) -> Outcome:
     with at_work(place, 20, 0) as witness:
         for number in (1, 2):
             assert place.run("--shard", f"{number}/2").code == 0
-        one, two = (place.results / "shards" / f"{number}-of-2" / f"{STEP}.lines" for number in (1, 2))
+        one, two = (
+            place.results / "shards" / f"{number}-of-2" / f"{STEP}.lines" for number in (1, 2)
+        )
         whole = one.read_bytes()
-        for data in (whole[::-1], whole[:-8], whole[:-3], two.read_bytes(), b"\0" * len(whole), b""):
+        for data in (
+            whole[::-1],
+            whole[:-8],
+            whole[:-3],
+            two.read_bytes(),
+            b"\0" * len(whole),
+            b"",
+        ):
             one.write_bytes(data)
             done = _merged(place)
             calm(done)
@@ -103,16 +142,28 @@ def damaged_places(place: Workplace, full: bool) -> Outcome:
 
 
 def links(place: Workplace, full: bool) -> Outcome:
-    """Links to somebody's files stand where a run, `merge`, `apply` and `report` are to write theirs."""
+    """Links to somebody's files stand where a run, `merge`, `apply` and `report` are to write
+    theirs.
+    """
     with at_work(place, 6, 0) as witness:
         victim = place.folder / "precious.txt"
         victim.write_text("mine\n")
-        names = ["annotations.jsonl.part", "failures.jsonl.part", "run.json.part", f"{STEP}.part", f"{STEP}.lines.part"]
+        names = [
+            "annotations.jsonl.part",
+            "failures.jsonl.part",
+            "run.json.part",
+            f"{STEP}.part",
+            f"{STEP}.lines.part",
+        ]
         for folder in (place.results, place.results / "shards" / "1-of-1"):
             for name in names:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).symlink_to(victim)
-            for name in ("annotations.reviewed.jsonl.part", "report.html.part", ".ckpt/finished.json.part"):
+            for name in (
+                "annotations.reviewed.jsonl.part",
+                "report.html.part",
+                ".ckpt/finished.json.part",
+            ):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.link(victim, folder / name)
         assert place.run("--shard", "1/1").code == 0
@@ -128,7 +179,10 @@ def replaced_between_shards(place: Workplace, full: bool) -> Outcome:
     """Pictures are replaced after one shard has seen them, and before the next begins."""
     with at_work(place, 0) as witness:
         names = [place.picture(f"p{number}.jpg") for number in range(8)]
-        place.rows({"image_path": n, "image_id": f"r{number}", "caption": n} for number, n in enumerate(names))
+        place.rows(
+            {"image_path": n, "image_id": f"r{number}", "caption": n}
+            for number, n in enumerate(names)
+        )
         assert place.run("--shard", "1/2").code == 0
         for name in names:
             place.picture(name, (80, 60))
@@ -143,10 +197,15 @@ def replaced_between_shards(place: Workplace, full: bool) -> Outcome:
 
 
 def better_elsewhere(place: Workplace, full: bool) -> Outcome:
-    """A shard's replies can't be read; another part of the run has asked again, and was answered."""
+    """A shard's replies can't be read; another part of the run has asked again, and
+    was answered.
+    """
     place.many(6)
     with Witness([on(faults.says("?"), task="phrase_grounding")]) as witness:
-        place.settings |= {"vlm.openai.base_url": witness.server.base_url, "workflow.max_attempts": 1}
+        place.settings |= {
+            "vlm.openai.base_url": witness.server.base_url,
+            "workflow.max_attempts": 1,
+        }
         assert place.run("--shard", "1/1").code == 4
         witness.rules.clear()
         assert place.run("--retry-failed").code == 0
@@ -166,7 +225,9 @@ time.time = lambda: time.time_ns() / 1e9
 
 
 def clock_that_jumps(no_flock: bool, place: Workplace, full: bool) -> Outcome:
-    """The clock jumps by up to a year with each look at it; pictures are of the next year; a run is killed."""
+    """The clock jumps by up to a year with each look at it; pictures are of the next year; a run is
+    killed.
+    """
     from benchmarks.lock_faults import NO_FLOCK
 
     with at_work(place, 40, 0.02) as witness:
@@ -186,7 +247,10 @@ def clock_that_jumps(no_flock: bool, place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 40, allowed=8)
 
 
-_WRITTEN = "Each file is whole or not there; the same commands go on, and leave what one undisturbed run would."
+_WRITTEN = (
+    "Each file is whole or not there; the same commands go on, and leave what one undisturbed run"
+    " would."
+)
 
 SHARDS: list[Case] = [
     Case("shards and merge killed while they write", _WRITTEN, killed_while_writing),

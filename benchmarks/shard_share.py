@@ -1,9 +1,10 @@
-"""How fairly shards of one run share an endpoint's limit without talking: 4 processes, 429 above 16 in flight.
+"""How fairly shards of one run share an endpoint's limit without talking: 4 processes, 429 above 16
+in flight.
 
     python -m benchmarks.shard_share [--shards N] [--places N] [--records N] [--json]
 
-The endpoint's use and each shard's part are counted while all shards are at work, after a first second. Jain's index is
-1 where all have the same part, 1/n where one has all.
+The endpoint's use and each shard's part are counted while all shards are at work, after a first
+second. Jain's index is 1 where all have the same part, 1/n where one has all.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ def measure(shards: int, places: int, records: int, latency: float) -> dict[str,
     server.capacity = places
     with tempfile.TemporaryDirectory() as folder, server:
         command = work(Path(folder), records, server.base_url, 64)
-        rows = [json.loads(line) for line in (Path(folder) / "captions.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line) for line in (Path(folder) / "captions.jsonl").read_text().splitlines()
+        ]
         for row in rows:  # a picture of its own each: all rows of a picture are in one shard
             os.link(Path(folder) / "a.jpg", Path(folder) / f"{row['image_id']}.jpg")
             row["image_path"] = f"{row['image_id']}.jpg"
-        (Path(folder) / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (Path(folder) / "captions.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+        )
         spec = json.loads((Path(folder) / "spec.yaml").read_text())
         running = []
         for number in range(1, shards + 1):  # each says who it is in a header
@@ -48,8 +53,14 @@ def measure(shards: int, places: int, records: int, latency: float) -> dict[str,
         codes = [process.wait(timeout=600) for process in running]
         requests = list(server.requests)
     whose = [request.headers.get("x-shard", "") for request in requests]
-    starts = {shard: min(r.time for r, w in zip(requests, whose, strict=True) if w == shard) for shard in set(whose)}
-    ends = {shard: max(r.time for r, w in zip(requests, whose, strict=True) if w == shard) for shard in set(whose)}
+    starts = {
+        shard: min(r.time for r, w in zip(requests, whose, strict=True) if w == shard)
+        for shard in set(whose)
+    }
+    ends = {
+        shard: max(r.time for r, w in zip(requests, whose, strict=True) if w == shard)
+        for shard in set(whose)
+    }
     begin, end = max(starts.values()) + START, min(ends.values())
     within = [(r, w) for r, w in zip(requests, whose, strict=True) if begin <= r.time < end]
     parts = Counter(w for r, w in within if r.status_sent == 200)
@@ -80,7 +91,10 @@ def main() -> int:
         print(json.dumps(found))
     else:
         parts = ", ".join(f"{part:.0%}" for part in found["parts"])
-        print(f"{found['answered']} of {given.records} answered; with all at work for {found['seconds']} s: use")
+        print(
+            f"{found['answered']} of {given.records} answered; with all at work for"
+            f" {found['seconds']} s: use"
+        )
         print(f"{found['use']:.0%} of {given.places} places, parts {parts} (Jain {found['jain']}),")
         print(f"refused {found['refused']:.3f} per answer; {found['refused_in_all']} in all")
     return 0 if found["answered"] == given.records and not any(found["exit"]) else 1

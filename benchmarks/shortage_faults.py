@@ -1,4 +1,6 @@
-"""Faults of a machine short of something, and of pictures that change unseen: no record is to blame for them."""
+"""Faults of a machine short of something, and of pictures that change unseen: no record is to blame
+for them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ threading.Thread(target=hog, daemon=True).start()
 def pictures(place: Workplace, count: int) -> None:
     """Rows with a picture each."""
     names = [place.picture(f"{number}.jpg", (64 + number, 48)) for number in range(count)]
-    place.rows({"image_path": name, "image_id": f"r{n}", "caption": caption(n)} for n, name in enumerate(names))
+    place.rows(
+        {"image_path": name, "image_id": f"r{n}", "caption": caption(n)}
+        for n, name in enumerate(names)
+    )
 
 
 def limited(place: Workplace, files: int, hog: str = "") -> subprocess.Popen[str]:
@@ -67,13 +72,21 @@ def few_files(place: Workplace, full: bool) -> Outcome:
 
 
 def files_run_out(seconds: float, place: Workplace, full: bool) -> Outcome:
-    """Something in the process takes all files, and gives them back after a while, or later than anybody waits."""
+    """Something in the process takes all files, and gives them back after a while, or later than
+    anybody waits.
+    """
     with at_work(place, 0, 0.1) as witness:
         pictures(place, 200)  # more than a busy machine has looked at when the files run out
         go = place.folder / "go"
-        witness.rules = [lambda request: go.touch() if request.index == 20 else None]  # no matter how busy the machine
+        # no matter how busy the machine
+        witness.rules = [lambda request: go.touch() if request.index == 20 else None]
         done = ended(
-            limited(place, 64, HOG.format(patience=1 if seconds > 60 else 60, go=str(go), seconds=seconds)), 60
+            limited(
+                place,
+                64,
+                HOG.format(patience=1 if seconds > 60 else 60, go=str(go), seconds=seconds),
+            ),
+            60,
         )
         witness.rules = []
         calm(done)
@@ -97,9 +110,13 @@ def bad_sector(place: Workplace, full: bool) -> Outcome:
         bad = {"image_path": "/proc/self/mem", "image_id": "r20", "caption": caption(20)}
         place.rows([*place.input.read_text().splitlines(), str(bad).replace("'", '"')])
         (place.folder / "sitecustomize.py").write_text(
-            "" if full else "from dataflow_grounding.engine import workers; workers.BUSY_SECONDS = 1"
+            ""
+            if full
+            else "from dataflow_grounding.engine import workers; workers.BUSY_SECONDS = 1"
         )
-        done = ended(place.start(env={"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}), 100)
+        done = ended(
+            place.start(env={"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}), 100
+        )
         calm(done)
         assert done.code == 1, done
         [failure] = place.failures()
@@ -109,22 +126,31 @@ def bad_sector(place: Workplace, full: bool) -> Outcome:
 
 
 def swapped(place: Workplace, full: bool) -> Outcome:
-    """A picture is replaced by another of the same size and time; another temperature has all asked again."""
+    """A picture is replaced by another of the same size and time; another temperature has all asked
+    again.
+    """
     with at_work(place, 0) as witness:
         names = [f"{number}.bmp" for number in range(6)]
         for number, name in enumerate(names):
             painted(place.folder / name, 30 * number)
-        place.rows({"image_path": name, "image_id": f"r{n}", "caption": caption(n)} for n, name in enumerate(names))
+        place.rows(
+            {"image_path": name, "image_id": f"r{n}", "caption": caption(n)}
+            for n, name in enumerate(names)
+        )
         assert place.run().code == 0
         painted(place.folder / names[3], 240)
         settings = {"vlm.openai.temperature": 0.1}
         before = witness.sent
-        done = ended(place.start(**settings))  # another process: this one has the earlier picture in memory
+        # another process: this one has the earlier picture in memory
+        done = ended(place.start(**settings))
         calm(done)
         assert done.code == 0, done
         assert done.summary["notes"]["image_changed"] == 1
         assert witness.sent - before == 12
-        assert len({digest for r in witness.server.requests[before:] for digest in r.image_digests}) == 6
+        assert (
+            len({digest for r in witness.server.requests[before:] for digest in r.image_digests})
+            == 6
+        )
         for complete in (False, True):
             again = ended(place.start(**settings)).summary
             assert (again["requests"], again["already_complete"]) == (0, complete)
@@ -142,15 +168,21 @@ def painted(path: Path, level: int) -> None:
 ANEW = "Noticed before it is sent: its record is done again, and the run doesn't count as complete."
 
 SHORTAGES: list[Case] = [
-    Case("ulimit -n 64 and 100 workers", "No more requests are in flight than connections can be open.", few_files),
+    Case(
+        "ulimit -n 64 and 100 workers",
+        "No more requests are in flight than connections can be open.",
+        few_files,
+    ),
     Case(
         "open files that run out for a while",
-        "The run waits, as for anything that the machine is short of; no record fails because of it.",
+        "The run waits, as for anything that the machine is short of; no record fails because"
+        " of it.",
         functools.partial(files_run_out, 3),
     ),
     Case(
         "open files that run out for good",
-        "After a minute without progress the run stops with a one-line error; the same command goes on.",
+        "After a minute without progress the run stops with a one-line error; the same command"
+        " goes on.",
         functools.partial(files_run_out, 1000),
     ),
     Case(

@@ -78,12 +78,16 @@ def interrupted_with_a_hang(place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 20)
 
 
-ONCE = "Interrupted (Ctrl-C, SIGTERM), it waits for what is in flight, five seconds at most, and exits with 130."
+ONCE = (
+    "Interrupted (Ctrl-C, SIGTERM), it waits for what is in flight, five seconds at most, and exits"
+    " with 130."
+)
 SIGNALS: list[Case] = [
     Case(
         "kill -9 at random moments",
-        "Killed at any moment, it loses no record and no reply that it had; the next run pays again "
-        "at most for what was in flight, and its files are byte for byte those of an undisturbed run.",
+        "Killed at any moment, it loses no record and no reply that it had; the next run pays again"
+        " at most for what was in flight, and its files are byte for byte those of an undisturbed"
+        " run.",
         killed,
     ),
     Case("Ctrl-C", ONCE, functools.partial(interrupted, signal.SIGINT)),

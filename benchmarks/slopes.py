@@ -1,10 +1,12 @@
-"""What each further record costs: CPU and memory of `generate`, `eval`, `stats`, `lint` and `estimate` as data grow.
+"""What each further record costs: CPU and memory of `generate`, `eval`, `stats`, `lint` and
+`estimate` as data grow.
 
     python -m benchmarks.slopes [--records 30000]
 
-Photographs of 1280 by 960 pixels, as `benchmarks.report_speed` makes them, each record with a path of its own. CPU time
-(user and system) a record is that of the largest size less the smallest, so that starting counts for nothing.
-`estimate` works through 2,000 records at the most, so its sizes are smaller.
+Photographs of 1280 by 960 pixels, as `benchmarks.report_speed` makes them, each record with a path
+of its own. CPU time (user and system) a record is that of the largest size less the smallest, so
+that starting counts for nothing. `estimate` works through 2,000 records at the most, so its sizes
+are smaller.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ EVAL_MB, MOST_MB = 200, 160
 LONG_AGO = 10**18  # nanoseconds: a file that is younger than two seconds may still change
 
 
-def slope(what: str, runs: Sequence[tuple[int, Used]], goal_ms: float | None, goal_mb: float | None) -> Iterator[Row]:
+def slope(
+    what: str, runs: Sequence[tuple[int, Used]], goal_ms: float | None, goal_mb: float | None
+) -> Iterator[Row]:
     """CPU time a further record, and peak memory at each size."""
     (fewest, small), (most, large) = runs[0], runs[-1]
     each = (large.cpu_s - small.cpu_s) / (most - fewest) * 1000
@@ -53,12 +57,18 @@ def of_eval(folder: Path, sizes: Sequence[int]) -> Iterator[Row]:
 
 def of_estimate(folder: Path, pictures: Sequence[Path], base_url: str) -> Iterator[Row]:
     """Both steps, nothing stored."""
-    rows = ({"image_path": str(path), "caption": inputs.caption(n)} for n, path in enumerate(pictures))
+    rows = (
+        {"image_path": str(path), "caption": inputs.caption(n)} for n, path in enumerate(pictures)
+    )
     given = inputs.write_rows(folder / "captions.jsonl", rows)
     block = "image_grounding."
     settings = [f"results_dir={folder / 'none'}", f"{block}data.input_jsonl={given}"]
     settings += [f"{block}vlm.openai.base_url={base_url}", f"{block}vlm.openai.model_name=loopback"]
-    settings += [f"{block}vlm.backend=openai", f"{block}vlm.openai.api_key=sk-test", f"{block}vlm.box_format=qwen3-vl"]
+    settings += [
+        f"{block}vlm.backend=openai",
+        f"{block}vlm.openai.api_key=sk-test",
+        f"{block}vlm.box_format=qwen3-vl",
+    ]
     command = [*COMMAND, "estimate", "-e", str(folder / "spec.yaml"), "--json"]
     runs = [(count, run([*command, "--pilot", str(count), *settings])) for count in ESTIMATED]
     return slope("estimate", runs, 1, MOST_MB)
@@ -71,7 +81,10 @@ def measure(most: int) -> list[Row]:
         pictures = photos(folder / "photos", SIZE, max(most, ESTIMATED[-1]))
         for path in (folder / "photos").glob("*.jpg"):
             os.utime(path, ns=(LONG_AGO, LONG_AGO))
-        runs = [(count, ours(folder, f"run-{count}", pictures[:count], server.base_url)) for count in sizes]
+        runs = [
+            (count, ours(folder, f"run-{count}", pictures[:count], server.base_url))
+            for count in sizes
+        ]
         rows = [*slope("generate, one request a record", runs, None, MOST_MB)]
         for command in (("stats",), ("stats", "--no-pictures"), ("lint",)):
             runs = []
@@ -84,6 +97,8 @@ def measure(most: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--records", type=int, default=MOST, help="The largest size, above 1,000.")
     print(table(measure(parser.parse_args().records)))

@@ -1,14 +1,16 @@
-"""Random faults, one after the other, for as long as you like; then the results have to be those of an undisturbed run.
+"""Random faults, one after the other, for as long as you like; then the results have to be those of
+an undisturbed run.
 
     python -m benchmarks.soak [--minutes 30] [--seed 0] [--rounds N] [--only OnRay]
 
-A round takes a pipeline, streaming or not, on this machine, on Ray, or with its results in a bucket, against a
-loopback server that spoils a share of its answers (429, 500, 503, closed and cut connections, garbage, replies that
-can't be read or are cut off). Its run is killed, interrupted, terminated, given a disk that fills up, a changed input
-(rows in another order, and some twice) or another step at random moments, and gone on with each time. On Ray a worker
-may be killed; the bucket's store refuses, tears uploads, lists late, loses answers or is down. In the end the files are
-compared byte by byte. A question that was well answered more than once was paid for twice: at most what was in flight
-at a stop that waits for nothing (a kill, a full disk).
+A round takes a pipeline, streaming or not, on this machine, on Ray, or with its results in a
+bucket, against a loopback server that spoils a share of its answers (429, 500, 503, closed and cut
+connections, garbage, replies that can't be read or are cut off). Its run is killed, interrupted,
+terminated, given a disk that fills up, a changed input (rows in another order, and some twice) or
+another step at random moments, and gone on with each time. On Ray a worker may be killed; the
+bucket's store refuses, tears uploads, lists late, loses answers or is down. In the end the files
+are compared byte by byte. A question that was well answered more than once was paid for twice: at
+most what was in flight at a stop that waits for nothing (a kill, a full disk).
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ def rules(seed: int) -> list[FaultRule]:
 
 
 def disturbed(job: Job, witness: Witness, draw: random.Random, stops: Counter[str]) -> int:
-    """Let it run for a while and stop it somehow; returns how many questions may be in flight then, unanswered."""
+    """Let it run for a while and stop it somehow; returns how many questions may be in flight then,
+    unanswered.
+    """
     kind = draw.choice(job.stops)
     stops[kind] += 1
     job.disturb(draw)
@@ -65,7 +69,9 @@ def disturbed(job: Job, witness: Witness, draw: random.Random, stops: Counter[st
     options: dict[str, Any] = {}
     if kind == "full disk":
         size = draw.randrange(2_000, 60_000)
-        options["preexec_fn"] = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+        options["preexec_fn"] = functools.partial(
+            resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)
+        )
     running = job.start(witness.server.base_url, **options)
     if kind in (*SIGNALS, "worker killed"):
         most = witness.sent + draw.randrange(1, 3 * COUNT)
@@ -80,7 +86,9 @@ def disturbed(job: Job, witness: Witness, draw: random.Random, stops: Counter[st
 
 
 def played(job: Job, seed: int, stops: Counter[str]) -> tuple[int, int, int]:
-    """One round: requests, questions paid for twice, and how many of them were allowed to be. Asserts the rest."""
+    """One round: requests, questions paid for twice, and how many of them were allowed to be.
+    Asserts the rest.
+    """
     draw = random.Random(seed)
     with Witness(rules(seed), latency=0.02) as witness:
         allowed = sum(disturbed(job, witness, draw, stops) for _ in range(draw.randrange(2, 6)))
@@ -99,13 +107,16 @@ def played(job: Job, seed: int, stops: Counter[str]) -> tuple[int, int, int]:
 
 
 def different(found: dict[str, bytes], undisturbed: dict[str, bytes]) -> list[str]:
-    """The first line of each file that is not as it should be; files of a step that was put in for a while are left."""
+    """The first line of each file that is not as it should be; files of a step that was put in for
+    a while are left.
+    """
     told = []
     for name, data in undisturbed.items():
         mine, right = found.get(name, b"").splitlines(), data.splitlines()
         if mine != right:
             place = next(
-                (n for n, (a, b) in enumerate(zip(mine, right, strict=False)) if a != b), min(len(mine), len(right))
+                (n for n, (a, b) in enumerate(zip(mine, right, strict=False)) if a != b),
+                min(len(mine), len(right)),
             )
             told.append(
                 f"{name} line {place + 1} of {len(mine)} ({len(right)}): "
@@ -146,16 +157,21 @@ def made(kind: str, way: type[Job], stream: bool) -> Iterator[Job]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=0, help="stop after so many rounds")
-    parser.add_argument("--only", default="", help="rounds whose way holds this text: Job, OnRay, InABucket")
+    parser.add_argument(
+        "--only", default="", help="rounds whose way holds this text: Job, OnRay, InABucket"
+    )
     given = parser.parse_args()
     return soak(
         given.seed,
         lambda number, began: (
-            time.monotonic() - began < 60 * given.minutes and (not given.rounds or number < given.rounds)
+            time.monotonic() - began < 60 * given.minutes
+            and (not given.rounds or number < given.rounds)
         ),
         given.only,
     )
@@ -181,9 +197,12 @@ def soak(seed: int, going_on: Callable[[int, float], bool], only: str = "") -> i
                 rounds[way.__name__] += 1
         number += 1
     minutes = (time.monotonic() - began) / 60
-    told = ", ".join(f"{count} {what}" for what, count in [*sorted(rounds.items()), *sorted(stops.items())])
+    told = ", ".join(
+        f"{count} {what}" for what, count in [*sorted(rounds.items()), *sorted(stops.items())]
+    )
     print(
-        f"{number - broke} of {number} rounds with the files of an undisturbed run, in {minutes:.1f} minutes ({told})"
+        f"{number - broke} of {number} rounds with the files of an undisturbed run, in"
+        f" {minutes:.1f} minutes ({told})"
     )
     print(
         f"{sent} requests; {twice} questions paid for twice, "

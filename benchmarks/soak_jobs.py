@@ -43,7 +43,13 @@ class Job:
     `stops` are the ways to disturb it, and `at_once` is how many requests may be in flight.
     """
 
-    stops: ClassVar[tuple[str, ...]] = (*SIGNALS, "full disk", "changed input", "step put in", "nothing")
+    stops: ClassVar[tuple[str, ...]] = (
+        *SIGNALS,
+        "full disk",
+        "changed input",
+        "step put in",
+        "nothing",
+    )
     at_once: ClassVar[int] = WORKERS
 
     place: Workplace
@@ -58,16 +64,26 @@ class Job:
         place = self.place
         name = place.picture("img/a.jpg")
         for number in range(COUNT):
-            row: dict[str, Any] = {"image_path": name, "image_id": f"r{number}", "caption": caption(number)}
+            row: dict[str, Any] = {
+                "image_path": name,
+                "image_id": f"r{number}",
+                "caption": caption(number),
+            }
             if self.kind == "image_region_caption":
-                row = {"image": name, "image_id": f"r{number}", "bbox": [[number, 3, 10 + number % 7, 20]]}
+                row = {
+                    "image": name,
+                    "image_id": f"r{number}",
+                    "bbox": [[number, 3, 10 + number % 7, 20]],
+                }
             self.rows.append(row)
         if self.kind == "image_referring_expression":
             for number in range(COUNT):
                 place.picture(f"pictures/{number}.jpg", (64 + number, 48))
                 label = place.folder / "labels" / f"{number}.txt"
                 label.parent.mkdir(exist_ok=True)
-                label.write_text("Car 0 0 0 2 3 22 23 0 0 0 0 0 0 0\nVan 0 0 0 30 10 50 30 0 0 0 0 0 0 0\n")
+                label.write_text(
+                    "Car 0 0 0 2 3 22 23 0 0 0 0 0 0 0\nVan 0 0 0 30 10 50 30 0 0 0 0 0 0 0\n"
+                )
         place.rows(self.rows)
         if self.kind == "by hand":
             path = [str(REPOSITORY)]
@@ -77,7 +93,11 @@ class Job:
         """Begin, or go on."""
         if self.kind == "by hand":
             line = [sys.executable, "script.py", url, str(self.stream), str(self.put_in)]
-            pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            pipes: dict[str, Any] = {
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "text": True,
+            }
             return subprocess.Popen(line, cwd=self.place.folder, **pipes, **options)
         data: dict[str, Any] = {"input_jsonl": str(self.place.input)}
         if self.kind == "image_referring_expression":
@@ -87,7 +107,11 @@ class Job:
         vlm = {"backend": "openai", "box_format": "xyxy_px", "check_every": None, "openai": openai}
         flow = {"max_workers": WORKERS, "max_attempts": 50, "stream": self.stream}
         block = {"vlm": vlm, "workflow": flow, "data": data}
-        spec = {"results_dir": str(self.place.results), "autolabel_type": self.kind, self.kind: block}
+        spec = {
+            "results_dir": str(self.place.results),
+            "autolabel_type": self.kind,
+            self.kind: block,
+        }
         path = self.place.folder / "spec.yaml"
         path.write_text(json.dumps(spec))
         return self.started(["generate", "-e", str(path), "--no-progress"], **options)
@@ -112,7 +136,9 @@ class Job:
         top = self.place.folder / "cache" if self.kind == "by hand" else self.place.results
         paths = sorted(path for path in top.rglob("*.jsonl") if ".ckpt" not in path.parts)
         folder = str(self.place.folder).encode()
-        return {str(path.relative_to(top)): path.read_bytes().replace(folder, b"HERE") for path in paths}
+        return {
+            str(path.relative_to(top)): path.read_bytes().replace(folder, b"HERE") for path in paths
+        }
 
     def change_input(self, draw: random.Random) -> None:
         """Other rows, with no new question: in another order, some of them twice."""
@@ -132,7 +158,11 @@ class OnRay(Job):
     def stop(self, kind: str, running: subprocess.Popen[str]) -> None:
         super().stop(kind, running)
         if kind == "worker killed":
-            workers = [pid for pid, called in family(running.pid).items() if called.startswith("ray::Worker")]
+            workers = [
+                pid
+                for pid, called in family(running.pid).items()
+                if called.startswith("ray::Worker")
+            ]
             for pid in workers[:1]:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -160,18 +190,36 @@ class InABucket(Job):
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         env = {**os.environ, **environment(self.there), **where}
         return subprocess.Popen(
-            [sys.executable, "-c", QUICK, *arguments], env=env, cwd=self.place.folder, **pipes, **options
+            [sys.executable, "-c", QUICK, *arguments],
+            env=env,
+            cwd=self.place.folder,
+            **pipes,
+            **options,
         )
 
     def files(self) -> dict[str, bytes]:
-        found = {name: data for name, data in objects(self.there, self.name).items() if ".ckpt/" not in name}
+        found = {
+            name: data
+            for name, data in objects(self.there, self.name).items()
+            if ".ckpt/" not in name
+        }
         folder = str(self.place.folder).encode()
-        return {name: data.replace(folder, b"HERE") for name, data in found.items() if name.endswith(".jsonl")}
+        return {
+            name: data.replace(folder, b"HERE")
+            for name, data in found.items()
+            if name.endswith(".jsonl")
+        }
 
     def disturb(self, draw: random.Random) -> None:
         self.heal()
         faults: list[dict[str, Any]] = [
-            *({}, {"refuse_every": 4}, {"tear": "jsonl|lock|run.json"}, {"lists_late": 1.0}, {"loses": True}),
+            *(
+                {},
+                {"refuse_every": 4},
+                {"tear": "jsonl|lock|run.json"},
+                {"lists_late": 1.0},
+                {"loses": True},
+            ),
             *({"late": 0.2}, {"denies": (403, "AccessDenied", "Access Denied")}, {"down": True}),
         ]
         vars(self.there).update(draw.choice(faults))

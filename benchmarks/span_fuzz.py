@@ -1,13 +1,15 @@
-"""Spans: made-up captions and phrases, spelt in typography's many ways, and places that are right by construction.
+"""Spans: made-up captions and phrases, spelt in typography's many ways, and places that are right
+by construction.
 
     python -m benchmarks.span_fuzz [--captions 40000] [--seed 0]
 
-A caption is put together from words and what stands between them, each piece spelt anew every time it is written:
-capitals, the four normal forms, full-width digits and letters, kinds of apostrophe, quotation mark, hyphen and blank,
-soft hyphens and zero-width characters inside words. In every other caption some words stand between Markdown's marks of
-emphasis, code and links. A phrase is some of the same pieces, or others, spelt independently. Where it may be
-found follows from the pieces' numbers and places alone; nothing of the package is used to tell. Words are traps for one
-another: cart, car; cafe, café; 한, 하.
+A caption is put together from words and what stands between them, each piece spelt anew every
+time it is written: capitals, the four normal forms, full-width digits and letters, kinds of
+apostrophe, quotation mark, hyphen and blank, soft hyphens and zero-width characters inside words.
+In every other caption some words stand between Markdown's marks of emphasis, code and links. A
+phrase is some of the same pieces, or others, spelt independently. Where it may be found follows
+from the pieces' numbers and places alone; nothing of the package is used to tell. Words are traps
+for one another: cart, car; cafe, café; 한, 하.
 """
 
 from __future__ import annotations
@@ -22,14 +24,50 @@ from dataclasses import dataclass
 
 from dataflow_grounding.spans import find_spans
 
-# fmt: off
 WORDS = [
-    "a", "the", "car", "cart", "scar", "park", "dog", "dogs", "s", "cafe", "café", "caf", "é", "e", "naïve", "naive",
-    "señor", "Ångström", "Straße", "Strasse", "œuvre", "10", "12", "2nd", "x2", "ệ", "ê", "αβγ", "λόγος", "машина", "й",
-    "и", "सड़क", "की", "क", "İzmir", "ﬁsh", "fish", "vis_a",
+    "a",
+    "the",
+    "car",
+    "cart",
+    "scar",
+    "park",
+    "dog",
+    "dogs",
+    "s",
+    "cafe",
+    "café",
+    "caf",
+    "é",
+    "e",
+    "naïve",
+    "naive",
+    "señor",
+    "Ångström",
+    "Straße",
+    "Strasse",
+    "œuvre",
+    "10",
+    "12",
+    "2nd",
+    "x2",
+    "ệ",
+    "ê",
+    "αβγ",
+    "λόγος",
+    "машина",
+    "й",
+    "и",
+    "सड़क",
+    "की",
+    "क",
+    "İzmir",
+    "ﬁsh",
+    "fish",
+    "vis_a",
 ]
-SIGNS = ["狗", "猫", "黑", "が", "か", "한", "하", "赤", "👍🏽", "👍", "👩\u200d👧", "👩"]  # no gap needed between them
-# fmt: on
+# no gap needed between them
+SIGNS = ["狗", "猫", "黑", "が", "か", "한", "하", "赤", "👍🏽", "👍", "👩\u200d👧", "👩"]
+
 BLANKS = ("  ", "\u00a0", "\t", " \n ", "\u3000", "\u2009", " \u200b ")
 UNSEEN = ("\u00ad", "\u200b", "\u2060")
 SPELT = {
@@ -39,9 +77,17 @@ SPELT = {
     "-": ("–", "‑", "‐", "−", "—", "－"),
 }
 MARKS = (
-    ("**", "**"), ("*", "*"), ("_", "_"), ("__", "__"), ("***", "***"), ("~~", "~~"), ("`", "`"), ("_`", "`_"),
-    ("[", "](https://example.org/q_q)"), ("**[", "](q)**"),
-)  # fmt: skip
+    ("**", "**"),
+    ("*", "*"),
+    ("_", "_"),
+    ("__", "__"),
+    ("***", "***"),
+    ("~~", "~~"),
+    ("`", "`"),
+    ("_`", "`_"),
+    ("[", "](https://example.org/q_q)"),
+    ("**[", "](q)**"),
+)
 WIDE = {ord(c): ord(c) + 0xFEE0 for c in string.ascii_letters + string.digits}
 BETWEEN = (" ", " ", " ", " ", "-", "'", ", ", ' "', '" ', " - ", ". ", " (", ") ")
 SAME = {"strasse": "straße", "fish": "ﬁsh"}  # one word, up to case
@@ -60,7 +106,9 @@ class Piece:
 
 
 def pieces(dice: random.Random, words: int) -> list[Piece]:
-    """A row of words with something between them; between signs of scripts without blanks there may be nothing."""
+    """A row of words with something between them; between signs of scripts without blanks there may
+    be nothing.
+    """
     row: list[Piece] = []
     for number in range(words):
         word = Piece(dice.choice(SIGNS if dice.random() < 0.25 else WORDS), True)
@@ -73,20 +121,28 @@ def pieces(dice: random.Random, words: int) -> list[Piece]:
 def spelt(piece: Piece, dice: random.Random) -> str:
     """One way to write a piece."""
     if not piece.is_word:
-        return "".join(dice.choice(SPELT[c]) if c in SPELT and dice.random() < 0.4 else c for c in piece.text)
+        return "".join(
+            dice.choice(SPELT[c]) if c in SPELT and dice.random() < 0.4 else c for c in piece.text
+        )
     way = dice.choice((str, str, str.lower, str.upper, str.title, str.swapcase))
     text = unicodedata.normalize(dice.choice(("NFC", "NFD", "NFKC", "NFKD")), way(piece.text))
     if dice.random() < 0.1:
         text = text.translate(WIDE)
     if piece.text in WORDS and len(text) > 1 and dice.random() < 0.15:
         place = dice.randrange(1, len(text))
-        if not unicodedata.combining(text[place]) and not unicodedata.category(text[place]).startswith("M"):
+        if not unicodedata.combining(text[place]) and not unicodedata.category(
+            text[place]
+        ).startswith("M"):
             text = text[:place] + dice.choice(UNSEEN) + text[place:]
     return text
 
 
-def written(row: list[Piece], dice: random.Random, marked: bool = False) -> tuple[str, list[tuple[int, int]]]:
-    """The row as one text, and where each piece stands in it; if `marked`, with Markdown's marks around some words."""
+def written(
+    row: list[Piece], dice: random.Random, marked: bool = False
+) -> tuple[str, list[tuple[int, int]]]:
+    """The row as one text, and where each piece stands in it; if `marked`, with Markdown's marks
+    around some words.
+    """
     text, places = "", []
     closing, last = "", -1
     words = [n for n, piece in enumerate(row) if piece.is_word]
@@ -103,11 +159,17 @@ def written(row: list[Piece], dice: random.Random, marked: bool = False) -> tupl
     return text, places
 
 
-def where(wanted: list[Piece], row: list[Piece], places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def where(
+    wanted: list[Piece], row: list[Piece], places: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
     """Every place at which these pieces stand in the row, one after the other."""
     meant, here = [p.meant for p in wanted], [p.meant for p in row]
     size = len(wanted)
-    return [(places[n][0], places[n + size - 1][1]) for n in range(len(row) - size + 1) if here[n : n + size] == meant]
+    return [
+        (places[n][0], places[n + size - 1][1])
+        for n in range(len(row) - size + 1)
+        if here[n : n + size] == meant
+    ]
 
 
 @dataclass
@@ -121,7 +183,13 @@ class Tally:
     missed: int = 0
     first: str = ""
 
-    def add(self, phrase: str, caption: str, given: list[tuple[int, int] | None], right: list[tuple[int, int]]) -> None:
+    def add(
+        self,
+        phrase: str,
+        caption: str,
+        given: list[tuple[int, int] | None],
+        right: list[tuple[int, int]],
+    ) -> None:
         """Count the spans that equal phrases were given, in order."""
         spans = [span for span in given if span is not None]
         apart, end = 0, -1
@@ -156,14 +224,22 @@ def fuzz(captions: int, seed: int = 0) -> Tally:
         phrases = [dice.choice(("", " ", "\u200b")) + written(wanted, dice)[0] for wanted in asked]
         spans = find_spans(phrases, caption)
         for wanted in {tuple(piece.meant for piece in wanted): wanted for wanted in asked}.values():
-            same = [n for n, other in enumerate(asked) if [p.meant for p in other] == [p.meant for p in wanted]]
-            tally.add(phrases[same[0]], caption, [spans[n] for n in same], where(wanted, row, places))
+            same = [
+                n
+                for n, other in enumerate(asked)
+                if [p.meant for p in other] == [p.meant for p in wanted]
+            ]
+            tally.add(
+                phrases[same[0]], caption, [spans[n] for n in same], where(wanted, row, places)
+            )
         tally.captions += 1
     return tally
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--captions", type=int, default=40_000)
     arguments.add_argument("--seed", type=int, default=0)
     given = arguments.parse_args()

@@ -1,4 +1,6 @@
-"""An S3 of this machine's own, and a proxy before it that plays what goes wrong between a run and a store."""
+"""An S3 of this machine's own, and a proxy before it that plays what goes wrong between a run and a
+store.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ class FaultyStore:
         self.tear = ""  # uploads to keys that match are cut in the middle, each once
         self.lists_late = 0.0  # seconds for which a listing lacks what was written
         self.down = False  # connections are closed without an answer
-        self.denies: tuple[int, str, str] | None = None  # all is answered with this status, code and message
+        # all is answered with this status, code and message
+        self.denies: tuple[int, str, str] | None = None
         self.late = 0.0  # seconds until a listing comes
         self.hangs = False  # uploads are never answered
         self.loses = False  # each upload is taken, and its first answer lost
@@ -70,7 +73,12 @@ class FaultyStore:
         if self.down:
             request.close_connection = True
             return
-        if request.command == "PUT" and self.tear and re.search(self.tear, key) and key not in self._torn:
+        if (
+            request.command == "PUT"
+            and self.tear
+            and re.search(self.tear, key)
+            and key not in self._torn
+        ):
             self._torn.add(key)
             self.counts["torn"] += 1
             self._send_half(request, length)
@@ -91,7 +99,9 @@ class FaultyStore:
             time.sleep(self.late)
         if self.refuse_every and self.counts["all"] % self.refuse_every == 0:
             self.counts["refused"] += 1
-            answer = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
+            answer = (
+                b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
+            )
             self._answer(request, 503, [], answer)
             return
         status, headers, answer = self._forwarded(request, body)
@@ -109,7 +119,9 @@ class FaultyStore:
     def _forwarded(self, request: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         there = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         headers = {
-            k: v for k, v in request.headers.items() if k.lower() not in ("connection", "transfer-encoding", "expect")
+            k: v
+            for k, v in request.headers.items()
+            if k.lower() not in ("connection", "transfer-encoding", "expect")
         }
         there.request(request.command, request.path, body, headers)
         got = there.getresponse()
@@ -131,11 +143,15 @@ class FaultyStore:
         for key, since in self._written.items():
             if time.monotonic() - since < self.lists_late:
                 name = re.escape(key.partition(f"/{BUCKET}/")[2])
-                text, count = re.subn(rf"<Contents><Key>{name}</Key>.*?</Contents>", "", text, flags=re.DOTALL)
+                text, count = re.subn(
+                    rf"<Contents><Key>{name}</Key>.*?</Contents>", "", text, flags=re.DOTALL
+                )
                 self.counts["hidden"] += count
         return text.encode()
 
-    def _answer(self, request: Any, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def _answer(
+        self, request: Any, status: int, headers: list[tuple[str, str]], body: bytes
+    ) -> None:
         request.send_response(status)
         for name, value in headers:
             if name.lower() != "content-length" or request.command == "HEAD":
@@ -149,7 +165,9 @@ class FaultyStore:
 
 @contextmanager
 def faulty_store() -> Iterator[FaultyStore]:
-    """A moto server with a bucket, behind the proxy; `AWS_…` have to be set to use it: see `environment`."""
+    """A moto server with a bucket, behind the proxy; `AWS_…` have to be set to use it: see
+    `environment`.
+    """
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

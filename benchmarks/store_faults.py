@@ -1,4 +1,6 @@
-"""Faults of a bucket that results go to: refusals in the middle, slow listings, torn uploads, silence, and kills."""
+"""Faults of a bucket that results go to: refusals in the middle, slow listings, torn uploads,
+silence, and kills.
+"""
 
 from __future__ import annotations
 
@@ -31,26 +33,39 @@ ROWS = 100
 QUICK = """
 import dataflow_grounding.engine.rolling as rolling
 import dataflow_grounding.engine.run_lock as run_lock
-rolling.ROLL_SECONDS, rolling.SAY_SECONDS, run_lock.BEAT_SECONDS, run_lock.FREE_SECONDS = 0.3, 1.0, 0.5, 1.0
+rolling.ROLL_SECONDS = 0.3
+rolling.SAY_SECONDS = 1.0
+run_lock.BEAT_SECONDS = 0.5
+run_lock.FREE_SECONDS = 1.0
 from dataflow_grounding.cli.main import main
 main()
 """
-FILES = ("annotations.jsonl", "step_0_expression_extraction/annotations.jsonl", "step_1_grounding/annotations.jsonl")
+FILES = (
+    "annotations.jsonl",
+    "step_0_expression_extraction/annotations.jsonl",
+    "step_1_grounding/annotations.jsonl",
+)
 
 
 class Bucket:
     """A store, and runs of a place whose results go there."""
 
     def __init__(self, place: Workplace, store: FaultyStore) -> None:
-        self.place, self.store, self.name = place, store, token_hex(4)  # a process has one moto, with all buckets
+        # a process has one moto, with all buckets
+        self.place, self.store, self.name = place, store, token_hex(4)
         self.here, self.place.results = place.results, f"s3://{BUCKET}/{self.name}"  # type: ignore[assignment]
         self.environment = {**environment(store), "DF_WORK_FOLDER": str(place.folder / "work")}
 
     def start(self) -> subprocess.Popen[str]:
         """A run that sends what it has more often than usual."""
         line = [sys.executable, "-c", QUICK, *self.place.arguments()]
-        env, pipe = {**os.environ, "PYTHONPATH": str(REPOSITORY), **self.environment}, subprocess.PIPE
-        return subprocess.Popen(line, env=env, cwd=self.place.folder, stdout=pipe, stderr=pipe, text=True)
+        env, pipe = (
+            {**os.environ, "PYTHONPATH": str(REPOSITORY), **self.environment},
+            subprocess.PIPE,
+        )
+        return subprocess.Popen(
+            line, env=env, cwd=self.place.folder, stdout=pipe, stderr=pipe, text=True
+        )
 
     def objects(self) -> dict[str, bytes]:
         """What is there, by its name in the results."""
@@ -81,14 +96,21 @@ def objects(store: FaultyStore, folder: str) -> dict[str, bytes]:
     client, prefix = client_of(store), f"{folder}/"
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
     keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
-    return {key.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+    return {
+        key.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        for key in keys
+    }
 
 
 def client_of(store: FaultyStore) -> Any:
     """boto3's, straight to the store."""
     import boto3
 
-    keys = {"aws_access_key_id": "nobody", "aws_secret_access_key": "nobody", "region_name": "us-east-1"}
+    keys = {
+        "aws_access_key_id": "nobody",
+        "aws_secret_access_key": "nobody",
+        "region_name": "us-east-1",
+    }
     return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{store.port}", **keys)
 
 
@@ -101,7 +123,9 @@ def bucket(place: Workplace) -> Iterator[tuple[Bucket, Witness]]:
 
 
 def denied(status: int, code: str, message: str) -> Callable[[Workplace, bool], Outcome]:
-    """From the middle on all is refused: then, and when the command is given again, one line says so."""
+    """From the middle on all is refused: then, and when the command is given again, one line says
+    so.
+    """
 
     def play(place: Workplace, full: bool) -> Outcome:
         with bucket(place) as (there, witness):
@@ -114,14 +138,18 @@ def denied(status: int, code: str, message: str) -> Callable[[Workplace, bool], 
                 assert told.code == exit_code, told
                 assert told.err.splitlines()[-1].startswith("Error: "), told
                 assert f"{there.place.results}: " in told.err, told
-            assert not [name for name in there.objects() if "ckpt" not in name], "nothing is there by halves"
+            assert not [name for name in there.objects() if "ckpt" not in name], (
+                "nothing is there by halves"
+            )
             return there.goes_on(witness)
 
     return play
 
 
 def spoilt(what: str, **faults: Any) -> Callable[[Workplace, bool], Outcome]:
-    """The store does something else wrong from the beginning, which it counts as `what`; a run is killed meanwhile."""
+    """The store does something else wrong from the beginning, which it counts as `what`; a run is
+    killed meanwhile.
+    """
 
     def play(place: Workplace, full: bool) -> Outcome:
         with bucket(place) as (there, witness):
@@ -156,7 +184,9 @@ def silent(place: Workplace, full: bool) -> Outcome:
 
 
 def killed(place: Workplace, full: bool) -> Outcome:
-    """Killed at several moments, also while files are sent; nothing that is there is half of a file."""
+    """Killed at several moments, also while files are sent; nothing that is there is half of a
+    file.
+    """
     moments = [20, 90, 160, 199, 2 * ROWS] if full else [90, 2 * ROWS]
     with bucket(place) as (there, witness):
         for most in moments:
@@ -172,21 +202,47 @@ def killed(place: Workplace, full: bool) -> Outcome:
 
 
 SAYS = (
-    "The run goes on, keeps all on this machine, and ends with a one-line error, exit 130; the same command sends it, "
-    "and pays for nothing again."
+    "The run goes on, keeps all on this machine, and ends with a one-line error, exit 130; the same"
+    " command sends it, and pays for nothing again."
 )
-HIDDEN = "Tried again until it is through: nothing is lost, nothing half-written, and nothing paid for again."
+HIDDEN = (
+    "Tried again until it is through: nothing is lost, nothing half-written, and nothing paid for"
+    " again."
+)
 KILLED = (
-    "Killed at any moment, it leaves whole files in the bucket; the next run pays again at most for what was in flight."
+    "Killed at any moment, it leaves whole files in the bucket; the next run pays again at most for"
+    " what was in flight."
 )
 STORES: list[Case] = [
     Case("a bucket: 403 in the middle", SAYS, denied(403, "AccessDenied", "Access Denied"), "moto"),
-    Case("a bucket: a token that expires", SAYS, denied(400, "ExpiredToken", "The token has expired."), "moto"),
-    Case("a bucket: it is deleted in the middle", SAYS, denied(404, "NoSuchBucket", "gone"), "moto"),
-    Case("a bucket: a store that never answers", f"{SAYS[:-1]}; Ctrl-C ends the wait.", silent, "moto"),
+    Case(
+        "a bucket: a token that expires",
+        SAYS,
+        denied(400, "ExpiredToken", "The token has expired."),
+        "moto",
+    ),
+    Case(
+        "a bucket: it is deleted in the middle", SAYS, denied(404, "NoSuchBucket", "gone"), "moto"
+    ),
+    Case(
+        "a bucket: a store that never answers",
+        f"{SAYS[:-1]}; Ctrl-C ends the wait.",
+        silent,
+        "moto",
+    ),
     Case("a bucket: slow listings", HIDDEN, spoilt("LIST late", late=0.5), "moto"),
-    Case("a bucket: uploads torn in the middle", HIDDEN, spoilt("torn", tear="jsonl|lock|run.json"), "moto"),
+    Case(
+        "a bucket: uploads torn in the middle",
+        HIDDEN,
+        spoilt("torn", tear="jsonl|lock|run.json"),
+        "moto",
+    ),
     Case("a bucket: answers to uploads lost", HIDDEN, spoilt("answers lost", loses=True), "moto"),
-    Case("a bucket: each fourth request refused (503)", HIDDEN, spoilt("refused", refuse_every=4), "moto"),
+    Case(
+        "a bucket: each fourth request refused (503)",
+        HIDDEN,
+        spoilt("refused", refuse_every=4),
+        "moto",
+    ),
     Case("a bucket: kill -9 at several moments", KILLED, killed, "moto"),
 ]

@@ -1,4 +1,6 @@
-"""How often the beginning of a request, its system message and images, came again: what a provider's cache saves."""
+"""How often the beginning of a request, its system message and images, came again: what a
+provider's cache saves.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ WINDOW = 64
 
 
 class Beginnings:
-    """Answers as `answers` does and counts: a beginning last seen at most `WINDOW` requests earlier is a hit."""
+    """Answers as `answers` does and counts: a beginning last seen at most `WINDOW` requests earlier
+    is a hit.
+    """
 
     reads = IMAGES
 

@@ -16,8 +16,12 @@ KEY = "sk-5e1f-not-to-be-told"
 COMMANDS = "\x1bc\x07\x9b2J\u202e"
 
 
-def play(words: Callable[[ReceivedRequest], str], unwanted: str, place: Workplace, full: bool) -> Outcome:
-    """A refusal of one record and all replies hold `words`; nothing `unwanted` is printed or kept."""
+def play(
+    words: Callable[[ReceivedRequest], str], unwanted: str, place: Workplace, full: bool
+) -> Outcome:
+    """A refusal of one record and all replies hold `words`; nothing `unwanted` is
+    printed or kept.
+    """
 
     def rule(request: ReceivedRequest) -> Fault:
         said = words(request)
@@ -27,7 +31,10 @@ def play(words: Callable[[ReceivedRequest], str], unwanted: str, place: Workplac
 
     place.many(COUNT)
     with Witness([rule]) as witness:
-        place.settings |= {"vlm.openai.base_url": witness.server.base_url, "vlm.openai.api_key": KEY}
+        place.settings |= {
+            "vlm.openai.base_url": witness.server.base_url,
+            "vlm.openai.api_key": KEY,
+        }
         done = place.run()
         calm(done)
         assert (done.code, done.summary["failed"]) == (1, 1), done

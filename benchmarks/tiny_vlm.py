@@ -1,4 +1,6 @@
-"""A LLaVA of a few kilobytes with weights set by hand: it answers by the task that it reads and the colour it sees."""
+"""A LLaVA of a few kilobytes with weights set by hand: it answers by the task that it reads and the
+colour it sees.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,13 @@ _WORDS = ["<pad>", "<end>", "<image>", "<system>", "<user>", "<assistant>"]
 
 
 def tiny_vlm(folder: Path, answers: Mapping[str, tuple[Any, Any]]) -> Path:
-    """Save a model and its processor in `folder`: to a task it gives the first answer, of a red picture the second.
+    """Save a model and its processor in `folder`: to a task it gives the first answer, of a red
+    picture the second.
 
-    Where the residual stream isn't changed by layers, the last token's logits are its own embedding's, here only "a
-    reply begins" or "it ends", and what the one attention layer adds: the mean of all tokens before it, in which a
-    task's name leaves a mark, and patches that are more red than blue.
+    Where the residual stream isn't changed by layers, the last token's logits are its own
+    embedding's, here only "a reply begins" or "it ends", and what the one attention layer adds: the
+    mean of all tokens before it, in which a task's name leaves a mark, and patches that are more
+    red than blue.
     """
     import torch
     import transformers
@@ -33,18 +37,29 @@ def tiny_vlm(folder: Path, answers: Mapping[str, tuple[Any, Any]]) -> Path:
     known = [*_WORDS, *map(chr, range(32, 127)), "\n", "[UNK]", *tokens]
     place = {word: number for number, word in enumerate(known)}
     inner = Tokenizer(models.WordLevel(place, unk_token="[UNK]"))
-    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Split(Regex("(?m:.)"), "isolated"), decoders.Fuse()
+    inner.pre_tokenizer, inner.decoder = (
+        pre_tokenizers.Split(Regex("(?m:.)"), "isolated"),
+        decoders.Fuse(),
+    )
     special = {"pad_token": "<pad>", "eos_token": "<end>", "unk_token": "[UNK]"}
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=inner, **special, extra_special_tokens={"image_token": "<image>"}
     )
     tokenizer.add_tokens([*_WORDS[3:], *tokens])
 
-    layers = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4, "hidden_size": SIZE}
+    layers = {
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 4,
+        "hidden_size": SIZE,
+    }
     seen = transformers.CLIPVisionConfig(image_size=28, patch_size=14, **layers)
     told = transformers.LlamaConfig(vocab_size=len(known), max_position_embeddings=16384, **layers)
     config = transformers.LlavaConfig(
-        vision_config=seen, text_config=told, image_token_index=place["<image>"], vision_feature_layer=-1
+        vision_config=seen,
+        text_config=told,
+        image_token_index=place["<image>"],
+        vision_feature_layer=-1,
     )
     model = transformers.LlavaForConditionalGeneration(config)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 0
@@ -56,7 +71,11 @@ def tiny_vlm(folder: Path, answers: Mapping[str, tuple[Any, Any]]) -> Path:
         [name] = [name for name in weights if name.endswith(ending)]
         return weights[name]
 
-    patches, embedded, heads = of("patch_embedding.weight"), of("embed_tokens.weight"), of("lm_head.weight")
+    patches, embedded, heads = (
+        of("patch_embedding.weight"),
+        of("embed_tokens.weight"),
+        of("lm_head.weight"),
+    )
     patches[0, 0], patches[0, 2] = 1 / 14**2, -1 / 14**2  # red less blue, and the opposite
     patches[1] = -patches[0]
     of("linear_1.weight")[_RED, 0] = of("linear_2.weight")[_RED, _RED] = 1.0
@@ -72,7 +91,11 @@ def tiny_vlm(folder: Path, answers: Mapping[str, tuple[Any, Any]]) -> Path:
             heads[place[text], _RED], heads[place[text], _BIAS] = 0.3 * is_red, -1.0 * is_red
     model.save_pretrained(folder)
     # sides in pixels; the picture is cropped to nothing but what is there
-    pictures = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    processor = transformers.LlavaProcessor(pictures, tokenizer, 14, "default", TEMPLATE, num_additional_image_tokens=1)
+    pictures = CLIPImageProcessorPil(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    )
+    processor = transformers.LlavaProcessor(
+        pictures, tokenizer, 14, "default", TEMPLATE, num_additional_image_tokens=1
+    )
     processor.save_pretrained(folder)
     return folder

@@ -2,9 +2,10 @@
 
     python -m benchmarks.wall
 
-80 requests per place in flight, one per record, JPEGs of 5 KB, latencies all alike or log-normal (sigma 0.7). Beside it
-what a client with the same latencies would need that keeps every place filled from the start: it, too, waits for the
-last replies. The run begins with 8 in flight and adds one per reply, so it uses 120 of 512 places until it has 128.
+80 requests per place in flight, one per record, JPEGs of 5 KB, latencies all alike or log-normal
+(sigma 0.7). Beside it what a client with the same latencies would need that keeps every place
+filled from the start: it, too, waits for the last replies. The run begins with 8 in flight and adds
+one per reply, so it uses 120 of 512 places until it has 128.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from benchmarks.request_cost import REPLY, rows_to_ground, step_1
 
 SIGMA, PER_PLACE = 0.7, 80
 MEANS = {16: 0.2, 64: 0.25, 128: 0.4}
-"""In flight → mean latency in seconds; at most 320 requests per second, so that it isn't the processor's speed."""
+"""In flight → mean latency in seconds; at most 320 requests per second, so that it isn't the
+processor's speed.
+"""
 
 
 def latencies(requests: int, mean: float, sigma: float) -> list[float]:
@@ -46,7 +49,9 @@ def measure() -> list[Row]:
     """Wall time against the ideal: the sum of the latencies, divided by the number in flight."""
     with workplace() as folder:
         pictures = inputs.pictures(folder / "pictures", max(MEANS) * PER_PLACE, 320, 240, 5)
-        return [row(folder, pictures, in_flight, sigma) for in_flight in MEANS for sigma in (0.0, SIGMA)]
+        return [
+            row(folder, pictures, in_flight, sigma) for in_flight in MEANS for sigma in (0.0, SIGMA)
+        ]
 
 
 def row(folder: Path, pictures: list[Path], in_flight: int, sigma: float) -> Row:
@@ -63,7 +68,12 @@ def row(folder: Path, pictures: list[Path], in_flight: int, sigma: float) -> Row
     full, whole = always_full(times, in_flight) / ideal, used.wall_s / ideal
     figure += f" (always full {full:.2f}; with the process's start {whole:.2f})"
     name = f"log-normal, sigma {sigma}" if sigma else "all alike"
-    return Row(f"{in_flight} in flight, {requests:,} requests of {mean} s, {name}: wall / ideal", figure, goal, reached)
+    return Row(
+        f"{in_flight} in flight, {requests:,} requests of {mean} s, {name}: wall / ideal",
+        figure,
+        goal,
+        reached,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""A model whose boxes are like those of photos, in formats of your choice, which may change in the middle of a run."""
+"""A model whose boxes are like those of photos, in formats of your choice, which may change in the
+middle of a run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
 @dataclass(frozen=True)
 class Thing:
-    """A phrase, and the shape of what it means: mean and deviation of the log of width to height, in pixels."""
+    """A phrase, and the shape of what it means: mean and deviation of the log of width to height,
+    in pixels.
+    """
 
     phrase: str
     shape: float
@@ -47,9 +51,10 @@ WIDE: tuple[Size, ...] = ((2048, 512), (1600, 420))
 
 @dataclass(frozen=True)
 class Scene:
-    """What a run's pictures show. `area` is the mean log of a thing's share of the picture; `level` says that things
-    stand about a little below the middle, as in photos, not anywhere; `corner` that all are in the top left ninth;
-    `logo` that the first of the things is at one place, small, in every picture.
+    """What a run's pictures show. `area` is the mean log of a thing's share of the picture; `level`
+    says that things stand about a little below the middle, as in photos, not anywhere; `corner`
+    that all are in the top left ninth; `logo` that the first of the things is at one place, small,
+    in every picture.
     """
 
     things: Sequence[Thing] = MIXED
@@ -90,7 +95,8 @@ class GivenReply:
         image: The sha256 of the picture's file.
         size: That of the picture, as sent.
         numbers: What it gave for each phrase.
-        afresh: Whether the same had been asked before, in the same words: to compare, and for no record.
+        afresh: Whether the same had been asked before, in the same words: to compare, and for no
+            record.
     """
 
     written: str
@@ -103,9 +109,10 @@ class GivenReply:
 class WatchedModel:
     """Answers `phrase_grounding`, each picture by a scene of its own.
 
-    `format_of` names the format of the n-th reply about a picture of the run, also of one that is asked for again.
-    Edges are off by `noise` of the side, a share `outliers` of the boxes is anywhere at all, `swapped` of them end
-    before they begin, and `missing` of them are left out; so it is on probe pictures, but for the last two.
+    `format_of` names the format of the n-th reply about a picture of the run, also of one that is
+    asked for again. Edges are off by `noise` of the side, a share `outliers` of the boxes is
+    anywhere at all, `swapped` of them end before they begin, and `missing` of them are left out; so
+    it is on probe pictures, but for the last two.
     """
 
     reads = "images"
@@ -122,15 +129,23 @@ class WatchedModel:
         missing: float = 0.0,
     ) -> None:
         self._format_of, self._scene, self._seed = format_of, scene, seed
-        self._noise, self._outliers, self._swapped, self._missing = noise, outliers, swapped, missing
+        self._noise, self._outliers, self._swapped, self._missing = (
+            noise,
+            outliers,
+            swapped,
+            missing,
+        )
         self._things = {thing.phrase: thing for thing in scene.things}
-        self.replies: dict[str, list[GivenReply]] = {}  # by the picture and what was asked for in it
+        # by the picture and what was asked for in it
+        self.replies: dict[str, list[GivenReply]] = {}
         self.given = self.again = 0
         self.probes = 0
 
     @property
     def answered(self) -> int:
-        """How many requests about pictures of the run it answered, those that were asked again once."""
+        """How many requests about pictures of the run it answered, those that were asked again
+        once.
+        """
         return self.given - self.again
 
     def wrong(self, asked: str) -> int:
@@ -139,23 +154,33 @@ class WatchedModel:
 
     def last_replies(self) -> list[GivenReply]:
         """Those that count, one for each question."""
-        return [[reply for reply in replies if not reply.afresh][-1] for replies in self.replies.values()]
+        return [
+            [reply for reply in replies if not reply.afresh][-1]
+            for replies in self.replies.values()
+        ]
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         """The answer."""
         probe = probe_in(request)
         if probe is not None:
             self.probes += 1
-            boxes = seen(probe, random.Random(f"{self._seed}/{self.probes}"), self._noise, self._outliers)
+            boxes = seen(
+                probe, random.Random(f"{self._seed}/{self.probes}"), self._noise, self._outliers
+            )
             written = self._format_of(self.given, probe.size)
             texts = [phrase["text"] for phrase in request.input["phrases"]]
-            return _objects(request, written, probe.size, [(text, boxes[text]) for text in texts], 0.0, None)
+            return _objects(
+                request, written, probe.size, [(text, boxes[text]) for text in texts], 0.0, None
+            )
         if asks_for_rectangles(request):
             return {"objects": []}
         image, [digest] = request.input["image"], request.image_digests
         question = f"{digest} {json.dumps(request.input['phrases'])}"
         size = (image["width"], image["height"])
-        scene, chance = random.Random(f"{self._seed}/{question}"), random.Random(f"{self._seed}/reply {self.given}")
+        scene, chance = (
+            random.Random(f"{self._seed}/{question}"),
+            random.Random(f"{self._seed}/reply {self.given}"),
+        )
         written = self._format_of(self.given, size)
         self.given += 1
         is_again = "An earlier reply could not be read" in request.text
@@ -170,7 +195,9 @@ class WatchedModel:
         key = find_box_format(written, "").key
         numbers = tuple((found["label"], tuple(found[key])) for found in answer["objects"])
         afresh = question in self.replies and not is_again
-        self.replies.setdefault(question, []).append(GivenReply(written, digest, size, numbers, afresh))
+        self.replies.setdefault(question, []).append(
+            GivenReply(written, digest, size, numbers, afresh)
+        )
         return answer
 
     def _seen(self, chance: random.Random, size: Size, box: Bbox) -> Bbox:

@@ -1,4 +1,6 @@
-"""What may stand between a run and its endpoint: a proxy that notes what it is told, and TLS of our own."""
+"""What may stand between a run and its endpoint: a proxy that notes what it is told, and TLS of our
+own.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class Listener:
 
 
 class RecordingProxy(Listener):
-    """Lets every CONNECT through to one port of this machine; `told` has what it was told, in plain text."""
+    """Lets every CONNECT through to one port of this machine; `told` has what it was told, in plain
+    text.
+    """
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -96,7 +100,9 @@ def relay(one: socket.socket, other: socket.socket) -> None:
 
 
 def certificate(folder: Path, host: str) -> Path:
-    """A self-signed certificate for a host and its key, in one file; whoever trusts it trusts the host."""
+    """A self-signed certificate for a host and its key, in one file; whoever trusts it trusts the
+    host.
+    """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -119,6 +125,7 @@ def certificate(folder: Path, host: str) -> Path:
     plain, pem = serialization.NoEncryption(), serialization.Encoding.PEM
     path = folder / f"{host}.pem"
     path.write_bytes(
-        made.public_bytes(pem) + key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, plain)
+        made.public_bytes(pem)
+        + key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, plain)
     )
     return path

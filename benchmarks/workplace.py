@@ -1,4 +1,6 @@
-"""A folder with pictures, input and spec in which tests and benchmarks run `generate` as a user would."""
+"""A folder with pictures, input and spec in which tests and benchmarks run `generate` as a user
+would.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Done:
 
 
 class Workplace:
-    """Everything under one folder; `settings` are spec keys below `image_grounding`, dotted, for every run."""
+    """Everything under one folder; `settings` are spec keys below `image_grounding`, dotted, for
+    every run.
+    """
 
     def __init__(self, folder: Path, base_url: str = "", **settings: Any) -> None:
         self.folder = folder
@@ -68,7 +72,11 @@ class Workplace:
         folder.mkdir(parents=True, exist_ok=True)
 
     def picture(
-        self, name: str = "a.jpg", size: tuple[int, int] = (64, 48), orientation: int = 1, color: str = "navy"
+        self,
+        name: str = "a.jpg",
+        size: tuple[int, int] = (64, 48),
+        orientation: int = 1,
+        color: str = "navy",
     ) -> str:
         """Write a JPEG; `size` is in stored pixels. Returns its name."""
         from PIL import Image
@@ -83,13 +91,18 @@ class Workplace:
 
     def rows(self, rows: Iterable[Mapping[str, Any] | str]) -> None:
         """Write the input; a string stands for a line as it is."""
-        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+        lines = [
+            row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows
+        ]
         self.input.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     def many(self, count: int) -> None:
         """Write an input of `count` rows with captions of their own and one picture."""
         self.picture()
-        self.rows({"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)} for n in range(count))
+        self.rows(
+            {"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)}
+            for n in range(count)
+        )
 
     def spec(self, **settings: Any) -> Path:
         """Write the spec; returns its path."""
@@ -101,20 +114,34 @@ class Workplace:
             for name in outer:
                 inner = inner.setdefault(name, {})
             inner[last] = value
-        whole = {"results_dir": str(self.results), "autolabel_type": "image_grounding", "image_grounding": block}
+        whole = {
+            "results_dir": str(self.results),
+            "autolabel_type": "image_grounding",
+            "image_grounding": block,
+        }
         path = self.folder / "spec.yaml"
         path.write_text(json.dumps(whole), encoding="utf-8")  # JSON is YAML
         return path
 
     def arguments(self, *arguments: str, **settings: Any) -> list[str]:
         """The arguments of a `generate` with these settings."""
-        return ["generate", "-e", str(self.spec(**settings)), "--json", "--no-progress", "--no-report", *arguments]
+        return [
+            "generate",
+            "-e",
+            str(self.spec(**settings)),
+            "--json",
+            "--no-progress",
+            "--no-report",
+            *arguments,
+        ]
 
     def run(self, *arguments: str, **settings: Any) -> Done:
         """`generate` within this process, through the command line's own entry."""
         return command(self.arguments(*arguments, **settings))
 
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None, **settings: Any) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, env: Mapping[str, str] | None = None, **settings: Any
+    ) -> subprocess.Popen[str]:
         """`generate` as a process of its own, not waited for."""
         return process(self.arguments(*arguments, **settings), env=env, cwd=self.folder)
 
@@ -134,16 +161,23 @@ class Workplace:
     def files(self) -> Files:
         """The annotations and both step files."""
         steps = ("step_0_expression_extraction", "step_1_grounding")
-        paths = [self.results / "annotations.jsonl", *(self.results / step / "annotations.jsonl" for step in steps)]
+        paths = [
+            self.results / "annotations.jsonl",
+            *(self.results / step / "annotations.jsonl" for step in steps),
+        ]
         return Files(*(path.read_bytes() if path.exists() else None for path in paths))
 
     def everything(self) -> Iterable[tuple[Path, bytes]]:
         """Every file of the results."""
-        return ((path, path.read_bytes()) for path in sorted(self.results.rglob("*")) if path.is_file())
+        return (
+            (path, path.read_bytes()) for path in sorted(self.results.rglob("*")) if path.is_file()
+        )
 
 
 def caption(number: int) -> str:
-    """A caption with a word of letters that no other number has, so that no two requests are equal."""
+    """A caption with a word of letters that no other number has, so that no two
+    requests are equal.
+    """
     letters = "".join(chr(ord("a") + int(digit)) for digit in str(number))
     return f"Cup {number} of N{letters}"
 
@@ -163,11 +197,19 @@ def command(arguments: Sequence[str]) -> Done:
     return Done(int(code) if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
 
 
-def process(arguments: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+def process(
+    arguments: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[str]:
     """The command line as a process of its own."""
     whole = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})}
     line = [sys.executable, "-m", "dataflow_grounding", *arguments]
-    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8", **options}
+    piped = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "encoding": "utf-8",
+        **options,
+    }
     return subprocess.Popen(line, env=whole, **piped)
 
 

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from dataflow_grounding.errors import GroundingError as GroundingError
     from dataflow_grounding.grounded import Grounded as Grounded
     from dataflow_grounding.grounded import ground as ground
-    from dataflow_grounding.jobs.serving_of_spec import serving_from_environment as serving_from_environment
+    from dataflow_grounding.jobs.serving_of_spec import (
+        serving_from_environment as serving_from_environment,
+    )
     from dataflow_grounding.operators import *  # noqa: F403
     from dataflow_grounding.pipelines import Pipeline as Pipeline
     from dataflow_grounding.replies import read_boxes as read_boxes
@@ -20,19 +22,42 @@ if TYPE_CHECKING:
     from dataflow_grounding.storage import FileStorage as FileStorage
 
 _NAMES_OF = {
-    "cli.main": "as_command",
-    "embedded": "EmbeddedServing",
-    "engine.options": "RunOptions",
-    "errors": "GroundingError",
-    "grounded": "Grounded ground",
-    "jobs.serving_of_spec": "serving_from_environment",
-    "operators": """OPERATOR_REGISTRY BBoxVisualizer BoxOperator BoxRefiner BoxVerifier CaptionGenerator DoubleChecker
-        ExpressionExtractor Merger Operator PhraseGrounder PhraseLister RegionCaptioner RegionExpressionGenerator
-        RegionMarker operator""",
-    "pipelines": "Pipeline",
-    "replies": "read_boxes",
-    "serving": "GeminiServing LocalServing OpenAISdkServing OpenAIServing RecordedServing Serving SeveralEndpoints",
-    "storage": "FileStorage",
+    "cli.main": ["as_command"],
+    "embedded": ["EmbeddedServing"],
+    "engine.options": ["RunOptions"],
+    "errors": ["GroundingError"],
+    "grounded": ["Grounded", "ground"],
+    "jobs.serving_of_spec": ["serving_from_environment"],
+    "operators": [
+        "OPERATOR_REGISTRY",
+        "BBoxVisualizer",
+        "BoxOperator",
+        "BoxRefiner",
+        "BoxVerifier",
+        "CaptionGenerator",
+        "DoubleChecker",
+        "ExpressionExtractor",
+        "Merger",
+        "Operator",
+        "PhraseGrounder",
+        "PhraseLister",
+        "RegionCaptioner",
+        "RegionExpressionGenerator",
+        "RegionMarker",
+        "operator",
+    ],
+    "pipelines": ["Pipeline"],
+    "replies": ["read_boxes"],
+    "serving": [
+        "GeminiServing",
+        "LocalServing",
+        "OpenAISdkServing",
+        "OpenAIServing",
+        "RecordedServing",
+        "Serving",
+        "SeveralEndpoints",
+    ],
+    "storage": ["FileStorage"],
 }
 """Module → its public names; it is imported when one of them is used."""
 

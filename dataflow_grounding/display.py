@@ -1,4 +1,6 @@
-"""How records and `Grounded` show themselves: a picture with its boxes, and in a notebook a table beneath it."""
+"""How records and `Grounded` show themselves: a picture with its boxes, and in a notebook a table
+beneath it.
+"""
 
 import html
 import io
@@ -47,7 +49,8 @@ class Shown:
             A PIL image of the upright picture's size, RGB.
 
         Raises:
-            GroundingError: The picture is not there or can't be read, or boxes are not of four numbers.
+            GroundingError: The picture is not there or can't be read, or boxes are not of four
+                numbers.
         """
         from dataflow_grounding.drawing import draw_marks
 
@@ -70,7 +73,9 @@ class Shown:
 
 
 class ShownRecord(Shown, Record):
-    """A record that an operator gives back in Python: a dict that shows itself. `image_key` is its picture's column."""
+    """A record that an operator gives back in Python: a dict that shows itself. `image_key` is its
+    picture's column.
+    """
 
     __slots__ = ("image_key",)
     image_key: str
@@ -78,7 +83,9 @@ class ShownRecord(Shown, Record):
     @classmethod
     def of(cls, record: Record, image_key: str, update: Mapping[str, Any]) -> "ShownRecord":
         """The record with the columns of `update` set."""
-        shown = cls({**record, **update}, record.folders, record.occurrence, record.image_id, record.place)
+        shown = cls(
+            {**record, **update}, record.folders, record.occurrence, record.image_id, record.place
+        )
         shown.image_key = image_key
         return shown
 
@@ -92,10 +99,16 @@ class ShownRecord(Shown, Record):
         return self.of(self, self.image_key, update)
 
     def shown_expressions(self) -> list[dict[str, Any]]:
-        """Its expressions, in whichever column they were put last; without any its regions with their texts."""
+        """Its expressions, in whichever column they were put last; without any its regions with
+        their texts.
+        """
         for key in reversed(self):
             value = self[key]
-            if isinstance(value, list) and value and all(isinstance(i, dict) and "instances" in i for i in value):
+            if (
+                isinstance(value, list)
+                and value
+                and all(isinstance(i, dict) and "instances" in i for i in value)
+            ):
                 return read_expressions(self, key)
         for key in ("region_captions", "regions"):
             if isinstance(self.get(key), list):
@@ -111,19 +124,28 @@ class ShownRecord(Shown, Record):
 
 
 def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
-    """One mark per instance, labelled with its expression; those of one expression share its color."""
+    """One mark per instance, labelled with its expression; those of one expression
+    share its color.
+    """
     from dataflow_grounding.drawing import Mark, palette_color
 
     boxed = [expression for expression in expressions if expression["instances"]]
     return [
-        Mark(ordered(i["bbox"]), expression["text"], palette_color(number), i.get("evidence") == "region")
+        Mark(
+            ordered(i["bbox"]),
+            expression["text"],
+            palette_color(number),
+            i.get("evidence") == "region",
+        )
         for number, expression in enumerate(boxed)
         for i in expression["instances"]
     ]
 
 
 def small_copy(picture: "PillowImage", side: int, kind: str, **how: Any) -> bytes:
-    """A copy without metadata, at most so many pixels wide and high; the picture is then as small, too."""
+    """A copy without metadata, at most so many pixels wide and high; the picture is then as small,
+    too.
+    """
     picture.info.clear()
     picture.thumbnail((side, side), reducing_gap=2.0)
     picture.save(out := io.BytesIO(), kind, **how)
@@ -131,9 +153,11 @@ def small_copy(picture: "PillowImage", side: int, kind: str, **how: Any) -> byte
 
 
 def page_text(value: Any) -> str:
-    r"""The one way of data into HTML and SVG, also inside attributes: `value` as text, its first 2,000 characters.
+    r"""The one way of data into HTML and SVG, also inside attributes: `value` as text, its first
+    2,000 characters.
 
-    Characters that no page may have are replaced, and those that turn the reading direction spelt out.
+    Characters that no page may have are replaced, and those that turn the reading direction spelt
+    out.
 
     Example:
         >>> page_text("<b>\u202egnp")
@@ -153,7 +177,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         return f"<tr>{''.join(f'<{kind}>{page_text(cell)}</{kind}>' for cell in cells)}</tr>"
 
     more = f"<p>… and {len(rows) - ROWS_IN_A_PAGE} more</p>" if len(rows) > ROWS_IN_A_PAGE else ""
-    return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows[:ROWS_IN_A_PAGE])}</table>{more}"
+    body = "".join(line(row, "td") for row in rows[:ROWS_IN_A_PAGE])
+    return f"<table>{line(heads, 'th')}{body}</table>{more}"
 
 
 def _numbers(box: Sequence[float]) -> str:

@@ -1,4 +1,6 @@
-"""What the environment says: `.env` files, settings, mostly keys, that a folder gives to it; where the cache is."""
+"""What the environment says: `.env` files, settings, mostly keys, that a folder gives to it; where
+the cache is.
+"""
 
 import io
 import os
@@ -17,9 +19,10 @@ _set_by: dict[str, tuple[str, str]] = {}
 _SETTABLE = re.compile(
     r"DF_(?!WORK_FOLDER$)\w+|\w+_(?:API_KEY|API_TOKEN|BASE_URL)|HF_TOKEN|OPENAI_(?:ORG|PROJECT)_ID|AZURE_OPENAI_ENDPOINT"
 )
-"""What a `.env` file may set: it comes with a folder, perhaps a stranger's. A proxy, a CA file, `HF_ENDPOINT`, `AWS_*`
-or `PYTHONPATH` would send what the user has elsewhere, or run code; a folder in `DF_WORK_FOLDER` stands for an address
-without asking."""
+"""What a `.env` file may set: it comes with a folder, perhaps a stranger's. A proxy, a CA file,
+`HF_ENDPOINT`, `AWS_*` or `PYTHONPATH` would send what the user has elsewhere, or run code; a folder
+in `DF_WORK_FOLDER` stands for an address without asking.
+"""
 _SHORTEST = 8  # characters of a key that is looked for within a header
 
 
@@ -31,8 +34,12 @@ def cache_folder() -> str:
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
-    """Add what each folder's `.env` may set and the environment doesn't; returns the files found. Raises SpecError."""
-    paths = list(filter(os.path.isfile, (os.path.join(folder, ".env") for folder in dict.fromkeys(folders))))
+    """Add what each folder's `.env` may set and the environment doesn't; returns the files found.
+    Raises SpecError.
+    """
+    paths = list(
+        filter(os.path.isfile, (os.path.join(folder, ".env") for folder in dict.fromkeys(folders)))
+    )
     for path in paths:
         file, passed_over = os.path.realpath(path), []
         for name, (value, line) in _settings(path).items():
@@ -42,19 +49,25 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
                 passed_over.append(name)
                 continue
             if "${" in value:
-                raise SpecError(f"{path}, line {line}: {name} holds ${{…}}, which is not filled in: write its value")
+                raise SpecError(
+                    f"{path}, line {line}: {name} holds ${{…}}, which is not filled in: write its"
+                    " value"
+                )
             os.environ[name], _set_by[name] = value, (value, file)
         if passed_over and file not in _told:
             _told.add(file)
-            may = "a .env may set DF_* (but DF_WORK_FOLDER), *_API_KEY, *_API_TOKEN, *_BASE_URL and HF_TOKEN"
+            may = (
+                "a .env may set DF_* (but DF_WORK_FOLDER), *_API_KEY, *_API_TOKEN, *_BASE_URL and"
+                " HF_TOKEN"
+            )
             may += "; set others in the environment"
             say(f"Warning: {path} does not set {', '.join(passed_over):.200}: {may}")
     return paths
 
 
 def names_address(address: str) -> tuple[str, str] | None:
-    """The variable that names the host of `address`, parts of it between dots, or its port, and the `.env` file that
-    has set it; None where none did.
+    """The variable that names the host of `address`, parts of it between dots, or its port, and the
+    `.env` file that has set it; None where none did.
     """
     parts = urlsplit(address)
     host, name_of_host = parts.netloc, f".{parts.hostname}."
@@ -70,8 +83,9 @@ def names_address(address: str) -> tuple[str, str] | None:
 
 
 def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
-    """Raises SpecError where a `.env` file names the host of `address` and the key, or a header that holds one, is from
-    elsewhere, the environment or a spec: a stranger's file would be sent the user's own key.
+    """Raises SpecError where a `.env` file names the host of `address` and the key, or a header
+    that holds one, is from elsewhere, the environment or a spec: a stranger's file would be sent
+    the user's own key.
     """
     named = names_address(address)
     if named is None:
@@ -85,7 +99,9 @@ def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) 
 
 
 def _of_the_environment(texts: list[str]) -> str:
-    """The variable of the environment whose key is one of the texts, or within one, in words; empty for none."""
+    """The variable of the environment whose key is one of the texts, or within one, in words; empty
+    for none.
+    """
     for name, value in os.environ.items():
         value, is_secret = value.strip(), is_secret_variable(name)
         if not is_secret and len(value) < _SHORTEST:
@@ -95,7 +111,9 @@ def _of_the_environment(texts: list[str]) -> str:
     return ""
 
 
-def _of_the_spec(key: str | None, headers: Mapping[str, str], texts: list[str], of_file: list[str]) -> str:
+def _of_the_spec(
+    key: str | None, headers: Mapping[str, str], texts: list[str], of_file: list[str]
+) -> str:
     """What a spec or a script states that is no key of the file, in words; empty for nothing."""
     if key and key in texts and is_no_word(key):
         return "the key"
@@ -108,8 +126,9 @@ def _of_the_spec(key: str | None, headers: Mapping[str, str], texts: list[str], 
 
 def _of_two_places(variable: str, file: str, what: str) -> SpecError:
     return SpecError(
-        f"{variable} is set by {file}, and {what} is not: a key goes to no address that another place names. Put both "
-        f"into that file, or set {variable} in the environment, or base_url in the spec"
+        f"{variable} is set by {file}, and {what} is not: a key goes to no address that another"
+        f" place names. Put both into that file, or set {variable} in the environment, or base_url"
+        " in the spec"
     )
 
 
@@ -124,7 +143,9 @@ def _file_of(name: str) -> str:
 
 
 def _settings(path: str) -> dict[str, tuple[str, int]]:
-    """By name, the value that the file sets and its line. A line that sets nothing is told once, not what it holds."""
+    """By name, the value that the file sets and its line. A line that sets nothing is told once,
+    not what it holds.
+    """
     from dotenv.parser import parse_stream
 
     found: dict[str, tuple[str, int]] = {}
@@ -134,7 +155,10 @@ def _settings(path: str) -> dict[str, tuple[str, int]]:
         if binding.error:
             if (place := f"{os.path.realpath(path)}:{line}") not in _told:
                 _told.add(place)
-                say(f"Warning: {path}, line {line} is passed over: it should be NAME=value, quotes closed")
+                say(
+                    f"Warning: {path}, line {line} is passed over: it should be NAME=value, quotes"
+                    " closed"
+                )
         elif binding.key is not None and binding.value is not None:
             found[binding.key] = binding.value, line
     return found
@@ -150,5 +174,7 @@ def _text_of(path: str) -> str:
         at = error.start
     if at >= 0:
         line = data.count(b"\n", 0, at) + 1
-        raise SpecError(f"can't read {path}, line {line}: it is not a text in UTF-8; save it as one")
+        raise SpecError(
+            f"can't read {path}, line {line}: it is not a text in UTF-8; save it as one"
+        )
     return text

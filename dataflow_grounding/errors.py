@@ -1,6 +1,8 @@
-"""Every exception of the package, in one tree: each message is one line that says what is wrong and what to do.
+"""Every exception of the package, in one tree: each message is one line that says what is wrong and
+what to do.
 
-At the end, what the system's own errors mean: files, memory or threads that run out, disks full or not answering.
+At the end, what the system's own errors mean: files, memory or threads that run out, disks full or
+not answering.
 """
 
 import errno
@@ -11,7 +13,9 @@ from dataflow_grounding.terminal import shown
 
 
 class GroundingError(Exception):
-    """Base of all errors that the package raises on purpose; its text is meant for a user, and made fit to be shown."""
+    """Base of all errors that the package raises on purpose; its text is meant for a user, and made
+    fit to be shown.
+    """
 
     _lines = True  # whether its text may have several
 
@@ -20,7 +24,9 @@ class GroundingError(Exception):
             setattr(cls, name, value)
 
     def __init__(self, *said: object) -> None:
-        super().__init__(*(shown(part, self._lines) if isinstance(part, str) else part for part in said))
+        super().__init__(
+            *(shown(part, self._lines) if isinstance(part, str) else part for part in said)
+        )
 
 
 class SpecError(GroundingError):
@@ -28,7 +34,9 @@ class SpecError(GroundingError):
 
 
 class InputError(GroundingError):
-    """A data file can't be used as a whole: missing, not of its format, or without the columns that are asked for."""
+    """A data file can't be used as a whole: missing, not of its format, or without the columns that
+    are asked for.
+    """
 
 
 class FolderTaken(InputError):
@@ -36,18 +44,24 @@ class FolderTaken(InputError):
 
 
 class PlanError(GroundingError):
-    """The steps of a pipeline don't fit together or don't fit the data: found before the first request."""
+    """The steps of a pipeline don't fit together or don't fit the data: found before the first
+    request.
+    """
 
 
 class MissingExtra(GroundingError):
     """An optional dependency is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional part: pip install 'dataflow-grounding[{extra}]'")
+        super().__init__(
+            f"{what} needs an optional part: pip install 'dataflow-grounding[{extra}]'"
+        )
 
 
 class RecordError(GroundingError):
-    """One record can't be done; the others go on. `kind` is for scripts; `passing`: a later run may do it."""
+    """One record can't be done; the others go on. `kind` is for scripts; `passing`: a later run may
+    do it.
+    """
 
     _lines = False
     kind = "record"
@@ -69,11 +83,15 @@ class ImageBroken(RecordError, kind="image_broken"):
 
 
 class ImageChanged(ImageBroken, passing=True):
-    """The record's image file is not the one that its facts were taken from, though its size and time are the same."""
+    """The record's image file is not the one that its facts were taken from, though its size and
+    time are the same.
+    """
 
 
 class MachineBusy(RecordError, kind="machine_busy", passing=True):
-    """This machine is short of open files, memory or threads, or its disk doesn't answer: wait, then try again."""
+    """This machine is short of open files, memory or threads, or its disk doesn't answer: wait,
+    then try again.
+    """
 
 
 class OperatorFailed(RecordError, kind="operator_failed"):
@@ -81,11 +99,15 @@ class OperatorFailed(RecordError, kind="operator_failed"):
 
 
 class UnreadableReply(RecordError, kind="unreadable_reply"):
-    """A reply came, and what it says can't be read; the message names what was wrong, for asking again."""
+    """A reply came, and what it says can't be read; the message names what was wrong, for asking
+    again.
+    """
 
 
 class SuspectReply(UnreadableReply, kind="suspect_reply"):
-    """The boxes of a reply look like another format than the one that was asked for; the message names both."""
+    """The boxes of a reply look like another format than the one that was asked for; the message
+    names both.
+    """
 
 
 class TruncatedReply(UnreadableReply, kind="truncated_reply"):
@@ -93,19 +115,27 @@ class TruncatedReply(UnreadableReply, kind="truncated_reply"):
 
 
 class RequestRefused(RecordError, kind="refused"):
-    """The endpoint or the model refused this one request: a content filter, or a request that it can't take."""
+    """The endpoint or the model refused this one request: a content filter, or a request that it
+    can't take.
+    """
 
 
 class ServerFault(RecordError, kind="server_fault", passing=True):
-    """The endpoint failed to answer this request: a 5xx, a timeout, a cut connection. Trying again may help."""
+    """The endpoint failed to answer this request: a 5xx, a timeout, a cut connection. Trying again
+    may help.
+    """
 
 
 class NoCompletion(ServerFault):
-    """The endpoint answered with something that is not a reply at all: a page, a stream, another API's JSON."""
+    """The endpoint answered with something that is not a reply at all: a page, a stream, another
+    API's JSON.
+    """
 
 
 class ServerOverloaded(ServerFault, kind="server_overloaded"):
-    """The endpoint is busy (503, 529): wait, then try again; `retry_after` is what it asks for, in seconds, or None."""
+    """The endpoint is busy (503, 529): wait, then try again; `retry_after` is what it asks for, in
+    seconds, or None.
+    """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -121,14 +151,18 @@ class EndpointUnreachable(ServerFault, kind="unreachable"):
 
 
 class RunStopped(GroundingError):
-    """The run stops; everything paid for is stored, and the same command goes on. `exit_code` is the command's."""
+    """The run stops; everything paid for is stored, and the same command goes on. `exit_code` is
+    the command's.
+    """
 
     exit_code = 130
     summary: dict[str, object] | None = None  # what was done before the stop
 
 
 class EndpointRefused(RunStopped, exit_code=4):
-    """No request can succeed: wrong key, model or address; without `certain` it may be about one request."""
+    """No request can succeed: wrong key, model or address; without `certain` it may be about one
+    request.
+    """
 
     def __init__(self, message: str, *, certain: bool = True) -> None:
         super().__init__(message)
@@ -180,8 +214,8 @@ NO_MEMORY = "it takes more memory than there is"
 
 @contextmanager
 def told_as(kind: type[GroundingError], what: str, *, again: bool = False) -> Iterator[None]:
-    """Raises an error of ours where files, a store or memory fail: what could not be done, and why; `again`, and what
-    to do.
+    """Raises an error of ours where files, a store or memory fail: what could not be done, and why;
+    `again`, and what to do.
     """
     then = ". Fix that, then run the same command again" if again else ""
     try:
@@ -205,13 +239,18 @@ def needs_extra(what: str, extra: str) -> Iterator[None]:
 def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
     """Why an image file can't be read: it isn't there, or the machine can't get at it now."""
     busy = isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY)
-    return (MachineBusy if busy else ImageMissing)(f"can't read {path!r}: {getattr(error, 'strerror', None) or error}")
+    return (MachineBusy if busy else ImageMissing)(
+        f"can't read {path!r}: {getattr(error, 'strerror', None) or error}"
+    )
 
 
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
-    """What an exception out of a decoder or an operator means, if it isn't about what was worked on."""
+    """What an exception out of a decoder or an operator means, if it isn't about what was worked
+    on.
+    """
     said = " ".join(str(error).split())[:200]
-    if isinstance(error, MemoryError) or "out of memory" in said:  # Pillow's decoders say so in an OSError
+    if isinstance(error, MemoryError) or "out of memory" in said:
+        # Pillow's decoders say so in an OSError
         return MachineBusy(f"there is not enough memory{f': {said}' if said else ''}")
     if isinstance(error, RuntimeError) and "start new thread" in said:
         return MachineBusy(f"this machine {said}")

@@ -1,7 +1,9 @@
-"""The package's own files: names that were read somewhere kept inside a folder, and files opened through no link.
+"""The package's own files: names that were read somewhere kept inside a folder, and files opened
+through no link.
 
-A results folder may come from a stranger: neither a name in one of its files, nor a link that stands where a file is to
-be written, makes a command write outside of it. Folders that are links are the user's way to another disk, and stay.
+A results folder may come from a stranger: neither a name in one of its files, nor a link that
+stands where a file is to be written, makes a command write outside of it. Folders that are links
+are the user's way to another disk, and stay.
 """
 
 import errno
@@ -21,7 +23,8 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])[ .]*(\.
 
 
 def within(folder: str, name: object, of: str = "") -> str:
-    """Where a file of a folder is, by a name that was read somewhere: a shard's run.json, a certificate, a listing.
+    """Where a file of a folder is, by a name that was read somewhere: a shard's run.json, a
+    certificate, a listing.
 
     Args:
         folder: The folder, which the name must not leave.
@@ -29,34 +32,43 @@ def within(folder: str, name: object, of: str = "") -> str:
         of: The file that says so, for the error.
 
     Raises:
-        InputError: The name is no text, or could lead out of the folder here or on another system: an absolute path, a
-            drive, `~`, `..`, a backslash, a line break.
+        InputError: The name is no text, or could lead out of the folder here or on another system:
+            an absolute path, a drive, `~`, `..`, a backslash, a line break.
 
     Example:
         >>> within("results", "step_0/annotations.jsonl")
         'results/step_0/annotations.jsonl'
     """
     if not isinstance(name, str) or not name or _LEADS_OUT.search(name):
-        raise InputError(f"{of or folder}: {name!r:.200} is not the name of a file in that folder: take it out there")
+        raise InputError(
+            f"{of or folder}: {name!r:.200} is not the name of a file in that folder: take it out"
+            " there"
+        )
     return os.path.join(folder, name)
 
 
 def portable(name: str) -> str:
-    """A name, as `within` takes it, for a file that is called after something of a user's: `_` for what it or Windows
-    refuses, and before what Windows keeps for its devices.
+    """A name, as `within` takes it, for a file that is called after something of a user's: `_` for
+    what it or Windows refuses, and before what Windows keeps for its devices.
 
     Example:
         >>> [portable(name) for name in ("images/a.jpg", "../a\\n.jpg", "images/AUX.jpg", "~a")]
         ['images/a.jpg', '_/a_.jpg', 'images/_AUX.jpg', '_a']
     """
     parts = re.sub(f"""[{_UNSAFE}<>:"|?*]""", "_", name).split("/")
-    parts = [part if part in ("", os.curdir, os.pardir) else re.sub("[. ]$", "_", part) for part in parts]
-    parts = ["_" if part == os.pardir else f"_{part}" if _RESERVED.fullmatch(part) else part for part in parts]
+    parts = [
+        part if part in ("", os.curdir, os.pardir) else re.sub("[. ]$", "_", part) for part in parts
+    ]
+    parts = [
+        "_" if part == os.pardir else f"_{part}" if _RESERVED.fullmatch(part) else part
+        for part in parts
+    ]
     return re.sub("^~", "_", "/".join(parts).lstrip("/"))
 
 
 def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
-    """Open a file to be written that was not there: a leftover, or a link, is removed and not written to.
+    """Open a file to be written that was not there: a leftover, or a link, is removed and not
+    written to.
 
     Raises OSError.
     """
@@ -66,7 +78,9 @@ def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
 
 
 def locked_file(path: str) -> IO[str]:
-    """A file to be written that no other process writes meanwhile, where the file system has locks. Raises OSError."""
+    """A file to be written that no other process writes meanwhile, where the file system has locks.
+    Raises OSError.
+    """
     import fcntl
 
     def lock(file: IO[str]) -> None:
@@ -97,9 +111,15 @@ def is_at(file: IO[str], path: str) -> bool:
 
 
 def open_log(path: str, flags: int = os.O_WRONLY) -> int:
-    """Open a file to be appended to, made where it is missing; a link is not followed. Raises OSError."""
+    """Open a file to be appended to, made where it is missing; a link is not followed. Raises
+    OSError.
+    """
     try:
-        return os.open(path, flags | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        return os.open(
+            path,
+            flags | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0),
+            0o644,
+        )
     except OSError as error:
         if error.errno == errno.ELOOP and os.path.islink(path):
             raise OSError(errno.ELOOP, "it is a link: put the file itself there", path) from None
@@ -108,7 +128,8 @@ def open_log(path: str, flags: int = os.O_WRONLY) -> int:
 
 @contextmanager
 def whole_file(path: str, *, alone: bool = True) -> Iterator[IO[bytes]]:
-    """A file that is put at `path` when the block ends, whole, else not at all, and nothing is left of it.
+    """A file that is put at `path` when the block ends, whole, else not at all, and nothing is left
+    of it.
 
     Where this is not `alone`, others may write it meanwhile. Raises OSError.
     """

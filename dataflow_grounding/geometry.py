@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 Bbox: TypeAlias = tuple[float, float, float, float]
 Size: TypeAlias = tuple[int, int]
 
-MERGE_IOU = 0.9  # from here on two boxes look like one; of two things in a crowd they hardly ever come so close
+# from here on two boxes look like one; of two things in a crowd they hardly ever come so close
+MERGE_IOU = 0.9
 
 
 def box_of(numbers: Sequence[float]) -> Bbox:
@@ -52,13 +53,25 @@ def iou(a: Bbox, b: Bbox) -> float:
 
 def ordered(bbox: Bbox) -> Bbox:
     """Return the box with its corners sorted, so that x1 <= x2 and y1 <= y2."""
-    return min(bbox[0], bbox[2]), min(bbox[1], bbox[3]), max(bbox[0], bbox[2]), max(bbox[1], bbox[3])
+    return (
+        min(bbox[0], bbox[2]),
+        min(bbox[1], bbox[3]),
+        max(bbox[0], bbox[2]),
+        max(bbox[1], bbox[3]),
+    )
 
 
 def clamp(bbox: Bbox, size: Size) -> Bbox:
-    """Return the box moved inside an image of `size` (width, height); one wholly outside has no area left."""
+    """Return the box moved inside an image of `size` (width, height); one wholly outside has no
+    area left.
+    """
     (x1, y1, x2, y2), (width, height) = bbox, size
-    return min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height)
+    return (
+        min(max(x1, 0.0), width),
+        min(max(y1, 0.0), height),
+        min(max(x2, 0.0), width),
+        min(max(y2, 0.0), height),
+    )
 
 
 def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
@@ -90,15 +103,21 @@ def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
     return first, min(max(math.floor(high + 0.5), first + 1), length)
 
 
-def without_duplicates(instances: Sequence[dict[str, Any]], merge_iou: float | None) -> list[dict[str, Any]]:
-    """Return a phrase's instances in their order, and of those that overlap or are equal the one with the best score.
+def without_duplicates(
+    instances: Sequence[dict[str, Any]], merge_iou: float | None
+) -> list[dict[str, Any]]:
+    """Return a phrase's instances in their order, and of those that overlap or are equal the one
+    with the best score.
 
     Args:
-        instances: Each with `bbox` (x1, y1, x2, y2 in pixels) and perhaps `score`; the first of equal scores stays.
+        instances: Each with `bbox` (x1, y1, x2, y2 in pixels) and perhaps `score`; the first of
+            equal scores stays.
         merge_iou: The IoU from which two boxes are one; None keeps them all.
 
     Example:
-        >>> nearly = [{"bbox": [0, 0, 100, 100], "score": 0.5}, {"bbox": [0, 0, 100, 99], "score": 0.8}]
+        >>> first = {"bbox": [0, 0, 100, 100], "score": 0.5}
+        >>> second = {"bbox": [0, 0, 100, 99], "score": 0.8}
+        >>> nearly = [first, second]
         >>> without_duplicates(nearly, 0.9)
         [{'bbox': [0, 0, 100, 99], 'score': 0.8}]
     """
@@ -109,9 +128,15 @@ def without_duplicates(instances: Sequence[dict[str, Any]], merge_iou: float | N
     kept: list[tuple[float, int]] = []  # left edge, place
     for place in sorted(range(len(boxes)), key=lambda n: -scores[n]):
         left, _, right, _ = boxes[place]
-        # Boxes that overlap so much begin near each other. Without this, a thousand boxes are half a million pairs.
+        # Boxes that overlap so much begin near each other. Without this, a thousand boxes are half
+        # a million pairs.
         reach = abs(right - left) * (1 - merge_iou) / merge_iou + 1
-        near = kept[bisect_left(kept, (left - reach, -1)) : bisect_right(kept, (left + reach, math.inf))]
-        if all(boxes[place] != boxes[other] and iou(boxes[place], boxes[other]) < merge_iou for _, other in near):
+        near = kept[
+            bisect_left(kept, (left - reach, -1)) : bisect_right(kept, (left + reach, math.inf))
+        ]
+        if all(
+            boxes[place] != boxes[other] and iou(boxes[place], boxes[other]) < merge_iou
+            for _, other in near
+        ):
             insort(kept, (left, place))
     return [instances[place] for place in sorted(place for _, place in kept)]

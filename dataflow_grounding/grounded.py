@@ -27,7 +27,9 @@ Picture: TypeAlias = "str | os.PathLike[str] | bytes | PillowImage | NDArray[Any
 
 @dataclass(frozen=True)
 class GroundedBox:
-    """A phrase's box: (x1, y1, x2, y2) in pixels of the upright image of `size`; `score` is None if none was given."""
+    """A phrase's box: (x1, y1, x2, y2) in pixels of the upright image of `size`; `score` is None if
+    none was given.
+    """
 
     phrase: str
     bbox: Bbox
@@ -35,7 +37,9 @@ class GroundedBox:
     size: Size
 
     def normalized(self, scale: float = 1024) -> Bbox:
-        """The box with both sides of the image running from 0 to `scale`; 1024 is Datature Vi's, 1 gives fractions."""
+        """The box with both sides of the image running from 0 to `scale`; 1024 is Datature Vi's, 1
+        gives fractions.
+        """
         width, height = self.size
         x1, y1, x2, y2 = self.bbox
         return x1 * scale / width, y1 * scale / height, x2 * scale / width, y2 * scale / height
@@ -43,7 +47,9 @@ class GroundedBox:
 
 @dataclass(frozen=True)
 class GroundedPhrase:
-    """What was found for a phrase. `status` is `grounded`, `none` (not in the image), `ambiguous` or `unsupported`."""
+    """What was found for a phrase. `status` is `grounded`, `none` (not in the image), `ambiguous`
+    or `unsupported`.
+    """
 
     text: str
     status: str
@@ -53,7 +59,8 @@ class GroundedPhrase:
 
 @dataclass(frozen=True)
 class Grounded(Shown, Sequence[GroundedBox]):
-    """All boxes of an image, in the order of the phrases; `size` is that of the upright image, in pixels.
+    """All boxes of an image, in the order of the phrases; `size` is that of the upright image, in
+    pixels.
 
     `image_path` is the path that was given, None for a picture in memory.
     """
@@ -66,11 +73,20 @@ class Grounded(Shown, Sequence[GroundedBox]):
     """What was given."""
 
     def __repr__(self) -> str:
-        found = [", ".join(str(list(box.bbox)) for box in phrase.boxes[:3]) or phrase.status for phrase in self.phrases]
-        told = [f"{phrase.text[:40]!r} {boxes}" for phrase, boxes in zip(self.phrases[:3], found, strict=False)]
+        found = [
+            ", ".join(str(list(box.bbox)) for box in phrase.boxes[:3]) or phrase.status
+            for phrase in self.phrases
+        ]
+        told = [
+            f"{phrase.text[:40]!r} {boxes}"
+            for phrase, boxes in zip(self.phrases[:3], found, strict=False)
+        ]
         more = f"; {len(self.phrases)} phrases" if len(self.phrases) > 3 else ""
         width, height = self.size
-        return excerpt(f"Grounded({self.image_path!r}, {width}×{height} px, {self.model}: {'; '.join(told)}{more})")
+        return excerpt(
+            f"Grounded({self.image_path!r}, {width}×{height} px, {self.model}:"
+            f" {'; '.join(told)}{more})"
+        )
 
     @cached_property
     def boxes(self) -> tuple[GroundedBox, ...]:
@@ -96,10 +112,18 @@ class Grounded(Shown, Sequence[GroundedBox]):
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain JSON, boxes as [x1, y1, x2, y2] in pixels."""
         phrases = [
-            {**vars(phrase), "boxes": [{"bbox": list(box.bbox), "score": box.score} for box in phrase.boxes]}
+            {
+                **vars(phrase),
+                "boxes": [{"bbox": list(box.bbox), "score": box.score} for box in phrase.boxes],
+            }
             for phrase in self.phrases
         ]
-        facts = {"image_path": self.image_path, "width": self.size[0], "height": self.size[1], "model": self.model}
+        facts = {
+            "image_path": self.image_path,
+            "width": self.size[0],
+            "height": self.size[1],
+            "model": self.model,
+        }
         return {**facts, "phrases": phrases}
 
     def shown_picture(self) -> "PillowImage":
@@ -111,7 +135,9 @@ class Grounded(Shown, Sequence[GroundedBox]):
         return [{**phrase, "instances": phrase["boxes"]} for phrase in self.to_dict()["phrases"]]
 
     def to_supervision(self) -> "supervision.Detections":
-        """As `supervision.Detections`: class_id is the phrase's place; scores if all have one. Raises MissingExtra."""
+        """As `supervision.Detections`: class_id is the phrase's place; scores if all have one.
+        Raises MissingExtra.
+        """
         with needs_extra("to_supervision()", "supervision"):
             import supervision
         import numpy
@@ -127,29 +153,39 @@ class Grounded(Shown, Sequence[GroundedBox]):
 
 
 def ground(
-    image: Picture, phrases: str | Iterable[str], *, serving: Serving | None = None, zoom: bool = False, **settings: Any
+    image: Picture,
+    phrases: str | Iterable[str],
+    *,
+    serving: Serving | None = None,
+    zoom: bool = False,
+    **settings: Any,
 ) -> Grounded:
     """Find one phrase or several in one picture.
 
     Args:
-        image: Path of the image, the bytes of an image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or
-            H×W×4 RGBA). EXIF orientation is applied: boxes are those of the upright image.
+        image: Path of the image, the bytes of an image file, a PIL image, or a NumPy array of uint8
+            (H×W, H×W×3 RGB or H×W×4 RGBA). EXIF orientation is applied: boxes are those of the
+            upright image.
         phrases: What to look for, such as "red mug"; one string or several of them.
-        serving: The model that answers. Without one, the endpoint of DF_BASE_URL, DF_MODEL and DF_API_KEY is asked, or,
-            where none of them is set, the embedded grounder.
-        zoom: Whether small boxes are looked for again in an enlarged part of the image, by a BoxRefiner.
+        serving: The model that answers. Without one, the endpoint of DF_BASE_URL, DF_MODEL and
+            DF_API_KEY is asked, or, where none of them is set, the embedded grounder.
+        zoom: Whether small boxes are looked for again in an enlarged part of the image, by a
+            BoxRefiner.
         settings: Keyword arguments of PhraseGrounder, such as `box_format` or `samples`.
 
     Returns:
-        A sequence of boxes, in the order of the phrases: `bbox` is (x1, y1, x2, y2) in pixels of the upright image,
-        `score` is in [0, 1] or None. `phrases` has the status of each phrase, also of those without a box.
+        A sequence of boxes, in the order of the phrases: `bbox` is (x1, y1, x2, y2) in pixels of
+            the upright image,
+        `score` is in [0, 1] or None. `phrases` has the status of each phrase, also of those without
+        a box.
 
     Raises:
         GroundingError: For everything that can go wrong, in one sentence.
 
     Example:
         >>> from dataflow_grounding import EmbeddedServing, ground
-        >>> found = ground("example_data/images/shapes.jpg", ["the red circle"], serving=EmbeddedServing())
+        >>> picture = "example_data/images/shapes.jpg"
+        >>> found = ground(picture, ["the red circle"], serving=EmbeddedServing())
         >>> [(phrase.text, phrase.status) for phrase in found.phrases]
         [('the red circle', 'grounded')]
     """
@@ -176,7 +212,9 @@ def _texts(phrases: Any) -> list[str]:
     texts = list(phrases)
     for text in texts:
         if not isinstance(text, str) or not text.strip():
-            raise SpecError(f"phrases should be texts that say what to look for, and {text!r} is not one")
+            raise SpecError(
+                f"phrases should be texts that say what to look for, and {text!r} is not one"
+            )
     return texts
 
 
@@ -195,5 +233,7 @@ def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[O
 
 def _phrase(expression: dict[str, Any], size: Size) -> GroundedPhrase:
     text = str(expression["text"])
-    boxes = tuple(GroundedBox(text, box_of(i["bbox"]), i["score"], size) for i in expression["instances"])
+    boxes = tuple(
+        GroundedBox(text, box_of(i["bbox"]), i["score"], size) for i in expression["instances"]
+    )
     return GroundedPhrase(text, str(expression["status"]), boxes, expression.get("reason"))

@@ -10,7 +10,15 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, is_web, joined, look, may_be_named, scheme_of
+from dataflow_grounding.elsewhere import (
+    is_absolute,
+    is_elsewhere,
+    is_web,
+    joined,
+    look,
+    may_be_named,
+    scheme_of,
+)
 from dataflow_grounding.errors import (
     BrokenRow,
     ImageChanged,
@@ -36,9 +44,10 @@ MAX_KEPT_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """The sizes in which pictures are sent: no side over `max_side` px, the shorter one not over `max_short_side`,
-    an area of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. A picture more than
-    `max_wide` times as wide as high, or `max_tall` times as high as wide, is padded. None stands for no limit.
+    """The sizes in which pictures are sent: no side over `max_side` px, the shorter one not over
+    `max_short_side`, an area of `min_pixels` to `max_pixels` square pixels, sides in multiples of
+    `multiple`. A picture more than `max_wide` times as wide as high, or `max_tall` times as high as
+    wide, is padded. None stands for no limit.
     """
 
     max_side: int = 2048
@@ -50,31 +59,50 @@ class SizeLimits:
     max_tall: float | None = None
 
     def padded(self, size: Size) -> Size:
-        """The size (width, height), with the shorter side as long as `max_wide` and `max_tall` want it."""
+        """The size (width, height), with the shorter side as long as `max_wide` and `max_tall` want
+        it.
+        """
         width, height = size
-        least = math.ceil(height / (self.max_tall or math.inf)), math.ceil(width / (self.max_wide or math.inf))
-        return width if width >= 0.99 * least[0] else least[0], height if height >= 0.99 * least[1] else least[1]
+        least = (
+            math.ceil(height / (self.max_tall or math.inf)),
+            math.ceil(width / (self.max_wide or math.inf)),
+        )
+        return width if width >= 0.99 * least[0] else least[0], (
+            height if height >= 0.99 * least[1] else least[1]
+        )
 
     def fitted(self, size: Size) -> Size:
-        """The size (width, height) in which a picture of `size` is sent; the upper limits go before the lower one."""
+        """The size (width, height) in which a picture of `size` is sent; the upper limits go before
+        the lower one.
+        """
         scale = self._scale(size)
         if scale == 1 and self.multiple == 1:
             return size
         nearest, lower = (
-            (max(step, way(size[0] * scale / step) * step), max(step, way(size[1] * scale / step) * step))
+            (
+                max(step, way(size[0] * scale / step) * step),
+                max(step, way(size[1] * scale / step) * step),
+            )
             for step, way in ((self.multiple, round), (self.multiple, math.floor))
         )
         return nearest if self._most(nearest) >= 0.99 else lower
 
     def allows(self, size: Size) -> bool:
-        """Whether a picture of this size is sent in it, give or take a hundredth and rounding to multiples."""
+        """Whether a picture of this size is sent in it, give or take a hundredth and rounding to
+        multiples.
+        """
         return abs(self._scale(size) - 1) <= 0.01
 
     def within(self: L, other: "SizeLimits") -> L:
         """These limits, narrowed to sizes that the `other` allows too."""
         ways: dict[str, Callable[..., Any]] = {"min_pixels": max, "multiple": math.lcm}
-        both = {one.name: (getattr(self, one.name), getattr(other, one.name)) for one in fields(SizeLimits)}
-        return replace(self, **{name: ways.get(name, _least)(*limits) for name, limits in both.items()})
+        both = {
+            one.name: (getattr(self, one.name), getattr(other, one.name))
+            for one in fields(SizeLimits)
+        }
+        return replace(
+            self, **{name: ways.get(name, _least)(*limits) for name, limits in both.items()}
+        )
 
     def _scale(self, size: Size) -> float:
         enlarged = math.sqrt(self.min_pixels / math.prod(size))
@@ -106,7 +134,9 @@ def _least(one: float | None, other: float | None) -> float | None:
 
 
 class _Kept(OrderedDict[str, bytes]):
-    """The last pictures by digest, up to MAX_KEPT_BYTES, or some times as many: for the record's next steps."""
+    """The last pictures by digest, up to MAX_KEPT_BYTES, or some times as many: for the record's
+    next steps.
+    """
 
     held, times, _lock = 0, 1, threading.Lock()
 
@@ -141,7 +171,9 @@ class Image:
 
     @cached_property
     def shown_size(self) -> Size:
-        """Width and height, in pixels of the upright picture, of what the model is shown, padding included."""
+        """Width and height, in pixels of the upright picture, of what the model is shown, padding
+        included.
+        """
         return self.limits.padded(self.size)
 
     @cached_property
@@ -159,8 +191,13 @@ class Image:
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
         fitted = self.limits.fitted(self.shown_size)
-        if self.facts.media_type == "image/jpeg" and self.limits.multiple == 1 and self.shown_size == self.size:
-            for part in (2, 4, 8):  # a half, a quarter or an eighth comes out of the decoder as it is
+        if (
+            self.facts.media_type == "image/jpeg"
+            and self.limits.multiple == 1
+            and self.shown_size == self.size
+        ):
+            for part in (2, 4, 8):
+                # a half, a quarter or an eighth comes out of the decoder as it is
                 width, height = (math.ceil(side / part) for side in self.facts.size)
                 if 0.75 * max(fitted) <= max(width, height) <= max(fitted) < max(self.size):
                     return width, height
@@ -170,7 +207,11 @@ class Image:
     def sent_digest(self) -> str:
         """Tells apart what is sent: the file's bytes, and what is done to them."""
         pad = "" if self.shown_size == self.size else "+padding"
-        return self.facts.digest if self.as_is else f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}{pad}"
+        return (
+            self.facts.digest
+            if self.as_is
+            else f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}{pad}"
+        )
 
     @property
     def ready(self) -> bool:
@@ -183,7 +224,9 @@ class Image:
         return kept_urls.get(key) or kept_urls.put(key, self._url_of(self._bytes()))
 
     def _bytes(self) -> bytes:
-        """The file, if it is the one that the facts are of. Raises ImageChanged, ImageMissing, MachineBusy."""
+        """The file, if it is the one that the facts are of. Raises ImageChanged, ImageMissing,
+        MachineBusy.
+        """
         if (kept := kept_files.get(self.facts.digest)) is not None:
             return kept
         data = read_file(self.path, self.facts.file_bytes)
@@ -198,14 +241,20 @@ class Image:
         return url_of(data, media_type)
 
     def as_sent(self, data: bytes) -> "PillowImage":
-        """The file's picture upright, RGB, in the size that is sent, with its padding. Raises ImageBroken."""
+        """The file's picture upright, RGB, in the size that is sent, with its padding. Raises
+        ImageBroken.
+        """
         import PIL.Image
 
         sent, shown = self.sent_size, self.shown_size
-        width, height = (max(1, round(side * sent[i] / shown[i])) for i, side in enumerate(self.size))
+        width, height = (
+            max(1, round(side * sent[i] / shown[i])) for i, side in enumerate(self.size)
+        )
         with decoding(data, self.path, at_least=(width, height)) as picture:
             if picture.size != (width, height):
-                picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
+                picture = picture.resize(
+                    (width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0
+                )
         if (width, height) == sent:
             return picture
         canvas = PIL.Image.new("RGB", sent, PADDING)
@@ -213,11 +262,15 @@ class Image:
         return canvas
 
     def sent_picture(self) -> "PillowImage":
-        """The picture that is sent, decoded. Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy."""
+        """The picture that is sent, decoded. Raises ImageBroken, ImageChanged, ImageMissing,
+        MachineBusy.
+        """
         return self.as_sent(self._bytes())
 
     def decoded(self) -> "AbstractContextManager[PillowImage]":
-        """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
+        """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones.
+        Raises ImageBroken.
+        """
         return decoding(self._bytes(), self.path)
 
 
@@ -235,23 +288,36 @@ def is_far(record: Record, key: str) -> bool:
 
 
 def find_image(record: Record, key: str) -> ImageFile:
-    """The record's image file: as given, else in the record's folders. Raises BrokenRow, ImageMissing, MachineBusy.
+    """The record's image file: as given, else in the record's folders. Raises BrokenRow,
+    ImageMissing, MachineBusy.
 
-    Whatever a row says, it is the failure of its record alone, and no host is asked that the user had no part in.
+    Whatever a row says, it is the failure of its record alone, and no host is asked that the user
+    had no part in.
     """
     given, busy = _path_in(record, key), None
-    for path in [joined(f, given) for f in (("",) if is_absolute(given) else record.folders or ("",))]:
+    for path in [
+        joined(f, given) for f in (("",) if is_absolute(given) else record.folders or ("",))
+    ]:
         try:
             found = look(path)
-            return keep(seen_files, (given, *record.folders), ImageFile(path, found.size, found.changed))
+            return keep(
+                seen_files, (given, *record.folders), ImageFile(path, found.size, found.changed)
+            )
         except (OSError, InputError, MissingExtra) as error:
             why = cant_read(path, error)
-            reason, busy = getattr(error, "strerror", error), why if isinstance(why, MachineBusy) else busy
+            reason, busy = (
+                getattr(error, "strerror", error),
+                why if isinstance(why, MachineBusy) else busy,
+            )
         except ValueError:  # half of a surrogate pair: no file can be called so
             reason = "no such name"
     if busy is not None:  # it may be there all the same
         raise busy
-    where = f" (looked in {', '.join(record.folders)})" if record.folders and not is_absolute(given) else ""
+    where = (
+        f" (looked in {', '.join(record.folders)})"
+        if record.folders and not is_absolute(given)
+        else ""
+    )
     raise ImageMissing(f"no image {given!r}: {reason}{where}")
 
 
@@ -262,22 +328,35 @@ def _path_in(record: Record, key: str) -> str:
         raise BrokenRow(f"column {key!r} should be the path of an image")
     if not may_be_named(given, record.folders):
         what = f"column {key!r} names a picture at {scheme_of(given)}://, which rows may not"
-        raise BrokenRow(f"{what}: copy it to a folder, or name its folder as data.image_root (--image-root)")
+        raise BrokenRow(
+            f"{what}: copy it to a folder, or name its folder as data.image_root (--image-root)"
+        )
     if is_web(given):
-        raise ImageMissing(f"no image {given!r}: what is at http addresses is fetched where data.allow_http says so")
+        raise ImageMissing(
+            f"no image {given!r}: what is at http addresses is fetched where data.allow_http"
+            " says so"
+        )
     return given
 
 
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
-    """The image that column `key` names, as far as its facts need. Raises BrokenRow, ImageMissing, ImageBroken."""
+    """The image that column `key` names, as far as its facts need. Raises BrokenRow, ImageMissing,
+    ImageBroken.
+    """
     seen = seen_files.get((record.get(key), *record.folders)) if is_far(record, key) else None
     file = seen or find_image(record, key)
-    facts = kept_facts.get(file) or keep(kept_facts, file, read_facts(file.path, size=file.file_bytes))
+    facts = kept_facts.get(file) or keep(
+        kept_facts, file, read_facts(file.path, size=file.file_bytes)
+    )
     return Image(file.path, facts, limits or ImageLimits())
 
 
-def read_facts(path: str, keep_for: ImageLimits | None = None, size: int | None = None) -> ImageFacts:
-    """An image file's facts; `keep_for` keeps what is sent under these limits. Raises ImageMissing, ImageBroken."""
+def read_facts(
+    path: str, keep_for: ImageLimits | None = None, size: int | None = None
+) -> ImageFacts:
+    """An image file's facts; `keep_for` keeps what is sent under these limits. Raises ImageMissing,
+    ImageBroken.
+    """
     data = read_file(path, size)
     facts = parse_facts(data, path)
     if is_elsewhere(path):
@@ -289,7 +368,9 @@ def read_facts(path: str, keep_for: ImageLimits | None = None, size: int | None 
 
 kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 seen_files: OrderedDict[tuple[Any, ...], ImageFile] = OrderedDict()
-"""By path and folders: whoever works on a record with an image elsewhere looks once, and its operators take that."""
+"""By path and folders: whoever works on a record with an image elsewhere looks once, and its
+operators take that.
+"""
 
 
 def keep(kept: OrderedDict[K, V], key: K, value: V) -> V:

@@ -12,7 +12,11 @@ from dataflow_grounding.errors import InputError
 _CHUNK = 2**16
 _SPACE, _BEHIND = re.compile(r"\s*"), re.compile(r"[\s,:\]}]")
 _COLON, _VALUE = re.compile(r"\s*:?\s*"), re.compile(r"\s*:\s*((?!))?")
-_LIST, _LIST_OF, _ITEM = re.compile(r"\s*\[\s*(\])?"), re.compile(r"\s*:\s*\[\s*(\])?"), re.compile(r"\s*(?:,\s*|(\]))")
+_LIST, _LIST_OF, _ITEM = (
+    re.compile(r"\s*\[\s*(\])?"),
+    re.compile(r"\s*:\s*\[\s*(\])?"),
+    re.compile(r"\s*(?:,\s*|(\]))"),
+)
 _OBJECT, _MEMBER = re.compile(r'\s*\{\s*(?:(\})|(?="))'), re.compile(r'\s*(?:,\s*(?=")|(\}))')
 
 
@@ -24,7 +28,9 @@ def json_file(path: str) -> IO[str]:
 
 
 def read_json(path: str) -> Any:
-    """What a JSON file holds; None where it has one value after the other, JSON lines. Raises InputError, OSError."""
+    """What a JSON file holds; None where it has one value after the other, JSON lines. Raises
+    InputError, OSError.
+    """
     with system_errors(path), open_file(path) as file:
         data = file.read()
     try:
@@ -38,14 +44,17 @@ def read_json(path: str) -> Any:
 
 
 def items_of(file: IO[str]) -> Iterator[str]:
-    """The texts of the items of the list that a file holds. Raises ValueError where it holds something else."""
+    """The texts of the items of the list that a file holds. Raises ValueError where it holds
+    something else.
+    """
     text = _Text(file, "[")
     yield from (item for _, item in text.values(_LIST, _ITEM))
     text.end()
 
 
 def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
-    """The lists in the object that a file holds: each one's name, with -1, then with each number, from 0, the item.
+    """The lists in the object that a file holds: each one's name, with -1, then with each number,
+    from 0, the item.
 
     Raises ValueError where it holds something else.
     """
@@ -53,14 +62,19 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
     for name, _ in text.values(_OBJECT, _MEMBER):
         if text.after(_COLON) == "[":
             yield name, -1, None
-            yield from ((name, number, item) for number, (item, _) in enumerate(text.values(_LIST_OF, _ITEM)))
+            yield from (
+                (name, number, item)
+                for number, (item, _) in enumerate(text.values(_LIST_OF, _ITEM))
+            )
         else:
             next(text.values(_VALUE, _VALUE))
     text.end()
 
 
 class _Text:
-    """A file's JSON, of which a part is in memory. Raises ValueError where it begins with another sign."""
+    """A file's JSON, of which a part is in memory. Raises ValueError where it begins with another
+    sign.
+    """
 
     def __init__(self, file: IO[str], begin: str) -> None:
         self._file, self._text, self._at = file, file.read(_CHUNK), 0
@@ -74,8 +88,12 @@ class _Text:
             pass
         return self._text[at : at + 1]
 
-    def values(self, opening: re.Pattern[str], between: re.Pattern[str]) -> Iterator[tuple[Any, str]]:
-        """Each value with its text, to the end, which is the group of either pattern. Raises ValueError."""
+    def values(
+        self, opening: re.Pattern[str], between: re.Pattern[str]
+    ) -> Iterator[tuple[Any, str]]:
+        """Each value with its text, to the end, which is the group of either pattern. Raises
+        ValueError.
+        """
         while not ((found := opening.match(self._text, self._at)) and found[1]):
             try:
                 start = found.end() if found else len(self._text)

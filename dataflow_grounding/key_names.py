@@ -1,4 +1,6 @@
-"""Texts for another process, with the name of a key's variable in place of the key: it has its own environment."""
+"""Texts for another process, with the name of a key's variable in place of the key: it has its own
+environment.
+"""
 
 import os
 import re
@@ -14,11 +16,17 @@ _REFERENCE = re.compile("\0(\\w+)\0")
 
 def key_variables() -> dict[str, str]:
     """What the environment has in keys, by variable."""
-    return {name: text for name, text in os.environ.items() if is_secret_variable(name) or blotted(text) != text}
+    return {
+        name: text
+        for name, text in os.environ.items()
+        if is_secret_variable(name) or blotted(text) != text
+    }
 
 
 def with_names(value: Any) -> Any:
-    """Lists, tuples and mappings with `text_with_names` for each text in them; anything else as it is."""
+    """Lists, tuples and mappings with `text_with_names` for each text in them; anything else as it
+    is.
+    """
     keys = key_variables()
 
     def named(value: Any) -> Any:
@@ -41,13 +49,18 @@ def with_keys(value: Any) -> Any:
 
 
 def text_with_names(text: str, keys: Mapping[str, str]) -> str:
-    """The text with the name of its variable for each of the `keys`. Raises SpecError for a key that none holds."""
+    """The text with the name of its variable for each of the `keys`. Raises SpecError for a key
+    that none holds.
+    """
     for name, key in keys.items():
-        if len(key) >= 4 and (key == text or (len(key) >= 12 and key in text)):  # a short one may be a word
+        if len(key) >= 4 and (key == text or (len(key) >= 12 and key in text)):
+            # a short one may be a word
             text = text.replace(key, f"\0{name}\0")
     if blotted(text) != text:
         where = "set it in a variable such as DF_API_KEY, here and there"
-        raise SpecError(f"a key that is not in the environment can't be had by another process: {where}")
+        raise SpecError(
+            f"a key that is not in the environment can't be had by another process: {where}"
+        )
     return text
 
 
@@ -58,6 +71,9 @@ def text_with_keys(text: str) -> str:
 
 def _key(name: str) -> str:
     if not (key := os.environ.get(name)):
-        raise SpecError(f"{name} is not set on {socket.gethostname()}: workers take keys from their own environment")
+        raise SpecError(
+            f"{name} is not set on {socket.gethostname()}: workers take keys from their own"
+            " environment"
+        )
     learn(key)
     return key

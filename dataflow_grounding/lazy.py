@@ -1,18 +1,22 @@
-"""What is made when it is first used, as a start would otherwise make all of it: modules and regular expressions."""
+"""What is made when it is first used, as a start would otherwise make all of it: modules and
+regular expressions.
+"""
 
 import importlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
 
 def attached(
-    package: str, names_of: Mapping[str, str]
+    package: str, names_of: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """A package's `__getattr__`, `__dir__` and `__all__`; `names_of` its modules, `{"pairs": "Rules pair"}`."""
-    homes = {name: module for module, names in names_of.items() for name in names.split()}
+    """A package's `__getattr__`, `__dir__` and `__all__`; `names_of` its modules,
+    `{"pairs": ["Rules", "pair"]}`.
+    """
+    homes = {name: module for module, names in names_of.items() for name in names}
 
     def public_name(name: str) -> Any:
         if name not in homes:
@@ -23,7 +27,8 @@ def attached(
 
 
 def lazy_pattern(text: str | Callable[[], str], flags: int = 0) -> re.Pattern[str]:
-    """A regular expression that is compiled when one of its methods is first used; `text` may be a function for it.
+    """A regular expression that is compiled when one of its methods is first used; `text` may be a
+    function for it.
 
     The replies' readers have two hundred, of which a reply that comes as asked takes ten.
     """

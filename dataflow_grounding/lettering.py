@@ -1,4 +1,6 @@
-"""Text for labels: on one line, in letters that a font on the system has, no wider than there is room."""
+"""Text for labels: on one line, in letters that a font on the system has, no wider than there is
+room.
+"""
 
 import unicodedata
 from bisect import bisect_left
@@ -7,22 +9,44 @@ from functools import lru_cache
 
 from PIL import ImageFont
 
-# Asked for by file name wherever the system keeps fonts; the first that has all letters of a label is used.
+# Asked for by file name wherever the system keeps fonts; the first that has all letters of a label
+# is used.
 _SYSTEM_FONTS = (
-    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc",
-    "DroidSansFallbackFull.ttf", "Arial Unicode.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc",
-    "arial.ttf", "msyh.ttc", "meiryo.ttc", "malgun.ttf", "Nirmala.ttf", "seguisym.ttf",
-)  # fmt: skip
-_ASCII_SIGNS = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "\u00a0": " "})
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf",
+    "Arial Unicode.ttf",
+    "PingFang.ttc",
+    "Hiragino Sans GB.ttc",
+    "AppleSDGothicNeo.ttc",
+    "arial.ttf",
+    "msyh.ttc",
+    "meiryo.ttc",
+    "malgun.ttf",
+    "Nirmala.ttf",
+    "seguisym.ttf",
+)
+_ASCII_SIGNS = str.maketrans(
+    {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "\u00a0": " "}
+)
 
 
 def writable(label: str, number: str) -> tuple[str, str]:
-    """`(text, font name)`: the label on one line as it is, else without accents and symbols, else `number`."""
+    """`(text, font name)`: the label on one line as it is, else without accents and symbols, else
+    `number`.
+    """
     spaced = " ".join(label[:1000].split())  # far more than is ever shown
-    text = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+    text = "".join(
+        c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+    )
     decomposed = unicodedata.normalize("NFKD", text.translate(_ASCII_SIGNS))
     plain = "".join(c for c in decomposed if not unicodedata.combining(c))
-    without_symbols = "".join(c for c in plain if unicodedata.category(c) not in ("So", "Sk")).strip()
+    without_symbols = "".join(
+        c for c in plain if unicodedata.category(c) not in ("So", "Sk")
+    ).strip()
     for version in dict.fromkeys((text, plain, without_symbols)):
         for name in ("", *_SYSTEM_FONTS) if version else ():
             if all(_has_glyph(name, c) for c in version):
@@ -34,7 +58,9 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
     """The text, cut with an ellipsis where it is wider than `room` pixels."""
     if font.getlength(text) <= room:
         return text
-    most = bisect_left(range(1, len(text)), True, key=lambda n: font.getlength(text[:n].rstrip() + "…") > room)
+    most = bisect_left(
+        range(1, len(text)), True, key=lambda n: font.getlength(text[:n].rstrip() + "…") > room
+    )
     return text[: max(1, most)].rstrip() + "…"
 
 

@@ -1,4 +1,6 @@
-"""Pictures given in memory (bytes of image files, PIL images, NumPy arrays) as files, while the process runs."""
+"""Pictures given in memory (bytes of image files, PIL images, NumPy arrays) as files, while the
+process runs.
+"""
 
 import atexit
 import hashlib
@@ -24,13 +26,19 @@ _folders: dict[int, str] = {}  # by process: a fork has its parent's variables
 def is_picture(value: Any) -> bool:
     """Whether a value can be a picture, other than by its path as a text."""
     loaded = _is_a(value, "ndarray", "numpy") or _is_a(value, "Image", "PIL.Image")
-    return loaded or isinstance(value, (bytes, bytearray, memoryview, os.PathLike)) or _is_stored(value)
+    return (
+        loaded
+        or isinstance(value, (bytes, bytearray, memoryview, os.PathLike))
+        or _is_stored(value)
+    )
 
 
 def as_path(given: Any, name: str) -> str:
-    """The path of a picture: the one given, or that of a file with the picture, called by a digest of its content.
+    """The path of a picture: the one given, or that of a file with the picture, called by a digest
+    of its content.
 
-    Errors call it `name`. Raises BrokenRow for what is not a picture, ImageBroken, MachineBusy, StorageFailed.
+    Errors call it `name`. Raises BrokenRow for what is not a picture, ImageBroken, MachineBusy,
+    StorageFailed.
     """
     if _is_stored(given):
         given = given.get("bytes") or given.get("path")
@@ -46,7 +54,10 @@ def as_path(given: Any, name: str) -> str:
         digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
         digest.update(picture.tobytes())
         picture.info = {}  # what a picture holds besides its pixels
-        return _kept(f"{digest.hexdigest()[:32]}.png", lambda path: picture.save(path, "PNG", compress_level=1))
+        return _kept(
+            f"{digest.hexdigest()[:32]}.png",
+            lambda path: picture.save(path, "PNG", compress_level=1),
+        )
     except GroundingError:
         raise
     except Exception as error:  # Pillow raises all kinds
@@ -55,7 +66,9 @@ def as_path(given: Any, name: str) -> str:
 
 
 def id_of(path: str) -> str:
-    """What the picture's ids are made of: its path, or the digest of one that was given in memory."""
+    """What the picture's ids are made of: its path, or the digest of one that was
+    given in memory.
+    """
     return os.path.basename(path) if os.path.dirname(path) in _folders.values() else path
 
 
@@ -66,7 +79,8 @@ def _is_stored(value: Any) -> bool:
 
 def _is_a(value: Any, name: str, module: str) -> bool:
     """Whether it is an object of a class of a module, which is not imported for that."""
-    kind = getattr(sys.modules.get(module), name, None)  # a module that another thread is importing may lack it yet
+    # a module that another thread is importing may lack it yet
+    kind = getattr(sys.modules.get(module), name, None)
     return isinstance(kind, type) and isinstance(value, kind)
 
 
@@ -77,16 +91,23 @@ def _from_array(array: Any, name: str) -> "PillowImage":
     if str(array.dtype) != "uint8":
         raise BrokenRow(f"{name}: an array of {array.dtype} is not a picture: give uint8, 0 to 255")
     if len(shape) == 3 and shape[0] in (3, 4) and shape[2] not in (3, 4):
-        raise BrokenRow(f"{name}: shape {shape} has its colors first: transpose(1, 2, 0) puts them last")
+        raise BrokenRow(
+            f"{name}: shape {shape} has its colors first: transpose(1, 2, 0) puts them last"
+        )
     if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
-        raise BrokenRow(f"{name}: an array of shape {shape} is not a picture: give H×W, H×W×3 (RGB) or H×W×4 (RGBA)")
+        raise BrokenRow(
+            f"{name}: an array of shape {shape} is not a picture: give H×W, H×W×3 (RGB) or H×W×4"
+            " (RGBA)"
+        )
     return PIL.Image.fromarray(array)
 
 
 def _from_pillow(given: Any, name: str) -> "PillowImage":
     if not _is_a(given, "Image", "PIL.Image"):
         wanted = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
-        raise BrokenRow(f"{name} should be {wanted}, not {'None' if given is None else type(given).__name__}")
+        raise BrokenRow(
+            f"{name} should be {wanted}, not {'None' if given is None else type(given).__name__}"
+        )
     import PIL.ImageOps
 
     given.load()
@@ -94,7 +115,10 @@ def _from_pillow(given: Any, name: str) -> "PillowImage":
         raise BrokenRow(f"{name}: a PIL image of {given.width}×{given.height} pixels is empty")
     if given.mode in ("F", "I"):
         numbers = "floating-point numbers" if given.mode == "F" else "32-bit numbers"
-        raise BrokenRow(f"{name}: a PIL image of {numbers} is not a picture: scale them to 0 to 255, convert it to RGB")
+        raise BrokenRow(
+            f"{name}: a PIL image of {numbers} is not a picture: scale them to 0 to 255, convert it"
+            " to RGB"
+        )
     upright = PIL.ImageOps.exif_transpose(given)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
         return upright.convert("RGBA")

@@ -1,4 +1,6 @@
-"""The record: one image with its caption and annotations, as a JSON object; its ids, and strict writing."""
+"""The record: one image with its caption and annotations, as a JSON object; its ids, and strict
+writing.
+"""
 
 import json
 import math
@@ -14,12 +16,15 @@ from dataflow_grounding.files import whole_file
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
 ROW_OF_IMAGE = "row_of_image"
-"""Column of an image's second and later rows: which it is, from 1. Rows that fail before it don't change its ids."""
+"""Column of an image's second and later rows: which it is, from 1. Rows that fail before it don't
+change its ids.
+"""
 
 BROKEN_ROW = "_broken_row"
 """Column of a row that stands for one that can't be read: why it can't."""
 
-_STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # `json.dumps` makes one anew each time
+# `json.dumps` makes one anew each time
+_STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 VERDICTS = {True: "verified", False: "not verified", None: "not checked"}
@@ -29,8 +34,9 @@ VERDICTS = {True: "verified", False: "not verified", None: "not checked"}
 class Record(dict[str, Any]):
     """One row of a data set, and where it came from.
 
-    `folders` are searched in order for a relative image path. `image_id` is the row's own, or made from its path.
-    `occurrence` counts earlier rows of the same `image_id`, so that ids stay unique. `place`: in its file, from 0.
+    `folders` are searched in order for a relative image path. `image_id` is the row's own, or made
+    from its path. `occurrence` counts earlier rows of the same `image_id`, so that ids stay unique.
+    `place`: in its file, from 0.
     """
 
     __slots__ = ("folders", "image_id", "occurrence", "place")
@@ -59,7 +65,9 @@ class Record(dict[str, Any]):
         return image_id if not self.occurrence else f"{image_id}@{self.occurrence + 1}"
 
 
-def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None = None) -> str | None:
+def image_id_of(
+    row: Mapping[str, Any], image_key: str, image_root: str | None = None
+) -> str | None:
     """The row's own `image_id`, else what its image path is called within `image_root`."""
     given, path = row.get("image_id"), row.get(image_key)
     if has_id(given):
@@ -74,31 +82,39 @@ def path_of(record: Mapping[str, Any]) -> str:
 
 
 def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The width and height that a record says its picture has, in pixels; None where not both are above 0."""
+    """The width and height that a record says its picture has, in pixels; None where not both are
+    above 0.
+    """
     width, height = whole_number(record.get("width")), whole_number(record.get("height"))
     return (width, height) if width and height and min(width, height) > 0 else None
 
 
 def whole_number(value: Any) -> int | None:
-    """A whole number, also one that is written as 640.0, as a text or as NumPy's; None for anything else."""
+    """A whole number, also one that is written as 640.0, as a text or as NumPy's; None for anything
+    else.
+    """
     with suppress(TypeError, ValueError, OverflowError):
-        return int(float(value)) if not isinstance(value, bool) and float(value).is_integer() else None
+        return (
+            int(float(value)) if not isinstance(value, bool) and float(value).is_integer() else None
+        )
     return None
 
 
 def name_within(path: str, root: str | None) -> str:
-    """What an image is called in ids and in files about it: its path without ending, the same on every machine.
+    """What an image is called in ids and in files about it: its path without ending, the same on
+    every machine.
 
     Args:
         path: As the row states it.
-        root: The folder that paths start from. An absolute path within it counts from there; of any other only the
-            file's name is left.
+        root: The folder that paths start from. An absolute path within it counts from there; of any
+            other only the file's name is left.
 
     Returns:
         A relative path with `/` that stays where it is put: each `..` becomes `_`.
 
     Example:
-        >>> [name_within(path, "/data") for path in ("/data/a/x.jpg", "/elsewhere/x.jpg", "../x.jpg")]
+        >>> paths = ("/data/a/x.jpg", "/elsewhere/x.jpg", "../x.jpg")
+        >>> [name_within(path, "/data") for path in paths]
         ['a/x', 'x', '_/x']
     """
     if is_absolute(path):
@@ -115,18 +131,25 @@ def has_id(given: Any) -> bool:
 
 
 def expression_id(record: "Record", number: int) -> str:
-    """Id of the record's expression `number` (from 0); unique in the data set, the same on every run."""
+    """Id of the record's expression `number` (from 0); unique in the data set, the same on every
+    run.
+    """
     return f"{record.unique_id}#{number}"
 
 
 def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
-    """The record's expressions as objects with `text` and `expression_id`. Raises BrokenRow for anything else."""
+    """The record's expressions as objects with `text` and `expression_id`. Raises BrokenRow for
+    anything else.
+    """
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
         raise BrokenRow(f"column {key!r} should be a list of expressions, not {_kind(value)}")
     expressions = []
     for number, item in enumerate(value):
-        expression, where = {"text": item} if isinstance(item, str) else item, f"column {key!r}, expression {number}"
+        expression, where = (
+            {"text": item} if isinstance(item, str) else item,
+            f"column {key!r}, expression {number}",
+        )
         text = expression.get("text") if isinstance(expression, dict) else None
         if not isinstance(text, str) or not text.strip():
             raise BrokenRow(f"{where}: no 'text' in it")
@@ -140,7 +163,8 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
 
 
 def read_annotations(record: "Record") -> list[dict[str, Any]]:
-    """The record's expressions, else its region captions, else its regions, as `read_expressions` gives them.
+    """The record's expressions, else its region captions, else its regions, as `read_expressions`
+    gives them.
 
     A region is an expression with its own box. Raises BrokenRow.
     """
@@ -153,14 +177,26 @@ def read_annotations(record: "Record") -> list[dict[str, Any]]:
 
 def annotated_column(record: Mapping[str, Any]) -> str:
     """The column that says what is in the picture; empty where there is none."""
-    return next((key for key in ("expressions", "region_captions", "regions") if record.get(key) is not None), "")
+    return next(
+        (
+            key
+            for key in ("expressions", "region_captions", "regions")
+            if record.get(key) is not None
+        ),
+        "",
+    )
 
 
 def _as_expressions(given: Any) -> Any:
     rows = list(given) if isinstance(given, list) else given
     for number, item in enumerate(rows if isinstance(given, list) else ()):
         if isinstance(item, Mapping):
-            text = item.get("text") or item.get("description") or item.get("type") or f"region {number + 1}"
+            text = (
+                item.get("text")
+                or item.get("description")
+                or item.get("type")
+                or f"region {number + 1}"
+            )
             rows[number] = {"text": text, "instances": [{"bbox": item.get("bbox")}]}
     return rows
 
@@ -187,11 +223,15 @@ def _without_numpy(value: Any) -> Any:
 
 def is_score(value: Any) -> bool:
     """Whether a value is a box's score: a number from 0 to 1, or None for one without."""
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1)
+    return value is None or (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    )
 
 
 def is_settled(expression: Mapping[str, Any]) -> bool:
-    """Whether a person found its boxes right, or that there is nothing: no later step or run changes that."""
+    """Whether a person found its boxes right, or that there is nothing: no later step or run
+    changes that.
+    """
     answered = expression.get("instances") or expression.get("status") == "none"
     return bool(expression.get("reviewed_by") and expression.get("verified") is True and answered)
 
@@ -199,7 +239,9 @@ def is_settled(expression: Mapping[str, Any]) -> bool:
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite int or float that a double can hold; a bool is not."""
     try:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        )
     except OverflowError:
         return False
 
@@ -219,18 +261,25 @@ def dump_line(value: Mapping[str, Any]) -> str:
 
 def dump_text(value: Any, indent: int | None = None) -> str:
     """`value` as strict JSON that UTF-8 can hold."""
-    strict = _STRICT if indent is None else json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=indent)
+    strict = (
+        _STRICT
+        if indent is None
+        else json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=indent)
+    )
     text = strict.encode(value)
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 can't hold: write it escaped, as it came
+        except UnicodeEncodeError:
+            # half of a surrogate pair, which UTF-8 can't hold: write it escaped, as it came
             return json.dumps(value, allow_nan=False, indent=indent)
     return text
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `value` as it reads back from a file. Raises TypeError or ValueError for what JSON can't hold."""
+    """A copy of `value` as it reads back from a file. Raises TypeError or ValueError for what JSON
+    can't hold.
+    """
     return dict(json.loads(_OF_OPERATORS.encode(value)))
 
 
@@ -244,7 +293,9 @@ _OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=_of_numpy)
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
-    """A line's JSON object. Raises BrokenRow with the reason, also for NaN, Infinity and numbers beyond a double."""
+    """A line's JSON object. Raises BrokenRow with the reason, also for NaN, Infinity and numbers
+    beyond a double.
+    """
     row = parse_value(line)
     if not isinstance(row, dict):
         raise BrokenRow(f"should be a JSON object, not {_kind(row)}")
@@ -260,14 +311,18 @@ def parse_value(text: str | bytes) -> Any:
 
 
 def read_object(path: str) -> dict[str, Any]:
-    """The JSON object in a file of the package's own; an empty one if it is missing, damaged or not an object."""
+    """The JSON object in a file of the package's own; an empty one if it is missing, damaged or not
+    an object.
+    """
     with suppress(OSError, BrokenRow), open_file(path) as file:
         return parse_line(file.read())
     return {}
 
 
 def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
-    """Write a file whole or not at all; where this is not `alone`, others may write it meanwhile. Raises OSError."""
+    """Write a file whole or not at all; where this is not `alone`, others may write it meanwhile.
+    Raises OSError.
+    """
     with whole_file(path, alone=alone) as file:
         file.write(data)
 
@@ -284,5 +339,15 @@ def _finite(text: str) -> float:
 
 
 def _kind(value: Any) -> str:
-    names = {type(None): "missing", str: "a text", list: "a list", dict: "an object", bool: "true or false"}
-    return "empty" if isinstance(value, str) and not value.strip() else names.get(type(value), "a number")
+    names = {
+        type(None): "missing",
+        str: "a text",
+        list: "a list",
+        dict: "an object",
+        bool: "true or false",
+    }
+    return (
+        "empty"
+        if isinstance(value, str) and not value.strip()
+        else names.get(type(value), "a number")
+    )

@@ -1,4 +1,6 @@
-"""What a command's RESULTS names, here or elsewhere: a run's folder, or a file of records; where its pictures are."""
+"""What a command's RESULTS names, here or elsewhere: a run's folder, or a file of records; where
+its pictures are.
+"""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -23,7 +25,9 @@ def annotations_of(results: str) -> str:
 
 
 def run_of(results: str) -> dict[str, Any]:
-    """What `run.json` says of the run; also where RESULTS is the folder of one of its steps. Empty without it."""
+    """What `run.json` says of the run; also where RESULTS is the folder of one of its steps. Empty
+    without it.
+    """
     folder = absolute(joined(_folder_of(results), ""))
     paths = [joined(at, "run.json") for at in (folder, os.path.dirname(folder))]
     return next(filter(None, map(read_object, filter(kind_of, paths))), {})
@@ -34,9 +38,12 @@ def _folder_of(results: str) -> str:
 
 
 def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
-    """What blocks of a run's spec state under `part`, such as `data`; that of its pipeline first."""
+    """What blocks of a run's spec state under `part`, such as `data`; that of its
+    pipeline first.
+    """
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
-    for block in (spec.get(str(spec.get("autolabel_type"))), *spec.values()):  # a user's pipeline has another name
+    for block in (spec.get(str(spec.get("autolabel_type"))), *spec.values()):
+        # a user's pipeline has another name
         if isinstance(block, dict) and isinstance(block.get(part), dict):
             yield block[part]
 
@@ -55,6 +62,8 @@ def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, 
 
 
 def records_of(results: str) -> Iterator[Record]:
-    """The records, one at a time. Raises InputError that names file and line of one that can't be read."""
+    """The records, one at a time. Raises InputError that names file and line of one that can't be
+    read.
+    """
     for line, data in read_whole_rows(annotations_of(results)):
         yield Record(data, place=line - 1)

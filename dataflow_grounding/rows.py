@@ -1,4 +1,6 @@
-"""Reading and writing data files: JSONL, JSON, CSV, TSV, Parquet; row by row, in order, written whole or not at all."""
+"""Reading and writing data files: JSONL, JSON, CSV, TSV, Parquet; row by row, in order, written
+whole or not at all.
+"""
 
 import csv
 import errno
@@ -16,19 +18,36 @@ from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import parquet_rows, plain_row, text_of, write_csv, write_parquet
 from dataflow_grounding.elsewhere import open_file, system_errors
-from dataflow_grounding.errors import NO_MEMORY, BrokenRow, GroundingError, InputError, MissingExtra, told_as
+from dataflow_grounding.errors import (
+    NO_MEMORY,
+    BrokenRow,
+    GroundingError,
+    InputError,
+    MissingExtra,
+    told_as,
+)
 from dataflow_grounding.files import is_at, locked_file, whole_file
 from dataflow_grounding.json_lists import items_of, json_file, read_json
-from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value, write_bytes
+from dataflow_grounding.records import (
+    BROKEN_ROW,
+    dump_line,
+    dump_text,
+    parse_line,
+    parse_value,
+    write_bytes,
+)
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
-NO_PICKLE = "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
+NO_PICKLE = (
+    "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
+)
 PARQUET_ROWS = 64  # at a time; more take longer, a row
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 class Row(NamedTuple):
-    """A row as read: its line (JSONL, CSV, TSV) or place (JSON, Parquet) from 1, and its object or what's wrong.
+    """A row as read: its line (JSONL, CSV, TSV) or place (JSON, Parquet) from 1, and its object or
+    what's wrong.
 
     `place` is where it stands among all rows of the input, from 0, where a Source has read it.
     """
@@ -46,7 +65,9 @@ def file_type_of(path: str) -> str:
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """All rows of a data file. A broken row comes with its error; InputError when the file can't be read at all."""
+    """All rows of a data file. A broken row comes with its error; InputError when the file can't be
+    read at all.
+    """
     if path.endswith((".pickle", ".pkl")):
         raise InputError(f"{path}: {NO_PICKLE}")
     readers = {"json": _read_json, "csv": _read_csv, "tsv": _read_csv, "parquet": _read_parquet}
@@ -56,12 +77,19 @@ def read_rows(path: str) -> Iterator[Row]:
     except MemoryError:
         raise InputError(f"can't read {path}: {NO_MEMORY}") from None
     except OSError as error:
-        known = {errno.ENOENT: f"no input file {path}", errno.EISDIR: f"{path} is a folder, not a data file"}
-        raise InputError(known.get(error.errno or 0, f"can't read {path}: {error.strerror or error}")) from None
+        known = {
+            errno.ENOENT: f"no input file {path}",
+            errno.EISDIR: f"{path} is a folder, not a data file",
+        }
+        raise InputError(
+            known.get(error.errno or 0, f"can't read {path}: {error.strerror or error}")
+        ) from None
 
 
 def read_whole_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row's line and object. Raises InputError that names file and line, or other `unit`, of a broken one."""
+    """Each row's line and object. Raises InputError that names file and line, or other `unit`, of a
+    broken one.
+    """
     for row in read_rows(path):
         if row.data is None:
             raise InputError(f"{path}, {unit} {row.line}: {row.error}")
@@ -97,9 +125,13 @@ def _read_jsonl(path: str) -> Iterator[Row]:
 
 
 def as_line(row: Row) -> str:
-    """A row as a line of JSON, which is read as that row; one that can't be read, as one with its error."""
+    """A row as a line of JSON, which is read as that row; one that can't be read, as one with its
+    error.
+    """
     error = row.error
-    return dump_line(row.data or {} if error is None else {BROKEN_ROW: str(error), "passing": error.passing})
+    return dump_line(
+        row.data or {} if error is None else {BROKEN_ROW: str(error), "passing": error.passing}
+    )
 
 
 def _parsed(number: int, line: str | bytes) -> Row:
@@ -145,7 +177,9 @@ def _read_csv(path: str) -> Iterator[Row]:
             if not _is_utf8(cells):
                 yield Row(line, None, BrokenRow("is not UTF-8"))
             elif len(cells) == len(names):
-                yield Row(line, {name: _cell(cell) for name, cell in zip(names, cells, strict=True)})
+                yield Row(
+                    line, {name: _cell(cell) for name, cell in zip(names, cells, strict=True)}
+                )
             elif cells:
                 yield Row(line, None, BrokenRow(f"has {len(cells)} cells, the header {len(names)}"))
 
@@ -156,11 +190,16 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
     except csv.Error as error:
         raise InputError(f"{path}, line 1: {error}") from None
     if not names:
-        raise InputError(f"{path} should begin with the names of its columns, but its first line is empty")
+        raise InputError(
+            f"{path} should begin with the names of its columns, but its first line is empty"
+        )
     if not _is_utf8(names):
         raise InputError(f"{path}, line 1: is not UTF-8")
     if len(names) == 1 and (wrong := {";", "\t"}.intersection(names[0])):
-        raise InputError(f"{path} has {wrong.pop()!r} between its columns: save it with commas, or as .tsv with tabs")
+        raise InputError(
+            f"{path} has {wrong.pop()!r} between its columns: save it with commas, or as .tsv with"
+            " tabs"
+        )
     names = [*map(text_of, names)]
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
@@ -169,7 +208,9 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
 
 
 def _is_utf8(cells: list[str]) -> bool:
-    return not any("\udc80" <= letter <= "\udcff" for cell in cells if not cell.isascii() for letter in cell)
+    return not any(
+        "\udc80" <= letter <= "\udcff" for cell in cells if not cell.isascii() for letter in cell
+    )
 
 
 def _cell(text: str) -> Any:
@@ -186,7 +227,9 @@ def _read_parquet(path: str) -> Iterator[Row]:
 
 
 class RowWriter:
-    """Writes rows to a temporary file beside `path`; `commit` puts the whole in place, else `close` leaves no trace."""
+    """Writes rows to a temporary file beside `path`; `commit` puts the whole in place, else `close`
+    leaves no trace.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -213,12 +256,16 @@ class RowWriter:
         try:
             with open(before, encoding="utf-8", newline="\n") as lines:
                 for number, line in enumerate(lines):
-                    self._file.write(dump_line({**parse_line(line), **columns}) if number in numbers else line)
+                    self._file.write(
+                        dump_line({**parse_line(line), **columns}) if number in numbers else line
+                    )
         finally:
             os.remove(before)
 
     def commit(self) -> None:
-        """Make the file, whole and on disk; of its type only now, as any row can be added to JSON lines."""
+        """Make the file, whole and on disk; of its type only now, as any row can be added to JSON
+        lines.
+        """
         self._file.flush()
         if self.file_type == "parquet":
             write_parquet(self._part, read_records(self._part), self.path)
@@ -269,7 +316,8 @@ def check_file_type(name: str) -> str:
 def write_text(path: str, text: str) -> None:
     """Write a text file whole or not at all, its folder with it. Raises InputError.
 
-    Half of a surrogate pair, which UTF-8 can't hold, is written as `\\ud800`: in JSON it is read as it was.
+    Half of a surrogate pair, which UTF-8 can't hold, is written as `\\ud800`: in JSON it is read as
+    it was.
     """
     with told_as(InputError, f"can't write {path}"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)

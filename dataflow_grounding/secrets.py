@@ -1,6 +1,7 @@
 """Keys and passwords: what the process knows of them, and texts without them.
 
-Whoever is given a secret calls `learn`; text from outside passes `blotted` or the like before it is written or printed.
+Whoever is given a secret calls `learn`; text from outside passes `blotted` or the like before it is
+written or printed.
 """
 
 import base64
@@ -17,28 +18,41 @@ _SECRET_NAME = re.compile(
     r"(?<!cache[_-])key(?!word|point|frame|phrase)|token(?!s|i[sz])|secret|passw|passphrase|pwd|auth(?!or(?!i))"
     r"|credential|cookie|signature|bearer|jwt|(?<![a-z])(?:sig|sas|pass)(?![a-z])"
 )
-_PLAIN_HEADER = re.compile("title|refer|agent|accept|content|version|organi[sz]ation|project", re.IGNORECASE)
-_KEY_SHAPE = re.compile(r"(?<![\w-])(?:(?:sk|pk|rk|nvapi|gsk|xai)-|hf_|gh[opsu]_|AKIA|AIza|eyJ)[\w-]{5,}")
-_NO_SECRETS = ("true", "false", "none", "null", "empty", "bearer", "basic")
-_USER = re.compile(  # a store's password has slashes; with an end, as each `://` of a text looks for its own `@`
-    r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]{1,512})@"""
+_PLAIN_HEADER = re.compile(
+    "title|refer|agent|accept|content|version|organi[sz]ation|project", re.IGNORECASE
 )
+_KEY_SHAPE = re.compile(
+    r"(?<![\w-])(?:(?:sk|pk|rk|nvapi|gsk|xai)-|hf_|gh[opsu]_|AKIA|AIza|eyJ)[\w-]{5,}"
+)
+_NO_SECRETS = ("true", "false", "none", "null", "empty", "bearer", "basic")
+# a store's password has slashes; with an end, as each `://` of a text looks for its own `@`
+_USER = re.compile(r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]{1,512})@""")
 _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>().,:])""")
 _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 
 _forms: dict[str, tuple[str, ...]] = {}
-"""Secrets as JSON, Python and addresses write them, the longest first: the `odd` ones and those like a `word`."""
+"""Secrets as JSON, Python and addresses write them, the longest first: the `odd` ones and those
+like a `word`.
+"""
 _learning = threading.Lock()
 
 
 def learn(*values: object) -> None:
-    """Remember keys and tokens of four characters or more; word-like ones only blot an endpoint's error texts."""
+    """Remember keys and tokens of four characters or more; word-like ones only blot an endpoint's
+    error texts.
+    """
     for value in values:
         if isinstance(value, str) and len(value) >= 4 and value.lower() not in _NO_SECRETS:
             kind, text = "odd" if is_no_word(value) else "word", json.dumps(value)[1:-1]
             if value in _forms.get(kind, ()):  # as the token that goes with each request
                 continue
-            forms = {value, text, text.replace("/", "\\/"), repr(value)[1:-1], quote(value, safe="")}
+            forms = {
+                value,
+                text,
+                text.replace("/", "\\/"),
+                repr(value)[1:-1],
+                quote(value, safe=""),
+            }
             with _learning:
                 _forms[kind] = tuple(sorted({*_forms.get(kind, ()), *forms}, key=len, reverse=True))
 
@@ -49,7 +63,9 @@ def learn_headers(headers: Mapping[str, object]) -> None:
 
 
 def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
-    """What headers hold in secrets: of one whose name says so, its value; of others, what is long and no word."""
+    """What headers hold in secrets: of one whose name says so, its value; of others, what is long
+    and no word.
+    """
     for name, value in headers.items():
         if not isinstance(value, str):
             continue
@@ -57,7 +73,11 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
         if names_secret(name):
             yield from (pieces[-1], *filter(is_no_word, pieces))
         elif not _PLAIN_HEADER.search(name):
-            yield from (piece for piece in pieces if is_no_word(piece) and len(piece) >= 12 and "://" not in piece)
+            yield from (
+                piece
+                for piece in pieces
+                if is_no_word(piece) and len(piece) >= 12 and "://" not in piece
+            )
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
@@ -73,7 +93,9 @@ def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
 
 
 def learn_fields(value: Any, secret: bool = False) -> None:
-    """Remember, of JSON, the values under a secret's name, at any depth, and whatever has the shape of a key."""
+    """Remember, of JSON, the values under a secret's name, at any depth, and whatever has the shape
+    of a key.
+    """
     for text, named in texts_in(value, secret):
         learn(*([text] if named else _keys_in(text)))
 
@@ -90,7 +112,9 @@ def learn_address(url: str) -> str:
 
 
 def learn_proxies() -> None:
-    """Remember the passwords of the proxies that the environment names, also as a proxy is told them."""
+    """Remember the passwords of the proxies that the environment names, also as a proxy is told
+    them.
+    """
     from urllib.request import getproxies
 
     for name, url in getproxies().items():
@@ -112,12 +136,16 @@ def _keys_in(text: str) -> list[str]:
 
 
 def names_secret(name: str) -> bool:
-    """Whether a key, header or variable of this name holds a secret: `api_key`, `X-Auth-Token`, …; not `max_tokens`."""
+    """Whether a key, header or variable of this name holds a secret: `api_key`, `X-Auth-Token`, …;
+    not `max_tokens`.
+    """
     return _SECRET_NAME.search(name.lower()) is not None
 
 
 def is_secret_variable(name: str) -> bool:
-    """Whether a variable of the environment holds a secret by its name: a shell's PWD is the folder that it is in."""
+    """Whether a variable of the environment holds a secret by its name: a shell's PWD is the folder
+    that it is in.
+    """
     return names_secret(name) and name not in ("PWD", "OLDPWD")
 
 
@@ -131,7 +159,10 @@ def is_no_word(value: str) -> bool:
         return True
     if not re.search("[A-Za-z]", value):
         return len(value) >= 12
-    mixed = len(re.findall("[a-z][A-Z]", value)) > 1 or re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
+    mixed = (
+        len(re.findall("[a-z][A-Z]", value)) > 1
+        or re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
+    )
     return mixed and len(value) >= 8
 
 
@@ -151,7 +182,9 @@ def blotted_message(text: str) -> str:
     text = _without("odd", text)
     if "://" in text:
         text = _USER.sub(f"{BLOT}@", text)
-        text = _PARAMETER.sub(lambda m: f"{m[1]}={BLOT}" if _is_secret_parameter(m[1]) else m[0], text)
+        text = _PARAMETER.sub(
+            lambda m: f"{m[1]}={BLOT}" if _is_secret_parameter(m[1]) else m[0], text
+        )
     return text
 
 
@@ -162,15 +195,19 @@ def excerpt(text: str, most: int = 300) -> str:
 
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
-    """Settings as they may be written: what is secret is blotted out, but for references (`${oc.env:KEY}`).
+    """Settings as they may be written: what is secret is blotted out, but for references
+    (`${oc.env:KEY}`).
 
-    Of `ours` that is `api_key` and `extra_headers`; in `extra_body` and a pipeline's own `settings` the names tell.
+    Of `ours` that is `api_key` and `extra_headers`; in `extra_body` and a pipeline's own `settings`
+    the names tell.
     """
     if isinstance(value, Mapping):
         inside = {}
         for name, item in value.items():
             named = name in ("api_key", "extra_headers") if ours else names_secret(str(name))
-            inside[name] = masked(item, secret or named, ours and name not in ("extra_body", "settings"))
+            inside[name] = masked(
+                item, secret or named, ours and name not in ("extra_body", "settings")
+            )
         return inside
     if isinstance(value, (list, tuple)):
         return [masked(item, secret, ours) for item in value]
@@ -178,4 +215,8 @@ def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
         if not secret:
             return blotted_message(value)
         return value if not value or _REFERENCE.fullmatch(value) else BLOT
-    return BLOT if secret and isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    return (
+        BLOT
+        if secret and isinstance(value, (int, float)) and not isinstance(value, bool)
+        else value
+    )

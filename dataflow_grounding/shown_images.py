@@ -1,6 +1,8 @@
-"""Images that are sent otherwise than their files are: a part, enlarged, or the whole with numbered boxes drawn on it.
+"""Images that are sent otherwise than their files are: a part, enlarged, or the whole with numbered
+boxes drawn on it.
 
-What is small is found again in a part; regions are easier to tell apart by marks than by numbers in a text.
+What is small is found again in a part; regions are easier to tell apart by marks than by numbers in
+a text.
 """
 
 import hashlib
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
     from dataflow_grounding.drawing import Mark
 
-# The crop shows this many times the box's longer side, but never less than this share of the image's longer side: the
-# first box may be off by a few hundredths of it.
+# The crop shows this many times the box's longer side, but never less than this share of the
+# image's longer side: the first box may be off by a few hundredths of it.
 AROUND = 6
 LEAST_SHARE = 0.15
 TARGET_SIDE = 1024  # px to which a crop is enlarged, by a whole factor
@@ -27,7 +29,9 @@ TARGET_SIDE = 1024  # px to which a crop is enlarged, by a whole factor
 
 @dataclass(frozen=True)
 class ImageCrop(Image):
-    """The part inside `region` (whole pixels, xyxy, upright), enlarged `factor` times; boxes count from its corner."""
+    """The part inside `region` (whole pixels, xyxy, upright), enlarged `factor` times; boxes count
+    from its corner.
+    """
 
     region: tuple[int, int, int, int]
     factor: int
@@ -75,7 +79,9 @@ class ImageCrop(Image):
 
 
 def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
-    """A square part of the upright image around a box in its pixels, moved inside it, enlarged as far as is taken."""
+    """A square part of the upright image around a box in its pixels, moved inside it, enlarged as
+    far as is taken.
+    """
     longer = max(bbox[2] - bbox[0], bbox[3] - bbox[1])
     side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), 32)))
     left, right = _span(bbox[0], bbox[2], side, image.size[0])
@@ -84,7 +90,9 @@ def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
-    """What is inside a box (pixels of the upright image), enlarged as far as is taken, or reduced to what is."""
+    """What is inside a box (pixels of the upright image), enlarged as far as is taken, or reduced
+    to what is.
+    """
     region = whole_pixels(bbox, image.size)
     longer = max(region[2] - region[0], region[3] - region[1])
     factor = max(1, min(TARGET_SIDE, image.limits.max_side) // longer)
@@ -100,7 +108,9 @@ def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class MarkedImage(Image):
-    """An image sent with its `boxes` (pixels, upright) outlined and numbered from 1 (Set-of-Mark, Yang et al. 2023)."""
+    """An image sent with its `boxes` (pixels, upright) outlined and numbered from 1 (Set-of-Mark,
+    Yang et al. 2023).
+    """
 
     boxes: tuple[Bbox, ...]
     outlined: bool = True
@@ -110,10 +120,14 @@ class MarkedImage(Image):
     def sent_digest(self) -> str:
         """The file's, its size's and the boxes'."""
         drawn = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]
-        return f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}+{'' if self.outlined else 'tags'}{drawn}"
+        width, height = self.sent_size
+        tags = "" if self.outlined else "tags"
+        return f"{self.facts.digest}>{width}x{height}+{tags}{drawn}"
 
     def keep_drawn(self, jpeg: bytes) -> None:
-        """Have at hand what was drawn elsewhere with the same marks, where it is of the size that is sent."""
+        """Have at hand what was drawn elsewhere with the same marks, where it is of the size that
+        is sent.
+        """
         if self.sent_size == self.size:
             kept_urls.put(self.sent_digest, url_of(jpeg, "image/jpeg"))
 

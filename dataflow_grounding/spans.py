@@ -9,19 +9,24 @@ from typing import TypeAlias
 
 Span: TypeAlias = tuple[int, int]
 
-_QUOTES = dict.fromkeys(map(ord, "‘’‚‛‹›❛❜ʼʻʹ′´"), "'") | dict.fromkeys(map(ord, "“”„‟«»「」『』〝〞〟❝❞″"), '"')
+_QUOTES = dict.fromkeys(map(ord, "‘’‚‛‹›❛❜ʼʻʹ′´"), "'") | dict.fromkeys(
+    map(ord, "“”„‟«»「」『』〝〞〟❝❞″"), '"'
+)
 _HYPHENS = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")  # an em dash too: models write a hyphen for it
-# What can't be seen: soft hyphen, zero-width space, marks of direction, word joiner, byte order mark. Joiners (U+200C,
-# U+200D) stay: they make other letters and emoji of those around them.
+# What can't be seen: soft hyphen, zero-width space, marks of direction, word joiner, byte order
+# mark. Joiners (U+200C, U+200D) stay: they make other letters and emoji of those around them.
 _UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 _SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
-# Markdown's marks of emphasis, code and links, as many as stand together: **, ~~, `, [, ](address). An address has no
-# brackets, so that none is read twice.
+# Markdown's marks of emphasis, code and links, as many as stand together: **, ~~, `, [, ](address).
+# An address has no brackets, so that none is read twice.
 _MARKS = re.compile(r"(?:[*_`\[]|~~|\](?:\([^()\[\]]*\))?)+")
 _EDGE = "\n"  # stands where a word may begin or end; a line break of the text is a blank by then
-# What a character is: of a word or not, and in capitals when no word ends before it, which goes on a letter.
+# What a character is: of a word or not, and in capitals when no word ends before it, which goes on
+# a letter.
 _WORD, _SIGN = "w", "s"
-_ASCII_KINDS = {code: _WORD if chr(code).isalnum() or chr(code) == "_" else _SIGN for code in range(128)}
+_ASCII_KINDS = {
+    code: _WORD if chr(code).isalnum() or chr(code) == "_" else _SIGN for code in range(128)
+}
 _WHERE_WORDS_END = re.compile("(?![WS])(?:(?<![wW])|(?!w))")
 
 
@@ -41,16 +46,18 @@ def clean_caption(caption: str) -> str:
 def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     """Find where each phrase occurs in a caption.
 
-    Long phrases choose first, and a phrase that could lie inside another's span or outside it is placed outside.
+    Long phrases choose first, and a phrase that could lie inside another's span or outside it is
+    placed outside.
 
     Args:
         phrases: The phrases; equal ones get occurrences of their own, in order.
         caption: The text to look in.
 
     Returns:
-        For each phrase `[start, end)` in code points, at word edges; None if it doesn't occur (again). The text equals
-        the phrase but for case, spacing, kinds of quotation mark and dash, Unicode's composition and compatibility
-        forms (full-width digits, ligatures), unseen characters, and Markdown's marks at the edges of words.
+        For each phrase `[start, end)` in code points, at word edges; None if it doesn't occur
+        (again). The text equals the phrase but for case, spacing, kinds of quotation mark and dash,
+        Unicode's composition and compatibility forms (full-width digits, ligatures), unseen
+        characters, and Markdown's marks at the edges of words.
 
     Example:
         >>> find_spans(["a cat", "a cat", "dog"], "A cat beside a  cat")
@@ -68,7 +75,9 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
         wanted.setdefault(phrase.edged, (phrase, []))[1].append(index)
     spans: list[Span | None] = [None] * len(phrases)
     taken = bytearray(len(caption))
-    for phrase, indices in sorted(wanted.values(), key=lambda pair: len(pair[0].text), reverse=True):
+    for phrase, indices in sorted(
+        wanted.values(), key=lambda pair: len(pair[0].text), reverse=True
+    ):
         occurrences = _occurrences(phrase, folded, plain)
         free_first = sorted(occurrences, key=lambda span: taken.find(1, *span) >= 0)
         chosen = sorted(free_first[: len(indices)])
@@ -86,9 +95,10 @@ def as_compared(phrase: str) -> str:
 class _Folded:
     """A text as it is compared. What a reader takes for one letter may be several characters: ß, é.
 
-    `kinds` says of each character what it is, `starts` and `ends` where its letter is in the text. `edged` has a sign
-    wherever a word may begin or end: a phrase that is written in the same way has its signs at the same places, so that
-    plain search finds it between edges of words only, in linear time.
+    `kinds` says of each character what it is, `starts` and `ends` where its letter is in the text.
+    `edged` has a sign wherever a word may begin or end: a phrase that is written in the same way
+    has its signs at the same places, so that plain search finds it between edges of words only, in
+    linear time.
     """
 
     def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
@@ -98,8 +108,12 @@ class _Folded:
 
     def part(self, ranges: Sequence[Span]) -> "_Folded":
         """The characters at these places alone."""
-        text, kinds = ("".join(s[start:end] for start, end in ranges) for s in (self.text, self.kinds))
-        starts, ends = ([n for start, end in ranges for n in s[start:end]] for s in (self.starts, self.ends))
+        text, kinds = (
+            "".join(s[start:end] for start, end in ranges) for s in (self.text, self.kinds)
+        )
+        starts, ends = (
+            [n for start, end in ranges for n in s[start:end]] for s in (self.starts, self.ends)
+        )
         return _Folded(text, kinds, starts, ends)
 
     def occurrences(self, phrase: "_Folded") -> Iterator[Span]:
@@ -114,7 +128,9 @@ class _Folded:
 
 
 def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
-    """Where a phrase stands: first as it is written, then in other places with marks in it or left out."""
+    """Where a phrase stands: first as it is written, then in other places with marks in it or left
+    out.
+    """
     found = list(caption.occurrences(phrase))
     plain = _without_marks(phrase)
     if plain is phrase and plain_caption is caption:
@@ -126,10 +142,15 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
 
 
 def _without_marks(folded: _Folded) -> _Folded:
-    """The text without Markdown's marks. Between two letters of a word (vis_a, 2*3) or between blanks is none."""
+    """The text without Markdown's marks. Between two letters of a word (vis_a, 2*3) or between
+    blanks is none.
+    """
     kept, end = list[Span](), 0
     for mark in _MARKS.finditer(folded.text):
-        before, after = slice(max(0, mark.start() - 1), mark.start()), slice(mark.end(), mark.end() + 1)
+        before, after = (
+            slice(max(0, mark.start() - 1), mark.start()),
+            slice(mark.end(), mark.end() + 1),
+        )
         is_bare = not (folded.text[before] + folded.text[after]).strip(" ")
         is_within_a_word = (folded.kinds[before] + folded.kinds[after]).lower() == 2 * _WORD
         has_accent = folded.kinds[after].isupper()
@@ -149,7 +170,9 @@ def _stripped(folded: _Folded) -> _Folded:
 def _fold(text: str) -> _Folded:
     if text.isascii() and " ".join(text.split()) == text:  # most are: each character is a letter
         folded = text.lower()
-        return _Folded(folded, folded.translate(_ASCII_KINDS), range(len(text)), range(1, len(text) + 1))
+        return _Folded(
+            folded, folded.translate(_ASCII_KINDS), range(len(text)), range(1, len(text) + 1)
+        )
     pieces, kinds, starts, ends = list[str](), list[str](), list[int](), list[int]()
     start = 0
     for end in range(1, len(text) + 1):
@@ -158,7 +181,8 @@ def _fold(text: str) -> _Folded:
         letter = _fold_letter(text[start:end])
         if letter and (letter != " " or pieces[-1:] != [" "]):
             kind = _WORD if _is_of_word(text[start], letter[0]) else _SIGN
-            goes_on = _is_accent(letter[0]) and bool(pieces) and pieces[-1] != " "  # on something that can't be seen
+            # on something that can't be seen
+            goes_on = _is_accent(letter[0]) and bool(pieces) and pieces[-1] != " "
             pieces.append(letter)
             kinds.append((kind.upper() if goes_on else kind) + kind.upper() * (len(letter) - 1))
             starts += [start] * len(letter)
@@ -168,7 +192,9 @@ def _fold(text: str) -> _Folded:
 
 
 def _goes_on(before: str, after: str) -> bool:
-    """Whether `after` is part of the letter before: an accent, the rest of a Hangul syllable or of a joined emoji."""
+    """Whether `after` is part of the letter before: an accent, the rest of a Hangul syllable or of
+    a joined emoji.
+    """
     if after < "\u0300" or before.isspace():
         return before == "\u200d" and not after.isspace()
     if _is_accent(after) or "\u1160" <= after <= "\u11ff" or after in "ﾞﾟ":
@@ -186,10 +212,16 @@ def _fold_letter(letter: str) -> str:
 
 
 def _decomposed(letter: str) -> str:
-    """In Unicode's compatibility form: ３, ﬁ, ㎡. Where words would end within that it stays a sign: ½, …, ℃, ¨."""
+    """In Unicode's compatibility form: ３, ﬁ, ㎡. Where words would end within that it stays a
+    sign: ½, …, ℃, ¨.
+    """
     compatible = unicodedata.normalize("NFKD", letter)
     is_of_one_word = all(c.isalnum() or _is_accent(c) for c in compatible)
-    return compatible if is_of_one_word or len(compatible) == 1 else unicodedata.normalize("NFD", letter)
+    return (
+        compatible
+        if is_of_one_word or len(compatible) == 1
+        else unicodedata.normalize("NFD", letter)
+    )
 
 
 def _is_accent(letter: str) -> bool:
@@ -198,14 +230,18 @@ def _is_accent(letter: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_of_word(letter: str, folded: str) -> bool:
-    """Whether words of this letter's script end where its letters end; scripts written without spaces have no edges.
+    """Whether words of this letter's script end where its letters end; scripts written without
+    spaces have no edges.
 
-    `folded` is how the letter begins as it is compared: a modifier letter may be an apostrophe. A sign isn't of a word,
-    though its compatibility form is spelt with letters: ™, ㎡. Half-width kana are folded to kana.
+    `folded` is how the letter begins as it is compared: a modifier letter may be an apostrophe. A
+    sign isn't of a word, though its compatibility form is spelt with letters: ™, ㎡. Half-width
+    kana are folded to kana.
     """
     if _is_accent(folded):
         return True
     if not (folded.isalnum() or folded == "_") or unicodedata.category(letter).startswith("S"):
         return False
     name = unicodedata.name(folded, "")
-    return not name.startswith(("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "HANGUL"))
+    return not name.startswith(
+        ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "HANGUL")
+    )

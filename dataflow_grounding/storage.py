@@ -19,15 +19,19 @@ PREFIX = "dataflow_cache_step"
 class FileStorage:
     """Step 0 is the user's file, step k is `{cache_path}/{file_name_prefix}_step{k}.{cache_type}`.
 
-    `step()` gives the storage pinned to the next step: it reads that step's file and writes the one after.
+    `step()` gives the storage pinned to the next step: it reads that step's file and writes the one
+    after.
 
     Args:
-        first_entry_file_name: The user's file: JSON lines, or by its ending `.json`, `.csv`, `.tsv`, `.parquet`.
-        cache_path: Folder of the steps' files, and of `.ckpt`, what was paid for; or its address (s3://, …).
+        first_entry_file_name: The user's file: JSON lines, or by its ending `.json`, `.csv`,
+            `.tsv`, `.parquet`.
+        cache_path: Folder of the steps' files, and of `.ckpt`, what was paid for; or its address
+            (s3://, …).
         file_name_prefix: What the steps' files are called.
-        cache_type: The steps' files: jsonl, json, csv, tsv or parquet; not pickle, as reading one runs its code.
-        image_root: Folder of relative image paths; without it they are looked for beside the user's file, then in the
-            current folder.
+        cache_type: The steps' files: jsonl, json, csv, tsv or parquet; not pickle, as reading one
+            runs its code.
+        image_root: Folder of relative image paths; without it they are looked for beside the user's
+            file, then in the current folder.
 
     Raises:
         GroundingError: For a type that can't be written, or not without an optional part.
@@ -61,16 +65,28 @@ class FileStorage:
 
     def __repr__(self) -> str:
         step = f", operator_step={self.operator_step}" if self.operator_step >= 0 else ""
-        return excerpt(f"{type(self).__name__}({self.first_entry_file_name!r}, {self.cache_path!r}{step})")
+        return excerpt(
+            f"{type(self).__name__}({self.first_entry_file_name!r}, {self.cache_path!r}{step})"
+        )
 
     @classmethod
     def like(cls, storage: Any) -> "FileStorage":
-        """`storage` itself, or ours for another library's with the same attributes (DataFlow's). Raises InputError."""
+        """`storage` itself, or ours for another library's with the same attributes (DataFlow's).
+        Raises InputError.
+        """
         if isinstance(storage, FileStorage):
             return storage
-        names = ("first_entry_file_name", "cache_path", "file_name_prefix", "cache_type", "operator_step")
+        names = (
+            "first_entry_file_name",
+            "cache_path",
+            "file_name_prefix",
+            "cache_type",
+            "operator_step",
+        )
         if not all(hasattr(storage, name) for name in names):
-            raise InputError(f"run() takes a FileStorage, not {type(storage).__name__}: give it storage.step()")
+            raise InputError(
+                f"run() takes a FileStorage, not {type(storage).__name__}: give it storage.step()"
+            )
         *settings, step = (getattr(storage, name) for name in names)
         ours = FileStorage(*settings)
         ours.operator_step = step
@@ -93,12 +109,16 @@ class FileStorage:
         return self
 
     def path_of(self, step: int) -> str:
-        """The file that step `step` reads, which step `step - 1` wrote. Raises InputError before the first `step()`."""
+        """The file that step `step` reads, which step `step - 1` wrote. Raises InputError before
+        the first `step()`.
+        """
         if step < 0:
             raise InputError("call storage.step() before reading or writing")
         if step == 0:
             return self.first_entry_file_name
-        return os.path.join(self.cache_path, f"{self.file_name_prefix}_step{step}.{self.cache_type}")
+        return os.path.join(
+            self.cache_path, f"{self.file_name_prefix}_step{step}.{self.cache_type}"
+        )
 
     @property
     def input_path(self) -> str:
@@ -137,13 +157,15 @@ class FileStorage:
         """This step's rows.
 
         Args:
-            output_type: `dataframe` for a pandas DataFrame, every value as it is; `dict` for a list of dicts.
+            output_type: `dataframe` for a pandas DataFrame, every value as it is; `dict` for a list
+                of dicts.
 
         Returns:
             The rows, in the file's order.
 
         Raises:
-            InputError: For a file that can't be read, or with a broken row; names file and line. For another type.
+            InputError: For a file that can't be read, or with a broken row; names file and line.
+                For another type.
         """
         if output_type not in ("dataframe", "dict"):
             raise InputError(f"read() gives a 'dataframe' or a 'dict', not {output_type!r}")
@@ -160,9 +182,13 @@ class FileStorage:
             The file's path.
 
         Raises:
-            InputError: For rows that aren't dicts, or that the file's type can't hold; the old file stays.
+            InputError: For rows that aren't dicts, or that the file's type can't hold; the old file
+                stays.
         """
-        write_rows(self.output_path, from_dataframe(data) if hasattr(data, "to_dict") else map(plain_row, data))
+        write_rows(
+            self.output_path,
+            from_dataframe(data) if hasattr(data, "to_dict") else map(plain_row, data),
+        )
         return self.output_path
 
     def get_keys_from_dataframe(self) -> list[str]:
@@ -179,7 +205,9 @@ class ResultsStorage(FileStorage):
 
     @property
     def input_path(self) -> str:
-        """The file that this step reads: that of the step before or, where a person reviewed it, what `apply` wrote."""
+        """The file that this step reads: that of the step before or, where a person reviewed it,
+        what `apply` wrote.
+        """
         if self.reads:
             return os.path.join(self.cache_path, self.reads)
         return self._reviewed or super().input_path
@@ -198,7 +226,8 @@ class ResultsStorage(FileStorage):
         """The user's file for step 0, then `annotations.jsonl` in the folder of the step before."""
         if step <= 0:
             return super().path_of(step)
-        folder = self.steps[step - 1] if step <= len(self.steps) else f"step_{step - 1}"  # not named yet: see compile()
+        # not named yet: see compile()
+        folder = self.steps[step - 1] if step <= len(self.steps) else f"step_{step - 1}"
         return os.path.join(self.cache_path, folder, "annotations.jsonl")
 
     @property

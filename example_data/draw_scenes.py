@@ -32,7 +32,9 @@ def _star(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: C
     draw.polygon(points, fill=color)
 
 
-def _shaded_ball(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, dark: Color, light: Color) -> None:
+def _shaded_ball(
+    draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, dark: Color, light: Color
+) -> None:
     """A ball lit from the upper left: discs that shrink towards the light."""
     steps = 40
     for i in range(steps):
@@ -63,7 +65,9 @@ def draw_landscape() -> Image.Image:
     image, draw = _canvas((0, 0, 0))
     for y in range(290 * SCALE):
         share = y / (290 * SCALE)
-        draw.line((0, y, SIZE[0] * SCALE, y), fill=(110 + int(60 * share), 170 + int(40 * share), 232))
+        draw.line(
+            (0, y, SIZE[0] * SCALE, y), fill=(110 + int(60 * share), 170 + int(40 * share), 232)
+        )
     draw.rectangle(_at(0, 290, 640, 480), fill=(74, 140, 52))
     for _ in range(9000):
         x, y = rng.uniform(0, 640), rng.uniform(292, 480)

@@ -1,8 +1,10 @@
-"""An operator: how much of the picture each expression's boxes cover. It asks nothing, so it costs nothing.
+"""An operator: how much of the picture each expression's boxes cover. It asks nothing, so it costs
+nothing.
 
 operator = BoxShare()
-operator.run(storage.step(), input_expressions_key="expressions")    # in a pipeline, after a PhraseGrounder
-operator({"expressions": [...], "width": 640, "height": 480})        # on one record, a list, or a DataFrame
+operator.run(storage.step(), input_expressions_key="expressions") # in a pipeline, after a
+PhraseGrounder operator({"expressions": [...], "width": 640, "height": 480}) # on one record, a
+list, or a DataFrame
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from dataflow_grounding.records import read_expressions
 
 @OPERATOR_REGISTRY.register()
 class BoxShare(Operator):
-    """Adds `box_share` to each expression: the area of its boxes as a share of the picture's, 0 to 1."""
+    """Adds `box_share` to each expression: the area of its boxes as a share of the picture's, 0 to
+    1.
+    """
 
     name = "box_share"
     input_keys = {"expressions": "expressions", "width": "width", "height": "height"}
@@ -28,7 +32,12 @@ class BoxShare(Operator):
         whole = record[self.keys.width] * record[self.keys.height]
         return {
             self.keys.output: [
-                {**expression, "box_share": round(sum(area(i["bbox"]) for i in expression["instances"]) / whole, 4)}
+                {
+                    **expression,
+                    "box_share": round(
+                        sum(area(i["bbox"]) for i in expression["instances"]) / whole, 4
+                    ),
+                }
                 for expression in read_expressions(record, self.keys.expressions)
             ]
         }

@@ -1,6 +1,7 @@
 """A pipeline: steps in an order of your own, from a script or from a spec.
 
-The spec names it by module and class; the module is looked for beside the spec. Save it as shares.yaml:
+The spec names it by module and class; the module is looked for beside the spec. Save it as
+shares.yaml:
 
     results_dir: out
     autolabel_type: pipeline_of_your_own:BoxShares
@@ -9,7 +10,8 @@ The spec names it by module and class; the module is looked for beside the spec.
       data: {input_jsonl: captions.jsonl}
       settings: {samples: 3}
 
-`check`, `estimate`, `generate`, `report` and `cost` work as for shipped ones: dataflowgrounding generate -e shares.yaml
+`check`, `estimate`, `generate`, `report` and `cost` work as for shipped ones: dataflowgrounding
+generate -e shares.yaml
 """
 
 from __future__ import annotations

@@ -29,7 +29,12 @@ SCHEMA = {
 def count_of(image: Image, thing: str) -> Request[int]:
     """Asks how many of a thing are in a picture."""
     return Request(
-        task="count", input={"thing": thing}, images=(image,), instructions=INSTRUCTIONS, schema=SCHEMA, read=_read
+        task="count",
+        input={"thing": thing},
+        images=(image,),
+        instructions=INSTRUCTIONS,
+        schema=SCHEMA,
+        read=_read,
     )
 
 

@@ -30,14 +30,16 @@ def server() -> Iterator[LoopbackServer]:
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
-# A shell that starts the tests in the background has Ctrl-C ignored, and every process that they start would inherit it.
+# A shell that starts the tests in the background has Ctrl-C ignored, and every process that they
+# start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calibrations are kept in the user's cache folder: no test may meet another's, or the user's own. Nor may one rely
-    on the check of a server that listened on the same port before, or on an endpoint that the user's environment names.
+    """Calibrations are kept in the user's cache folder: no test may meet another's, or the user's
+    own. Nor may one rely on the check of a server that listened on the same port before, or on an
+    endpoint that the user's environment names.
     """
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,6 @@
-"""What a record costs, counted and not timed: calls of the package's own functions in a run that is always the same."""
+"""What a record costs, counted and not timed: calls of the package's own functions in a run that is
+always the same.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ PACKAGE = str(Path(dataflow_grounding.__file__).parent)
 PICTURE = Path(PACKAGE).parent / "example_data" / "images" / "cat.jpg"
 RECORDS = 100
 CALLS = 922
-"""Of the package's functions for a record. Lower it where a change saves some; none may add a tenth."""
+"""Of the package's functions for a record. Lower it where a change saves some; none may add a
+tenth.
+"""
 PHRASES = ["wooden table", "mug"]
 OBJECTS = [{"id": 1, "label": "wooden table", "bbox_2d": [0, 520, 1000, 980], "score": 0.9}]
 OBJECTS += [{"id": 2, "label": "mug", "bbox_2d": [100, 120, 300, 420], "score": 0.8}]
@@ -29,7 +33,8 @@ def storage_in(folder: Path, records: int) -> FileStorage:
     data, rows = PICTURE.read_bytes(), []
     for number in range(records):
         path = folder / f"{number:03}.jpg"
-        path.write_bytes(data[:2] + b"\xff\xfe\x00\x0a%08d" % number + data[2:])  # a comment behind the start marker
+        # a comment behind the start marker
+        path.write_bytes(data[:2] + b"\xff\xfe\x00\x0a%08d" % number + data[2:])
         os.utime(path, (10**9, 10**9))  # of a picture that may still change less is remembered
         rows.append({"image_path": str(path), "expressions": PHRASES})
     write_rows(str(folder / "rows.jsonl"), rows)
@@ -37,7 +42,9 @@ def storage_in(folder: Path, records: int) -> FileStorage:
 
 
 def calls_of_run(folder: Path, records: int) -> int:
-    """How often functions of the package are called on this thread, which the server's is not, while it runs."""
+    """How often functions of the package are called on this thread, which the server's is not,
+    while it runs.
+    """
     calls = 0
 
     def count(frame: FrameType, event: str, _: object) -> None:
@@ -46,11 +53,15 @@ def calls_of_run(folder: Path, records: int) -> int:
 
     storage = storage_in(folder, records)
     with LoopbackServer(CannedAnswers(json.dumps({"objects": OBJECTS}))) as server:
-        serving = OpenAIServing(server.base_url, "loopback", api_key="k", max_workers=4, box_format="qwen3-vl")
+        serving = OpenAIServing(
+            server.base_url, "loopback", api_key="k", max_workers=4, box_format="qwen3-vl"
+        )
         grounder = PhraseGrounder(serving, check_every=None)  # checks' pictures are drawn by lot
         sys.setprofile(count)
         try:
-            grounder.run(storage.step(), input_image_key="image_path", input_expressions_key="expressions")
+            grounder.run(
+                storage.step(), input_image_key="image_path", input_expressions_key="expressions"
+            )
         finally:
             sys.setprofile(None)
     return calls

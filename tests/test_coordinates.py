@@ -13,7 +13,13 @@ from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, frame_of
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import Bbox, Size
 
-FRAMES = ["sent", "smart_resize_28", "smart_resize_32_1024_65536", "long_edge_512", "long_edge_1568_patch_28_1568"]
+FRAMES = [
+    "sent",
+    "smart_resize_28",
+    "smart_resize_32_1024_65536",
+    "long_edge_512",
+    "long_edge_1568_patch_28_1568",
+]
 FRAMES += ["pad_square", "pad_square_corner"]
 sizes = st.tuples(st.integers(1, 6000), st.integers(1, 6000))
 plain_formats = st.builds(
@@ -35,12 +41,16 @@ def images_with_boxes(draw: st.DrawFn) -> tuple[Size, Size, Bbox]:
 
 
 @given(plain_formats, images_with_boxes())
-def test_pixels_survive_the_way_out_and_back(box_format: BoxFormat, drawn: tuple[Size, Size, Bbox]) -> None:
+def test_pixels_survive_the_way_out_and_back(
+    box_format: BoxFormat, drawn: tuple[Size, Size, Bbox]
+) -> None:
     original, sent, bbox = drawn
 
     numbers = box_format.from_pixels(bbox, original=original, sent=sent, rounded=False)
 
-    assert box_format.to_pixels(numbers, original=original, sent=sent) == pytest.approx(bbox, abs=1e-6 * max(original))
+    assert box_format.to_pixels(numbers, original=original, sent=sent) == pytest.approx(
+        bbox, abs=1e-6 * max(original)
+    )
 
 
 @given(plain_formats, images_with_boxes())
@@ -58,10 +68,16 @@ def test_numbers_of_a_request_mean_the_box_to_within_their_rounding(
         side = canvas[i % 2]
         one = 10**-decimals * (1 if box_format.scale == "px" else side / float(box_format.scale))
         one *= original[i % 2] / canvas[4 + i % 2]
-        assert abs(was - now) <= 2.01 * one  # rounded, and moved by one where the box had no width left
+        # rounded, and moved by one where the box had no width left
+        assert abs(was - now) <= 2.01 * one
 
 
-@given(st.sampled_from(["gemini", "qwen3-vl", "deepseek-vl2", "paligemma", "florence-2", "datature-vi"]), st.data())
+@given(
+    st.sampled_from(
+        ["gemini", "qwen3-vl", "deepseek-vl2", "paligemma", "florence-2", "datature-vi"]
+    ),
+    st.data(),
+)
 def test_whole_numbers_survive_the_way_in_and_back(name: str, data: st.DataObject) -> None:
     box_format = known_formats()[name]
     assert isinstance(box_format.scale, int)
@@ -76,7 +92,9 @@ def test_whole_numbers_survive_the_way_in_and_back(name: str, data: st.DataObjec
 
 
 @given(st.tuples(*[st.integers(0, 31)] * 4), sizes)
-def test_grid_cells_survive_the_way_in_and_back(corners: tuple[int, int, int, int], size: Size) -> None:
+def test_grid_cells_survive_the_way_in_and_back(
+    corners: tuple[int, int, int, int], size: Size
+) -> None:
     rows, columns = sorted(corners[:2]), sorted(corners[2:])
     cells = [rows[0] * 32 + columns[0], rows[1] * 32 + columns[1]]
     kosmos = known_formats()["kosmos-2"]
@@ -87,31 +105,89 @@ def test_grid_cells_survive_the_way_in_and_back(corners: tuple[int, int, int, in
 @pytest.mark.parametrize(
     ("name", "numbers", "original", "expected"),
     [
-        pytest.param("gemini", [250, 500, 750, 1000], (200, 100), (100, 25, 200, 75), id="Gemini: y first, 0 to 1000"),
-        pytest.param("qwen3-vl", [250, 500, 750, 1000], (200, 100), (50, 50, 150, 100), id="Qwen3-VL: 0 to 1000"),
         pytest.param(
-            "qwen2.5-vl", [504, 770, 1008, 1540], (1014, 1532), (507, 766, 1014, 1532), id="Qwen2.5-VL: resized"
+            "gemini",
+            [250, 500, 750, 1000],
+            (200, 100),
+            (100, 25, 200, 75),
+            id="Gemini: y first, 0 to 1000",
         ),
         pytest.param(
-            "deepseek-vl2", [0, 0, 999, 999], (200, 100), (0, 0, 200, 100), id="DeepSeek-VL2: 999 is the edge"
+            "qwen3-vl",
+            [250, 500, 750, 1000],
+            (200, 100),
+            (50, 50, 150, 100),
+            id="Qwen3-VL: 0 to 1000",
         ),
-        pytest.param("paligemma", [256, 512, 512, 768], (200, 100), (100, 25, 150, 50), id="PaliGemma: 1024 bins"),
         pytest.param(
-            "florence-2", [0, 0, 999, 499], (1000, 1000), (0.5, 0.5, 999.5, 499.5), id="Florence-2: bin centres"
+            "qwen2.5-vl",
+            [504, 770, 1008, 1540],
+            (1014, 1532),
+            (507, 766, 1014, 1532),
+            id="Qwen2.5-VL: resized",
         ),
-        pytest.param("moondream", [0.25, 0.5, 0.75, 1], (200, 100), (50, 50, 150, 100), id="Moondream: fractions"),
-        pytest.param("kosmos-2", [0, 33], (320, 320), (5, 5, 15, 15), id="Kosmos-2: from centre to centre"),
-        pytest.param("kosmos-2", [0, 1], (320, 320), (0, 0, 20, 10), id="Kosmos-2: whole cells in one row"),
         pytest.param(
-            "claude", [784, 784, 1568, 784], (3136, 1568), (1568, 1568, 3136, 1568), id="Claude: long edge 1568"
+            "deepseek-vl2",
+            [0, 0, 999, 999],
+            (200, 100),
+            (0, 0, 200, 100),
+            id="DeepSeek-VL2: 999 is the edge",
         ),
-        pytest.param("xywh_px", [10, 20, 30, 40], (100, 100), (10, 20, 40, 60), id="corner and size"),
-        pytest.param("cxcywh_1", [0.5, 0.5, 0.2, 0.4], (100, 100), (40, 30, 60, 70), id="middle and size"),
-        pytest.param("xyxy_1@pad_square", [0, 0.25, 1, 0.75], (200, 100), (0, 0, 200, 100), id="padded all round"),
+        pytest.param(
+            "paligemma",
+            [256, 512, 512, 768],
+            (200, 100),
+            (100, 25, 150, 50),
+            id="PaliGemma: 1024 bins",
+        ),
+        pytest.param(
+            "florence-2",
+            [0, 0, 999, 499],
+            (1000, 1000),
+            (0.5, 0.5, 999.5, 499.5),
+            id="Florence-2: bin centres",
+        ),
+        pytest.param(
+            "moondream",
+            [0.25, 0.5, 0.75, 1],
+            (200, 100),
+            (50, 50, 150, 100),
+            id="Moondream: fractions",
+        ),
+        pytest.param(
+            "kosmos-2", [0, 33], (320, 320), (5, 5, 15, 15), id="Kosmos-2: from centre to centre"
+        ),
+        pytest.param(
+            "kosmos-2", [0, 1], (320, 320), (0, 0, 20, 10), id="Kosmos-2: whole cells in one row"
+        ),
+        pytest.param(
+            "claude",
+            [784, 784, 1568, 784],
+            (3136, 1568),
+            (1568, 1568, 3136, 1568),
+            id="Claude: long edge 1568",
+        ),
+        pytest.param(
+            "xywh_px", [10, 20, 30, 40], (100, 100), (10, 20, 40, 60), id="corner and size"
+        ),
+        pytest.param(
+            "cxcywh_1", [0.5, 0.5, 0.2, 0.4], (100, 100), (40, 30, 60, 70), id="middle and size"
+        ),
+        pytest.param(
+            "xyxy_1@pad_square",
+            [0, 0.25, 1, 0.75],
+            (200, 100),
+            (0, 0, 200, 100),
+            id="padded all round",
+        ),
     ],
 )
-def test_a_format_means_these_pixels(name: str, numbers: list[float], original: Size, expected: Bbox) -> None:
-    assert find_box_format(name, "").to_pixels(numbers, original=original) == pytest.approx(expected)
+def test_a_format_means_these_pixels(
+    name: str, numbers: list[float], original: Size, expected: Bbox
+) -> None:
+    assert find_box_format(name, "").to_pixels(numbers, original=original) == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize("name", sorted(known_formats()))
@@ -130,12 +206,24 @@ def test_every_family_of_the_table_translates_both_ways(name: str) -> None:
 def test_pixels_of_a_reduced_picture_are_put_on_the_original() -> None:
     box_format = find_box_format("xyxy_px", "")
 
-    assert box_format.to_pixels([10, 20, 30, 40], original=(4000, 2000), sent=(2000, 1000)) == (20, 40, 60, 80)
-    assert box_format.from_pixels((20, 40, 60, 80), original=(4000, 2000), sent=(2000, 1000)) == [10, 20, 30, 40]
+    assert box_format.to_pixels([10, 20, 30, 40], original=(4000, 2000), sent=(2000, 1000)) == (
+        20,
+        40,
+        60,
+        80,
+    )
+    assert box_format.from_pixels((20, 40, 60, 80), original=(4000, 2000), sent=(2000, 1000)) == [
+        10,
+        20,
+        30,
+        40,
+    ]
 
 
 def test_a_box_too_small_for_the_scale_keeps_a_width_and_a_height() -> None:
-    numbers = find_box_format("xyxy_1000", "").from_pixels((7999, 7999, 8000, 8000), original=(8000, 8000))
+    numbers = find_box_format("xyxy_1000", "").from_pixels(
+        (7999, 7999, 8000, 8000), original=(8000, 8000)
+    )
 
     assert numbers == [999, 999, 1000, 1000]
 
@@ -144,21 +232,40 @@ def test_a_box_too_small_for_the_scale_keeps_a_width_and_a_height() -> None:
     ("frame", "sent", "width_height"),
     [
         pytest.param(
-            "smart_resize_28", (870, 1398), (868, 1400), id="sides to multiples of 28, as recorded for a receipt"
+            "smart_resize_28",
+            (870, 1398),
+            (868, 1400),
+            id="sides to multiples of 28, as recorded for a receipt",
         ),
         pytest.param(
-            "smart_resize_28", (1014, 1532), (1008, 1540), id="sides to multiples of 28, as recorded for a page"
+            "smart_resize_28",
+            (1014, 1532),
+            (1008, 1540),
+            id="sides to multiples of 28, as recorded for a page",
         ),
-        pytest.param("smart_resize_28", (20, 20), (56, 56), id="small pictures grow to the least area"),
-        pytest.param("smart_resize_28", (8000, 8000), (3584, 3584), id="large pictures shrink to the largest area"),
+        pytest.param(
+            "smart_resize_28", (20, 20), (56, 56), id="small pictures grow to the least area"
+        ),
+        pytest.param(
+            "smart_resize_28",
+            (8000, 8000),
+            (3584, 3584),
+            id="large pictures shrink to the largest area",
+        ),
         pytest.param("long_edge_2048", (4096, 1024), (2048, 512), id="long edge reduced"),
         pytest.param("long_edge_2048", (640, 480), (640, 480), id="long edge never enlarged"),
-        pytest.param("long_edge_1568_patch_28_1568", (1000, 1000), (1000, 1000), id="within the patches"),
-        pytest.param("long_edge_1568_patch_28_1568", (3000, 3000), (1092, 1092), id="as many patches as fit"),
+        pytest.param(
+            "long_edge_1568_patch_28_1568", (1000, 1000), (1000, 1000), id="within the patches"
+        ),
+        pytest.param(
+            "long_edge_1568_patch_28_1568", (3000, 3000), (1092, 1092), id="as many patches as fit"
+        ),
         pytest.param("pad_square", (200, 100), (200, 200), id="padded to a square"),
     ],
 )
-def test_a_frame_has_the_size_that_its_provider_makes(frame: str, sent: Size, width_height: Size) -> None:
+def test_a_frame_has_the_size_that_its_provider_makes(
+    frame: str, sent: Size, width_height: Size
+) -> None:
     assert frame_of(frame, sent)[:2] == width_height
 
 
@@ -166,10 +273,14 @@ def test_a_frame_has_the_size_that_its_provider_makes(frame: str, sent: Size, wi
     ("model", "hint"),
     [
         pytest.param("llava-1.6", "xyxy_1000", id="a model of no family"),
-        pytest.param("my-qwen2.5-vl-tuned", "xyxy_1000", id="a model that only contains a known name"),
+        pytest.param(
+            "my-qwen2.5-vl-tuned", "xyxy_1000", id="a model that only contains a known name"
+        ),
         pytest.param("qwen-vl-max-latest", "xyxy_1000", id="a name whose model changes"),
         pytest.param("gpt-4o", "candidate: gpt", id="a family that nobody has confirmed"),
-        pytest.param("moonshotai/Kimi-VL-A3B-Instruct", "candidate: kimi-vl", id="a family that users report"),
+        pytest.param(
+            "moonshotai/Kimi-VL-A3B-Instruct", "candidate: kimi-vl", id="a family that users report"
+        ),
         pytest.param("allenai/Molmo-7B-D-0924", "points", id="a family without boxes"),
     ],
 )
@@ -212,7 +323,10 @@ def test_every_plain_format_has_a_name(order: str, scale: Any) -> None:
 
 
 def test_a_users_row_comes_before_the_table() -> None:
-    rows = [{"models": "my-own*", "order": "yxyx", "scale": 1024, "key": "where"}, {"models": "gemini*", "scale": 1}]
+    rows = [
+        {"models": "my-own*", "order": "yxyx", "scale": 1024, "key": "where"},
+        {"models": "gemini*", "scale": 1},
+    ]
 
     assert find_box_format("auto", "me/My_Own-7B", rows).key == "where"
     assert find_box_format("auto", "gemini-2.5-flash", rows).scale == 1
@@ -240,7 +354,10 @@ def test_a_users_row_that_means_nothing_is_refused(row: dict[str, Any]) -> None:
 
 
 def test_a_users_row_may_leave_its_models_empty() -> None:
-    assert find_box_format("mine", "any model", [{"name": "mine", "scale": 512, "models": None}]).scale == 512
+    assert (
+        find_box_format("mine", "any model", [{"name": "mine", "scale": 512, "models": None}]).scale
+        == 512
+    )
 
 
 @pytest.mark.parametrize(
@@ -268,12 +385,21 @@ def test_the_instructions_state_key_order_scale_and_frame(name: str, said: list[
 def row_of_the_documentation(family: BoxFormat) -> str:
     """The line of docs/box_formats.md on a family."""
     top = family.limits((1, 1))[0]
-    scale = {"px": "pixels", "grid_32": "cells of a 32 x 32 grid"}.get(str(family.scale), f"0 to {top:g}")
+    scale = {"px": "pixels", "grid_32": "cells of a 32 x 32 grid"}.get(
+        str(family.scale), f"0 to {top:g}"
+    )
     numbers = f"{family.order if family.boxes else f'{family.key}s'}, {scale}{', the middle of the bin' * bool(family.offset)}"
     frame = f"`{family.frame}`" if family.frame != "sent" else ""
     auto = "by name only" if not family.verified else "measured" if family.scale == "px" else "yes"
     names = ", ".join(f"`{name}`" for name in family.models)
-    row = [f"`{family.name}`", names, numbers, frame, auto if family.boxes else "no boxes", family.source]
+    row = [
+        f"`{family.name}`",
+        names,
+        numbers,
+        frame,
+        auto if family.boxes else "no boxes",
+        family.source,
+    ]
     return f"| {' | '.join(row)} |"
 
 

@@ -1,4 +1,6 @@
-"""Parts of an image: inside it, enlarged by a whole factor, and told apart from it and from each other."""
+"""Parts of an image: inside it, enlarged by a whole factor, and told apart from it and from each
+other.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +62,9 @@ def test_a_crop_is_of_the_upright_picture(tmp_path: Path, orientation: int) -> N
 def test_image_and_crops_are_stored_apart(tmp_path: Path) -> None:
     Image.new("RGB", (400, 300), "gray").save(tmp_path / "a.png")
     image = open_image(Record({"image_path": str(tmp_path / "a.png")}), "image_path")
-    digests = {image.sent_digest, *(crop_around(image, (x, 10, x + 8, 20)).sent_digest for x in (100, 101, 102))}
+    digests = {
+        image.sent_digest,
+        *(crop_around(image, (x, 10, x + 8, 20)).sent_digest for x in (100, 101, 102)),
+    }
     assert len(digests) == 4
     assert crop_around(image, (100, 10, 108, 20)) == crop_around(image, (100, 10, 108, 20))

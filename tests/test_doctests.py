@@ -19,7 +19,12 @@ import dataflow_grounding.testing
 from benchmarks.seeing_model import draw
 from benchmarks.workplace import REPOSITORY
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
-from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, OpenAIServing, RecordedServing
+from dataflow_grounding.serving import (
+    GeminiServing,
+    OpenAISdkServing,
+    OpenAIServing,
+    RecordedServing,
+)
 from dataflow_grounding.storage import FileStorage
 
 ROOMS = (
@@ -33,15 +38,24 @@ ROOMS = (
 )
 MODULES = ["dataflow_grounding.geometry", "dataflow_grounding.spans", "dataflow_grounding.storage"]
 MODULES += [room.__name__ for room in ROOMS]
-MODULES += [f"{room.__name__}.{found.name}" for room in ROOMS for found in pkgutil.iter_modules(room.__path__)]
+MODULES += [
+    f"{room.__name__}.{found.name}"
+    for room in ROOMS
+    for found in pkgutil.iter_modules(room.__path__)
+]
 EXAMPLES = [
-    test for name in MODULES for test in doctest.DocTestFinder().find(importlib.import_module(name)) if test.examples
+    test
+    for name in MODULES
+    for test in doctest.DocTestFinder().find(importlib.import_module(name))
+    if test.examples
 ]
 
 
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the examples look at: example data, a red square that is large, and one under 3% of the sides."""
+    """What the examples look at: example data, a red square that is large, and one under 3% of the
+    sides.
+    """
     monkeypatch.chdir(tmp_path)
     Path("example_data").symlink_to(REPOSITORY / "example_data")
     draw("square.png", (800, 600), {"red": [(300, 200, 500, 400)]})
@@ -55,7 +69,9 @@ def test_an_example_shows_what_it_says(test: doctest.DocTest) -> None:
     assert doctest.DocTestRunner().run(test, out=said.append).failed == 0, "".join(said)
 
 
-OPERATORS = [cls for _, cls in OPERATOR_REGISTRY if cls.__module__.startswith("dataflow_grounding.operators")]
+OPERATORS = [
+    cls for _, cls in OPERATOR_REGISTRY if cls.__module__.startswith("dataflow_grounding.operators")
+]
 
 
 @pytest.mark.parametrize("cls", [*OPERATORS, Operator], ids=lambda cls: cls.__name__)
@@ -66,17 +82,29 @@ def test_every_operator_has_an_example(cls: type[Operator]) -> None:
 @pytest.mark.parametrize("name", dataflow_grounding.replies.__all__)
 def test_a_public_reader_says_what_it_takes_and_gives(name: str) -> None:
     reader = getattr(dataflow_grounding.replies, name)
-    wanted = ("Attributes:",) if isinstance(reader, type) else ("Args:", "Returns:", "Raises:", "Example:")
+    wanted = (
+        ("Attributes:",)
+        if isinstance(reader, type)
+        else ("Args:", "Returns:", "Raises:", "Example:")
+    )
     assert all(section in (reader.__doc__ or "") for section in wanted), reader.__doc__
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(dataflow_grounding.testing.__all__) - {"Answers", "BadRequest", "FaultRule", "faults"})
+    "name",
+    sorted(
+        set(dataflow_grounding.testing.__all__) - {"Answers", "BadRequest", "FaultRule", "faults"}
+    ),
 )
 def test_a_public_part_of_the_loopback_server_says_what_it_takes(name: str) -> None:
     assert "Args:" in getattr(dataflow_grounding.testing, name).__doc__
 
 
-@pytest.mark.parametrize("public", [FileStorage, GeminiServing, OpenAISdkServing, OpenAIServing, RecordedServing])
+@pytest.mark.parametrize(
+    "public", [FileStorage, GeminiServing, OpenAISdkServing, OpenAIServing, RecordedServing]
+)
 def test_storage_and_servings_say_what_they_take_and_raise(public: type) -> None:
-    assert all(section in (public.__doc__ or "") for section in ("Args:", "Raises:", "Example:\n        >>> "))
+    assert all(
+        section in (public.__doc__ or "")
+        for section in ("Args:", "Raises:", "Example:\n        >>> ")
+    )

@@ -1,4 +1,6 @@
-"""Drawn boxes: visible, out of the way of what they mark, labelled inside the picture, whatever the input."""
+"""Drawn boxes: visible, out of the way of what they mark, labelled inside the picture, whatever the
+input.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +30,22 @@ def changed(one: Image.Image, other: Image.Image) -> tuple[int, int, int, int] |
 def where(image: Image.Image, color: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
     """The smallest box around all pixels of exactly that colour."""
     flat = Image.new("RGB", image.size, color)
-    bands = [band.point(lambda v: 0 if v else 255) for band in ImageChops.difference(image, flat).split()]
+    bands = [
+        band.point(lambda v: 0 if v else 255) for band in ImageChops.difference(image, flat).split()
+    ]
     return ImageChops.darker(ImageChops.darker(bands[0], bands[1]), bands[2]).getbbox()
 
 
-def label_area(marks: list[Mark], image: Image.Image, color: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
+def label_area(
+    marks: list[Mark], image: Image.Image, color: tuple[int, int, int]
+) -> tuple[int, int, int, int] | None:
     """Where labels of `color` stand: what is of that colour only when the labels are drawn."""
     bare = draw_marks(image, [Mark(m.bbox, "", m.color, m.dashed) for m in marks])
     added = ImageChops.difference(draw_marks(image, marks), bare)
     mask = added.convert("L").point(lambda v: 255 if v else 0)
-    return where(Image.composite(draw_marks(image, marks), Image.new("RGB", image.size, GREY), mask), color)
+    return where(
+        Image.composite(draw_marks(image, marks), Image.new("RGB", image.size, GREY), mask), color
+    )
 
 
 def test_the_picture_given_stays_as_it_is() -> None:
@@ -54,13 +62,20 @@ def test_the_picture_given_stays_as_it_is() -> None:
     [
         pytest.param("L", 90, (90, 90, 90), id="grey"),
         pytest.param("1", 1, (255, 255, 255), id="black and white"),
-        pytest.param("RGBA", (10, 20, 30, 0), (255, 255, 255), id="transparent is white, not the colour beneath"),
+        pytest.param(
+            "RGBA",
+            (10, 20, 30, 0),
+            (255, 255, 255),
+            id="transparent is white, not the colour beneath",
+        ),
         pytest.param("RGBA", (10, 20, 30, 255), (10, 20, 30), id="opaque with alpha"),
         pytest.param("CMYK", (0, 0, 0, 0), (255, 255, 255), id="for print"),
         pytest.param("I;16", 25700, (100, 100, 100), id="16 bit grey keeps its shades"),
     ],
 )
-def test_any_kind_of_picture_becomes_rgb(mode: str, color: object, expected: tuple[int, int, int]) -> None:
+def test_any_kind_of_picture_becomes_rgb(
+    mode: str, color: object, expected: tuple[int, int, int]
+) -> None:
     drawn = draw_marks(Image.new(mode, (60, 40), color), [Mark((20, 10, 30, 20))])
     assert drawn.mode == "RGB"
     assert drawn.getpixel((58, 38)) == expected
@@ -101,28 +116,44 @@ def test_dashes_leave_gaps_and_meet_in_the_corners() -> None:
     row = [drawn.getpixel((x, 48)) for x in range(50, 250)]
     assert RED in row
     assert GREY in row
-    assert where(drawn, RED) == where(draw_marks(canvas(), [Mark((50, 50, 250, 150), color=RED)]), RED)
+    assert where(drawn, RED) == where(
+        draw_marks(canvas(), [Mark((50, 50, 250, 150), color=RED)]), RED
+    )
 
 
 def test_the_line_shows_on_a_ground_of_its_own_colour() -> None:
     for color in PALETTE:
         ground = Image.new("RGB", (100, 100), color)
-        assert changed(draw_marks(ground, [Mark((30, 30, 60, 60), color=color)]), ground) is not None
+        assert (
+            changed(draw_marks(ground, [Mark((30, 30, 60, 60), color=color)]), ground) is not None
+        )
 
 
 def test_labels_that_want_the_same_place_stand_apart() -> None:
-    marks = [Mark((60, 80, 120, 140), "the thing", RED), Mark((60, 80, 120, 140), "the thing", GREEN)]
+    marks = [
+        Mark((60, 80, 120, 140), "the thing", RED),
+        Mark((60, 80, 120, 140), "the thing", GREEN),
+    ]
     one, other = (label_area(marks, canvas(), color) for color in (RED, GREEN))
     assert one is not None
     assert other is not None
-    assert (one[2] - one[0], one[3] - one[1]) == (other[2] - other[0], other[3] - other[1]), "none covers the other"
+    assert (one[2] - one[0], one[3] - one[1]) == (other[2] - other[0], other[3] - other[1]), (
+        "none covers the other"
+    )
     assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
 
 
 def test_labels_are_shortened_before_they_bury_the_boxes() -> None:
     boxes = [(x, y, x + 20, y + 14) for x in range(15, 280, 40) for y in range(15, 180, 30)]
-    bare, drawn = (draw_marks(canvas(), [Mark(b, label) for b in boxes]) for label in ("", "a long label for this"))
-    buried = [b for b in boxes if drawn.getpixel((b[0] + 10, b[1] + 7)) != bare.getpixel((b[0] + 10, b[1] + 7))]
+    bare, drawn = (
+        draw_marks(canvas(), [Mark(b, label) for b in boxes])
+        for label in ("", "a long label for this")
+    )
+    buried = [
+        b
+        for b in boxes
+        if drawn.getpixel((b[0] + 10, b[1] + 7)) != bare.getpixel((b[0] + 10, b[1] + 7))
+    ]
     assert len(buried) <= len(boxes) // 20
 
 
@@ -136,7 +167,9 @@ def test_labels_are_shortened_before_they_bury_the_boxes() -> None:
         pytest.param((0, 0, 120, 200), id="along the left side"),
     ],
 )
-def test_a_label_stands_outside_of_its_box_where_there_is_room(bbox: tuple[int, int, int, int]) -> None:
+def test_a_label_stands_outside_of_its_box_where_there_is_room(
+    bbox: tuple[int, int, int, int],
+) -> None:
     without, drawn = (draw_marks(canvas(), [Mark(bbox, label, RED)]) for label in ("", "mug"))
     inside = tuple(v + d for v, d in zip(bbox, (4, 4, -4, -4), strict=True))
     assert changed(drawn, without) is not None
@@ -146,7 +179,11 @@ def test_a_label_stands_outside_of_its_box_where_there_is_room(bbox: tuple[int, 
 @pytest.mark.parametrize(
     ("size", "label"),
     [
-        pytest.param((200, 150), "a long-haired woman in an orange space suit in front of a flag", id="small picture"),
+        pytest.param(
+            (200, 150),
+            "a long-haired woman in an orange space suit in front of a flag",
+            id="small picture",
+        ),
         pytest.param((60, 400), "a very tall and narrow picture", id="narrow picture"),
         pytest.param((400, 40), "word " * 500, id="flat picture and an endless label"),
     ],
@@ -155,7 +192,8 @@ def test_a_long_label_is_cut_and_stays_in_the_picture(size: tuple[int, int], lab
     image = canvas(*size)
     area = label_area([Mark((20, 20, 40, 30), label, RED)], image, RED)
     assert area
-    # The label's own edge, drawn in another colour, lies around it: seen on both sides only if nothing is cut off.
+    # The label's own edge, drawn in another colour, lies around it: seen on both sides only if
+    # nothing is cut off.
     assert area[0] >= 1
     assert area[2] <= size[0] - 1
 
@@ -165,7 +203,8 @@ def test_labels_grow_with_the_picture(width: int) -> None:
     image = canvas(width, width * 2 // 5)
     bbox = (width * 0.4, width * 0.2, width * 0.5, width * 0.3)
     _, top, _, bottom = label_area([Mark(bbox, "mug", RED)], image, RED) or (0, 0, 0, 0)
-    # At least 10 pixels on a small picture, and 12 of them when a large one is fitted to a screen of 1,000 pixels.
+    # At least 10 pixels on a small picture, and 12 of them when a large one is fitted to a screen
+    # of 1,000 pixels.
     assert bottom - top >= (10 if width < 1000 else 12 * width / 1000)
     assert bottom - top <= width / 12
 
@@ -182,11 +221,15 @@ def test_labels_grow_with_the_picture(width: int) -> None:
     ],
 )
 def test_labels_are_made_writable(label: str, same_as: str) -> None:
-    drawn, expected = (draw_marks(canvas(), [Mark((40, 60, 200, 140), text)]) for text in (label, same_as))
+    drawn, expected = (
+        draw_marks(canvas(), [Mark((40, 60, 200, 140), text)]) for text in (label, same_as)
+    )
     assert changed(drawn, expected) is None
 
 
-@pytest.mark.parametrize("label", ["红色的杯子", "чашка", "כוס אדומה", "कप", "café “crème” – ½", "e\u0301" * 40])
+@pytest.mark.parametrize(
+    "label", ["红色的杯子", "чашка", "כוס אדומה", "कप", "café “crème” – ½", "e\u0301" * 40]
+)
 def test_no_script_fails(label: str) -> None:
     bare, drawn = (draw_marks(canvas(), [Mark((40, 60, 200, 140), text)]) for text in ("", label))
     assert changed(drawn, bare) is not None
@@ -200,7 +243,9 @@ def test_no_script_fails(label: str) -> None:
         pytest.param((10, 10, float("inf"), 20), "mark 2: bbox", id="infinite"),
     ],
 )
-def test_a_bbox_that_is_none_is_refused_by_number(bbox: tuple[float, float, float, float], message: str) -> None:
+def test_a_bbox_that_is_none_is_refused_by_number(
+    bbox: tuple[float, float, float, float], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         draw_marks(canvas(), [Mark((0, 0, 10, 10)), Mark(bbox)])
 
@@ -216,11 +261,16 @@ def test_two_hundred_boxes_keep_their_outlines_in_sight() -> None:
     for _ in range(200):
         x, y = rng.randrange(560), rng.randrange(360)
         marks.append(
-            Mark((x, y, x + rng.randrange(2, 40), y + rng.randrange(2, 40)), rng.choice(["person", "red car"]))
+            Mark(
+                (x, y, x + rng.randrange(2, 40), y + rng.randrange(2, 40)),
+                rng.choice(["person", "red car"]),
+            )
         )
     image = canvas(600, 400)
     drawn = draw_marks(image, marks)
-    untouched = sum(ImageChops.difference(drawn, image).convert("L").point(lambda v: v == 0).histogram()[1:])
+    untouched = sum(
+        ImageChops.difference(drawn, image).convert("L").point(lambda v: v == 0).histogram()[1:]
+    )
     assert untouched > 0.2 * 600 * 400
     assert changed(drawn, draw_marks(image, marks)) is None  # the same every time
 
@@ -245,6 +295,8 @@ def test_the_palette_begins_again_and_its_texts_have_contrast() -> None:
     assert palette_color(0) == palette_color(len(PALETTE)) == PALETTE[0]
     assert len(set(PALETTE)) == len(PALETTE)
     for color in PALETTE:
-        ink, ground = (0.2126 * r**2.2 + 0.7152 * g**2.2 + 0.0722 * b**2.2 for r, g, b in
-                       (tuple(v / 255 for v in c) for c in (text_color(color), color)))  # fmt: skip
+        ink, ground = (
+            0.2126 * r**2.2 + 0.7152 * g**2.2 + 0.0722 * b**2.2
+            for r, g, b in (tuple(v / 255 for v in c) for c in (text_color(color), color))
+        )
         assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5

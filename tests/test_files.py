@@ -1,4 +1,6 @@
-"""Names that were read somewhere stay in their folder; what is written goes through no link, whole or not at all."""
+"""Names that were read somewhere stay in their folder; what is written goes through no link, whole
+or not at all.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,9 @@ WRITERS = {
 @pytest.mark.parametrize("how", LINKS)
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv"])
-def test_nothing_is_written_through_a_link(tmp_path: Path, how: str, writer: str, ending: str) -> None:
+def test_nothing_is_written_through_a_link(
+    tmp_path: Path, how: str, writer: str, ending: str
+) -> None:
     victim, path = _victim(tmp_path), tmp_path / f"x.{ending}"
     LINKS[how](victim, f"{path}.part")
     WRITERS[writer](str(path))
@@ -117,7 +121,9 @@ def test_a_log_that_is_a_link_is_refused_and_said_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("writer", ["bytes", "copy"])
-def test_an_error_leaves_no_part(tmp_path: Path, writer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_leaves_no_part(
+    tmp_path: Path, writer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -128,7 +134,9 @@ def test_an_error_leaves_no_part(tmp_path: Path, writer: str, monkeypatch: pytes
 
 
 def test_a_part_that_another_process_took_is_not_put_in_place(tmp_path: Path) -> None:
-    """As on file systems without locks: the second writer began anew, and the first one's file is no more."""
+    """As on file systems without locks: the second writer began anew, and the first one's file is
+    no more.
+    """
     path = tmp_path / "x.jsonl"
     first = RowWriter(str(path))
     os.unlink(f"{path}.part")  # which the second one's opener does
@@ -195,11 +203,21 @@ def joins(source: str) -> set[str]:
         or (name.endswith("joinpath") and not all(map(_is_own, call.args)) and "files(" not in name)
         or (name in ("Path", "pathlib.Path") and not all(map(_is_own, call.args[1:])))
         or (
-            name == "partial" and ast.unparse(call.args[0]) == "os.path.join" and "results_dir" not in ast.unparse(call)
+            name == "partial"
+            and ast.unparse(call.args[0]) == "os.path.join"
+            and "results_dir" not in ast.unparse(call)
         )
     }
-    slashes = (node for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div))
-    paths = (node for node in slashes if "Path" in ast.unparse(node.left) or "_folder" in ast.unparse(node.left))
+    slashes = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+    )
+    paths = (
+        node
+        for node in slashes
+        if "Path" in ast.unparse(node.left) or "_folder" in ast.unparse(node.left)
+    )
     return found | {ast.unparse(node) for node in paths if not _is_own(node.right)}
 
 
@@ -210,9 +228,25 @@ def openers(source: str) -> set[str]:
         mode = ast.unparse(call.args[1]) if len(call.args) > 1 else "''"
         opens = name == "open" and not {*"wax+"}.isdisjoint(mode)
         opens = opens or (name == "os.open" and "O_RDONLY" not in mode)
-        opens = opens or name in ("shutil.copyfile", "shutil.copy", "shutil.copy2", "os.symlink", "os.link")
-        opens = opens or name.rpartition(".")[2] in ("write_text", "write_bytes", "to_csv", "to_parquet", "touch")
-        ours = name in ("write_text", "write_bytes") or "open_log(" in ast.unparse(call) or "out.place(" in mode
+        opens = opens or name in (
+            "shutil.copyfile",
+            "shutil.copy",
+            "shutil.copy2",
+            "os.symlink",
+            "os.link",
+        )
+        opens = opens or name.rpartition(".")[2] in (
+            "write_text",
+            "write_bytes",
+            "to_csv",
+            "to_parquet",
+            "touch",
+        )
+        ours = (
+            name in ("write_text", "write_bytes")
+            or "open_log(" in ast.unparse(call)
+            or "out.place(" in mode
+        )
         if opens and not ours and not ast.unparse(call).startswith("open(out.place("):
             found.add(ast.unparse(call))
     return found
@@ -221,7 +255,9 @@ def openers(source: str) -> set[str]:
 JOINED = {
     # digests, numbers, and names that stand in the code
     "calibration/asking.py": {"f'{next(self._number)}-{by(probe.size)}{next(self.suffixes)}'"},
-    "cli/ground.py": {"f'{hashlib.sha256(os.path.abspath(image).encode()).hexdigest()[:20]}.jsonl'"},
+    "cli/ground.py": {
+        "f'{hashlib.sha256(os.path.abspath(image).encode()).hexdigest()[:20]}.jsonl'"
+    },
     "cli/starting.py": {"f'{name}.yaml'", "name", "source.relative_to(top)"},
     "compat/dataflow_serving.py": {"f'picture{place}{ending}'"},
     "embedded/cascades.py": {"f'haarcascade_{name}.xml'"},
@@ -244,7 +280,10 @@ JOINED = {
     "elsewhere.py": {"plain_path(path)"},
     "review/results.py": {"f'report_with_{_last(other)}.html' if other else 'report.html'", "name"},
     "storage.py": {
-        *("f'{self.file_name_prefix}_failures.jsonl'", "f'{self.file_name_prefix}_step{step}.{self.cache_type}'"),
+        *(
+            "f'{self.file_name_prefix}_failures.jsonl'",
+            "f'{self.file_name_prefix}_step{step}.{self.cache_type}'",
+        ),
         *("'annotations.jsonl'", "self.reads"),
     },
     # what a listing of that folder has, or a name that `within` is given later
@@ -282,7 +321,10 @@ def _last_part(expression: str) -> str:
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_names_from_data_go_through_within(module: Path) -> None:
     name = module.relative_to(ROOT / "dataflow_grounding").as_posix()
-    assert set(map(_last_part, joins(module.read_text(encoding="utf-8")))) - JOINED.get(name, set()) == set()
+    assert (
+        set(map(_last_part, joins(module.read_text(encoding="utf-8")))) - JOINED.get(name, set())
+        == set()
+    )
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -321,7 +363,9 @@ def test_the_gate_finds_a_file_that_is_opened(code: str) -> None:
 
 
 def test_a_folder_from_a_stranger_stands_for_no_bucket(tmp_path: Path) -> None:
-    """Else what is in it, and with `part` what is beside it, would be sent to whom the stranger names."""
+    """Else what is in it, and with `part` what is beside it, would be sent to whom the stranger
+    names.
+    """
     (tmp_path / "secret.txt").write_text("mine")
     folder = tmp_path / "results"
     folder.mkdir()
@@ -330,7 +374,9 @@ def test_a_folder_from_a_stranger_stands_for_no_bucket(tmp_path: Path) -> None:
     assert sent(str(folder)) == str(folder)
 
 
-def test_a_download_that_fails_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_fails_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def torn(self: object, there: str, here: str, **_: object) -> None:
         Path(here).write_bytes(b"half")
         raise OSError(errno.EIO, "cut off")
@@ -349,22 +395,41 @@ def test_pictures_whose_names_differ_in_case_only_stay_apart_in_an_export(tmp_pa
         PIL.Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg")
         (tmp_path / "x.jpg").rename(tmp_path / name)
         instance = {"bbox": [1, 1, 5, 5], "score": None}
-        expression = {"expression_id": name, "text": "a dog", "status": "grounded", "instances": [instance]}
-        records.append({"image_path": name, "image_id": name, "width": 8, "height": 8, "expressions": [expression]})
+        expression = {
+            "expression_id": name,
+            "text": "a dog",
+            "status": "grounded",
+            "instances": [instance],
+        }
+        records.append(
+            {
+                "image_path": name,
+                "image_id": name,
+                "width": 8,
+                "height": 8,
+                "expressions": [expression],
+            }
+        )
     write_rows(str(tmp_path / "run" / "annotations.jsonl"), records)
     arguments = ["export", str(tmp_path / "run"), "--format", "yolo", "--image-root", str(tmp_path)]
     done = command([*arguments, "--images", "copy", "-o", str(tmp_path / "out")])
     assert done.code == 0, done
     made = {path.name for path in (tmp_path / "out" / "images").iterdir()}
     assert made == {"a.jpg", "A~2.jpg", "_aux.jpg", "b_c_.jpg"}
-    assert {path.stem for path in (tmp_path / "out" / "labels").iterdir()} == {Path(name).stem for name in made}
+    assert {path.stem for path in (tmp_path / "out" / "labels").iterdir()} == {
+        Path(name).stem for name in made
+    }
 
 
-@pytest.mark.parametrize("name", ["a:b.png", "a|b?.png", "a*.png", '"a".png', "<a>.png", "a.", "a ", "a. /b.png"])
+@pytest.mark.parametrize(
+    "name", ["a:b.png", "a|b?.png", "a*.png", '"a".png', "<a>.png", "a.", "a ", "a. /b.png"]
+)
 def test_an_export_has_no_name_that_windows_refuses(tmp_path: Path, name: str) -> None:
     made = _exported(tmp_path, [name])
     assert not [
-        path for path in made if set('<>:"|?*').intersection(path) or path.endswith((".", " ")) or ". /" in path
+        path
+        for path in made
+        if set('<>:"|?*').intersection(path) or path.endswith((".", " ")) or ". /" in path
     ]
 
 
@@ -375,14 +440,18 @@ def test_names_that_are_one_file_on_some_system_are_two_in_an_export(tmp_path: P
 
 
 def _exported(tmp_path: Path, given: list[str]) -> list[str]:
-    """The files of pictures and labels, from their folder, of an export of records with pictures of these names."""
+    """The files of pictures and labels, from their folder, of an export of records with pictures of
+    these names.
+    """
     results, rows = tmp_path / "results", []
     for number, name in enumerate(given):
         path = results / name
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.new("RGB", (9, 9), (number, 0, 0)).save(path, "PNG")
         box = {"text": "a", "instances": [{"bbox": [1, 1, 5, 5]}]}
-        rows.append({"image_path": name, "image_id": str(number), "caption": "a", "expressions": [box]})
+        rows.append(
+            {"image_path": name, "image_id": str(number), "caption": "a", "expressions": [box]}
+        )
     write_rows(str(results / "annotations.jsonl"), rows)
     done = command(["export", str(results), "--format", "yolo", "-o", str(tmp_path / "out")])
     assert done.code == 0, done

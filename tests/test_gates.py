@@ -14,10 +14,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "dataflow_grounding").rglob("*.py"))
+MODULES = sorted(
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "dataflow_grounding").rglob("*.py")
+)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 MOST_BRANCHES = 15
-BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.match_case, ast.comprehension)
+BRANCHES = (
+    ast.If,
+    ast.IfExp,
+    ast.For,
+    ast.AsyncFor,
+    ast.While,
+    ast.ExceptHandler,
+    ast.match_case,
+    ast.comprehension,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +56,15 @@ def test_gate(command: list[str]) -> None:
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    """A folder with what users copy: `api_pipelines/`, `extensions/`, and each whole script of the README and the docs."""
+    """A folder with what users copy: `api_pipelines/`, `extensions/`, and each whole script of the
+    README and the docs.
+    """
     for path in (*(ROOT / "api_pipelines").glob("*.py"), *(ROOT / "extensions").glob("*.py")):
         shutil.copy(path, tmp_path)
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        blocks = re.findall(
+            r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
         for number, block in enumerate(blocks):
             if re.search(r"^from dataflow_grounding", block, re.MULTILINE):
                 (tmp_path / f"{page.stem.lower()}_{number}.py").write_text(block, encoding="utf-8")
@@ -60,14 +75,25 @@ def scripts(tmp_path: Path) -> Path:
     "command",
     [
         pytest.param(
-            ["mypy", "--strict", "--config-file=", f"--cache-dir={ROOT / '.mypy_cache' / 'scripts'}", "."], id="mypy"
+            [
+                "mypy",
+                "--strict",
+                "--config-file=",
+                f"--cache-dir={ROOT / '.mypy_cache' / 'scripts'}",
+                ".",
+            ],
+            id="mypy",
         ),
         pytest.param(["pyright", "--pythonpath", sys.executable, "."], id="pyright"),
     ],
 )
 def test_types_of_the_scripts_that_users_copy(command: list[str], scripts: Path) -> None:
-    assert {"readme_0.py", "pipelines_0.py", "image_grounding_api_pipeline.py"} <= {p.name for p in scripts.iterdir()}
-    done = subprocess.run([sys.executable, "-m", *command], cwd=scripts, capture_output=True, text=True)
+    assert {"readme_0.py", "pipelines_0.py", "image_grounding_api_pipeline.py"} <= {
+        p.name for p in scripts.iterdir()
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=scripts, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -77,7 +103,9 @@ def functions_of(module: str) -> Iterator[Function]:
 
 
 def branches_of(function: Function) -> int:
-    """The ways through a function and what is defined in it: one, and one more wherever it may go on otherwise."""
+    """The ways through a function and what is defined in it: one, and one more wherever it may go
+    on otherwise.
+    """
     count = 1
     for node in ast.walk(function):
         if isinstance(node, BRANCHES):

@@ -1,4 +1,6 @@
-"""`generate` against a loopback endpoint that knows the gold: what a user gets for captions and pictures."""
+"""`generate` against a loopback endpoint that knows the gold: what a user gets for captions and
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,13 @@ SEED_PAGE = Path(__file__).resolve().parents[2] / "shared" / "seeds" / "tao_2d_g
 KEY = "sk-7f3a-very-secret-key"
 
 
-def gold_of(image_path: str, caption: str, boxes: dict[str, list[list[int]]], size: tuple[int, int]) -> dict[str, Any]:
-    expressions = [{"text": text, "instances": [{"bbox": bbox} for bbox in found]} for text, found in boxes.items()]
+def gold_of(
+    image_path: str, caption: str, boxes: dict[str, list[list[int]]], size: tuple[int, int]
+) -> dict[str, Any]:
+    expressions = [
+        {"text": text, "instances": [{"bbox": bbox} for bbox in found]}
+        for text, found in boxes.items()
+    ]
     row = {"image_path": image_path, "caption": caption, "width": size[0], "height": size[1]}
     return {**row, "expressions": expressions}
 
@@ -43,8 +50,14 @@ def test_boxes_in_a_scale_of_any_number(workplace: Workplace, box_format: str) -
     boxes = {"red mug": [[10, 20, 130, 220]], "table": [[0, 200, 640, 400]]}
     gold = [gold_of("a.jpg", "A red mug on a table.", boxes, (640, 400))]
     workplace.rows(inputs_of(gold))
-    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder, box_format=box_format)) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": box_format, "vlm.check_every": 1}
+    with LoopbackServer(
+        GoldAnswers(gold, image_root=workplace.folder, box_format=box_format)
+    ) as server:
+        settings = {
+            "vlm.openai.base_url": server.base_url,
+            "vlm.box_format": box_format,
+            "vlm.check_every": 1,
+        }
         done = workplace.run(**settings)
         assert done.code == 0, done
         asked = [request.text for request in server.requests if request.task == "phrase_grounding"]
@@ -54,11 +67,17 @@ def test_boxes_in_a_scale_of_any_number(workplace: Workplace, box_format: str) -
     for text, [bbox] in boxes.items():
         [found] = boxes_of(record)[text]
         assert all(abs(a - b) <= 1 for a, b in zip(found, bbox, strict=True))
-    assert json.loads((workplace.results / "run.json").read_text())["box_format"]["name"] == box_format
+    assert (
+        json.loads((workplace.results / "run.json").read_text())["box_format"]["name"] == box_format
+    )
 
 
-@pytest.mark.parametrize("box_format", ["xyxy_0", "xyxy_05", "xyxy_1.5", "xyxy_1000000", "xyxz_512", "512"])
-def test_a_scale_that_is_not_a_whole_number_is_refused(workplace: Workplace, box_format: str) -> None:
+@pytest.mark.parametrize(
+    "box_format", ["xyxy_0", "xyxy_05", "xyxy_1.5", "xyxy_1000000", "xyxz_512", "512"]
+)
+def test_a_scale_that_is_not_a_whole_number_is_refused(
+    workplace: Workplace, box_format: str
+) -> None:
     workplace.many(1)
     done = workplace.run(**{"vlm.box_format": box_format})
     assert (done.code, done.err.count("\n")) == (2, 1), done
@@ -66,11 +85,16 @@ def test_a_scale_that_is_not_a_whole_number_is_refused(workplace: Workplace, box
     assert "xyxy, yxyx, xywh, cxcywh with px or a whole number" in done.err
 
 
-@pytest.mark.parametrize("orientation", [pytest.param(n, id=f"EXIF orientation {n}") for n in range(1, 9)])
+@pytest.mark.parametrize(
+    "orientation", [pytest.param(n, id=f"EXIF orientation {n}") for n in range(1, 9)]
+)
 def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace, orientation: int) -> None:
     workplace.picture("photos/a.jpg", (640, 400), orientation)
     upright = (400, 640) if orientation >= 5 else (640, 400)
-    boxes = {"red mug": [[10, 20, 130, 220]], "table": [[0, 200, upright[0], upright[1]], [3, 4, 50, 60]]}
+    boxes = {
+        "red mug": [[10, 20, 130, 220]],
+        "table": [[0, 200, upright[0], upright[1]], [3, 4, 50, 60]],
+    }
     gold = [gold_of("photos/a.jpg", "A red mug on a table.", boxes, upright)]
     workplace.rows(inputs_of(gold))
     with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
@@ -83,16 +107,26 @@ def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace, orientat
     for text, expected in boxes.items():
         found = boxes_of(record)[text]
         assert len(found) == len(expected)
-        assert all(abs(a - b) <= 1 for f, e in zip(found, expected, strict=True) for a, b in zip(f, e, strict=True))
+        assert all(
+            abs(a - b) <= 1
+            for f, e in zip(found, expected, strict=True)
+            for a, b in zip(f, e, strict=True)
+        )
 
 
 @pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000", "xywh_px", "xyxy_1", "qwen2.5-vl"])
-def test_a_picture_that_is_reduced_gives_boxes_of_the_file(workplace: Workplace, box_format: str) -> None:
+def test_a_picture_that_is_reduced_gives_boxes_of_the_file(
+    workplace: Workplace, box_format: str
+) -> None:
     workplace.picture("big.jpg", (4000, 3000))
     gold = [gold_of("big.jpg", "A mug.", {"mug": [[100, 200, 3900, 2900]]}, (4000, 3000))]
     workplace.rows(inputs_of(gold))
-    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder, box_format=box_format)) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": box_format})
+    with LoopbackServer(
+        GoldAnswers(gold, image_root=workplace.folder, box_format=box_format)
+    ) as server:
+        done = workplace.run(
+            **{"vlm.openai.base_url": server.base_url, "vlm.box_format": box_format}
+        )
         assert done.code == 0, done
         assert all(max(size) <= 2048 for request in server.requests for size in request.image_sizes)
     [record] = workplace.annotations()
@@ -110,12 +144,23 @@ def test_repeated_phrases_have_spans_and_boxes_of_their_own(workplace: Workplace
         {"text": "another cat", "instances": [{"bbox": [40, 1, 50, 10]}]},
         {"text": "a dog", "instances": []},
     ]
-    gold = [{"image_path": "a.jpg", "caption": caption, "width": 64, "height": 48, "expressions": expressions}]
+    gold = [
+        {
+            "image_path": "a.jpg",
+            "caption": caption,
+            "width": 64,
+            "height": 48,
+            "expressions": expressions,
+        }
+    ]
     workplace.rows(inputs_of(gold))
     with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
         assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
     [record] = workplace.annotations()
-    found = [(e["char_span"], e["status"], [i["bbox"] for i in e["instances"]]) for e in record["expressions"]]
+    found = [
+        (e["char_span"], e["status"], [i["bbox"] for i in e["instances"]])
+        for e in record["expressions"]
+    ]
     assert found == [
         ([0, 5], "grounded", [[1, 1, 10, 10]]),
         ([13, 18], "grounded", [[20, 1, 30, 10]]),
@@ -129,14 +174,22 @@ def test_two_images_of_one_stem_keep_their_own_boxes(workplace: Workplace) -> No
     gold = []
     for number, folder in enumerate(("a", "b", "ä ö")):
         workplace.picture(f"{folder}/x.jpg", (64 + number, 48))
-        gold.append(gold_of(f"{folder}/x.jpg", "A mug.", {"mug": [[1 + number, 2, 30, 40]]}, (64 + number, 48)))
+        gold.append(
+            gold_of(
+                f"{folder}/x.jpg", "A mug.", {"mug": [[1 + number, 2, 30, 40]]}, (64 + number, 48)
+            )
+        )
     workplace.rows(inputs_of(gold))
     with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
         assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
     records = workplace.annotations()
     assert [record["image_id"] for record in records] == ["a/x", "b/x", "ä ö/x"]
-    assert [boxes_of(record)["mug"] for record in records] == [[[1 + n, 2, 30, 40]] for n in range(3)]
-    ids = [i["bbox_id"] for record in records for e in record["expressions"] for i in e["instances"]]
+    assert [boxes_of(record)["mug"] for record in records] == [
+        [[1 + n, 2, 30, 40]] for n in range(3)
+    ]
+    ids = [
+        i["bbox_id"] for record in records for e in record["expressions"] for i in e["instances"]
+    ]
     assert len(set(ids)) == len(ids) == 3
 
 
@@ -163,7 +216,10 @@ def test_bad_rows_fail_alone_and_are_named(workplace: Workplace) -> None:
         assert server.count() == 4  # two steps of the two good rows
     assert done.code == 1, done
     assert (done.summary["images"], done.summary["done"], done.summary["failed"]) == (7, 2, 5)
-    assert [record["caption"] for record in workplace.annotations()] == ["A cup here", "Another table"]
+    assert [record["caption"] for record in workplace.annotations()] == [
+        "A cup here",
+        "Another table",
+    ]
     failures = workplace.failures()
     assert [(f["line"], f["kind"]) for f in failures] == [
         (2, "image_missing"),
@@ -178,7 +234,9 @@ def test_bad_rows_fail_alone_and_are_named(workplace: Workplace) -> None:
 
 
 @pytest.mark.parametrize("pipe", [False, True], ids=["a file", "a pipe"])
-def test_good_rows_are_found_below_any_number_of_broken_ones(workplace: Workplace, pipe: bool) -> None:
+def test_good_rows_are_found_below_any_number_of_broken_ones(
+    workplace: Workplace, pipe: bool
+) -> None:
     workplace.picture()
     row = {"image_path": "a.jpg", "caption": "A cup here"}
     workplace.rows([*["# a comment"] * 200, row, row])
@@ -189,7 +247,9 @@ def test_good_rows_are_found_below_any_number_of_broken_ones(workplace: Workplac
         writer = threading.Thread(target=lambda: path.write_bytes(workplace.input.read_bytes()))
         writer.start()
     with LoopbackServer() as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(path)})
+        done = workplace.run(
+            **{"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(path)}
+        )
     if writer:
         writer.join()
     assert done.code == 1, done
@@ -197,16 +257,23 @@ def test_good_rows_are_found_below_any_number_of_broken_ones(workplace: Workplac
     assert [failure["line"] for failure in workplace.failures()] == list(range(1, 201))
 
 
-def test_an_input_that_breaks_off_in_the_middle_stops_the_run_with_a_sentence(workplace: Workplace) -> None:
+def test_an_input_that_breaks_off_in_the_middle_stops_the_run_with_a_sentence(
+    workplace: Workplace,
+) -> None:
     workplace.picture()
-    rows = [{"image_path": "a.jpg", "caption": caption(n), "more": "x" * 100 + str(n)} for n in range(2500)]
+    rows = [
+        {"image_path": "a.jpg", "caption": caption(n), "more": "x" * 100 + str(n)}
+        for n in range(2500)
+    ]
     path = workplace.folder / "rows.parquet"
     to_dataframe(rows).to_parquet(path, row_group_size=500, compression=None)
     whole = path.read_bytes()
     place = whole.index(b"x" * 100 + b"2300")
     path.write_bytes(whole[: place - 20_000] + b"\xff" * 20_000 + whole[place:])
     with LoopbackServer() as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(path)})
+        done = workplace.run(
+            **{"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(path)}
+        )
     assert done.code == 130, done
     assert "rows.parquet" in done.err
     assert "run the same command again" in done.err
@@ -214,10 +281,14 @@ def test_an_input_that_breaks_off_in_the_middle_stops_the_run_with_a_sentence(wo
 
 
 @pytest.mark.parametrize("steps", ["no", 5, {"step0": 1}, ["step0", 1], True])
-def test_a_row_with_something_else_for_its_steps_fails_alone(workplace: Workplace, steps: Any) -> None:
+def test_a_row_with_something_else_for_its_steps_fails_alone(
+    workplace: Workplace, steps: Any
+) -> None:
     workplace.picture()
     row = {"image_path": "a.jpg", "caption": "A cup here"}
-    workplace.rows([row, {**row, "pipeline_steps": steps}, {**row, "pipeline_steps": ["drawn"]}, row])
+    workplace.rows(
+        [row, {**row, "pipeline_steps": steps}, {**row, "pipeline_steps": ["drawn"]}, row]
+    )
     with LoopbackServer() as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
     assert done.code == 1, done
@@ -227,7 +298,9 @@ def test_a_row_with_something_else_for_its_steps_fails_alone(workplace: Workplac
     assert [len(record["pipeline_steps"]) for record in workplace.annotations()] == [2, 3, 2]
 
 
-def test_an_input_without_a_good_row_is_refused_with_the_first_ones_reason(workplace: Workplace) -> None:
+def test_an_input_without_a_good_row_is_refused_with_the_first_ones_reason(
+    workplace: Workplace,
+) -> None:
     workplace.rows(["# a comment"] * 200)
     done = workplace.run(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
     assert done.code == 2
@@ -255,7 +328,9 @@ def test_columns_of_the_input_survive(workplace: Workplace) -> None:
         "half a surrogate": "\ud83d",
     }
     workplace.picture()
-    (workplace.input).write_text(json.dumps({"image_path": "a.jpg", "caption": "A cup", **extra}) + "\n")
+    (workplace.input).write_text(
+        json.dumps({"image_path": "a.jpg", "caption": "A cup", **extra}) + "\n"
+    )
     with LoopbackServer() as server:
         assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
     [record] = workplace.annotations()
@@ -271,7 +346,9 @@ def test_step_1_alone_goes_on_from_step_0(workplace: Workplace, tmp_path: Path) 
     both = Workplace(tmp_path / "both")
     for place in (workplace, both):
         place.picture("good.jpg")
-        place.rows([{"image_path": "good.jpg", "caption": caption(n)} for n in range(5)] + ["broken"])
+        place.rows(
+            [{"image_path": "good.jpg", "caption": caption(n)} for n in range(5)] + ["broken"]
+        )
     with LoopbackServer() as server:
         for place in (workplace, both):
             place.settings["vlm.openai.base_url"] = server.base_url
@@ -281,7 +358,11 @@ def test_step_1_alone_goes_on_from_step_0(workplace: Workplace, tmp_path: Path) 
         assert workplace.run("image_grounding.workflow.steps=[0]").code == 1
         assert server.by_task == {"expression_extraction": 5}
         step_0 = workplace.annotations()
-        assert all(e["instances"] == [] and "status" not in e for record in step_0 for e in record["expressions"])
+        assert all(
+            e["instances"] == [] and "status" not in e
+            for record in step_0
+            for e in record["expressions"]
+        )
         second = workplace.run("image_grounding.workflow.steps=[1]")
         assert second.code == 0, second
         assert server.by_task == {"expression_extraction": 5, "phrase_grounding": 5}
@@ -290,8 +371,12 @@ def test_step_1_alone_goes_on_from_step_0(workplace: Workplace, tmp_path: Path) 
     assert workplace.failures() == both.failures()
 
 
-@pytest.mark.parametrize("stream", [pytest.param(False, id="step by step"), pytest.param(True, id="streaming")])
-def test_step_0_is_kept_when_no_record_gets_through_step_1(workplace: Workplace, stream: bool) -> None:
+@pytest.mark.parametrize(
+    "stream", [pytest.param(False, id="step by step"), pytest.param(True, id="streaming")]
+)
+def test_step_0_is_kept_when_no_record_gets_through_step_1(
+    workplace: Workplace, stream: bool
+) -> None:
     workplace.many(4)
     rule = on(faults.content_filter(), task="phrase_grounding")
     with LoopbackServer(faults=[rule]) as server:
@@ -305,9 +390,14 @@ def test_step_0_is_kept_when_no_record_gets_through_step_1(workplace: Workplace,
     }
 
 
-def test_streaming_and_step_by_step_give_the_same_bytes(workplace: Workplace, tmp_path: Path) -> None:
+def test_streaming_and_step_by_step_give_the_same_bytes(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     other = Workplace(tmp_path / "other")
-    rules = [on(faults.content_filter(), containing="Cup 3 "), on(faults.says("?"), containing='"Nf"')]
+    rules = [
+        on(faults.content_filter(), containing="Cup 3 "),
+        on(faults.says("?"), containing='"Nf"'),
+    ]
     for place, stream in ((workplace, True), (other, False)):
         place.many(30)
         with LoopbackServer(faults=rules, latency=0.002) as server:
@@ -318,11 +408,24 @@ def test_streaming_and_step_by_step_give_the_same_bytes(workplace: Workplace, tm
 
 def seed_spec() -> str:
     """The whole specification of the seed page, whose text has lost its indentation."""
-    inner = {"backend": 2, "gemini": 2, "steps": 2, "max_workers": 2, "force_reprocess": 2, "input_jsonl": 2}
+    inner = {
+        "backend": 2,
+        "gemini": 2,
+        "steps": 2,
+        "max_workers": 2,
+        "force_reprocess": 2,
+        "input_jsonl": 2,
+    }
     depth = {"image_grounding": 0, "vlm": 1, "workflow": 1, "data": 1, "image_root": 2, **inner}
     text = SEED_PAGE.read_text(encoding="utf-8")
-    lines = text[text.index("results_dir: /path/to/results") :].split("To run the image referring")[0].splitlines()
-    indents = {line: depth.get(line.split(":")[0], 0 if n < 3 else 3) for n, line in enumerate(lines)}
+    lines = (
+        text[text.index("results_dir: /path/to/results") :]
+        .split("To run the image referring")[0]
+        .splitlines()
+    )
+    indents = {
+        line: depth.get(line.split(":")[0], 0 if n < 3 else 3) for n, line in enumerate(lines)
+    }
     return "".join("  " * indent + line + "\n" for line, indent in indents.items())
 
 
@@ -336,7 +439,10 @@ def test_the_seed_pages_spec_runs_unchanged_on_an_openai_endpoint(workplace: Wor
     with LoopbackServer(EchoAnswers("qwen2.5-vl"), key=KEY) as server:
         text = given.replace('backend: "gemini"', 'backend: "openai"')
         text = text.replace("/path/to/input.jsonl", str(workplace.input))
-        spec.write_text(text.replace("    gemini:", "    openai:\n      base_url: x\n    gemini:"), encoding="utf-8")
+        spec.write_text(
+            text.replace("    gemini:", "    openai:\n      base_url: x\n    gemini:"),
+            encoding="utf-8",
+        )
         overrides = [
             f"results_dir={workplace.results}",
             f"image_grounding.vlm.openai.base_url={server.base_url}",
@@ -351,8 +457,14 @@ def test_the_seed_pages_spec_runs_unchanged_on_an_openai_endpoint(workplace: Wor
 
 
 WRONG = [
-    (["image_grounding.vlm.opanai.model_name=x"], "opanai is not a key of the spec; is it 'openai'?"),
-    (["image_grounding.workflow.max_worker=3"], "max_worker is not a key of the spec; is it 'max_workers'?"),
+    (
+        ["image_grounding.vlm.opanai.model_name=x"],
+        "opanai is not a key of the spec; is it 'openai'?",
+    ),
+    (
+        ["image_grounding.workflow.max_worker=3"],
+        "max_worker is not a key of the spec; is it 'max_workers'?",
+    ),
     (["resultsdir=x"], "resultsdir is not a key of the spec; is it 'results_dir'?"),
     (["image_grounding.workflow.steps=[2]"], "workflow.steps"),
     (["image_grounding.workflow.max_workers=none"], "max_workers"),
@@ -373,7 +485,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [pytest.param(*case, id=" ".join(case[0])) for case in WRONG])
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [pytest.param(*case, id=" ".join(case[0])) for case in WRONG]
+)
 def test_what_is_wrong_is_found_before_the_first_request(
     workplace: Workplace, arguments: list[str], expected: str
 ) -> None:
@@ -422,7 +536,13 @@ def test_paths_of_a_spec_are_its_folders_and_paths_of_overrides_the_current_fold
 
 
 @pytest.mark.parametrize(
-    "name", ["annotations.jsonl", "failures.jsonl", "step_0_expression_extraction/annotations.jsonl", "run.json"]
+    "name",
+    [
+        "annotations.jsonl",
+        "failures.jsonl",
+        "step_0_expression_extraction/annotations.jsonl",
+        "run.json",
+    ],
 )
 def test_an_input_that_the_run_would_overwrite_is_refused(workplace: Workplace, name: str) -> None:
     workplace.many(2)
@@ -430,7 +550,9 @@ def test_an_input_that_the_run_would_overwrite_is_refused(workplace: Workplace, 
     workplace.input.parent.mkdir(exist_ok=True)
     os.rename(workplace.folder / "captions.jsonl", workplace.input)
     before = workplace.input.read_bytes()
-    done = workplace.run(f"results_dir={workplace.folder}", **{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
+    done = workplace.run(
+        f"results_dir={workplace.folder}", **{"vlm.openai.base_url": "http://127.0.0.1:9/v1"}
+    )
     assert done.code == 2, done
     assert "would overwrite its input" in done.err
     assert workplace.input.read_bytes() == before
@@ -459,7 +581,9 @@ EXITS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "rule", "code"), [pytest.param(*case, id=case[0]) for case in EXITS])
+@pytest.mark.parametrize(
+    ("name", "rule", "code"), [pytest.param(*case, id=case[0]) for case in EXITS]
+)
 def test_exit_codes(workplace: Workplace, name: str, rule: Any, code: int) -> None:
     workplace.many(40)
     with LoopbackServer(faults=[rule] if rule else ()) as server:
@@ -489,16 +613,22 @@ def test_the_api_key_is_in_no_output_and_no_file(workplace: Workplace) -> None:
         done = workplace.run(**settings)
         assert done.code == 1, done
         said += done.out + done.err
-        wrong = workplace.run(**{**settings, "vlm.openai.api_key": KEY + "x", "workflow.force_reprocess": True})
+        wrong = workplace.run(
+            **{**settings, "vlm.openai.api_key": KEY + "x", "workflow.force_reprocess": True}
+        )
         assert wrong.code == 4
-        said += wrong.out + wrong.err + command(["check", "-e", str(workplace.spec(**settings))]).out
+        said += (
+            wrong.out + wrong.err + command(["check", "-e", str(workplace.spec(**settings))]).out
+        )
     assert KEY not in said
     assert "***" in said, "the server did repeat it"
     for path, content in workplace.everything():
         assert KEY.encode() not in content, path
 
 
-def test_the_key_may_come_from_the_environment(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_may_come_from_the_environment(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workplace.many(1)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with LoopbackServer(key=KEY) as server:
@@ -514,7 +644,10 @@ def test_a_dry_run_sends_nothing_and_writes_nothing(workplace: Workplace) -> Non
         done = workplace.run("--dry-run", **{"vlm.openai.base_url": server.base_url})
         assert server.count() == 0
     assert done.code == 0
-    assert [step["step"] for step in done.summary["steps"]] == ["step0_expression_extraction", "step1_grounding"]
+    assert [step["step"] for step in done.summary["steps"]] == [
+        "step0_expression_extraction",
+        "step1_grounding",
+    ]
     assert not workplace.results.exists()
 
 
@@ -529,12 +662,19 @@ def test_a_dry_run_sends_nothing_and_writes_nothing(workplace: Workplace) -> Non
         pytest.param(Takes(temperature=False), id="no temperature"),
         pytest.param(Takes(system_messages=False), id="no system message"),
         pytest.param(
-            Takes(response_formats=(), max_completion_tokens=True, temperature=False, system_messages=False),
+            Takes(
+                response_formats=(),
+                max_completion_tokens=True,
+                temperature=False,
+                system_messages=False,
+            ),
             id="hardly anything",
         ),
     ],
 )
-def test_what_the_endpoint_takes_is_found_out_once_a_run(workplace: Workplace, takes: Takes) -> None:
+def test_what_the_endpoint_takes_is_found_out_once_a_run(
+    workplace: Workplace, takes: Takes
+) -> None:
     workplace.many(20)
     with LoopbackServer(takes=takes) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
@@ -549,7 +689,9 @@ def test_it_runs_without_a_terminal_and_puts_data_on_stdout_alone(workplace: Wor
     with LoopbackServer() as server:
         arguments = workplace.arguments(**{"vlm.openai.base_url": server.base_url})
         env = {"LC_ALL": "C", "HOME": "/nonexistent", "PYTHONIOENCODING": "ascii"}
-        running = process([*arguments[:4], "results_dir=é ü"], env=env, cwd=workplace.folder, stdin=-3)
+        running = process(
+            [*arguments[:4], "results_dir=é ü"], env=env, cwd=workplace.folder, stdin=-3
+        )
         done = ended(running)
     assert done.code == 0, done
     assert done.summary["done"] == 2
@@ -559,32 +701,45 @@ def test_it_runs_without_a_terminal_and_puts_data_on_stdout_alone(workplace: Wor
 def test_echo_answers_are_grounded(workplace: Workplace) -> None:
     workplace.many(1)
     with LoopbackServer(EchoAnswers("yxyx_1000")) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "yxyx_1000"})
+        done = workplace.run(
+            **{"vlm.openai.base_url": server.base_url, "vlm.box_format": "yxyx_1000"}
+        )
     assert done.summary["grounded"] == done.summary["expressions"] == 2, done
 
 
 def test_ids_of_pictures_anywhere_are_the_same_on_every_machine(tmp_path: Path) -> None:
-    """Absolute paths within the input's folder and outside of it, paths that leave it, and one picture in two rows."""
+    """Absolute paths within the input's folder and outside of it, paths that leave it, and one
+    picture in two rows.
+    """
     ids = []
     for machine in ("first", "second"):
         with LoopbackServer() as server:
             place = Workplace(tmp_path / machine / "work", server.base_url)
             own = place.folder / "sub" / "x.jpg"
-            outside = [tmp_path / machine / f"disk of {machine}" / name for name in ("a/x.jpg", "b/x.jpg")]
+            outside = [
+                tmp_path / machine / f"disk of {machine}" / name for name in ("a/x.jpg", "b/x.jpg")
+            ]
             paths = [str(own), *map(str, outside), "../beside/x.jpg", str(outside[0])]
-            rows = [{"image_path": path, "caption": caption(number)} for number, path in enumerate(paths)]
+            rows = [
+                {"image_path": path, "caption": caption(number)}
+                for number, path in enumerate(paths)
+            ]
             for path in paths:
                 place.picture(path)
             place.rows(rows)
             done = place.run()
         assert done.code == 0, done
         ids.append([record["image_id"] for record in place.annotations()])
-        found = [e["expression_id"] for record in place.annotations() for e in record["expressions"]]
+        found = [
+            e["expression_id"] for record in place.annotations() for e in record["expressions"]
+        ]
         assert len(set(found)) == len(found) >= len(paths)
     assert ids[0] == ids[1] == ["sub/x", "x", "x~2", "_/beside/x", "x"]
 
 
 def test_ids_of_pictures_in_memory_name_no_folder_of_the_machine(workplace: Workplace) -> None:
     workplace.picture()
-    row = CaptionGenerator(EmbeddedServing())({"image_path": str(workplace.folder / "a.jpg"), "regions": []})
+    row = CaptionGenerator(EmbeddedServing())(
+        {"image_path": str(workplace.folder / "a.jpg"), "regions": []}
+    )
     assert row["image_id"] == "a"

@@ -15,8 +15,12 @@ from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
 
-OBJECTS = {"objects": [{"id": 1, "label": "a", "bbox_2d": [480, 540, 1440, 949], "score": 0.5},
-                       {"id": 3, "label": "c", "bbox_2d": [0, 0, 10, 20], "score": 0.25}]}  # fmt: skip
+OBJECTS = {
+    "objects": [
+        {"id": 1, "label": "a", "bbox_2d": [480, 540, 1440, 949], "score": 0.5},
+        {"id": 3, "label": "c", "bbox_2d": [0, 0, 10, 20], "score": 0.25},
+    ]
+}
 
 
 @pytest.fixture
@@ -33,7 +37,9 @@ def serving(server: LoopbackServer, **settings: Any) -> Serving:
 def test_with_zoom_small_boxes_are_looked_for_again(picture: Path) -> None:
     def answers(request: Any) -> dict[str, Any]:
         whole = request.image_sizes == ((1920, 1080),)
-        return {"objects": [{"id": 1, "bbox_2d": [960, 540, 990, 560] if whole else [0, 0, 30, 30]}]}
+        return {
+            "objects": [{"id": 1, "bbox_2d": [960, 540, 990, 560] if whole else [0, 0, 30, 30]}]
+        }
 
     with LoopbackServer(answers) as server:
         ways = {"serving": serving(server), "samples": 2, "check_every": None}
@@ -72,7 +78,9 @@ def test_supervision_gets_the_same_boxes(picture: Path) -> None:
     assert detections.data["class_name"].tolist() == ["a", "c"]
 
 
-def test_without_supervision_the_extra_is_named(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_supervision_the_extra_is_named(
+    picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "supervision", None)
     with LoopbackServer(EchoAnswers()) as server:
         found = ground(picture, "a", serving=serving(server))
@@ -91,21 +99,44 @@ class Refusing(Serving):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        pytest.param(lambda p: ground(p.with_name("no.png"), "a", serving=Refusing()), "no image", id="no image"),
+        pytest.param(
+            lambda p: ground(p.with_name("no.png"), "a", serving=Refusing()),
+            "no image",
+            id="no image",
+        ),
         pytest.param(lambda p: ground(p, "a", serving=Refusing()), "no", id="refused"),
-        pytest.param(lambda p: ground(p, " ", serving=Refusing()), "' ' is not one", id="an empty phrase"),
-        pytest.param(lambda p: ground(p, "a", serving=Refusing(), zooom=True), "zooom", id="a setting that isn't one"),
-        pytest.param(lambda p: ground(p, "a", serving=Refusing(), samples=0), "1 or more", id="no samples"),
-        pytest.param(lambda p: ground(p, ["a", 5], serving=Refusing()), "5 is not one", id="a number for a phrase"),
+        pytest.param(
+            lambda p: ground(p, " ", serving=Refusing()), "' ' is not one", id="an empty phrase"
+        ),
+        pytest.param(
+            lambda p: ground(p, "a", serving=Refusing(), zooom=True),
+            "zooom",
+            id="a setting that isn't one",
+        ),
+        pytest.param(
+            lambda p: ground(p, "a", serving=Refusing(), samples=0), "1 or more", id="no samples"
+        ),
+        pytest.param(
+            lambda p: ground(p, ["a", 5], serving=Refusing()),
+            "5 is not one",
+            id="a number for a phrase",
+        ),
     ],
 )
-def test_all_that_goes_wrong_is_one_exception(picture: Path, spoil: Callable[[Path], Any], message: str) -> None:
+def test_all_that_goes_wrong_is_one_exception(
+    picture: Path, spoil: Callable[[Path], Any], message: str
+) -> None:
     with pytest.raises(GroundingError, match=message):
         spoil(picture)
 
 
-def test_a_wrong_key_and_a_broken_picture_are_that_exception_too(picture: Path, tmp_path: Path) -> None:
-    with LoopbackServer(faults=lambda request: faults.unauthorized()) as server, pytest.raises(GroundingError):
+def test_a_wrong_key_and_a_broken_picture_are_that_exception_too(
+    picture: Path, tmp_path: Path
+) -> None:
+    with (
+        LoopbackServer(faults=lambda request: faults.unauthorized()) as server,
+        pytest.raises(GroundingError),
+    ):
         ground(picture, "a", serving=serving(server))
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")

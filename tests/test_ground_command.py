@@ -21,7 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd), "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(cwd),
+        "PYTHONPATH": str(ROOT),
+        "LC_ALL": "C.UTF-8",
+    }
     return subprocess.run(
         [sys.executable, "-m", "dataflow_grounding", *map(os.fspath, arguments)],  # type: ignore[call-overload]
         cwd=cwd,
@@ -43,13 +48,18 @@ def drawing(tmp_path: Path) -> Path:
 
 def test_boxes_go_to_stdout_and_all_else_to_stderr(drawing: Path, tmp_path: Path) -> None:
     out = tmp_path / "drawn.png"
-    done = command("ground", drawing.name, "the red circle", "the zebra", "--draw", out, cwd=tmp_path)
+    done = command(
+        "ground", drawing.name, "the red circle", "the zebra", "--draw", out, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert (record["width"], record["height"], record["model"]) == (320, 240, "embedded-opencv")
     circle, zebra = record["expressions"]
     assert (circle["text"], circle["status"]) == ("the red circle", "grounded")
-    assert all(abs(a - b) <= 3 for a, b in zip(circle["instances"][0]["bbox"], (40, 60, 121, 141), strict=True))
+    assert all(
+        abs(a - b) <= 3
+        for a, b in zip(circle["instances"][0]["bbox"], (40, 60, 121, 141), strict=True)
+    )
     assert (zebra["status"], zebra["instances"]) == ("unsupported", [])
     assert "not a VLM" in done.stderr
     with Image.open(out) as picture:
@@ -95,7 +105,9 @@ def test_a_question_is_paid_for_once_and_a_box_stands_on_one_line(
         "no spec",
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(drawing: Path, image: str, phrases: list[str], says: str) -> None:
+def test_what_is_wrong_is_said_in_one_line(
+    drawing: Path, image: str, phrases: list[str], says: str
+) -> None:
     (drawing.parent / "empty.png").touch()
     done = command("ground", image, *phrases, cwd=drawing.parent)
     assert done.returncode == 2
@@ -120,7 +132,8 @@ def write(path: Path, records: list[dict[str, Any]]) -> Path:
 def test_eval_prints_figures(tmp_path: Path) -> None:
     row = {"image_path": "x.png", "caption": "c"}
     gold = write(
-        tmp_path / "gold.jsonl", [{**row, "expressions": [{"text": "a", "instances": [{"bbox": [0, 0, 10, 10]}]}]}]
+        tmp_path / "gold.jsonl",
+        [{**row, "expressions": [{"text": "a", "instances": [{"bbox": [0, 0, 10, 10]}]}]}],
     )
     results = tmp_path / "results"
     results.mkdir()
@@ -140,7 +153,9 @@ def test_eval_prints_figures(tmp_path: Path) -> None:
         "mean_iou_of_right_boxes": 0.8,
     }
     assert {name: said[name] for name in expected} == expected
-    table = command("eval", results / "annotations.jsonl", "--gold", gold, "--iou", "0.9", cwd=tmp_path)
+    table = command(
+        "eval", results / "annotations.jsonl", "--gold", gold, "--iou", "0.9", cwd=tmp_path
+    )
     assert table.returncode == 0
     assert "| precision_at_iou_0.9         | 0.0000 " in table.stdout
     assert re.search("Nothing to measure: .*mean_iou_of_right_boxes", table.stdout)
@@ -148,12 +163,23 @@ def test_eval_prints_figures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "says"),
-    [('{"expressions": 5}', "expressions"), ('{"expressions": [{"text": 1}]}', "text"), ("nope", "line 1")],
+    [
+        ('{"expressions": 5}', "expressions"),
+        ('{"expressions": [{"text": 1}]}', "text"),
+        ("nope", "line 1"),
+    ],
 )
-def test_eval_of_what_is_no_data_is_an_error_in_one_line(tmp_path: Path, line: str, says: str) -> None:
+def test_eval_of_what_is_no_data_is_an_error_in_one_line(
+    tmp_path: Path, line: str, says: str
+) -> None:
     (tmp_path / "bad.jsonl").write_text(line + "\n")
     good = write(tmp_path / "good.jsonl", [{"image_path": "x", "expressions": []}])
-    for results, gold in (("bad.jsonl", good), (good, "bad.jsonl"), ("gone.jsonl", good), (tmp_path, good)):
+    for results, gold in (
+        ("bad.jsonl", good),
+        (good, "bad.jsonl"),
+        ("gone.jsonl", good),
+        (tmp_path, good),
+    ):
         done = command("eval", results, "--gold", gold, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1

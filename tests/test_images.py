@@ -1,4 +1,6 @@
-"""Image files: facts from the header agree with a full decode, bytes go out as they are or upright, hostile files fail."""
+"""Image files: facts from the header agree with a full decode, bytes go out as they are or upright,
+hostile files fail.
+"""
 
 from __future__ import annotations
 
@@ -80,9 +82,13 @@ def as_seen(path: Path) -> PIL.Image.Image:
 
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("format", WITH_EXIF)
-def test_header_facts_and_what_is_sent_agree_with_the_upright_picture(tmp_path: Path, format: str, turn: int) -> None:
+def test_header_facts_and_what_is_sent_agree_with_the_upright_picture(
+    tmp_path: Path, format: str, turn: int
+) -> None:
     path = tmp_path / f"x.{format.lower()}"
-    picture().save(path, format, exif=orientation(turn), **({"lossless": True} if format == "WEBP" else {}))
+    picture().save(
+        path, format, exif=orientation(turn), **({"lossless": True} if format == "WEBP" else {})
+    )
     image = opened(path)
     seen = as_seen(path)
     assert image.size == seen.size == ((24, 40) if turn >= 5 else (40, 24))
@@ -103,7 +109,12 @@ def test_header_facts_and_what_is_sent_agree_with_the_upright_picture(tmp_path: 
 def test_files_that_the_endpoint_takes_go_out_byte_for_byte(tmp_path: Path, format: str) -> None:
     path = tmp_path / f"x.{format.lower()}"
     picture().save(path, format)
-    media_type = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}.get(format, "-")
+    media_type = {
+        "JPEG": "image/jpeg",
+        "PNG": "image/png",
+        "WEBP": "image/webp",
+        "GIF": "image/gif",
+    }.get(format, "-")
     takes_all = ImageLimits(media_types=("image/jpeg", "image/png", "image/webp", "image/gif"))
     kind, data = sent(opened(path, takes_all))
     if media_type == "-":
@@ -123,7 +134,14 @@ def test_files_that_the_endpoint_takes_go_out_byte_for_byte(tmp_path: Path, form
         (ImageLimits(max_bytes=100), False, (400, 100)),
         (ImageLimits(media_types=("image/png",)), False, (400, 100)),
     ],
-    ids=["just fits", "a pixel too wide", "ten times too wide", "never under a pixel", "too many bytes", "other type"],
+    ids=[
+        "just fits",
+        "a pixel too wide",
+        "ten times too wide",
+        "never under a pixel",
+        "too many bytes",
+        "other type",
+    ],
 )
 @pytest.mark.parametrize("turn", [1, 6])
 def test_limits_of_the_endpoint(
@@ -148,7 +166,9 @@ def with_chunk(png: bytes, kind: bytes, body: bytes, before: bytes) -> bytes:
     return png[:place] + chunk + png[place:]
 
 
-@pytest.mark.parametrize("before", [b"IDAT", b"IEND"], ids=["before the pixels", "after the pixels"])
+@pytest.mark.parametrize(
+    "before", [b"IDAT", b"IEND"], ids=["before the pixels", "after the pixels"]
+)
 def test_a_png_may_keep_its_exif_before_or_after_its_pixels(tmp_path: Path, before: bytes) -> None:
     plain = io.BytesIO()
     picture().save(plain, "PNG")
@@ -161,7 +181,8 @@ def test_the_last_pictures_sent_are_kept_up_to_a_total_of_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "MAX_KEPT_BYTES", 100_000)
-    noise = numpy.random.default_rng(0).integers(0, 256, (4, 100, 100, 3), numpy.uint8)  # as URLs 40 KB each
+    # as URLs 40 KB each
+    noise = numpy.random.default_rng(0).integers(0, 256, (4, 100, 100, 3), numpy.uint8)
     for number, pixels in enumerate(noise):
         PIL.Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     opened_ones = [opened(tmp_path / f"{number}.png") for number in range(4)]
@@ -172,7 +193,13 @@ def test_the_last_pictures_sent_are_kept_up_to_a_total_of_bytes(
 
 @pytest.mark.parametrize(
     "exif",
-    [b"", b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40, b"\0" * 60],
+    [
+        b"",
+        b"Exif\0\0",
+        b"Exif\0\0garbage",
+        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40,
+        b"\0" * 60,
+    ],
     ids=["none", "empty", "no TIFF header", "endless directory", "zeros"],
 )
 def test_garbage_for_exif_counts_as_none(tmp_path: Path, exif: bytes) -> None:
@@ -192,7 +219,9 @@ def test_an_orientation_that_is_none_counts_as_upright(tmp_path: Path, value: in
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 def test_the_size_is_read_without_decoding(tmp_path: Path, format: str) -> None:
-    """A file whose pixels are garbage, but whose header and end are right, has a size all the same."""
+    """A file whose pixels are garbage, but whose header and end are right, has a size
+    all the same.
+    """
     path = tmp_path / f"x.{format.lower()}"
     noise = numpy.random.default_rng(0).integers(0, 255, (300, 200, 3), dtype=numpy.uint8)
     PIL.Image.fromarray(noise).save(path, format)
@@ -227,7 +256,9 @@ MODES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("mode", "format", "extra"), MODES, ids=[f"{m} {f} {e}".strip(" {}") for m, f, e in MODES])
+@pytest.mark.parametrize(
+    ("mode", "format", "extra"), MODES, ids=[f"{m} {f} {e}".strip(" {}") for m, f, e in MODES]
+)
 def test_every_mode_becomes_a_picture_that_endpoints_read(
     tmp_path: Path, mode: str, format: str, extra: dict[str, Any]
 ) -> None:
@@ -265,14 +296,18 @@ def test_an_animation_is_sent_as_its_first_frame(tmp_path: Path, format: str) ->
     path = tmp_path / f"x.{format.lower()}"
     frames = [PIL.Image.new("RGB", (40, 24), color) for color in ("red", "blue", "lime")]
     frames[0].save(path, format, save_all=True, append_images=frames[1:], duration=100)
-    media_type, data = sent(opened(path, ImageLimits(media_types=("image/gif", "image/webp", "image/png"))))
+    media_type, data = sent(
+        opened(path, ImageLimits(media_types=("image/gif", "image/webp", "image/png")))
+    )
     assert media_type == "image/jpeg"
     with PIL.Image.open(io.BytesIO(data)) as out:
         assert getattr(out, "n_frames", 1) == 1
         assert quarters(out)[0] == "red"
 
 
-@pytest.mark.parametrize("size", [(1, 1), (20000, 200), (1, 5000)], ids=["one pixel", "a panorama", "a line"])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (20000, 200), (1, 5000)], ids=["one pixel", "a panorama", "a line"]
+)
 def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
     path = tmp_path / "x.png"
     PIL.Image.new("RGB", size, "red").save(path)
@@ -315,7 +350,9 @@ def bomb() -> bytes:
     header = struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0)
     out = b"\x89PNG\r\n\x1a\n"
     for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(60000))), (b"IEND", b"")):
-        out += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        out += (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
     return out
 
 
@@ -332,8 +369,12 @@ BROKEN: list[tuple[str, bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("data", "says"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
-def test_a_broken_file_is_refused_in_one_line_that_names_it(tmp_path: Path, data: bytes, says: str) -> None:
+@pytest.mark.parametrize(
+    ("data", "says"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN]
+)
+def test_a_broken_file_is_refused_in_one_line_that_names_it(
+    tmp_path: Path, data: bytes, says: str
+) -> None:
     path = tmp_path / "bad picture.jpg"
     path.write_bytes(data)
     with pytest.raises(ImageBroken, match=says) as caught:
@@ -343,7 +384,9 @@ def test_a_broken_file_is_refused_in_one_line_that_names_it(tmp_path: Path, data
     assert not caught.value.passing
 
 
-def test_an_eps_is_never_handed_to_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_eps_is_never_handed_to_ghostscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ghostscript, ran = tmp_path / "gs", tmp_path / "ran"
     ghostscript.write_text(f"#!/bin/sh\ntouch {ran}\necho 10.01\n")
     ghostscript.chmod(0o755)
@@ -356,7 +399,9 @@ def test_an_eps_is_never_handed_to_ghostscript(tmp_path: Path, monkeypatch: pyte
 
 
 def held_by_threads(images: Sequence[Image], wanted: int) -> int:
-    """How many of the pictures are decoded at the same time, a thread each; holds them until `wanted` are, or a while."""
+    """How many of the pictures are decoded at the same time, a thread each; holds them until
+    `wanted` are, or a while.
+    """
     held: list[int] = []
     most = 0
     changed = threading.Condition()
@@ -380,7 +425,9 @@ def held_by_threads(images: Sequence[Image], wanted: int) -> int:
 
 
 def test_few_large_pictures_are_decoded_at_once_and_many_small_ones(tmp_path: Path) -> None:
-    """Each of the large ones has a little more than half of the pixels that there is room for, or more than all."""
+    """Each of the large ones has a little more than half of the pixels that there is room for, or
+    more than all.
+    """
     sizes = {"small": (100, 100), "large": (8000, 6300), "larger than all": (10_100, 10_000)}
     assert 8000 * 6300 < PIXELS_AT_ONCE < min(2 * 8000 * 6300, 10_100 * 10_000)
     images = {}
@@ -401,7 +448,9 @@ def test_a_file_cut_off_anywhere_is_an_image_error(tmp_path: Path, length: int) 
             opened(path)
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 200_000, b"ftypmp42" + bytes(300_000)], ids=["padding", "a phone's video"])
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 200_000, b"ftypmp42" + bytes(300_000)], ids=["padding", "a phone's video"]
+)
 def test_what_is_appended_to_a_whole_picture_does_no_harm(tmp_path: Path, tail: bytes) -> None:
     for name, data in (("x.jpg", with_thumbnail()), ("x.png", png())):
         path = tmp_path / name
@@ -427,17 +476,23 @@ def test_a_column_that_holds_no_path_is_a_broken_row(value: Any) -> None:
         open_image(Record({"image_path": value}), "image_path")
 
 
-@pytest.mark.parametrize("name", ["gone.jpg", "x" * 5000, "\ud800.jpg", "a\nb.jpg", "..", "~", "%s{x}"], ids=ascii)
+@pytest.mark.parametrize(
+    "name", ["gone.jpg", "x" * 5000, "\ud800.jpg", "a\nb.jpg", "..", "~", "%s{x}"], ids=ascii
+)
 def test_a_path_that_leads_nowhere_is_an_error_in_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecordError) as caught:
         open_image(Record({"image_path": name}, folders=(str(tmp_path),)), "image_path")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a\nb.jpg", "süß 图.jpg", " .jpg", "'; rm -rf.jpg", "-rf"], ids=ascii)
+@pytest.mark.parametrize(
+    "name", ["a\nb.jpg", "süß 图.jpg", " .jpg", "'; rm -rf.jpg", "-rf"], ids=ascii
+)
 def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
     picture().save(tmp_path / name, "JPEG")
-    assert open_image(Record({"image_path": name}, folders=(str(tmp_path),)), "image_path").size == (40, 24)
+    assert open_image(
+        Record({"image_path": name}, folders=(str(tmp_path),)), "image_path"
+    ).size == (40, 24)
 
 
 def test_folders_are_looked_through_in_order(tmp_path: Path) -> None:
@@ -446,7 +501,10 @@ def test_folders_are_looked_through_in_order(tmp_path: Path) -> None:
         picture(size).save(tmp_path / folder / "x.png")
     picture((30, 30)).save(tmp_path / "second" / "y.png")
     folders = (str(tmp_path / "first"), str(tmp_path / "second"))
-    sizes = [open_image(Record({"image_path": name}, folders), "image_path").size for name in ("x.png", "y.png")]
+    sizes = [
+        open_image(Record({"image_path": name}, folders), "image_path").size
+        for name in ("x.png", "y.png")
+    ]
     assert sizes == [(10, 10), (30, 30)]
     with pytest.raises(ImageMissing, match=r"first.*second"):
         open_image(Record({"image_path": "z.png"}, folders), "image_path")
@@ -475,4 +533,7 @@ def test_equal_names_and_other_content_are_told_apart(tmp_path: Path) -> None:
 def test_another_size_sent_is_another_request(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     picture((400, 100)).save(path)
-    assert len({opened(path, ImageLimits(max_side=side)).sent_digest for side in (1000, 200, 100)}) == 3
+    assert (
+        len({opened(path, ImageLimits(max_side=side)).sent_digest for side in (1000, 200, 100)})
+        == 3
+    )

@@ -27,10 +27,10 @@ HEAVY = [
 
 def loaded_after(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter holds after `code`."""
-    script = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}; print(*{{m.partition('.')[0] for m in sys.modules}})"
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}; print(*{{m.partition('.')[0] for m in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
     return set(done.stdout.split())
 
 

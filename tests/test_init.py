@@ -1,4 +1,6 @@
-"""`init`: a new working folder that works at once, from anywhere, as edited by its user, and from a wheel."""
+"""`init`: a new working folder that works at once, from anywhere, as edited by its user, and from a
+wheel.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = Path("api_pipelines") / "image_grounding_api_pipeline.py"
 
 
-def run(*arguments: object, cwd: Path, package: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: object, cwd: Path, package: Path = ROOT, **more: str
+) -> subprocess.CompletedProcess[str]:
     """A command in a folder, with no key set and an empty home."""
     environment = {
         "PATH": os.environ["PATH"],
@@ -27,11 +31,18 @@ def run(*arguments: object, cwd: Path, package: Path = ROOT, **more: str) -> sub
         **more,
     }
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
-def init(*arguments: object, cwd: Path, package: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+def init(
+    *arguments: object, cwd: Path, package: Path = ROOT, **more: str
+) -> subprocess.CompletedProcess[str]:
     return run("-m", "dataflow_grounding", "init", *arguments, cwd=cwd, package=package, **more)
 
 
@@ -43,7 +54,8 @@ def few_images(folder: Path, most: int = 3) -> None:
     """Leave only some of the example rows, so that the test is quick."""
     captions = folder / "example_data" / "captions.jsonl"
     captions.write_text(
-        "".join(captions.read_text(encoding="utf-8").splitlines(keepends=True)[:most]), encoding="utf-8"
+        "".join(captions.read_text(encoding="utf-8").splitlines(keepends=True)[:most]),
+        encoding="utf-8",
     )
 
 
@@ -51,7 +63,12 @@ def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(tmp_path: 
     folder = tmp_path / "mein Ordner 图"
     done = init(folder, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {SCRIPT.as_posix(), "example_data/captions.jsonl", "image_grounding.yaml", "README.md"} <= files_in(folder)
+    assert {
+        SCRIPT.as_posix(),
+        "example_data/captions.jsonl",
+        "image_grounding.yaml",
+        "README.md",
+    } <= files_in(folder)
     assert not any("__pycache__" in name or name.endswith(".pyc") for name in files_in(folder))
     assert f"python '{folder / SCRIPT}'" in done.stdout, "what is said can be pasted"
     without = init(folder, cwd=tmp_path, PATH="/nowhere")  # as where pipx or uv have installed it
@@ -65,7 +82,10 @@ def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(tmp_path: 
     assert ran.stderr.count("No DF_API_KEY") == 1
     results = folder / "cache" / "image_grounding"
     assert {"annotations.jsonl", "report.html", "image_grounding_step3.jsonl"} <= files_in(results)
-    records = [json.loads(line) for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = [
+        json.loads(line)
+        for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert len(records) == 3
     assert all(record["model"] == "embedded-opencv" for record in records)
     assert all(Path(record["image_with_bbox"]).is_file() for record in records)
@@ -98,7 +118,14 @@ def test_what_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
 def test_the_spec_of_the_folder_runs(tmp_path: Path) -> None:
     init(cwd=tmp_path)
     few_images(tmp_path, 2)
-    done = run("-m", "dataflow_grounding", "generate", "-e", tmp_path / "image_grounding.yaml", cwd=Path("/"))
+    done = run(
+        "-m",
+        "dataflow_grounding",
+        "generate",
+        "-e",
+        tmp_path / "image_grounding.yaml",
+        cwd=Path("/"),
+    )
     assert done.returncode == 0, done.stderr
     assert "annotations.jsonl" in files_in(tmp_path / "results" / "image_grounding")
 
@@ -126,17 +153,25 @@ def test_a_user_leaves_out_a_step_and_adds_one_of_five_lines(tmp_path: Path) -> 
     done = run(script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = tmp_path / "cache" / "image_grounding"
-    records = [json.loads(line) for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = [
+        json.loads(line)
+        for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     for record in records:
         assert record["grounded"] == sum(e["status"] == "grounded" for e in record["expressions"])
         assert "image_with_bbox" not in record
     assert not (results / "images_with_bbox").exists()
     script.write_text(script.read_text().replace("len(items)", "-len(items)"))
     assert run(script, cwd=tmp_path).returncode == 0
-    assert all(json.loads(line)["grounded"] <= 0 for line in (results / "annotations.jsonl").read_text().splitlines())
+    assert all(
+        json.loads(line)["grounded"] <= 0
+        for line in (results / "annotations.jsonl").read_text().splitlines()
+    )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed"
+)
 def test_the_wheel_holds_all_that_is_needed_and_init_works_from_it(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -151,7 +186,11 @@ def test_the_wheel_holds_all_that_is_needed_and_init_works_from_it(tmp_path: Pat
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     names = files_in(ROOT / "dataflow_grounding")
-    data = {f"dataflow_grounding/{name}" for name in names if not name.endswith((".pyc", ".py")) and "/." not in name}
+    data = {
+        f"dataflow_grounding/{name}"
+        for name in names
+        if not name.endswith((".pyc", ".py")) and "/." not in name
+    }
     assert {"dataflow_grounding/py.typed"} < data
     assert data <= files_in(site)
     folder = tmp_path / "new"

@@ -1,4 +1,6 @@
-"""Which family a model's name is of: names as routers, clouds, hubs and local servers write them."""
+"""Which family a model's name is of: names as routers, clouds, hubs and local servers
+write them.
+"""
 
 from __future__ import annotations
 
@@ -286,7 +288,8 @@ NOT_KNOWN = {
         qwen gemini-4-pro Qwen/Qwen3.9-27B muse amazon/nova-2-lite-v1 global.amazon.nova-2-lite-v1:0
     """,
 }
-# As routers, clouds, hubs and local servers pass a model on; names that were seen in their catalogues or documentation.
+# As routers, clouds, hubs and local servers pass a model on; names that were seen in their
+# catalogues or documentation.
 ROUTED = {
     "gemini": """
         google/gemini-2.5-flash:online google/gemini-2.5-pro:floor google/gemini-2.5-flash:nitro
@@ -428,13 +431,19 @@ def test_every_family_is_tried_and_no_name_twice() -> None:
 
 @given(st.sampled_from(ROWS), st.from_regex(r"[a-z]{6,12}", fullmatch=True))
 def test_a_word_that_means_nothing_makes_it_another_model(row: tuple[str, str], word: str) -> None:
-    name = row[0].partition("#")[0].partition(":")[0]  # behind a colon stands what a router was told
+    # behind a colon stands what a router was told
+    name = row[0].partition("#")[0].partition(":")[0]
 
     assert format_of_model(f"{name}-{word}ish") is None
 
 
-@given(st.sampled_from(ROWS), st.sampled_from(["online", "batch", "floor", "cheapest", "fireworks-ai", "high", "2"]))
-def test_what_a_router_is_told_behind_a_colon_makes_no_other_model(row: tuple[str, str], suffix: str) -> None:
+@given(
+    st.sampled_from(ROWS),
+    st.sampled_from(["online", "batch", "floor", "cheapest", "fireworks-ai", "high", "2"]),
+)
+def test_what_a_router_is_told_behind_a_colon_makes_no_other_model(
+    row: tuple[str, str], suffix: str
+) -> None:
     if "#" not in row[0]:  # behind that there is no model any more
         found = format_of_model(f"{row[0]}:{suffix}")
         assert found is not None
@@ -442,15 +451,23 @@ def test_what_a_router_is_told_behind_a_colon_makes_no_other_model(row: tuple[st
 
 
 def test_a_model_that_draws_no_boxes_is_refused_with_what_it_answers() -> None:
-    with pytest.raises(SpecError, match="family 'molmo-point' answer with points, not boxes: use another model"):
+    with pytest.raises(
+        SpecError, match="family 'molmo-point' answer with points, not boxes: use another model"
+    ):
         find_box_format("molmo-point", "allenai/MolmoPoint-8B")
-    with pytest.raises(SpecError, match="family 'vlm-fo1' answer with region numbers, not boxes: use another model"):
+    with pytest.raises(
+        SpecError, match="family 'vlm-fo1' answer with region numbers, not boxes: use another model"
+    ):
         find_box_format("auto", "omlab/VLM-FO1_Qwen2.5-VL-3B-v01")
 
 
-@pytest.mark.parametrize("part", ["-2020-20-20", "-05-20", ":v1.1", "-q4_k_m", "us.", "(", "-", ":2", ":free", "@"])
+@pytest.mark.parametrize(
+    "part", ["-2020-20-20", "-05-20", ":v1.1", "-q4_k_m", "us.", "(", "-", ":2", ":free", "@"]
+)
 def test_a_name_that_was_made_to_take_long_takes_no_time(part: str) -> None:
-    """The first kept the program busy for minutes at 20 repetitions: each can be read in two ways."""
+    """The first kept the program busy for minutes at 20 repetitions: each can be read
+    in two ways.
+    """
     began = time.perf_counter()
     for name in (f"qwen3-vl{part * 20_000}-x", f"{part * 20_000}qwen3-vl"):
         format_of_model(name)
@@ -458,9 +475,21 @@ def test_a_name_that_was_made_to_take_long_takes_no_time(part: str) -> None:
 
 
 def test_a_users_own_row_takes_any_text_where_it_has_a_star() -> None:
-    rows = [{"models": ["my-model*", "qwen3-vl-8b-finetuned*"], "order": "yxyx", "scale": 1024, "name": "mine"}]
+    rows = [
+        {
+            "models": ["my-model*", "qwen3-vl-8b-finetuned*"],
+            "order": "yxyx",
+            "scale": 1024,
+            "name": "mine",
+        }
+    ]
 
-    for model in ("my-model", "me/My_Model-anything-at-all", "qwen3-vl-8b-finetuned-invoices", "unsloth_my-model-v2"):
+    for model in (
+        "my-model",
+        "me/My_Model-anything-at-all",
+        "qwen3-vl-8b-finetuned-invoices",
+        "unsloth_my-model-v2",
+    ):
         found = format_of_model(model, rows)
         assert found is not None
         assert found.name == "mine"
@@ -469,7 +498,9 @@ def test_a_users_own_row_takes_any_text_where_it_has_a_star() -> None:
 
 @pytest.mark.parametrize("suffix", ["online", "somethingnew", "ultra-fast-2", "eu"])
 def test_any_suffix_of_a_router_is_known_behind_a_vendors_name_and_no_other(suffix: str) -> None:
-    assert find_box_format("auto", f"openrouter/qwen/qwen3-vl-8b-instruct:{suffix}").name == "qwen3-vl"
+    assert (
+        find_box_format("auto", f"openrouter/qwen/qwen3-vl-8b-instruct:{suffix}").name == "qwen3-vl"
+    )
     assert find_box_format("auto", f"google/gemini-2.5-flash:{suffix}").name == "gemini"
     if suffix != "online":
         with pytest.raises(SpecError):

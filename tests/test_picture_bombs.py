@@ -1,4 +1,6 @@
-"""Pictures made to take time or memory, and of odd shapes: each fails its record, or works, and ends no run."""
+"""Pictures made to take time or memory, and of odd shapes: each fails its record, or works, and
+ends no run.
+"""
 
 from __future__ import annotations
 
@@ -59,18 +61,29 @@ SHAPES = [(200_000, 2), (2, 200_000), (60_000, 1), (51, 1), (3000, 61), (1, 1)]
 
 @pytest.mark.parametrize("size", SHAPES, ids=str)
 @pytest.mark.parametrize("box_format", ["auto", "qwen2.5-vl"])
-def test_no_shape_of_a_picture_ends_a_run(workplace: Workplace, size: tuple[int, int], box_format: str) -> None:
+def test_no_shape_of_a_picture_ends_a_run(
+    workplace: Workplace, size: tuple[int, int], box_format: str
+) -> None:
     workplace.picture()
     Image.new("RGB", size, "navy").save(workplace.folder / "odd.png", compress_level=1)
     names = ["a.jpg", "odd.png", "a.jpg"]
     workplace.rows({"image_path": name, "caption": caption(n)} for n, name in enumerate(names))
     with LoopbackServer(ProbeModel("qwen2.5-vl")) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": box_format, "vlm.check_every": 1}
+        settings = {
+            "vlm.openai.base_url": server.base_url,
+            "vlm.box_format": box_format,
+            "vlm.check_every": 1,
+        }
         done = workplace.run(**settings)
     assert done.code in (0, 1), done
     assert len(workplace.annotations()) >= 2
     assert len(workplace.annotations()) + len(workplace.failures()) == 3
-    for line in (["report"], ["stats"], ["lint"], ["review", "--static", str(workplace.folder / "page")]):
+    for line in (
+        ["report"],
+        ["stats"],
+        ["lint"],
+        ["review", "--static", str(workplace.folder / "page")],
+    ):
         assert command([line[0], str(workplace.results), *line[1:]]).code in (0, 1), line
 
 

@@ -15,12 +15,16 @@ CONSTANTS = ("together", "TypeVar", "option", "option_for", "argument", "frozens
 
 
 def named_state(path: Path) -> Iterator[str]:
-    """What a module binds to an empty container or an object, unless its name is a constant's; and what a function rebinds."""
+    """What a module binds to an empty container or an object, unless its name is a constant's; and
+    what a function rebinds.
+    """
     tree = ast.parse(path.read_text("utf-8"))
     for node in tree.body:
         value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        empty = isinstance(value, (ast.Dict, ast.List)) and not getattr(value, "keys", getattr(value, "elts", None))
+        empty = isinstance(value, (ast.Dict, ast.List)) and not getattr(
+            value, "keys", getattr(value, "elts", None)
+        )
         made = isinstance(value, ast.Call) and not ast.unparse(value.func).endswith(CONSTANTS)
         if isinstance(target, ast.Name) and (
             empty or (made and (not target.id.isupper() or "Registry" in ast.unparse(value)))
@@ -32,7 +36,11 @@ def named_state(path: Path) -> Iterator[str]:
 
 
 def test_the_table_names_all_that_a_process_remembers() -> None:
-    part = PAGE.read_text("utf-8").partition("\n## What a process remembers\n")[2].partition("\n## ")[0]
+    part = (
+        PAGE.read_text("utf-8")
+        .partition("\n## What a process remembers\n")[2]
+        .partition("\n## ")[0]
+    )
     listed = re.findall(r"`([\w/]+\.py): (\w+)`", part)
     found = [
         (path.relative_to(PACKAGE).as_posix(), name)

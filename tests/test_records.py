@@ -1,4 +1,6 @@
-"""The record: read tolerantly, written strictly; ids unique, stable, and the user's own where there are any."""
+"""The record: read tolerantly, written strictly; ids unique, stable, and the user's own where there
+are any.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,10 @@ class EveryWord(Serving):
             caption = request.input["caption"]
             expressions = [{"text": word, "noun_chunk": word} for word in caption.split()]
             return json.dumps({"cleaned_caption": caption, "expressions": expressions})
-        objects = [{"id": p["id"], "label": p["text"], "bbox_2d": [1, 2, 9, 8]} for p in request.input["phrases"]]
+        objects = [
+            {"id": p["id"], "label": p["text"], "bbox_2d": [1, 2, 9, 8]}
+            for p in request.input["phrases"]
+        ]
         return json.dumps({"objects": objects})
 
 
@@ -92,22 +97,45 @@ def grounded(folder: Path, rows: list[dict[str, Any]], **more: Any) -> list[dict
 def ids_of(records: list[dict[str, Any]]) -> list[str]:
     """All expression and bbox ids."""
     expressions = [expression for record in records for expression in record["expressions"]]
-    boxes = [instance["bbox_id"] for expression in expressions for instance in expression["instances"]]
+    boxes = [
+        instance["bbox_id"] for expression in expressions for instance in expression["instances"]
+    ]
     return [expression["expression_id"] for expression in expressions] + boxes
 
 
 ROWS_OF_IDS: list[tuple[str, list[dict[str, Any]], list[Any]]] = [
     ("no ids", [{"image_path": "x.jpg"}], ["x"]),
-    ("one stem in two folders", [{"image_path": "a/x.jpg"}, {"image_path": "b/x.jpg"}], ["a/x", "b/x"]),
-    ("one stem, two endings", [{"image_path": "a/x.jpg"}, {"image_path": "a/x.png"}], ["a/x", "a/x"]),
+    (
+        "one stem in two folders",
+        [{"image_path": "a/x.jpg"}, {"image_path": "b/x.jpg"}],
+        ["a/x", "b/x"],
+    ),
+    (
+        "one stem, two endings",
+        [{"image_path": "a/x.jpg"}, {"image_path": "a/x.png"}],
+        ["a/x", "a/x"],
+    ),
     ("five rows of one image", [{"image_path": "x.jpg"}] * 5, ["x"] * 5),
     ("the user's", [{"image_path": "x.jpg", "image_id": "mine"}], ["mine"]),
-    ("numbers stay numbers", [{"image_path": "x.jpg", "image_id": n} for n in (0, 7, 10**30)], [0, 7, 10**30]),
+    (
+        "numbers stay numbers",
+        [{"image_path": "x.jpg", "image_id": n} for n in (0, 7, 10**30)],
+        [0, 7, 10**30],
+    ),
     ("empty is none", [{"image_path": "x.jpg", "image_id": i} for i in ("", None)], ["x", "x"]),
-    ("equal ids of two images", [{"image_path": p, "image_id": 3} for p in ("x.jpg", "y.jpg")], [3, 3]),
+    (
+        "equal ids of two images",
+        [{"image_path": p, "image_id": 3} for p in ("x.jpg", "y.jpg")],
+        [3, 3],
+    ),
     (
         "an id that looks made",
-        [{"image_path": "x.jpg"}, {"image_path": "x@2.jpg"}, {"image_path": "x.jpg"}, {"image_path": "x@2.jpg"}],
+        [
+            {"image_path": "x.jpg"},
+            {"image_path": "x@2.jpg"},
+            {"image_path": "x.jpg"},
+            {"image_path": "x@2.jpg"},
+        ],
         ["x", "x@2", "x", "x@2"],
     ),
     (
@@ -115,26 +143,38 @@ ROWS_OF_IDS: list[tuple[str, list[dict[str, Any]], list[Any]]] = [
         [{"image_path": "x.jpg"}, {"image_path": "x.jpg"}, {"image_path": "x@2.jpg"}],
         ["x", "x", "x@2"],
     ),
-    ("dots in names", [{"image_path": "v1.2/a.b.jpg"}, {"image_path": "v1.2/a.c.jpg"}], ["v1.2/a.b", "v1.2/a.c"]),
+    (
+        "dots in names",
+        [{"image_path": "v1.2/a.b.jpg"}, {"image_path": "v1.2/a.c.jpg"}],
+        ["v1.2/a.b", "v1.2/a.c"],
+    ),
 ]
 
 
-@pytest.mark.parametrize(("rows", "image_ids"), [r[1:] for r in ROWS_OF_IDS], ids=[r[0] for r in ROWS_OF_IDS])
+@pytest.mark.parametrize(
+    ("rows", "image_ids"), [r[1:] for r in ROWS_OF_IDS], ids=[r[0] for r in ROWS_OF_IDS]
+)
 def test_ids(tmp_path: Path, rows: list[dict[str, Any]], image_ids: list[Any]) -> None:
     records = grounded(tmp_path, [{**row, "caption": "dog dog"} for row in rows])
-    assert [repr(record["image_id"]) for record in records] == [repr(image_id) for image_id in image_ids]
+    assert [repr(record["image_id"]) for record in records] == [
+        repr(image_id) for image_id in image_ids
+    ]
     ids = ids_of(records)
     assert len(ids) == 4 * len(rows) == len(set(ids))
     pictures = [record["image_with_bbox"] for record in records]
     assert len(set(pictures)) == len(pictures)
-    assert ids == ids_of(grounded(tmp_path, [{**row, "caption": "dog dog"} for row in rows])), "the same on every run"
+    assert ids == ids_of(grounded(tmp_path, [{**row, "caption": "dog dog"} for row in rows])), (
+        "the same on every run"
+    )
 
 
 def test_ids_of_repeated_images_do_not_change_when_an_earlier_row_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    records = grounded(tmp_path, [{"image_path": "x.jpg", "caption": word} for word in ("a", "b", "c")])
+    records = grounded(
+        tmp_path, [{"image_path": "x.jpg", "caption": word} for word in ("a", "b", "c")]
+    )
     again = PhraseGrounder(EveryWord())(records[1:])
     assert ids_of(again) == ids_of(records[1:])
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[1:]))
@@ -167,7 +207,9 @@ def test_ids_of_repeated_images_do_not_change_when_an_earlier_row_is_gone(
         ("x.tar.gz", None, "x.tar"),
     ],
 )
-def test_an_image_id_is_the_path_without_its_ending(path: str, root: str | None, image_id: str) -> None:
+def test_an_image_id_is_the_path_without_its_ending(
+    path: str, root: str | None, image_id: str
+) -> None:
     assert image_id_of({"p": path}, "p", root) == image_id
 
 
@@ -185,10 +227,26 @@ BOX = [1.5, 2, 3.25, 4]
 READ: list[tuple[str, Any, dict[str, Any]]] = [
     ("a bare string", "a dog", {"text": "a dog", "expression_id": "x#0", "instances": []}),
     ("only a text", {"text": "a dog"}, {"text": "a dog", "expression_id": "x#0", "instances": []}),
-    ("instances null", {"text": "d", "instances": None}, {"text": "d", "expression_id": "x#0", "instances": []}),
-    ("its own id", {"text": "d", "expression_id": "e1"}, {"text": "d", "expression_id": "e1", "instances": []}),
-    ("a number for an id", {"text": "d", "expression_id": 0}, {"text": "d", "expression_id": 0, "instances": []}),
-    ("an empty id", {"text": "d", "expression_id": ""}, {"text": "d", "expression_id": "x#0", "instances": []}),
+    (
+        "instances null",
+        {"text": "d", "instances": None},
+        {"text": "d", "expression_id": "x#0", "instances": []},
+    ),
+    (
+        "its own id",
+        {"text": "d", "expression_id": "e1"},
+        {"text": "d", "expression_id": "e1", "instances": []},
+    ),
+    (
+        "a number for an id",
+        {"text": "d", "expression_id": 0},
+        {"text": "d", "expression_id": 0, "instances": []},
+    ),
+    (
+        "an empty id",
+        {"text": "d", "expression_id": ""},
+        {"text": "d", "expression_id": "x#0", "instances": []},
+    ),
     (
         "further keys",
         {"text": "d", "mine": [1], "status": "none"},
@@ -205,14 +263,18 @@ SCORES: list[tuple[str, dict[str, Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("given_", "read"), [case[1:] for case in READ], ids=[case[0] for case in READ])
+@pytest.mark.parametrize(
+    ("given_", "read"), [case[1:] for case in READ], ids=[case[0] for case in READ]
+)
 def test_expressions_are_read_tolerantly(given_: Any, read: dict[str, Any]) -> None:
     record = Record({"e": [given_]}, image_id="x")
     assert read_expressions(record, "e") == [read]
     assert record == {"e": [given_]}
 
 
-@pytest.mark.parametrize(("given_", "score"), [case[1:] for case in SCORES], ids=[case[0] for case in SCORES])
+@pytest.mark.parametrize(
+    ("given_", "score"), [case[1:] for case in SCORES], ids=[case[0] for case in SCORES]
+)
 def test_scores_are_read_under_both_names(given_: dict[str, Any], score: Any) -> None:
     record = Record({"e": [{"text": "d", "instances": [{"bbox": BOX, "mine": 1, **given_}]}]})
     [instance] = read_expressions(record, "e")[0]["instances"]
@@ -246,7 +308,9 @@ NO_EXPRESSIONS: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("value", [case[1] for case in NO_EXPRESSIONS], ids=[case[0] for case in NO_EXPRESSIONS])
+@pytest.mark.parametrize(
+    "value", [case[1] for case in NO_EXPRESSIONS], ids=[case[0] for case in NO_EXPRESSIONS]
+)
 def test_what_is_no_expression_is_a_broken_row_that_names_the_column(value: Any) -> None:
     with pytest.raises(BrokenRow, match="'my_column'") as caught:
         read_expressions(Record({"my_column": value}), "my_column")
@@ -256,13 +320,21 @@ def test_what_is_no_expression_is_a_broken_row_that_names_the_column(value: Any)
 @pytest.mark.parametrize("value", [None, "", "  \n", 5, ["x"], {}, True], ids=repr)
 def test_what_is_no_text_is_a_broken_row(value: Any) -> None:
     is_empty = isinstance(value, str)
-    with pytest.raises(BrokenRow, match="'caption' should be a text, not " + ("empty" if is_empty else "")):
+    with pytest.raises(
+        BrokenRow, match="'caption' should be a text, not " + ("empty" if is_empty else "")
+    ):
         read_text({"caption": value}, "caption")
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 
@@ -281,7 +353,9 @@ def test_text_is_written_as_it_is_and_half_a_surrogate_pair_escaped() -> None:
     assert dump_line({"é": "\ud83d"}) == '{"\\u00e9": "\\ud83d"}\n'
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, [math.nan], {"a": {"b": math.inf}}], ids=repr)
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, [math.nan], {"a": {"b": math.inf}}], ids=repr
+)
 def test_nan_is_never_written(value: Any) -> None:
     for write in (dump_line, as_json):
         with pytest.raises(ValueError, match="JSON"):
@@ -289,8 +363,16 @@ def test_nan_is_never_written(value: Any) -> None:
 
 
 def test_an_update_reads_as_its_file_would() -> None:
-    update = {"t": (1, 2), 3: {4: None}, "n": numpy.float32(0.5), "i": numpy.int64(7), "a": numpy.ones(2)}
-    assert repr(as_json(update)) == repr({"t": [1, 2], "3": {"4": None}, "n": 0.5, "i": 7, "a": [1.0, 1.0]})
+    update = {
+        "t": (1, 2),
+        3: {4: None},
+        "n": numpy.float32(0.5),
+        "i": numpy.int64(7),
+        "a": numpy.ones(2),
+    }
+    assert repr(as_json(update)) == repr(
+        {"t": [1, 2], "3": {"4": None}, "n": 0.5, "i": 7, "a": [1.0, 1.0]}
+    )
     for value in ({1, 2}, object(), b"x", Path("x"), numpy.float64("nan")):
         with pytest.raises((TypeError, ValueError)):
             as_json({"x": value})

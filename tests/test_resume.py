@@ -1,4 +1,6 @@
-"""Nothing paid for is lost or paid for twice: each sentence of that promise, against a loopback endpoint that counts."""
+"""Nothing paid for is lost or paid for twice: each sentence of that promise, against a loopback
+endpoint that counts.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +141,9 @@ def older(place: Workplace) -> list[str]:
     """Lines as an older version may have left them: other keys, another order, other spacing."""
     lines = [json.loads(line) for line in place.replies.read_text().splitlines()]
     kept = [{"reply": line["reply"], "v": 0, "key": line["key"]} for line in lines]
-    place.replies.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept))
+    place.replies.write_text(
+        "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept)
+    )
     return manifest_gone(place)
 
 
@@ -190,7 +194,9 @@ RESULTS_STAY = (
 )
 
 
-@pytest.mark.parametrize(("change", "sent"), [pytest.param(*case[1:], id=case[0]) for case in CHANGES])
+@pytest.mark.parametrize(
+    ("change", "sent"), [pytest.param(*case[1:], id=case[0]) for case in CHANGES]
+)
 def test_only_what_changed_is_asked_again(
     ten: Workplace, server: LoopbackServer, change: Callable[[Workplace], list[str]], sent: int
 ) -> None:
@@ -213,7 +219,9 @@ def test_a_complete_run_says_so(ten: Workplace, server: LoopbackServer) -> None:
     done = ten.run()
     assert (done.code, done.summary["requests"]) == (0, 0)
     assert done.summary["done"] == 10
-    assert {path: path.stat().st_mtime_ns for path, _ in ten.everything()} == stamps, "nothing was written anew"
+    assert {path: path.stat().st_mtime_ns for path, _ in ten.everything()} == stamps, (
+        "nothing was written anew"
+    )
 
 
 def test_a_change_during_the_run_is_seen_by_the_next(workplace: Workplace) -> None:
@@ -279,23 +287,76 @@ def test_the_pilots_replies_serve_the_full_run(workplace: Workplace, tmp_path: P
 # --- failures: which are tried again, and when
 
 FAILURES: list[tuple[str, FaultRule, str, int, int, int]] = [
-    # id, rule for record 3's first step, kind, requests for it at first, by the same command again, with --retry-failed
-    ("a server fault is tried again", on(faults.server_error(500), containing="Cup 3 "), "server_fault", 3, 3, 3),
-    ("a cut body is tried again", on(faults.cut_body(0.7), containing="Cup 3 "), "server_fault", 3, 3, 3),
+    # id, rule for record 3's first step, kind, requests for it at first, by the same command again,
+    # with --retry-failed
+    (
+        "a server fault is tried again",
+        on(faults.server_error(500), containing="Cup 3 "),
+        "server_fault",
+        3,
+        3,
+        3,
+    ),
+    (
+        "a cut body is tried again",
+        on(faults.cut_body(0.7), containing="Cup 3 "),
+        "server_fault",
+        3,
+        3,
+        3,
+    ),
     ("garbage is tried again", on(faults.garbage(), containing="Cup 3 "), "server_fault", 3, 3, 3),
     ("a refusal stands", on(faults.refusal(), containing="Cup 3 "), "refused", 1, 0, 1),
-    ("a filtered reply stands", on(faults.filtered_reply(), containing="Cup 3 "), "refused", 1, 0, 1),
-    ("a refused request stands", on(faults.content_filter(), containing="Cup 3 "), "refused", 1, 0, 1),
-    ("an unreadable reply stands", on(faults.says("I see a cup."), containing="Cup 3 "), "unreadable_reply", 3, 0, 3),
-    ("an empty reply stands", on(faults.says(""), containing="Cup 3 "), "unreadable_reply", 3, 0, 3),
-    ("a truncated caption reply stands", on(faults.truncated(), containing="Cup 3 "), "truncated_reply", 3, 0, 3),
+    (
+        "a filtered reply stands",
+        on(faults.filtered_reply(), containing="Cup 3 "),
+        "refused",
+        1,
+        0,
+        1,
+    ),
+    (
+        "a refused request stands",
+        on(faults.content_filter(), containing="Cup 3 "),
+        "refused",
+        1,
+        0,
+        1,
+    ),
+    (
+        "an unreadable reply stands",
+        on(faults.says("I see a cup."), containing="Cup 3 "),
+        "unreadable_reply",
+        3,
+        0,
+        3,
+    ),
+    (
+        "an empty reply stands",
+        on(faults.says(""), containing="Cup 3 "),
+        "unreadable_reply",
+        3,
+        0,
+        3,
+    ),
+    (
+        "a truncated caption reply stands",
+        on(faults.truncated(), containing="Cup 3 "),
+        "truncated_reply",
+        3,
+        0,
+        3,
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("rule", "kind", "first", "again", "asked"), [pytest.param(*case[1:], id=case[0]) for case in FAILURES]
+    ("rule", "kind", "first", "again", "asked"),
+    [pytest.param(*case[1:], id=case[0]) for case in FAILURES],
 )
-def test_failures(workplace: Workplace, rule: FaultRule, kind: str, first: int, again: int, asked: int) -> None:
+def test_failures(
+    workplace: Workplace, rule: FaultRule, kind: str, first: int, again: int, asked: int
+) -> None:
     workplace.many(5)
     with LoopbackServer(faults=[rule]) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
@@ -311,19 +372,28 @@ def test_failures(workplace: Workplace, rule: FaultRule, kind: str, first: int, 
         assert sent() == (1, 6 + first)
         [failure] = workplace.failures()
         assert (failure["id"], failure["kind"], failure["attempts"]) == ("r3", kind, first)
-        assert [record["image_id"] for record in workplace.annotations()] == ["r0", "r1", "r2", "r4"]
+        assert [record["image_id"] for record in workplace.annotations()] == [
+            "r0",
+            "r1",
+            "r2",
+            "r4",
+        ]
         assert sent() == (1, again)
         assert sent("--retry-failed") == (1, asked)
         server.faults = ()
         assert sent("--retry-failed") == (0, 2), "and when it is mended, it is asked once more"
         assert workplace.failures() == []
-        assert [record["image_id"] for record in workplace.annotations()] == [f"r{n}" for n in range(5)]
+        assert [record["image_id"] for record in workplace.annotations()] == [
+            f"r{n}" for n in range(5)
+        ]
         assert sent("--retry-failed") == (0, 0)
 
 
 def test_an_image_that_was_missing_is_tried_again_by_the_same_command(workplace: Workplace) -> None:
     workplace.picture("a.jpg")
-    workplace.rows([{"image_path": f"{name}.jpg", "caption": caption(n)} for n, name in enumerate("ab")])
+    workplace.rows(
+        [{"image_path": f"{name}.jpg", "caption": caption(n)} for n, name in enumerate("ab")]
+    )
     with LoopbackServer() as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         assert (workplace.run().code, server.count()) == (1, 2)
@@ -337,7 +407,9 @@ def test_an_unreadable_reply_is_asked_again_with_what_was_wrong(workplace: Workp
     with LoopbackServer(faults=rules) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
         assert (done.code, server.count()) == (0, 4), done
-        asked = [request.text for request in server.requests if request.task == "expression_extraction"]
+        asked = [
+            request.text for request in server.requests if request.task == "expression_extraction"
+        ]
     assert "earlier reply" not in asked[0]
     assert all("could not be read" in text for text in asked[1:])
 
@@ -346,7 +418,9 @@ def test_truncated_replies_are_split_and_never_taken_as_absent(workplace: Workpl
     workplace.picture()
     names = "Alpha Beta Gamma Delta Epsilon Zeta Theta"
     workplace.rows([{"image_path": "a.jpg", "caption": names}])
-    rule = on(faults.truncated(), task="phrase_grounding", where=lambda r: len(r.input["phrases"]) > 2)
+    rule = on(
+        faults.truncated(), task="phrase_grounding", where=lambda r: len(r.input["phrases"]) > 2
+    )
     with LoopbackServer(faults=[rule]) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         done = workplace.run()
@@ -356,7 +430,9 @@ def test_truncated_replies_are_split_and_never_taken_as_absent(workplace: Workpl
         sent = server.count()
         for arguments in ([], ["--retry-failed"]):
             (workplace.results / ".ckpt" / "finished.json").unlink(missing_ok=True)
-            assert (workplace.run(*arguments).code, server.count()) == (0, sent), "what was split stays split"
+            assert (workplace.run(*arguments).code, server.count()) == (0, sent), (
+                "what was split stays split"
+            )
     [record] = workplace.annotations()
     assert [e["text"] for e in record["expressions"]] == names.split()
     assert all(e["status"] == "grounded" for e in record["expressions"])
@@ -386,7 +462,9 @@ def test_no_error_text_ever_lands_in_a_data_column(workplace: Workplace) -> None
 def test_max_requests_is_never_passed_and_the_same_command_goes_on(workplace: Workplace) -> None:
     count = 20
     workplace.many(count)
-    with LoopbackServer(latency=0.005, faults=[on(faults.too_many_requests(0), share=0.2)]) as server:
+    with LoopbackServer(
+        latency=0.005, faults=[on(faults.too_many_requests(0), share=0.2)]
+    ) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         codes = []
         for _ in range(12):
@@ -405,7 +483,9 @@ def test_max_requests_is_never_passed_and_the_same_command_goes_on(workplace: Wo
     assert workplace.files() == undisturbed(count)
 
 
-def test_max_requests_counts_those_that_find_out_what_the_endpoint_takes(workplace: Workplace) -> None:
+def test_max_requests_counts_those_that_find_out_what_the_endpoint_takes(
+    workplace: Workplace,
+) -> None:
     workplace.many(3)
     with LoopbackServer(takes=Takes(response_formats=())) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
@@ -416,7 +496,9 @@ def test_max_requests_counts_those_that_find_out_what_the_endpoint_takes(workpla
         assert done.summary["requests"] == 8
 
 
-def test_no_budget_needs_no_request_when_all_is_there(ten: Workplace, server: LoopbackServer) -> None:
+def test_no_budget_needs_no_request_when_all_is_there(
+    ten: Workplace, server: LoopbackServer
+) -> None:
     (ten.results / ".ckpt" / "finished.json").unlink()
     assert ten.run("image_grounding.workflow.max_requests=0").code == 0
     assert server.count() == 20
@@ -432,7 +514,9 @@ def test_budget_usd_is_never_passed_and_is_used_up(workplace: Workplace) -> None
         assert done.code == 3, done
         cost = done.summary["cost_usd"]
         assert cost <= 6
-        assert cost > 6 - 2 * 1.0, "what is in flight is waited for before it stops: under two worst cases are left"
+        assert cost > 6 - 2 * 1.0, (
+            "what is in flight is waited for before it stops: under two worst cases are left"
+        )
         assert "budget_usd=6" in done.err
         assert "USD" in done.err.split("the rest takes about")[1]
         first = server.count()
@@ -450,7 +534,9 @@ def test_budget_usd_is_never_passed_and_is_used_up(workplace: Workplace) -> None
         pytest.param(Usage(8_000, 10_000_000, 0), id="more cached than sent"),
     ],
 )
-def test_a_budget_holds_whatever_usage_the_endpoint_claims(workplace: Workplace, usage: Usage) -> None:
+def test_a_budget_holds_whatever_usage_the_endpoint_claims(
+    workplace: Workplace, usage: Usage
+) -> None:
     workplace.many(30)
     echo = EchoAnswers()
     with LoopbackServer(lambda request: Answer(json.dumps(echo(request)), usage=usage)) as server:
@@ -462,15 +548,21 @@ def test_a_budget_holds_whatever_usage_the_endpoint_claims(workplace: Workplace,
 
 
 @pytest.mark.parametrize("budget", ["nan", "-1", "much"])
-def test_a_budget_that_is_none_is_refused(ten: Workplace, server: LoopbackServer, budget: str) -> None:
+def test_a_budget_that_is_none_is_refused(
+    ten: Workplace, server: LoopbackServer, budget: str
+) -> None:
     prices = {"input": 100.0, "output": 1000.0}
-    done = ten.run("--budget-usd", budget, **{"vlm.prices": prices, "workflow.force_reprocess": True})
+    done = ten.run(
+        "--budget-usd", budget, **{"vlm.prices": prices, "workflow.force_reprocess": True}
+    )
     assert done.code == 2, done
     assert server.count() == 20
 
 
 @pytest.mark.parametrize("name", ["failures.jsonl", "run.json", "annotations.jsonl"])
-def test_a_result_that_was_deleted_is_made_again_at_no_cost(ten: Workplace, server: LoopbackServer, name: str) -> None:
+def test_a_result_that_was_deleted_is_made_again_at_no_cost(
+    ten: Workplace, server: LoopbackServer, name: str
+) -> None:
     (ten.results / name).unlink()
     assert (ten.run().code, server.count()) == (0, 20)
     assert (ten.results / name).exists()

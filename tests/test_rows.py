@@ -1,4 +1,6 @@
-"""Data files: every row and number as given, broken rows named, written whole or not at all, hostile files refused."""
+"""Data files: every row and number as given, broken rows named, written whole or not at all,
+hostile files refused.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,42 @@ from dataflow_grounding.rows import read_records, read_rows, write_rows
 
 HUGE = 123456789012345678901234567890
 ROWS: list[dict[str, Any]] = [
-    {"image_path": "a/x.jpg", "n": 1, "f": 1.0, "small": 5e-324, "third": 0.1, "yes": True, "nothing": None},
-    {"image_path": "süß/图.jpg", "n": -7, "f": -0.0, "small": 1e-9, "third": 2 / 3, "yes": False, "nothing": None},
-    {"image_path": 'q"u,o\nte', "n": 2**53 + 1, "f": 1e300, "small": 0.25, "third": 0.3, "yes": True, "nothing": None},
+    {
+        "image_path": "a/x.jpg",
+        "n": 1,
+        "f": 1.0,
+        "small": 5e-324,
+        "third": 0.1,
+        "yes": True,
+        "nothing": None,
+    },
+    {
+        "image_path": "süß/图.jpg",
+        "n": -7,
+        "f": -0.0,
+        "small": 1e-9,
+        "third": 2 / 3,
+        "yes": False,
+        "nothing": None,
+    },
+    {
+        "image_path": 'q"u,o\nte',
+        "n": 2**53 + 1,
+        "f": 1e300,
+        "small": 0.25,
+        "third": 0.3,
+        "yes": True,
+        "nothing": None,
+    },
 ]
 BOXES = {
-    "expressions": [{"text": "a dog", "char_span": [0, 5], "instances": [{"bbox": [0.5, 1, 2.25, 3], "score": None}]}]
+    "expressions": [
+        {
+            "text": "a dog",
+            "char_span": [0, 5],
+            "instances": [{"bbox": [0.5, 1, 2.25, 3], "score": None}],
+        }
+    ]
 }
 
 
@@ -73,9 +105,14 @@ def test_rows_are_read_as_given(tmp_path: Path, name: str, data: str | bytes) ->
 
 
 def test_odd_lines_are_read_as_json_reads_them(tmp_path: Path) -> None:
-    """The last of two equal keys counts; half of a surrogate pair, escaped or as bytes, is kept; lines may be huge."""
+    """The last of two equal keys counts; half of a surrogate pair, escaped or as bytes, is kept;
+    lines may be huge.
+    """
     huge = "x" * 3_000_000
-    data = f'{{"a": 1, "a": 2}}\n{{"a": "\\ud800"}}\n\n{{"a": "{huge}"}}\n'.encode() + b'{"a": "\xed\xa0\x80"}'
+    data = (
+        f'{{"a": 1, "a": 2}}\n{{"a": "\\ud800"}}\n\n{{"a": "{huge}"}}\n'.encode()
+        + b'{"a": "\xed\xa0\x80"}'
+    )
     rows = list(read_rows(write(tmp_path / "x.jsonl", data)))
     assert [(row.line, row.data) for row in rows] == [
         *((1, {"a": 2}), (2, {"a": "\ud800"}), (4, {"a": huge}), (5, {"a": "\ud800"}))
@@ -84,12 +121,16 @@ def test_odd_lines_are_read_as_json_reads_them(tmp_path: Path) -> None:
 
 def test_a_line_that_is_not_utf8_says_where(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", b'{"a": 1}\n{"a": "\xff"}\n')
-    with pytest.raises(InputError, match=r"line 2: not JSON: 'utf-8' codec can't decode byte 0xff in position 7"):
+    with pytest.raises(
+        InputError, match=r"line 2: not JSON: 'utf-8' codec can't decode byte 0xff in position 7"
+    ):
         read_records(path)
 
 
 @pytest.mark.parametrize("space", ["\xa0", "\u3000", "\x1c"])
-def test_only_a_line_of_white_space_as_json_knows_it_is_passed_over(tmp_path: Path, space: str) -> None:
+def test_only_a_line_of_white_space_as_json_knows_it_is_passed_over(
+    tmp_path: Path, space: str
+) -> None:
     rows = list(read_rows(write(tmp_path / "x.jsonl", f'{{"a": 1}}\n{space}\n \t\r\n')))
     assert [(row.line, row.data) for row in rows] == [(1, {"a": 1}), (2, None)]
 
@@ -116,7 +157,14 @@ def test_what_is_written_is_read_again_with_every_number(tmp_path: Path, ending:
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 def test_a_table_holds_texts_lists_and_objects(tmp_path: Path, ending: str) -> None:
     path = str(tmp_path / f"x.{ending}")
-    row = {"id": "007", "quote": 'a "b", c\nd', "empty": "", "brackets": "[not json", "list": [1, 2.5, None], **BOXES}
+    row = {
+        "id": "007",
+        "quote": 'a "b", c\nd',
+        "empty": "",
+        "brackets": "[not json",
+        "list": [1, 2.5, None],
+        **BOXES,
+    }
     write_rows(path, [row, {"id": "2", "more": "é"}])
     empty = {"quote": "", "empty": "", "brackets": "", "list": "", "expressions": ""}
     assert read_records(path) == [{**row, "more": ""}, {**empty, "id": "2", "more": "é"}]
@@ -126,7 +174,11 @@ def test_a_table_holds_texts_lists_and_objects(tmp_path: Path, ending: str) -> N
 def test_a_table_is_written_to_the_byte(tmp_path: Path, ending: str, mark: str) -> None:
     path = tmp_path / f"x.{ending}"
     write_rows(
-        str(path), [{"id": "007", "n": HUGE, "f": 1.0, "t": 5e-324}, {"id": f'a{mark}"\n', "n": None, "f": True}]
+        str(path),
+        [
+            {"id": "007", "n": HUGE, "f": 1.0, "t": 5e-324},
+            {"id": f'a{mark}"\n', "n": None, "f": True},
+        ],
     )
     lines = ["id,n,f,t", f"007,{HUGE},1.0,5e-324", '"a,""\n",,True,', ""]
     assert path.read_bytes().decode() == "\r\n".join(lines).replace(",", mark)
@@ -134,7 +186,21 @@ def test_a_table_is_written_to_the_byte(tmp_path: Path, ending: str, mark: str) 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 def test_cells_are_texts_whatever_they_look_like(tmp_path: Path, ending: str) -> None:
-    cells = ["007", "1.50", "", "NA", "nan", "null", "None", "True", "1e5", "2024-01-01", str(HUGE), " x ", "#a"]
+    cells = [
+        "007",
+        "1.50",
+        "",
+        "NA",
+        "nan",
+        "null",
+        "None",
+        "True",
+        "1e5",
+        "2024-01-01",
+        str(HUGE),
+        " x ",
+        "#a",
+    ]
     names = [f"c{number}" for number in range(len(cells))]
     mark = {"csv": ",", "tsv": "\t"}[ending]
     path = write(tmp_path / f"x.{ending}", f"{mark.join(names)}\n{mark.join(cells)}\n")
@@ -144,7 +210,9 @@ def test_cells_are_texts_whatever_they_look_like(tmp_path: Path, ending: str) ->
 def csv_as_tsv(data: bytes) -> bytes:
     """A test's table with tabs between its cells, and commas left where they stand in quotes."""
     quoted = data.split(b'"')
-    return b'"'.join(part if number % 2 else part.replace(b",", b"\t") for number, part in enumerate(quoted))
+    return b'"'.join(
+        part if number % 2 else part.replace(b",", b"\t") for number, part in enumerate(quoted)
+    )
 
 
 CSVS: list[tuple[str, bytes, list[dict[str, Any]]]] = [
@@ -160,7 +228,9 @@ CSVS: list[tuple[str, bytes, list[dict[str, Any]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("data", "rows"), [case[1:] for case in CSVS], ids=[case[0] for case in CSVS])
+@pytest.mark.parametrize(
+    ("data", "rows"), [case[1:] for case in CSVS], ids=[case[0] for case in CSVS]
+)
 def test_csv(tmp_path: Path, data: bytes, rows: list[dict[str, Any]]) -> None:
     assert read_records(write(tmp_path / "x.csv", data)) == rows
     assert read_records(write(tmp_path / "x.tsv", csv_as_tsv(data))) == rows
@@ -173,21 +243,41 @@ BAD_LINES: list[tuple[str, str, bytes, list[int], str]] = [
     ("infinite", "x.jsonl", b'{"a": 1}\n{"a": -Infinity}\n{"a": 1e999}\n{"a": 3}', [2, 3], ""),
     ("no object", "x.jsonl", b'{"a": 1}\n[1]\n"x"\nnull\n7\n{"a": 3}', [2, 3, 4, 5], "JSON object"),
     ("two in one line", "x.jsonl", b'{"a": 1}\n{"a": 2}{"a": 2}\n{"a": 3}', [2], "not JSON"),
-    ("nested without end", "x.jsonl", b'{"a": 1}\n' + b"[" * 100_000 + b'\n{"a": 3}', [2], "not JSON"),
-    ("a number of 5000 digits", "x.jsonl", b'{"a": 1}\n{"a": ' + b"9" * 5000 + b'}\n{"a": 3}', [2], "not JSON"),
+    (
+        "nested without end",
+        "x.jsonl",
+        b'{"a": 1}\n' + b"[" * 100_000 + b'\n{"a": 3}',
+        [2],
+        "not JSON",
+    ),
+    (
+        "a number of 5000 digits",
+        "x.jsonl",
+        b'{"a": 1}\n{"a": ' + b"9" * 5000 + b'}\n{"a": 3}',
+        [2],
+        "not JSON",
+    ),
     ("a NUL", "x.jsonl", b'{"a": 1}\n\0\0\0\n{"a": 3}', [2], "not JSON"),
     ("in a JSON array", "x.json", b'[{"a": 1}, 5, {"a": NaN}, {"a": 3}]', [2, 3], ""),
     ("too few cells", "x.csv", b'a,b\n1,"x\ny"\n2\n3,z\n', [4], "1 cells, the header 2"),
     ("too many cells", "x.csv", b"a,b\n1,x\n2,x,y\n3,z\n", [3], "3 cells"),
     ("text after a quote", "x.csv", b'a,b\n1,x\n"2"2,y\n3,z\n', [3], "not CSV"),
     ("a quote without end", "x.csv", b'a,b\n1,x\n3,z\n2,"y\n5,x\n', [4], "not CSV"),
-    ("too few cells in a TSV", "x.tsv", b'a\tb\n1\t"x\ny"\n2\n3\tz\n', [4], "1 cells, the header 2"),
+    (
+        "too few cells in a TSV",
+        "x.tsv",
+        b'a\tb\n1\t"x\ny"\n2\n3\tz\n',
+        [4],
+        "1 cells, the header 2",
+    ),
     ("a CSV line that is not UTF-8", "x.csv", b"a,b\n1,x\n2,\xff\n3,z\n", [3], "UTF-8"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "lines", "says"), [case[1:] for case in BAD_LINES], ids=[case[0] for case in BAD_LINES]
+    ("name", "data", "lines", "says"),
+    [case[1:] for case in BAD_LINES],
+    ids=[case[0] for case in BAD_LINES],
 )
 def test_a_broken_row_is_named_by_its_line_and_the_others_are_read(
     tmp_path: Path, name: str, data: bytes, lines: list[int], says: str
@@ -208,7 +298,12 @@ USELESS: list[tuple[str, str, bytes, str]] = [
     ("an empty CSV", "x.csv", b"", "first line is empty"),
     ("a CSV with two equal names", "x.csv", b"a,b,a\n1,2,3\n", "'a'"),
     ("a CSV whose names are not UTF-8", "x.csv", b"a,\xff\n1,2\n", "UTF-8"),
-    ("a CSV with semicolons", "x.csv", b"a;b\n1;2\n", "has ';' between its columns: save it with commas, or as .tsv"),
+    (
+        "a CSV with semicolons",
+        "x.csv",
+        b"a;b\n1;2\n",
+        "has ';' between its columns: save it with commas, or as .tsv",
+    ),
     ("a JSON text", "x.json", b'"rows"', "array"),
     ("an empty JSON", "x.json", b"", "not JSON"),
     ("a JSON that is not UTF-8", "x.json", b'[{"a": "\xff\xfe"}]', "not JSON"),
@@ -218,8 +313,12 @@ USELESS: list[tuple[str, str, bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "data", "says"), [case[1:] for case in USELESS], ids=[case[0] for case in USELESS])
-def test_a_file_that_is_no_data_is_refused_in_one_line(tmp_path: Path, name: str, data: bytes, says: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "data", "says"), [case[1:] for case in USELESS], ids=[case[0] for case in USELESS]
+)
+def test_a_file_that_is_no_data_is_refused_in_one_line(
+    tmp_path: Path, name: str, data: bytes, says: str
+) -> None:
     path = write(tmp_path / name, data)
     with pytest.raises(InputError, match=says) as caught:
         read_records(path)
@@ -257,7 +356,13 @@ def test_parquet_has_nan_dates_nesting_and_narrow_numbers(tmp_path: Path) -> Non
         *(0.5, float(numpy.float32(0.1)), 1, 1, [1, 2]),
         {"a": [{"b": 1.5}]},
     ]
-    assert [second[k] for k in ("f", "maybe", "day", "time", "list")] == [None, None, None, None, []]
+    assert [second[k] for k in ("f", "maybe", "day", "time", "list")] == [
+        None,
+        None,
+        None,
+        None,
+        [],
+    ]
     assert nan_safe(first["maybe"]) == "1", "a whole number beside a missing one stays whole"
     json.dumps([first, second], allow_nan=False)
 
@@ -314,7 +419,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, end
     [[{"n": 1}, {"n": "x"}], [{"n": {}}], [{"n": 10**30}]],
     ids=["two types", "an empty object", "a huge number"],
 )
-def test_what_parquet_cannot_hold_is_said_in_one_line(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_what_parquet_cannot_hold_is_said_in_one_line(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
     path = tmp_path / "x.parquet"
     with pytest.raises(InputError, match="cache_type jsonl") as caught:
         write_rows(str(path), rows)
@@ -330,8 +437,14 @@ def test_half_of_a_surrogate_pair_does_not_cost_the_file(tmp_path: Path, ending:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -346,7 +459,11 @@ def test_any_json_rows_come_back_as_they_went(tmp_path: Path, rows: list[dict[st
 
 
 # Python 3.10 writes no NUL into a CSV.
-csv_texts = st.text() if sys.version_info >= (3, 11) else st.text(st.characters(exclude_characters="\0", codec="utf-8"))
+csv_texts = (
+    st.text()
+    if sys.version_info >= (3, 11)
+    else st.text(st.characters(exclude_characters="\0", codec="utf-8"))
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -368,7 +485,10 @@ def test_any_texts_come_back_from_csv(tmp_path: Path, cells: list[tuple[str, str
         ('[{"a": "' + "x" * 200_000 + '"} ,\n{"a": 2}]', None),
         ('{"a": 1}', [{"a": 1}]),
         ('{"a": 1}\n{"a": 2}\n', [{"a": 1}, {"a": 2}]),
-        ('[{"a": NaN}, 123, {"a": 2}]', ["NaN is not a JSON number", "should be a JSON object", {"a": 2}]),
+        (
+            '[{"a": NaN}, 123, {"a": 2}]',
+            ["NaN is not a JSON number", "should be a JSON object", {"a": 2}],
+        ),
         ('[{"a": 1}, ]', "is not JSON: "),
         ('[{"a": 1} {"a": 2}]', "is not JSON: Expecting ',' delimiter"),
         ('[, {"a": 1}]', "is not JSON: "),
@@ -379,7 +499,9 @@ def test_any_texts_come_back_from_csv(tmp_path: Path, cells: list[tuple[str, str
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_json_lists_are_read_one_object_at_a_time(tmp_path: Path, text: str, rows: Any, encoding: str) -> None:
+def test_json_lists_are_read_one_object_at_a_time(
+    tmp_path: Path, text: str, rows: Any, encoding: str
+) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(text.removeprefix("\ufeff" if encoding == "utf-16" else "").encode(encoding))
     if isinstance(rows, str):
@@ -395,7 +517,9 @@ def test_json_lists_are_read_one_object_at_a_time(tmp_path: Path, text: str, row
 
 def test_a_long_json_list_takes_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    path.write_text("[" + ",\n".join(['{"a": "' + "x" * 1000 + '", "b": [1.5, 2, 3]}'] * 20_000) + "]")
+    path.write_text(
+        "[" + ",\n".join(['{"a": "' + "x" * 1000 + '", "b": [1.5, 2, 3]}'] * 20_000) + "]"
+    )
     tracemalloc.start()
     assert sum(1 for _ in read_rows(str(path))) == 20_000
     peak = tracemalloc.get_traced_memory()[1]
@@ -405,7 +529,8 @@ def test_a_long_json_list_takes_little_memory(tmp_path: Path) -> None:
 
 def test_nothing_is_left_of_a_file_that_a_full_disk_kept_from_being_written(tmp_path: Path) -> None:
     path, before = str(tmp_path / "x.jsonl"), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # Python ignores the signal that comes with it
+    # Python ignores the signal that comes with it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
             write_rows(path, ROWS)
@@ -436,7 +561,11 @@ def test_no_text_is_a_formula_for_a_spreadsheet(tmp_path: Path, text: str, endin
     rows = [{"image_path": "a.jpg", "caption": text, f"{text}!": "b"}]
     write_rows(str(path), rows)
     with open(path, encoding="utf-8", newline="") as file:
-        for cell in [cell for row in csv.reader(file, delimiter="," if ending == "csv" else "\t") for cell in row]:
+        for cell in [
+            cell
+            for row in csv.reader(file, delimiter="," if ending == "csv" else "\t")
+            for cell in row
+        ]:
             assert cell[:1] not in set("=+-@\t\r")
     assert read_records(str(path)) == rows
 
@@ -451,8 +580,13 @@ def test_numbers_below_zero_stay_numbers(tmp_path: Path, number: str) -> None:
 def test_a_row_of_200_000_columns_is_read(tmp_path: Path, ending: str) -> None:
     names = [f"c{number}" for number in range(200_000)]
     mark = "\t" if ending == "tsv" else ","
-    texts = {"jsonl": json.dumps(dict.fromkeys(names, "x")), "json": json.dumps([dict.fromkeys(names, "x")])}
+    texts = {
+        "jsonl": json.dumps(dict.fromkeys(names, "x")),
+        "json": json.dumps([dict.fromkeys(names, "x")]),
+    }
     path = tmp_path / f"wide.{ending}"
-    path.write_text(texts.get(ending) or mark.join(names) + "\n" + mark.join("x" for _ in names) + "\n")
+    path.write_text(
+        texts.get(ending) or mark.join(names) + "\n" + mark.join("x" for _ in names) + "\n"
+    )
     [row] = read_rows(str(path))
     assert row.data == dict.fromkeys(names, "x")

@@ -1,4 +1,6 @@
-"""Keys, tokens and passwords: wherever a run gets them from, they reach no file and no terminal, and no data is taken for one."""
+"""Keys, tokens and passwords: wherever a run gets them from, they reach no file and no terminal,
+and no data is taken for one.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def stays_secret(place: Workplace, secret: str, *done: Done) -> None:
         assert secret.encode() not in content, path
 
 
-def repeats(what: Callable[[ReceivedRequest], str], status: int | None = None) -> Callable[[ReceivedRequest], Fault]:
+def repeats(
+    what: Callable[[ReceivedRequest], str], status: int | None = None
+) -> Callable[[ReceivedRequest], Fault]:
     """An endpoint that says what it was sent: in an error, or (status None) before its answer."""
 
     def fault(request: ReceivedRequest) -> Fault:
@@ -71,7 +75,9 @@ def place(workplace: Workplace) -> Workplace:
 # --- what an endpoint repeats
 
 
-def test_a_key_that_a_reply_repeats_is_not_kept_and_a_replay_is_the_same(secret: str, place: Workplace) -> None:
+def test_a_key_that_a_reply_repeats_is_not_kept_and_a_replay_is_the_same(
+    secret: str, place: Workplace
+) -> None:
     with LoopbackServer() as plain:
         assert place.run(**{"vlm.openai.base_url": plain.base_url}).code == 0
         usual = place.files()
@@ -87,9 +93,15 @@ def test_a_key_that_a_reply_repeats_is_not_kept_and_a_replay_is_the_same(secret:
 
 
 def test_a_key_in_a_reply_that_fails_its_record_is_not_kept(secret: str, place: Workplace) -> None:
-    fault = Fault(change=lambda answer: replace(answer, text="", finish_reason="stop", refusal=f"not with {secret}"))
+    fault = Fault(
+        change=lambda answer: replace(
+            answer, text="", finish_reason="stop", refusal=f"not with {secret}"
+        )
+    )
     garbled = Fault(change=lambda answer: replace(answer, text=f"no answer to {secret}"))
-    with LoopbackServer(faults=[on(fault, containing="Cup 0"), on(garbled, containing="Cup 1")]) as server:
+    with LoopbackServer(
+        faults=[on(fault, containing="Cup 0"), on(garbled, containing="Cup 1")]
+    ) as server:
         done = place.run(**{"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret})
     assert done.code == 1, done
     refused, unreadable = place.failures()
@@ -98,11 +110,15 @@ def test_a_key_in_a_reply_that_fails_its_record_is_not_kept(secret: str, place: 
     stays_secret(place, secret, done)
 
 
-def test_a_key_that_an_older_store_holds_reaches_no_other_file(secret: str, place: Workplace) -> None:
+def test_a_key_that_an_older_store_holds_reaches_no_other_file(
+    secret: str, place: Workplace
+) -> None:
     garbled = Fault(change=lambda answer: replace(answer, text=f"no answer to {secret}"))
     with LoopbackServer(faults=[on(garbled, containing="Cup 1")]) as server:
         assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 1
-        again = place.run("--pilot", "2", **{"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret})
+        again = place.run(
+            "--pilot", "2", **{"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret}
+        )
     assert (again.code, again.summary["requests"]) == (1, 0)
     assert [line["reply"] for line in place.failures()] == ["no answer to ***"]
 
@@ -124,7 +140,9 @@ def test_a_header_that_an_error_repeats_is_not_told(
     name = next(iter(headers)).lower()
     bare = repeats(lambda request: request.headers[name].split()[-1], status)
     with LoopbackServer(faults=bare) as server:
-        done = place.run(**{"vlm.openai.base_url": server.base_url, "vlm.openai.extra_headers": headers})
+        done = place.run(
+            **{"vlm.openai.base_url": server.base_url, "vlm.openai.extra_headers": headers}
+        )
     assert done.code == 4, done
     assert "***" in done.err + "".join(line["message"] for line in place.failures())
     stays_secret(place, secret, done)
@@ -143,7 +161,10 @@ def test_half_a_key_at_the_end_of_an_excerpt_is_not_told(secret: str, place: Wor
 def test_a_key_that_is_a_word_stays_in_replies_and_not_in_errors(place: Workplace) -> None:
     """It may be a word of a caption: to blot it out would damage data."""
     place.rows([{"image_path": "a.jpg", "caption": "A teapotlid"}])
-    given = {"vlm.openai.api_key": "teapotlid", "vlm.openai.extra_headers": {"X-Debug-Auth": "true", "X-Tokens": "1"}}
+    given = {
+        "vlm.openai.api_key": "teapotlid",
+        "vlm.openai.extra_headers": {"X-Debug-Auth": "true", "X-Tokens": "1"},
+    }
     with LoopbackServer() as plain, LoopbackServer() as server:
         assert place.run(**{"vlm.openai.base_url": plain.base_url}).code == 0
         usual = place.files()
@@ -151,7 +172,9 @@ def test_a_key_that_is_a_word_stays_in_replies_and_not_in_errors(place: Workplac
         assert place.files() == usual
         server.faults = repeats(authorization, 401)
         done = place.run(
-            "image_grounding.workflow.force_reprocess=true", **given, **{"vlm.openai.base_url": server.base_url}
+            "image_grounding.workflow.force_reprocess=true",
+            **given,
+            **{"vlm.openai.base_url": server.base_url},
         )
     assert "you sent Bearer ***" in done.err
 
@@ -166,8 +189,14 @@ def test_run_json_has_references_to_the_environment_as_they_stand(
     monkeypatch.setenv("MY_TOKEN", secret)
     monkeypatch.setenv("KEY_OF_OURS", f"k-{secret}")
     body = {"user": "${oc.env:WHO}", "note": "${oc.env:MY_TOKEN}", "top_p": 0.5}
-    with LoopbackServer(keep_bodies=True, faults=repeats(lambda request: str(request.settings["note"]))) as server:
-        given = {"base_url": server.base_url, "api_key": "${oc.env:KEY_OF_OURS}", "extra_body": body}
+    with LoopbackServer(
+        keep_bodies=True, faults=repeats(lambda request: str(request.settings["note"]))
+    ) as server:
+        given = {
+            "base_url": server.base_url,
+            "api_key": "${oc.env:KEY_OF_OURS}",
+            "extra_body": body,
+        }
         done = place.run(**{f"vlm.openai.{name}": value for name, value in given.items()})
         assert done.code == 0, done
         assert server.requests[0].settings["user"] == "jane"
@@ -179,7 +208,12 @@ def test_run_json_has_references_to_the_environment_as_they_stand(
 
 def test_run_json_has_no_secret_of_extra_body_however_deep(secret: str, place: Workplace) -> None:
     model = {"model_name": "m", "litellm_params": {"api_key": secret, "max_tokens": 7}}
-    body = {"user_config": {"model_list": [model]}, "provider_token": secret, "auth": {"any": [secret]}, "seed": 3}
+    body = {
+        "user_config": {"model_list": [model]},
+        "provider_token": secret,
+        "auth": {"any": [secret]},
+        "seed": 3,
+    }
     headers = {"X-Title": "mine", "X-Portal": "mine"}
     with LoopbackServer(faults=repeats(lambda request: str(request.settings["auth"]))) as server:
         given = {"base_url": server.base_url, "extra_body": body, "extra_headers": headers}
@@ -201,7 +235,10 @@ def test_a_secret_among_settings_of_ours_is_told_apart(place: Workplace) -> None
     """`key` in a row of box_formats is a JSON key."""
     formats = [{"models": ["loop*"], "order": "xyxy", "scale": "px", "key": "box_2d"}]
     with LoopbackServer() as server:
-        assert place.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_formats": formats}).code == 0
+        assert (
+            place.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_formats": formats}).code
+            == 0
+        )
     assert run_json(place)["spec"]["image_grounding"]["vlm"]["box_formats"] == formats
 
 
@@ -216,7 +253,9 @@ def test_an_override_that_lost_its_name_is_not_repeated(secret: str, place: Work
 
 
 @pytest.mark.parametrize("name", ["token", "sig", "X-Amz-Signature", "code", "ACCESS_TOKEN"])
-def test_a_token_in_the_address_is_sent_and_never_shown(secret: str, place: Workplace, name: str) -> None:
+def test_a_token_in_the_address_is_sent_and_never_shown(
+    secret: str, place: Workplace, name: str
+) -> None:
     with LoopbackServer(leaky=True, faults=repeats(lambda request: request.path)) as server:
         url = f"{server.base_url}?api-version=2024-10-21&{name}={secret}"
         dry = place.run("--dry-run", **{"vlm.openai.base_url": url})
@@ -225,12 +264,18 @@ def test_a_token_in_the_address_is_sent_and_never_shown(secret: str, place: Work
         assert {request.path for request in server.requests} == {
             f"/v1/chat/completions?api-version=2024-10-21&{name}={secret}"
         }
-        another = place.run("--retry-failed", **{"vlm.openai.base_url": url.replace(secret, "another-1234567")})
+        another = place.run(
+            "--retry-failed", **{"vlm.openai.base_url": url.replace(secret, "another-1234567")}
+        )
         assert another.summary["requests"] == 0
         server.faults = [on(faults.bad_request())]
-        refused = place.run("image_grounding.workflow.force_reprocess=true", **{"vlm.openai.base_url": url})
+        refused = place.run(
+            "image_grounding.workflow.force_reprocess=true", **{"vlm.openai.base_url": url}
+        )
     assert run_json(place)["endpoint"] == f"{server.base_url}?api-version=2024-10-21&{name}=***"
-    gone = place.run("image_grounding.workflow.force_reprocess=true", **{"vlm.openai.base_url": url})
+    gone = place.run(
+        "image_grounding.workflow.force_reprocess=true", **{"vlm.openai.base_url": url}
+    )
     assert (refused.code, gone.code) == (4, 4)
     stays_secret(place, secret, dry, done, refused, gone)
 
@@ -265,7 +310,9 @@ def test_gemini_and_other_servings_hide_what_their_addresses_hold(secret: str) -
     with pytest.raises(GroundingError, match=r"give it as api_key") as caught:
         GeminiServing(base_url=f"https://me:{secret}@host")
     assert secret not in str(caught.value)
-    assert DataFlowServing(Others(), box_format="xyxy_px").endpoint == "https://***@host/v1?token=***"
+    assert (
+        DataFlowServing(Others(), box_format="xyxy_px").endpoint == "https://***@host/v1?token=***"
+    )
 
 
 # --- proxies
@@ -285,7 +332,9 @@ def test_a_proxys_password_is_in_no_message(
     place: Workplace, proxy: LoopbackServer, scheme: str, password: str
 ) -> None:
     env = {f"{scheme}_proxy": f"http://me:{password}@127.0.0.1:{proxy.port}", "no_proxy": ""}
-    done = ended(place.start(env=env, **{"vlm.openai.base_url": f"{scheme}://elsewhere.invalid/v1"}))
+    done = ended(
+        place.start(env=env, **{"vlm.openai.base_url": f"{scheme}://elsewhere.invalid/v1"})
+    )
     assert done.code == 4, done
     told = done.err + "".join(line["message"] for line in place.failures())
     assert "***" in told
@@ -307,7 +356,9 @@ def test_an_exceptions_text_has_no_key(secret: str, place: Workplace) -> None:
 def test_debug_shows_a_traceback_without_secrets(secret: str, place: Workplace) -> None:
     with LoopbackServer(key="x", leaky=True) as server:
         spec = place.spec(**{"vlm.openai.base_url": server.base_url})
-        done = ended(process(["--debug", "generate", "-e", str(spec)], env={"OPENAI_API_KEY": secret}))
+        done = ended(
+            process(["--debug", "generate", "-e", str(spec)], env={"OPENAI_API_KEY": secret})
+        )
     assert done.code == 4, done
     assert "Traceback" in done.err
     assert "***" in done.err
@@ -332,14 +383,25 @@ def test_a_recording_has_no_secret_and_is_played_back(secret: str, place: Workpl
 
 
 @pytest.mark.parametrize(
-    "name", ["api_key", "apiKey", "X-Auth-Token", "authorization", "OPENAI_API_KEY", "Cookie", "sig"]
+    "name",
+    ["api_key", "apiKey", "X-Auth-Token", "authorization", "OPENAI_API_KEY", "Cookie", "sig"],
 )
 def test_names_of_secrets(name: str) -> None:
     assert names_secret(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["max_tokens", "tokenizer", "author", "keywords", "prompt_cache_key", "api-version", "design", "passage"]
+    "name",
+    [
+        "max_tokens",
+        "tokenizer",
+        "author",
+        "keywords",
+        "prompt_cache_key",
+        "api-version",
+        "design",
+        "passage",
+    ],
 )
 def test_names_of_other_things(name: str) -> None:
     assert not names_secret(name)
@@ -358,7 +420,11 @@ def test_the_calibrations_file_has_no_token_of_the_address(secret: str, place: W
 def test_geminis_key_in_a_reply_is_not_kept(secret: str, place: Workplace) -> None:
     rule = repeats(lambda request: request.headers["x-goog-api-key"])
     with LoopbackServer(EchoAnswers("gemini"), faults=rule) as server:
-        gemini = {"vlm.backend": "gemini", "vlm.gemini.base_url": server.address, "vlm.gemini.api_key": secret}
+        gemini = {
+            "vlm.backend": "gemini",
+            "vlm.gemini.base_url": server.address,
+            "vlm.gemini.api_key": secret,
+        }
         gemini["vlm.box_format"] = "auto"
         done = place.run(**gemini)
     assert done.code == 0, done
@@ -368,9 +434,16 @@ def test_geminis_key_in_a_reply_is_not_kept(secret: str, place: Workplace) -> No
 
 @pytest.mark.parametrize("part", ["x://b:c", "x://a:b/c", "x://", "?a=", "x://a:@"])
 def test_addresses_without_end_in_a_text_take_no_time(part: str, tmp_path: Path) -> None:
-    """A caption or a path of a stranger's passes here before it is shown: time that is quadratic in it is minutes."""
+    """A caption or a path of a stranger's passes here before it is shown: time that is quadratic in
+    it is minutes.
+    """
     long = part * (300_000 // len(part))
-    row = {"image_path": long, "caption": long, "image_id": "a", "expressions": [{"text": long, "instances": []}]}
+    row = {
+        "image_path": long,
+        "caption": long,
+        "image_id": "a",
+        "expressions": [{"text": long, "instances": []}],
+    }
     (tmp_path / "annotations.jsonl").write_text(json.dumps(row) + "\n")
     start = time.monotonic()
     assert command(["lint", str(tmp_path), "--no-pictures"]).code == 1

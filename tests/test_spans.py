@@ -1,4 +1,6 @@
-"""Spans of phrases in captions: exact, at the edges of words, each repeated phrase at an occurrence of its own."""
+"""Spans of phrases in captions: exact, at the edges of words, each repeated phrase at an occurrence
+of its own.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,16 @@ KINDS = (("'", "‘’‚‛‹›❛❜ʼʻʹ′´"), ('"', "“”„‟«»�
 def compatible(letter: str) -> str:
     """In Unicode's compatibility form, where that is one word's or one sign: not ½, …, ¨."""
     form = unicodedata.normalize("NFKD", letter)
-    is_one = len(form) == 1 or all(c.isalnum() or unicodedata.category(c).startswith("M") for c in form)
+    is_one = len(form) == 1 or all(
+        c.isalnum() or unicodedata.category(c).startswith("M") for c in form
+    )
     return form if is_one else letter
 
 
 def folded(text: str) -> str:
-    """A text up to case, spacing, normal form, the kind of quotation mark and dash, and what can't be seen."""
+    """A text up to case, spacing, normal form, the kind of quotation mark and dash, and what can't
+    be seen.
+    """
     text = " ".join(re.sub(f"[{UNSEEN}]", "", text).split())
     for plain, kinds in KINDS:
         text = re.sub(f"[{kinds}]", plain, text)
@@ -54,7 +60,12 @@ PLACES: list[tuple[str, str, list[str], list[str | None]]] = [
     ("a hyphen ends a word", "a car-park", ["car"], ["car"]),
     ("an apostrophe ends a word", "the dog's ball", ["the dog"], ["the dog"]),
     ("quotation marks", 'a sign "STOP"!', ['"stop"'], ['"STOP"']),
-    ("regular expression characters", "a (red) [car]* a.b $5 ^_^ \\d", ["(red)", "[car]*", "a.b", "$5", "\\d"], []),
+    (
+        "regular expression characters",
+        "a (red) [car]* a.b $5 ^_^ \\d",
+        ["(red)", "[car]*", "a.b", "$5", "\\d"],
+        [],
+    ),
     ("a dot is a dot", "axb", ["a.b"], [None]),
     ("sharp s", "Die Straße", ["DIE STRASSE"], ["Die Straße"]),
     ("sharp s the other way", "DIE STRASSE", ["die straße"], ["DIE STRASSE"]),
@@ -78,8 +89,18 @@ PLACES: list[tuple[str, str, list[str], list[str | None]]] = [
     ("a skin tone belongs to its hand", "a 👍🏽", ["👍"], [None]),
     ("more often than it stands there", "a car", ["car", "Car", "CAR"], ["car", None, None]),
     ("a typographic apostrophe", "the dog’s ball", ["the dog's ball"], ["the dog’s ball"]),
-    ("a plain apostrophe", "the dog's ball", ["the dog’s ball", "the dog"], ["the dog's ball", "the dog"]),
-    ("a modifier letter for an apostrophe", "the dogʼs ball", ["the dog's ball", "ball"], ["the dogʼs ball", "ball"]),
+    (
+        "a plain apostrophe",
+        "the dog's ball",
+        ["the dog’s ball", "the dog"],
+        ["the dog's ball", "the dog"],
+    ),
+    (
+        "a modifier letter for an apostrophe",
+        "the dogʼs ball",
+        ["the dog's ball", "ball"],
+        ["the dogʼs ball", "ball"],
+    ),
     ("typographic quotation marks", "a sign “STOP” „x“", ['"stop"', '"x"'], ["“STOP”", "„x“"]),
     (
         "dashes",
@@ -88,14 +109,34 @@ PLACES: list[tuple[str, str, list[str], list[str | None]]] = [
         ["well‑known", "10–12 m", "t-shirt"],
     ),
     ("an em dash", "a dog — a beagle", ["dog - a beagle"], ["dog — a beagle"]),
-    ("decomposed in the caption", "a cafe\u0301 in cre\u0301me", ["café", "créme"], ["cafe\u0301", "cre\u0301me"]),
+    (
+        "decomposed in the caption",
+        "a cafe\u0301 in cre\u0301me",
+        ["café", "créme"],
+        ["cafe\u0301", "cre\u0301me"],
+    ),
     ("decomposed in the phrase", "a café", ["cafe\u0301"], ["café"]),
-    ("two accents in either order", "a\u0323\u0302 ậ", ["a\u0302\u0323", "ậ"], ["a\u0323\u0302", "ậ"]),
+    (
+        "two accents in either order",
+        "a\u0323\u0302 ậ",
+        ["a\u0302\u0323", "ậ"],
+        ["a\u0323\u0302", "ậ"],
+    ),
     ("half of a decomposed accent", "cafe\u0301s", ["cafe", "caf", "s"], [None, None, None]),
-    ("a Hangul syllable, decomposed", "\u1112\u1161\u11ab 글", ["하", "한"], [None, "\u1112\u1161\u11ab"]),
+    (
+        "a Hangul syllable, decomposed",
+        "\u1112\u1161\u11ab 글",
+        ["하", "한"],
+        [None, "\u1112\u1161\u11ab"],
+    ),
     ("a voiced kana, decomposed", "か\u3099く", ["か", "が"], [None, "か\u3099"]),
     ("an Ångström sign", "10 \u212b", ["10 å"], ["10 \u212b"]),
-    ("a soft hyphen", "a play\u00adground", ["playground", "play", "ground"], ["play\u00adground", None, None]),
+    (
+        "a soft hyphen",
+        "a play\u00adground",
+        ["playground", "play", "ground"],
+        ["play\u00adground", None, None],
+    ),
     ("a soft hyphen in the phrase", "a playground", ["play\u00adground"], ["playground"]),
     ("not seen, beside the phrase", "\ufeffa\u200b car\u00ad.", ["a car"], ["a\u200b car"]),
     ("blanks with something not seen between", "a red \u00ad car", ["red car"], ["red \u00ad car"]),
@@ -107,7 +148,12 @@ PLACES: list[tuple[str, str, list[str], list[str | None]]] = [
         ["red** car", "the* _dog", "a cat"],
     ),
     ("emphasis of the whole phrase", "beside a _red mug_.", ["red mug", "mug"], ["red mug", "mug"]),
-    ("emphasis begun in the phrase", "a **red car** and", ["a red", "car and"], ["a **red", "car** and"]),
+    (
+        "emphasis begun in the phrase",
+        "a **red car** and",
+        ["a red", "car and"],
+        ["a **red", "car** and"],
+    ),
     ("struck out", "an ~~old~~ new car", ["an old new"], ["an ~~old~~ new"]),
     ("code", "the `STOP` sign", ["the stop sign", "stop"], ["the `STOP` sign", "STOP"]),
     (
@@ -119,9 +165,19 @@ PLACES: list[tuple[str, str, list[str], list[str | None]]] = [
     ("brackets", "the [red] car", ["the red car"], ["the [red] car"]),
     ("marks and signs", "(**red**) car", ["(red) car"], ["(**red**) car"]),
     ("marks in Chinese", "**红色**的车", ["红色的车", "车"], ["红色**的车", "车"]),
-    ("marks beside what can't be seen", "a *\u200bred\ufeff* car", ["a red car"], ["a *\u200bred\ufeff* car"]),
+    (
+        "marks beside what can't be seen",
+        "a *\u200bred\ufeff* car",
+        ["a red car"],
+        ["a *\u200bred\ufeff* car"],
+    ),
     ("marks in the phrase alone", "a red car", ["**red** car"], ["red car"]),
-    ("as it is written goes first", "red car, **red** car", ["**red** car", "red car"], ["**red** car", "red car"]),
+    (
+        "as it is written goes first",
+        "red car, **red** car",
+        ["**red** car", "red car"],
+        ["**red** car", "red car"],
+    ),
     (
         "low lines in a word",
         "vis_a and snake_case",
@@ -132,13 +188,33 @@ PLACES: list[tuple[str, str, list[str], list[str | None]]] = [
     ("a sign between blanks", "a * b _ c", ["a b", "b c"], [None, None]),
     ("half a word with marks", "**re**d **car**s", ["red", "cars", "car"], [None, None, "car"]),
     ("an accent on a mark", "a red*\u0301 car", ["red car"], [None]),
-    ("full-width digits", "３ cars and １２ dogs", ["3 cars", "12 dogs", "2 dogs"], ["３ cars", "１２ dogs", None]),
+    (
+        "full-width digits",
+        "３ cars and １２ dogs",
+        ["3 cars", "12 dogs", "2 dogs"],
+        ["３ cars", "１２ dogs", None],
+    ),
     ("full-width digits in the phrase", "3 cars", ["３ cars"], ["3 cars"]),
-    ("full-width letters", "ａ ＲＥＤ ｃａｒ", ["a red car", "car"], ["ａ ＲＥＤ ｃａｒ", "ｃａｒ"]),
+    (
+        "full-width letters",
+        "ａ ＲＥＤ ｃａｒ",
+        ["a red car", "car"],
+        ["ａ ＲＥＤ ｃａｒ", "ｃａｒ"],
+    ),
     ("half-width kana", "ｶﾞｲﾄﾞ", ["ガイド", "カ"], ["ｶﾞｲﾄﾞ", None]),
     ("ligatures", "an oﬃce ﬂoor ĳs", ["office floor", "ijs", "of"], ["oﬃce ﬂoor", "ĳs", None]),
-    ("a letter that is several", "a ㎡ and 10 ℃", ["a m2", "m", "10 ℃", "c"], ["a ㎡", None, "10 ℃", None]),
-    ("a trade mark ends a word", "a Lego™ car", ["lego", "lego™", "lego tm"], ["Lego", "Lego™", None]),
+    (
+        "a letter that is several",
+        "a ㎡ and 10 ℃",
+        ["a m2", "m", "10 ℃", "c"],
+        ["a ㎡", None, "10 ℃", None],
+    ),
+    (
+        "a trade mark ends a word",
+        "a Lego™ car",
+        ["lego", "lego™", "lego tm"],
+        ["Lego", "Lego™", None],
+    ),
     ("a fraction is one letter", "½ of 1/2", ["½", "1", "2"], ["½", "1", "2"]),
     ("guillemets", "a sign «STOP» ‹go›", ['"stop"', "'go'"], ["«STOP»", "‹go›"]),
     ("corner brackets", "看板「止まれ」", ['"止まれ"', "止まれ"], ["「止まれ」", "止まれ"]),
@@ -155,7 +231,9 @@ PLACES: list[tuple[str, str, list[str], list[str | None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("caption", "phrases", "texts"), [p[1:] for p in PLACES], ids=[p[0] for p in PLACES])
+@pytest.mark.parametrize(
+    ("caption", "phrases", "texts"), [p[1:] for p in PLACES], ids=[p[0] for p in PLACES]
+)
 def test_the_text_at_a_span(caption: str, phrases: list[str], texts: list[str | None]) -> None:
     found = [caption[slice(*span)] if span else None for span in find_spans(phrases, caption)]
     assert found == (texts or phrases)
@@ -170,7 +248,12 @@ SPANS: list[tuple[str, str, list[str], list[tuple[int, int] | None]]] = [
         ["a man in a hat", "a man"],
         [(0, 14), (19, 24)],
     ),
-    ("the same, named first", "a man in a hat and a man", ["a man", "a man in a hat"], [(19, 24), (0, 14)]),
+    (
+        "the same, named first",
+        "a man in a hat and a man",
+        ["a man", "a man in a hat"],
+        [(19, 24), (0, 14)],
+    ),
     ("inside where there is no outside", "the red car", ["the red car", "car"], [(0, 11), (8, 11)]),
     ("both, in order", "a red car, a car", ["a red car", "car", "car"], [(0, 9), (6, 9), (13, 16)]),
     ("three deep", "a b c b c c", ["a b c", "b c", "c"], [(0, 5), (6, 9), (10, 11)]),
@@ -179,7 +262,9 @@ SPANS: list[tuple[str, str, list[str], list[tuple[int, int] | None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("caption", "phrases", "spans"), [s[1:] for s in SPANS], ids=[s[0] for s in SPANS])
+@pytest.mark.parametrize(
+    ("caption", "phrases", "spans"), [s[1:] for s in SPANS], ids=[s[0] for s in SPANS]
+)
 def test_each_phrase_has_an_occurrence_of_its_own(
     caption: str, phrases: list[str], spans: list[tuple[int, int] | None]
 ) -> None:
@@ -221,11 +306,15 @@ def unmarked(text: str) -> tuple[str, list[int]]:
         run = [place for place in range(start, end) if text[place] not in UNSEEN]
         base = text[:start].rstrip("\u0301")
         before = (
-            base[-1:] if base and not (base[-1].isspace() and text[start - 1] == "\u0301") else text[start - 1 : start]
+            base[-1:]
+            if base and not (base[-1].isspace() and text[start - 1] == "\u0301")
+            else text[start - 1 : start]
         )
         beside = [c for c in (before, text[end : end + 1]) if c]
         bare = all(c.isspace() for c in beside)
-        within = len(beside) == 2 and all(c == "\u0301" or (c != "狗" and c.isalnum()) for c in beside)
+        within = len(beside) == 2 and all(
+            c == "\u0301" or (c != "狗" and c.isalnum()) for c in beside
+        )
         if not bare and not within and text[end : end + 1] != "\u0301":
             left = [place for place in left if place not in run]
     return "".join(text[place] for place in left), left
@@ -233,7 +322,9 @@ def unmarked(text: str) -> tuple[str, list[int]]:
 
 def possible_with_marks(phrase: str, caption: str) -> list[tuple[int, int]]:
     plain, places = unmarked(caption)
-    return [(places[start], places[end - 1] + 1) for start, end in possible(unmarked(phrase)[0], plain)]
+    return [
+        (places[start], places[end - 1] + 1) for start, end in possible(unmarked(phrase)[0], plain)
+    ]
 
 
 @given(st.lists(st.text(letters, max_size=4), max_size=5), small)
@@ -249,14 +340,19 @@ def test_spans_are_right_and_none_means_not_there(phrases: list[str], caption: s
             assert span in possible(phrase, caption) + possible_with_marks(phrase, caption)
     for key, found in by_phrase.items():
         placed = [span for span in found if span is not None]
-        assert found == [*placed, *[None] * (len(found) - len(placed))], "those without a place come last"
+        assert found == [*placed, *[None] * (len(found) - len(placed))], (
+            "those without a place come last"
+        )
         assert all(a[1] <= b[0] for a, b in itertools.pairwise(placed)), "in order, without overlap"
         if key and not placed:
             assert not possible(key, caption)
             assert not possible_with_marks(key, caption)
 
 
-@given(st.lists(st.text(string.ascii_letters, min_size=1, max_size=6), min_size=1, max_size=12), st.data())
+@given(
+    st.lists(st.text(string.ascii_letters, min_size=1, max_size=6), min_size=1, max_size=12),
+    st.data(),
+)
 def test_a_phrase_cut_from_the_caption_is_found(words: list[str], data: st.DataObject) -> None:
     caption = " ".join(words)
     first = data.draw(st.integers(0, len(words) - 1))

@@ -17,7 +17,10 @@ from dataflow_grounding import FileStorage, GroundingError
 from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.rows import write_rows
 
-ROWS = [{"image_path": "x.jpg", "n": 1, "list": [1, 2]}, {"image_path": "y.jpg", "n": 2, "list": []}]
+ROWS = [
+    {"image_path": "x.jpg", "n": 1, "list": [1, 2]},
+    {"image_path": "y.jpg", "n": 2, "list": []},
+]
 TYPES = ["jsonl", "json", "csv", "tsv", "parquet"]
 
 
@@ -29,7 +32,12 @@ def storage_of(tmp_path: Path, rows: list[dict[str, Any]] = ROWS, **more: Any) -
 
 def test_constructor_arguments_stand_in_the_order_that_dataflow_users_know() -> None:
     parameters = list(inspect.signature(FileStorage).parameters.values())
-    assert [p.name for p in parameters[:4]] == ["first_entry_file_name", "cache_path", "file_name_prefix", "cache_type"]
+    assert [p.name for p in parameters[:4]] == [
+        "first_entry_file_name",
+        "cache_path",
+        "file_name_prefix",
+        "cache_type",
+    ]
     assert [p.default for p in parameters[1:4]] == ["./cache", "dataflow_cache_step", "jsonl"]
 
 
@@ -41,7 +49,9 @@ def test_steps_read_what_the_step_before_wrote(tmp_path: Path) -> None:
     second = storage.step()
     assert written == str(tmp_path / "cache" / "demo_step1.jsonl")
     assert second.read("dict") == [{"a": 1}]
-    assert second.write(pandas.DataFrame([{"b": 2}])) == str(tmp_path / "cache" / "demo_step2.jsonl")
+    assert second.write(pandas.DataFrame([{"b": 2}])) == str(
+        tmp_path / "cache" / "demo_step2.jsonl"
+    )
     assert first.read("dict") == ROWS, "a pinned storage stays where it is"
     assert storage.reset().step().read("dict") == ROWS
     assert storage.step().read("dict") == [{"a": 1}]
@@ -106,7 +116,10 @@ def test_parquet_without_its_part_names_the_extra_before_anything_is_sent(
     path = str(tmp_path / "in.parquet")
     write_rows(path, ROWS)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    for call in (lambda: FileStorage(path).step().read(), lambda: FileStorage(path, cache_type="parquet")):
+    for call in (
+        lambda: FileStorage(path).step().read(),
+        lambda: FileStorage(path, cache_type="parquet"),
+    ):
         with pytest.raises(MissingExtra, match=r"pip install 'dataflow-grounding\[parquet\]'$"):
             call()
 
@@ -151,7 +164,12 @@ def test_paths_may_be_path_objects_with_blanks_and_other_scripts(tmp_path: Path)
     write_rows(str(folder / "in.jsonl"), ROWS)
     storage = FileStorage(folder / "in.jsonl", folder / "cache", image_root=folder)  # type: ignore[arg-type]
     storage.step().write(storage.reset().step().read())
-    assert json.loads((folder / "cache" / "dataflow_cache_step_step1.jsonl").read_text().splitlines()[0]) == ROWS[0]
+    assert (
+        json.loads(
+            (folder / "cache" / "dataflow_cache_step_step1.jsonl").read_text().splitlines()[0]
+        )
+        == ROWS[0]
+    )
     assert storage.image_folders == (str(folder),)
 
 

@@ -1,4 +1,6 @@
-"""What comes from a server, a caption, a path or an id reaches the terminal without commands to it; files keep it as it is."""
+"""What comes from a server, a caption, a path or an id reaches the terminal without commands to it;
+files keep it as it is.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,11 @@ def test_ids_and_captions_stay_what_they_are_in_files(workplace: Workplace) -> N
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
     assert done.code == 1, done
     [record], [failure] = workplace.annotations(), workplace.failures()
-    assert (record["image_id"], record["caption"], failure["id"]) == (name, f"A cup {name}", f"{name}2")
+    assert (record["image_id"], record["caption"], failure["id"]) == (
+        name,
+        f"A cup {name}",
+        f"{name}2",
+    )
     assert harmless(failure["message"], done.out, done.err)
     assert "\n" not in failure["message"]
 
@@ -72,7 +78,9 @@ def test_paths_and_names_of_a_spec_are_made_visible(workplace: Workplace) -> Non
         arguments = workplace.arguments(**given)
         told = command([argument for argument in arguments if argument != "--json"])
         plan = command([*arguments, "--dry-run"])
-        words = command([*(argument for argument in arguments if argument != "--json"), "--dry-run"])
+        words = command(
+            [*(argument for argument in arguments if argument != "--json"), "--dry-run"]
+        )
     assert (told.code, plan.code, words.code) == (0, 0, 0), told
     assert "model m\\x1b[2J\\u202e" in told.err
     assert harmless(told.out, told.err, plan.out, words.out)
@@ -120,7 +128,9 @@ def test_a_reply_that_fails_its_record_stays_what_it_is(workplace: Workplace) ->
     evil = Fault(change=lambda answer: replace(answer, text=said))
     with LoopbackServer(faults=[on(evil, containing="Cup 1")]) as server:
         arguments = workplace.arguments(**{"vlm.openai.base_url": server.base_url})
-        done = command([argument for argument in arguments if argument not in ("--json", "--no-progress")])
+        done = command(
+            [argument for argument in arguments if argument not in ("--json", "--no-progress")]
+        )
     assert done.code == 1, done
     assert harmless(done.out, done.err)
     [failure] = workplace.failures()

@@ -13,14 +13,19 @@ from dataflow_grounding.tasks.phrase_grounding import Found
 
 T = TypeVar("T")
 
-# Where boxes are compared, a side counts as at least this share of the image's longer side. A model errs by a share of
-# the picture, however small the thing is: it sees it in patches of 1 to 3% of its side. At IoU 0.5, sides of 7% let two
-# answers differ by 2.3% along one side, or 1.3% along both. Larger boxes are compared as they are.
+# Where boxes are compared, a side counts as at least this share of the image's longer side. A model
+# errs by a share of the picture, however small the thing is: it sees it in patches of 1 to 3% of
+# its side. At IoU 0.5, sides of 7% let two answers differ by 2.3% along one side, or 1.3% along
+# both. Larger boxes are compared as they are.
 LEAST = 0.07
 
 
-async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size) -> list[Found]:
-    """The answers of `ask_once(number)`, merged; up to half may be unreadable. Raises what failed otherwise."""
+async def agreed(
+    ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size
+) -> list[Found]:
+    """The answers of `ask_once(number)`, merged; up to half may be unreadable. Raises what failed
+    otherwise.
+    """
     if samples == 1:
         return await ask_once(0)
     readable = _readable(await _gathered(ask_once, range(samples)), samples)
@@ -28,7 +33,8 @@ async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int
 
 
 async def located(ask_once: Callable[[int], Awaitable[Found]], samples: int, size: Size) -> Found:
-    """Where a thing is that was found before, by `samples` answers at most: those that find nothing have no vote.
+    """Where a thing is that was found before, by `samples` answers at most: those that find nothing
+    have no vote.
 
     The first ones, just over half, are enough where they agree: the others couldn't outvote them.
     """
@@ -43,12 +49,16 @@ async def located(ask_once: Callable[[int], Awaitable[Found]], samples: int, siz
     return merged(voting, len(voting), least)
 
 
-async def _gathered(ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]) -> list[T | BaseException]:
+async def _gathered(
+    ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]
+) -> list[T | BaseException]:
     return await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
 
 
 def _readable(answers: Sequence[T | BaseException], samples: int) -> list[T]:
-    """The answers that could be read, where at most half of `samples` couldn't. Raises what failed otherwise."""
+    """The answers that could be read, where at most half of `samples` couldn't. Raises what failed
+    otherwise.
+    """
     failed = [answer for answer in answers if isinstance(answer, BaseException)]
     for error in failed:
         if not isinstance(error, UnreadableReply) or 2 * len(failed) > samples:
@@ -59,8 +69,9 @@ def _readable(answers: Sequence[T | BaseException], samples: int) -> list[T]:
 def merged(answers: Sequence[Found], samples: int, least: float = 0.0) -> Found:
     """One answer of several to the same phrase: boxes that overlap at IoU 0.5 at their median.
 
-    Sides count as `least` px or more. A box stays when half of `samples` answers have it, their share its score; where
-    they differ and none stays, it is `ambiguous`. `disagreement` unless all agree; doubtful when half of `samples` are.
+    Sides count as `least` px or more. A box stays when half of `samples` answers have it, their
+    share its score; where they differ and none stays, it is `ambiguous`. `disagreement` unless all
+    agree; doubtful when half of `samples` are.
     """
     clusters: list[list[tuple[Bbox, dict[str, Any]]]] = []
     for answer in answers:
@@ -70,11 +81,19 @@ def merged(answers: Sequence[Found], samples: int, least: float = 0.0) -> Found:
     disagreement = not (same and len({answer.status for answer in answers}) == 1)
     doubtful = 2 * sum(answer.doubtful for answer in answers) >= samples
     if kept:
-        return Found("grounded", [_instance(cluster, samples) for cluster in kept], None, disagreement, doubtful)
+        return Found(
+            "grounded",
+            [_instance(cluster, samples) for cluster in kept],
+            None,
+            disagreement,
+            doubtful,
+        )
     statuses = [answer.status for answer in answers]
     common = max(dict.fromkeys(statuses), key=statuses.count)
     reason = next((answer.reason for answer in answers if answer.status == common), None)
-    return Found("ambiguous" if common == "grounded" else common, [], reason, disagreement, doubtful)
+    return Found(
+        "ambiguous" if common == "grounded" else common, [], reason, disagreement, doubtful
+    )
 
 
 def _add(clusters: list[list[tuple[Bbox, dict[str, Any]]]], answer: Found, least: float) -> None:

@@ -13,23 +13,33 @@ SAME = 0.5  # IoU from which two boxes mean the same thing
 def match_boxes(
     found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float = SAME, *, most: bool = False
 ) -> dict[int, tuple[int, float]]:
-    """Which of `found` is which of `wanted`, one to one: place in `wanted` → (place in `found`, IoU ≥ `threshold`).
+    """Which of `found` is which of `wanted`, one to one: place in `wanted` → (place in `found`, IoU
+    ≥ `threshold`).
 
-    Made by falling IoU, of equal ones the first. With `most`, as many pairs as can be (augmenting paths, Kuhn 1955).
+    Made by falling IoU, of equal ones the first. With `most`, as many pairs as can be (augmenting
+    paths, Kuhn 1955).
     """
     overlaps = [[iou(a, b) for a in found] for b in wanted]
     near = [
-        sorted((n for n, overlap in enumerate(row) if overlap >= threshold), key=lambda n: -row[n]) for row in overlaps
+        sorted((n for n, overlap in enumerate(row) if overlap >= threshold), key=lambda n: -row[n])
+        for row in overlaps
     ]
-    by_overlap = sorted((-overlaps[n][which], n, which) for n, row in enumerate(near) for which in row)
+    by_overlap = sorted(
+        (-overlaps[n][which], n, which) for n, row in enumerate(near) for which in row
+    )
     partner = first_free((which, want) for _, want, which in by_overlap)
     if most:
         _add_more(partner, near)
-    return {want: (which, overlaps[want][which]) for which, want in sorted(partner.items(), key=lambda item: item[1])}
+    return {
+        want: (which, overlaps[want][which])
+        for which, want in sorted(partner.items(), key=lambda item: item[1])
+    }
 
 
 def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
-    """One to one, of pairs that come by preference those whose sides no earlier one has: one side → the other."""
+    """One to one, of pairs that come by preference those whose sides no earlier one has: one side →
+    the other.
+    """
     partner: dict[A, B] = {}
     placed: set[B] = set()
     for one, other in pairs:
@@ -56,6 +66,8 @@ def _add_more(partner: dict[int, int], near: Sequence[Sequence[int]]) -> None:
 
 
 def agreement(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> float:
-    """Mean IoU of two answers' boxes, matched one to one by falling IoU; a box without a partner counts 0."""
+    """Mean IoU of two answers' boxes, matched one to one by falling IoU; a box without a partner
+    counts 0.
+    """
     matched = match_boxes([box_of(b["bbox"]) for b in other], [box_of(a["bbox"]) for a in one], 0.0)
     return sum(overlap for _, overlap in matched.values()) / max(len(one), len(other), 1)

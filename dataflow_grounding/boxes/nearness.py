@@ -1,4 +1,6 @@
-"""Many regions or texts in several requests: groups of regions that lie near each other, texts grounded again."""
+"""Many regions or texts in several requests: groups of regions that lie near each other, texts
+grounded again.
+"""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
@@ -13,15 +15,22 @@ I = TypeVar("I")  # noqa: E741
 
 
 def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
-    """The boxes' places in groups of at most `most`, always the same: halves along the longer extent (Bentley 1975)."""
+    """The boxes' places in groups of at most `most`, always the same: halves along the longer
+    extent (Bentley 1975).
+    """
     middles = [middle_of(box) for box in boxes]
 
     def cut(places: list[int]) -> list[list[int]]:
         if len(places) <= max(1, most):
             return [places] if places else []
-        wide, high = (max(side) - min(side) for side in zip(*(middles[place] for place in places), strict=True))
+        wide, high = (
+            max(side) - min(side)
+            for side in zip(*(middles[place] for place in places), strict=True)
+        )
         axis = 0 if wide >= high else 1
-        ordered = sorted(places, key=lambda place: (middles[place][axis], middles[place][1 - axis], place))
+        ordered = sorted(
+            places, key=lambda place: (middles[place][axis], middles[place][1 - axis], place)
+        )
         half = (len(ordered) + 1) // 2
         return cut(sorted(ordered[:half])) + cut(sorted(ordered[half:]))
 
@@ -39,9 +48,13 @@ def batched(items: list[I], most: int) -> list[list[I]]:
 
 
 async def ask_in_parts(
-    items: list[I], ask_for: Callable[[list[I]], Awaitable[T]], box_of_item: Callable[[I], Bbox] | None = None
+    items: list[I],
+    ask_for: Callable[[list[I]], Awaitable[T]],
+    box_of_item: Callable[[I], Bbox] | None = None,
 ) -> list[tuple[list[I], T]]:
-    """What `ask_for` says of the items; where its reply is cut off, of each half: of near ones, if they have boxes."""
+    """What `ask_for` says of the items; where its reply is cut off, of each half: of near ones, if
+    they have boxes.
+    """
     try:
         return [(items, await ask_for(items))]
     except TruncatedReply:
@@ -58,7 +71,9 @@ async def ask_in_parts(
 async def reground(
     ground: Callable[[list[str]], Awaitable[list[Found]]], texts: Iterable[str], at_once: int = 1
 ) -> dict[str, Found | RecordError]:
-    """What each text is found at afresh, or why it isn't known. Equal texts are grounded once, `at_once` a request."""
+    """What each text is found at afresh, or why it isn't known. Equal texts are grounded once,
+    `at_once` a request.
+    """
 
     async def grounded(some: list[str]) -> Sequence[Found | RecordError]:
         try:

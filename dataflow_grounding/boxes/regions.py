@@ -1,4 +1,6 @@
-"""Boxes as rows state them: regions, and which expressions stand on which; `[x, y, width, height]` of the user's."""
+"""Boxes as rows state them: regions, and which expressions stand on which; `[x, y, width, height]`
+of the user's.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +11,10 @@ from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.records import Record, is_box, is_number
 
-SEED_ERROR = "seed_error"  # column that says why the files that a record was made from can't be read
-SLACK = 0.02  # how far out of the image a box measured loosely may reach, as a share of the longer side
+# column that says why the files that a record was made from can't be read
+SEED_ERROR = "seed_error"
+# how far out of the image a box measured loosely may reach, as a share of the longer side
+SLACK = 0.02
 REASONS = {
     "not_numbers": "is not four numbers",
     "not_finite": "has a number that is missing or not finite",
@@ -28,16 +32,22 @@ def check_seed(record: Record) -> None:
 
 
 def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
-    """The regions: `bbox` ([x1, y1, x2, y2] in pixels, numbers as given) and `type`. Raises BrokenRow."""
+    """The regions: `bbox` ([x1, y1, x2, y2] in pixels, numbers as given) and `type`. Raises
+    BrokenRow.
+    """
     check_seed(record)
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
-        raise BrokenRow(f"column {key!r} should be a list of regions, each with 'bbox': [x1, y1, x2, y2]")
+        raise BrokenRow(
+            f"column {key!r} should be a list of regions, each with 'bbox': [x1, y1, x2, y2]"
+        )
     regions = []
     for number, region in enumerate(value):
         bbox: Any = region.get("bbox") if isinstance(region, Mapping) else None
         if not is_box(bbox):
-            raise BrokenRow(f"column {key!r}, region {number}: needs 'bbox': [x1, y1, x2, y2] in pixels")
+            raise BrokenRow(
+                f"column {key!r}, region {number}: needs 'bbox': [x1, y1, x2, y2] in pixels"
+            )
         if area(box_of(bbox)) <= 0:
             raise BrokenRow(f"column {key!r}, region {number}: the box {list(bbox)} has no area")
         kind = region.get("type")
@@ -46,22 +56,37 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
 
 
 def instances_on(
-    places: Sequence[int], regions: Sequence[Mapping[str, Any]], expression_id: str, known: int | None = None
+    places: Sequence[int],
+    regions: Sequence[Mapping[str, Any]],
+    expression_id: str,
+    known: int | None = None,
 ) -> list[dict[str, Any]]:
-    """An instance for each region at `places` (from 0), numbers as given; the first `known` (None: all) are named."""
+    """An instance for each region at `places` (from 0), numbers as given; the first `known` (None:
+    all) are named.
+    """
     return [
-        {"bbox_id": f"{expression_id}.{number}", "bbox": list(regions[place]["bbox"]), "score": None}
+        {
+            "bbox_id": f"{expression_id}.{number}",
+            "bbox": list(regions[place]["bbox"]),
+            "score": None,
+        }
         | ({"region_id": place + 1} if known is None or place < known else {})
         for number, place in enumerate(places)
     ]
 
 
-def places_of(instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]) -> list[int] | None:
-    """The places (from 0) of the regions with the very boxes of the instances; None when an instance has none."""
+def places_of(
+    instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
+) -> list[int] | None:
+    """The places (from 0) of the regions with the very boxes of the instances; None when an
+    instance has none.
+    """
     places = []
     for instance in instances:
         stated = instance.get("region_id")
-        same = [n for n, region in enumerate(regions) if list(region["bbox"]) == list(instance["bbox"])]
+        same = [
+            n for n, region in enumerate(regions) if list(region["bbox"]) == list(instance["bbox"])
+        ]
         if not same:
             return None
         places.append(stated - 1 if isinstance(stated, int) and stated - 1 in same else same[0])
@@ -70,12 +95,15 @@ def places_of(instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[
 
 @dataclass
 class GivenBoxes:
-    """`boxes` are those that can be used: place in the row (from 0) and pixels, xyxy, inside the image."""
+    """`boxes` are those that can be used: place in the row (from 0) and pixels, xyxy, inside the
+    image.
+    """
 
     boxes: list[tuple[int, Bbox]] = field(default_factory=list)
     problems: list[dict[str, Any]] = field(default_factory=list)
     """Place, box and kind (a key of REASONS) of the others, with the reason in words."""
-    cut: int = 0  # how many of `boxes` reached out of the image by more than the slack and were cut at its edge
+    # how many of `boxes` reached out of the image by more than the slack and were cut at its edge
+    cut: int = 0
 
     def report(self) -> str:
         """All problems in one line."""
@@ -85,9 +113,11 @@ class GivenBoxes:
 
 
 def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
-    """The boxes in a column, for an image of `size`; None where the row has none. One box may stand without its list.
+    """The boxes in a column, for an image of `size`; None where the row has none. One box may stand
+    without its list.
 
-    Where some fit only as `[x1, y1, x2, y2]`, and all do, the row is taken to mean that, and no box is used.
+    Where some fit only as `[x1, y1, x2, y2]`, and all do, the row is taken to mean that, and no box
+    is used.
     """
     items = _listed(value)
     if not items:
@@ -98,7 +128,9 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
             found.boxes.append((place, _tidy(clamp(to_xyxy(item, "xywh"), size))))
             found.cut += not _is_within(to_xyxy(item, "xywh"), size)
         else:
-            found.problems.append({"box": place, "bbox": item, "kind": kind, "reason": REASONS[kind]})
+            found.problems.append(
+                {"box": place, "bbox": item, "kind": kind, "reason": REASONS[kind]}
+            )
     return found
 
 
@@ -148,7 +180,11 @@ _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
 
 def _is_within(corners: Sequence[float], size: Size) -> bool:
     slack = SLACK * max(size)
-    return min(corners[:2]) >= -slack and corners[2] <= size[0] + slack and corners[3] <= size[1] + slack
+    return (
+        min(corners[:2]) >= -slack
+        and corners[2] <= size[0] + slack
+        and corners[3] <= size[1] + slack
+    )
 
 
 def _fits_as_corners(item: Sequence[float], size: Size) -> bool:

@@ -18,8 +18,9 @@ Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
 class Verdict:
     """What stands after a check: `text` on the regions at `places` (from 0).
 
-    `matches`: as it was. `mended`: its text or its regions were corrected. `several`: it is meant for one region and
-    fits all of `places`. `wrong`: it doesn't match, and nothing better is known. `unknown`: the check could not tell.
+    `matches`: as it was. `mended`: its text or its regions were corrected. `several`: it is meant
+    for one region and fits all of `places`. `wrong`: it doesn't match, and nothing better is known.
+    `unknown`: the check could not tell.
     """
 
     kind: Kind
@@ -32,16 +33,24 @@ class Verdict:
 def judged(check: Check, text: str, places: list[int]) -> Verdict:
     """The verdict of a model that was asked."""
     same_text = not check.text or _fold(check.text) == _fold(text)
-    if same_text and len(places) == 1 < len(check.places) and (not check.matches or places[0] in check.places):
+    if (
+        same_text
+        and len(places) == 1 < len(check.places)
+        and (not check.matches or places[0] in check.places)
+    ):
         return Verdict("several", text, check.places, check.reason)
     if check.matches is None or check.matches:
-        return Verdict("unknown" if check.matches is None else "matches", text, places, check.reason)
+        return Verdict(
+            "unknown" if check.matches is None else "matches", text, places, check.reason
+        )
     if not same_text or (check.places and set(check.places) != set(places)):
         return Verdict("mended", check.text or text, check.places or places, check.reason)
     return Verdict("wrong", text, places, check.reason)
 
 
-def regrounded(found: Found, text: str, places: list[int], boxes: Sequence[Bbox], threshold: float) -> Verdict:
+def regrounded(
+    found: Found, text: str, places: list[int], boxes: Sequence[Bbox], threshold: float
+) -> Verdict:
     """The verdict of grounding `text` afresh, against the `boxes` of all regions."""
     if found.status in ("ambiguous", "unsupported"):
         return Verdict("unknown", text, places, found.reason or found.status)
@@ -49,7 +58,9 @@ def regrounded(found: Found, text: str, places: list[int], boxes: Sequence[Bbox]
     own, rest = _found_on(places, again, boxes, threshold)
     if len(own) == len(places) and not rest:
         return Verdict("matches", text, places, "", _mean(own.values()))
-    others, stray = _found_on([place for place in range(len(boxes)) if place not in own], rest, boxes, threshold)
+    others, stray = _found_on(
+        [place for place in range(len(boxes)) if place not in own], rest, boxes, threshold
+    )
     if again and not stray:
         at = sorted([*own, *others])
         kind: Kind = "several" if len(places) == 1 < len(at) else "mended"
@@ -63,7 +74,9 @@ def regrounded(found: Found, text: str, places: list[int], boxes: Sequence[Bbox]
 def _found_on(
     places: Sequence[int], again: Sequence[Bbox], boxes: Sequence[Bbox], threshold: float
 ) -> tuple[dict[int, float], list[Bbox]]:
-    """On which of the regions at `places` boxes lie (place → IoU), and the boxes that lie on none of them."""
+    """On which of the regions at `places` boxes lie (place → IoU), and the boxes that lie on none
+    of them.
+    """
     matched = match_boxes(again, [boxes[place] for place in places], threshold, most=True)
     used = {which for which, _ in matched.values()}
     rest = [box for which, box in enumerate(again) if which not in used]
@@ -71,7 +84,9 @@ def _found_on(
 
 
 def combined(asked: Verdict, again: Verdict, before: Verdict) -> Verdict:
-    """Both judgements, mended only where they agree; `again` is of what `asked` left, `before` of what stood first."""
+    """Both judgements, mended only where they agree; `again` is of what `asked` left, `before` of
+    what stood first.
+    """
     several = next((verdict for verdict in (asked, again) if verdict.kind == "several"), None)
     if several is not None:
         return replace(several, text=before.text)
@@ -112,7 +127,9 @@ OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
 
 @dataclass(frozen=True)
 class Standing:
-    """Each expression with boxes by number, its places among `regions`, of which the first `known` are the record's."""
+    """Each expression with boxes by number, its places among `regions`, of which the first `known`
+    are the record's.
+    """
 
     verdicts: dict[int, Verdict]
     regions: list[Mapping[str, Any]]
@@ -130,21 +147,38 @@ class Standing:
             verified = {"matches": True, "wrong": False}.get(result.kind)
             return {**expression, "verified": verified, "verification": verification}
         before = self.verdicts[number]
-        verification["before"] = {"text": before.text, "region_ids": [place + 1 for place in before.places]}
+        verification["before"] = {
+            "text": before.text,
+            "region_ids": [place + 1 for place in before.places],
+        }
         if result.kind == "several":
             verification["region_ids"] = [place + 1 for place in result.places]
-            unclear = {"instances": [], "status": "ambiguous", "verified": False, "verification": verification}
+            unclear = {
+                "instances": [],
+                "status": "ambiguous",
+                "verified": False,
+                "verification": verification,
+            }
             return {**expression, **unclear}
         instances = expression["instances"]
         if result.places != before.places:
-            instances = instances_on(result.places, self.regions, expression["expression_id"], self.known)
-        mended = {"text": result.text, "instances": instances, "status": "grounded", "verified": True}
+            instances = instances_on(
+                result.places, self.regions, expression["expression_id"], self.known
+            )
+        mended = {
+            "text": result.text,
+            "instances": instances,
+            "status": "grounded",
+            "verified": True,
+        }
         stale = OF_AN_EARLIER_TEXT if result.text != before.text else ()
         kept = {name: value for name, value in expression.items() if name not in stale}
         return {**kept, **mended, "verification": verification}
 
 
-def standing_of(expressions: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]) -> Standing:
+def standing_of(
+    expressions: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
+) -> Standing:
     """What the expressions with boxes stand on."""
     boxes = list(regions)
     verdicts = {}
@@ -154,5 +188,7 @@ def standing_of(expressions: Sequence[Mapping[str, Any]], regions: Sequence[Mapp
             if places_of([instance], boxes) is None:
                 boxes.append({"bbox": instance["bbox"], "type": ""})
         if instances:
-            verdicts[number] = Verdict("unknown", expression["text"], places_of(instances, boxes) or [])
+            verdicts[number] = Verdict(
+                "unknown", expression["text"], places_of(instances, boxes) or []
+            )
     return Standing(verdicts, boxes, len(regions))

@@ -1,1 +1,3 @@
-"""Finding out a model's box format: probe pictures, the fit of every format, and what is remembered."""
+"""Finding out a model's box format: probe pictures, the fit of every format, and what is
+remembered.
+"""

@@ -1,4 +1,6 @@
-"""Which sizes of pictures stand for others: where boxes are right in one, they are in those that are alike."""
+"""Which sizes of pictures stand for others: where boxes are right in one, they are in those that
+are alike.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -7,7 +9,8 @@ from typing import TypeAlias
 from dataflow_grounding.coordinates import Scale
 from dataflow_grounding.geometry import Size
 
-COVERED = 0.1  # of a side, by which a size may differ from one that was measured to be taken for the same
+# of a side, by which a size may differ from one that was measured to be taken for the same
+COVERED = 0.1
 ALIKE = 3  # by how many times its area may, where numbers count parts of the side
 MOST_OWN, EVEN_MORE = 8, 24  # probe pictures in a run's own sizes, and in those of a large run
 FOR_EACH = 60  # of its pictures, one probe picture more
@@ -19,7 +22,8 @@ Covers: TypeAlias = Callable[[Size, Iterable[Sequence[float]]], bool]
 def uncovered(
     sizes: Sequence[Size], measured: Sequence[Sequence[float]], covers: Covers, most: int = MOST_OWN
 ) -> list[Size]:
-    """Those of a run's `sizes`, as sent and the commonest first, that stand for the ones which none `measured` covers.
+    """Those of a run's `sizes`, as sent and the commonest first, that stand for the ones which none
+    `measured` covers.
 
     Up to `most`, the largest and the smallest among them.
     """
@@ -45,8 +49,9 @@ def covers_for(scale: Scale) -> Covers:
 def is_alike(size: Size, measured: Iterable[Sequence[float]]) -> bool:
     """Whether a size of about this shape, and neither far larger nor far smaller, was measured.
 
-    For numbers that count parts of the side: resizing doesn't change them, but padding and cropping do, which go by the
-    shape, and so do servers that treat small or large pictures in a way of their own.
+    For numbers that count parts of the side: resizing doesn't change them, but padding and cropping
+    do, which go by the shape, and so do servers that treat small or large pictures in a way of
+    their own.
     """
     for one in measured:
         across, down = size[0] / one[0], size[1] / one[1]
@@ -56,15 +61,22 @@ def is_alike(size: Size, measured: Iterable[Sequence[float]]) -> bool:
 
 
 def is_covered(size: Size, measured: Iterable[Sequence[float]]) -> bool:
-    """Whether both sides are within a tenth of those of one that was measured, and its shape and area are alike.
+    """Whether both sides are within a tenth of those of one that was measured, and its shape and
+    area are alike.
 
-    For numbers that count pixels: a side, the area and the shape are all that rules of resizing go by.
+    For numbers that count pixels: a side, the area and the shape are all that rules of resizing go
+    by.
 
-    Sides that differ by a tenth each in opposite ways make another shape, and in the same way another area.
+    Sides that differ by a tenth each in opposite ways make another shape, and in the same way
+    another area.
     """
     for one in measured:
         across, down = size[0] / one[0], size[1] / one[1]
         is_near_enough = max(abs(across - 1), abs(down - 1)) <= COVERED
-        if is_near_enough and abs(across / down - 1) <= COVERED and abs(across * down - 1) <= COVERED:
+        if (
+            is_near_enough
+            and abs(across / down - 1) <= COVERED
+            and abs(across * down - 1) <= COVERED
+        ):
             return True
     return False

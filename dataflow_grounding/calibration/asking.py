@@ -1,4 +1,6 @@
-"""Calibrating: puts probe pictures to a model, through the engine as a run does, and fits a format to the answers."""
+"""Calibrating: puts probe pictures to a model, through the engine as a run does, and fits a format
+to the answers.
+"""
 
 import asyncio
 import itertools
@@ -10,7 +12,14 @@ from dataclasses import replace
 from typing import TypeVar
 
 from dataflow_grounding.calibration.alike_sizes import most_own
-from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, holds_at, verdict_on
+from dataflow_grounding.calibration.deciding import (
+    WAYS,
+    Deciding,
+    Decision,
+    PaddingVerdict,
+    holds_at,
+    verdict_on,
+)
 from dataflow_grounding.calibration.fitting import Scores
 from dataflow_grounding.calibration.probes import (
     NoFit,
@@ -38,25 +47,34 @@ from dataflow_grounding.terminal import say
 T = TypeVar("T")
 
 WAY_OUT = (
-    "State it, as in vlm.box_format: xyxy_1000 (or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl)"
+    "State it, as in vlm.box_format: xyxy_1000 (or yxyx_1000, xyxy_px, xyxy_1, or a family such as"
+    " gemini or qwen3-vl)"
 )
-SOME_SHAPES = ". Where a run is stopped even so: leave out what differs, or set vlm.on_suspect_boxes: warn"
+SOME_SHAPES = (
+    ". Where a run is stopped even so: leave out what differs, or set vlm.on_suspect_boxes: warn"
+)
 AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
 
 
-def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> tuple[Calibration, Decision, Counter[str]]:
+def calibrate(
+    serving: Serving, stated: BoxFormat, start: RunStart
+) -> tuple[Calibration, Decision, Counter[str]]:
     """Find out in which box format the serving's model answers.
 
-    One that counts pixels is asked in more sizes, until it is known in which it sees pictures as they are sent.
+    One that counts pixels is asked in more sizes, until it is known in which it sees pictures as
+    they are sent.
 
     Args:
         serving: The model to ask; its connections are closed afterwards.
-        stated: The format that the first picture is asked for in; its answer decides for the others.
-        start: Retries, limits and budget as in a run, sizes and file types of its pictures, and the file that keeps
-            the replies, so that no probe is paid for again; where there is none, probes are asked for afresh.
+        stated: The format that the first picture is asked for in; its answer decides for the
+            others.
+        start: Retries, limits and budget as in a run, sizes and file types of its pictures, and the
+            file that keeps the replies, so that no probe is paid for again; where there is none,
+            probes are asked for afresh.
 
     Returns:
-        What was found out, the fit and the pictures that it rests on, and counts of requests and tokens.
+        What was found out, the fit and the pictures that it rests on, and counts of requests and
+        tokens.
 
     Raises:
         NoFit: The answers name no format; the message says how to state it.
@@ -64,13 +82,18 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> tuple[Cal
     """
     own = start.pictures()
     asker = _Asker(serving, start, own)
-    deciding = Deciding(asker.ask, serving.image_limits.max_side, own.sizes, most_own(sum(own.counts)))
+    deciding = Deciding(
+        asker.ask, serving.image_limits.max_side, own.sizes, most_own(sum(own.counts))
+    )
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
         why = f"can't tell how {serving.model!r} writes boxes: {unclear}"
         way_out = WAY_OUT + SOME_SHAPES if isinstance(unclear, PicturesDisagree) else WAY_OUT
-        unclear.args, unclear.pictures = (f"{why}. {way_out}{AFRESH if start.replies else ''}",), deciding.pictures
+        unclear.args, unclear.pictures = (
+            (f"{why}. {way_out}{AFRESH if start.replies else ''}",),
+            deciding.pictures,
+        )
         raise
     return _calibration(asker, decision), decision, asker.asking.counts
 
@@ -83,17 +106,27 @@ def calibrate_elongated(
     usual: float | None,
     found: Calibration | None,
 ) -> tuple[Calibration | None, Counter[str]]:
-    """Find out whether the run's `own` elongated pictures need padding, and add that to what was `found` for others.
+    """Find out whether the run's `own` elongated pictures need padding, and add that to what was
+    `found` for others.
 
     `usual` is as for verdict_on. None where nothing was answered. Raises RunStopped.
     """
-    each = f"1 to {len(WAYS) + (usual is None)} requests{' for each shape' if len(own.sizes) > 1 else ''}"
-    say(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")
+    each = (
+        f"1 to {len(WAYS) + (usual is None)}"
+        f" requests{' for each shape' if len(own.sizes) > 1 else ''}"
+    )
+    say(
+        f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad"
+        " them."
+    )
     asker = _Asker(serving, start, own)
     max_side = serving.image_limits.max_side
 
     async def verdicts() -> list[tuple[PaddingVerdict | None, list[ProbedPicture]]]:
-        return [await verdict_on(asker.ask, reduced_to(size, max_side), known, max_side, usual) for size in own.sizes]
+        return [
+            await verdict_on(asker.ask, reduced_to(size, max_side), known, max_side, usual)
+            for size in own.sizes
+        ]
 
     for verdict, pictures in run_blocking(lambda: asker.closing(verdicts())):
         if verdict is None:
@@ -112,8 +145,9 @@ def calibrate_elongated(
 def try_sizes(
     serving: Serving, known: BoxFormat, start: RunStart, own: OwnPictures
 ) -> tuple[list[Size], list[Size], Counter[str]]:
-    """In which of the run's `own` sizes, as sent, a model writes boxes in the `known` format, and in which not; the
-    others were not answered. A size counts as wrong if a second picture of it is wrong too.
+    """In which of the run's `own` sizes, as sent, a model writes boxes in the `known` format, and
+    in which not; the others were not answered. A size counts as wrong if a second picture of it is
+    wrong too.
 
     Raises RunStopped.
     """
@@ -159,7 +193,10 @@ class _Asker:
         try:
             return await work
         except NothingAnswered as refused:
-            why = f"calibrating {self.serving.model!r} got no answer, not even to a small picture: {refused}"
+            why = (
+                f"calibrating {self.serving.model!r} got no answer, not even to a small picture:"
+                f" {refused}"
+            )
             raise EndpointRefused(f"{why}. {WAY_OUT}") from None
         finally:
             await self.serving.aclose()
@@ -172,7 +209,9 @@ class _Asker:
 
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
         path = os.path.join(folder, f"{next(self._number)}-{by(probe.size)}{next(self.suffixes)}")
-        question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
+        question = await asyncio.to_thread(
+            question_of, probe, stated, self.serving.image_limits, path
+        )
         [image] = question.images
         key = (image.sent_digest, question.question)
         self._asked[key] += 1  # one that is asked for again is another
@@ -182,13 +221,18 @@ class _Asker:
             return (await self.asking.answer(question, ask))[0]
         except UnreadableReply as error:  # cut off
             return ProbedPicture(probe, image.sent_size, [], str(error))
-        except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either
+        except RecordError as error:
+            # refused, or a fault that lasts: what is too large for a server looks like either
             say(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
             return ProbedPicture(probe, image.sent_size, [], refused=str(error))
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
-    """The file types in which the run's pictures are sent: what is reduced, or of another type, goes out as JPEG."""
+    """The file types in which the run's pictures are sent: what is reduced, or of another type,
+    goes out as JPEG.
+    """
     reduced = any(limits.fitted(limits.padded(size)) != size for size in own.sizes)
-    kinds = [{"image/png": ".png", "image/webp": ".webp"}.get(kind, ".jpg") for kind in own.media_types]
+    kinds = [
+        {"image/png": ".png", "image/webp": ".webp"}.get(kind, ".jpg") for kind in own.media_types
+    ]
     return list(dict.fromkeys([*kinds, *([".jpg"] if reduced or not kinds else [])]))

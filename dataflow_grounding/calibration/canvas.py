@@ -1,8 +1,10 @@
-"""The way out for models that count pixels, where no sizes arrive as sent: all pictures are sent in one size, a square.
+"""The way out for models that count pixels, where no sizes arrive as sent: all pictures are sent in
+one size, a square.
 
-Whatever a server does to a picture, it does the same to every picture of that size. So how large the model sees this
-one is measured, and no rule has to be known: servers that always enlarge, or stretch pictures over tiles, are read so
-too. A picture is padded to the square at the right or the bottom; elongated ones lose detail by it.
+Whatever a server does to a picture, it does the same to every picture of that size. So how large
+the model sees this one is measured, and no rule has to be known: servers that always enlarge, or
+stretch pictures over tiles, are read so too. A picture is padded to the square at the right or the
+bottom; elongated ones lose detail by it.
 """
 
 import math
@@ -19,7 +21,8 @@ from dataflow_grounding.coordinates import ORDERS, Order, to_xyxy
 from dataflow_grounding.geometry import ordered
 from dataflow_grounding.images import SizeLimits
 
-SIDE = 1008  # a multiple of 14, 16, 24, 28, 36, 42, 48 and 56: seldom rounded, and over no usual limit by far
+# a multiple of 14, 16, 24, 28, 36, 42, 48 and 56: seldom rounded, and over no usual limit by far
+SIDE = 1008
 STEP = 28
 FIRST, MORE, MOST = 4, 4, 16  # pictures: at first, and where the model is noisy
 EXACT = 0.0022  # standard error of the side that is measured, as a share of it
@@ -38,8 +41,8 @@ def squares(side: int) -> SizeLimits:
 async def on_canvas(
     ask: AskProbes, order: Order, max_side: int, taken: Taken
 ) -> tuple[str, list[ProbedPicture], SizeLimits]:
-    """The frame in which a model counts that is only sent squares, the pictures that show it, and the limits that make
-    squares of all. Raises NoFit.
+    """The frame in which a model counts that is only sent squares, the pictures that show it, and
+    the limits that make squares of all. Raises NoFit.
     """
     side = min(taken.fitted((square := min(SIDE, max_side), square)))
     side = side // STEP * STEP or side
@@ -53,11 +56,15 @@ async def on_canvas(
         if error <= EXACT:
             break
     else:
-        raise NoFit(f"answers are too noisy to tell in which size a square is seen ({shown(measured)})")
+        raise NoFit(
+            f"answers are too noisy to tell in which size a square is seen ({shown(measured)})"
+        )
     if all(abs(one / side - 1) <= AS_SENT for one in sides):
         return "sent", pictures, squares(side)
     frame = f"seen_{round(sides[0])}_{round(sides[1])}"
-    [last] = await ask([probe_of((side, side), len(pictures))], find_box_format(f"{order}_px@{frame}", ""))
+    [last] = await ask(
+        [probe_of((side, side), len(pictures))], find_box_format(f"{order}_px@{frame}", "")
+    )
     [seen] = _measured([last], order)
     if any(
         abs(scale * side / one - 1) > 2 * SYSTEMATIC + 4 * error
@@ -80,7 +87,9 @@ def _measured(pictures: Sequence[ProbedPicture], order: Order) -> list[SeenSize]
 
 
 def _sides(measured: Sequence[SeenSize], side: int) -> tuple[tuple[float, float], float]:
-    """The width and height in which all squares are seen, and the relative error of that. Raises NoFit."""
+    """The width and height in which all squares are seen, and the relative error of that. Raises
+    NoFit.
+    """
     scales, errors = _table(measured, "scale", "error")
     shifts, shift_errors = _table(measured, "shift", "shift_error")
     mean, error = _mean(scales, errors * scales)
@@ -99,7 +108,10 @@ def _sides(measured: Sequence[SeenSize], side: int) -> tuple[tuple[float, float]
 
 def _table(measured: Sequence[SeenSize], value: str, error: str) -> tuple[Array, Array]:
     """Of each picture, x and y: a value and its error."""
-    return (np.array([getattr(one, value) for one in measured]), np.array([getattr(one, error) for one in measured]))
+    return (
+        np.array([getattr(one, value) for one in measured]),
+        np.array([getattr(one, error) for one in measured]),
+    )
 
 
 def _mean(values: Array, errors: Array) -> tuple[Array, Array]:
@@ -111,10 +123,14 @@ def _mean(values: Array, errors: Array) -> tuple[Array, Array]:
 
 
 def one_order(pictures: Sequence[ProbedPicture]) -> Order | None:
-    """The order in which all pictures were answered in pixels of some size; None if there is no such one."""
+    """The order in which all pictures were answered in pixels of some size; None if there is no
+    such one.
+    """
     if len(pictures) < 2:
         return None
-    explained = {order: np.array([_explained(picture, order) for picture in pictures]) for order in ORDERS}
+    explained = {
+        order: np.array([_explained(picture, order) for picture in pictures]) for order in ORDERS
+    }
     best = max(ORDERS, key=lambda order: int(explained[order].sum()))
     beaten = any((explained[order] >= explained[best] + SECOND).any() for order in ORDERS)
     if beaten or explained[best].sum() < ONE_ORDER * sum(picture.asked for picture in pictures):
@@ -123,11 +139,15 @@ def one_order(pictures: Sequence[ProbedPicture]) -> Order | None:
 
 
 def _explained(picture: ProbedPicture, order: Order) -> int:
-    """How many rectangles lie on one line for x and one for y, wherever those begin and however steep they are."""
+    """How many rectangles lie on one line for x and one for y, wherever those begin and however
+    steep they are.
+    """
     answers = [answer for answer in picture.answers if len(answer.numbers) == 4]
     if len(answers) < 4:
         return 0
-    written = np.array([ordered(to_xyxy(answer.numbers, answer.order or order)) for answer in answers])
+    written = np.array(
+        [ordered(to_xyxy(answer.numbers, answer.order or order)) for answer in answers]
+    )
     true = np.array([answer.asked for answer in answers], dtype=float)
     near = np.ones(len(answers), dtype=bool)
     for axis in (0, 1):
@@ -144,7 +164,16 @@ def _explained(picture: ProbedPicture, order: Order) -> int:
 
 
 def _in_parts(one: SeenSize) -> bool:
-    """Whether a picture that is no square was answered as models do that count in parts of the side."""
-    sides = [(scale * side, error) for scale, side, error in zip(one.scale, one.sent, one.error, strict=True)]
-    alike = [part for part in PARTS if all(abs(n / part - 1) <= 0.01 + 3 * min(error, 0.01) for n, error in sides)]
+    """Whether a picture that is no square was answered as models do that count in parts of the
+    side.
+    """
+    sides = [
+        (scale * side, error)
+        for scale, side, error in zip(one.scale, one.sent, one.error, strict=True)
+    ]
+    alike = [
+        part
+        for part in PARTS
+        if all(abs(n / part - 1) <= 0.01 + 3 * min(error, 0.01) for n, error in sides)
+    ]
     return bool(alike) and max(one.sent) > 1.1 * min(one.sent)

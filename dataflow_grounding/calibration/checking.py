@@ -1,4 +1,6 @@
-"""Checking an endpoint in a run: one probe picture, and whether the run's format puts its rectangles where they are."""
+"""Checking an endpoint in a run: one probe picture, and whether the run's format puts its
+rectangles where they are.
+"""
 
 import asyncio
 import itertools
@@ -14,7 +16,14 @@ from typing import Literal
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.choice import CALIBRATE
 from dataflow_grounding.calibration.fitting import NEAR, Scores
-from dataflow_grounding.calibration.probes import Probe, ProbedPicture, by, legible, probe_of, question_of
+from dataflow_grounding.calibration.probes import (
+    Probe,
+    ProbedPicture,
+    by,
+    legible,
+    probe_of,
+    question_of,
+)
 from dataflow_grounding.calibration.seen import Array
 from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.engine.plan import Ask
@@ -22,10 +31,13 @@ from dataflow_grounding.errors import RunStopped
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import ImageLimits
 
-LAYOUTS = 256  # a layout used lately might be answered from a gateway's cache, whatever the model does by now
+# a layout used lately might be answered from a gateway's cache, whatever the model does by now
+LAYOUTS = 256
 
 LEAST = 4  # answers, of twelve, before they say anything
-FOUND = 1 / 3  # share of the answers that the format should find: even a model that errs by 3% of the side finds 4 in 5
+# share of the answers that the format should find: even a model that errs by 3% of the side finds 4
+# in 5
+FOUND = 1 / 3
 BETTER = 3  # rectangles that another format finds and this one doesn't
 CLEARLY = 2 / 3  # share of the answers that another format finds before it is beyond doubt
 MORE = 3  # pictures that are asked for after one that was clearly answered in another format
@@ -37,14 +49,18 @@ SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)
 
 @dataclass(frozen=True)
 class CheckVerdict:
-    """Rectangles are where the format says (`fits`), aren't (`misses`; `fitting` would), or unanswered (`silent`)."""
+    """Rectangles are where the format says (`fits`), aren't (`misses`; `fitting` would), or
+    unanswered (`silent`).
+    """
 
     kind: Literal["fits", "misses", "silent"]
     why: str = ""
     remedy: str = ""
     fitting: str | None = None
-    clear: bool = False  # whether nearly all are where `fitting` puts them, and hardly any where the run's format does
-    odd: str | None = None  # the format in which one picture was clearly answered, though others were not
+    # whether nearly all are where `fitting` puts them, and hardly any where the run's format does
+    clear: bool = False
+    # the format in which one picture was clearly answered, though others were not
+    odd: str | None = None
     answered: tuple[Size, ...] = ()  # the sizes in which rectangles are where the format says
 
 
@@ -58,16 +74,20 @@ async def check(
     odd: str | None = None,
     endpoints: Sequence[str] = ("",),
 ) -> CheckVerdict:
-    """Whether the rectangles of probe pictures are where the run's format puts them. Raises RunStopped.
+    """Whether the rectangles of probe pictures are where the run's format puts them. Raises
+    RunStopped.
 
-    A picture that misses counts only if another of its size misses too. Where the first was clearly answered in another
-    format and the next was not, `MORE` are asked for, and a second of its kind is enough.
+    A picture that misses counts only if another of its size misses too. Where the first was clearly
+    answered in another format and the next was not, `MORE` are asked for, and a second of its kind
+    is enough.
 
     Args:
         ask, asked: How the run sends requests, and its format.
-        sizes: Width and height in pixels; a picture of about each is asked for, within the serving's `limits`.
+        sizes: Width and height in pixels; a picture of about each is asked for, within the
+            serving's `limits`.
         in_doubt: Called when a picture misses, before more are asked for.
-        odd: The format in which a picture of an earlier check was clearly answered: a second such picture is enough.
+        odd: The format in which a picture of an earlier check was clearly answered: a second such
+            picture is enough.
         endpoints: Addresses of the serving's; each is asked for a picture or more.
     """
     of_size = list(dict.fromkeys(legible(size, limits.max_side) for size in sizes))
@@ -80,11 +100,14 @@ async def check(
             return missed
     answered = tuple(size for size, verdict in pictures.told if verdict.kind == "fits")
     why = next((verdict.why for size, verdict in pictures.told if size not in answered), "")
-    return CheckVerdict("fits" if answered else "silent", why, odd=pictures.newly_odd, answered=answered)
+    return CheckVerdict(
+        "fits" if answered else "silent", why, odd=pictures.newly_odd, answered=answered
+    )
 
 
 class _Pictures:
-    """The pictures of one check: what they `told`, and in which format one was clearly answered, though others fit.
+    """The pictures of one check: what they `told`, and in which format one was clearly answered,
+    though others fit.
 
     The arguments are those of `check`.
     """
@@ -104,8 +127,12 @@ class _Pictures:
         self.told: list[tuple[Size, CheckVerdict]] = []
         self.newly_odd: str | None = None
 
-    async def ask_for(self, places: Sequence[tuple[Size, int]]) -> tuple[list[tuple[Size, int]], CheckVerdict | None]:
-        """One picture of each size, of the endpoint with that number: what to ask for next, or what was missed."""
+    async def ask_for(
+        self, places: Sequence[tuple[Size, int]]
+    ) -> tuple[list[tuple[Size, int]], CheckVerdict | None]:
+        """One picture of each size, of the endpoint with that number: what to ask for next, or what
+        was missed.
+        """
         pictures = await asyncio.gather(*(self._shown(size, at) for size, at in places))
         verdicts = [judge([picture], self._asked) for picture in pictures]
         further: list[tuple[Size, int]] = []
@@ -115,7 +142,11 @@ class _Pictures:
                 self._in_doubt()
                 second = await self._once_more(size, at, picture, verdict)
             if second.kind == "misses":
-                fit = [place for (place, _), one in zip(places, verdicts, strict=True) if one.kind == "fits"]
+                fit = [
+                    place
+                    for (place, _), one in zip(places, verdicts, strict=True)
+                    if one.kind == "fits"
+                ]
                 is_by_shape = len(self._endpoints) == 1 and second.odd is None
                 return [], replace(second, answered=tuple(fit)) if is_by_shape else second
             if verdict.clear:
@@ -124,7 +155,9 @@ class _Pictures:
             self.told.append((size, second))
         return further, None
 
-    async def _once_more(self, size: Size, at: int, missed: ProbedPicture, verdict: CheckVerdict) -> CheckVerdict:
+    async def _once_more(
+        self, size: Size, at: int, missed: ProbedPicture, verdict: CheckVerdict
+    ) -> CheckVerdict:
         """What another picture says of one that was missed: only both together count."""
         if verdict.clear and self._odd:
             return _mixed(self._odd, verdict)
@@ -133,21 +166,34 @@ class _Pictures:
         if second.kind != "misses":
             return second
         both = judge([missed, another], self._asked)
-        return replace(both, why=f"at {self._endpoints[at]}, {both.why}") if self._endpoints[at] else both
+        return (
+            replace(both, why=f"at {self._endpoints[at]}, {both.why}")
+            if self._endpoints[at]
+            else both
+        )
 
     async def _shown(self, size: Size, at: int) -> ProbedPicture:
-        return await shown(self._ask, probe_of(size, next(self._layouts)), self._asked, self._limits, at)
+        return await shown(
+            self._ask, probe_of(size, next(self._layouts)), self._asked, self._limits, at
+        )
 
 
 def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
     formats = " and ".join(dict.fromkeys([odd, again.fitting or ""]))
     why = f"2 probe pictures were clearly answered in {formats}, and others were not"
-    remedy = "The endpoint answers in more than one format: are there several servers or models behind its address?"
+    remedy = (
+        "The endpoint answers in more than one format: are there several servers or models behind"
+        " its address?"
+    )
     return CheckVerdict("misses", why, remedy, odd=odd)
 
 
-async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits, at: int = 0) -> ProbedPicture:
-    """A probe picture with what came back for it; without answers where the request failed. Raises RunStopped."""
+async def shown(
+    ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits, at: int = 0
+) -> ProbedPicture:
+    """A probe picture with what came back for it; without answers where the request failed. Raises
+    RunStopped.
+    """
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
         question = await asyncio.to_thread(question_of, probe, asked, limits, path)
@@ -166,7 +212,9 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
         usable = sum(answer.usable for answer in picture.answers)
         if usable < LEAST:
             trouble = f": {picture.trouble}" if picture.trouble else ""
-            return CheckVerdict("silent", f"{usable} of {picture.asked} rectangles were answered{trouble}")
+            return CheckVerdict(
+                "silent", f"{usable} of {picture.asked} rectangles were answered{trouble}"
+            )
         ways.append(_Ways(picture, asked))
     return _missed(ways) if all(way.missed for way in ways) else CheckVerdict("fits")
 
@@ -174,28 +222,46 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
 def _missed(ways: "Sequence[_Ways]") -> CheckVerdict:
     total, found = sum(way.count for way in ways), sum(way.found for way in ways)
     pictures = "a probe picture" if len(ways) == 1 else f"{len(ways)} probe pictures"
-    seen = f"{found} of {total} rectangles in {pictures} of {by(ways[0].sent)} px are where it puts them"
+    seen = (
+        f"{found} of {total} rectangles in {pictures} of {by(ways[0].sent)} px are where it puts"
+        " them"
+    )
     counts = {name: sum(way.others[name] for way in ways) for name in ways[0].others}
-    best = next(name for name in counts if counts[name] >= max(counts.values()) - 1)  # 1000 rather than 1024
+    # 1000 rather than 1024
+    best = next(name for name in counts if counts[name] >= max(counts.values()) - 1)
     explained = counts[best]
     moved = next((way.moved for way in ways if way.moved), None)
     stretched = sum(way.moved[2] for way in ways if way.moved)
     if explained >= max(found + BETTER * len(ways), total / 2, stretched - BETTER * len(ways) + 1):
         clear = explained >= CLEARLY * total and 2 * found <= explained
-        return CheckVerdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best, clear)
+        return CheckVerdict(
+            "misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best, clear
+        )
     if moved is not None:
         why = f"{seen}; they would fit {moved[0]} and {moved[1]}"
-        return CheckVerdict("misses", why, f"The endpoint seems to resize or pad pictures: {CALIBRATE}")
-    remedy = f"No plain format fits: {CALIBRATE}; or set vlm.check_every: null if such pictures are beyond the model"
+        return CheckVerdict(
+            "misses", why, f"The endpoint seems to resize or pad pictures: {CALIBRATE}"
+        )
+    remedy = (
+        f"No plain format fits: {CALIBRATE}; or set vlm.check_every: null if such pictures are"
+        " beyond the model"
+    )
     return CheckVerdict("misses", f"{seen}, and hardly more where any other format does", remedy)
 
 
 class _Ways:
-    """One picture's answers: how many rectangles they find read as asked and, in `others`, in every plain format."""
+    """One picture's answers: how many rectangles they find read as asked and, in `others`, in every
+    plain format.
+    """
 
     def __init__(self, picture: ProbedPicture, asked: BoxFormat) -> None:
-        frame = "" if asked.frame == "sent" else f"@{asked.frame}"  # those at the scale that was asked for first
-        names = [f"{order}_{scale}{frame}" for scale in (asked.scale, *SCALES) for order in (asked.order, *ORDERS)]
+        # those at the scale that was asked for first
+        frame = "" if asked.frame == "sent" else f"@{asked.frame}"
+        names = [
+            f"{order}_{scale}{frame}"
+            for scale in (asked.scale, *SCALES)
+            for order in (asked.order, *ORDERS)
+        ]
         names = list(dict.fromkeys(names))
         scores = Scores([picture], [asked, *(find_box_format(name, "") for name in names)])
         self.count, self.sent = len(scores.rows), picture.sent
@@ -203,25 +269,38 @@ class _Ways:
         self.others: dict[str, int] = dict(zip(names, others, strict=True))
         self.moved = self._moved(scores.boxes[0] / scores.sides, scores.asked / scores.sides)
         enough = self.found >= FOUND * self.count and self.moved is None
-        better = max(self.found + BETTER, 0.6 * self.count)  # another format finds most, and clearly more
+        # another format finds most, and clearly more
+        better = max(self.found + BETTER, 0.6 * self.count)
         self.missed = not enough or (self.found + BETTER <= self.count and max(others) >= better)
 
     def _moved(self, read: Array, true: Array) -> tuple[str, str, int] | None:
-        """How x and y would have to be stretched and shifted, if that surely matters, and how many are then found."""
+        """How x and y would have to be stretched and shifted, if that surely matters, and how many
+        are then found.
+        """
         lines, sure = [], False
         for axis in (0, 1):
-            factor, shift, error = _robust_line([*zip(read[:, axis::2].flat, true[:, axis::2].flat, strict=True)])
+            factor, shift, error = _robust_line(
+                [*zip(read[:, axis::2].flat, true[:, axis::2].flat, strict=True)]
+            )
             sure = sure or max(abs(shift), abs(factor + shift - 1)) > max(OFF, SURELY * error)
             lines.append((factor, shift))
         (x, left), (y, top) = lines
-        found = int((abs(read * [x, y, x, y] + [left, top, left, top] - true).max(axis=1) <= NEAR).sum())
+        found = int(
+            (abs(read * [x, y, x, y] + [left, top, left, top] - true).max(axis=1) <= NEAR).sum()
+        )
         if not sure or found < max(self.found, 0.6 * self.count):
             return None
-        return f"with x times {x:.2f} {left:+.2f} of the width", f"y times {y:.2f} {top:+.2f} of the height", found
+        return (
+            f"with x times {x:.2f} {left:+.2f} of the width",
+            f"y times {y:.2f} {top:+.2f} of the height",
+            found,
+        )
 
 
 def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Factor and shift most (read, true) pairs agree on (Theil-Sen), and the error of what they say at a far end."""
+    """Factor and shift most (read, true) pairs agree on (Theil-Sen), and the error of what they say
+    at a far end.
+    """
     steps = ((b[0] - a[0], b[1] - a[1]) for a, b in combinations(pairs, 2))
     slopes = [true / read for read, true in steps if abs(read) > 1e-6]
     factor = statistics.median(slopes) if slopes else 1.0

@@ -1,4 +1,6 @@
-"""Which box format an operator asks for: by name, by the model's name, as calibrated, or to be calibrated first."""
+"""Which box format an operator asks for: by name, by the model's name, as calibrated, or to be
+calibrated first.
+"""
 
 import math
 import os
@@ -8,7 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dataflow_grounding.box_formats import find_box_format, format_of_model, known_formats
-from dataflow_grounding.calibration.stored import Calibration, cache_path, load, now, stored_calibration
+from dataflow_grounding.calibration.stored import (
+    Calibration,
+    cache_path,
+    load,
+    now,
+    stored_calibration,
+)
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.errors import EndpointRefused, SpecError
@@ -17,27 +25,32 @@ from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.terminal import say
 
-# What an unknown model is asked for: models that follow instructions can, and a resize on the way changes nothing.
+# What an unknown model is asked for: models that follow instructions can, and a resize on the way
+# changes nothing.
 STATED = "xyxy_1000"
 REQUESTS = "3 to 11 requests, 10 to 40 if it counts pixels"  # what a calibration takes
-# What to do about a format that isn't known: the result is used even for a model whose name says something else.
+# What to do about a format that isn't known: the result is used even for a model whose name says
+# something else.
 CALIBRATE = "run dataflowgrounding calibrate and then set vlm.box_format: calibrated"
 MOST_SIZES = 64  # that a calibration covers before no more are tried: data may have thousands
 RUN_FILE = "calibration.json"  # where a run keeps its calibration, in its .ckpt
-_settled: dict[str, Calibration] = {}  # what could not be written to the cache, for the rest of this process
+# what could not be written to the cache, for the rest of this process
+_settled: dict[str, Calibration] = {}
 
 
 class FormatChoice:
     """The box format of a serving's model, and how it is known.
 
-    While `pending`, `format` is only what the first question will state: call `settle` before any box is asked for.
+    While `pending`, `format` is only what the first question will state: call `settle` before any
+    box is asked for.
 
     Args:
         serving: The model; its `image_limits` are narrowed to the sizes in which it was calibrated.
         wanted: A name as in `vlm.box_format`; None takes the serving's.
 
     Raises:
-        SpecError: The name isn't known, the model draws no boxes, or it is `calibrated` and no calibration is stored.
+        SpecError: The name isn't known, the model draws no boxes, or it is `calibrated` and no
+            calibration is stored.
     """
 
     def __init__(self, serving: Serving, wanted: str | None = None) -> None:
@@ -57,7 +70,11 @@ class FormatChoice:
             if self.format != known_formats().get(name) or self.format.scale != "px":
                 self.origin = "the serving's own" if by_serving else "vlm.box_format"
                 return
-        elif name == "auto" and candidate is not None and (_is_proof(candidate) or not candidate.boxes):
+        elif (
+            name == "auto"
+            and candidate is not None
+            and (_is_proof(candidate) or not candidate.boxes)
+        ):
             self.format = find_box_format("auto", serving.model, serving.box_formats)
             self.origin = "the model's name"
             return
@@ -68,15 +85,17 @@ class FormatChoice:
         self.recall()
         if self.pending and name == "calibrated":
             raise SpecError(
-                f"vlm.box_format is 'calibrated', but no calibration of {serving.model!r} at {serving.endpoint} is "
-                "stored: run dataflowgrounding calibrate first"
+                f"vlm.box_format is 'calibrated', but no calibration of {serving.model!r} at"
+                f" {serving.endpoint} is stored: run dataflowgrounding calibrate first"
             )
 
     def __repr__(self) -> str:
         return repr((self.format, self.limits))
 
     def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
-        """As `settle`, and whether to pad elongated pictures; `on_poor` is told where boxes are far off even so."""
+        """As `settle`, and whether to pad elongated pictures; `on_poor` is told where boxes are far
+        off even so.
+        """
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
@@ -104,7 +123,9 @@ class FormatChoice:
             if off is not None:
                 shape = f"pictures as elongated as {by(size)}"
                 what = f"boxes of {serving.model} in {shape} are off by {off:.0%} of the side"
-                on_poor(f"{what}, padded or not: leave such pictures out, or cut them into shorter ones")
+                on_poor(
+                    f"{what}, padded or not: leave such pictures out, or cut them into shorter ones"
+                )
         self._narrow(found)
         return counts
 
@@ -112,15 +133,22 @@ class FormatChoice:
     def why(self) -> str:
         """Why it has to be calibrated, in words."""
         if self.format.scale == "px":
-            return f"{self._serving.model} counts pixels, and it is not known of which size it sees a picture here"
+            return (
+                f"{self._serving.model} counts pixels, and it is not known of which size it sees a"
+                " picture here"
+            )
         return f"It is not known how {self._serving.model} writes boxes"
 
     def recall(self, folder: str | None = None) -> None:
-        """Take a stored calibration, the user's or that of the run in `folder`, if one is wanted. Sends nothing."""
+        """Take a stored calibration, the user's or that of the run in `folder`, if one is wanted.
+        Sends nothing.
+        """
         if not self.pending:
             return
         serving, path = self._serving, cache_path(self._serving.endpoint, self._serving.model)
-        found = stored_calibration(serving.endpoint, serving.model, path, *_beside(folder)) or _settled.get(path)
+        found = stored_calibration(
+            serving.endpoint, serving.model, path, *_beside(folder)
+        ) or _settled.get(path)
         if found is not None:
             self._take(found)
 
@@ -142,16 +170,19 @@ class FormatChoice:
         return self._found is not None
 
     def is_new(self, seconds: float) -> bool:
-        """Whether the model was calibrated in the last `seconds`, as good as a check of the endpoint: told once."""
+        """Whether the model was calibrated in the last `seconds`, as good as a check of the
+        endpoint: told once.
+        """
         at, self._calibrated_at = self._calibrated_at, -math.inf
         return time.monotonic() - at < seconds
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Calibrate if `pending`, and say so; returns counts of requests and tokens, empty where nothing was asked.
+        """Calibrate if `pending`, and say so; returns counts of requests and tokens, empty where
+        nothing was asked.
 
-        What is stored is tried in sizes of the run that it doesn't cover, one picture each, and found out anew if it is
-        wrong there. The run's folder keeps the result, to be resumed in the same
-        format, and the replies, which the next try reads. Raises NoFit, RunStopped.
+        What is stored is tried in sizes of the run that it doesn't cover, one picture each, and
+        found out anew if it is wrong there. The run's folder keeps the result, to be resumed in the
+        same format, and the replies, which the next try reads. Raises NoFit, RunStopped.
         """
         self.recall(start.folder)
         counts, paid = Counter[str](), start.budget.sent
@@ -160,24 +191,36 @@ class FormatChoice:
         return counts + self._calibrate(start, paid) if self.pending else counts
 
     def _cover(self, start: RunStart, found: Calibration) -> tuple[RunStart, Counter[str]]:
-        """Try the calibration in sizes that it doesn't cover; `pending` again where it is wrong in one, which the start
-        that is returned puts first.
+        """Try the calibration in sizes that it doesn't cover; `pending` again where it is wrong in
+        one, which the start that is returned puts first.
         """
         in_pixels = found.format.scale == "px"
-        if (in_pixels and found.limits is None) or len(found.sizes) >= MOST_SIZES or found.format.scale == "grid_32":
+        if (
+            (in_pixels and found.limits is None)
+            or len(found.sizes) >= MOST_SIZES
+            or found.format.scale == "grid_32"
+        ):
             return start, Counter()
         from dataflow_grounding.calibration.alike_sizes import covers_for, most_own, uncovered
         from dataflow_grounding.calibration.asking import try_sizes
         from dataflow_grounding.calibration.probes import by
 
         pictures, covers = start.pictures(), covers_for(found.format.scale)
-        sent, gone_on = self._sizes_to_cover(pictures, in_pixels=in_pixels), self._gone_on_with(start.folder)
+        sent, gone_on = (
+            self._sizes_to_cover(pictures, in_pixels=in_pixels),
+            self._gone_on_with(start.folder),
+        )
         missing = uncovered(sent, [*found.sizes, *gone_on], covers, most_own(sum(pictures.counts)))
         if not missing:
             return start, Counter()
         sizes = ", ".join(map(by, missing))
-        say(f"The calibration covers no pictures like those of {sizes} px: one request each tells whether it holds.")
-        right, wrong, counts = try_sizes(self._serving, found.format, start, replace(pictures, sizes=missing))
+        say(
+            f"The calibration covers no pictures like those of {sizes} px: one request each tells"
+            " whether it holds."
+        )
+        right, wrong, counts = try_sizes(
+            self._serving, found.format, start, replace(pictures, sizes=missing)
+        )
         if not wrong:
             found = replace(found, date=now(), sizes=[*found.sizes, *map(list, right)])
             keep(replace(found, untried=[*gone_on, *self._not_covered(found, start)]), start.folder)
@@ -185,12 +228,16 @@ class FormatChoice:
             return start, counts
         say(f"Pictures of {', '.join(map(by, wrong))} px are not seen as the calibration says.")
         self.pending = True
-        own = replace(pictures, sizes=[*wrong, *(size for size in pictures.sizes if size not in wrong)])
+        own = replace(
+            pictures, sizes=[*wrong, *(size for size in pictures.sizes if size not in wrong)]
+        )
         self._serving.image_limits = self._unlimited
         return replace(start, pictures=lambda: own), counts
 
     def _sizes_to_cover(self, pictures: OwnPictures, *, in_pixels: bool) -> list[Size]:
-        """The sizes in which a run's pictures are sent, the commonest first, and a format is to be tried."""
+        """The sizes in which a run's pictures are sent, the commonest first, and a format is to be
+        tried.
+        """
         from dataflow_grounding.calibration.probes import legible
         from dataflow_grounding.calibration.taken import is_elongated
 
@@ -198,7 +245,8 @@ class FormatChoice:
         sent = [limits.fitted(limits.padded(size)) for size in pictures.sizes]
         if in_pixels:
             return sent
-        # How elongated ones are to be sent, and whether boxes are right then, is found out for themselves.
+        # How elongated ones are to be sent, and whether boxes are right then, is found out for
+        # themselves.
         return [legible(size, limits.max_side) for size in sent if not is_elongated(size)]
 
     def _not_covered(self, found: Calibration, start: RunStart) -> list[list[int]]:
@@ -210,13 +258,21 @@ class FormatChoice:
         return [list(size) for size in dict.fromkeys(sent) if not covers(size, found.sizes)]
 
     def _gone_on_with(self, folder: str | None) -> list[list[int]]:
-        """The sizes that an earlier start of the same run went on with: done once, it sends nothing when repeated."""
+        """The sizes that an earlier start of the same run went on with: done once, it sends nothing
+        when repeated.
+        """
         serving = self._serving
-        earlier = load(os.path.join(folder, RUN_FILE), serving.endpoint, serving.model) if folder else None
+        earlier = (
+            load(os.path.join(folder, RUN_FILE), serving.endpoint, serving.model)
+            if folder
+            else None
+        )
         return earlier.untried if earlier is not None else []
 
     def _calibrate(self, start: RunStart, paid: int) -> Counter[str]:
-        """Calibrate, in a run that had sent so many requests `paid` for its records before it came to that."""
+        """Calibrate, in a run that had sent so many requests `paid` for its records before it came
+        to that.
+        """
         from dataflow_grounding.calibration.asking import calibrate
         from dataflow_grounding.calibration.probes import NoFit
 
@@ -230,39 +286,65 @@ class FormatChoice:
             raise
         say(f"{serving.model} writes {found.box_format}: {summary(found)}.")
         self._take(found)
-        keep(replace(found, untried=self._not_covered(found, start)) if start.folder else found, start.folder)
+        keep(
+            replace(found, untried=self._not_covered(found, start)) if start.folder else found,
+            start.folder,
+        )
         self._calibrated_at = time.monotonic()
         return counts
 
 
 def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
-    """The FormatChoice that all who ask this serving share, so that it is settled once. Raises SpecError."""
-    if serving.exact_boxes and isinstance(wanted, str) and wanted not in ("auto", serving.box_format):
-        raise SpecError(f"{serving.model} writes boxes as {serving.box_format} alone: leave out vlm.box_format")
+    """The FormatChoice that all who ask this serving share, so that it is settled once. Raises
+    SpecError.
+    """
+    if (
+        serving.exact_boxes
+        and isinstance(wanted, str)
+        and wanted not in ("auto", serving.box_format)
+    ):
+        raise SpecError(
+            f"{serving.model} writes boxes as {serving.box_format} alone: leave out vlm.box_format"
+        )
     choices = vars(serving).setdefault("_format_choices", {})
     asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
-    choice: FormatChoice = choices.get(asked) or choices.setdefault(asked, FormatChoice(serving, wanted))
+    choice: FormatChoice = choices.get(asked) or choices.setdefault(
+        asked, FormatChoice(serving, wanted)
+    )
     choice.recall()
     return choice
 
 
 def stated_format(model: str) -> BoxFormat:
-    """The format in which a model is asked first to calibrate it: that of the table for its name, else xyxy_1000."""
+    """The format in which a model is asked first to calibrate it: that of the table for its name,
+    else xyxy_1000.
+    """
     candidate = format_of_model(model)
-    return candidate if candidate is not None and candidate.boxes else find_box_format(STATED, model)
+    return (
+        candidate if candidate is not None and candidate.boxes else find_box_format(STATED, model)
+    )
 
 
 def _is_proof(candidate: BoxFormat) -> bool:
-    """Whether a model's name settles its format: never pixels of the table, as servers reduce pictures as they like."""
-    return candidate.verified and (candidate.scale != "px" or candidate != known_formats().get(candidate.name))
+    """Whether a model's name settles its format: never pixels of the table, as servers reduce
+    pictures as they like.
+    """
+    return candidate.verified and (
+        candidate.scale != "px" or candidate != known_formats().get(candidate.name)
+    )
 
 
 def summary(found: Calibration) -> str:
     """How well the format fits, and what it took, in words."""
     share = f"{100 * found.error_share:.1f}% of the side"
     counted = f"{found.found} of {found.asked} rectangles found, {found.requests} requests"
-    limits = f", pictures sent with {_in_words(limits)}" if (limits := found.limits) is not None else ""
-    return f"error {found.error_px:.1f} px ({share} for the median rectangle's worst edge), {counted}{limits}"
+    limits = (
+        f", pictures sent with {_in_words(limits)}" if (limits := found.limits) is not None else ""
+    )
+    return (
+        f"error {found.error_px:.1f} px ({share} for the median rectangle's worst edge),"
+        f" {counted}{limits}"
+    )
 
 
 def _in_words(limits: SizeLimits) -> str:
@@ -279,8 +361,8 @@ def _in_words(limits: SizeLimits) -> str:
 
 
 def keep(found: Calibration, folder: str | None = None, elongated: str = "") -> str | None:
-    """Store `found` in the user's cache (`elongated` as for cache_path) and a run's `folder`; what can't be written is
-    kept in memory. Returns the cache's file, None if it can't be written.
+    """Store `found` in the user's cache (`elongated` as for cache_path) and a run's `folder`; what
+    can't be written is kept in memory. Returns the cache's file, None if it can't be written.
     """
     cached = cache_path(found.endpoint, found.model, elongated)
     written = set()

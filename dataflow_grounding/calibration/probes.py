@@ -1,4 +1,6 @@
-"""Probe pictures: a dozen rectangles of distinct colours, whose places are known; drawn, and with what was answered."""
+"""Probe pictures: a dozen rectangles of distinct colours, whose places are known; drawn, and with
+what was answered.
+"""
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,18 +24,28 @@ from dataflow_grounding.replies.reading import Said
 from dataflow_grounding.tasks import Request, phrase_grounding
 
 COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 30, 36), "orange": (245, 135, 20), "yellow": (250, 222, 40), "green": (36, 150, 60),
-    "turquoise": (50, 205, 200), "blue": (30, 70, 200), "purple": (120, 40, 160), "pink": (250, 150, 195),
-    "brown": (125, 75, 35), "black": (10, 10, 10), "gray": (140, 140, 140), "white": (255, 255, 255),
-}  # fmt: skip
+    "red": (214, 30, 36),
+    "orange": (245, 135, 20),
+    "yellow": (250, 222, 40),
+    "green": (36, 150, 60),
+    "turquoise": (50, 205, 200),
+    "blue": (30, 70, 200),
+    "purple": (120, 40, 160),
+    "pink": (250, 150, 195),
+    "brown": (125, 75, 35),
+    "black": (10, 10, 10),
+    "gray": (140, 140, 140),
+    "white": (255, 255, 255),
+}
 BACKGROUND = (222, 232, 240)
 ANSWERED = (213, 0, 120)
 PLOT_HEIGHT, PLOT_MARGIN = 672, 24
 
-# The pictures that settle order and scale. The first has sides that no provider's resize changes: multiples of 28 and
-# 32, neither small nor large. The second is off every such multiple, so that rounding shows; the third is over the
-# usual limits of pixels and of the long side. They are as different in shape as most pictures are (4:3, 16:9, 9:16):
-# numbers for the whole side, or for that of a padded square, mean the same in one shape and not in the next.
+# The pictures that settle order and scale. The first has sides that no provider's resize changes:
+# multiples of 28 and 32, neither small nor large. The second is off every such multiple, so that
+# rounding shows; the third is over the usual limits of pixels and of the long side. They are as
+# different in shape as most pictures are (4:3, 16:9, 9:16): numbers for the whole side, or for that
+# of a padded square, mean the same in one shape and not in the next.
 SIZES: tuple[Size, ...] = ((896, 672), (436, 245), (1134, 2016))
 # What else has to fit where numbers seem to count a square that pictures are padded to.
 OTHER_SHAPES: tuple[Size, ...] = ((330, 330), (1500, 500), (500, 375))
@@ -45,7 +57,9 @@ NARROWEST = 96  # the same, where the longest side allows no more
 
 
 class NoFit(SpecError):
-    """No format can be named; the message says what was seen, the `pictures` are those that were answered."""
+    """No format can be named; the message says what was seen, the `pictures` are those that were
+    answered.
+    """
 
     pictures: "Sequence[ProbedPicture]" = ()
 
@@ -56,7 +70,9 @@ class PicturesDisagree(NoFit):
 
 @dataclass(frozen=True)
 class Probe:
-    """A picture to be drawn: `boxes` are the rectangles by phrase ("the red rectangle"), in its pixels."""
+    """A picture to be drawn: `boxes` are the rectangles by phrase ("the red rectangle"), in its
+    pixels.
+    """
 
     size: Size
     boxes: dict[str, Bbox]
@@ -69,13 +85,20 @@ class Probe:
         pen = PIL.ImageDraw.Draw(picture)
         for phrase, (x1, y1, x2, y2) in self.boxes.items():
             line = max(1, round(min(self.size) / 400))
-            pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=COLORS[phrase.split()[1]], outline=(60, 60, 60), width=line)
+            pen.rectangle(
+                (x1, y1, x2 - 1, y2 - 1),
+                fill=COLORS[phrase.split()[1]],
+                outline=(60, 60, 60),
+                width=line,
+            )
         return picture
 
 
 @dataclass(frozen=True)
 class ProbeBox:
-    """One rectangle: `asked` in pixels of the picture, and as the reply wrote it: `numbers`, `order` or `family`."""
+    """One rectangle: `asked` in pixels of the picture, and as the reply wrote it: `numbers`,
+    `order` or `family`.
+    """
 
     phrase: str
     asked: Bbox
@@ -91,7 +114,9 @@ class ProbeBox:
 
 @dataclass(frozen=True)
 class ProbedPicture:
-    """What came back for a picture `sent` in this size; `trouble`: what kept a reply unread, `refused`: why none is."""
+    """What came back for a picture `sent` in this size; `trouble`: what kept a reply unread,
+    `refused`: why none is.
+    """
 
     probe: Probe
     sent: Size
@@ -110,7 +135,9 @@ class ProbedPicture:
         return len(self.probe.boxes)
 
     def in_pixels(self, answer: ProbeBox, asked: BoxFormat) -> Bbox:
-        """An answer in pixels of the picture, as the reader would read it where this format was asked for."""
+        """An answer in pixels of the picture, as the reader would read it where this format was
+        asked for.
+        """
         written = replace(asked, order=answer.order) if answer.order else asked
         written = known_formats()[answer.family] if answer.family else written
         return written.to_pixels(answer.numbers, original=self.size, sent=self.sent)
@@ -136,7 +163,8 @@ def legible(size: Size, max_side: int) -> Size:
 def probe_of(size: Size, layout: int = 0) -> Probe:
     """The picture of this size, the same on every call; each `layout` has its rectangles elsewhere.
 
-    One in each cell of a grid; the last column and row reach the edge, where a model writes the highest number.
+    One in each cell of a grid; the last column and row reach the edge, where a model writes the
+    highest number.
     """
     draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
     names = sorted(COLORS)
@@ -159,18 +187,26 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     return Probe(size, boxes)
 
 
-def question_of(probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str) -> Request[ProbedPicture]:
-    """The question for the rectangles of a probe picture, which is drawn into a file of this name."""
+def question_of(
+    probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
+) -> Request[ProbedPicture]:
+    """The question for the rectangles of a probe picture, which is drawn into a file
+    of this name.
+    """
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
     image = open_image(Record({"image_path": path}), "image_path", limits)
     question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
     blank = ProbedPicture(probe, image.sent_size, [])
-    return replace(question, read=lambda reply: (_answered(blank, reply, asked.key), []), divisible=False)
+    return replace(
+        question, read=lambda reply: (_answered(blank, reply, asked.key), []), divisible=False
+    )
 
 
 def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
-    """The picture with the box that a reply's last answer gives each rectangle, numbers as written."""
+    """The picture with the box that a reply's last answer gives each rectangle,
+    numbers as written.
+    """
     try:
         parsed = parse_reply(reply, key)
     except UnreadableReply as error:
@@ -181,7 +217,9 @@ def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
         number = _phrase_of(raw.said, phrases)
         if number is not None and number not in answers:
             phrase = phrases[number]
-            answers[number] = ProbeBox(phrase, blank.probe.boxes[phrase], raw.numbers, raw.order, raw.family)
+            answers[number] = ProbeBox(
+                phrase, blank.probe.boxes[phrase], raw.numbers, raw.order, raw.family
+            )
     return replace(blank, answers=[answers[number] for number in sorted(answers)])
 
 
@@ -190,7 +228,9 @@ def _phrase_of(said: Said, phrases: Mapping[int, str]) -> int | None:
     equal = [number for label in said.labels for number in equal_ids(label, phrases)]
     if equal or said.id in phrases:
         return equal[0] if equal else said.id
-    return next((ids[0] for label in said.labels if len(ids := matching_ids(label, phrases)) == 1), None)
+    return next(
+        (ids[0] for label in said.labels if len(ids := matching_ids(label, phrases)) == 1), None
+    )
 
 
 def by(size: Size) -> str:
@@ -198,12 +238,18 @@ def by(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PIL.Image.Image:
-    """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture, drawn dashed."""
+def plot(
+    pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]
+) -> PIL.Image.Image:
+    """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture,
+    drawn dashed.
+    """
     columns = []
     for picture, answers in zip(pictures, boxes, strict=True):
         scale = PLOT_HEIGHT / picture.size[1]
-        small = picture.probe.draw().resize((round(picture.size[0] * scale), PLOT_HEIGHT), PIL.Image.Resampling.LANCZOS)
+        small = picture.probe.draw().resize(
+            (round(picture.size[0] * scale), PLOT_HEIGHT), PIL.Image.Resampling.LANCZOS
+        )
         scaled = [(phrase, box_of([edge * scale for edge in bbox])) for phrase, bbox in answers]
         marks = [Mark(bbox, phrase.split()[1], ANSWERED, True) for phrase, bbox in scaled]
         around = ((PLOT_MARGIN, PLOT_MARGIN), (PLOT_MARGIN, 0), (0, 0))

@@ -1,4 +1,6 @@
-"""In which pixels a model counts: the size at which it saw each probe picture, fitted freely, with no rule assumed."""
+"""In which pixels a model counts: the size at which it saw each probe picture, fitted freely, with
+no rule assumed.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,10 +16,14 @@ from dataflow_grounding.geometry import Size, ordered
 
 Array: TypeAlias = NDArray[np.float64]
 
-UNEVEN, ROUNDED_PX = 0.04, 32  # how differently x and y may be scaled, and what rounding to multiples does to a side
-BORDER = 0.99  # edges further out are left out: models write no numbers beyond the picture, which pulls their mean in
+# how differently x and y may be scaled, and what rounding to multiples does to a side
+UNEVEN, ROUNDED_PX = 0.04, 32
+# edges further out are left out: models write no numbers beyond the picture, which pulls their mean
+# in
+BORDER = 0.99
 OFF = 0.006  # by which models that count in parts of the side may be off throughout a picture
-ONCE_OFF, SURELY_OFF = 0.02, 2.5  # by which one scale or shift may be, and measuring errors beyond that
+# by which one scale or shift may be, and measuring errors beyond that
+ONCE_OFF, SURELY_OFF = 0.02, 2.5
 MOST_OFF = 2.0  # chi-squared for each scale and shift, from which on they are off by more
 ROUNDS = 6
 UNTRIMMED = 1.15  # by how much the deviation is larger than that of the edges which are kept
@@ -32,8 +38,9 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True)
 class SeenSize:
-    """One picture, for x and y each: `scale` is numbers for a pixel as sent, `error` its standard error, relative;
-    `shift` is the number at the first edge as a share of the side, `shift_error` its standard error.
+    """One picture, for x and y each: `scale` is numbers for a pixel as sent, `error` its standard
+    error, relative; `shift` is the number at the first edge as a share of the side, `shift_error`
+    its standard error.
     """
 
     sent: Size
@@ -44,7 +51,9 @@ class SeenSize:
 
     @property
     def reduced(self) -> float:
-        """How much less the model saw than was sent, as the side of a square: 0.5 for half the width and height."""
+        """How much less the model saw than was sent, as the side of a square: 0.5 for half the
+        width and height.
+        """
         return math.sqrt(self.scale[0] * self.scale[1])
 
     @property
@@ -54,13 +63,22 @@ class SeenSize:
 
     def gaps(self, expected: Expected) -> list[float]:
         """How far the scales are from those expected, as a share of them."""
-        return [scale / should - 1 for scale, should in zip(self.scale, expected.scale, strict=True)]
+        return [
+            scale / should - 1 for scale, should in zip(self.scale, expected.scale, strict=True)
+        ]
 
     def is_as_expected(self, expected: Expected, within: float) -> bool:
-        """Whether the scales are those `expected`, and no shift is there, `within` that share and the errors."""
+        """Whether the scales are those `expected`, and no shift is there, `within` that share and
+        the errors.
+        """
         gaps = self.gaps(expected)
-        single = all(abs(gap) <= within + 3 * error for gap, error in zip(gaps, self.error, strict=True))
-        level = all(abs(at) <= within + 3 * error for at, error in zip(self.shift, self.shift_error, strict=True))
+        single = all(
+            abs(gap) <= within + 3 * error for gap, error in zip(gaps, self.error, strict=True)
+        )
+        level = all(
+            abs(at) <= within + 3 * error
+            for at, error in zip(self.shift, self.shift_error, strict=True)
+        )
         return single and level and abs(sum(gaps) / 2) <= within + 3 * self.reduced_error
 
     @property
@@ -70,7 +88,9 @@ class SeenSize:
 
 
 def seen(picture: ProbedPicture, order: Order, frame: str) -> SeenSize | None:
-    """A picture's size as its answers count it: a robust line through the first edge. None for under 4 boxes."""
+    """A picture's size as its answers count it: a robust line through the first edge. None for
+    under 4 boxes.
+    """
     canvas = frame_of(frame, picture.sent)
     answers = [a for a in picture.answers if len(a.numbers) == 4]
     if len(answers) < 4:
@@ -79,7 +99,9 @@ def seen(picture: ProbedPicture, order: Order, frame: str) -> SeenSize | None:
     asked = np.array([a.asked for a in answers], dtype=float)
     reduced = (picture.sent[0] / picture.size[0], picture.sent[1] / picture.size[1])
     axes = []
-    for axis, (start, side) in enumerate(((canvas.left, canvas.image_width), (canvas.top, canvas.image_height))):
+    for axis, (start, side) in enumerate(
+        ((canvas.left, canvas.image_width), (canvas.top, canvas.image_height))
+    ):
         true = asked[:, axis::2].ravel() * reduced[axis] + start
         line = _line(true, written[:, axis::2].ravel(), start + side)
         if line is None:
@@ -94,7 +116,9 @@ def measured_in(pictures: Sequence[ProbedPicture], order: Order, frame: str) -> 
 
 
 def _line(true: Array, written: Array, far: float) -> tuple[float, float, float, float] | None:
-    """Scale and its relative error, shift and its error (shares of `far`), of numbers that should be proportional."""
+    """Scale and its relative error, shift and its error (shares of `far`), of numbers that should
+    be proportional.
+    """
     inner = true < BORDER * far
     true, written = true[inner], written[inner]
     scale = float(np.median(written[true > 0.2 * far] / true[true > 0.2 * far]))
@@ -118,17 +142,27 @@ def _line(true: Array, written: Array, far: float) -> tuple[float, float, float,
     return scale, noise / math.sqrt(float((x**2).sum())), shift, shift_error
 
 
-def pooled(measured: Sequence[SeenSize], expected: Callable[[Size], Expected]) -> tuple[float, float]:
-    """How far these pictures' scales are on average from what is `expected` for a size, and its standard error."""
-    gaps = [pair for one in measured for pair in zip(one.gaps(expected(one.sent)), one.error, strict=True)]
+def pooled(
+    measured: Sequence[SeenSize], expected: Callable[[Size], Expected]
+) -> tuple[float, float]:
+    """How far these pictures' scales are on average from what is `expected` for a size, and its
+    standard error.
+    """
+    gaps = [
+        pair
+        for one in measured
+        for pair in zip(one.gaps(expected(one.sent)), one.error, strict=True)
+    ]
     weight = sum(1 / error**2 for _, error in gaps)
     return sum(gap / error**2 for gap, error in gaps) / weight, 1 / math.sqrt(weight)
 
 
 def check_even(measured: Sequence[SeenSize], frame: str | None = None) -> None:
-    """Raises NoFit if x and y of one picture count differently: pixels, or with a `frame` parts of its sides.
+    """Raises NoFit if x and y of one picture count differently: pixels, or with a `frame` parts of
+    its sides.
 
-    A model that should count pixels may count parts of the side. Three measuring errors are allowed for.
+    A model that should count pixels may count parts of the side. Three measuring errors are allowed
+    for.
     """
     if frame is None and constant_side(measured, "sent"):
         return
@@ -138,13 +172,14 @@ def check_even(measured: Sequence[SeenSize], frame: str | None = None) -> None:
         most = UNEVEN + (ROUNDED_PX / min(one.size) if frame is None else 0)
         if abs(math.log(ratio)) - 3 * math.hypot(*one.error) > most:
             raise PicturesDisagree(
-                f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})"
+                f"the pictures disagree: x and y of {by(one.sent)} px count differently"
+                f" ({shown(measured)})"
             )
 
 
 def check_whole(measured: Sequence[SeenSize], known: BoxFormat) -> None:
-    """Raises NoFit where numbers don't run from 0 to the format's scale over the frame's sides: pictures lie in larger
-    ones, of other shapes than the frame says.
+    """Raises NoFit where numbers don't run from 0 to the format's scale over the frame's sides:
+    pictures lie in larger ones, of other shapes than the frame says.
     """
     total = 0.0
     for one in measured:
@@ -153,24 +188,37 @@ def check_whole(measured: Sequence[SeenSize], known: BoxFormat) -> None:
             scale * side / float(known.scale) - 1
             for scale, side in zip(one.scale, (canvas.width, canvas.height), strict=True)
         ]
-        terms = [*zip(shares, one.error, strict=True), *zip(one.shift, one.shift_error, strict=True)]
+        terms = [
+            *zip(shares, one.error, strict=True),
+            *zip(one.shift, one.shift_error, strict=True),
+        ]
         total += sum((gap / math.hypot(error, OFF)) ** 2 for gap, error in terms)
-        # A server that pads to multiples moves boxes in some shapes alone: on average that is little.
+        # A server that pads to multiples moves boxes in some shapes alone: on average that is
+        # little.
         if any(abs(gap) > ONCE_OFF + SURELY_OFF * error for gap, error in terms):
             raise PicturesDisagree(
-                f"the pictures disagree: {known.name} is off in those like {by(one.sent)} px ({shown(measured)})"
+                f"the pictures disagree: {known.name} is off in those like {by(one.sent)} px"
+                f" ({shown(measured)})"
             )
     if total > MOST_OFF * 4 * len(measured):
         raise PicturesDisagree(
-            f"the pictures disagree: {known.name} is off by more in some of them ({shown(measured)})"
+            f"the pictures disagree: {known.name} is off by more in some of them"
+            f" ({shown(measured)})"
         )
 
 
 def constant_side(measured: Sequence[SeenSize], frame: str) -> tuple[int, str] | None:
-    """The number that means the side of every picture, and the frame, if the model counts so and not in pixels."""
-    for name in () if not measured else ("sent", "pad_square_corner") if frame == "sent" else (frame,):
+    """The number that means the side of every picture, and the frame, if the model counts so and
+    not in pixels.
+    """
+    for name in (
+        () if not measured else ("sent", "pad_square_corner") if frame == "sent" else (frame,)
+    ):
         sides = [
-            (one.scale[axis] * (one.sent[axis] if name == "sent" else max(one.sent)), one.error[axis])
+            (
+                one.scale[axis] * (one.sent[axis] if name == "sent" else max(one.sent)),
+                one.error[axis],
+            )
             for one in measured
             for axis in (0, 1)
         ]
@@ -185,4 +233,6 @@ def constant_side(measured: Sequence[SeenSize], frame: str) -> tuple[int, str] |
 def shown(measured: Sequence[SeenSize]) -> str:
     """The sizes as sent and as seen, in words: the largest ones, where there are many."""
     largest = sorted(measured, key=lambda one: math.prod(one.sent), reverse=True)[:8]
-    return "; ".join(f"{by(one.sent)} seen as {one.size[0]:.0f}x{one.size[1]:.0f}" for one in largest)
+    return "; ".join(
+        f"{by(one.sent)} seen as {one.size[0]:.0f}x{one.size[1]:.0f}" for one in largest
+    )

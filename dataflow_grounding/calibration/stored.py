@@ -1,4 +1,6 @@
-"""Calibrations on disk: a small file per endpoint, model and prompt, in the user's cache and beside a run's results."""
+"""Calibrations on disk: a small file per endpoint, model and prompt, in the user's cache and beside
+a run's results.
+"""
 
 import hashlib
 import json
@@ -25,12 +27,13 @@ LEAST_SIDE, MOST_SIDE = 16, 100_000  # px of pictures, of which a calibration ca
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found out about one model. `error_px` is the mean distance of an edge, in pixels of the probe pictures;
-    `error_share` that of the median rectangle's worst edge, in parts of the side. `date`: UTC, `YYYY-MM-DDTHH:MM:SSZ`.
-    `limits` are those of SizeLimits within which pixels are the sent picture's, None for formats that don't count
-    pixels; `sizes` are the sizes, within them, at which that was measured. `poor` are elongated sizes in which boxes
-    are wrong however they are asked for: width, height, and how far off boxes are as a share of the side. `untried`, in
-    a run's own file, are sizes of its pictures that nothing covers and that it went on with.
+    """What was found out about one model. `error_px` is the mean distance of an edge, in pixels of
+    the probe pictures; `error_share` that of the median rectangle's worst edge, in parts of the
+    side. `date`: UTC, `YYYY-MM-DDTHH:MM:SSZ`. `limits` are those of SizeLimits within which pixels
+    are the sent picture's, None for formats that don't count pixels; `sizes` are the sizes, within
+    them, at which that was measured. `poor` are elongated sizes in which boxes are wrong however
+    they are asked for: width, height, and how far off boxes are as a share of the side. `untried`,
+    in a run's own file, are sizes of its pictures that nothing covers and that it went on with.
     """
 
     endpoint: str
@@ -66,11 +69,15 @@ class Calibration:
         return limit is not None or measured or self.off_in(size) is not None
 
     def off_in(self, size: Size) -> float | None:
-        """How far off boxes are in elongated pictures of this size, as a share of the side; None if not poor."""
+        """How far off boxes are in elongated pictures of this size, as a share of the side; None if
+        not poor.
+        """
         return next((off for *one, off in self.poor if _is_beyond(size, one)), None)
 
     def with_shape(self, size: Size, aspect: float | None, off: float | None) -> "Calibration":
-        """This, with an elongated size: that it is to be padded to an aspect, or that boxes in it are `off`."""
+        """This, with an elongated size: that it is to be padded to an aspect, or that boxes in it
+        are `off`.
+        """
         if off is not None:
             return replace(self, date=now(), poor=[*self.poor, [*size, off]])
         shape: dict[str, Any] = {"max_wide" if size[0] > size[1] else "max_tall": aspect}
@@ -85,9 +92,15 @@ class Calibration:
 
 
 def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
-    """The user's cached file of this endpoint, model and today's prompt: its format, or how `elongated` pictures do."""
-    name = json.dumps([bare_address(endpoint), model, prompt_version(), *([elongated] if elongated else [])])
-    return within(cache_folder(), f"calibration-{hashlib.sha256(name.encode()).hexdigest()[:20]}.json")
+    """The user's cached file of this endpoint, model and today's prompt: its format, or how
+    `elongated` pictures do.
+    """
+    name = json.dumps(
+        [bare_address(endpoint), model, prompt_version(), *([elongated] if elongated else [])]
+    )
+    return within(
+        cache_folder(), f"calibration-{hashlib.sha256(name.encode()).hexdigest()[:20]}.json"
+    )
 
 
 def bare_address(endpoint: str) -> str:
@@ -101,7 +114,9 @@ def bare_address(endpoint: str) -> str:
 
 @cache
 def prompt_version() -> str:
-    """Digest of all words that tell a model how to write boxes: another prompt may bring another format."""
+    """Digest of all words that tell a model how to write boxes: another prompt may bring another
+    format.
+    """
     plain = [find_box_format(f"{order}_{scale}", "") for order in ORDERS for scale in SCALES]
     words = [load_prompt("system"), load_prompt("phrase_grounding")]
     words += [known.instructions((896, 672)) for known in plain]
@@ -115,14 +130,20 @@ def stored_calibration(endpoint: str, model: str, *paths: str) -> Calibration | 
 
 
 def load(path: str, endpoint: str, model: str) -> Calibration | None:
-    """The calibration in a file; None for one that is missing, damaged, or of another model, endpoint or prompt."""
+    """The calibration in a file; None for one that is missing, damaged, or of another model,
+    endpoint or prompt.
+    """
     row = read_object(path)
     try:
         calibration = _read(row)
     except (ValueError, TypeError, AttributeError, ArithmeticError, SpecError):
         return None
     ours = (bare_address(endpoint), model, prompt_version())
-    return calibration if (calibration.endpoint, calibration.model, calibration.prompt) == ours else None
+    return (
+        calibration
+        if (calibration.endpoint, calibration.model, calibration.prompt) == ours
+        else None
+    )
 
 
 def _read(row: dict[str, Any]) -> Calibration:
@@ -142,7 +163,9 @@ def _read(row: dict[str, Any]) -> Calibration:
 
 def _has_sizes(calibration: Calibration) -> bool:
     """Whether what should be sizes is."""
-    measured = all(len(size) == 2 and 0 < min(size) <= max(size) <= MOST_SIDE for size in calibration.sizes)
+    measured = all(
+        len(size) == 2 and 0 < min(size) <= max(size) <= MOST_SIDE for size in calibration.sizes
+    )
     return measured and all(len(size) == 3 and min(size) > 0 for size in calibration.poor)
 
 

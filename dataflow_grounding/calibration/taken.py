@@ -1,4 +1,6 @@
-"""Which sizes an endpoint takes: a probe picture that it refuses or never answers is a limit, and isn't sent again."""
+"""Which sizes an endpoint takes: a probe picture that it refuses or never answers is a limit, and
+isn't sent again.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -22,11 +24,15 @@ MEASURES: dict[str, Callable[[Size], float]] = {
 
 
 class NothingAnswered(Exception):
-    """Neither the first picture nor a small one was answered; the message is what the endpoint said."""
+    """Neither the first picture nor a small one was answered; the message is what the endpoint
+    said.
+    """
 
 
 class Taken:
-    """The limits within which an endpoint takes pictures, as far as known; `own` sizes should be left as they are."""
+    """The limits within which an endpoint takes pictures, as far as known; `own` sizes should be
+    left as they are.
+    """
 
     def __init__(self, max_side: int, own: Sequence[Size] = ()) -> None:
         self.limits = SizeLimits(max_side)
@@ -44,7 +50,9 @@ class Taken:
         return self.limits.fitted(self.limits.padded(size))
 
     def instead(self, refused: Sequence[ProbedPicture], answered: Sequence[Size]) -> list[Size]:
-        """The sizes to ask for in place of the `refused`, which limits now leave out. Raises NothingAnswered, NoFit."""
+        """The sizes to ask for in place of the `refused`, which limits now leave out. Raises
+        NothingAnswered, NoFit.
+        """
         if not answered and self._first:
             raise NothingAnswered(self._first[0].refused)
         if not answered and refused:
@@ -53,7 +61,9 @@ class Taken:
         refused, self._first = [*self._first, *refused], []
         left = [picture.size for picture in refused]
         while left:
-            explained = {kind: _beyond(measure, left, answered) for kind, measure in MEASURES.items()}
+            explained = {
+                kind: _beyond(measure, left, answered) for kind, measure in MEASURES.items()
+            }
             kind = max(explained, key=lambda kind: len(explained[kind]))
             if not explained[kind]:
                 self._doubt(left, refused)
@@ -81,11 +91,16 @@ class Taken:
         """Let sizes that nothing explains be asked for once more. Raises NoFit."""
         why = next((picture for picture in refused if picture.size in self._doubted), None)
         if why is not None:
-            raise NoFit(f"{by(why.size)} px is refused, though larger and smaller pictures are not: {why.refused}")
+            raise NoFit(
+                f"{by(why.size)} px is refused, though larger and smaller pictures are not:"
+                f" {why.refused}"
+            )
         self._doubted.update(left)
 
 
-def _beyond(measure: Callable[[Size], float], refused: Sequence[Size], answered: Sequence[Size]) -> list[Size]:
+def _beyond(
+    measure: Callable[[Size], float], refused: Sequence[Size], answered: Sequence[Size]
+) -> list[Size]:
     return [size for size in refused if measure(size) > BEYOND * max(map(measure, answered))]
 
 
@@ -101,7 +116,9 @@ def most_elongated(own: Sequence[Size]) -> tuple[Size, Size]:
 
 
 def is_elongated(size: Size) -> bool:
-    """Whether a picture is so long or tall that models err in it: Qwen3-VL does (QwenLM/Qwen3-VL issue 2020)."""
+    """Whether a picture is so long or tall that models err in it: Qwen3-VL does (QwenLM/Qwen3-VL
+    issue 2020).
+    """
     return max(size) > MODERATE * min(size)
 
 

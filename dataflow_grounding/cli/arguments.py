@@ -16,7 +16,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def spec_option_for(what: str) -> Callable[[F], F]:
-    """`-e SPEC`, which may be given several times; `what` says what the spec is for: it may name code that prints."""
+    """`-e SPEC`, which may be given several times; `what` says what the spec is for: it may name
+    code that prints.
+    """
     names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
     option = click.option(*names, multiple=True, metavar="SPEC", help=text)
@@ -32,11 +34,15 @@ def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> li
     from dataflow_grounding.spec.problems import keys_of
     from dataflow_grounding.spec.schema import spec_with
 
-    keys = dict.fromkeys(key for name, job in JOBS.items() for key in keys_of(spec_with(name, job.block)))
+    keys = dict.fromkeys(
+        key for name, job in JOBS.items() for key in keys_of(spec_with(name, job.block))
+    )
     return [f"{key}=" for key in keys if key.startswith(begun)]
 
 
-overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_spec_keys)
+overrides_argument = click.argument(
+    "overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_spec_keys
+)
 
 
 def answer(as_json: bool, found: Any, lines: Iterable[str], indent: int | None = None) -> None:
@@ -48,7 +54,9 @@ def answer(as_json: bool, found: Any, lines: Iterable[str], indent: int | None =
 
 
 def check_writable(path: str, image: str = "") -> None:
-    """Raises SpecError, before anything is paid for, where a picture, made of `image`, can't be written."""
+    """Raises SpecError, before anything is paid for, where a picture, made of `image`, can't be
+    written.
+    """
     from PIL import Image
 
     if os.path.exists(path) and os.path.exists(image) and os.path.samefile(path, image):
@@ -59,11 +67,15 @@ def check_writable(path: str, image: str = "") -> None:
     if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
         raise SpecError(f"can't write {path}: choose another file")
     if os.path.splitext(path)[1].lower() not in Image.registered_extensions():
-        raise SpecError(f"can't write {path}: its ending should name a kind of picture, as .png or .jpg")
+        raise SpecError(
+            f"can't write {path}: its ending should name a kind of picture, as .png or .jpg"
+        )
 
 
 def rarely_collect_garbage() -> None:
-    """Let Python look for cycles less often: among a million records there are none, and looking takes a sixth."""
+    """Let Python look for cycles less often: among a million records there are none, and looking
+    takes a sixth.
+    """
     gc.set_threshold(200_000, 50, 50)
 
 
@@ -86,4 +98,8 @@ class Range(click.FloatRange):
     def convert(self, value: Any, *where: Any) -> float:
         """The number; NaN, which no bound keeps out, is none."""
         number: float = super().convert(value, *where)
-        return number if number == number else self.fail(f"{value} is not in {self._describe_range()}.", *where)
+        return (
+            number
+            if number == number
+            else self.fail(f"{value} is not in {self._describe_range()}.", *where)
+        )

@@ -22,14 +22,22 @@ _SHADES = " .:-=+*#%@"
 _ROOT = "Where the pictures are, if not where the run found them."
 _of_data_sets = together(
     click.option("--image-root", metavar="DIR", help=_ROOT),
-    click.option("--no-pictures", "read", flag_value=False, default=True, help="Read no pictures, records alone."),
+    click.option(
+        "--no-pictures",
+        "read",
+        flag_value=False,
+        default=True,
+        help="Read no pictures, records alone.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
 )
 
 
 @click.command("split")
 @click.argument("results", metavar="RESULTS")
-@click.option("-o", "out", required=True, metavar="DIR", help="The folder to make, with one file per part.")
+@click.option(
+    "-o", "out", required=True, metavar="DIR", help="The folder to make, with one file per part."
+)
 @click.option(
     "--ratios",
     default="0.8/0.1/0.1",
@@ -40,18 +48,31 @@ _of_data_sets = together(
 @click.option("--seed", default=0, show_default=True, help="Another seed gives other parts.")
 @_of_data_sets
 def of_split(results: str, out: str, ratios: str, as_json: bool, **more: Any) -> None:
-    """Split RESULTS (a run's folder or a file of records) by picture; those that are nearly the same stay together."""
-    weights = [float(part) if re.fullmatch(r"[0-9]*\.?[0-9]+", part) else 0 for part in ratios.split("/")]
+    """Split RESULTS (a run's folder or a file of records) by picture; those that are nearly the
+    same stay together.
+    """
+    weights = [
+        float(part) if re.fullmatch(r"[0-9]*\.?[0-9]+", part) else 0 for part in ratios.split("/")
+    ]
     names = {2: ["train", "test"], 3: ["train", "val", "test"]}.get(len(weights), [])
     if not names or min(weights) <= 0:
-        raise click.UsageError("--ratios should be two or three numbers above 0: 0.8/0.2, 0.8/0.1/0.1")
+        raise click.UsageError(
+            "--ratios should be two or three numbers above 0: 0.8/0.2, 0.8/0.1/0.1"
+        )
     done = split(results, out, dict(zip(names, weights, strict=True)), **more)
     if as_json:
         say_json(done)
         return
     for name, count in done["parts"].items():
-        say(f"{out}/{name}.jsonl: {', '.join(counted(number, what[:-1]) for what, number in count.items())}", err=False)
-    say(f"nearly the same as an earlier picture, and in its part: {counted(done['alike'], 'picture')}")
+        say(
+            f"{out}/{name}.jsonl:"
+            f" {', '.join(counted(number, what[:-1]) for what, number in count.items())}",
+            err=False,
+        )
+    say(
+        "nearly the same as an earlier picture, and in its part:"
+        f" {counted(done['alike'], 'picture')}"
+    )
     say(f"can't be read, and told apart by path alone: {counted(done['unread'], 'picture')}")
 
 
@@ -65,9 +86,11 @@ def of_split(results: str, out: str, ratios: str, as_json: bool, **more: Any) ->
 )
 @_of_data_sets
 def of_stats(results: tuple[str, ...], as_json: bool, **more: Any) -> None:
-    """Show figures of RESULTS (folders of runs or files of records), and what to do about each before training.
+    """Show figures of RESULTS (folders of runs or files of records), and what to do about each
+    before training.
 
-    Of several, as of the parts of a split, the figures are of all together, and leaks those between them.
+    Of several, as of the parts of a split, the figures are of all together, and leaks those between
+    them.
     """
     figures = figures_of(results, **more)
     advice = advice_on(figures)
@@ -84,9 +107,13 @@ def _shown(value: Any, kind: str | None) -> str:
     if kind == "share":
         return f"{value:.1%}"
     if kind == "grid":  # two cells as one: letters are twice as high as wide
-        rows = [[a + b for a, b in zip(*value[y : y + 2], strict=True)] for y in range(0, len(value), 2)]
+        rows = [
+            [a + b for a, b in zip(*value[y : y + 2], strict=True)] for y in range(0, len(value), 2)
+        ]
         most = max(map(max, rows))
-        return "".join("\n  " + "".join(_SHADES[math.ceil(9 * count / most)] for count in row) for row in rows)
+        return "".join(
+            "\n  " + "".join(_SHADES[math.ceil(9 * count / most)] for count in row) for row in rows
+        )
     if isinstance(value, dict):
         listed = ", ".join(f"{name} {count:,}" for name, count in list(value.items())[:10])
         return (listed or "none") + (f", … ({len(value):,})" if len(value) > 10 else "")
@@ -96,22 +123,39 @@ def _shown(value: Any, kind: str | None) -> str:
 def _rules(ctx: click.Context, parameter: click.Parameter, given: str | None) -> tuple[str, ...]:
     """The rules that begin with what is given between commas."""
     begun = tuple(part.strip().upper() for part in given.split(",")) if given else ()
-    if wrong := [part for part in begun if not part or not any(rule.startswith(part) for rule in RULES)]:
-        raise click.UsageError(f"no rule begins with {wrong[0]!r}; there are {', '.join(RULES)}", ctx)
+    if wrong := [
+        part for part in begun if not part or not any(rule.startswith(part) for rule in RULES)
+    ]:
+        raise click.UsageError(
+            f"no rule begins with {wrong[0]!r}; there are {', '.join(RULES)}", ctx
+        )
     return tuple(rule for rule in RULES if rule.startswith(begun))
 
 
 @click.command("lint")
 @click.argument("data", metavar="DATA")
-@click.option("--select", callback=_rules, metavar="R,…", help="Only rules that begin so: DG1,DG204.")
+@click.option(
+    "--select", callback=_rules, metavar="R,…", help="Only rules that begin so: DG1,DG204."
+)
 @click.option("--ignore", callback=_rules, metavar="R,…", help="All but rules that begin so.")
-@click.option("--fix", is_flag=True, help="Fix what leaves no question, and write all records to -o.")
-@click.option("-o", "out", metavar="FILE", help="With --fix: the file to make; DATA stays as it is.")
+@click.option(
+    "--fix", is_flag=True, help="Fix what leaves no question, and write all records to -o."
+)
+@click.option(
+    "-o", "out", metavar="FILE", help="With --fix: the file to make; DATA stays as it is."
+)
 @_of_data_sets
 def of_lint(
-    data: str, select: tuple[str, ...], ignore: tuple[str, ...], out: str | None, as_json: bool, **more: Any
+    data: str,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    out: str | None,
+    as_json: bool,
+    **more: Any,
 ) -> int:
-    """Check DATA (a run's folder or a file of records), and print file, line, rule and what is wrong; exit 1 if any."""
+    """Check DATA (a run's folder or a file of records), and print file, line, rule and what is
+    wrong; exit 1 if any.
+    """
     if more["fix"] != bool(out):
         raise click.UsageError("--fix and -o FILE go together")
     if out and os.path.lexists(out):
@@ -141,7 +185,16 @@ def of_lint(
 
 
 def _say_folders(data: str, out: str | None, image_root: str | None) -> None:
-    """Say where pictures of DATA were looked for, and those of what was written from it won't be."""
+    """Say where pictures of DATA were looked for, and those of what was written from
+    it won't be.
+    """
     known = {*map(absolute, image_folders_of(out))} if out else set[str]()
-    if out and (lost := [folder for folder in image_folders_of(data, image_root) if absolute(folder) not in known]):
-        say(f"pictures of {out} won't be looked for in {', '.join(lost)}: name their folder with --image-root")
+    if out and (
+        lost := [
+            folder for folder in image_folders_of(data, image_root) if absolute(folder) not in known
+        ]
+    ):
+        say(
+            f"pictures of {out} won't be looked for in {', '.join(lost)}: name their folder with"
+            " --image-root"
+        )

@@ -1,4 +1,6 @@
-"""`doctor`, `calibrate`: whether an endpoint answers, what it accepts, and in which box format its model answers."""
+"""`doctor`, `calibrate`: whether an endpoint answers, what it accepts, and in which box format its
+model answers.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -7,7 +9,12 @@ from typing import Any
 import click
 
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
-from dataflow_grounding.cli.arguments import answer, check_writable, overrides_argument, spec_option_for
+from dataflow_grounding.cli.arguments import (
+    answer,
+    check_writable,
+    overrides_argument,
+    spec_option_for,
+)
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
 from dataflow_grounding.errors import GroundingError, SpecError, told_as
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
@@ -25,17 +32,21 @@ from dataflow_grounding.spec.schema import OpenAIBlock
 @click.option("--offline", is_flag=True, help="Send nothing to the endpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @overrides_argument
-def doctor(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]) -> int:
+def doctor(
+    spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]
+) -> int:
     """Show what is installed, which keys are set, whether the endpoint answers and what it accepts.
 
-    The endpoint is SPEC's, else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small picture, up to five
-    times until it is accepted. Exits with 4 if there is no answer.
+    The endpoint is SPEC's, else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small
+    picture, up to five times until it is accepted. Exits with 4 if there is no answer.
     """
     if overrides and not spec_paths:
         raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
     found = installation()
     if spec_paths:
-        found["endpoint"] = endpoint_of_spec(load_spec(spec_paths, overrides, whole=False), send=not offline)
+        found["endpoint"] = endpoint_of_spec(
+            load_spec(spec_paths, overrides, whole=False), send=not offline
+        )
     elif backend_named():
         try:
             found["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
@@ -54,10 +65,22 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: {'set' if given else 'not set'}"
     endpoint = found.get("endpoint", {})
     if not endpoint:
-        way = unused_keys() or "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
+        way = (
+            unused_keys() or "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
+        )
         yield f"endpoint: none named: {way}"
     for found in (endpoint, *endpoint.get("endpoints", ())):
-        for name in ("backend", "endpoint", "weight", "model", "key", "box_format", "takes", "reply", "seconds"):
+        for name in (
+            "backend",
+            "endpoint",
+            "weight",
+            "model",
+            "key",
+            "box_format",
+            "takes",
+            "reply",
+            "seconds",
+        ):
             if name in found:
                 yield f"{name.replace('_', ' ')}: {found[name]}"
         if any((usage := found.get("usage", {})).values()):
@@ -67,21 +90,30 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 @click.command("calibrate")
 @spec_option_for("Calibrate the model of this spec's vlm block")
-@click.option("--base-url", metavar="URL", help="Calibrate this OpenAI-compatible endpoint instead.")
+@click.option(
+    "--base-url", metavar="URL", help="Calibrate this OpenAI-compatible endpoint instead."
+)
 @click.option("--model", metavar="NAME", help="The model's name.")
 @click.option(
-    "--plot", "plot_path", metavar="FILE", help="Write a picture of the rectangles asked for and those answered."
+    "--plot",
+    "plot_path",
+    metavar="FILE",
+    help="Write a picture of the rectangles asked for and those answered.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @overrides_argument
 def of_calibrate(
-    spec_paths: tuple[str, ...], overrides: tuple[str, ...], plot_path: str | None, as_json: bool, **endpoint: Any
+    spec_paths: tuple[str, ...],
+    overrides: tuple[str, ...],
+    plot_path: str | None,
+    as_json: bool,
+    **endpoint: Any,
 ) -> None:
     """Find out a model's box format, and its error in pixels, from pictures of coloured rectangles.
 
-    Sends 6 requests, or 10 to 40 if the model counts pixels. The result is stored in the user's cache folder, by
-    endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does `auto` for a model it doesn't know.
-    Exits with 2 if the answers fit no format.
+    Sends 6 requests, or 10 to 40 if the model counts pixels. The result is stored in the user's
+    cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does
+    `auto` for a model it doesn't know. Exits with 2 if the answers fit no format.
     """
     from dataflow_grounding.calibration.asking import calibrate
     from dataflow_grounding.calibration.probes import NoFit
@@ -98,7 +130,9 @@ def of_calibrate(
     path = keep(found)
     _write_plot(decision.pictures, decision.fit.boxes, plot_path)
     lines = [f"{serving.model} writes {found.box_format}: {summary(found)}."]
-    lines.append(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.")
+    lines.append(
+        f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored."
+    )
     answer(as_json, {**asdict(found), "stored": path}, lines)
 
 
@@ -115,14 +149,21 @@ def _serving(
     elif overrides:
         raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
     elif not given and backend_named() is None:
-        ways = "give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL and DF_MODEL"
+        ways = (
+            "give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL and DF_MODEL"
+        )
         raise SpecError(f"no endpoint: {ways}")
     else:
         stated = {"base_url": base_url or "", "model_name": model or ""}
         vlm = VlmBlock(backend="openai" if given else "auto", openai=OpenAIBlock(**stated))
-        serving, options = serving_of(with_environment(vlm), WorkflowBlock(steps=[], max_workers=16)), RunOptions()
+        serving, options = (
+            serving_of(with_environment(vlm), WorkflowBlock(steps=[], max_workers=16)),
+            RunOptions(),
+        )
     if serving.exact_boxes:
-        raise SpecError(f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate")
+        raise SpecError(
+            f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate"
+        )
     if obstacles := serving.obstacles():
         raise SpecError("\n".join(obstacles))
     return serving, options

@@ -27,27 +27,62 @@ _MOST = 256  # requests in flight up to which a pilot measures what the endpoint
 @click.command("generate")
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
-@click.option("--shard", type=Shard.parse, metavar="I/N", help="Only part I of N, in RESULTS/shards; then `merge`.")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Where: this process, or Ray.")
-@click.option("--ray-address", metavar="A", help="A Ray cluster's (auto, host:port); without it, one is started here.")
-@click.option("--workers", type=click.IntRange(1, 10_000), metavar="N", help="Processes on Ray; else one for each CPU.")
 @click.option(
-    "--set-from", type=click.Choice(["pilot"]), help="Set max_workers from the pilot; with --pilot, measure it."
+    "--shard",
+    type=Shard.parse,
+    metavar="I/N",
+    help="Only part I of N, in RESULTS/shards; then `merge`.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Where: this process, or Ray.",
+)
+@click.option(
+    "--ray-address",
+    metavar="A",
+    help="A Ray cluster's (auto, host:port); without it, one is started here.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Processes on Ray; else one for each CPU.",
+)
+@click.option(
+    "--set-from",
+    type=click.Choice(["pilot"]),
+    help="Set max_workers from the pilot; with --pilot, measure it.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan; send nothing.")
-@click.option("--budget-usd", type=Range(0), metavar="X", help="Stop before spending more (workflow.budget_usd).")
-@click.option("--retry-failed", is_flag=True, help="Also retry permanent failures: refusals, unreadable replies.")
+@click.option(
+    "--budget-usd",
+    type=Range(0),
+    metavar="X",
+    help="Stop before spending more (workflow.budget_usd).",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Also retry permanent failures: refusals, unreadable replies.",
+)
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--no-progress", is_flag=True, help="Don't show progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @overrides_argument
 def generate(
-    spec_paths: tuple[str, ...], overrides: tuple[str, ...], pilot: int | None, as_json: bool, **given: Any
+    spec_paths: tuple[str, ...],
+    overrides: tuple[str, ...],
+    pilot: int | None,
+    as_json: bool,
+    **given: Any,
 ) -> int:
     """Run the pipeline that SPEC names; KEY=VALUE overrides a key.
 
-    Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded
-    or the endpoint refused, 130 interrupted. After any stop, the same command resumes.
+    Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4
+    no record succeeded or the endpoint refused, 130 interrupted. After any stop, the same command
+    resumes.
     """
     engine = _engine(given["engine"], given["ray_address"], given["workers"], given["shard"])
     spec = load_spec(spec_paths, overrides)
@@ -55,12 +90,17 @@ def generate(
         say(f"Note: {remark}.")
     if given["set_from"]:
         _set_workers(spec, in_pilot=pilot is not None)
-    limits = {"budget_usd": given["budget_usd"], "retry_failed": given["retry_failed"] or None, "shard": given["shard"]}
+    limits = {
+        "budget_usd": given["budget_usd"],
+        "retry_failed": given["retry_failed"] or None,
+        "shard": given["shard"],
+    }
     run = SpecRun(spec, pilot=pilot, progress=False if given["no_progress"] else None, **limits)
     if given["dry_run"]:
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
-    gc.freeze()  # what the start has made stays to the end: not looked through again, not even at the end
+    # what the start has made stays to the end: not looked through again, not even at the end
+    gc.freeze()
     try:
         summary = run.execute(engine)
     except RunStopped as stopped:
@@ -81,7 +121,9 @@ def generate(
 
 
 def _engine(engine: str, address: str | None, workers: int | None, shard: Shard | None) -> MakeRun:
-    """What takes the rows through the steps. Raises SpecError for options that don't go together."""
+    """What takes the rows through the steps. Raises SpecError for options that don't
+    go together.
+    """
     if engine == "ray" and shard is not None:
         raise SpecError("--engine ray makes shards of its own: leave --shard out")
     if engine != "ray" and (address or workers):
@@ -100,7 +142,8 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     if stays:
         summary.report = address_of(there)
         return
-    from dataflow_grounding.review import report_folder  # with Pillow's drawing and the figures, which no run needs
+    # with Pillow's drawing and the figures, which no run needs
+    from dataflow_grounding.review import report_folder
 
     try:
         with telling("results are written; making the report", summary.done, silent) as tell:
@@ -117,11 +160,19 @@ def _advice(run: SpecRun) -> str:
         lines.append(f"  {address_of(step.storage.output_path)}: {question}")
     lines += [
         f"  or at everything in a browser: dataflowgrounding report {folder}",
-        "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens.",
-        "Only what a change affects is asked again. If it is good: the same command without --pilot continues from "
-        "here;",
-        "estimate now uses what was measured. How many requests at once the endpoint takes is measured by --pilot N "
-        "--set-from pilot, with a larger N; --set-from pilot alone then uses that many.",
+        (
+            "If it is not good enough: use a stronger model, or raise media_resolution,"
+            " max_output_tokens or max_tokens."
+        ),
+        (
+            "Only what a change affects is asked again. If it is good: the same command without"
+            " --pilot continues from here;"
+        ),
+        (
+            "estimate now uses what was measured. How many requests at once the endpoint takes is"
+            " measured by --pilot N --set-from pilot, with a larger N; --set-from pilot alone then"
+            " uses that many."
+        ),
     ]
     return "\n".join(lines)
 
@@ -130,23 +181,41 @@ def _next_steps(run: SpecRun, summary: Summary) -> str:
     folder = shlex.quote(address_of(run.spec.results_dir))
     lines = ["next: open the report in a browser"] if summary.report else []
     if summary.failed or summary.failures:
-        way = "the same command tries again what may pass" if summary.passing_failures else "--retry-failed asks again"
+        way = (
+            "the same command tries again what may pass"
+            if summary.passing_failures
+            else "--retry-failed asks again"
+        )
         lines.append(f"next: see in failures.jsonl why records failed; {way}")
-    lines.append(f"next: dataflowgrounding cost {folder}; or, with boxes drawn by hand, eval {folder} --gold FILE")
+    lines.append(
+        f"next: dataflowgrounding cost {folder}; or, with boxes drawn by hand, eval {folder} --gold"
+        " FILE"
+    )
     return "\n".join(lines)
 
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
-    """Raise `max_workers`: for a pilot to what it may try, for a full run to what one sustained. Raises SpecError."""
+    """Raise `max_workers`: for a pilot to what it may try, for a full run to what one sustained.
+    Raises SpecError.
+    """
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:
         workflow.max_workers = max(stated, _MOST)
         return
-    run = read_object(present(os.path.join(working_folder(spec.results_dir), "run.json"), anew=True))
+    run = read_object(
+        present(os.path.join(working_folder(spec.results_dir), "run.json"), anew=True)
+    )
     sustained = run.get("sustained_concurrency")
     if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
-        raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")
+        raise SpecError(
+            f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot"
+        )
     workflow.max_workers = max(stated, sustained)
-    tried = f"the last run sustained {sustained} at once; only --pilot N --set-from pilot, with new records, tries more"
-    say(f"workflow.max_workers: {workflow.max_workers}{'' if sustained > stated else f' ({tried})'}")
+    tried = (
+        f"the last run sustained {sustained} at once; only --pilot N --set-from pilot, with new"
+        " records, tries more"
+    )
+    say(
+        f"workflow.max_workers: {workflow.max_workers}{'' if sustained > stated else f' ({tried})'}"
+    )

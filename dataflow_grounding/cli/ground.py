@@ -21,21 +21,33 @@ from dataflow_grounding.terminal import say_json
 @click.argument("image", metavar="IMAGE")
 @click.argument("phrases", nargs=-1, required=True, metavar="PHRASE...")
 @spec_option_for("Use the vlm block of this spec")
-@click.option("--draw", "draw_path", metavar="FILE", help="Write the picture with the boxes drawn in.")
-@click.option("--no-cache", is_flag=True, help="Keep no replies, and ask again for those that are kept.")
+@click.option(
+    "--draw", "draw_path", metavar="FILE", help="Write the picture with the boxes drawn in."
+)
+@click.option(
+    "--no-cache", is_flag=True, help="Keep no replies, and ask again for those that are kept."
+)
 def command(
-    image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], draw_path: str | None, no_cache: bool
+    image: str,
+    phrases: tuple[str, ...],
+    spec_paths: tuple[str, ...],
+    draw_path: str | None,
+    no_cache: bool,
 ) -> None:
-    """Print the boxes of each PHRASE in IMAGE as one JSON object: pixels, [x1, y1, x2, y2], of the upright image.
+    """Print the boxes of each PHRASE in IMAGE as one JSON object: pixels, [x1, y1, x2, y2], of the
+    upright image.
 
-    Asks the endpoint of DF_API_KEY, DF_BASE_URL and DF_MODEL, or of a spec; without either, the embedded grounder.
-    Replies are kept in the user's cache folder, so that the same question is paid for once.
+    Asks the endpoint of DF_API_KEY, DF_BASE_URL and DF_MODEL, or of a spec; without either, the
+    embedded grounder. Replies are kept in the user's cache folder, so that the same question is
+    paid for once.
     """
     if blank := [number for number, phrase in enumerate(phrases, 1) if not phrase.strip()]:
         raise SpecError(f"phrase {blank[0]} is an empty text: say what to look for")
     if draw_path:
         check_writable(draw_path, image)
-    grounder = grounder_of_spec(spec_paths) if spec_paths else PhraseGrounder(serving_from_environment())
+    grounder = (
+        grounder_of_spec(spec_paths) if spec_paths else PhraseGrounder(serving_from_environment())
+    )
     if obstacles := grounder.serving.obstacles():
         raise SpecError("\n".join(obstacles))
     options = RunOptions(replies=None if no_cache or grounder.serving.free else _cache_of(image))
@@ -52,5 +64,7 @@ def _cache_of(image: str) -> str | None:
     folder = os.path.join(cache_folder(), "ground")
     with suppress(OSError):
         os.makedirs(folder, exist_ok=True)
-        return os.path.join(folder, f"{hashlib.sha256(os.path.abspath(image).encode()).hexdigest()[:20]}.jsonl")
+        return os.path.join(
+            folder, f"{hashlib.sha256(os.path.abspath(image).encode()).hexdigest()[:20]}.jsonl"
+        )
     return None

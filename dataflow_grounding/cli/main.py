@@ -1,4 +1,6 @@
-"""`dataflowgrounding`: the group of commands; how errors, and streams that can't be written, become exit codes."""
+"""`dataflowgrounding`: the group of commands; how errors, and streams that can't be written, become
+exit codes.
+"""
 
 import errno
 import gc
@@ -29,7 +31,10 @@ _COMMANDS = {
     "merge": ("results", "Put shards together."),
     "default_specs": ("starting", "Write a complete, commented spec for each pipeline."),
     "check": ("before_run", "Validate spec, input and images; send nothing."),
-    "doctor": ("endpoints", "Show what is installed, which keys are set, and what an endpoint accepts."),
+    "doctor": (
+        "endpoints",
+        "Show what is installed, which keys are set, and what an endpoint accepts.",
+    ),
     "estimate": ("before_run", "Estimate what a run will send and cost."),
     "calibrate": ("endpoints", "Find out which box format a model uses."),
     "ground": ("ground", "Find phrases in one image."),
@@ -50,7 +55,9 @@ _COMMANDS = {
     "completion": ("main", "Print the shell's completion script."),
 }
 COMMANDS = {name: says for name, (_, says) in _COMMANDS.items()}
-"""Command → what `--help` says; the module of this folder that it stands in is imported when it is used."""
+"""Command → what `--help` says; the module of this folder that it stands in is imported when it is
+used.
+"""
 
 
 class _LazyGroup(click.Group):
@@ -64,7 +71,11 @@ class _LazyGroup(click.Group):
 
             raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
         module = importlib.import_module(f"dataflow_grounding.cli.{_COMMANDS[name][0]}")
-        return next(made for made in vars(module).values() if isinstance(made, click.Command) and made.name == name)
+        return next(
+            made
+            for made in vars(module).values()
+            if isinstance(made, click.Command) and made.name == name
+        )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -81,7 +92,9 @@ def cli(debug: bool) -> None:
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that makes SHELL complete commands and options: eval "$(dataflowgrounding completion bash)"."""
+    """Print the script that makes SHELL complete commands and options: eval "$(dataflowgrounding
+    completion bash)".
+    """
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(cli, {}, "dataflowgrounding", "_DATAFLOWGROUNDING_COMPLETE").source())  # noqa: TID251
@@ -89,13 +102,15 @@ def completion(shell: str) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    # Python looks for cycles whenever 700 more objects live: 300 times in a run of 1,500 records, which has hardly any.
+    # Python looks for cycles whenever 700 more objects live: 300 times in a run of 1,500 records,
+    # which has hardly any.
     gc.set_threshold(10_000, 10, 10)
     try:
         with _standard_streams():
             copy_context().run(_run)
     except SystemExit as leave:
-        if any(thread.name == LEAVING for thread in threading.enumerate()):  # Ray's library breaks down in Python's end
+        if any(thread.name == LEAVING for thread in threading.enumerate()):
+            # Ray's library breaks down in Python's end
             sys.stdout.flush()
             os._exit(leave.code if isinstance(leave.code, int) else 0)
         raise
@@ -103,11 +118,12 @@ def main() -> None:
 
 @contextmanager
 def as_command() -> Iterator[None]:
-    """Let a script end as the command line does: Ctrl-C and a GroundingError are told in a line; `--debug` shows where.
+    """Let a script end as the command line does: Ctrl-C and a GroundingError are told in a line;
+    `--debug` shows where.
 
     Raises:
-        SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another GroundingError, or where
-            memory doesn't do.
+        SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another
+            GroundingError, or where memory doesn't do.
     """
     try:
         yield
@@ -117,7 +133,10 @@ def as_command() -> Iterator[None]:
     except MemoryError:
         if "--debug" in sys.argv:
             say(traceback.format_exc())
-        say("Error: this takes more memory than there is. What was stored is kept: the same command goes on")
+        say(
+            "Error: this takes more memory than there is. What was stored is kept: the same command"
+            " goes on"
+        )
         raise SystemExit(2) from None
     except GroundingError as error:
         if "--debug" in sys.argv:
@@ -162,16 +181,24 @@ class _Sink(io.FileIO):
 
 @contextmanager
 def _standard_streams() -> Iterator[None]:
-    """Makes printing safe: exits with 130 where output couldn't be written; a reader that went away is fine."""
+    """Makes printing safe: exits with 130 where output couldn't be written; a reader that went away
+    is fine.
+    """
     if sys.stdout is not sys.__stdout__:  # a caller's own
         yield
         return
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed: the next file that is opened would be it, and take what others print
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
+        if getattr(sys, name) is None:
+            # closed: the next file that is opened would be it, and take what others print
+            setattr(
+                sys,
+                name,
+                os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"),
+            )
     streams: list[Any] = [sys.stdout, sys.stderr]
     sinks = [_Sink(os.dup(stream.fileno()), "w") for stream in streams]
-    os.dup2(streams[1].fileno(), streams[0].fileno())  # what user code starts prints there, not into the answer
+    # what user code starts prints there, not into the answer
+    os.dup2(streams[1].fileno(), streams[0].fileno())
     sys.stdout, sys.stderr = map(_over, sinks, streams)
     try:
         yield
@@ -187,4 +214,6 @@ def _standard_streams() -> Iterator[None]:
 def _over(sink: _Sink, stream: Any) -> TextIO:
     """The stream's text into the sink; what can't be encoded is written escaped."""
     errors = "backslashreplace" if stream.errors == "strict" else stream.errors
-    return io.TextIOWrapper(io.BufferedWriter(sink), stream.encoding, errors, line_buffering=stream.line_buffering)
+    return io.TextIOWrapper(
+        io.BufferedWriter(sink), stream.encoding, errors, line_buffering=stream.line_buffering
+    )

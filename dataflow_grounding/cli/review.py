@@ -13,22 +13,53 @@ from dataflow_grounding.terminal import counted, say
 
 @click.command("review")
 @click.argument("results", metavar="RESULTS")
-@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Of 127.0.0.1; a free one unless given.")
+@click.option(
+    "--port",
+    default=0,
+    type=click.IntRange(0, 65535),
+    help="Of 127.0.0.1; a free one unless given.",
+)
 @click.option("--no-open", is_flag=True, help="Open no browser.")
-@click.option("--reviewer", metavar="NAME", help="Whose decisions they are; the user's name unless given.")
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="Only N boxes and phrases, drawn at random.")
+@click.option(
+    "--reviewer", metavar="NAME", help="Whose decisions they are; the user's name unless given."
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only N boxes and phrases, drawn at random.",
+)
 @click.option("--seed", type=int, help="With --sample: another seed draws others.")
 @click.option(
-    "--gold", metavar="FILE", help="With --sample: mix in some that FILE, records with right boxes, knows of."
+    "--gold",
+    metavar="FILE",
+    help="With --sample: mix in some that FILE, records with right boxes, knows of.",
 )
-@click.option("--blind", is_flag=True, help="Judge a second time 5% of what others decided, without seeing how.")
-@click.option("--queue", type=click.Choice(["doubt", "random", "file"]), default="doubt", help="What comes first.")
-@click.option("--static", metavar="DIR", help="Write a folder that works without a server, and end.")
-@click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
-def of_review(results: str, port: int, no_open: bool, sample: int | None, queue: str, **more: Any) -> None:
-    """Mend RESULTS (a run's folder, one of its steps', or a file of records) in a browser; `apply` writes it down.
+@click.option(
+    "--blind",
+    is_flag=True,
+    help="Judge a second time 5% of what others decided, without seeing how.",
+)
+@click.option(
+    "--queue",
+    type=click.Choice(["doubt", "random", "file"]),
+    default="doubt",
+    help="What comes first.",
+)
+@click.option(
+    "--static", metavar="DIR", help="Write a folder that works without a server, and end."
+)
+@click.option(
+    "--image-root", metavar="DIR", help="Where the images are, if not where the run found them."
+)
+def of_review(
+    results: str, port: int, no_open: bool, sample: int | None, queue: str, **more: Any
+) -> None:
+    """Mend RESULTS (a run's folder, one of its steps', or a file of records) in a browser; `apply`
+    writes it down.
 
-    Each decision is on disk in reviews.jsonl before the next is taken. The page's address is the first line printed.
+    Each decision is on disk in reviews.jsonl before the next is taken. The page's address is the
+    first line printed.
     """
     from dataflow_grounding.review.queues import Reviewable
     from dataflow_grounding.review.server import ReviewServer
@@ -39,10 +70,14 @@ def of_review(results: str, port: int, no_open: bool, sample: int | None, queue:
     if more["blind"] and sample is not None:
         raise click.UsageError("--blind chooses what is shown itself: leave out --sample")
     if more["blind"] and more["static"]:
-        raise click.UsageError("what --static collects can't be told as blind reviews: leave out --blind or --static")
+        raise click.UsageError(
+            "what --static collects can't be told as blind reviews: leave out --blind or --static"
+        )
     who = more["reviewer"] or _user()
     drawn = None if sample is None else (sample, more["seed"] or 0)
-    session = Session(Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue, more["gold"])
+    session = Session(
+        Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue, more["gold"]
+    )
     if more["static"]:
         say(session.write(more["static"]), err=False)
     else:
@@ -58,19 +93,27 @@ def _user() -> str:
 @click.command("apply")
 @click.argument("results", metavar="RESULTS")
 @click.argument("downloads", metavar="[DECISIONS]...", nargs=-1)
-@click.option("-o", "out", metavar="FILE", help="What to write; annotations.reviewed.jsonl beside them unless given.")
+@click.option(
+    "-o",
+    "out",
+    metavar="FILE",
+    help="What to write; annotations.reviewed.jsonl beside them unless given.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print path and counts as one JSON object.")
 def of_apply(results: str, downloads: tuple[str, ...], out: str | None, as_json: bool) -> int:
-    """Write RESULTS as reviewed, with the DECISIONS that were downloaded from folders of `review --static`.
+    """Write RESULTS as reviewed, with the DECISIONS that were downloaded from folders of
+    `review --static`.
 
-    Exit codes: 0 done, 1 some of DECISIONS were refused, as others changed meanwhile what they are on.
+    Exit codes: 0 done, 1 some of DECISIONS were refused, as others changed meanwhile what they are
+    on.
     """
     found = apply_decisions(results, out, downloads)
     for line in found["refused"]:
         say(f"Not taken: {line}")
     lines = [
-        f"{found['reviewed']}: {counted(found['records'], 'record')}, of their phrases "
-        f"{found['verified']:,} right, {found['rejected']:,} rejected, by {counted(found['decisions'], 'decision')}"
+        f"{found['reviewed']}: {counted(found['records'], 'record')}, of their phrases"
+        f" {found['verified']:,} right, {found['rejected']:,} rejected, by"
+        f" {counted(found['decisions'], 'decision')}"
     ]
     if second := found["second_reviews"]:
         names = ("expressions", "kappa_verified", "mean_iou", "f1_0.5")
@@ -89,14 +132,24 @@ def _share(text: str) -> float:
 
 @click.command("certify")
 @click.argument("results", metavar="RESULTS")
-@click.option("--max-error", type=_share, metavar="SHARE", help="Accept at most so many wrong boxes, say 3%.")
-@click.option("--gold", metavar="FILE", help="Records with right boxes: how often reviewers were wrong on them.")
-@click.option("--verify", is_flag=True, help="Find what has changed since the certificate was written.")
+@click.option(
+    "--max-error", type=_share, metavar="SHARE", help="Accept at most so many wrong boxes, say 3%."
+)
+@click.option(
+    "--gold",
+    metavar="FILE",
+    help="Records with right boxes: how often reviewers were wrong on them.",
+)
+@click.option(
+    "--verify", is_flag=True, help="Find what has changed since the certificate was written."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def of_certify(results: str, verify: bool, as_json: bool, **how: Any) -> int:
-    """Say how much of RESULTS is wrong, by the sample that `review --sample` stated; leaves certificate.json.
+    """Say how much of RESULTS is wrong, by the sample that `review --sample` stated; leaves
+    certificate.json.
 
-    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes, or pictures it can't check.
+    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes, or pictures it
+    can't check.
     """
     from dataflow_grounding.review.certificate import certify, changes_since, told_lines
 

@@ -26,7 +26,9 @@ _MODULE = "auto_label"  # what TAO's `module_name` is called of which these pipe
 @click.argument("folder", default=".", metavar="[DIR]")
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 def init(folder: str, force: bool) -> None:
-    """Write pipelines, example data and a spec into DIR, to be edited. Files that are there stay, without --force."""
+    """Write pipelines, example data and a spec into DIR, to be edited. Files that are there stay,
+    without --force.
+    """
     targets = {os.path.join(folder, name): source for source, name in _shipped_files()}
     kept = set() if force else set(filter(os.path.exists, targets))
     for target, source in targets.items():
@@ -35,19 +37,29 @@ def init(folder: str, force: bool) -> None:
                 os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
                 copy_file(source, target)
         say(f"{'kept ' if target in kept else 'wrote'}   {target}", err=False)
-    counts = f"{counted(len(targets) - len(kept), 'file')} written{f', {len(kept)} kept' if kept else ''}. Next:"
+    counts = (
+        f"{counted(len(targets) - len(kept), 'file')}"
+        f" written{f', {len(kept)} kept' if kept else ''}. Next:"
+    )
     script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
     spec = os.path.join(folder, "image_grounding.yaml")
-    here = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)  # not so with pipx or uv
-    say(f"{counts}\n  {'python' if here else shlex.quote(sys.executable)} {shlex.quote(script)}", err=False)
+    # not so with pipx or uv
+    here = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)
+    say(
+        f"{counts}\n  {'python' if here else shlex.quote(sys.executable)} {shlex.quote(script)}",
+        err=False,
+    )
     say(f"or, from a spec:\n  dataflowgrounding generate -e {shlex.quote(spec)}", err=False)
 
 
 def _shipped_files() -> Iterator[tuple[str, str]]:
-    """Each file, and its name in a new working folder; what's in `init_template` goes to the top. Raises InputError."""
+    """Each file, and its name in a new working folder; what's in `init_template` goes to the top.
+    Raises InputError.
+    """
     package = Path(__file__).parents[1]
     for folder in ("api_pipelines", "example_data", "init_template"):
-        places = (package / "_shipped" / folder, package.parent / folder)  # installed from a wheel, or in a repository
+        # installed from a wheel, or in a repository
+        places = (package / "_shipped" / folder, package.parent / folder)
         top = next(filter(Path.is_dir, places), None)
         if top is None:
             raise InputError(f"this installation has no {folder}: install dataflow-grounding again")
@@ -61,11 +73,16 @@ def _shipped_files() -> Iterator[tuple[str, str]]:
 @click.option(
     "--backend",
     type=click.Choice(["openai", "gemini", "local", "embedded"]),
-    help="Who answers; without it, whom the environment names (DF_BASE_URL, DF_MODEL, a provider's key).",
+    help=(
+        "Who answers; without it, whom the environment names (DF_BASE_URL, DF_MODEL, a provider's"
+        " key)."
+    ),
 )
 @click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
 def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
-    """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless given."""
+    """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless
+    given.
+    """
     folder, names = _read(arguments)
     paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}
     if there := next(filter(os.path.exists, paths.values()), None):
@@ -73,12 +90,18 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
     backend = backend or backend_of_keys() or "gemini"
     model = os.environ.get("DF_MODEL", "").strip()
     for name, path in paths.items():
-        text = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        text = (
+            resources.files("dataflow_grounding.spec")
+            .joinpath(f"{name}.yaml")
+            .read_text(encoding="utf-8")
+        )
         text = text.replace("backend: gemini #", f"backend: {backend} #")
         if backend == "gemini" and model:
             text = text.replace(f" model: {GeminiBlock().model}", f" model: {json.dumps(model)}")
         if backend == "openai" and not model:
-            text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL: nothing does yet")
+            text = text.replace(
+                "# empty: DF_MODEL", "# name it, here or in DF_MODEL: nothing does yet"
+            )
         write_text(path, text)
         say(path, err=False)
     first = shlex.quote(next(iter(paths.values())))
@@ -93,7 +116,11 @@ def _read(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
             raise SpecError(f"{name!r} is not one of {', '.join(given)}{nearest(name, given)}")
         given[name] = value
     if (wanted := given["autolabel_type"]) and wanted not in JOBS:
-        raise SpecError(f"autolabel_type {wanted!r} is not one of {', '.join(JOBS)}{nearest(wanted, JOBS)}")
+        raise SpecError(
+            f"autolabel_type {wanted!r} is not one of {', '.join(JOBS)}{nearest(wanted, JOBS)}"
+        )
     if given["module_name"] != _MODULE:
-        raise SpecError(f"module_name {given['module_name']!r} can't be written: there is {_MODULE} alone")
+        raise SpecError(
+            f"module_name {given['module_name']!r} can't be written: there is {_MODULE} alone"
+        )
     return given["results_dir"] or ".", [wanted] if wanted else JOBS

@@ -1,4 +1,6 @@
-"""A run on Ray, as its driver sees it: the input split, shards handed to workers, their files put together."""
+"""A run on Ray, as its driver sees it: the input split, shards handed to workers, their files put
+together.
+"""
 
 import asyncio
 import atexit
@@ -32,17 +34,22 @@ from dataflow_grounding.serving.base import check_counts
 from dataflow_grounding.terminal import counted, say, speaks_of_specs
 from dataflow_grounding.version import __version__
 
-FEWEST, EACH, MOST = 8, 4, 256  # shards: several for each worker, as long as not too many files are open at once
+# shards: several for each worker, as long as not too many files are open at once
+FEWEST, EACH, MOST = 8, 4, 256
 LEAVE_SECONDS = 30.0
-SAY_SECONDS, START_SECONDS = 8.0, 60.0  # without any worker: it is said, then each minute; a Ray of our own gives up
+# without any worker: it is said, then each minute; a Ray of our own gives up
+SAY_SECONDS, START_SECONDS = 8.0, 60.0
 LOOK_SECONDS = 1.0
-MOST_SILENCES = 30  # looks, of up to 2 s, in turn: a worker that is silent so long can't send anything any more
-HEAD_SECONDS = 30.0  # without the head of the cluster, which some can start anew; after 60 its workers end themselves
+# looks, of up to 2 s, in turn: a worker that is silent so long can't send anything any more
+MOST_SILENCES = 30
+# without the head of the cluster, which some can start anew; after 60 its workers end themselves
+HEAD_SECONDS = 30.0
 MOST_LOSSES = 10  # workers lost over one shard: then it is the shard
 _SET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # else Ray ends the driver without the head, with exit code 1
+    # else Ray ends the driver without the head, with exit code 1
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
 }
 
 
@@ -60,9 +67,14 @@ class RayRun(Run):
         check_counts(workers=1 if workers is None else workers)
         self._address, self._count = address, workers
         results = address_of(self.steps[0].storage.cache_path)
-        self._shipped = shipped(Work(self.steps, self.options, self.source.name, results, speaks_of_specs.get()))
-        self._gpus: float = max((getattr(step.operator.serving, "num_gpus", 0) for step in self.steps), default=0)
-        self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)  # the workers' own grace ends before
+        self._shipped = shipped(
+            Work(self.steps, self.options, self.source.name, results, speaks_of_specs.get())
+        )
+        self._gpus: float = max(
+            (getattr(step.operator.serving, "num_gpus", 0) for step in self.steps), default=0
+        )
+        # the workers' own grace ends before
+        self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)
         self._shards: dict[Shard, int] = {}  # with rows, and how many
         self._waiting: deque[Shard] = deque()
         self._at_work: dict[Shard, Any] = {}  # who works on it
@@ -84,13 +96,20 @@ class RayRun(Run):
     async def _work_through(self) -> None:
         self._waiting.extend(self._shards)
         near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        here = near(self._ray.get_runtime_context().get_node_id(), soft=True)  # which no other node can be lost with
+        # which no other node can be lost with
+        here = near(self._ray.get_runtime_context().get_node_id(), soft=True)
         pool = self._ray.remote(LeasePool).options(num_cpus=0, scheduling_strategy=here)
         budget = self._budget
-        self._pool = pool.remote(budget.max_requests, budget.usd, before=(budget.sent, budget.spent))
+        self._pool = pool.remote(
+            budget.max_requests, budget.usd, before=(budget.sent, budget.spent)
+        )
         try:
-            async with self._helped_by(self._look(), self._watch_the_start(), self._watch_the_cluster()):
-                await self._workers.do(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
+            async with self._helped_by(
+                self._look(), self._watch_the_start(), self._watch_the_cluster()
+            ):
+                await self._workers.do(
+                    self._serve() for _ in range(min(self._count or 1, len(self._shards)))
+                )
         finally:
             await self._count_the_lost()
             self._end(self._pool)
@@ -109,14 +128,20 @@ class RayRun(Run):
             self._workers.cancel()
 
     async def _serve(self) -> None:
-        """Have a worker take shards until none is left; where it is lost, another one in its place."""
+        """Have a worker take shards until none is left; where it is lost, another one
+        in its place.
+        """
         while self.stopped is None and self._waiting:
             shard: Shard | None = None
             # several calls at once: one works, the others tell how far it is
-            made = self._ray.remote(Worker).options(num_cpus=1, num_gpus=self._gpus, max_concurrency=4)
+            made = self._ray.remote(Worker).options(
+                num_cpus=1, num_gpus=self._gpus, max_concurrency=4
+            )
             worker = made.remote(partial(_renewed, self._pool))
             try:
-                if wrong := await worker.begin.remote(self._shipped, os.getcwd(), _own_modules(), __version__):
+                if wrong := await worker.begin.remote(
+                    self._shipped, os.getcwd(), _own_modules(), __version__
+                ):
                     raise wrong.kind(wrong.text)
                 self._started, self._losses[None] = True, 0
                 while self.stopped is None and self._waiting:
@@ -129,7 +154,12 @@ class RayRun(Run):
                 if self._losses[shard] >= MOST_LOSSES:
                     said = (str(lost).strip().splitlines() or [""])[-1].strip()
                     what = f"with {shard}" if shard else "that were to begin"
-                    self.stop(RunStopped(f"Ray lost {MOST_LOSSES} workers {what}: {said}. The same command goes on"))
+                    self.stop(
+                        RunStopped(
+                            f"Ray lost {MOST_LOSSES} workers {what}: {said}. The same command"
+                            " goes on"
+                        )
+                    )
             except Exception:
                 self.stop(RunStopped("stopped by an error"))
                 raise
@@ -142,7 +172,10 @@ class RayRun(Run):
         del self._at_work[shard]
         self._nows[shard] = done.now
         self.summary.add_part(done.summary)
-        self._sent, self._paid = self._sent + done.summary.requests["sent"], self._paid + (done.summary.cost_usd or 0.0)
+        self._sent, self._paid = (
+            self._sent + done.summary.requests["sent"],
+            self._paid + (done.summary.cost_usd or 0.0),
+        )
         error = done.wrong and done.wrong.kind(done.wrong.text)
         if isinstance(error, RunStopped):
             self.stop(error)
@@ -170,15 +203,21 @@ class RayRun(Run):
                     continue
                 if isinstance(now, Now):
                     self._nows[shard] = now
-                self._silences[worker] = self._silences[worker] + 1 if isinstance(now, asyncio.TimeoutError) else 0
+                self._silences[worker] = (
+                    self._silences[worker] + 1 if isinstance(now, asyncio.TimeoutError) else 0
+                )
                 if self._silences[worker] >= MOST_SILENCES:
                     self._end(worker)  # another one takes its place
 
     def now(self, total: int | None) -> Now:
         """How far all are together."""
-        sums: list[Any] = [sum(value or 0 for value in values) for values in zip(*self._nows.values(), strict=True)]
+        sums: list[Any] = [
+            sum(value or 0 for value in values) for values in zip(*self._nows.values(), strict=True)
+        ]
         now = Now(*(sums or [0] * 8))
-        return now._replace(total=sum(self._shards.values()), cost_usd=now.cost_usd if self._budget.prices else None)
+        return now._replace(
+            total=sum(self._shards.values()), cost_usd=now.cost_usd if self._budget.prices else None
+        )
 
     async def _watch_the_start(self) -> None:
         """Say now and then that no worker has begun, and in the end give up."""
@@ -195,7 +234,9 @@ class RayRun(Run):
             self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
-        """Stop where its head is gone, without which no worker can begin, or the pool, without which none may send."""
+        """Stop where its head is gone, without which no worker can begin, or the pool, without
+        which none may send.
+        """
         address = self._ray.get_runtime_context().gcs_address
         listened = time.monotonic()
         while self.stopped is None:
@@ -204,7 +245,9 @@ class RayRun(Run):
                 listened = time.monotonic()
             elif time.monotonic() - listened > HEAD_SECONDS:
                 on = "on a cluster or without one"
-                self.stop(RunStopped(f"Ray's head at {address} is gone. The same command goes on, {on}"))
+                self.stop(
+                    RunStopped(f"Ray's head at {address} is gone. The same command goes on, {on}")
+                )
             try:
                 await asyncio.wait_for(self._pool.__ray_ready__.remote(), LOOK_SECONDS)
             except self._ray.exceptions.RayActorError:
@@ -221,12 +264,18 @@ def _own_modules() -> list[str]:
     """Where this process finds modules that aren't installed: beside a spec or a script."""
     known = map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))
     installed = tuple(os.path.join(place, "") for place in known)
-    own = (os.path.join(os.path.abspath(place), "") for place in sys.path if os.path.isdir(place or "."))
+    own = (
+        os.path.join(os.path.abspath(place), "")
+        for place in sys.path
+        if os.path.isdir(place or ".")
+    )
     return [place.rstrip(os.sep) for place in own if not place.startswith(installed)]
 
 
 def _renewed(pool: Any, report: Report) -> Grant:
-    """What the pool grants, asked by a worker. Raises what keeps the pool from answering in a moment."""
+    """What the pool grants, asked by a worker. Raises what keeps the pool from answering in a
+    moment.
+    """
     import ray
 
     grant: Grant = ray.get(pool.renew.remote(report), timeout=1.0)
@@ -235,7 +284,9 @@ def _renewed(pool: Any, report: Report) -> Grant:
 
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, bool]]:
-    """The module `ray`, with a cluster, and whether that is started here, to end with the block. Raises InputError."""
+    """The module `ray`, with a cluster, and whether that is started here, to end with the block.
+    Raises InputError.
+    """
     os.environ.update({name: os.environ.get(name, value) for name, value in _SET.items()})
     import ray.util.scheduling_strategies
 
@@ -243,17 +294,29 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, 
         yield ray, False
         return
     cpus = max(workers or 1, os.cpu_count() or 1)
-    own = {"address": "local", "num_cpus": cpus, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+    own = {
+        "address": "local",
+        "num_cpus": cpus,
+        "include_dashboard": False,
+        "object_store_memory": 100 * 2**20,
+    }
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    if hasattr(inside := ray._private.worker, "print_to_stdstream"):  # on standard output, of each worker that is lost
+    if hasattr(inside := ray._private.worker, "print_to_stdstream"):
+        # on standard output, of each worker that is lost
         inside.print_to_stdstream = lambda *_, **__: None
     try:
         if place := re.search(r"([^/@]+):(\d+)$", address or ""):  # Ray would try for minutes
             socket.create_connection((place[1], int(place[2])), timeout=5).close()
-        ray.init(log_to_driver=False, configure_logging=False, **({"address": address} if address else own))
+        ray.init(
+            log_to_driver=False,
+            configure_logging=False,
+            **({"address": address} if address else own),
+        )
     except Exception as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"can't reach Ray at {address}: {said}" if address else f"can't start Ray: {said}") from None
+        raise InputError(
+            f"can't reach Ray at {address}: {said}" if address else f"can't start Ray: {said}"
+        ) from None
     try:
         yield ray, address is None
     finally:
@@ -261,7 +324,9 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, 
 
 
 def _leave_cluster(ray: Any) -> None:
-    """End the connection; a head that doesn't answer, a machine that was cut off, say, keeps Ray waiting for ever."""
+    """End the connection; a head that doesn't answer, a machine that was cut off, say, keeps Ray
+    waiting for ever.
+    """
     leaving = threading.Thread(target=ray.shutdown, name=LEAVING, daemon=True)
     leaving.start()
     leaving.join(LEAVE_SECONDS)
@@ -273,7 +338,9 @@ async def _listens(address: str) -> bool:
     """Whether somebody listens at `host:port`."""
     host, _, port = address.rpartition(":")
     with suppress(OSError, asyncio.TimeoutError):
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), LOOK_SECONDS)
+        _, writer = await asyncio.wait_for(
+            asyncio.open_connection(host.strip("[]"), int(port)), LOOK_SECONDS
+        )
         writer.close()
         return True
     return False
@@ -283,4 +350,7 @@ def _room(ray: Any) -> str:
     has, free = ray.cluster_resources(), ray.available_resources()
     kinds = [kind for kind in ("CPU", "GPU") if kind == "CPU" or has.get(kind)]
     parts = [f"{free.get(kind, 0):g} of {has.get(kind, 0):g} {kind}" for kind in kinds]
-    return f"Ray has {' and '.join(parts)} free on {counted(sum(node['Alive'] for node in ray.nodes()), 'node')}"
+    return (
+        f"Ray has {' and '.join(parts)} free on"
+        f" {counted(sum(node['Alive'] for node in ray.nodes()), 'node')}"
+    )

@@ -1,4 +1,6 @@
-"""Objects as bytes for another process, without the keys in them: these are taken from its own environment."""
+"""Objects as bytes for another process, without the keys in them: these are taken from its own
+environment.
+"""
 
 import io
 import pickle
@@ -9,10 +11,12 @@ from dataflow_grounding.key_names import key_variables, text_with_keys, text_wit
 
 
 def shipped(thing: Any) -> bytes:
-    """`thing` pickled, with the classes of `__main__`; in its texts, a key's variable stands in place of the key.
+    """`thing` pickled, with the classes of `__main__`; in its texts, a key's variable stands in
+    place of the key.
 
     Raises:
-        SpecError: For a key that no variable of the environment holds, and for what can't be pickled.
+        SpecError: For a key that no variable of the environment holds, and for what can't be
+            pickled.
         MissingExtra: Ray isn't installed.
     """
     with needs_extra("Ray", "ray"):

@@ -20,7 +20,13 @@ from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.env_files import read_env_files
-from dataflow_grounding.errors import FolderTaken, GroundingError, InputError, Interrupted, RunStopped
+from dataflow_grounding.errors import (
+    FolderTaken,
+    GroundingError,
+    InputError,
+    Interrupted,
+    RunStopped,
+)
 from dataflow_grounding.files import within
 from dataflow_grounding.mirror import CKPT, present, working_folder
 from dataflow_grounding.terminal import speaks_of_specs
@@ -30,7 +36,9 @@ TAKEN_SECONDS = 60.0  # for how long a worker that was lost may hold a shard's f
 
 
 class Work(NamedTuple):
-    """What all shards have in common: their results folder, or its address; `of_spec` as messages speak of it."""
+    """What all shards have in common: their results folder, or its address; `of_spec` as messages
+    speak of it.
+    """
 
     steps: list[Step]
     options: RunOptions
@@ -40,7 +48,9 @@ class Work(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """An error to be made where it is told: one that is unpickled doesn't know whether it speaks of a spec."""
+    """An error to be made where it is told: one that is unpickled doesn't know whether it speaks of
+    a spec.
+    """
 
     kind: type[GroundingError]
     text: str
@@ -66,12 +76,16 @@ class Worker:
         self._interrupted = False
 
     def begin(self, work: bytes, folder: str, modules: list[str], version: str) -> Wrong | None:
-        """Make ready for a shipped Work; relative paths are meant from `folder`, where the driver of this `version` was
-        started, and `modules` are the folders that it has the user's own from. Returns what is in the way.
+        """Make ready for a shipped Work; relative paths are meant from `folder`, where the driver
+        of this `version` was started, and `modules` are the folders that it has the user's own
+        from. Returns what is in the way.
         """
         here = socket.gethostname()
         if version != __version__:
-            what = f"{here} has dataflow-grounding {__version__}, the driver {version}: install one on both"
+            what = (
+                f"{here} has dataflow-grounding {__version__}, the driver {version}: install one on"
+                " both"
+            )
             return Wrong(InputError, what)
         with suppress(OSError):  # there need be no relative path
             os.chdir(folder)
@@ -91,9 +105,15 @@ class Worker:
         try:
             summary = self._execute(shard, time.monotonic() + TAKEN_SECONDS)
         except Exception as error:
-            wrong = _in_words((self._run and self._run.stopped) or error)  # not what one machine says of what is left
-        if (now := self.now()) is None or self._run is None:  # it was finished before, or could not begin
-            return Done(summary, Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None), wrong)
+            # not what one machine says of what is left
+            wrong = _in_words((self._run and self._run.stopped) or error)
+        if (now := self.now()) is None or self._run is None:
+            # it was finished before, or could not begin
+            return Done(
+                summary,
+                Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None),
+                wrong,
+            )
         return Done(self._run.summary, now, wrong)
 
     def now(self) -> Now | None:

@@ -1,12 +1,24 @@
-"""DataFlow's names over our operators and servings: a script written for DataFlow runs with its imports changed."""
+"""DataFlow's names over our operators and servings: a script written for DataFlow runs with its
+imports changed.
+"""
 
 from dataflow_grounding.compat.api_vlm_serving import APIVLMServing_openai, ServingForDataFlow
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
-from dataflow_grounding.compat.operators import ExistingBBoxDataGenConfig, ImageBboxGenerator, PromptedVQAGenerator
+from dataflow_grounding.compat.operators import (
+    ExistingBBoxDataGenConfig,
+    ImageBboxGenerator,
+    PromptedVQAGenerator,
+)
 from dataflow_grounding.operators import OPERATOR_REGISTRY
 from dataflow_grounding.storage import FileStorage
 
 __all__ = [
-    "OPERATOR_REGISTRY", "APIVLMServing_openai", "DataFlowServing", "ExistingBBoxDataGenConfig", "FileStorage",
-    "ImageBboxGenerator", "PromptedVQAGenerator", "ServingForDataFlow",
-]  # fmt: skip
+    "OPERATOR_REGISTRY",
+    "APIVLMServing_openai",
+    "DataFlowServing",
+    "ExistingBBoxDataGenConfig",
+    "FileStorage",
+    "ImageBboxGenerator",
+    "PromptedVQAGenerator",
+    "ServingForDataFlow",
+]

@@ -1,4 +1,6 @@
-"""Our servings behind the operators of DataFlow and DataFlow-MM, and their `APIVLMServing_openai`."""
+"""Our servings behind the operators of DataFlow and DataFlow-MM, and their
+`APIVLMServing_openai`.
+"""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +18,9 @@ PICTURE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".w
 WHY = {
     "model": "a serving asks the model that it was made with",
     "json_schema": "an answer is a text; say in the prompt how it should be written",
-    **dict.fromkeys(("video_inputs", "video_list"), "only pictures are read: give a video's frames as pictures"),
+    **dict.fromkeys(
+        ("video_inputs", "video_list"), "only pictures are read: give a video's frames as pictures"
+    ),
     **dict.fromkeys(("audio_inputs", "audio_list"), "only pictures are read"),
 }
 
@@ -24,8 +28,9 @@ WHY = {
 class ServingForDataFlow:
     """Any serving of ours, for operators of DataFlow and DataFlow-MM.
 
-    Each input takes a request, retried and paced as everywhere; one that fails raises its GroundingError for the call.
-    An answer is None where ImageBboxGenerator's prompt says that there are no regions: nothing is sent for it.
+    Each input takes a request, retried and paced as everywhere; one that fails raises its
+    GroundingError for the call. An answer is None where ImageBboxGenerator's prompt says that there
+    are no regions: nothing is sent for it.
 
     Args:
         serving: Who answers.
@@ -60,9 +65,11 @@ class ServingForDataFlow:
         """A text for each input.
 
         Args:
-            user_inputs: With `image_inputs`, DataFlow-MM's prompts. Without them, DataFlow's paths of pictures, of
-                each of which `system_prompt` is asked; where none names a file or a picture, prompts about none.
-            system_prompt: Where it isn't given, "Describe the image in detail." or "You are a helpful assistant."
+            user_inputs: With `image_inputs`, DataFlow-MM's prompts. Without them, DataFlow's paths
+                of pictures, of each of which `system_prompt` is asked; where none names a file or a
+                picture, prompts about none.
+            system_prompt: Where it isn't given, "Describe the image in detail." or "You are a
+                helpful assistant."
             image_inputs: The pictures of each prompt: a path, a list of paths, or None.
             video_inputs, audio_inputs, json_schema: Not supported.
 
@@ -70,13 +77,23 @@ class ServingForDataFlow:
             ValueError: There are more inputs of one kind than of the other, or paths among prompts.
             SpecError: What is not supported is given.
         """
-        _refuse(video_inputs=video_inputs, audio_inputs=audio_inputs, json_schema=json_schema and [json_schema])
-        paths = [text for text in user_inputs if text.lower().endswith(PICTURE_ENDINGS) or os.path.isfile(text)]
+        _refuse(
+            video_inputs=video_inputs,
+            audio_inputs=audio_inputs,
+            json_schema=json_schema and [json_schema],
+        )
+        paths = [
+            text
+            for text in user_inputs
+            if text.lower().endswith(PICTURE_ENDINGS) or os.path.isfile(text)
+        ]
         if image_inputs is not None or not paths:
             rows = [{"prompt": text} for text in user_inputs]
             return self._texts(rows, image_inputs, system_prompt or HELPFUL)
         if len(paths) != len(user_inputs):
-            raise ValueError("user_inputs should be prompts, or paths of pictures: give these as image_inputs")
+            raise ValueError(
+                "user_inputs should be prompts, or paths of pictures: give these as image_inputs"
+            )
         prompt = system_prompt or "Describe the image in detail."
         return self.generate_from_input_one_image(paths, [prompt] * len(paths))
 
@@ -119,8 +136,10 @@ class ServingForDataFlow:
         """A text for each conversation, in answer to its last turn.
 
         Args:
-            conversations: Lists of turns, `{"role": "user", "content": …}` or `{"from": "human", "value": …}`.
-            image_list: Each conversation's pictures: a path, a list of paths, or None; None for no pictures at all.
+            conversations: Lists of turns, `{"role": "user", "content": …}` or
+                `{"from": "human", "value": …}`.
+            image_list: Each conversation's pictures: a path, a list of paths, or None; None for no
+                pictures at all.
             video_list, audio_list: Not supported.
             system_prompt: What the model is told before each.
 
@@ -129,15 +148,23 @@ class ServingForDataFlow:
             SpecError: Videos or audio are given.
         """
         _refuse(video_list=video_list, audio_list=audio_list)
-        return self._texts([{"conversation": turns} for turns in conversations], image_list, system_prompt)
+        return self._texts(
+            [{"conversation": turns} for turns in conversations], image_list, system_prompt
+        )
 
     def _texts(
         self, rows: Sequence[dict[str, Any]], pictures: Sequence[Any] | None, system_prompt: str
     ) -> list[str | None]:
         if pictures is not None and len(pictures) != len(rows):
-            raise ValueError(f"prompts and pictures should have the same length, not {len(rows)} and {len(pictures)}")
+            raise ValueError(
+                f"prompts and pictures should have the same length, not {len(rows)} and"
+                f" {len(pictures)}"
+            )
         asker = PromptedVQAGenerator(self.serving, system_prompt)
-        records = [Record({**row, "image": given}) for row, given in zip(rows, pictures or repeat(None), strict=False)]
+        records = [
+            Record({**row, "image": given})
+            for row, given in zip(rows, pictures or repeat(None), strict=False)
+        ]
         for record in records:  # one that fails is the failure of all, so before anything is paid
             asker.look_over(record)
         return [row["answer"] for row in asker(records, on_error="raise")]
@@ -150,7 +177,8 @@ def _refuse(**given: Sequence[Any] | None) -> None:
 
 
 class APIVLMServing_openai(ServingForDataFlow, OpenAIServing):
-    """OpenAIServing with the arguments of DataFlow-MM's class of this name, in order, and DataFlow's `temperature`.
+    """OpenAIServing with the arguments of DataFlow-MM's class of this name, in order, and
+    DataFlow's `temperature`.
 
     Args:
         api_url: Address of the endpoint.

@@ -1,4 +1,6 @@
-"""DataFlow's operators under their names: `PromptedVQAGenerator`, and RegionMarker as its `ImageBboxGenerator`."""
+"""DataFlow's operators under their names: `PromptedVQAGenerator`, and RegionMarker as its
+`ImageBboxGenerator`.
+"""
 
 import asyncio
 import copy
@@ -32,9 +34,10 @@ _ABOUT = ("", " about this picture", " about these pictures, which come in order
 class PromptedVQAGenerator(Operator):
     """Reads prompts or conversations, with images or without, and writes answers.
 
-    A row is asked its prompt, or the last turn of its conversation: a list of turns, `{"from": "human", "value": …}` or
-    `{"role": "user", "content": …}`; `<image>` before a text is left out. The column of pictures holds a path, a list
-    of paths, or nothing: such a row is asked without one.
+    A row is asked its prompt, or the last turn of its conversation: a list of turns,
+    `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before a text is
+    left out. The column of pictures holds a path, a list of paths, or nothing: such a row is asked
+    without one.
 
     Args:
         serving: Ours or DataFlow's.
@@ -61,13 +64,21 @@ class PromptedVQAGenerator(Operator):
     descriptions = {"zh": "读取提示词或对话(可附图像),生成回答。"}
 
     def __init__(
-        self, serving: Any, system_prompt: str = "You are a helpful assistant.", prompt_template: Any = None
+        self,
+        serving: Any,
+        system_prompt: str = "You are a helpful assistant.",
+        prompt_template: Any = None,
     ) -> None:
-        self.serving: Serving = serving if isinstance(serving, Serving) else DataFlowServing(serving)
+        self.serving: Serving = (
+            serving if isinstance(serving, Serving) else DataFlowServing(serving)
+        )
         self.system_prompt = system_prompt
         self.first_turn = prompt_template.build_prompt() if prompt_template is not None else None
         if not isinstance(self.first_turn, (str, type(None))):
-            raise SpecError(f"prompt_template.build_prompt() should give a text, not {type(self.first_turn).__name__}")
+            raise SpecError(
+                "prompt_template.build_prompt() should give a text, not"
+                f" {type(self.first_turn).__name__}"
+            )
 
     def run(  # type: ignore[override]
         self,
@@ -78,15 +89,23 @@ class PromptedVQAGenerator(Operator):
         input_video_key: str | None = None,
         output_answer_key: str = "answer",
     ) -> str:
-        """Work through the rows. A key that is None is not read, and a prompt's goes before a conversation's.
+        """Work through the rows. A key that is None is not read, and a prompt's goes before a
+        conversation's.
 
         Raises:
             SpecError: Videos are wanted.
             PlanError: A column that is named isn't there.
         """
         if input_video_key is not None:
-            raise SpecError("input_video_key is not supported: only pictures are read, which input_image_key names")
-        asked = {"prompt": input_prompt_key} if input_prompt_key else {"conversation": input_conversation_key}
+            raise SpecError(
+                "input_video_key is not supported: only pictures are read, which input_image_key"
+                " names"
+            )
+        asked = (
+            {"prompt": input_prompt_key}
+            if input_prompt_key
+            else {"conversation": input_conversation_key}
+        )
         here = copy.copy(self)
         here.optional_keys = ()  # type: ignore[misc]
         here.input_keys = {**asked, **({"image": input_image_key} if input_image_key else {})}  # type: ignore[misc]
@@ -98,10 +117,14 @@ class PromptedVQAGenerator(Operator):
         return [] if any(getattr(self.keys, role) in there for role in asked) else asked[-1:]
 
     def settings(self) -> None:
-        """None: a finished run isn't recognized by pictures in lists, so its rows are gone through again."""
+        """None: a finished run isn't recognized by pictures in lists, so its rows are gone through
+        again.
+        """
 
     def look_over(self, record: Record) -> None:
-        """Raises RecordError for a prompt or conversation that asks nothing, and for pictures that aren't there."""
+        """Raises RecordError for a prompt or conversation that asks nothing, and for pictures that
+        aren't there.
+        """
         self._turns(record)
         for row, key in self._each_picture(record):
             find_image(row, key)
@@ -113,8 +136,12 @@ class PromptedVQAGenerator(Operator):
             ask.note("nothing_to_ask", "a picture without regions")
             return {self.keys.answer: None}
         each, limits = self._each_picture(record), self.serving.image_limits
-        pictures = await asyncio.to_thread(lambda: tuple(open_image(row, key, limits) for row, key in each))
-        about = load_prompt("prompted_conversation").replace("{pictures}", _ABOUT[min(len(pictures), 2)])
+        pictures = await asyncio.to_thread(
+            lambda: tuple(open_image(row, key, limits) for row, key in each)
+        )
+        about = load_prompt("prompted_conversation").replace(
+            "{pictures}", _ABOUT[min(len(pictures), 2)]
+        )
         instructions = load_prompt("prompted_vqa") if len(pictures) == 1 and not earlier else about
         request = Request(
             task="prompted_vqa",
@@ -142,7 +169,9 @@ class PromptedVQAGenerator(Operator):
             turns[0]["content"] = self.first_turn
         *earlier, last = turns
         if last["role"] != "user" or not last["content"].strip():
-            raise BrokenRow(f"column {key!r}: its last turn should be the user's, and ask something")
+            raise BrokenRow(
+                f"column {key!r}: its last turn should be the user's, and ask something"
+            )
         return last["content"], earlier
 
     def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
@@ -150,7 +179,9 @@ class PromptedVQAGenerator(Operator):
         key = vars(self.keys).get("image", "")
         given = record.get(key)
         paths = given if isinstance(given, list) else [given]
-        return [(record.updated({key: path}), key) for path in paths if path is not None and path != ""]
+        return [
+            (record.updated({key: path}), key) for path in paths if path is not None and path != ""
+        ]
 
 
 def _turn(given: Any) -> dict[str, str]:
@@ -163,7 +194,9 @@ def _turn(given: Any) -> dict[str, str]:
 
 
 def _read(reply: str) -> tuple[str, list[Note]]:
-    """The answer in the object asked for; any other reply is a text, or an object that the prompt asked for."""
+    """The answer in the object asked for; any other reply is a text, or an object that the prompt
+    asked for.
+    """
     try:
         data, notes = read_object(reply, required="answer")
     except UnreadableReply as error:
@@ -171,9 +204,14 @@ def _read(reply: str) -> tuple[str, list[Note]]:
             raise
         data, notes = {}, []
     if data.keys() != {"answer"} or any(note.code == "wrapped" for note in notes):
-        data, notes = {"answer": reply}, [Note("own_words", "the reply is not the object that was asked for")]
+        data, notes = (
+            {"answer": reply},
+            [Note("own_words", "the reply is not the object that was asked for")],
+        )
     answer = data["answer"]
-    text = answer.strip() if isinstance(answer, str) else "" if answer is None else dump_text(answer)
+    text = (
+        answer.strip() if isinstance(answer, str) else "" if answer is None else dump_text(answer)
+    )
     if not text:
         raise UnreadableReply("there is no text in the answer.")
     return text, notes
@@ -181,7 +219,9 @@ def _read(reply: str) -> tuple[str, list[Note]]:
 
 @dataclass
 class ExistingBBoxDataGenConfig:
-    """`max_boxes` None keeps all boxes. Without a path the storage's own file is read, or written."""
+    """`max_boxes` None keeps all boxes. Without a path the storage's own file is
+    read, or written.
+    """
 
     max_boxes: int | None = 10
     input_jsonl_path: str | None = None
@@ -190,7 +230,9 @@ class ExistingBBoxDataGenConfig:
 
 @OPERATOR_REGISTRY.register()
 class ImageBboxGenerator(RegionMarker):
-    """Draws the boxes of each row, or regions that OpenCV proposes, into `{cache_path}/{n}_bbox_vis.jpg`."""
+    """Draws the boxes of each row, or regions that OpenCV proposes, into
+    `{cache_path}/{n}_bbox_vis.jpg`.
+    """
 
     name = "image_bbox"
 
@@ -198,8 +240,16 @@ class ImageBboxGenerator(RegionMarker):
         self.cfg = config or ExistingBBoxDataGenConfig()
         super().__init__(max_boxes=self.cfg.max_boxes)
 
-    def run(self, storage: Any, input_image_key: str = "image", input_bbox_key: str = "bbox", **keys: str) -> str:
-        """Work through the rows; returns the column with the pictures' paths. `keys` are RegionMarker's others."""
+    def run(
+        self,
+        storage: Any,
+        input_image_key: str = "image",
+        input_bbox_key: str = "bbox",
+        **keys: str,
+    ) -> str:
+        """Work through the rows; returns the column with the pictures' paths. `keys` are
+        RegionMarker's others.
+        """
         between = _Between(FileStorage.like(storage), self.cfg)
         here = copy.copy(self)
         here.output_dir = between.cache_path
@@ -213,7 +263,8 @@ class _Between(FileStorage):
 
     def __init__(self, storage: FileStorage, config: ExistingBBoxDataGenConfig) -> None:
         self.__dict__.update(vars(storage))
-        self.first_entry_file_name = config.input_jsonl_path or storage.input_path  # images are looked for beside it
+        # images are looked for beside it
+        self.first_entry_file_name = config.input_jsonl_path or storage.input_path
         self._writes = config.output_jsonl_path or storage.output_path
 
     def path_of(self, step: int) -> str:

@@ -1,4 +1,6 @@
-"""The embedded grounder: answers tasks with OpenCV alone. No network, no key, no weights, and no VLM."""
+"""The embedded grounder: answers tasks with OpenCV alone. No network, no key, no weights, and no
+VLM.
+"""
 
 from dataflow_grounding.embedded.serving import EmbeddedServing
 

@@ -1,4 +1,6 @@
-"""What OpenCV's own detectors see, where two of them agree: faces, eyes, people, cats, license plates."""
+"""What OpenCV's own detectors see, where two of them agree: faces, eyes, people, cats, license
+plates.
+"""
 
 import os
 import threading
@@ -10,7 +12,8 @@ import numpy as np
 from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture
 from dataflow_grounding.geometry import clamp, iou
 
-# Hand-set: on portraits nearly all are right, but nothing is measured here that could tell one from the other.
+# Hand-set: on portraits nearly all are right, but nothing is measured here that could tell one from
+# the other.
 FACE_SCORE = 0.9
 GUESS_SCORE = 0.7
 _SEARCH_SIDE = 480  # px; the cascades take most of the time and see little less at this size
@@ -18,15 +21,18 @@ _MIN_VOTES, _FEW_VOTES = 10, 4
 _MIN_WEIGHT = 0.5  # of the people detector, where its zero is undecided
 _AGREEMENT = 0.4
 _GREY, _SKIN = 10.0, 0.8  # chroma, part of a face's middle
-# For each kind two cascades, and the part of the first one's box that is the thing: a face's stands high and ends above
-# the chin, a cat's has no ears.
+# For each kind two cascades, and the part of the first one's box that is the thing: a face's stands
+# high and ends above the chin, a cat's has no ears.
 _CASCADES: dict[str, tuple[str, str, Box]] = {
     "face": ("frontalface_alt2", "frontalface_default", (0, 0.05, 1, 1.15)),
     "cat face": ("frontalcatface_extended", "frontalcatface", (-0.15, -0.25, 1.15, 1.05)),
     "plate": ("russian_plate_number", "license_plate_rus_16stages", (0, 0, 1, 1)),
 }
 _EYE, _BODY, _MIDDLE = (0.08, 0.25, 0.92, 0.75), (0.2, 0.17, 0.8, 0.92), (0.2, 0.4, 0.8, 0.75)
-_OWNERS: dict[str, Box] = {"face": (-1.1, -0.4545, 2.1, 6.818), "cat face": (-0.65, -0.04, 1.65, 2.9)}
+_OWNERS: dict[str, Box] = {
+    "face": (-1.1, -0.4545, 2.1, 6.818),
+    "cat face": (-0.65, -0.04, 1.65, 2.9),
+}
 
 _loaded = threading.local()  # a cascade may not be used by two threads at once
 
@@ -39,7 +45,8 @@ def _cascade(name: str) -> Any:
 
 
 def find(kind: str, picture: Picture) -> tuple[list[Candidate], list[Candidate]]:
-    """Things of a kind: "face" and "cat face" (frontal), "plate" (of a car), "body" (people from head to foot).
+    """Things of a kind: "face" and "cat face" (frontal), "plate" (of a car), "body" (people from
+    head to foot).
 
     Those that two detectors agree on, left to right, and other places that are a bit like them.
     """
@@ -49,12 +56,18 @@ def find(kind: str, picture: Picture) -> tuple[list[Candidate], list[Candidate]]
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
     if scale * min(picture.width, picture.height) < 24:
         return [], []
-    gray = cv2.equalizeHist(cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    gray = cv2.equalizeHist(
+        cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    )
     found, doubtful = [], []
     for box, votes in _hits(first, gray, max(20, min(gray.shape) // 17)):
         is_confirmed = _confirmed(second, gray, box) is not None
         thing = _part_of(_placed(box, scale), part, picture, FACE_SCORE, "seen")
-        if is_confirmed and votes >= _MIN_VOTES and (kind != "face" or _has_skin(thing.bbox, picture)):
+        if (
+            is_confirmed
+            and votes >= _MIN_VOTES
+            and (kind != "face" or _has_skin(thing.bbox, picture))
+        ):
             found.append(thing)
         elif is_confirmed or votes >= _MIN_VOTES:
             doubtful.append(thing)
@@ -62,17 +75,25 @@ def find(kind: str, picture: Picture) -> tuple[list[Candidate], list[Candidate]]
 
 
 def _has_skin(face: Box, picture: Picture) -> bool:
-    """Whether a face's middle is of skin's hues all over, or grey as in an old picture: an animal's fur is neither."""
+    """Whether a face's middle is of skin's hues all over, or grey as in an old picture: an animal's
+    fur is neither.
+    """
     x1, y1, x2, y2 = (int(v) for v in _part_of(face, _MIDDLE, picture, 0, "").bbox)
     _, chroma, hue = (plane[y1:y2, x1:x2] for plane in picture.lch)
     is_skin = (chroma > 6) & ((hue < 90) | (hue > 345))
     return bool(np.median(chroma) < _GREY or is_skin.mean() > _SKIN)
 
 
-def _hits(name: str, gray: Array, least: int, step: float = 1.1, votes: int = _FEW_VOTES) -> list[tuple[Box, int]]:
-    hits, counts = _cascade(name).detectMultiScale2(gray, scaleFactor=step, minNeighbors=votes, minSize=(least, least))
+def _hits(
+    name: str, gray: Array, least: int, step: float = 1.1, votes: int = _FEW_VOTES
+) -> list[tuple[Box, int]]:
+    hits, counts = _cascade(name).detectMultiScale2(
+        gray, scaleFactor=step, minNeighbors=votes, minSize=(least, least)
+    )
     boxes = (tuple(map(int, hit)) for hit in hits)
-    return sorted(((x, y, x + w, y + h), int(n)) for (x, y, w, h), n in zip(boxes, counts, strict=True))
+    return sorted(
+        ((x, y, x + w, y + h), int(n)) for (x, y, w, h), n in zip(boxes, counts, strict=True)
+    )
 
 
 def _confirmed(name: str, gray: Array, box: Box) -> Box | None:
@@ -81,7 +102,10 @@ def _confirmed(name: str, gray: Array, box: Box) -> Box | None:
     margin = (x2 - x1) // 2
     left, top = max(0, x1 - margin), max(0, y1 - margin)
     around = gray[top : y2 + margin, left : x2 + margin]
-    again = (_placed(hit, 1, left, top) for hit, _ in _hits(name, around, min(x2 - x1, y2 - y1) // 2, 1.05, 3))
+    again = (
+        _placed(hit, 1, left, top)
+        for hit, _ in _hits(name, around, min(x2 - x1, y2 - y1) // 2, 1.05, 3)
+    )
     return next((hit for hit in again if iou(hit, box) > _AGREEMENT), None)
 
 
@@ -91,7 +115,9 @@ def _placed(box: Box, scale: float, left: float = 0, top: float = 0) -> Box:
 
 
 def _part_of(box: Box, part: Box, picture: Picture, score: float, evidence: str) -> Candidate:
-    """A part of a box, or what it is a part of, as far as it lies in the picture; its size is the box's."""
+    """A part of a box, or what it is a part of, as far as it lies in the picture; its size is the
+    box's.
+    """
     (x1, y1, x2, y2), (left, top, right, bottom) = box, part
     width, height = x2 - x1, y2 - y1
     whole = (x1 + left * width, y1 + top * height, x1 + right * width, y1 + bottom * height)
@@ -118,7 +144,9 @@ def _find_bodies(picture: Picture) -> tuple[list[Candidate], list[Candidate]]:
         return [], []
     people = cv2.HOGDescriptor()
     people.setSVMDetector(np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector()))
-    hits, weights = people.detectMultiScale(picture.bgr, winStride=(8, 8), padding=(8, 8), scale=1.05)
+    hits, weights = people.detectMultiScale(
+        picture.bgr, winStride=(8, 8), padding=(8, 8), scale=1.05
+    )
     found, doubtful = [], []
     for (x, y, w, h), weight in sorted(zip(map(tuple, hits), np.ravel(weights), strict=True)):
         hit = (int(x), int(y), int(x + w), int(y + h))
@@ -131,5 +159,7 @@ def _find_bodies(picture: Picture) -> tuple[list[Candidate], list[Candidate]]:
 
 
 def owners_of(kind: str, faces: list[Candidate], picture: Picture) -> list[Candidate]:
-    """A person or a cat for each face: a guess that is three face widths wide, inside the picture."""
+    """A person or a cat for each face: a guess that is three face widths wide, inside
+    the picture.
+    """
     return [_part_of(face.bbox, _OWNERS[kind], picture, GUESS_SCORE, "inferred") for face in faces]

@@ -1,4 +1,6 @@
-"""Colour terms in CIE LCh, the regions of a colour that several strictnesses agree on, and those of sky and plants."""
+"""Colour terms in CIE LCh, the regions of a colour that several strictnesses agree on, and those of
+sky and plants.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,32 +18,48 @@ _AGREEMENT = 0.75  # IoU
 _MIN_CONTRAST = 24.0  # ΔE (CIE 1976)
 _MIN_CLEAR_SIDES = 0.8  # of the band around a region
 _MAX_SPREAD = 10.5  # standard deviation of L*, a* or b*: what is plainly of one colour has less
-# Strictnesses from loose to strict: degrees taken off each end of the hue, factor on the least chroma.
+# Strictnesses from loose to strict: degrees taken off each end of the hue, factor on the least
+# chroma.
 _STRICTNESSES = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
 _SKY_AREA, _SKY_WIDTH, _CLEAR_SKY_WIDTH = 0.05, 0.75, 0.6
-_SKY_BLUE, _SKY_SPREAD = (4.0, 70.0), 15.0  # of its -b*: mean (no sky is of paint's blue), standard deviation
-_HORIZON = 16.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
-_BESIDE = 0.05  # of a face's area: how much of a region must be below its chin at a side to say that it reaches there
+# of its -b*: mean (no sky is of paint's blue), standard deviation
+_SKY_BLUE, _SKY_SPREAD = (4.0, 70.0), 15.0
+# ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
+_HORIZON = 16.0
+# of a face's area: how much of a region must be below its chin at a side to say that it reaches
+# there
+_BESIDE = 0.05
 _GREENERY_AREA = 0.05
 _FINE = 40.0  # variance of gray within 5 px that all plants have
-_LAWN, _LEAVES = 1.8, 2.0  # coarseness of the texture, in L*: that of a lawn is at most, that of leaves at least
+# coarseness of the texture, in L*: that of a lawn is at most, that of leaves at least
+_LAWN, _LEAVES = 1.8, 2.0
 
 
-def color_mask(term: str, lch: Sequence[Array], *, inset: float = 0.0, factor: float = 1.0) -> Array:
-    """Where the colour term holds, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue in degrees)."""
+def color_mask(
+    term: str, lch: Sequence[Array], *, inset: float = 0.0, factor: float = 1.0
+) -> Array:
+    """Where the colour term holds, bool, shaped as the three arrays (lightness 0 to 100, chroma,
+    hue in degrees).
+    """
     lightness, chroma, hue = lch
     (least_hue, most_hue), (palest, purest), (darkest, lightest) = words.COLOR_BOUNDS[term]
     if term in ("red", "orange"):
         # The lighter of two colours between red and orange is the one called orange.
         hue = hue + np.float32(0.3) * (lightness - 50)
     low, high = least_hue + inset, most_hue - inset
-    holds = (chroma >= palest * factor) & (chroma <= purest) & (lightness >= darkest) & (lightness <= lightest)
+    holds = (
+        (chroma >= palest * factor)
+        & (chroma <= purest)
+        & (lightness >= darkest)
+        & (lightness <= lightest)
+    )
     holds &= ((hue >= low) & (hue <= high)) | (hue <= high - 360)
     if term in ("blue", "purple"):
-        # In Lab, deep blues and light purples share a hue; they differ in chroma for their lightness.
+        # In Lab, deep blues and light purples share a hue; they differ in chroma for their
+        # lightness.
         is_blue = (hue < 297) | (chroma >= 2.2 * lightness) & (hue < 312)
         holds &= is_blue if term == "blue" else ~is_blue
     return np.asarray(holds)
@@ -51,12 +69,18 @@ def color_matches(term: str, lab: Array) -> bool:
     """Whether one L*a*b* colour, that of a flat fill, may be called by the term."""
     lightness, a, b = (float(v) for v in lab)
     lch = np.array([lightness, np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360], np.float32)
-    return bool(color_mask(term, lch, inset=-2.0, factor=0.9) if term in words.CHROMATIC else color_mask(term, lch))
+    return bool(
+        color_mask(term, lch, inset=-2.0, factor=0.9)
+        if term in words.CHROMATIC
+        else color_mask(term, lch)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ColorRegion(Candidate):
-    """A region of one colour; steady when a looser and a stricter reading give its box too and it stands out."""
+    """A region of one colour; steady when a looser and a stricter reading give its box too and it
+    stands out.
+    """
 
     labels: tuple[int, ...]
     is_steady: bool = False
@@ -64,7 +88,9 @@ class ColorRegion(Candidate):
 
 @dataclass(frozen=True, slots=True)
 class ColorRegions:
-    """The regions of a colour, largest first; ``total``: with all specks; ``whole``: the largest, pieces joined."""
+    """The regions of a colour, largest first; ``total``: with all specks; ``whole``: the largest,
+    pieces joined.
+    """
 
     found: list[ColorRegion]
     whole: ColorRegion | None
@@ -72,13 +98,22 @@ class ColorRegions:
 
 
 def find_regions(picture: Picture, term: str) -> ColorRegions:
-    """The regions of a chromatic colour term that have at least 3% of the largest one's size, in reduced pixels."""
-    read = (color_mask(term, picture.lch, inset=inset, factor=factor) for inset, factor in _STRICTNESSES)
+    """The regions of a chromatic colour term that have at least 3% of the largest one's size, in
+    reduced pixels.
+    """
+    read = (
+        color_mask(term, picture.lch, inset=inset, factor=factor) for inset, factor in _STRICTNESSES
+    )
     (_, loose), (labels, medium), (_, strict) = (_components(mask, picture) for mask in read)
 
     def checked(region: ColorRegion, others: list[list[ColorRegion]]) -> ColorRegion:
-        agreed = all(any(iou(region.bbox, one.bbox) >= _AGREEMENT for one in other) for other in others)
-        return replace(region, is_steady=agreed and _stands_out(picture, np.isin(labels, region.labels), region.bbox))
+        agreed = all(
+            any(iou(region.bbox, one.bbox) >= _AGREEMENT for one in other) for other in others
+        )
+        return replace(
+            region,
+            is_steady=agreed and _stands_out(picture, np.isin(labels, region.labels), region.bbox),
+        )
 
     found = [checked(r, [loose, strict]) for r in medium if r.size >= 0.03 * medium[0].size]
     wholes = [[_grown(level, picture)] if level else [] for level in (loose, strict)]
@@ -87,14 +122,21 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
 
 
 def _grown(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
-    """The largest region with all that lie within 3% of the picture's long side of it, one after the other."""
+    """The largest region with all that lie within 3% of the picture's long side of it, one after
+    the other.
+    """
     reach = 0.03 * max(picture.width, picture.height)
     grown = regions[0]
     left = [region for region in regions[1:] if region.size >= 0.01 * grown.size]
     while near := [region for region in left if _gap(region.bbox, grown.bbox) <= reach]:
         parts = [grown, *near]
         box, size = around([part.bbox for part in parts]), sum(part.size for part in parts)
-        grown = replace(grown, bbox=box, size=size, labels=tuple(label for part in parts for label in part.labels))
+        grown = replace(
+            grown,
+            bbox=box,
+            size=size,
+            labels=tuple(label for part in parts for label in part.labels),
+        )
         left = [region for region in left if region not in near]
     return grown
 
@@ -104,9 +146,13 @@ def _gap(one: Box, other: Box) -> float:
 
 
 def _components(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]]:
-    """The label image, of a mask with small holes filled, and the regions that are more than specks, largest first."""
+    """The label image, of a mask with small holes filled, and the regions that are more than
+    specks, largest first.
+    """
     side = max(3, round(max(picture.width, picture.height) / 100) | 1)
-    closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    closed = cv2.morphologyEx(
+        mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
+    )
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(opened)
     regions = [
@@ -118,7 +164,9 @@ def _components(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]
 
 
 def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
-    """Whether the band around a region differs from its mean in L*a*b*, as a whole and nearly everywhere."""
+    """Whether the band around a region differs from its mean in L*a*b*, as a whole and nearly
+    everywhere.
+    """
     band = max(4, round(0.02 * max(picture.width, picture.height)))
     x1, y1 = max(0, int(box[0]) - 2 * band), max(0, int(box[1]) - 2 * band)
     x2, y2 = int(box[2]) + 2 * band, int(box[3]) + 2 * band
@@ -134,10 +182,14 @@ def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
     return bool(contrast >= _MIN_CONTRAST and clear >= _MIN_CLEAR_SIDES)
 
 
-def find_sky(picture: Picture, color: str | None, faces: Callable[[], Iterable[Candidate]]) -> list[Candidate]:
-    """The smooth bluish area along the top, down to a horizon, if of the stated colour; a gray one may be a wall.
+def find_sky(
+    picture: Picture, color: str | None, faces: Callable[[], Iterable[Candidate]]
+) -> list[Candidate]:
+    """The smooth bluish area along the top, down to a horizon, if of the stated colour; a gray one
+    may be a wall.
 
-    So may a blue one be that is behind somebody: what may be a `faces` is looked for when all else speaks for a sky.
+    So may a blue one be that is behind somebody: what may be a `faces` is looked for when all else
+    speaks for a sky.
     """
     if picture.area < 32 * 32:
         return []
@@ -148,7 +200,8 @@ def find_sky(picture: Picture, color: str | None, faces: Callable[[], Iterable[C
         return []
     lab = picture.lab[region > 0]
     mean = lab.mean(axis=0)
-    # A bright blue one may be hidden in part, by a tree or a tower; a backdrop reaches further down beside a person.
+    # A bright blue one may be hidden in part, by a tree or a tower; a backdrop reaches further down
+    # beside a person.
     is_clear = mean[2] < -15 and mean[0] > 40 and not region[round(0.6 * picture.height) :].any()
     is_wide = region[0].mean() >= (_CLEAR_SKY_WIDTH if is_clear else _SKY_WIDTH)
     is_blue = _SKY_BLUE[0] <= -mean[2] <= _SKY_BLUE[1] and lab[:, 2].std() <= _SKY_SPREAD
@@ -160,10 +213,12 @@ def find_sky(picture: Picture, color: str | None, faces: Callable[[], Iterable[C
 
 
 def _is_wall_behind(face: Box, region: Array) -> bool:
-    """Whether a region reaches below a face's chin at both sides of it, or at one down to the picture's lower edge.
+    """Whether a region reaches below a face's chin at both sides of it, or at one down to the
+    picture's lower edge.
 
-    A sky ends above the chin at one side at least. Not behind somebody who is seen from below, over a low horizon: but
-    nothing tells that from a wall over a floor, and a wrong box is worse than none.
+    A sky ends above the chin at one side at least. Not behind somebody who is seen from below, over
+    a low horizon: but nothing tells that from a wall over a floor, and a wrong box is worse than
+    none.
     """
     x1, y1, x2, y2 = map(round, face)
     least = _BESIDE * (x2 - x1) * (y2 - y1)
@@ -174,7 +229,9 @@ def _is_wall_behind(face: Box, region: Array) -> bool:
 def _smooth_from_top(picture: Picture) -> Array:
     lightness, chroma, hue = picture.lch
     blurred = cv2.GaussianBlur(lightness, (0, 0), 1.5)
-    slope = cv2.magnitude(cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1))
+    slope = cv2.magnitude(
+        cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1)
+    )
     is_blue = (hue > 215) & (hue < 312) & (chroma > 6)
     colored = is_blue | (lightness > 65) & (chroma < 12)
     even = ((slope < 8.0) & colored).astype(np.uint8)
@@ -191,19 +248,25 @@ def _smooth_from_top(picture: Picture) -> Array:
 
 
 def _horizon(picture: Picture, region: Array) -> int:
-    """The first row at which the region changes all along, as from sky to sea; the height where none does."""
+    """The first row at which the region changes all along, as from sky to sea; the height where
+    none does.
+    """
     step = 8
     for row in range(step, picture.height - step):
         both = region[row - step] & region[row + step]
         if both.sum() >= 0.15 * picture.width:
-            change = np.median(picture.lab[row + step][both] - picture.lab[row - step][both], axis=0)
+            change = np.median(
+                picture.lab[row + step][both] - picture.lab[row - step][both], axis=0
+            )
             if np.abs(change).sum() > _HORIZON:
                 return row
     return picture.height
 
 
 def find_greenery(picture: Picture, kind: str = "greenery") -> list[Candidate]:
-    """The green regions, of at least 5% of the area each, that look like a "lawn", "leaves", or either."""
+    """The green regions, of at least 5% of the area each, that look like a "lawn", "leaves", or
+    either.
+    """
     lightness, chroma, hue = picture.lch
     green = ((hue > 98) & (hue < 172) & (chroma > 12) & (lightness > 10)).astype(np.uint8)
     mask = cv2.morphologyEx(green, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
@@ -219,16 +282,23 @@ def find_greenery(picture: Picture, kind: str = "greenery") -> list[Candidate]:
             box = box_of(x, y, w, h)
             # Boxes that meet are not apart.
             meeting = [one for one in found if area(intersection(one.bbox, box))]
-            box, size = around([box, *(one.bbox for one in meeting)]), size + sum(one.size for one in meeting)
+            box, size = (
+                around([box, *(one.bbox for one in meeting)]),
+                size + sum(one.size for one in meeting),
+            )
             found = [one for one in found if one not in meeting]
             found.append(Candidate(box, float(size), GREENERY_SCORE, "region"))
     return found
 
 
 def _textures(picture: Picture, region: Array) -> tuple[bool, bool]:
-    """Whether a green region looks like a lawn, and whether like leaves: a cloth is even or shaded, a fur many-hued."""
+    """Whether a green region looks like a lawn, and whether like leaves: a cloth is even or shaded,
+    a fur many-hued.
+    """
     lightness, _, hue = picture.lch
-    coarse = np.abs(cv2.GaussianBlur(lightness, (0, 0), 1.5) - cv2.GaussianBlur(lightness, (0, 0), 6.0))
+    coarse = np.abs(
+        cv2.GaussianBlur(lightness, (0, 0), 1.5) - cv2.GaussianBlur(lightness, (0, 0), 6.0)
+    )
     gray = picture.gray.astype(np.float32)
     fine = float(np.median((cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2)[region]))
     coarseness, spread = float(np.median(coarse[region])), float(lightness[region].std())

@@ -7,7 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.embedded import cascades, shapes, words
-from dataflow_grounding.embedded.colors import ColorRegion, ColorRegions, find_greenery, find_regions, find_sky
+from dataflow_grounding.embedded.colors import (
+    ColorRegion,
+    ColorRegions,
+    find_greenery,
+    find_regions,
+    find_sky,
+)
 from dataflow_grounding.embedded.phrases import Phrase, beside, choose, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 from dataflow_grounding.embedded.regions import with_article
@@ -33,19 +39,24 @@ class _Sight:
         self.shapes = functools.cache(lambda: find_shapes(picture))
         self.seen = functools.cache(lambda kind: cascades.find(kind, picture))
         self.regions = functools.cache(lambda term: find_regions(picture, term))
-        self.sky = functools.cache(lambda color: find_sky(picture, color, lambda: itertools.chain(*self.seen("face"))))
+        self.sky = functools.cache(
+            lambda color: find_sky(picture, color, lambda: itertools.chain(*self.seen("face")))
+        )
 
 
 _Finder = Callable[[Phrase, _Sight], Sequence[Candidate]]
 
 
-def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def ground_phrases(
+    image: Array, phrases: Sequence[dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
     """Boxes for the phrases of one image.
 
-    ``image`` is uint8 (H, W, 3), BGR, upright; ``phrases`` are ``{"id": int, "text": str}``. Returns ``objects``
-    (``id``, ``label``, ``bbox`` in whole pixels x1, y1, x2, y2 of ``image``, ``score``, ``evidence``) and ``statuses``
-    (``id``, ``status`` "ambiguous" or "unsupported", ``reason``). A phrase in neither was looked for and not found.
-    Scores are constants set by hand, one for each kind of evidence: they are not probabilities. Deterministic.
+    ``image`` is uint8 (H, W, 3), BGR, upright; ``phrases`` are ``{"id": int, "text": str}``.
+    Returns ``objects`` (``id``, ``label``, ``bbox`` in whole pixels x1, y1, x2, y2 of ``image``,
+    ``score``, ``evidence``) and ``statuses`` (``id``, ``status`` "ambiguous" or "unsupported",
+    ``reason``). A phrase in neither was looked for and not found. Scores are constants set by hand,
+    one for each kind of evidence: they are not probabilities. Deterministic.
     """
     sight = _Sight(Picture(image))
     found: dict[int, Sequence[Candidate]] = {}
@@ -62,17 +73,33 @@ def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str,
         del found[key]
     to_full = sight.picture.to_full
     objects = [
-        {"id": key, "label": labels[key], "bbox": to_full(c.bbox), "score": c.score, "evidence": c.evidence}
+        {
+            "id": key,
+            "label": labels[key],
+            "bbox": to_full(c.bbox),
+            "score": c.score,
+            "evidence": c.evidence,
+        }
         for key, candidates in found.items()
         for c in candidates
     ]
-    statuses = [{"id": key, "status": status, "reason": why} for key, (status, why) in sorted(undecided.items())]
+    statuses = [
+        {"id": key, "status": status, "reason": why}
+        for key, (status, why) in sorted(undecided.items())
+    ]
     return {"objects": objects, "statuses": statuses}
 
 
 def _claimed_twice(found: dict[int, Sequence[Candidate]], read: dict[int, Phrase]) -> set[int]:
-    """Phrases with different heads whose guessed boxes are the same: at least one of them is wrong."""
-    guessed = [(key, c.bbox) for key, candidates in found.items() for c in candidates if c.evidence != "seen"]
+    """Phrases with different heads whose guessed boxes are the same: at least one of
+    them is wrong.
+    """
+    guessed = [
+        (key, c.bbox)
+        for key, candidates in found.items()
+        for c in candidates
+        if c.evidence != "seen"
+    ]
     twice: set[int] = set()
     for (one, box), (other, other_box) in itertools.combinations(guessed, 2):
         heads = {read[one].head, read[other].head}
@@ -101,7 +128,9 @@ def _look_for(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     chosen = choose(candidates, phrase, sight.picture)
     if chosen is None:
         count = len(candidates)
-        raise _Undecided("ambiguous", f"{count} candidate{'s' * (count != 1)}, and the words don't tell which")
+        raise _Undecided(
+            "ambiguous", f"{count} candidate{'s' * (count != 1)}, and the words don't tell which"
+        )
     return chosen
 
 
@@ -128,8 +157,15 @@ def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
 def _people(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     faces, bodies = _seen(phrase, sight, "face"), _seen(phrase, sight, "body")
     if not faces and not bodies:
-        raise _Undecided("unsupported", "people are found by a frontal face or from head to foot, and none was seen")
-    rest = [face for face in faces if not any(area(intersection(face.bbox, body.bbox)) for body in bodies)]
+        raise _Undecided(
+            "unsupported",
+            "people are found by a frontal face or from head to foot, and none was seen",
+        )
+    rest = [
+        face
+        for face in faces
+        if not any(area(intersection(face.bbox, body.bbox)) for body in bodies)
+    ]
     return bodies + cascades.owners_of("face", rest, sight.picture)
 
 
@@ -143,7 +179,9 @@ def _cats(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
 def _eyes(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     faces = _seen(phrase, sight, "face")
     if len(faces) != 1:
-        raise _Undecided("unsupported", "eyes are found in a frontal face, and not just one was seen")
+        raise _Undecided(
+            "unsupported", "eyes are found in a frontal face, and not just one was seen"
+        )
     return cascades.find_eyes(faces[0], sight.picture)
 
 
@@ -160,15 +198,22 @@ def _greenery(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
 
 
 _FINDERS: dict[str, _Finder] = {
-    "person": _people, "cat": _cats, "eyes": _eyes, "sky": _sky, "greenery": _greenery, "lawn": _greenery,
+    "person": _people,
+    "cat": _cats,
+    "eyes": _eyes,
+    "sky": _sky,
+    "greenery": _greenery,
+    "lawn": _greenery,
     "leaves": _greenery,
-}  # fmt: skip
+}
 
 
 def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     kind, color = words.SHAPES[phrase.head], phrase.color
     found = select_shapes(sight.shapes(), kind, color)
-    if any(shape.fit < (shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT) for shape in found):
+    if any(
+        shape.fit < (shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT) for shape in found
+    ):
         # In a photo, some smooth patch always looks a bit like a circle.
         raise _Undecided("ambiguous", f"what is there is only like a {kind}")
     if found or color not in words.CHROMATIC:
@@ -177,7 +222,8 @@ def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     if not of_color:
         return []
     loose = select_shapes(sight.shapes(), words.LOOSE_SHAPES.get(kind, ""), color)
-    if kind in ("circle", "square"):  # an ellipse or a rectangle may pass for one when it isn't long
+    if kind in ("circle", "square"):
+        # an ellipse or a rectangle may pass for one when it isn't long
         loose = [shape for shape in loose if 0.6 <= _ratio(shape) <= 1 / 0.6]
     if not loose or len(of_color) > len(loose):
         raise _Undecided("ambiguous", f"something {color} is there, but its shape is not clear")
@@ -195,7 +241,11 @@ def _colored(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
         return []
     if phrase.head in words.ROUND:
         # A disc fills pi / 4 of its box.
-        found = [r for r in regions.found if 0.85 <= _ratio(r) <= 1.18 and 0.7 <= r.size / area(r.bbox) <= 0.86]
+        found = [
+            r
+            for r in regions.found
+            if 0.85 <= _ratio(r) <= 1.18 and 0.7 <= r.size / area(r.bbox) <= 0.86
+        ]
         if not found:
             raise _Undecided("ambiguous", f"something {phrase.color} is there, but nothing round")
         chosen, accounted_for = _with_rivals(found), regions.found
@@ -226,7 +276,9 @@ def _doubts(phrase: Phrase, largest: ColorRegion, elsewhere: float, sight: _Sigh
         scene = sight.sky(phrase.color)
     if any(iou(part.bbox, largest.bbox) > 0.3 for part in scene):
         yield "the colour may be that of the sky or of plants"
-    if phrase.head not in words.FIGURES and any(iou(s.bbox, largest.bbox) > _SAME for s in sight.shapes()):
+    if phrase.head not in words.FIGURES and any(
+        iou(s.bbox, largest.bbox) > _SAME for s in sight.shapes()
+    ):
         yield f"the {phrase.color} region is a plain figure, not {with_article(phrase.head)}"
 
 

@@ -1,4 +1,6 @@
-"""English read by rules over closed word lists: noun phrases, as spans of tokens, and the expressions of a caption."""
+"""English read by rules over closed word lists: noun phrases, as spans of tokens, and the
+expressions of a caption.
+"""
 
 import re
 import unicodedata
@@ -13,11 +15,18 @@ from dataflow_grounding.embedded import words
 _MOST_DETERMINERS, _MOST_WORDS = 3, 12
 _WHERE = words.DEPTHS | set(words.POSITIONS)
 _PLACING = words.PLACES.union(words.POSITIONS, words.DEPTHS, ["far", "very", "extreme", "hand"])
-_BEFORE_PLURALS = words.PREPOSITIONS | words.VERBS | words.CONJUNCTIONS  # a bare plural may come after
+# a bare plural may come after
+_BEFORE_PLURALS = words.PREPOSITIONS | words.VERBS | words.CONJUNCTIONS
 _MODIFIERS = words.ADJECTIVES.union(
-    words.CHROMATIC, words.ACHROMATIC, words.TONES, words.SIZES, words.POSITIONS, words.MANY_COLORED,
-    words.VAGUE_COUNTS, words.NUMBERS,
-)  # fmt: skip
+    words.CHROMATIC,
+    words.ACHROMATIC,
+    words.TONES,
+    words.SIZES,
+    words.POSITIONS,
+    words.MANY_COLORED,
+    words.VAGUE_COUNTS,
+    words.NUMBERS,
+)
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]|_+")
 # A longer text is not a caption; only its beginning is read, so that time stays bounded.
 _READ_CHARACTERS = 20_000
@@ -26,7 +35,9 @@ _COUNTS = words.VAGUE_COUNTS.union(words.NUMBERS)
 
 @dataclass(frozen=True, slots=True)
 class NounPhrase:
-    """Token indices: ``[start, end)``, ``chunk`` after articles and numbers, ``head``, ``[end, tail)`` the position."""
+    """Token indices: ``[start, end)``, ``chunk`` after articles and numbers, ``head``, ``[end,
+    tail)`` the position.
+    """
 
     start: int
     chunk: int
@@ -36,23 +47,37 @@ class NounPhrase:
 
 
 def tokenize(text: str) -> list[str]:
-    """Words (letters and digits, joined by hyphens and apostrophes) in lower case and single punctuation marks."""
+    """Words (letters and digits, joined by hyphens and apostrophes) in lower case and single
+    punctuation marks.
+    """
     return [token.lower().replace("’", "'") for token in _TOKEN.findall(text)]
 
 
 def read_noun_phrase(
     tokens: Sequence[str], at: int, *, is_label: bool = False, is_inner: bool = False
 ) -> NounPhrase | None:
-    """The noun phrase that begins at ``tokens[at]``, or None; ``is_label`` may be unknown, ``is_inner``: after "of"."""
+    """The noun phrase that begins at ``tokens[at]``, or None; ``is_label`` may be unknown,
+    ``is_inner``: after "of".
+    """
     chunk = at + len([*takewhile(words.ARTICLES.__contains__, tokens[at : at + _MOST_DETERMINERS])])
-    head = _first_noun(tokens, chunk, chunk > at or is_label, _token(tokens, at - 1) in _BEFORE_PLURALS)
+    head = _first_noun(
+        tokens, chunk, chunk > at or is_label, _token(tokens, at - 1) in _BEFORE_PLURALS
+    )
     if head is None:
         return None
-    while head + 1 < chunk + _MOST_WORDS and _continues(tokens, head + 1) and _extends(*tokens[head : head + 2]):
+    while (
+        head + 1 < chunk + _MOST_WORDS
+        and _continues(tokens, head + 1)
+        and _extends(*tokens[head : head + 2])
+    ):
         head += 1
     end, singular_head = head + 1, words.singular(tokens[head])
     # One "of" deep: the rest of "a cup of a brand of tea" is left.
-    if not is_inner and _token(tokens, end) == "of" and singular_head in words.OF_HEADS | words.QUANTITIES:
+    if (
+        not is_inner
+        and _token(tokens, end) == "of"
+        and singular_head in words.OF_HEADS | words.QUANTITIES
+    ):
         inner = read_noun_phrase(tokens, end + 1, is_label=True, is_inner=True)
         if inner is not None:
             if singular_head in words.QUANTITIES:
@@ -64,7 +89,9 @@ def read_noun_phrase(
 
 
 def read_position(tokens: Sequence[str], at: int) -> int:
-    """Where position words that begin at ``tokens[at]`` end ("in the top left corner"); ``at`` if there are none."""
+    """Where position words that begin at ``tokens[at]`` end ("in the top left corner"); ``at`` if
+    there are none.
+    """
     if _token(tokens, at) not in ("on", "at", "in", "to", "near", "towards", "toward", "from"):
         return at
     here = first = at + 2 if _token(tokens, at + 1) in ("the", "its") else at + 1
@@ -84,7 +111,9 @@ def _token(tokens: Sequence[str], at: int) -> str:
     return tokens[at] if 0 <= at < len(tokens) else ""
 
 
-def _first_noun(tokens: Sequence[str], start: int, may_be_unknown: bool, may_be_plural: bool) -> int | None:
+def _first_noun(
+    tokens: Sequence[str], start: int, may_be_unknown: bool, may_be_plural: bool
+) -> int | None:
     """The index of the first noun after the adjectives that begin at ``start``."""
     modified = may_be_unknown
     for at in range(start, min(len(tokens), start + _MOST_WORDS)):
@@ -94,7 +123,11 @@ def _first_noun(tokens: Sequence[str], start: int, may_be_unknown: bool, may_be_
         if not _continues(tokens, at):
             return None
         if _is_modifier(word):
-            if word in ("orange", "square", "oval") and may_be_unknown and not _continues(tokens, at + 1):
+            if (
+                word in ("orange", "square", "oval")
+                and may_be_unknown
+                and not _continues(tokens, at + 1)
+            ):
                 return at
             modified = True
         elif not modified and may_be_plural and _describes_next(tokens, at):
@@ -109,7 +142,11 @@ def _first_noun(tokens: Sequence[str], start: int, may_be_unknown: bool, may_be_
 def _extends(noun: str, word: str) -> bool:
     """Whether the word after a noun is a noun too, as in "traffic light"."""
     known = words.is_known_noun(word)
-    if (_is_modifier(word) and word != "light") or word in words.VERBS or (words.is_plural(noun) and not known):
+    if (
+        (_is_modifier(word) and word != "light")
+        or word in words.VERBS
+        or (words.is_plural(noun) and not known)
+    ):
         return False
     # After a noun, an unknown word in -s, -ing, -ed or -ly is rather a verb or an adverb.
     return known or not word.endswith(("s", "ing", "ed", "ly")) or word.endswith(("ss", "us", "is"))
@@ -130,7 +167,9 @@ def _is_modifier(word: str) -> bool:
 
 
 def _joins_adjectives(tokens: Sequence[str], at: int) -> bool:
-    """Whether a comma or "and" stands between two adjectives of one noun ("a big, red ball", "black and white cat")."""
+    """Whether a comma or "and" stands between two adjectives of one noun ("a big, red ball", "black
+    and white cat").
+    """
     return (
         tokens[at] in (",", "and")
         and _is_modifier(_token(tokens, at - 1))
@@ -160,10 +199,11 @@ def _is_noun_here(tokens: Sequence[str], at: int, modified: bool, may_be_plural:
 def extract_expressions(caption: str) -> dict[str, Any]:
     """The referring expressions of an English caption, by word lists and rules (no model).
 
-    Returns ``{"cleaned_caption": str, "expressions": [{"text": str, "noun_chunk": str}, ...]}``. ``cleaned_caption`` is
-    the caption in NFC with single spaces; each ``text`` is an exact part of it, in order of occurrence and not
-    overlapping: a noun phrase with the position words that follow it. ``noun_chunk`` is that phrase without article,
-    number and position words. A caption in another language has no expressions.
+    Returns ``{"cleaned_caption": str, "expressions": [{"text": str, "noun_chunk": str}, ...]}``.
+    ``cleaned_caption`` is the caption in NFC with single spaces; each ``text`` is an exact part of
+    it, in order of occurrence and not overlapping: a noun phrase with the position words that
+    follow it. ``noun_chunk`` is that phrase without article, number and position words. A caption
+    in another language has no expressions.
     """
     cleaned = " ".join(unicodedata.normalize("NFC", caption).split())
     read = cleaned[:_READ_CHARACTERS]
@@ -182,7 +222,9 @@ def _noun_phrases(tokens: list[str]) -> Iterator[NounPhrase]:
         phrase = read_noun_phrase(tokens, at)
         head = words.singular(tokens[phrase.head]) if phrase else ""
         # "on the left", "in the picture": where something is, not a thing.
-        is_thing = head not in words.NOT_OBJECTS and not head.isdecimal() and head not in words.NUMBERS
+        is_thing = (
+            head not in words.NOT_OBJECTS and not head.isdecimal() and head not in words.NUMBERS
+        )
         if phrase and is_thing and _token(tokens, at - 1) not in words.NEGATIONS:
             yield phrase
             at = phrase.tail

@@ -1,4 +1,6 @@
-"""What a referring phrase asks for, read over the closed word lists, and which of the things seen it means."""
+"""What a referring phrase asks for, read over the closed word lists, and which of the things seen
+it means.
+"""
 
 import math
 import re
@@ -13,7 +15,8 @@ from dataflow_grounding.embedded.regions import Thing
 
 C = TypeVar("C", Candidate, Thing)
 
-_CLEAR_GAP = 0.06  # of the picture's side: how far apart in place two candidates must be to tell them by it
+# of the picture's side: how far apart in place two candidates must be to tell them by it
+_CLEAR_GAP = 0.06
 _CLEAR_RATIO = 1.3  # of areas: how much larger a candidate must be to be called the large one
 _READ_CHARACTERS = 400
 _COLORS = words.CHROMATIC | words.ACHROMATIC
@@ -25,9 +28,10 @@ _ONE_NOUN = re.compile(r"\b(licen[cs]e|number|cat)(?:['’]s)?\s+(plates?|faces?
 class Phrase:
     """A phrase as read: what it names and by which words the right one is chosen.
 
-    ``head`` is the singular noun; ``count`` an exact number or None; ``refusal`` says why the phrase can't be looked
-    for, or is empty; ``relation`` is a side (``"left"``, ``"right"``, ``"above"``, ``"below"``) and of what.
-    ``unread`` is true when words stand in the phrase that choose between things in a way that is not understood.
+    ``head`` is the singular noun; ``count`` an exact number or None; ``refusal`` says why the
+    phrase can't be looked for, or is empty; ``relation`` is a side (``"left"``, ``"right"``,
+    ``"above"``, ``"below"``) and of what. ``unread`` is true when words stand in the phrase that
+    choose between things in a way that is not understood.
     """
 
     head: str
@@ -42,7 +46,9 @@ class Phrase:
 
 
 def parse_phrase(text: str) -> Phrase:
-    """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not understood."""
+    """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not
+    understood.
+    """
     tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_READ_CHARACTERS]))
     while tokens and tokens[-1] in (".", ",", ";", "!", "?"):
         tokens.pop()
@@ -64,7 +70,9 @@ def _phrase(tokens: list[str], read: NounPhrase) -> Phrase:
         is_plural=words.is_plural(tokens[read.head]),
         count=_count(tokens[read.start : read.head]),
         color=next((_COLORS[word] for word in modifiers if word in _COLORS), None),
-        positions=frozenset(words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS),
+        positions=frozenset(
+            words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS
+        ),
         size=next((words.SIZES[word] for word in modifiers if word in words.SIZES), None),
         relation=relation,
         unread=unread,
@@ -91,18 +99,29 @@ def _relation(tokens: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bo
 
 def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[str]) -> str:
     """Why a phrase can't be looked for: the first reason that holds, or nothing."""
-    unknown = [word for word in modifiers if not (words.is_known(word) or word.isdecimal() or word == ",")]
+    unknown = [
+        word for word in modifiers if not (words.is_known(word) or word.isdecimal() or word == ",")
+    ]
     kinds = {words.NEVER.get(word) for word in modifiers}
     reasons = (
-        (head in words.PICTURES | (words.PLACES | words.DEPTHS) - words.NEVER.keys(), "no object is named"),
+        (
+            head in words.PICTURES | (words.PLACES | words.DEPTHS) - words.NEVER.keys(),
+            "no object is named",
+        ),
         (any(word.endswith(("'s", "s'")) for word in modifiers), "whose it is can't be seen"),
         (len(compound) > 1, "things made of things can't be looked for"),
         (head in words.NEVER, f"{words.NEVER.get(head)} can't be looked for"),
         (not words.MANY_COLORED.isdisjoint(modifiers), "patterns can't be looked for"),
         (not words.OTHER_COLORS.isdisjoint(modifiers), "only plain colour words can be looked for"),
         (bool(unknown), f"{next(iter(unknown), None)!r} is not understood"),
-        (len({*map(_COLORS.get, modifiers)} - {None}) > 1, "only one colour at a time can be looked for"),
-        (not kinds.isdisjoint(("animals", "body parts")), "animals and body parts can't be looked for"),
+        (
+            len({*map(_COLORS.get, modifiers)} - {None}) > 1,
+            "only one colour at a time can be looked for",
+        ),
+        (
+            not kinds.isdisjoint(("animals", "body parts")),
+            "animals and body parts can't be looked for",
+        ),
         (not words.DEPTHS.isdisjoint(modifiers + tail), "depth can't be seen"),
         (not words.ORDINALS.isdisjoint(modifiers), "ordinal words are not understood"),
     )
@@ -112,10 +131,13 @@ def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[st
 def choose(candidates: Sequence[C], phrase: Phrase, picture: Picture) -> list[C] | None:
     """The candidates that the phrase means, in reading order; None when its words don't tell which.
 
-    One for a singular, as many as an exact count, else all that its position words leave; none on the wrong side.
+    One for a singular, as many as an exact count, else all that its position words leave; none on
+    the wrong side.
     """
     wanted = phrase.count if phrase.count is not None else (None if phrase.is_plural else 1)
-    left: Sequence[C] = [c for c in candidates if all(lies(c.bbox, side, picture) for side in phrase.positions)]
+    left: Sequence[C] = [
+        c for c in candidates if all(lies(c.bbox, side, picture) for side in phrase.positions)
+    ]
     if wanted is None:
         return _in_order(left) if len(left) > 1 and phrase.size is None else None
     if len(left) < wanted < len(candidates):
@@ -132,7 +154,9 @@ def _in_order(candidates: Sequence[C]) -> list[C]:
 
 
 def beside(candidates: Sequence[C], side: str, anchor: Box) -> list[C]:
-    """The candidates that lie wholly on one side of the anchor: "left", "right", "above" or "below"."""
+    """The candidates that lie wholly on one side of the anchor: "left", "right", "above" or
+    "below".
+    """
     tests = {
         "left": lambda box: box[2] <= anchor[0] + 1,
         "right": lambda box: box[0] >= anchor[2] - 1,
@@ -148,16 +172,26 @@ def center(box: Box, picture: Picture) -> tuple[float, float]:
 
 
 def lies(box: Box, position: str, picture: Picture, far: float = 0.5) -> bool:
-    """Whether a box lies in the middle, or at a side: its middle `far` from there at most, in parts of the picture."""
+    """Whether a box lies in the middle, or at a side: its middle `far` from there at most, in parts
+    of the picture.
+    """
     if position == "middle":
         return all(0.3 <= share <= 0.7 for share in center(box, picture))
     return _distance(box, position, picture) <= far
 
 
 def _distance(box: Box, position: str, picture: Picture) -> float:
-    """How far a box's middle lies from a side of the picture, or from the middle of it, in parts of it."""
+    """How far a box's middle lies from a side of the picture, or from the middle of it, in parts of
+    it.
+    """
     x, y = center(box, picture)
-    return {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y, "middle": math.hypot(x - 0.5, y - 0.5)}[position]
+    return {
+        "left": x,
+        "right": 1 - x,
+        "top": y,
+        "bottom": 1 - y,
+        "middle": math.hypot(x - 0.5, y - 0.5),
+    }[position]
 
 
 def _by_size(candidates: Sequence[C], size: str, wanted: int) -> Sequence[C]:
@@ -167,8 +201,12 @@ def _by_size(candidates: Sequence[C], size: str, wanted: int) -> Sequence[C]:
     return ordered[:wanted] if clear else candidates
 
 
-def _by_position(candidates: Sequence[C], positions: frozenset[str], wanted: int, picture: Picture) -> Sequence[C]:
-    """The outermost candidates in the stated direction, where a clear gap parts them from the next; else all."""
+def _by_position(
+    candidates: Sequence[C], positions: frozenset[str], wanted: int, picture: Picture
+) -> Sequence[C]:
+    """The outermost candidates in the stated direction, where a clear gap parts them from the next;
+    else all.
+    """
 
     def distance(candidate: C) -> float:
         return sum(_distance(candidate.bbox, position, picture) for position in sorted(positions))

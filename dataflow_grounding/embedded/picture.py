@@ -24,7 +24,9 @@ def box_of(x: float, y: float, width: float, height: float) -> Box:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A thing seen: ``bbox`` as x1, y1, x2, y2 in pixels of the reduced copy, and ``size``, its own area in them."""
+    """A thing seen: ``bbox`` as x1, y1, x2, y2 in pixels of the reduced copy, and ``size``, its own
+    area in them.
+    """
 
     bbox: Box
     size: float
@@ -33,7 +35,9 @@ class Candidate:
 
 
 class Picture:
-    """A BGR uint8 image (H, W, 3) and a copy of at most 640 px to work on; what is derived is computed at first use."""
+    """A BGR uint8 image (H, W, 3) and a copy of at most 640 px to work on; what is derived is
+    computed at first use.
+    """
 
     def __init__(self, image: Array) -> None:
         self.full_height, self.full_width = image.shape[:2]
@@ -54,13 +58,17 @@ class Picture:
 
     @cached_property
     def smooth(self) -> Array:
-        """The copy with grain and JPEG ringing taken out by a median of 5 px, uint8 BGR (h, w, 3)."""
+        """The copy with grain and JPEG ringing taken out by a median of 5 px, uint8
+        BGR (h, w, 3).
+        """
         return np.asarray(cv2.medianBlur(self.bgr, 5))
 
     @cached_property
     def lab(self) -> Array:
         """CIE L*a*b* (D65) of the smooth copy, float32 (h, w, 3), L in 0 to 100."""
-        return np.asarray(cv2.cvtColor(self.smooth.astype(np.float32) / np.float32(255), cv2.COLOR_BGR2Lab))
+        return np.asarray(
+            cv2.cvtColor(self.smooth.astype(np.float32) / np.float32(255), cv2.COLOR_BGR2Lab)
+        )
 
     @cached_property
     def lch(self) -> tuple[Array, Array, Array]:
@@ -70,7 +78,9 @@ class Picture:
         return np.asarray(lightness), np.asarray(chroma), np.asarray(hue)
 
     def to_full(self, bbox: Box) -> list[int]:
-        """A box of the reduced copy in whole pixels of the image as given, inside it and at least 1 px each way."""
+        """A box of the reduced copy in whole pixels of the image as given, inside it and at least 1
+        px each way.
+        """
         sx, sy = self.full_width / self.width, self.full_height / self.height
         scaled = (bbox[0] * sx, bbox[1] * sy, bbox[2] * sx, bbox[3] * sy)
         return list(whole_pixels(scaled, (self.full_width, self.full_height)))

@@ -1,4 +1,6 @@
-"""Regions as the embedded serving sees them: given ones, by label and colour, and those worth a look where none are."""
+"""Regions as the embedded serving sees them: given ones, by label and colour, and those worth a
+look where none are.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +24,9 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A region in the reduced copy's pixels: ``kind`` is its label as a noun, ``color`` a colour term or empty."""
+    """A region in the reduced copy's pixels: ``kind`` is its label as a noun, ``color`` a colour
+    term or empty.
+    """
 
     id: int
     bbox: Box
@@ -36,7 +40,9 @@ class Thing:
 
 
 def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
-    """The regions of a request: ``id``, ``type``, perhaps ``color``, and a box in pixels of the picture as sent."""
+    """The regions of a request: ``id``, ``type``, perhaps ``color``, and a box in pixels of the
+    picture as sent.
+    """
     sx, sy = picture.width / picture.full_width, picture.height / picture.full_height
     things = []
     for region in regions:
@@ -44,12 +50,21 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
         bbox = (x1 * sx, y1 * sy, x2 * sx, y2 * sy)
         label = str(region.get("type") or "").replace("_", " ").lower()
         kind = " ".join(_WORD.findall(label)) or "thing"  # "Person_sitting" is "person sitting"
-        things.append(Thing(int(region["id"]), bbox, kind, _color(picture, bbox, kind, str(region.get("color") or ""))))
+        things.append(
+            Thing(
+                int(region["id"]),
+                bbox,
+                kind,
+                _color(picture, bbox, kind, str(region.get("color") or "")),
+            )
+        )
     return things
 
 
 def _color(picture: Picture, bbox: Box, kind: str, told: str) -> str:
-    """The colour that was told, if it is a term, else the one that is seen. People are not called by a colour."""
+    """The colour that was told, if it is a term, else the one that is seen. People are not called
+    by a colour.
+    """
     if any(words.singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
         return ""
     told = told.strip().lower()
@@ -57,7 +72,9 @@ def _color(picture: Picture, bbox: Box, kind: str, told: str) -> str:
 
 
 def plural_of(kind: str) -> str:
-    """The plural of a noun that may have several words: that of the last, or of the one before a word in -ing."""
+    """The plural of a noun that may have several words: that of the last, or of the one before a
+    word in -ing.
+    """
     parts = kind.split()
     at = -2 if len(parts) > 1 and parts[-1].endswith("ing") else -1
     parts[at] = _plural(parts[at])
@@ -83,7 +100,9 @@ def _plural(word: str) -> str:
 
 
 def dominant_color(picture: Picture, bbox: Box) -> str:
-    """The colour term of at least half of the box's inner quarter, which is mostly the thing; empty where none is."""
+    """The colour term of at least half of the box's inner quarter, which is mostly the thing; empty
+    where none is.
+    """
     x1, y1, x2, y2 = bbox
     left, right = _inner(x1, x2, picture.width)
     top, bottom = _inner(y1, y2, picture.height)
@@ -100,14 +119,20 @@ def _inner(low: float, high: float, length: int) -> tuple[int, int]:
 
 
 def propose_regions(image: Array, most: int) -> list[list[int]]:
-    """The ``most`` largest boxes (x1, y1, x2, y2 in pixels of ``image``, uint8 BGR, upright), in reading order."""
+    """The ``most`` largest boxes (x1, y1, x2, y2 in pixels of ``image``, uint8 BGR, upright), in
+    reading order.
+    """
     picture = Picture(image)
     boxes = [face.bbox for face in find("face", picture)[0]]
     for term in [term for term in words.COLOR_BOUNDS if term in words.CHROMATIC]:
         boxes += [region.bbox for region in find_regions(picture, term).found if region.is_steady]
-    closed = cv2.morphologyEx(cv2.Canny(picture.smooth, 60, 160), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    closed = cv2.morphologyEx(
+        cv2.Canny(picture.smooth, 60, 160), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)
+    )
     outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    boxes += [box_of(x, y, w, h) for x, y, w, h in map(cv2.boundingRect, outlines) if 0.2 <= w / h <= 5]
+    boxes += [
+        box_of(x, y, w, h) for x, y, w, h in map(cv2.boundingRect, outlines) if 0.2 <= w / h <= 5
+    ]
     kept: list[Box] = []
     for box in sorted(boxes, key=area, reverse=True):
         fits = _LEAST * picture.area <= area(box) <= _MOST * picture.area

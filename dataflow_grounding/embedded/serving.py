@@ -18,20 +18,28 @@ VERSION = 3
 
 _say_once = functools.cache(say)
 
-ABOUT_REGIONS = ("region_expression", "image_caption", "grounding_expression", "double_check", "region_caption")
+ABOUT_REGIONS = (
+    "region_expression",
+    "image_caption",
+    "grounding_expression",
+    "double_check",
+    "region_caption",
+)
 
 
 class EmbeddedServing(Serving):
-    """Small closed vocabulary, deterministic: faces, eyes, people, cats, plates, sky, plants, clear colours, shapes.
+    """Small closed vocabulary, deterministic: faces, eyes, people, cats, plates, sky, plants, clear
+    colours, shapes.
 
-    What it can't look for it calls unsupported, several equal candidates ambiguous. Never a box that it is not sure of.
-    Given regions it describes by their labels, colours, sizes and places.
+    What it can't look for it calls unsupported, several equal candidates ambiguous. Never a box
+    that it is not sure of. Given regions it describes by their labels, colours, sizes and places.
     """
 
     model = "embedded-opencv"
     endpoint = f"embedded:{VERSION}"
     box_format = "xyxy_px"
-    regions_per_request = 1000  # a description is compared with all other regions, so they are seen together
+    # a description is compared with all other regions, so they are seen together
+    regions_per_request = 1000
     needs_labels = True
     exact_boxes = True
     is_vlm = False
@@ -66,7 +74,9 @@ def _answer(request: Request[Any]) -> str:
 
 
 def _bgr(image: Image) -> Any:
-    """The upright picture, in the size as sent, as a NumPy array of rows x columns x (blue, green, red)."""
+    """The upright picture, in the size as sent, as a NumPy array of rows x columns x (blue, green,
+    red).
+    """
     import numpy
 
     with image.decoded() as picture:

@@ -11,18 +11,22 @@ from dataflow_grounding.embedded.picture import Array, Candidate, Picture, box_o
 # Hand-set: outline and colour were both checked.
 SHAPE_SCORE = 0.9
 LOOSE_SHAPE_SCORE = 0.7
-_EDGES = (12.0, 30.0)  # steps in B, G or R that end an even region: in a clean picture, in a grainy one
+# steps in B, G or R that end an even region: in a clean picture, in a grainy one
+_EDGES = (12.0, 30.0)
 _MIN_CONTRAST = 12.0
 _FIT, _SMALL_FIT = 0.93, 0.88  # IoU with the ideal shape
 _MOST_SHAPES = 400
 _POLYGONS = {4: "diamond", 5: "pentagon", 6: "hexagon"}
 COLORED_FIT = 0.91
-CLEAR_FIT = 0.95  # IoU with the ideal shape from which on a region needs no colour word to be believed
+# IoU with the ideal shape from which on a region needs no colour word to be believed
+CLEAR_FIT = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Shape(Candidate):
-    """An even region: the shape names that fit it and how well (IoU), and its mean L*a*b* colour."""
+    """An even region: the shape names that fit it and how well (IoU), and its mean
+    L*a*b* colour.
+    """
 
     kinds: frozenset[str]
     fit: float
@@ -30,10 +34,17 @@ class Shape(Candidate):
 
 
 def find_shapes(picture: Picture) -> list[Shape]:
-    """All even regions of the picture that are circles, ellipses, squares, rectangles, triangles and the like."""
-    steps = np.max(cv2.split(cv2.morphologyEx(picture.smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))), axis=0)
+    """All even regions of the picture that are circles, ellipses, squares, rectangles, triangles
+    and the like.
+    """
+    steps = np.max(
+        cv2.split(cv2.morphologyEx(picture.smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))),
+        axis=0,
+    )
     edge = min(max(8.0 + 2.0 * float(np.median(steps)), _EDGES[0]), _EDGES[1])
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((steps < edge).astype(np.uint8), connectivity=4)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        (steps < edge).astype(np.uint8), connectivity=4
+    )
     least = max(60.0, 0.0003 * picture.area)
     thinnest = max(6.0, 0.015 * max(picture.width, picture.height))
     shapes = []
@@ -42,7 +53,13 @@ def find_shapes(picture: Picture) -> list[Shape]:
         x, y, w, h, size = (int(v) for v in stats[label])
         if size < least:
             break
-        if min(w, h) < thinnest or x <= 1 or y <= 1 or x + w >= picture.width - 1 or y + h >= picture.height - 1:
+        if (
+            min(w, h) < thinnest
+            or x <= 1
+            or y <= 1
+            or x + w >= picture.width - 1
+            or y + h >= picture.height - 1
+        ):
             continue  # too thin to tell, or cut off by the picture's edge
         shape = _read_shape(picture, labels, int(label), (x, y, w, h))
         if shape is not None:
@@ -55,7 +72,9 @@ def select_shapes(shapes: list[Shape], kind: str, color: str | None) -> list[Sha
     return [s for s in shapes if kind in s.kinds and (color is None or color_matches(color, s.lab))]
 
 
-def _read_shape(picture: Picture, labels: Array, label: int, box: tuple[int, int, int, int]) -> Shape | None:
+def _read_shape(
+    picture: Picture, labels: Array, label: int, box: tuple[int, int, int, int]
+) -> Shape | None:
     x, y, w, h = box
     margin = 10
     x1, y1 = max(0, x - margin), max(0, y - margin)
@@ -66,7 +85,9 @@ def _read_shape(picture: Picture, labels: Array, label: int, box: tuple[int, int
     # The step at the edge took one pixel off all around.
     contour = _outline(cv2.dilate(part, np.ones((3, 3), np.uint8)))
     filled = cv2.drawContours(np.zeros_like(part), [contour], -1, 1, cv2.FILLED)
-    ring = cv2.dilate(filled, np.ones((17, 17), np.uint8)) - cv2.dilate(filled, np.ones((9, 9), np.uint8))
+    ring = cv2.dilate(filled, np.ones((17, 17), np.uint8)) - cv2.dilate(
+        filled, np.ones((9, 9), np.uint8)
+    )
     if not ring.any() or float(np.linalg.norm(lab[ring > 0].mean(axis=0) - color)) < _MIN_CONTRAST:
         return None
     filled = _with_corners(picture.bgr[y1:y2, x1:x2], filled, ring)
@@ -85,7 +106,9 @@ def _outline(mask: Array) -> Array:
 
 
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
-    """The region with its sharp corners, which the median rounded off, read from the picture itself."""
+    """The region with its sharp corners, which the median rounded off, read from the picture
+    itself.
+    """
     inside, outside = bgr[filled > 0].mean(axis=0), bgr[ring > 0].mean(axis=0)
     across = inside - outside
     share = (bgr - outside) @ across / max(float(across @ across), 1.0)
@@ -95,7 +118,9 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
 
 
 def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[str], float]:
-    """The names of the ideal shape that covers the region best, and its IoU; no name when none covers it well."""
+    """The names of the ideal shape that covers the region best, and its IoU; no name when none
+    covers it well.
+    """
     area, hull = float(filled.sum()), cv2.convexHull(contour)
     solidity = area / max(cv2.contourArea(hull), 1.0)
     if solidity < 0.8:
@@ -130,7 +155,9 @@ def _equal_ellipse(filled: Array) -> tuple[float, Array]:
     moments = cv2.moments(filled, binaryImage=True)
     total = max(moments["m00"], 1.0)
     center = (moments["m10"] / total, moments["m01"] / total)
-    covariance = np.array([[moments["mu20"], moments["mu11"]], [moments["mu11"], moments["mu02"]]]) / total
+    covariance = (
+        np.array([[moments["mu20"], moments["mu11"]], [moments["mu11"], moments["mu02"]]]) / total
+    )
     values, vectors = np.linalg.eigh(covariance)
     axes = 2.0 * np.sqrt(np.maximum(values, 0.25))
     turns = np.linspace(0.0, 2.0 * np.pi, 72, endpoint=False)
@@ -140,7 +167,9 @@ def _equal_ellipse(filled: Array) -> tuple[float, Array]:
 
 def _cover(filled: Array, outline: Array) -> float:
     """Intersection over union of the region and a polygon."""
-    ideal = cv2.fillPoly(np.zeros_like(filled), [np.round(outline).astype(np.int32).reshape(-1, 1, 2)], 1)
+    ideal = cv2.fillPoly(
+        np.zeros_like(filled), [np.round(outline).astype(np.int32).reshape(-1, 1, 2)], 1
+    )
     both = int(cv2.countNonZero(ideal & filled))
     return both / max(int(cv2.countNonZero(ideal | filled)), 1)
 
@@ -149,7 +178,8 @@ def _stands_on_corner(corners: Array) -> bool:
     """Whether four corners lie near the middles of their upright box's sides."""
     x, y, w, h = cv2.boundingRect(corners)
     middles = np.array([(x + w / 2, y), (x + w, y + h / 2), (x + w / 2, y + h), (x, y + h / 2)])
-    gaps = (np.abs(corners - middles) / (w, h)).sum(axis=2)  # a row for each corner, a column for each middle
+    # a row for each corner, a column for each middle
+    gaps = (np.abs(corners - middles) / (w, h)).sum(axis=2)
     return len(corners) == 4 and bool((gaps.min(axis=0) < 0.15).all())
 
 
@@ -157,7 +187,11 @@ def _is_star(contour: Array, hull: Array) -> bool:
     """Whether a region has five points: a hull of five corners and five bays of like depths."""
     outline = cv2.approxPolyDP(contour, 0.01 * cv2.arcLength(contour, True), True)
     indices = np.sort(cv2.convexHull(outline, returnPoints=False), axis=0)[::-1]
-    defects = cv2.convexityDefects(outline, indices) if len(outline) >= 8 and len(_corners(hull)) == 5 else None
+    defects = (
+        cv2.convexityDefects(outline, indices)
+        if len(outline) >= 8 and len(_corners(hull)) == 5
+        else None
+    )
     if defects is None:
         return False
     depths = defects[:, 0, 3] / 256.0

@@ -24,10 +24,14 @@ def _inflected(stem: str) -> tuple[str, ...]:
     return (stem, third, base + "ing", base + "ed", doubled + "ing", doubled + "ed")
 
 
-ARTICLES, NEGATIONS, VAGUE_COUNTS, TONES = map(_words, ("articles", "negations", "vague_counts", "tones"))
+ARTICLES, NEGATIONS, VAGUE_COUNTS, TONES = map(
+    _words, ("articles", "negations", "vague_counts", "tones")
+)
 NUMBERS = {word: number for number, word in enumerate(_LISTS["numbers"].split(), start=1)}
 COLOR_BOUNDS: dict[str, Any] = _LISTS["color_bounds"]
-CHROMATIC, ACHROMATIC, SIZES, POSITIONS = map(_terms, ("chromatic", "achromatic", "sizes", "positions"))
+CHROMATIC, ACHROMATIC, SIZES, POSITIONS = map(
+    _terms, ("chromatic", "achromatic", "sizes", "positions")
+)
 MANY_COLORED, OTHER_COLORS = _words("many_colored"), _words("other_colors")
 DEPTHS, PLACES, PICTURES, ORDINALS = map(_words, ("depths", "places", "pictures", "ordinals"))
 SHAPES, KINDS, NEVER = map(_terms, ("shapes", "kinds", "never"))
@@ -38,25 +42,54 @@ FIGURES = _words("figures") | ROUND | ANYTHING
 NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words("not_objects")) - {"hand"}
 OF_HEADS, QUANTITIES = _words("of_heads"), _words("quantities")
 PREPOSITIONS, CONJUNCTIONS = _words("prepositions"), _words("conjunctions")
-STOPS = PREPOSITIONS | CONJUNCTIONS | NEGATIONS | _words("pronouns") | _words("auxiliaries") | _words("adverbs")
-VERBS = frozenset({form for stem in _words("verb_stems") for form in _inflected(stem)}) | _words("verb_irregular")
+STOPS = (
+    PREPOSITIONS
+    | CONJUNCTIONS
+    | NEGATIONS
+    | _words("pronouns")
+    | _words("auxiliaries")
+    | _words("adverbs")
+)
+VERBS = frozenset({form for stem in _words("verb_stems") for form in _inflected(stem)}) | _words(
+    "verb_irregular"
+)
 VERBS -= {"leaves"}
-ADJECTIVES, ALWAYS_PLURAL, FOREIGN, TESTED = map(_words, ("adjectives", "always_plural", "foreign", "tested"))
+ADJECTIVES, ALWAYS_PLURAL, FOREIGN, TESTED = map(
+    _words, ("adjectives", "always_plural", "foreign", "tested")
+)
 NOUNS = _words("common_nouns").union(KINDS, NEVER, SHAPES, OF_HEADS)
 IRREGULAR_PLURALS: dict[str, str] = _LISTS["irregular_plurals"]
 RELATIONS: dict[str, str] = _LISTS["relations"]
 LOOSE_SHAPES: dict[str, str] = _LISTS["loose_shapes"]
 _KNOWN = STOPS.union(
-    ARTICLES, NUMBERS, VERBS, ADJECTIVES, CHROMATIC, ACHROMATIC, SIZES, POSITIONS, TONES, VAGUE_COUNTS, NOT_OBJECTS,
-    OTHER_COLORS, MANY_COLORED,
-)  # fmt: skip
+    ARTICLES,
+    NUMBERS,
+    VERBS,
+    ADJECTIVES,
+    CHROMATIC,
+    ACHROMATIC,
+    SIZES,
+    POSITIONS,
+    TONES,
+    VAGUE_COUNTS,
+    NOT_OBJECTS,
+    OTHER_COLORS,
+    MANY_COLORED,
+)
 
 
 def singular(word: str) -> str:
-    """The singular of an English noun in lower case; the word itself when it is singular or not a noun."""
+    """The singular of an English noun in lower case; the word itself when it is singular or not a
+    noun.
+    """
     if word in IRREGULAR_PLURALS:
         return IRREGULAR_PLURALS[word]
-    if word in ALWAYS_PLURAL or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
+    if (
+        word in ALWAYS_PLURAL
+        or len(word) < 4
+        or not word.endswith("s")
+        or word.endswith(("ss", "us", "is"))
+    ):
         return word
     if word.endswith("ies"):
         return word[:-3] + "y"

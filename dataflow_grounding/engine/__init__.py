@@ -1,1 +1,3 @@
-"""The engine: runs the steps of a plan over the rows of a file, and owns everything that can go wrong."""
+"""The engine: runs the steps of a plan over the rows of a file, and owns everything that can go
+wrong.
+"""

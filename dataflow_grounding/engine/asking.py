@@ -1,4 +1,6 @@
-"""Getting one request answered: from the store of replies, or by sending, waiting, and trying again."""
+"""Getting one request answered: from the store of replies, or by sending, waiting, and trying
+again.
+"""
 
 import asyncio
 import copy
@@ -26,7 +28,9 @@ T = TypeVar("T")
 
 
 class Asking:
-    """Answers the requests to one serving for a whole run, equal ones once; `stop` is told what stops the run."""
+    """Answers the requests to one serving for a whole run, equal ones once; `stop` is told what
+    stops the run.
+    """
 
     def __init__(
         self,
@@ -47,14 +51,17 @@ class Asking:
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
-        """What `request`'s reply says, and notes on reading it. Raises what failed, with `attempts` and `reply` set.
+        """What `request`'s reply says, and notes on reading it. Raises what failed, with `attempts`
+        and `reply` set.
 
         A `check` is asked anew each time.
         """
         attempt, stored = 0, not (self.options.force_reprocess or check)
         error: errors.RecordError | None = None
         while True:
-            tried = request.again(attempt, str(error or ""), isinstance(error, errors.TruncatedReply))
+            tried = request.again(
+                attempt, str(error or ""), isinstance(error, errors.TruncatedReply)
+            )
             key = tried.key(self.identity)
             lines = self._replayed(tried, key, by) if stored else []
             if not lines:
@@ -69,8 +76,13 @@ class Asking:
             except errors.RecordError as failed:
                 error = failed
                 self.counts["unreadable"] += not stored and _is_unreadable(failed)
-                divided = request.divisible and isinstance(failed, errors.TruncatedReply)  # by whoever asks
-                if divided or attempt >= self.options.max_attempts or isinstance(failed, errors.RequestRefused):
+                # by whoever asks
+                divided = request.divisible and isinstance(failed, errors.TruncatedReply)
+                if (
+                    divided
+                    or attempt >= self.options.max_attempts
+                    or isinstance(failed, errors.RequestRefused)
+                ):
                     if divided or not stored or not self.options.retry_failed:
                         raise
                     attempt, stored, error = 0, False, None
@@ -80,15 +92,21 @@ class Asking:
         return next(filter(None, map(by.store.every, keys)), [])
 
     def _replayed(self, tried: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
-        """The stored lines of replies to a try; whoever reads them can find out whether there was a further try."""
+        """The stored lines of replies to a try; whoever reads them can find out whether there was a
+        further try.
+        """
         lines = self._stored(tried, key, by)
         if lines and tried.stored is not None:
             further = tried.again(tried.attempt + 1, "")
             tried.stored(lambda: bool(self._stored(further, further.key(self.identity), by)))
         return lines
 
-    async def _sent(self, request: Request[T], key: str, by: "StepAsk", check: bool) -> dict[str, Any]:
-        """The stored line of the reply to a request that has no reply in the store, or none that counts."""
+    async def _sent(
+        self, request: Request[T], key: str, by: "StepAsk", check: bool
+    ) -> dict[str, Any]:
+        """The stored line of the reply to a request that has no reply in the store, or none that
+        counts.
+        """
         if request.before is not None:
             await request.before()
         done = None if check else by.store.get(key, by.store.first_new)  # an equal row came first
@@ -108,20 +126,27 @@ class Asking:
             line = by.store.put(key, line_of(by.step, request, self.serving, reply, check))
             future.set_result(line)
             return line
-        except errors.RequestRefused as refused:  # stored, so that it is asked again only when the user wants it
-            line = line_of(by.step, request, self.serving, Reply("", "refused", Usage(), str(refused)), check)
+        except errors.RequestRefused as refused:
+            # stored, so that it is asked again only when the user wants it
+            line = line_of(
+                by.step, request, self.serving, Reply("", "refused", Usage(), str(refused)), check
+            )
             self.places.held[key] = (line, refused.passing, by.store)
             future.set_result(line)
             return line
         except BaseException as error:
-            future.set_exception(error if isinstance(error, Exception) else errors.Interrupted("stopped"))
+            future.set_exception(
+                error if isinstance(error, Exception) else errors.Interrupted("stopped")
+            )
             future.exception()  # whoever waits sees it; nobody need wait
             raise
         finally:
             del self._in_flight[key]
 
     async def _reply(self, request: Request[T], priority: Any) -> Reply:
-        """Sends until a reply comes; faults of the server are tried again, rate limits waited for."""
+        """Sends until a reply comes; faults of the server are tried again, rate
+        limits waited for.
+        """
         tries, failed = Counter[str](), set[Place]()  # the latter since it last waited
         while True:
             place, number = await self._room(request, priority, failed)
@@ -130,7 +155,8 @@ class Asking:
                 reply = await self._send_once(request, place)
                 answered = True
                 return reply
-            except (errors.EndpointRefused, errors.RequestRefused) as error:  # perhaps the endpoint's as a whole
+            except (errors.EndpointRefused, errors.RequestRefused) as error:
+                # perhaps the endpoint's as a whole
                 answered = isinstance(error, errors.RequestRefused)
                 with self._stopping():
                     refusal = self.places.refused(place, error, failed)
@@ -159,8 +185,12 @@ class Asking:
             finally:
                 self.waiting_for_rate_limit -= limited
 
-    async def _room(self, request: Request[Any], priority: Any, failed: set[Place]) -> tuple[Place, int]:
-        """Where there is room to send a request that may be sent: things may have changed while it waited for room."""
+    async def _room(
+        self, request: Request[Any], priority: Any, failed: set[Place]
+    ) -> tuple[Place, int]:
+        """Where there is room to send a request that may be sent: things may have changed while it
+        waited for room.
+        """
         while True:
             place, number = await self.places.acquire(priority, failed, request.at)
             if request.may_send is None or request.may_send():
@@ -177,7 +207,9 @@ class Asking:
         try:
             self._check_stopped()
             self.counts["sent"] += 1
-            answer = await place.serving.answer(request.put_so(before_another=partial(self._count_another, place)))
+            answer = await place.serving.answer(
+                request.put_so(before_another=partial(self._count_another, place))
+            )
             reply = Reply(answer) if isinstance(answer, str) else answer
             if not isinstance(reply, Reply):
                 whose = f"answer of {type(place.serving).__name__}"
@@ -190,7 +222,9 @@ class Asking:
             return reply
         except errors.GroundingError as error:
             self.counts["rate_limited"] += isinstance(error, errors.RateLimited)
-            at_work = isinstance(error, errors.ServerFault) and not isinstance(error, errors.EndpointUnreachable)
+            at_work = isinstance(error, errors.ServerFault) and not isinstance(
+                error, errors.EndpointUnreachable
+            )
             if isinstance(error, errors.ServerOverloaded) or not at_work:
                 usage = Usage()
             raise
@@ -198,7 +232,9 @@ class Asking:
             self.budget.settle(reserved, usage)
 
     def _count_another(self, place: Place, refused: errors.RequestRefused | None = None) -> None:
-        """The serving sends once more for one answer: it was refused, and finds out what the endpoint takes."""
+        """The serving sends once more for one answer: it was refused, and finds out what the
+        endpoint takes.
+        """
         if refused is not None:  # in so many forms, it counts as often
             place.refused(refused)
         with self._stopping():
@@ -220,7 +256,9 @@ class Asking:
             raise
 
     async def _wait(self, asked_for: float | None, waits: int) -> None:
-        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; never less than a tenth of that."""
+        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; never less than a
+        tenth of that.
+        """
         own = min(0.5 * 2 ** min(waits - 1, 10), 8.0)
         seconds = own if asked_for is None else max(asked_for, own / 10)
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
@@ -231,4 +269,6 @@ class Asking:
 
 
 def _is_unreadable(failed: errors.RecordError) -> bool:
-    return isinstance(failed, errors.UnreadableReply) and not isinstance(failed, errors.SuspectReply)
+    return isinstance(failed, errors.UnreadableReply) and not isinstance(
+        failed, errors.SuspectReply
+    )

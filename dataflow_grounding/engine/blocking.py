@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end, also where an event loop is running; an interrupt cancels it and is waited for."""
+    """Run a coroutine to its end, also where an event loop is running; an interrupt cancels it and
+    is waited for.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -24,12 +26,16 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run it in a thread and an event loop of its own, and wait for it, whatever is raised here meanwhile."""
+    """Run it in a thread and an event loop of its own, and wait for it, whatever is raised here
+    meanwhile.
+    """
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     interrupted = False
 
     async def supervised() -> T:
-        running.append((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
+        running.append(
+            (asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task()))
+        )
         if interrupted:
             raise asyncio.CancelledError
         return await work()
@@ -42,13 +48,15 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 loop.call_soon_threadsafe(task.cancel)
 
     ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
-    caught = [] if ignored else [signal.SIGINT]  # under `asyncio.run` it would cancel a task that waits for this thread
+    # under `asyncio.run` it would cancel a task that waits for this thread
+    caught = [] if ignored else [signal.SIGINT]
     with signals_to(interrupt, *caught), ThreadPoolExecutor(1) as thread:
         done = thread.submit(contextvars.copy_context().run, lambda: asyncio.run(supervised()))
         while not done.done():
             try:
                 wait([done])
-            except KeyboardInterrupt:  # not by a signal: a notebook's way of stopping a cell from outside
+            except KeyboardInterrupt:
+                # not by a signal: a notebook's way of stopping a cell from outside
                 interrupt()
     if interrupted and isinstance(done.exception(), (asyncio.CancelledError, NoneType)):
         raise KeyboardInterrupt

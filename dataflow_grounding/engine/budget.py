@@ -1,4 +1,6 @@
-"""What models cost, and limits on what a run may send and spend, counting what is in flight at its worst case."""
+"""What models cost, and limits on what a run may send and spend, counting what is in flight at its
+worst case.
+"""
 
 import asyncio
 import functools
@@ -26,7 +28,8 @@ class Prices:
 
     Args:
         input: Tokens of a request; `output`: of a reply.
-        cached_input: Tokens of a request that are billed as a beginning seen before; None takes `input`.
+        cached_input: Tokens of a request that are billed as a beginning seen before; None takes
+            `input`.
 
     Raises:
         SpecError: A price is not a number of 0 or more.
@@ -45,7 +48,9 @@ class Prices:
         """USD for one reply."""
         cached = self.input if self.cached_input is None else self.cached_input
         fresh = max(0, usage.input_tokens - usage.cached_tokens)
-        return (fresh * self.input + usage.cached_tokens * cached + usage.output_tokens * self.output) / 1e6
+        return (
+            fresh * self.input + usage.cached_tokens * cached + usage.output_tokens * self.output
+        ) / 1e6
 
 
 class PriceRow(NamedTuple):
@@ -59,21 +64,32 @@ class PriceRow(NamedTuple):
 
 @functools.cache
 def listed_price(model: str) -> PriceRow | None:
-    """Return the prices of a model by its name, with or without a vendor and a date; None if it is not listed."""
+    """Return the prices of a model by its name, with or without a vendor and a date; None if it is
+    not listed.
+    """
     rows = {row["model"]: row for row in load_table(__package__, "prices.yaml")}
     name = model.lower().rsplit("/", 1)[-1]
     while name not in rows and _SUFFIX.search(name):
         name = _SUFFIX.sub("", name)
     if (row := rows.get(name)) is None:
         return None
-    return PriceRow(name, str(row["date"]), row["source"], Prices(row["input"], row["output"], row.get("cached_input")))
+    return PriceRow(
+        name,
+        str(row["date"]),
+        row["source"],
+        Prices(row["input"], row["output"], row.get("cached_input")),
+    )
 
 
 def worst_case(request: Request[Any], serving: Serving) -> Usage:
-    """More tokens than the provider counts for the request, by its published rule for images or by their pixels."""
+    """More tokens than the provider counts for the request, by its published rule for images or by
+    their pixels.
+    """
     rules = TokenRules(serving.model, getattr(serving, "media_resolution", ""))
     sizes = [image.sent_size for image in request.images]
-    images = sum(max(width * height // 700 + 2000, rules.image((width, height))) for width, height in sizes)
+    images = sum(
+        max(width * height // 700 + 2000, rules.image((width, height))) for width, height in sizes
+    )
     text = len((request.system + request.text).encode("utf-8", "replace")) // 2 + 500
     return Usage(text + images, 0, serving.max_output_tokens)
 
@@ -85,7 +101,9 @@ def no_usd_left(usd: float, spent: float, worst: float) -> str:
 
 
 class Budget:
-    """What a run may send (`max_requests`, tries too) and spend (`usd`, needs `prices`); None is without limit."""
+    """What a run may send (`max_requests`, tries too) and spend (`usd`, needs `prices`); None is
+    without limit.
+    """
 
     def __init__(self, max_requests: int | None, usd: float | None, prices: Prices | None) -> None:
         self.max_requests, self.usd, self.prices = max_requests, usd, prices
@@ -94,7 +112,9 @@ class Budget:
         self.lock = threading.Lock()
 
     async def reserve(self, request: Request[Any], serving: Serving) -> float:
-        """What to hand to `settle`, once there is room for it. Raises BudgetExceeded, RunStopped if there won't be."""
+        """What to hand to `settle`, once there is room for it. Raises BudgetExceeded, RunStopped if
+        there won't be.
+        """
         worst = 0.0
         if self.prices is not None and self.usd is not None:
             worst = self.prices.cost(worst_case(request, serving))
@@ -104,7 +124,9 @@ class Budget:
         return worst
 
     def count(self) -> None:
-        """One more request is sent for the same answer; it waits, with all else. Raises as `reserve`."""
+        """One more request is sent for the same answer; it waits, with all else. Raises as
+        `reserve`.
+        """
         while not self._take(0.0):
             time.sleep(WAIT_SECONDS)
 
@@ -116,7 +138,9 @@ class Budget:
             return True
 
     def has_room(self, worst: float) -> bool:
-        """Whether what is in flight leaves room for one more. Raises BudgetExceeded if nothing will."""
+        """Whether what is in flight leaves room for one more. Raises BudgetExceeded if nothing
+        will.
+        """
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(NO_REQUEST_LEFT.format(self.max_requests))
         if self.usd is None or not worst or self.spent + self.reserved + worst <= self.usd:
@@ -126,8 +150,16 @@ class Budget:
         return False
 
     def settle(self, reserved: float, usage: Usage | None) -> None:
-        """After the answer: what it cost. None: no answer came, though it may be billed; its worst case counts."""
+        """After the answer: what it cost. None: no answer came, though it may be billed; its worst
+        case counts.
+        """
         with self.lock:
             self.in_flight -= 1
             self.reserved = self.reserved - reserved if self.in_flight else 0.0
-            self.spent += reserved if usage is None else self.prices.cost(usage) if self.prices is not None else 0.0
+            self.spent += (
+                reserved
+                if usage is None
+                else self.prices.cost(usage)
+                if self.prices is not None
+                else 0.0
+            )

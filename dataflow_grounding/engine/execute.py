@@ -14,13 +14,35 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.manifest import Manifest
-from dataflow_grounding.engine.options import Beside, RunOptions, RunStart, budget_of, current_options, sent_beside
-from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, holding, levels, segments
+from dataflow_grounding.engine.options import (
+    Beside,
+    RunOptions,
+    RunStart,
+    budget_of,
+    current_options,
+    sent_beside,
+)
+from dataflow_grounding.engine.plan import (
+    Annotator,
+    Step,
+    WholeFile,
+    check,
+    holding,
+    levels,
+    segments,
+)
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError, StorageFailed, told_as
+from dataflow_grounding.errors import (
+    BudgetExceeded,
+    InputError,
+    PlanError,
+    SpecError,
+    StorageFailed,
+    told_as,
+)
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import read_rows
 from dataflow_grounding.terminal import counted
@@ -43,9 +65,11 @@ def execute(
         steps: In order; a step that doesn't read what the one before it wrote begins a new segment.
         options: How the run goes; `run`: makes what takes the rows through the steps.
         name: What `source` and `pipeline_steps` of the records say; None leaves them out.
-        budget: Shared by several calls that make one run; without it the options' limits are this call's.
+        budget: Shared by several calls that make one run; without it the options' limits are this
+            call's.
         locked: A checkpoint folder whose lock (`at_work`) the caller holds.
-        ahead: Operators of further runs over what these steps write: they settle before anything is paid for.
+        ahead: Operators of further runs over what these steps write: they settle before anything is
+            paid for.
 
     Returns:
         The last segment's summary, with what the earlier ones sent and lost.
@@ -81,8 +105,8 @@ def execute(
 
 @contextmanager
 def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[Beside]:
-    """What our servings answer an operator from elsewhere is kept with the replies of the run's own steps, and counts
-    against its limits.
+    """What our servings answer an operator from elsewhere is kept with the replies of the run's own
+    steps, and counts against its limits.
     """
     folder = step.storage.checkpoint_folder
     with told_as(StorageFailed, f"can't write in {folder}"):
@@ -96,14 +120,18 @@ def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Itera
 
 
 def published(step: Step, beside: Beside, earlier: Summary | None = None) -> Summary | None:
-    """The summary after an operator that writes a whole file: that file's rows, and what was sent `beside`; `earlier`
-    where it wrote none.
+    """The summary after an operator that writes a whole file: that file's rows, and what was sent
+    `beside`; `earlier` where it wrote none.
     """
     path = step.storage.output_path
     if not os.path.exists(path):
         return earlier
     summary = Summary(annotations=path, failures_file=step.storage.failures_path)
-    summary.requests, summary.models, summary.cost_usd = beside.requests, beside.models, beside.cost_usd
+    summary.requests, summary.models, summary.cost_usd = (
+        beside.requests,
+        beside.models,
+        beside.cost_usd,
+    )
     for summary.done, row in enumerate(read_rows(path), 1):
         summary.count_expressions(Record(row.data or {}, place=row.line))
     summary.records = summary.done
@@ -113,18 +141,25 @@ def published(step: Step, beside: Beside, earlier: Summary | None = None) -> Sum
 
 
 def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
-    """Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that can't be kept to."""
+    """Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that
+    can't be kept to.
+    """
     if not steps:
         raise PlanError("the pipeline has no steps")
     for step in steps:
         if not isinstance(step.operator, WholeFile):
-            refuse_foreign(step.storage.checkpoint_folder, [step.storage.output_path, step.storage.failures_path])
+            refuse_foreign(
+                step.storage.checkpoint_folder,
+                [step.storage.output_path, step.storage.failures_path],
+            )
         elif options.shard is not None or run is not Run:
             raise PlanError(f"{step.label} works on whole files: it can't run on a part of one")
     if options.budget_usd is None:
         return
     if options.prices is None:
-        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices (input and output)")
+        raise SpecError(
+            "workflow.budget_usd needs the model's prices: set vlm.prices (input and output)"
+        )
     if not 0 <= options.budget_usd < math.inf:
         raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
 
@@ -136,14 +171,23 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
 
 
 def _execute_segment(
-    steps: list[Step], options: RunOptions, name: str | None, budget: Budget, ahead: list[Annotator], make_run: MakeRun
+    steps: list[Step],
+    options: RunOptions,
+    name: str | None,
+    budget: Budget,
+    ahead: list[Annotator],
+    make_run: MakeRun,
 ) -> Summary:
     steps[0].storage.begin()
     source = Source(steps, name, options.pilot, options.shard)
-    refuse_to_overwrite(source.path, [*(step.storage.output_path for step in steps), steps[0].storage.failures_path])
+    refuse_to_overwrite(
+        source.path, [*(step.storage.output_path for step in steps), steps[0].storage.failures_path]
+    )
     manifest = Manifest(steps, source, options)
     check(steps, source.columns())
-    start = RunStart(options, budget, steps[0].storage.checkpoint_folder, functools.cache(source.pictures))
+    start = RunStart(
+        options, budget, steps[0].storage.checkpoint_folder, functools.cache(source.pictures)
+    )
     asked, idle = _prepared(steps, ahead, start, source)
     summary = None if options.force_reprocess or options.retry_failed else manifest.finished()
     if summary is None:
@@ -159,7 +203,9 @@ def _execute_segment(
 
 
 def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
-    """Raises InputError where an output is there already, but not the folder that a run of ours leaves beside it."""
+    """Raises InputError where an output is there already, but not the folder that a run of ours
+    leaves beside it.
+    """
     there = next(filter(os.path.exists, outputs), "")
     if there and not os.path.exists(checkpoint_folder):
         place = os.path.dirname(checkpoint_folder)
@@ -170,13 +216,17 @@ def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
 def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
     """Raises InputError when the input is one of the files that a run writes."""
     if os.path.realpath(input_path) in map(os.path.realpath, outputs):
-        raise InputError(f"the run would overwrite its input {input_path}: choose another folder for the results")
+        raise InputError(
+            f"the run would overwrite its input {input_path}: choose another folder for the results"
+        )
 
 
 def _prepared(
     steps: list[Step], ahead: list[Annotator], start: RunStart, source: Source
 ) -> tuple[Counter[str], set[int]]:
-    """What the operators had to ask before the first record, and the places of those with no record to ask about."""
+    """What the operators had to ask before the first record, and the places of those with no record
+    to ask about.
+    """
     asked, idle = Counter[str](), set[int]()
     made: set[str] = set()  # columns
     anything = False  # whether a step doesn't name what it makes
@@ -196,14 +246,25 @@ def _prepared(
     return asked, idle
 
 
-def _with_what_is_left(stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int) -> BudgetExceeded:
-    """The stop with what is done and what the rest would take, at one request per step and what these ones cost."""
+def _with_what_is_left(
+    stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
+) -> BudgetExceeded:
+    """The stop with what is done and what the rest would take, at one request per step and what
+    these ones cost.
+    """
     answered = done.requests["replayed"] + done.requests["answered"]
-    text = f"{stopped}. This run has taken {counted(answered, 'reply')}"  # others' may be stored as well
+    # others' may be stored as well
+    text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:
         left = max(total * requests_each - answered, 1)
-        cost = done.cost_usd / done.requests["answered"] if done.cost_usd and done.requests["answered"] else 0.0
-        text += f"; the rest takes about {counted(left, 'more request')}" + (f", {cost * left:.4f} USD" if cost else "")
+        cost = (
+            done.cost_usd / done.requests["answered"]
+            if done.cost_usd and done.requests["answered"]
+            else 0.0
+        )
+        text += f"; the rest takes about {counted(left, 'more request')}" + (
+            f", {cost * left:.4f} USD" if cost else ""
+        )
         text += ", if nothing of it is stored"
     told = type(stopped)(f"{text}. The same command goes on")
     told.summary = stopped.summary

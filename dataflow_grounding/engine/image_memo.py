@@ -1,4 +1,6 @@
-"""What is known of image files, remembered on disk by path, size and time, so that resuming reads no image again."""
+"""What is known of image files, remembered on disk by path, size and time, so that resuming reads
+no image again.
+"""
 
 import asyncio
 import hashlib
@@ -15,12 +17,15 @@ from dataflow_grounding.image_files import ImageFacts
 from dataflow_grounding.records import Record
 
 SLOW = 0.005
-"""Seconds that a reading may take on the event loop; after three longer ones in a row, threads read for a while."""
+"""Seconds that a reading may take on the event loop; after three longer ones in a row, threads read
+for a while.
+"""
 _FACTS = ImageFacts.__dataclass_fields__
 
 
 class ImageMemo:
-    """Makes images' facts known before an operator asks: a local disk's read here, slow ones by threads.
+    """Makes images' facts known before an operator asks: a local disk's read here, slow ones by
+    threads.
 
     Args:
         log: Where facts are remembered.
@@ -33,9 +38,15 @@ class ImageMemo:
         self._for_threads = 0
 
     async def prepare(self, record: Record, key: str, limits: images.ImageLimits | None) -> None:
-        """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken, MachineBusy."""
+        """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken,
+        MachineBusy.
+        """
         far = images.is_far(record, key)
-        file = await off_loop(images.find_image, record, key) if far else images.find_image(record, key)
+        file = (
+            await off_loop(images.find_image, record, key)
+            if far
+            else images.find_image(record, key)
+        )
         if file in images.kept_facts:
             return
         known = remembered(self._log, file) if self._log is not None else None
@@ -65,13 +76,17 @@ class ImageMemo:
         try:
             return images.read_facts(path, limits)
         finally:
-            self._slow_in_a_row = self._slow_in_a_row + 1 if time.perf_counter() - start > SLOW else 0
+            self._slow_in_a_row = (
+                self._slow_in_a_row + 1 if time.perf_counter() - start > SLOW else 0
+            )
             if self._slow_in_a_row >= 3:
                 self._slow_in_a_row, self._for_threads = 2, 64
 
 
 def log_of(checkpoint_folder: str) -> KeyedLog:
-    """What a run remembers of its images, to be read alone; empty where there is none, or none that can be read."""
+    """What a run remembers of its images, to be read alone; empty where there is none, or none that
+    can be read.
+    """
     try:
         return KeyedLog(os.path.join(checkpoint_folder, "images.jsonl"), read_only=True)
     except StorageFailed:
@@ -84,9 +99,15 @@ def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
 
 
 def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
-    """The facts in a line; None where they are not those that were stored, or lack what this version wants to know."""
+    """The facts in a line; None where they are not those that were stored, or lack what this
+    version wants to know.
+    """
     known = unsealed({name: line[name] for name in line if name != "key"}) if line else None
-    return ImageFacts(*map(known.__getitem__, _FACTS)) if known and known.keys() >= _FACTS.keys() else None
+    return (
+        ImageFacts(*map(known.__getitem__, _FACTS))
+        if known and known.keys() >= _FACTS.keys()
+        else None
+    )
 
 
 def _digest(file: images.ImageFile) -> str:

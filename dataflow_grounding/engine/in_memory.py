@@ -28,11 +28,14 @@ from dataflow_grounding.records import Record
 Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
 
 
-def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False) -> Results:
-    """By place, each row with the operator's update or with what failed; `until_failure` begins none after a failure.
+def annotate_all(
+    operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False
+) -> Results:
+    """By place, each row with the operator's update or with what failed; `until_failure` begins
+    none after a failure.
 
-    While the operator works, a picture in memory is a file, and other values are as JSON has them; what comes back are
-    the caller's own. Raises RunStopped.
+    While the operator works, a picture in memory is a file, and other values are as JSON has them;
+    what comes back are the caller's own. Raises RunStopped.
     """
     image_key = operator.reads().get("image")
     records, outcomes = _records(operator, rows)
@@ -45,7 +48,11 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
         operator.prepare(RunStart(options, run.budget, None, pictures))
     asking = None
     if asks and operator.serving is not None:  # nothing is stored
-        asking = Asking(operator.serving, replace(options, force_reprocess=False, retry_failed=False), run.budget)
+        asking = Asking(
+            operator.serving,
+            replace(options, force_reprocess=False, retry_failed=False),
+            run.budget,
+        )
     with closing(KeyedLog(options.replies or "")) as store:
         after_all = StepAsk(asking, store, operator.name, (len(rows),), Counter())
         try:
@@ -56,19 +63,27 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
 
 
 def _results(
-    rows: Sequence[Mapping[str, Any]], records: Sequence[Record], outcomes: Mapping[int, Result], image_key: str | None
+    rows: Sequence[Mapping[str, Any]],
+    records: Sequence[Record],
+    outcomes: Mapping[int, Result],
+    image_key: str | None,
 ) -> Results:
     results: Results = {}
     for place in sorted(outcomes):
         row, record, (update, error) = rows[place], records[place], outcomes[place]
-        shown = {str(name): value for name, value in row.items() if name != "image_id"}  # of which ids are made: no NaN
+        # of which ids are made: no NaN
+        shown = {str(name): value for name, value in row.items() if name != "image_id"}
         shown |= update if update and error is None else {}  # nothing of one in part
         results[place] = ShownRecord.of(record, image_key or _image_column(row), shown), error
     return results
 
 
-def _records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Record], dict[int, Result]]:
-    """The rows as records, as JSON has them, their pictures as files; and, by place, what is wrong with rows."""
+def _records(
+    operator: Annotator, rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[Record], dict[int, Result]]:
+    """The rows as records, as JSON has them, their pictures as files; and, by place, what is wrong
+    with rows.
+    """
     image_key = operator.reads().get("image")
     records: list[Record] = []
     broken: dict[int, Result] = {}
@@ -86,7 +101,9 @@ def _records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> tuple[li
         if isinstance(row, Record):  # from another operator: it keeps what tells it apart
             records.append(row.updated(plain))
             continue
-        record = Record({**plain, **{name: id_of(path) for name, path in file.items()}}, place=place)
+        record = Record(
+            {**plain, **{name: id_of(path) for name, path in file.items()}}, place=place
+        )
         identify(record, column, None, rows_of_image)
         record.update(file)
         records.append(record)
@@ -94,7 +111,9 @@ def _records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> tuple[li
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
-    """The column with the path of a file that has the row's picture, where that isn't named by a path. As `as_path`."""
+    """The column with the path of a file that has the row's picture, where that isn't named by a
+    path. As `as_path`.
+    """
     given = row.get(column)
     given = given if is_picture(given) else plain_row({column: given})[column]
     if isinstance(given, str) or not (is_picture(given) or (needed and column in row)):
@@ -103,7 +122,9 @@ def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[
 
 
 def _may_ask(operator: Annotator, records: Iterable[Record], outcomes: dict[int, Result]) -> bool:
-    """Whether it may ask about any record. What is wrong is seen before anything is paid for, a calibration too."""
+    """Whether it may ask about any record. What is wrong is seen before anything is paid for, a
+    calibration too.
+    """
     image_key, asks = operator.reads().get("image"), False
     for place, record in enumerate(records):
         if place not in outcomes:
@@ -127,7 +148,9 @@ async def _annotate_all(
     after_all: StepAsk,
     until_failure: bool,
 ) -> None:
-    """Fills in the outcomes of the records that are left, by place; `after_all` is for the operator's conclusion."""
+    """Fills in the outcomes of the records that are left, by place; `after_all` is for the
+    operator's conclusion.
+    """
     asking, memo = after_all.asking, ImageMemo(None)
     queue = iter(left.items())
     suspects: set[tuple[int]] = set()

@@ -1,4 +1,6 @@
-"""An append-only file of JSON lines, found by key: what was paid for, and what was learnt of images."""
+"""An append-only file of JSON lines, found by key: what was paid for, and what was learnt of
+images.
+"""
 
 import glob
 import hashlib
@@ -17,7 +19,9 @@ from dataflow_grounding.errors import StorageFailed, told_as
 from dataflow_grounding.files import open_log
 
 CHECK = "check"
-"""The task of lines that answer no record's question: checks of the endpoint, and what they say of earlier lines."""
+"""The task of lines that answer no record's question: checks of the endpoint, and what they say of
+earlier lines.
+"""
 MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
 """The key of what checks say; the last such line counts."""
 
@@ -27,7 +31,8 @@ Span: TypeAlias = tuple[int, int | None]  # places in a log, from and to; None: 
 
 
 class Vouched:
-    """What checks have said of a log's lines, by what the lines are `of` (endpoint, model and format).
+    """What checks have said of a log's lines, by what the lines are `of` (endpoint, model and
+    format).
 
     The last `mark` says it of all up to the place `end`; what is damaged says nothing.
     """
@@ -35,39 +40,57 @@ class Vouched:
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
         checks = (mark or {}).get("checks")
         self.entries = {
-            of: {name: _joined(entry.get(name) if isinstance(entry, dict) else None, end) for name in ("open", "void")}
+            of: {
+                name: _joined(entry.get(name) if isinstance(entry, dict) else None, end)
+                for name in ("open", "void")
+            }
             for of, entry in (checks.items() if isinstance(checks, dict) else ())
         }
-        self.void = {of: list(entry["void"]) for of, entry in self.entries.items()}  # where lines are as good as lost
-        self.trusted: set[str] = set()  # of which lines in such places count all the same, as suspect
-        self.open_elsewhere: set[str] = set()  # of which other logs have lines that no check has vouched for
+        # where lines are as good as lost
+        self.void = {of: list(entry["void"]) for of, entry in self.entries.items()}
+        # of which lines in such places count all the same, as suspect
+        self.trusted: set[str] = set()
+        # of which other logs have lines that no check has vouched for
+        self.open_elsewhere: set[str] = set()
 
     def judged(self, line: dict[str, Any], place: int) -> dict[str, Any] | None:
         """The line, `suspect` where a check says so; None for one that is as good as lost."""
         of = line.get("of", "")
-        if not any(first <= place and (last is None or place < last) for first, last in self.void.get(of, ())):
+        if not any(
+            first <= place and (last is None or place < last)
+            for first, last in self.void.get(of, ())
+        ):
             return line
         return {**line, "suspect": True} if of in self.trusted else None
 
 
 class KeyedLog:
-    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes per line.
+    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes
+    per line.
 
-    A line is with the operating system when `put` returns, so a killed process loses none; `sync` puts all on disk. A
-    line torn by a stop is dropped when the file is opened.
+    A line is with the operating system when `put` returns, so a killed process loses none; `sync`
+    puts all on disk. A line torn by a stop is dropped when the file is opened.
 
     Args:
-        path: The file; made where it is missing. "" is none: lines are kept no longer than the process.
+        path: The file; made where it is missing. "" is none: lines are kept no longer than the
+            process.
         buffered: Write lines some at a time, for what can be found out again at no cost.
-        read_only: Touch nothing, as a run may be at work on the file; one that is missing has no lines.
-        others: Files of other parts of the run, which are only read, each as its own checks have judged it.
+        read_only: Touch nothing, as a run may be at work on the file; one that is missing has no
+            lines.
+        others: Files of other parts of the run, which are only read, each as its own checks have
+            judged it.
 
     Raises:
         StorageFailed: It can't be written.
     """
 
     def __init__(
-        self, path: str, *, buffered: bool = False, read_only: bool = False, others: Iterable[str] = ()
+        self,
+        path: str,
+        *,
+        buffered: bool = False,
+        read_only: bool = False,
+        others: Iterable[str] = (),
     ) -> None:
         self.path, self._read_only = path, read_only
         self.vouched = Vouched()
@@ -90,9 +113,11 @@ class KeyedLog:
         return self._size + len(self._pending)
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """The last line of `key`, or None; with `since` only this log's own, at or after that place.
+        """The last line of `key`, or None; with `since` only this log's own, at or after that
+        place.
 
-        Of several logs' lines, one that isn't a refusal: another part of the run may have asked again.
+        Of several logs' lines, one that isn't a refusal: another part of the run may have asked
+        again.
         """
         line = self._own(key, since or 0)
         if since is not None or key == MARK or (line is not None and not line.get("refusal")):
@@ -100,7 +125,9 @@ class KeyedLog:
         return next(iter(self.every(key)), None)
 
     def every(self, key: str) -> list[dict[str, Any]]:
-        """The last line of `key` in this log, then those of others; a refusal only where there is nothing else."""
+        """The last line of `key` in this log, then those of others; a refusal only where there is
+        nothing else.
+        """
         found = list(filter(None, [self._own(key), *(other._own(key) for other in self.others)]))
         return [line for line in found if not line.get("refusal")] or found[:1]
 
@@ -112,7 +139,11 @@ class KeyedLog:
             line: Any = json.loads(self._line_at(place))
         except (ValueError, RecursionError):  # damaged since it was written: as good as lost
             return None
-        return self.vouched.judged(line, place) if isinstance(line, dict) and line.get("key") == key else None
+        return (
+            self.vouched.judged(line, place)
+            if isinstance(line, dict) and line.get("key") == key
+            else None
+        )
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line; returns it."""
@@ -188,7 +219,9 @@ class KeyedLog:
 
 
 def append(file: int, data: bytes, size: int) -> None:
-    """Hand data to the system behind the `size` bytes that an open file has, whole or not at all. Raises OSError."""
+    """Hand data to the system behind the `size` bytes that an open file has, whole or not at all.
+    Raises OSError.
+    """
     try:
         written = 0
         while written < len(data):
@@ -229,15 +262,23 @@ def store_path(folder: str) -> str:
 
 
 def stores_of(results_dir: str) -> list[str]:
-    """The stores of a run, of its shards, and those that other machines have filled for a folder elsewhere."""
+    """The stores of a run, of its shards, and those that other machines have filled for a folder
+    elsewhere.
+    """
     results = glob.escape(results_dir)
     folders = [os.path.join(results, ".ckpt"), os.path.join(results, FOLDER, "*", ".ckpt")]
-    patterns = [os.path.join(folder, names) for folder in folders for names in ("replies.jsonl", "replies/*.jsonl")]
+    patterns = [
+        os.path.join(folder, names)
+        for folder in folders
+        for names in ("replies.jsonl", "replies/*.jsonl")
+    ]
     return sorted(path for pattern in patterns for path in glob.glob(pattern))
 
 
 def other_stores(folder: str) -> list[str]:
-    """The stores of the other parts of the run that a checkpoint folder is of: its shards, and the folder of these."""
+    """The stores of the other parts of the run that a checkpoint folder is of: its shards, and the
+    folder of these.
+    """
     results = os.path.dirname(os.path.abspath(folder))
     if os.path.basename(os.path.dirname(results)) == FOLDER:
         results = os.path.dirname(os.path.dirname(results))
@@ -255,7 +296,9 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(value: Any) -> dict[str, Any] | None:
-    """What was sealed, as it was; None for anything else: damaged, edited, or from a version that sealed nothing."""
+    """What was sealed, as it was; None for anything else: damaged, edited, or from a version that
+    sealed nothing.
+    """
     if not isinstance(value, dict):
         return None
     kept = {name: item for name, item in value.items() if name != "sum"}

@@ -20,11 +20,13 @@ from dataflow_grounding.errors import BudgetExceeded, RunStopped
 LEASE_SECONDS, RENEW_SECONDS = 2.0, 0.2
 REQUESTS, USD = ("", "requests"), ("", "USD")
 Clock = Callable[[], float]
-Outcomes = Counter[tuple[bool, int]]  # of requests sent by the grant of a tick: answered at full places, or refused
+# of requests sent by the grant of a tick: answered at full places, or refused
+Outcomes = Counter[tuple[bool, int]]
 
 
 class Part(NamedTuple):
-    """A worker's part of a limit: how far it may go, how much further than `used` it would go; what of that is settled.
+    """A worker's part of a limit: how far it may go, how much further than `used` it would go; what
+    of that is settled.
 
     The next request takes `unit`. Of places, none are ever used up.
     """
@@ -51,7 +53,9 @@ class Report(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """A worker's ceilings for `seconds` from its report on, and why a limit lets nothing more be sent, if it is so."""
+    """A worker's ceilings for `seconds` from its report on, and why a limit lets nothing more be
+    sent, if it is so.
+    """
 
     tick: int = 0
     seconds: float = 0.0
@@ -60,11 +64,13 @@ class Grant(NamedTuple):
 
 
 class LeasePool:
-    """Shares out endpoints' places, requests and USD among the workers of one run; neither waits nor sends.
+    """Shares out endpoints' places, requests and USD among the workers of one run; neither waits
+    nor sends.
 
-    `max_requests` and `budget_usd` are most of all workers, None is without limit, and `before` what is used of them;
-    `now` is the clock, in seconds. A worker that is silent for 2 s gives up its places; what it may have sent counts as
-    sent. A pool that takes another's place knows of nothing that was sent before.
+    `max_requests` and `budget_usd` are most of all workers, None is without limit, and `before`
+    what is used of them; `now` is the clock, in seconds. A worker that is silent for 2 s gives up
+    its places; what it may have sent counts as sent. A pool that takes another's place knows of
+    nothing that was sent before.
     """
 
     def __init__(
@@ -79,12 +85,15 @@ class LeasePool:
         used = {key: _gone(value) for key, value in zip((REQUESTS, USD), before, strict=True)}
         self._last = {"": Report("", 0, used, {})}
         self._until: dict[str, float] = {}
-        self._sent: dict[str, tuple[float, float]] = {}  # requests and USD of each worker, as it told last
+        # requests and USD of each worker, as it told last
+        self._sent: dict[str, tuple[float, float]] = {}
         self._heard: dict[Key, dict[str, Outcomes]] = {}  # what nothing was learnt from yet
         self._now, self._tick = now, 0
 
     def renew(self, report: Report) -> Grant:
-        """Take in what a worker reports; returns what it may do now. Call it from one thread at a time."""
+        """Take in what a worker reports; returns what it may do now. Call it from one thread at a
+        time.
+        """
         worker = report.worker
         if worker in self._last and report.number <= self._last[worker].number:
             return Grant()  # it came late, and the worker goes by another
@@ -95,13 +104,18 @@ class LeasePool:
         for silent in [name for name, until in self._until.items() if until <= now]:
             del self._until[silent]
             last = self._last[silent]
-            self._last[silent] = last._replace(parts={key: _gone(last.parts[key].ceiling) for key in self._limits})
+            self._last[silent] = last._replace(
+                parts={key: _gone(last.parts[key].ceiling) for key in self._limits}
+            )
         self._tick += 1
         for key, outcomes in report.outcomes.items():
             self._learn(key, worker, outcomes)
         ceilings = {key: self._ceiling(key, worker) for key in report.parts}
         # until the worker says that it has given back, it has what it had
-        parts = {key: part._replace(ceiling=max(part.ceiling, ceilings[key])) for key, part in report.parts.items()}
+        parts = {
+            key: part._replace(ceiling=max(part.ceiling, ceilings[key]))
+            for key, part in report.parts.items()
+        }
         self._last[worker] = report._replace(parts=parts)
         return Grant(self._tick, LEASE_SECONDS, ceilings, self._used_up(report))
 
@@ -114,7 +128,9 @@ class LeasePool:
         return {name: one.parts[key] for name, one in self._last.items() if key in one.parts}
 
     def _learn(self, key: Key, worker: str, outcomes: Outcomes) -> None:
-        """Learn from refusals at once, from answers when all workers have reported and nothing was refused."""
+        """Learn from refusals at once, from answers when all workers have reported and nothing was
+        refused.
+        """
         level, heard = self.levels.setdefault(key, Level(10**6)), self._heard.setdefault(key, {})
         parts = self._parts(key).values()
         wanted, held = sum(part.wanted for part in parts), sum(part.ceiling for part in parts)
@@ -123,7 +139,8 @@ class LeasePool:
                 level.refused(tick, int(held))
         if worker in heard:  # by now all others are, too
             for answered, tick in sorted(sum(heard.values(), Outcomes()).elements()):
-                if answered and wanted >= level.places:  # else others have places that they don't need
+                if answered and wanted >= level.places:
+                    # else others have places that they don't need
                     level.answered(tick)
             heard.clear()
         heard[worker], level.number = outcomes, self._tick
@@ -138,22 +155,30 @@ class LeasePool:
         left = total - sum(part.used for part in parts.values())
         free = left - sum(unused for name, unused in held.items() if name != worker)
         wanted = {name: math.ceil(part.wanted / unit) for name, part in parts.items()}
-        return mine.used + unit * max(0, min(shares(int(left / unit), wanted, held)[worker], int(free / unit)))
+        return mine.used + unit * max(
+            0, min(shares(int(left / unit), wanted, held)[worker], int(free / unit))
+        )
 
     def _used_up(self, report: Report) -> str:
         for key, total in self._limits.items():
             settled = sum(part.settled for part in self._parts(key).values())
-            if total is not None and key in report.parts and total - settled < report.parts[key].unit:
+            if (
+                total is not None
+                and key in report.parts
+                and total - settled < report.parts[key].unit
+            ):
                 usd = no_usd_left(total, settled, report.parts[key].unit)
                 return usd if key == USD else NO_REQUEST_LEFT.format(total)
         return ""
 
 
 def shares(total: int, wanted: dict[str, int], held: dict[str, float]) -> dict[str, int]:
-    """Share out `total`: nobody gets more than wanted, all others the same, and one more who hold most already.
+    """Share out `total`: nobody gets more than wanted, all others the same, and one more who hold
+    most already.
 
     Example:
-        >>> sorted(shares(12, {"a": 1, "b": 7, "c": 7, "d": 7}, {"a": 0, "b": 0, "c": 4, "d": 3}).items())
+        >>> wanted, used = {"a": 1, "b": 7, "c": 7, "d": 7}, {"a": 0, "b": 0, "c": 4, "d": 3}
+        >>> sorted(shares(12, wanted, used).items())
         [('a', 1), ('b', 3), ('c', 4), ('d', 4)]
     """
     given = dict.fromkeys(sorted(wanted, key=lambda name: -held[name]), 0)
@@ -207,7 +232,10 @@ class Lease(Budget):
             grant = call(self._report())
         except Exception as error:  # whatever the way to the pool is made of
             if asked > self._asked + self._max_wait:
-                self.lost = f"can't reach the pool of leases ({type(error).__name__}: {error}). Run it again to go on"
+                self.lost = (
+                    f"can't reach the pool of leases ({type(error).__name__}: {error}). Run it"
+                    " again to go on"
+                )
         else:
             with self.lock:
                 self._may, self._asked, self.lost = grant, asked, ""
@@ -229,8 +257,14 @@ class Lease(Budget):
             levels, ceilings = dict(self._levels), self._may.ceilings
             wanted = 2 * (self.sent - self._told) + sum(level.places for level in levels.values())
             self._number, self._told, used = self._number + 1, self.sent, self.spent + self.reserved
-            most, usd = max(self.sent, ceilings.get(REQUESTS, 0.0)), max(used, ceilings.get(USD, 0.0))
-            parts = {k: Part(max(i.granted, i.limiter.in_flight), i.limiter.wanted) for k, i in levels.items()}
+            most, usd = (
+                max(self.sent, ceilings.get(REQUESTS, 0.0)),
+                max(used, ceilings.get(USD, 0.0)),
+            )
+            parts = {
+                k: Part(max(i.granted, i.limiter.in_flight), i.limiter.wanted)
+                for k, i in levels.items()
+            }
             parts[REQUESTS] = Part(most, wanted, self.sent, self.sent)
             parts[USD] = Part(usd, wanted * self._worst, used, self.spent, self._worst)
             outcomes = {key: level.outcomes for key, level in levels.items()}
@@ -240,7 +274,9 @@ class Lease(Budget):
 
 
 class _Leased(Level):
-    """An endpoint's in a worker: as many places as are leased. Counts what came of requests, for the next report."""
+    """An endpoint's in a worker: as many places as are leased. Counts what came of requests, for
+    the next report.
+    """
 
     def __init__(self, most: int, lease: Lease) -> None:
         super().__init__(most)
@@ -257,7 +293,8 @@ class _Leased(Level):
         return self.number  # the tick of the last grant
 
     def answered(self, number: int) -> None:
-        # a window for each grant: more answers, before the pool can move its level, say nothing more
+        # a window for each grant: more answers, before the pool can move its level, say nothing
+        # more
         self.outcomes[True, number] = min(self.outcomes[True, number] + 1, max(1, self.granted))
 
     def refused(self, number: int, in_flight: int) -> None:
@@ -268,13 +305,15 @@ class _Leased(Level):
 
 @contextmanager
 def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterator[None]:
-    """Within it, this process's runs keep, with those of all other workers, to what a pool leases them.
+    """Within it, this process's runs keep, with those of all other workers, to what a pool leases
+    them.
 
-    While the pool can't be reached they go on until the lease expires, then wait. They need the same `budget_usd` as
-    it: a run that has none counts no USD.
+    While the pool can't be reached they go on until the lease expires, then wait. They need the
+    same `budget_usd` as it: a run that has none counts no USD.
 
     Args:
-        call: Hands a report to `LeasePool.renew` and returns its grant; raises, within a second or so, where it can't.
+        call: Hands a report to `LeasePool.renew` and returns its grant; raises, within a second or
+            so, where it can't.
         max_wait: Seconds for which runs wait for the pool; then they stop with RunStopped.
 
     Example:

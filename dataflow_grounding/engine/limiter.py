@@ -25,13 +25,15 @@ Key = tuple[str, str]  # an endpoint and a model
 
 
 class Level:
-    """How many may be in flight: additive increase, multiplicative decrease, with a memory of what was last refused.
+    """How many may be in flight: additive increase, multiplicative decrease, with a memory of what
+    was last refused.
 
-    It grows by one per success until the first refusal, then by one per window (as many successes as the level) up to
-    just under where the endpoint last refused. Above it, it probes: one more for a window, then two, four, … while that
-    is sustained; a refused probe is taken back (of an endpoint that is `shared` with other processes, with a place or
-    more left to them), and the next waits twice as many windows. Any other refusal cuts the level by 15%, once per
-    flight, or, if more of the flight is refused, to what was accepted of it, at most by half.
+    It grows by one per success until the first refusal, then by one per window (as many successes
+    as the level) up to just under where the endpoint last refused. Above it, it probes: one more
+    for a window, then two, four, … while that is sustained; a refused probe is taken back (of an
+    endpoint that is `shared` with other processes, with a place or more left to them), and the next
+    waits twice as many windows. Any other refusal cuts the level by 15%, once per flight, or, if
+    more of the flight is refused, to what was accepted of it, at most by half.
     """
 
     def __init__(self, most: int) -> None:
@@ -56,7 +58,8 @@ class Level:
 
     def refused(self, number: int, in_flight: int) -> None:
         """The endpoint was busy, with so many in flight when it said so."""
-        if number <= self._changed_at:  # of a flight that was cut: less of it may have been accepted than the cut left
+        if number <= self._changed_at:
+            # of a flight that was cut: less of it may have been accepted than the cut left
             self._refused_of_flight += 1
             accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
             if self._flight and accepted < self._value:
@@ -101,7 +104,9 @@ class Level:
 
 
 class Waiter:
-    """Who waits for a place, in the event loop that runs; the limiter's lock is held where its fields are set."""
+    """Who waits for a place, in the event loop that runs; the limiter's lock is held where its
+    fields are set.
+    """
 
     def __init__(self) -> None:
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
@@ -111,23 +116,27 @@ class Waiter:
     def let_in(self) -> None:
         """Say that it has a place; from any thread."""
         self.is_in = True
-        if threading.get_ident() == self._thread:  # as nearly always: it takes no waking of the loop
+        if threading.get_ident() == self._thread:
+            # as nearly always: it takes no waking of the loop
             self._wake()
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        if not self.turn.done():  # cancelled, which it will find out about; then it gives the place back
+        if not self.turn.done():
+            # cancelled, which it will find out about; then it gives the place back
             self.turn.set_result(None)
 
 
 class Limiter:
     """An endpoint's: as many in flight as its level has places.
 
-    Waiting requests are let in by priority: the oldest record first. Event loops of several threads may share it.
+    Waiting requests are let in by priority: the oldest record first. Event loops of several threads
+    may share it.
     """
 
-    lease: ClassVar["Lease | None"] = None  # what gives this process its places, where many share an endpoint
+    # what gives this process its places, where many share an endpoint
+    lease: ClassVar["Lease | None"] = None
 
     def __init__(self, level: Level) -> None:
         self.level, self.in_flight, self.held_until = level, 0, 0.0
@@ -139,7 +148,9 @@ class Limiter:
     def wanted(self) -> int:
         """How many would be in flight if there were places for all."""
         with self.lock:
-            return self.in_flight + sum(min(len(s.waiting), max(0, s.most - s.in_flight)) for s in self.shares)
+            return self.in_flight + sum(
+                min(len(s.waiting), max(0, s.most - s.in_flight)) for s in self.shares
+            )
 
     @property
     def has_room(self) -> bool:
@@ -149,7 +160,9 @@ class Limiter:
     def let_in(self) -> None:
         """Give places to those who wait, as far as there are any."""
         with self.lock:
-            while self.has_room and (waiting := [s for s in self.shares if s.waiting and s.in_flight < s.allowed]):
+            while self.has_room and (
+                waiting := [s for s in self.shares if s.waiting and s.in_flight < s.allowed]
+            ):
                 share = min(waiting, key=lambda share: share.waiting[0][:2])
                 waiter = heapq.heappop(share.waiting)[2]
                 if not waiter.has_left:
@@ -158,7 +171,9 @@ class Limiter:
 
 
 class Share:
-    """A serving's part of its endpoint's limiter: of what the endpoint takes, never more than `most` in flight."""
+    """A serving's part of its endpoint's limiter: of what the endpoint takes, never more than
+    `most` in flight.
+    """
 
     def __init__(self, limiter: Limiter, most: int) -> None:
         self._limiter, self.most = limiter, most
@@ -229,7 +244,9 @@ class Share:
         asyncio.get_running_loop().call_later(seconds, limiter.let_in)
 
     def release(self, number: int, *, refused: bool = False, answered: bool = True) -> None:
-        """Give the place back. `refused`: the endpoint said that it is busy. `answered`: it did its work."""
+        """Give the place back. `refused`: the endpoint said that it is busy. `answered`: it did its
+        work.
+        """
         limiter = self._limiter
         with limiter.lock:
             if refused:
@@ -244,19 +261,25 @@ _limiters: dict[Key, Limiter] = {}
 
 
 def limiter_of(serving: Serving, servings: int = 1, shared: bool | None = None) -> Share:
-    """A serving's share of its endpoint's and model's limiter; `servings` share the connections that may be open."""
+    """A serving's share of its endpoint's and model's limiter; `servings` share the connections
+    that may be open.
+    """
     most = max(1, min(serving.max_workers, files_left() // servings))
     lease, key = Limiter.lease, (serving.endpoint, serving.model)
     limiters = _limiters if lease is None else lease.limiters
     if (limiter := limiters.get(key)) is None:
-        limiter = limiters[key] = Limiter(Level(most)) if lease is None else lease.limiter(key, most)
+        limiter = limiters[key] = (
+            Limiter(Level(most)) if lease is None else lease.limiter(key, most)
+        )
     limiter.level.most = max(limiter.level.most, most)
     limiter.level.shared = limiter.level.shared if shared is None else shared
     return Share(limiter, most)
 
 
 def files_left() -> int:
-    """How many connections this process may open besides the files that it has open, with some left for all else."""
+    """How many connections this process may open besides the files that it has open, with some left
+    for all else.
+    """
     import resource
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,4 +1,6 @@
-"""What a finished run leaves behind so that the same run, sent again, is recognised without doing it again."""
+"""What a finished run leaves behind so that the same run, sent again, is recognised without doing
+it again.
+"""
 
 import hashlib
 import json
@@ -20,7 +22,9 @@ from dataflow_grounding.version import __version__
 
 
 class Manifest:
-    """`.ckpt/finished.json`: for each finished segment, digests of what went in and the state of the files it wrote."""
+    """`.ckpt/finished.json`: for each finished segment, digests of what went in and the state of
+    the files it wrote.
+    """
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
         self._path = os.path.join(steps[0].storage.checkpoint_folder, "finished.json")
@@ -28,12 +32,17 @@ class Manifest:
         self._input_before = state_of(source.path)
         self._steps, self._source, self._started = steps, source, time.time_ns()
         attempts = options.max_attempts
-        self._extra = {"version": __version__, "name": source.name, "pilot": options.pilot, "attempts": attempts}
+        self._extra = {
+            "version": __version__,
+            "name": source.name,
+            "pilot": options.pilot,
+            "attempts": attempts,
+        }
 
     @cached_property
     def _settings(self) -> str | None:
-        """Digest of all that the files depend on, besides the input, once all is settled that the operators ask before
-        the first record; None when it can't be told.
+        """Digest of all that the files depend on, besides the input, once all is settled that the
+        operators ask before the first record; None when it can't be told.
         """
         parts: list[Any] = [self._extra]
         for step in self._steps:
@@ -52,7 +61,10 @@ class Manifest:
         entry = unsealed(read_object(self._path).get(self._entry))
         if entry is None or self._settings is None or entry.get("settings") != self._settings:
             return None
-        is_as_left = os.path.exists(self._steps[0].storage.failures_path) and entry.get("outputs") == self._state()
+        is_as_left = (
+            os.path.exists(self._steps[0].storage.failures_path)
+            and entry.get("outputs") == self._state()
+        )
         if not is_as_left or entry.get("input") != self._source.fingerprint():
             return None
         kept: dict[str, Any] = entry["summary"]
@@ -60,15 +72,23 @@ class Manifest:
         return Summary(**kept, already_complete=True)
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run: one without failures that may pass and whose input stayed the same."""
-        entries = {} if summary.notes["image_changed"] else read_object(self._path)  # other steps may have used it
+        """Remember a finished run: one without failures that may pass and whose input stayed the
+        same.
+        """
+        # other steps may have used it
+        entries = {} if summary.notes["image_changed"] else read_object(self._path)
         entries.pop(self._entry, None)
         fingerprint = None
         if not summary.passing_failures and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
-        if self._input_before != state_of(self._source.path):  # the run may have seen something of both
+        if self._input_before != state_of(self._source.path):
+            # the run may have seen something of both
             summary.notes["input_changed"] += 1
-        if fingerprint is not None and not summary.notes["input_changed"] and not summary.notes["image_changed"]:
+        if (
+            fingerprint is not None
+            and not summary.notes["input_changed"]
+            and not summary.notes["image_changed"]
+        ):
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
             kept = [*counts, "models", "annotations", "failures_file"]
             entry = {"settings": self._settings, "input": fingerprint, "outputs": self._state()}
@@ -78,4 +98,7 @@ class Manifest:
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _state(self) -> list[list[int] | None]:
-        return [found and found[:2] for found in (state_of(step.storage.output_path) for step in self._steps)]
+        return [
+            found and found[:2]
+            for found in (state_of(step.storage.output_path) for step in self._steps)
+        ]

@@ -1,4 +1,6 @@
-"""A map from 64-bit keys to numbers that takes 16 to 50 bytes an entry, where a dict takes over 120."""
+"""A map from 64-bit keys to numbers that takes 16 to 50 bytes an entry, where a dict takes over
+120.
+"""
 
 from array import array
 

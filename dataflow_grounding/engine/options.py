@@ -21,17 +21,21 @@ class RunOptions:
 
     Args:
         max_attempts: Tries per request, for replies that can't be read and for server faults.
-        max_wait: Seconds for which rate limits are waited for while no answer comes; then the run stops.
+        max_wait: Seconds for which rate limits are waited for while no answer comes; then the run
+            stops.
         max_requests: Most requests of the run, tries included; None is without limit.
         budget_usd: Most USD of the run, which needs `prices`; None is without limit.
         prices: What the model's tokens cost.
         force_reprocess: Ask everything again, whatever replies are stored.
-        retry_failed: Ask again what failed for good: refusals, replies unreadable or cut off to the end.
-        stream: Records flow through all steps of a compiled pipeline; False finishes a step for all records first.
+        retry_failed: Ask again what failed for good: refusals, replies unreadable or cut off to the
+            end.
+        stream: Records flow through all steps of a compiled pipeline; False finishes a step for all
+            records first.
         pilot: Only the first so many records; None takes all.
         shard: Only the rows of this part of the input; None takes all.
         replies: File of replies to records in memory, which a later call reads; None keeps none.
-        progress: Show progress; None does where standard error is a terminal, and else writes a line now and then.
+        progress: Show progress; None does where standard error is a terminal, and else writes a
+            line now and then.
     """
 
     max_attempts: int = 3
@@ -48,18 +52,27 @@ class RunOptions:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        kinds = {int: "a whole number", float: "a number", bool: "True or False", str: "a path, as text"}
+        kinds = {
+            int: "a whole number",
+            float: "a number",
+            bool: "True or False",
+            str: "a path, as text",
+        }
         for option in fields(self):
             kind, value = next(iter(get_args(option.type)), option.type), getattr(self, option.name)
             if kind not in kinds or (value is None and option.default is None):
                 continue
             types = (int, float) if kind is float else kind
             if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
-                raise SpecError(f"RunOptions({option.name}=…) should be {kinds[kind]}, not {value!r:.40}")
+                raise SpecError(
+                    f"RunOptions({option.name}=…) should be {kinds[kind]}, not {value!r:.40}"
+                )
         if self.shard is not None and self.pilot is not None:
             raise SpecError("a pilot tries the first records of all: leave the shard out")
         if self.prices is not None and not hasattr(self.prices, "cost"):
-            raise SpecError(f"RunOptions(prices=…) should be Prices(input, output), not {self.prices!r:.40}")
+            raise SpecError(
+                f"RunOptions(prices=…) should be Prices(input, output), not {self.prices!r:.40}"
+            )
 
 
 # `operator(record)` and DataFlow's `operator.run(storage, …)` leave no argument for them.
@@ -87,7 +100,9 @@ sent_beside: ContextVar[Beside | None] = ContextVar("sent_beside", default=None)
 
 
 def part_of_a_run(options: RunOptions) -> Beside:
-    """What counts the requests about records in memory: the run's that calls for them, else one of their own."""
+    """What counts the requests about records in memory: the run's that calls for them, else one of
+    their own.
+    """
     return sent_beside.get() or Beside(budget_of(options))
 
 
@@ -104,7 +119,8 @@ def budget_of(options: RunOptions) -> "Budget":
 
 @dataclass(frozen=True)
 class OwnPictures:
-    """A run's own pictures: their sizes in pixels, upright, each once, and their media types; the commonest first.
+    """A run's own pictures: their sizes in pixels, upright, each once, and their media types; the
+    commonest first.
 
     `counts` has how many pictures there are of each size.
     """

@@ -19,7 +19,9 @@ from dataflow_grounding.secrets import blotted
 
 @dataclass
 class Outcome:
-    """What became of one row: the record after each step that it got through, and what went wrong in which step."""
+    """What became of one row: the record after each step that it got through, and what went wrong
+    in which step.
+    """
 
     line: int
     image_id: str | None
@@ -30,7 +32,8 @@ class Outcome:
 class Outputs:
     """One file per step, and `failures.jsonl`; `put` takes outcomes in any order.
 
-    With `places`, those of a shard: beside each step's file is written in which lines of the input its rows stood.
+    With `places`, those of a shard: beside each step's file is written in which lines of the input
+    its rows stood.
     """
 
     def __init__(self, steps: list[Step], summary: Summary, places: bool = False) -> None:
@@ -38,9 +41,11 @@ class Outputs:
         self.next = 0  # the place of the oldest row that is not finished
         self._waiting: dict[int, tuple[int, list[str], list[str]]] = {}
         self._left = Counter[int]()  # failed rows by the number of steps that they got through
-        self._missing = [array("q") for _ in steps]  # the places of the rows that a step's file lacks
+        # the places of the rows that a step's file lacks
+        self._missing = [array("q") for _ in steps]
         self._places = [array("q") for _ in steps if places]
-        self.suspects: set[tuple[int, int]] = set()  # places of rows, and steps that asked for boxes that may be wrong
+        # places of rows, and steps that asked for boxes that may be wrong
+        self.suspects: set[tuple[int, int]] = set()
         self.failures_path = steps[0].storage.failures_path
         with storing(steps[0].storage.output_path):
             self._writers = [RowWriter(step.storage.output_path) for step in steps]
@@ -92,7 +97,9 @@ class Outputs:
             self._left[len(outcome.records)] += bool(outcome.failures)
 
     def commit(self, rows: int) -> None:
-        """Put the files in place, once each of the `rows` is written or among the failures. Raises RunStopped."""
+        """Put the files in place, once each of the `rows` is written or among the failures. Raises
+        RunStopped.
+        """
         self._check(rows)
         with storing(self.failures_path):
             for line in other_failures(self.failures_path, {step.label for step in self.steps}):
@@ -100,7 +107,8 @@ class Outputs:
             self._mark_suspects()
             self._failures.commit()
             for number, writer in enumerate(self._writers):
-                if writer.count or self._places or not self.summary.records:  # else the earlier file stays
+                if writer.count or self._places or not self.summary.records:
+                    # else the earlier file stays
                     writer.commit()
                     for places in self._places[number : number + 1]:
                         write_places(writer.path, places)
@@ -111,8 +119,9 @@ class Outputs:
             failed += self._left[number]
             if writer.count + failed != rows:
                 raise RunStopped(
-                    f"internal error: of {rows} rows, {step.label} wrote {writer.count} and {failed} failed. "
-                    "Nothing was replaced, every reply is kept: run the same command again, and report this"
+                    f"internal error: of {rows} rows, {step.label} wrote {writer.count} and"
+                    f" {failed} failed. Nothing was replaced, every reply is kept: run the same"
+                    " command again, and report this"
                 )
 
     def close(self) -> None:
@@ -134,7 +143,12 @@ def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
 
 
 def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
-    line: dict[str, Any] = {"id": outcome.image_id, "line": outcome.line, "step": step, "kind": error.kind}
+    line: dict[str, Any] = {
+        "id": outcome.image_id,
+        "line": outcome.line,
+        "step": step,
+        "kind": error.kind,
+    }
     line |= {"message": str(error), "attempts": error.attempts, "passing": error.passing}
     if error.reply is not None:
         line["reply"] = blotted(error.reply)

@@ -28,20 +28,34 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SUSPECT = "suspect_boxes"
-"""The code of a note that boxes look as if they were in another format, and the column of records that have such."""
+"""The code of a note that boxes look as if they were in another format, and the column of records
+that have such.
+"""
 
-FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", "model", ROW_OF_IMAGE, SUSPECT)
+FACT_COLUMNS = (
+    "image_id",
+    "width",
+    "height",
+    "source",
+    "pipeline_steps",
+    "doubtful",
+    "model",
+    ROW_OF_IMAGE,
+    SUSPECT,
+)
 """Columns of the record schema that steps fill in without naming them."""
 
 NO_MODEL = (
-    "has no model that sees what is in a picture: give it a serving of one (DF_BASE_URL and DF_MODEL name it), or "
-    "records with column {!r} that says what there is"
+    "has no model that sees what is in a picture: give it a serving of one (DF_BASE_URL and"
+    " DF_MODEL name it), or records with column {!r} that says what there is"
 )
 
 
 @dataclass(frozen=True)
 class Partial:
-    """An update that lacks something: the record goes on with it, and `error` is told as its failure."""
+    """An update that lacks something: the record goes on with it, and `error` is told as its
+    failure.
+    """
 
     update: Update
     error: RecordError
@@ -52,16 +66,21 @@ Result: TypeAlias = "tuple[Update | None, RecordError | None]"
 
 
 class Ask(Protocol):
-    """An operator's only way to a model: puts a request, returns what its reply says. Let its RecordErrors through."""
+    """An operator's only way to a model: puts a request, returns what its reply says. Let its
+    RecordErrors through.
+    """
 
     def __call__(self, request: Request[T]) -> Awaitable[T]:
         """The answer to `request`."""
 
     def note(self, code: str, text: str = "") -> None:
-        """Count a remark on this record under `code`, for the run's summary; `text` says it in words."""
+        """Count a remark on this record under `code`, for the run's summary; `text` says it in
+        words.
+        """
 
     def aside(self, request: Request[T]) -> Awaitable[ReadReply[T]]:
-        """The answer to a check of the endpoint, sent before all others and paid for, and notes on it.
+        """The answer to a check of the endpoint, sent before all others and paid for, and notes on
+        it.
 
         Its reply is never taken for the answer to a record's request.
         """
@@ -76,7 +95,9 @@ class Annotator:
     optional_keys: ClassVar[Collection[str]] = ()
     """Input roles whose column a record may lack."""
     needs_image: ClassVar[bool] = False
-    """Whether each record has one image in the column of the role `image`, not a list of any number, or none."""
+    """Whether each record has one image in the column of the role `image`, not a list of any
+    number, or none.
+    """
 
     @property
     def name(self) -> str:
@@ -85,7 +106,9 @@ class Annotator:
 
     @property
     def sees_all(self) -> bool:
-        """Whether it may read or write columns that it doesn't name: no step then runs beside it."""
+        """Whether it may read or write columns that it doesn't name: no step then
+        runs beside it.
+        """
         return True
 
     @property
@@ -102,16 +125,20 @@ class Annotator:
         return {}
 
     def settings(self) -> dict[str, Any] | None:
-        """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
+        """All that its updates depend on besides record and replies, as JSON; None when that can't
+        be told.
+        """
         return None
 
     def asks(self, record: Record) -> bool:
-        """Whether it may ask about a record. Raises RecordError for what is wrong with the record."""
+        """Whether it may ask about a record. Raises RecordError for what is wrong
+        with the record.
+        """
         return False
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Called before anything is paid for, by earlier steps too: finds out what it must know of the model; returns
-        counts of requests and tokens.
+        """Called before anything is paid for, by earlier steps too: finds out what it must know of
+        the model; returns counts of requests and tokens.
         """
         return Counter()
 
@@ -120,22 +147,32 @@ class Annotator:
         return self.settle(start)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
+        """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises
+        RecordError.
+        """
         return {}
 
     async def conclude(self, ask: Ask) -> None:
-        """Called after a run's last record, before its files are put in place. A RunStopped from here prevents that."""
+        """Called after a run's last record, before its files are put in place. A RunStopped from
+        here prevents that.
+        """
 
 
 def may_ask(operator: Annotator, record: Record) -> bool:
-    """Whether it may ask about a record, as it says; always with an `annotate` below its `asks`. Raises RecordError."""
+    """Whether it may ask about a record, as it says; always with an `annotate` below its `asks`.
+    Raises RecordError.
+    """
     kinds = type(operator).__mro__
-    annotates, says = (next(kind for kind in kinds if name in vars(kind)) for name in ("annotate", "asks"))
+    annotates, says = (
+        next(kind for kind in kinds if name in vars(kind)) for name in ("annotate", "asks")
+    )
     return not issubclass(says, annotates) or operator.asks(record)
 
 
 class WholeFile(Annotator):
-    """An operator from elsewhere (DataFlow's, say): it reads and writes its storage itself, all rows at once."""
+    """An operator from elsewhere (DataFlow's, say): it reads and writes its storage itself, all
+    rows at once.
+    """
 
     name = ""
 
@@ -154,7 +191,11 @@ class Step:
     @property
     def label(self) -> str:
         """What `pipeline_steps` and `failures.jsonl` call it."""
-        return f"step{self.storage.operator_step}_{self.operator.name}" if self.numbered else self.operator.name
+        return (
+            f"step{self.storage.operator_step}_{self.operator.name}"
+            if self.numbered
+            else self.operator.name
+        )
 
     @property
     def image_key(self) -> str | None:
@@ -163,7 +204,9 @@ class Step:
 
 
 def image_column(operator: Annotator, record: Record) -> str | None:
-    """The column with the path of the record's one image; None where the operator, or the record, has no such."""
+    """The column with the path of the record's one image; None where the operator, or the record,
+    has no such.
+    """
     column = operator.reads().get("image")
     if column is None or operator.needs_image:
         return column
@@ -186,7 +229,8 @@ class PipelineRun:
     summaries: list[Summary] = field(default_factory=list)
 
 
-# DataFlow's `operator.run(storage, …)` and `pipeline.forward()` have no argument by which to hand operators their run.
+# DataFlow's `operator.run(storage, …)` and `pipeline.forward()` have no argument by which to hand
+# operators their run.
 current_pipeline: ContextVar[PipelineRun | None] = ContextVar("current_pipeline", default=None)
 recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", default=None)
 """While a pipeline is compiled: the steps that its forward() called so far."""
@@ -213,10 +257,16 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
             if not known and not anything:
                 if for_want_of_a_model(step.operator, role):
                     raise PlanError(f"{step.label} {NO_MODEL.format(column)}")
-                from dataflow_grounding.spec.problems import nearest  # with all that reading specs takes
+                # with all that reading specs takes
+                from dataflow_grounding.spec.problems import nearest
 
-                near = nearest(column, there) or f" (there are: {', '.join(map(repr, there)) or 'none'})"
-                raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{near}")
+                near = (
+                    nearest(column, there)
+                    or f" (there are: {', '.join(map(repr, there)) or 'none'})"
+                )
+                raise PlanError(
+                    f"{step.label} reads column {column!r}, which nobody provides{near}"
+                )
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             if column in there and column not in reads.values():
                 whose = f"column {column!r} of {there[column]}"
@@ -232,27 +282,37 @@ def for_want_of_a_model(operator: Annotator, role: str) -> bool:
 
 
 def segments(steps: Iterable[Step]) -> list[list[Step]]:
-    """The runs of steps of one storage in which each reads what the one before wrote; a WholeFile stands alone."""
+    """The runs of steps of one storage in which each reads what the one before wrote; a WholeFile
+    stands alone.
+    """
     parts: list[list[Step]] = []
     for step in steps:
         before = parts[-1][-1] if parts else step
         whole = any(isinstance(one.operator, WholeFile) for one in (before, step))
         left, read = before.storage, step.storage
-        if not parts or whole or (left.output_path, left.failures_path) != (read.input_path, read.failures_path):
+        if (
+            not parts
+            or whole
+            or (left.output_path, left.failures_path) != (read.input_path, read.failures_path)
+        ):
             parts.append([])
         parts[-1].append(step)
     return parts
 
 
 def levels(steps: list[Step]) -> list[list[int]]:
-    """The places of the steps, grouped: those of one group don't need each other's columns and run side by side."""
+    """The places of the steps, grouped: those of one group don't need each other's columns and run
+    side by side.
+    """
     groups: list[list[int]] = []
     written: dict[str, int] = {}  # column → the first group that sees it as written last
     read: dict[str, int] = {}  # column → the last group that reads it
     at_least = 0
     for place, step in enumerate(steps):
         reads, writes = step.operator.reads().values(), step.operator.writes().values()
-        level = max([at_least, *(written.get(c, 0) for c in reads), *(read.get(c, 0) for c in writes)])
+        level = max(
+            [at_least, *(written.get(c, 0) for c in reads), *(read.get(c, 0) for c in writes)]
+        )
         if step.operator.sees_all:
             level, at_least = len(groups), len(groups) + 1
         if level == len(groups):
@@ -264,7 +324,9 @@ def levels(steps: list[Step]) -> list[list[int]]:
 
 
 def source_digest(thing: Any) -> str | None:
-    """Digest of the source of a function or class and of its file, which it may use; None when there is none."""
+    """Digest of the source of a function or class and of its file, which it may use; None when
+    there is none.
+    """
     try:
         file = inspect.getsourcefile(thing)
         if file and os.path.exists(file):
@@ -273,6 +335,7 @@ def source_digest(thing: Any) -> str | None:
                 digest.update(source.read())
         else:  # a notebook's cell
             digest = hashlib.sha256(inspect.getsource(thing).encode())
-    except (OSError, TypeError, AttributeError, SystemError):  # SystemError: two threads parse at once, in Python 3.11
+    except (OSError, TypeError, AttributeError, SystemError):
+        # SystemError: two threads parse at once, in Python 3.11
         return None
     return digest.hexdigest()[:16]

@@ -10,11 +10,15 @@ from typing import NamedTuple
 from dataflow_grounding.terminal import LINE_EVERY, LIVE_EVERY, LiveLine, counted, say
 
 LAST_SECONDS, LAST_RECORDS = 20.0, 10
-"""The rate is that of the last twenty seconds; where these saw fewer than ten records, of the last ten."""
+"""The rate is that of the last twenty seconds; where these saw fewer than ten records, of the last
+ten.
+"""
 
 
 class Now(NamedTuple):
-    """How far a run is; `replayed` of the `finished` records were answered by stored replies alone."""
+    """How far a run is; `replayed` of the `finished` records were answered by stored
+    replies alone.
+    """
 
     finished: int
     replayed: int
@@ -45,7 +49,10 @@ class Progress:
                 await asyncio.sleep(every)
                 if self._live:
                     parts = self.parts()
-                    needed = 1 + max((place for place, part in enumerate(parts) if part.endswith(" stored")), default=0)
+                    needed = 1 + max(
+                        (place for place, part in enumerate(parts) if part.endswith(" stored")),
+                        default=0,
+                    )
                     self._live.show(f"{self._title}:", parts, needed)
                 else:
                     say(f"{self._title}: {', '.join(self.parts())}")
@@ -68,15 +75,20 @@ class Progress:
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> tuple[float, bool]:
-        """Records per second of late, and whether that tells how long the rest takes: once as many records that were
-        asked for have followed the first such as requests are in flight. Before, it is the store's speed, or a wave's.
+        """Records per second of late, and whether that tells how long the rest takes: once as many
+        records that were asked for have followed the first such as requests are in flight. Before,
+        it is the store's speed, or a wave's.
         """
         at, asked, past = time.monotonic(), now.finished - now.replayed, self._past
         if asked and not past[-1][2]:
             past.clear()
         if not past or at - past[-1][0] >= 0.2:
             past.append((at, now.finished, asked))
-        while len(past) > 2 and at - past[1][0] >= LAST_SECONDS and now.finished - past[1][1] >= LAST_RECORDS:
+        while (
+            len(past) > 2
+            and at - past[1][0] >= LAST_SECONDS
+            and now.finished - past[1][1] >= LAST_RECORDS
+        ):
             past.popleft()
         since, finished_then, asked_then = past[0]
         seconds = max(at - since, 0.001)

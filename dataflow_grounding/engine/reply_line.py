@@ -22,25 +22,40 @@ from dataflow_grounding.tasks.request import ReadReply, Request
 T = TypeVar("T")
 
 
-def line_of(step: str, request: Request[Any], serving: Serving, reply: Reply, check: bool) -> dict[str, Any]:
-    """A step's reply as it is stored, then read: without the keys that it repeats. That to a `check` says it is one."""
-    line: dict[str, Any] = {"step": step, "task": CHECK if check else request.task, "model": serving.model}
+def line_of(
+    step: str, request: Request[Any], serving: Serving, reply: Reply, check: bool
+) -> dict[str, Any]:
+    """A step's reply as it is stored, then read: without the keys that it repeats. That to a
+    `check` says it is one.
+    """
+    line: dict[str, Any] = {
+        "step": step,
+        "task": CHECK if check else request.task,
+        "model": serving.model,
+    }
     line["reply"] = blotted(reply.text) if isinstance(reply.text, str) else None
     line |= {"finish_reason": blotted(reply.finish_reason), "usage": list(astuple(reply.usage))}
     line["refusal"] = reply.refusal and blotted(reply.refusal)
-    again = {"attempt": request.attempt, "sample": request.sample, "of": request.of, "free": serving.free}
+    again = {
+        "attempt": request.attempt,
+        "sample": request.sample,
+        "of": request.of,
+        "free": serving.free,
+    }
     return {**line, **{name: value for name, value in again.items() if value}}
 
 
 def usage_of(line: dict[str, Any]) -> Usage:
-    """The tokens that the endpoint counted for a stored reply; none where they can't be: other versions stored any."""
+    """The tokens that the endpoint counted for a stored reply; none where they can't be: other
+    versions stored any.
+    """
     counts = line.get("usage")
     return Usage(*counts).bounded() if isinstance(counts, list) and len(counts) == 3 else Usage()
 
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
-    """What the first of some replies says that can be read: another part of the run may have asked again, and was told
-    better. Raises as `read_line`, for the first.
+    """What the first of some replies says that can be read: another part of the run may have asked
+    again, and was told better. Raises as `read_line`, for the first.
     """
     error: UnreadableReply | None = None
     seen: list[Any] = []
@@ -59,7 +74,9 @@ def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: i
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:
-    """What a stored reply says. Raises RecordError with `attempts` and `reply` set; RunStopped where a watch does."""
+    """What a stored reply says. Raises RecordError with `attempts` and `reply` set; RunStopped
+    where a watch does.
+    """
     error: RecordError
     if line.get("refusal"):
         error = RequestRefused(str(line["refusal"]))
@@ -75,8 +92,11 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
             error = failed
         except GroundingError:
             raise
-        except Exception as failed:  # a reader that took for granted what the model left out, perhaps the user's
+        except Exception as failed:
+            # a reader that took for granted what the model left out, perhaps the user's
             said = excerpt(str(failed), 200)
-            error = UnreadableReply(f"reading it raised {type(failed).__name__}" + (f": {said}." if said else "."))
+            error = UnreadableReply(
+                f"reading it raised {type(failed).__name__}" + (f": {said}." if said else ".")
+            )
     error.attempts, error.reply = attempts, line.get("reply")
     raise error

@@ -1,7 +1,9 @@
-"""Replies of a run whose folder is elsewhere: others' come before it asks anything, its own are sent while it works.
+"""Replies of a run whose folder is elsewhere: others' come before it asks anything, its own are
+sent while it works.
 
-There, `.ckpt/replies/{writer}-{place}.jsonl` holds the lines of a writer's log from a place in it on. Here, the log of
-this folder is `.ckpt/replies.jsonl`, as in any, and `.ckpt/replies/{writer}.jsonl` those of others.
+There, `.ckpt/replies/{writer}-{place}.jsonl` holds the lines of a writer's log from a place in it
+on. Here, the log of this folder is `.ckpt/replies.jsonl`, as in any, and
+`.ckpt/replies/{writer}.jsonl` those of others.
 """
 
 import os
@@ -40,7 +42,8 @@ class Rolling:
     def bring(self) -> None:
         """Bring all that is stored there. Raises InputError."""
         mirror = self._mirror
-        logs: dict[tuple[str, str], dict[int, int]]  # folder and writer → where each part begins → its size
+        # folder and writer → where each part begins → its size
+        logs: dict[tuple[str, str], dict[int, int]]
         logs = {(self._folder, writer): {} for writer in mirror.known}
         with told_as(InputError, f"can't read {mirror.address}", again=True):
             part, listed_parts = os.path.basename(mirror.part), mirror.listed(FOLDER, "directory")
@@ -57,7 +60,9 @@ class Rolling:
         self._begin = self._end = max((place + size for place, size in mine), default=0)
 
     def _bring(self, folder: str, writer: str, parts: dict[int, int]) -> None:
-        """Add to a log here what there is more of it; a part that a listing lacks is asked for by its name."""
+        """Add to a log here what there is more of it; a part that a listing lacks is asked for by
+        its name.
+        """
         own = folder == self._folder and writer == self._mirror.id
         path = self._log if own else self._mirror.here(folder, "replies", f"{writer}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -65,8 +70,13 @@ class Rolling:
             more = b"-"
             while more:
                 end = log.tell()
-                place = max((place for place, size in parts.items() if place <= end < place + size), default=end)
-                more = self._mirror.read(_name(folder, writer, place), end - place, end - place + CLOSED_BYTES)
+                place = max(
+                    (place for place, size in parts.items() if place <= end < place + size),
+                    default=end,
+                )
+                more = self._mirror.read(
+                    _name(folder, writer, place), end - place, end - place + CLOSED_BYTES
+                )
                 log.write(more)
 
     def roll(self) -> None:
@@ -93,7 +103,10 @@ class Rolling:
             except OSError as error:
                 if wait == ROLL_SECONDS:
                     kept = f"replies are kept in {self._log} meanwhile"
-                    say(f"Warning: can't write {self._mirror.address}: {error.strerror or error}; {kept}")
+                    say(
+                        f"Warning: can't write {self._mirror.address}: {error.strerror or error};"
+                        f" {kept}"
+                    )
                 wait = min(2 * wait, _WAIT_SECONDS)
 
 
@@ -103,7 +116,9 @@ def _name(folder: str, writer: str, place: int) -> str:
 
 @contextmanager
 def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """A results folder to be read; of one elsewhere a copy of these files, and of all `replies`. Raises InputError."""
+    """A results folder to be read; of one elsewhere a copy of these files, and of all `replies`.
+    Raises InputError.
+    """
     if not is_elsewhere(results):
         yield results
         return
@@ -117,7 +132,8 @@ def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 @contextmanager
 def readable_replies(folder: str) -> Iterator[KeyedLog]:
-    """What is stored for the run that a checkpoint folder is of, also by its shards and elsewhere, to be read.
+    """What is stored for the run that a checkpoint folder is of, also by its shards and elsewhere,
+    to be read.
 
     Nothing in the folder is touched: a run may be at work there. Raises InputError, StorageFailed.
     """
@@ -130,8 +146,9 @@ def readable_replies(folder: str) -> Iterator[KeyedLog]:
 
 @contextmanager
 def at_work(folder: str) -> Iterator[Mirror | None]:
-    """Hold the lock of a checkpoint folder, as `only_run` does. Where it stands for one elsewhere, the lock there is
-    held too, what a run needs is brought, and what it leaves is sent, then or meanwhile. Yields that mirror, or None.
+    """Hold the lock of a checkpoint folder, as `only_run` does. Where it stands for one elsewhere,
+    the lock there is held too, what a run needs is brought, and what it leaves is sent, then or
+    meanwhile. Yields that mirror, or None.
 
     Raises InputError before the run, StorageFailed after it.
     """
@@ -145,13 +162,21 @@ def at_work(folder: str) -> Iterator[Mirror | None]:
 
 @contextmanager
 def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
-    say(f"Working in {mirror.here(mirror.part).rstrip('/')}; what comes of it goes to {mirror.address}")
+    say(
+        f"Working in {mirror.here(mirror.part).rstrip('/')}; what comes of it goes to"
+        f" {mirror.address}"
+    )
     rolling, stopped = Rolling(mirror), None
     rolling.bring()
     mirror.renew()
     present(*(os.path.join(folder, name) for name in KEPT))
-    unsent, told = False, f"all is kept in {mirror.root}; Ctrl-C leaves it to the next run to send it"
-    late = threading.Timer(SAY_SECONDS, say, [f"Waiting for {mirror.address} to take what comes of the run: {told}"])
+    unsent, told = (
+        False,
+        f"all is kept in {mirror.root}; Ctrl-C leaves it to the next run to send it",
+    )
+    late = threading.Timer(
+        SAY_SECONDS, say, [f"Waiting for {mirror.address} to take what comes of the run: {told}"]
+    )
     late.daemon = True
     try:
         with beside(rolling.now_and_then):
@@ -159,7 +184,8 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
                 yield
             finally:
                 late.start()
-    except KeyboardInterrupt:  # nobody heeds it but who waits for the store: a run makes an Interrupted of it
+    except KeyboardInterrupt:
+        # nobody heeds it but who waits for the store: a run makes an Interrupted of it
         unsent = True
         raise
     except BaseException as why:
@@ -179,7 +205,9 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
 
 
 def _send_what_is_left(mirror: Mirror, rolling: Rolling, folder: str, *endings: str) -> None:
-    with told_as(StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True):
+    with told_as(
+        StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True
+    ):
         rolling.roll()
     check_held(folder)
     mirror.put(*endings)

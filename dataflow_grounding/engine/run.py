@@ -32,13 +32,22 @@ SYNC_LINES = 50
 
 
 class Run:
-    """One pass over a source: workers see rows through all steps in order, within a window that bounds memory."""
+    """One pass over a source: workers see rows through all steps in order, within a window that
+    bounds memory.
+    """
 
     def __init__(
-        self, steps: list[Step], source: Source, options: RunOptions, budget: Budget, idle: Collection[int]
+        self,
+        steps: list[Step],
+        source: Source,
+        options: RunOptions,
+        budget: Budget,
+        idle: Collection[int],
     ) -> None:
         self.steps, self.source, self.options = steps, source, options
-        self.summary = Summary(annotations=steps[-1].storage.output_path, failures_file=steps[0].storage.failures_path)
+        self.summary = Summary(
+            annotations=steps[-1].storage.output_path, failures_file=steps[0].storage.failures_path
+        )
         self.stopped: RunStopped | None = None
         self._budget, self._idle, self._folder = budget, idle, steps[0].storage.checkpoint_folder
         self._levels = levels(steps)
@@ -51,7 +60,9 @@ class Run:
         self._replayed = 0  # rows that were finished without
 
     async def execute(self) -> Summary:
-        """Do it all. Raises RunStopped when the run could not be finished; then no step file has changed."""
+        """Do it all. Raises RunStopped when the run could not be finished; then no step file has
+        changed.
+        """
         start = time.monotonic()
         try:
             await self._execute()
@@ -68,18 +79,24 @@ class Run:
             self._replies = held.enter_context(closing(replies))
             images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
             self._memo = ImageMemo(held.enter_context(closing(images)))
-            servings = {id(one): one for step in self.steps if (one := step.operator.serving) is not None}
+            servings = {
+                id(one): one for step in self.steps if (one := step.operator.serving) is not None
+            }
             given = (self.options, self._budget, self.stop, len(servings))
             self._askings = {which: Asking(one, *given) for which, one in servings.items()}
             try:
-                self._outputs = Outputs(self.steps, self.summary, places=self.options.shard is not None)
+                self._outputs = Outputs(
+                    self.steps, self.summary, places=self.options.shard is not None
+                )
                 with closing(self._outputs):
                     await self._work_through()
                     await asyncio.to_thread(self._replies.sync)
                     self._outputs.commit(self._taken)
             finally:
                 await self._end_asking()
-                self.summary.cost_usd = self._budget.spent - spent_before if self._budget.prices else None
+                self.summary.cost_usd = (
+                    self._budget.spent - spent_before if self._budget.prices else None
+                )
 
     async def _end_asking(self) -> None:
         """Close connections; enter requests, tokens and models."""
@@ -88,7 +105,9 @@ class Run:
                 await asking.serving.aclose()
             self.summary.passing_failures += asking.places.settle()
             self.summary.requests.update(asking.counts)
-        self.summary.models = list(dict.fromkeys(asking.serving.model for asking in self._askings.values()))
+        self.summary.models = list(
+            dict.fromkeys(asking.serving.model for asking in self._askings.values())
+        )
 
     async def _sync_now_and_then(self) -> None:
         """Until cancelled: put replies on disk twice a second, or sooner when there are many."""
@@ -103,7 +122,8 @@ class Run:
 
     async def _work_through(self) -> None:
         most = sum(asking.places.most for asking in self._askings.values()) or 4
-        count = most + max(8, most // 8)  # as many as may be in flight, and some that are between two requests
+        # as many as may be in flight, and some that are between two requests
+        count = most + max(8, most // 8)
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         self._loop = asyncio.get_running_loop()
         async with self._helped_by(self._heeded(self._sync_now_and_then)):
@@ -113,11 +133,15 @@ class Run:
 
     @asynccontextmanager
     async def _helped_by(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """While the workers work, show how far they are, and heed signals. Raises in the end what stopped the run."""
+        """While the workers work, show how far they are, and heed signals. Raises in the end what
+        stopped the run.
+        """
         total, title = self.source.length(), " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
         tasks = [asyncio.create_task(helper) for helper in (*helpers, progress.run())]
-        interrupt = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, self._workers.interrupt)
+        interrupt = functools.partial(
+            asyncio.get_running_loop().call_soon_threadsafe, self._workers.interrupt
+        )
         try:
             with signals_to(interrupt, signal.SIGINT, signal.SIGTERM):
                 yield
@@ -152,7 +176,11 @@ class Run:
 
     def _interrupt(self) -> bool:
         going_on = self.stopped is None
-        self.stop(Interrupted("interrupted: every reply so far is kept. Run the same command again to go on"))
+        self.stop(
+            Interrupted(
+                "interrupted: every reply so far is kept. Run the same command again to go on"
+            )
+        )
         return going_on
 
     async def _heeded(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -196,8 +224,12 @@ class Run:
         self._room.set()
         self._room.clear()
 
-    async def _finish(self, place: int, row: Row, record: Record | RecordError, again: bool = False) -> Outcome:
-        """Take one row through all steps; once more when its image is found to be another than was known."""
+    async def _finish(
+        self, place: int, row: Row, record: Record | RecordError, again: bool = False
+    ) -> Outcome:
+        """Take one row through all steps; once more when its image is found to be another than was
+        known.
+        """
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results: list[Result] = [(None, None)] * len(self.steps)
@@ -211,7 +243,9 @@ class Run:
                 results[index] = result
             if any(columns is None for columns, _ in found):
                 break
-        if not again and any(columns is None and isinstance(error, ImageChanged) for columns, error in results):
+        if not again and any(
+            columns is None and isinstance(error, ImageChanged) for columns, error in results
+        ):
             return await self._finish(place, row, record, again=True)
         return self._outcome(row, record, results)
 
@@ -226,14 +260,19 @@ class Run:
             record = record.updated(columns)
             if self.source.name is not None:
                 before = record.get("pipeline_steps")
-                record["pipeline_steps"] = [*(before if isinstance(before, list) else []), step.label]
+                record["pipeline_steps"] = [
+                    *(before if isinstance(before, list) else []),
+                    step.label,
+                ]
             outcome.records.append(record)
         return outcome
 
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
         operator, ask = self.steps[index].operator, self._ask(index, place)
         memo, cancelled = self._memo, lambda: self._workers.cancelled
-        return await self._workers.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
+        return await self._workers.until_done(
+            lambda: annotated(operator, record, ask, memo, cancelled)
+        )
 
     def _ask(self, index: int, place: int) -> StepAsk:
         step = self.steps[index]
@@ -251,7 +290,9 @@ class Run:
             failed=self.summary.failed,
             total=total,
             sent=sum(asking.counts["sent"] for asking in askings),
-            in_flight=sum(place.share.in_flight for asking in askings for place in asking.places.all),
+            in_flight=sum(
+                place.share.in_flight for asking in askings for place in asking.places.all
+            ),
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._budget.spent if self._budget.prices else None,
         )

@@ -1,4 +1,6 @@
-"""One run at a time in a folder; where no system call keeps a lock, numbered files with a heartbeat do."""
+"""One run at a time in a folder; where no system call keeps a lock, numbered files with a heartbeat
+do.
+"""
 
 import errno
 import json
@@ -20,7 +22,8 @@ from dataflow_grounding.records import write_bytes
 from dataflow_grounding.terminal import say
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
-DEAD_SECONDS = 30.0  # how long it may show nothing before the run behind it, on another machine, is taken for dead
+# how long it may show nothing before the run behind it, on another machine, is taken for dead
+DEAD_SECONDS = 30.0
 FREE_SECONDS = 5.0  # for how long a run that is over waits until its lock is freed
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _lost: set[str] = set()  # checkpoint folders of this process whose lock another run has taken over
@@ -28,8 +31,9 @@ _lost: set[str] = set()  # checkpoint folders of this process whose lock another
 
 @contextmanager
 def only_run(folder: str) -> Iterator[None]:
-    """Hold the lock of a checkpoint folder. The system releases it however the process ends; on file systems without
-    `flock` (NFS without a lock daemon, FUSE) files with host, process and a heartbeat take its place.
+    """Hold the lock of a checkpoint folder. The system releases it however the process ends; on
+    file systems without `flock` (NFS without a lock daemon, FUSE) files with host, process and a
+    heartbeat take its place.
 
     Raises:
         FolderTaken: Another run holds it.
@@ -47,14 +51,18 @@ def only_run(folder: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _TAKEN:
-                raise FolderTaken(f"another run is working in {place}: wait for it to end") from None
+                raise FolderTaken(
+                    f"another run is working in {place}: wait for it to end"
+                ) from None
             held.enter_context(HeartLock(_Here(folder), "", place, folder).held())
         yield
 
 
 @contextmanager
 def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
-    """Hold the lock of a part of a folder elsewhere. Raises InputError, also for results that are not of a run."""
+    """Hold the lock of a part of a folder elsewhere. Raises InputError, also for results that are
+    not of a run.
+    """
     place, folder = f"{mirror.address}/{part}".rstrip("/"), os.path.join(part, CKPT)
     with told_as(InputError, f"can't write {mirror.address}", again=True):
         foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
@@ -66,9 +74,13 @@ def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
 
 
 def check_held(folder: str) -> None:
-    """Raises StorageFailed where another run has taken over a checkpoint folder, or what it stands for."""
+    """Raises StorageFailed where another run has taken over a checkpoint folder, or what it stands
+    for.
+    """
     if folder in _lost:
-        raise StorageFailed("another run has taken over, as nothing was heard of this one; its replies are kept")
+        raise StorageFailed(
+            "another run has taken over, as nothing was heard of this one; its replies are kept"
+        )
 
 
 class _Here:
@@ -97,8 +109,9 @@ class _Here:
 
 
 class HeartLock:
-    """`lock-{n}` in a `folder` of files, of which the highest counts. Whoever makes the next one, and only one can, has
-    locked the `place`, as people call it, for which the checkpoint folder `here` stands.
+    """`lock-{n}` in a `folder` of files, of which the highest counts. Whoever makes the next one,
+    and only one can, has locked the `place`, as people call it, for which the checkpoint folder
+    `here` stands.
     """
 
     def __init__(self, files: _Here | Mirror, folder: str, place: str, here: str) -> None:
@@ -116,7 +129,8 @@ class HeartLock:
             with beside(self.beat, BEAT_SECONDS):
                 yield
         finally:
-            with beside(self._free, FREE_SECONDS):  # a store that doesn't answer keeps nobody from leaving
+            with beside(self._free, FREE_SECONDS):
+                # a store that doesn't answer keeps nobody from leaving
                 pass
 
     def _free(self, _: threading.Event) -> None:
@@ -130,7 +144,8 @@ class HeartLock:
             self._wait_for(number)
             self._number = number + 1
             self._write("create")
-            number = max(self._number, *self._numbers())  # which is higher where this one slept, and others came
+            # which is higher where this one slept, and others came
+            number = max(self._number, *self._numbers())
             if number == self._number and self._holder(number).get("claim") == self._mine["claim"]:
                 break
         _lost.discard(self._here)
@@ -139,7 +154,9 @@ class HeartLock:
                 self._files.remove(self._name(old))
 
     def beat(self, ended: threading.Event) -> None:
-        """Show now and then that this run is alive, until it ends, or another one has taken over."""
+        """Show now and then that this run is alive, until it ends, or another one has
+        taken over.
+        """
         while not ended.wait(BEAT_SECONDS):
             with suppress(OSError):  # the next may get through
                 if self._holder(self._number + 1) and not ended.is_set():
@@ -155,8 +172,12 @@ class HeartLock:
         if number == 0 or holder.get("free") or lives is False:
             return
         if lives is None:
-            say(f"{self._place} is locked: looking for {DEAD_SECONDS:.0f} s whether its run is alive")
-            until = time.monotonic() + DEAD_SECONDS  # no clock but ours is asked: that of a file server may be off
+            say(
+                f"{self._place} is locked: looking for {DEAD_SECONDS:.0f} s whether its run is"
+                " alive"
+            )
+            # no clock but ours is asked: that of a file server may be off
+            until = time.monotonic() + DEAD_SECONDS
             while now == holder and time.monotonic() < until:
                 time.sleep(DEAD_SECONDS / 30)
                 now = self._holder(number)
@@ -168,13 +189,17 @@ class HeartLock:
     def _lives(self, holder: dict[str, Any]) -> bool | None:
         """Whether the run behind a lock is alive, if this machine can tell."""
         pid = holder.get("pid")
-        if not isinstance(pid, int) or any(holder.get(name) != self._mine[name] for name in ("host", "kernel")):
+        if not isinstance(pid, int) or any(
+            holder.get(name) != self._mine[name] for name in ("host", "kernel")
+        ):
             return None
         lives = bool(_start_of(pid) == holder.get("started", 0))
         if not lives or not self._files.id:
             return lives
-        ended = pid == os.getpid() and holder.get("id") == self._files.id  # as the lock of the folder here is ours
-        return False if ended else None  # it may be at other work: not every lock can be freed in the end
+        # as the lock of the folder here is ours
+        ended = pid == os.getpid() and holder.get("id") == self._files.id
+        # it may be at other work: not every lock can be freed in the end
+        return False if ended else None
 
     def _name(self, number: int) -> str:
         return os.path.join(self._folder, f"lock-{number}")
@@ -190,24 +215,33 @@ class HeartLock:
         return {}
 
     def _write(self, mode: str, **said: Any) -> None:
-        self._files.write(self._name(self._number), json.dumps({**self._mine, **said}).encode(), mode)
+        self._files.write(
+            self._name(self._number), json.dumps({**self._mine, **said}).encode(), mode
+        )
 
 
 def _kernel() -> str:
-    """What tells this start of this machine, or of this container, from others of its name; empty without /proc."""
+    """What tells this start of this machine, or of this container, from others of its name; empty
+    without /proc.
+    """
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process began, in the system's own unit, so that a reused number is told apart; None if it is gone."""
+    """When a process began, in the system's own unit, so that a reused number is told apart; None
+    if it is gone.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return None
     except OSError:
         pass
-    with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+    with (
+        suppress(OSError, IndexError),
+        open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file,
+    ):
         return file.read().rpartition(")")[2].split()[19]
     return ""  # no /proc here: alive is all that is known

@@ -1,4 +1,6 @@
-"""One of n parts of an input, which is worked on apart from the others: all rows of a picture are in one."""
+"""One of n parts of an input, which is worked on apart from the others: all rows of a picture are
+in one.
+"""
 
 import os
 import re
@@ -12,12 +14,13 @@ from dataflow_grounding.rows import Row
 
 FOLDER = "shards"
 """Of a results folder: where its shards' folders are."""
-_NUMBERED = re.compile(r"([@~]\d+)+$")  # what ids of a picture's later rows, and of others of its name, end with
+# what ids of a picture's later rows, and of others of its name, end with
+_NUMBERED = re.compile(r"([@~]\d+)+$")
 
 
 class Shard(NamedTuple):
-    """Shard `number`, from 1, `of` so many; `rows` is a file of its rows alone, where somebody has split the input, and
-    `columns` are then those of the input.
+    """Shard `number`, from 1, `of` so many; `rows` is a file of its rows alone, where somebody has
+    split the input, and `columns` are then those of the input.
 
     Example:
         >>> shard = Shard.parse("2/8")
@@ -44,30 +47,44 @@ class Shard(NamedTuple):
 
     @staticmethod
     def is_apart(folder: str, other: str) -> bool:
-        """Whether two folders, by their names, are of blocks of one split: neither has a row of the other."""
-        (of, count), (of_other, other_count) = (name.rpartition("-")[::2] for name in (folder, other))
-        return folder != other and count == other_count and of.startswith("block-") and of_other.startswith("block-")
+        """Whether two folders, by their names, are of blocks of one split: neither has a row of the
+        other.
+        """
+        (of, count), (of_other, other_count) = (
+            name.rpartition("-")[::2] for name in (folder, other)
+        )
+        return (
+            folder != other
+            and count == other_count
+            and of.startswith("block-")
+            and of_other.startswith("block-")
+        )
 
     def folder(self, results_dir: str) -> str:
         """Where its results are."""
         return os.path.join(results_dir, FOLDER, str(self))
 
     def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
-        """Whether a row is in it. That follows from what its picture is called: rows added later move no other."""
+        """Whether a row is in it. That follows from what its picture is called: rows added later
+        move no other.
+        """
         return shard_of(row, self.of, image_key, image_root) == self.number
 
 
 def shard_of(row: Row, of: int, image_key: str, image_root: str | None) -> int:
     """The number of the shard, `of` so many, that a row is in."""
     name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
-    # of absolute paths outside of the root only the file's name counts, by which such pictures are numbered
+    # of absolute paths outside of the root only the file's name counts, by which such pictures are
+    # numbered
     key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") % of + 1
 
 
 def write_places(output_path: str, lines: "array[int]") -> None:
-    """Keep beside a step's file in which lines of the input its rows stood: 8 bytes for each. Raises OSError."""
+    """Keep beside a step's file in which lines of the input its rows stood: 8 bytes for each.
+    Raises OSError.
+    """
     write_bytes(lines_path(output_path), lines.tobytes())
 
 

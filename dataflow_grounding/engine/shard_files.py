@@ -1,4 +1,6 @@
-"""An input split into shards in one pass, and the files of all shards put together in the input's order."""
+"""An input split into shards in one pass, and the files of all shards put together in the input's
+order.
+"""
 
 import hashlib
 import heapq
@@ -29,8 +31,13 @@ Line: TypeAlias = tuple[int, str]  # where its row stood in the input, and a lin
 
 def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
     """Write each shard's rows into its folder; returns how many each has. Raises InputError."""
-    all_of = [Shard(number, of, "rows.jsonl", tuple(source.columns())) for number in range(1, of + 1)]
-    shards = [one._replace(rows=os.path.join(one.folder(results_dir), ".ckpt", one.rows)) for one in all_of]
+    all_of = [
+        Shard(number, of, "rows.jsonl", tuple(source.columns())) for number in range(1, of + 1)
+    ]
+    shards = [
+        one._replace(rows=os.path.join(one.folder(results_dir), ".ckpt", one.rows))
+        for one in all_of
+    ]
     with ExitStack() as undo, storing(results_dir):
         writers = [undo.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
         lines = [array("q") for _ in shards]
@@ -53,23 +60,33 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         parts = [step.storage.in_folder(one.folder(step.storage.cache_path)) for one in shards]
         files[step.storage.output_path] = [part.output_path for part in parts]
     kept = other_failures(summary.failures_file, {step.label for step in steps})
-    failed, there = [part.failures_path for part in parts], [path for paths in files.values() for path in paths]
+    failed, there = (
+        [part.failures_path for part in parts],
+        [path for paths in files.values() for path in paths],
+    )
     present(*there, *map(lines_path, there), *failed, anew=True)
     joined(files, summary.failures_file, failed, summary.done, kept)
     mirror = mirror_of(summary.failures_file)
     for shard in shards:
         os.remove(shard.rows)
         if mirror is not None:
-            with suppress(OSError):  # all is done: what stays there is of no more use, and does no harm
+            with suppress(OSError):
+                # all is done: what stays there is of no more use, and does no harm
                 mirror.remove(os.path.relpath(shard.rows, mirror.root))
 
 
 def joined(
-    files: Mapping[str, list[str]], failures: str, failed: list[str], done: int, kept: Iterable[dict[str, Any]] = ()
+    files: Mapping[str, list[str]],
+    failures: str,
+    failed: list[str],
+    done: int,
+    kept: Iterable[dict[str, Any]] = (),
 ) -> list[str]:
-    """Put shards' files together: step files, by target, and those of failures, behind which come those to be `kept`.
+    """Put shards' files together: step files, by target, and those of failures, behind which come
+    those to be `kept`.
 
-    Returns the step files that have rows: of others, an earlier one stays. Raises InputError, RunStopped.
+    Returns the step files that have rows: of others, an earlier one stays. Raises InputError,
+    RunStopped.
     """
     with ExitStack() as undo, storing(failures):
         writers: list[RowWriter] = []
@@ -78,14 +95,20 @@ def joined(
             read = _step_lines if writers else _failed_lines
             before = 0
             for place, line in heapq.merge(*map(read, paths), key=itemgetter(0)):
-                if writers and place <= before:  # a row may have several failures, but stands in a file once
-                    what = f"two shards have line {place} of the input in {os.path.basename(os.path.dirname(target))}"
+                if writers and place <= before:
+                    # a row may have several failures, but stands in a file once
+                    what = (
+                        f"two shards have line {place} of the input in"
+                        f" {os.path.basename(os.path.dirname(target))}"
+                    )
                     raise InputError(f"{what}: run them again, then merge")
                 writer.write_line(line)
                 before = place
             writers.append(writer)
         if writers[-1].count != done:
-            raise RunStopped(f"internal error: {done} rows were done, and {writers[-1].count} are in the shards")
+            raise RunStopped(
+                f"internal error: {done} rows were done, and {writers[-1].count} are in the shards"
+            )
         for row in kept:
             writers[0].write(row)
         with_rows = [writer for writer in writers[1:] if writer.count]
@@ -110,11 +133,13 @@ def digest_of(path: str) -> str:
 
 
 def pictures_of(path: str, folders: Sequence[Any]) -> list[str]:
-    """Digests of where the pictures of a step's file are on this machine, and of their sizes and times; those elsewhere
-    are not asked for.
+    """Digests of where the pictures of a step's file are on this machine, and of their sizes and
+    times; those elsewhere are not asked for.
     """
     places, states = hashlib.sha256(), hashlib.sha256()
-    within = tuple(folder for folder in folders if isinstance(folder, str) and not is_elsewhere(folder))
+    within = tuple(
+        folder for folder in folders if isinstance(folder, str) and not is_elsewhere(folder)
+    )
     for row in read_rows(path) if os.path.exists(path) else ():
         record = Record(row.data or {}, within)
         column = "image_path" if record.get("image_path") else "image"
@@ -143,9 +168,13 @@ def _failed_lines(path: str) -> Iterator[Line]:
 
 @contextmanager
 def _as_left(path: str) -> Iterator[IO[str]]:
-    """A file of a shard. Raises InputError where it is damaged, or has not as many lines as were written."""
+    """A file of a shard. Raises InputError where it is damaged, or has not as many lines as were
+    written.
+    """
     try:
         with open(path, encoding="utf-8", newline="\n") as file:
             yield file
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path} is not as its run left it: run that shard again ({error})") from None
+        raise InputError(
+            f"{path} is not as its run left it: run that shard again ({error})"
+        ) from None

@@ -13,9 +13,18 @@ from dataflow_grounding.terminal import counted, shown
 WARNINGS = {
     "over_max_boxes": ("box", "left out: only the largest max_boxes of an image are kept"),
     "unusable_bbox": ("box", "left out, of no use: see bbox_problems in the records"),
-    "unanswered_check": ("check", "of the box format not answered: see docs/calibration.md, The standing check"),
-    "input_changed": ("input", "changed while being read: run the same command again for what is new in it"),
-    "image_changed": ("image", "replaced by one of the same size and time: run the same command again for its rows"),
+    "unanswered_check": (
+        "check",
+        "of the box format not answered: see docs/calibration.md, The standing check",
+    ),
+    "input_changed": (
+        "input",
+        "changed while being read: run the same command again for what is new in it",
+    ),
+    "image_changed": (
+        "image",
+        "replaced by one of the same size and time: run the same command again for its rows",
+    ),
     SUSPECT: ("record", "with boxes that may be in another format: they have suspect_boxes: true"),
     "bbox_cut": ("box", "cut at the edge of the image"),
 }
@@ -43,7 +52,8 @@ class Summary:
     annotations: str = ""
     failures_file: str = ""
     report: str = ""
-    boxes: list[tuple[int, str]] = field(default_factory=list)  # of the first records with any, by place: for people
+    # of the first records with any, by place: for people
+    boxes: list[tuple[int, str]] = field(default_factory=list)
     already_complete: bool = False
     seen: int = 0  # of a shard: the rows of the input that were read, of all shards
     digest: str = ""  # what tells these rows from others
@@ -73,7 +83,9 @@ class Summary:
                 self.expressions[VERDICTS[verified if isinstance(verified, bool) else None]] += 1
 
     def add_earlier(self, earlier: "Summary") -> None:
-        """Take in what the steps before this summary's did: their requests, time, and records that failed."""
+        """Take in what the steps before this summary's did: their requests, time, and records that
+        failed.
+        """
         self._add(earlier, "failed", "seconds")
         self.records = max(self.records, earlier.records)
         self.seen, self.digest = earlier.seen or self.seen, earlier.digest or self.digest
@@ -103,8 +115,13 @@ class Summary:
             "expressions": self.expressions["total"],
             **{status: self.expressions[status] for status in STATUSES},
             "requests": self.requests["sent"],
-            **{name: self.requests[name] for name in ("replayed", "probes", "rate_limited", "unreadable")},
-            "tokens": {name: self.requests[f"{name}_tokens"] for name in ("input", "cached", "output")},
+            **{
+                name: self.requests[name]
+                for name in ("replayed", "probes", "rate_limited", "unreadable")
+            },
+            "tokens": {
+                name: self.requests[f"{name}_tokens"] for name in ("input", "cached", "output")
+            },
             "cost_usd": self.cost_usd,
             "seconds": round(self.seconds, 2),
             "models": self.models,
@@ -130,9 +147,14 @@ class Summary:
             sent = "nothing to do: this run is complete, 0 requests sent"
         if self.cost_usd is not None:
             sent += f", {self.cost_usd:.4f} USD"
-        lines.append(f"{sent}, in {self.seconds:.1f} s" + (f" (model {', '.join(self.models)})" if self.models else ""))
+        lines.append(
+            f"{sent}, in {self.seconds:.1f} s"
+            + (f" (model {', '.join(self.models)})" if self.models else "")
+        )
         told = ((self.notes[note], *words) for note, words in WARNINGS.items())
-        lines += [f"Warning: {counted(count, thing)} {what}" for count, thing, what in told if count]
+        lines += [
+            f"Warning: {counted(count, thing)} {what}" for count, thing, what in told if count
+        ]
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
@@ -144,8 +166,14 @@ class Summary:
 
     def _found(self) -> Iterator[str]:
         if self.expressions["total"]:
-            counts = [f"{self.expressions[word]} {word}" for word in STATUSES if self.expressions[word]]
-            checks = [f"{self.expressions[word]} {word}" for word in VERDICTS.values() if self.expressions[word]]
+            counts = [
+                f"{self.expressions[word]} {word}" for word in STATUSES if self.expressions[word]
+            ]
+            checks = [
+                f"{self.expressions[word]} {word}"
+                for word in VERDICTS.values()
+                if self.expressions[word]
+            ]
             parts = "; ".join(filter(None, [", ".join(counts), ", ".join(checks)]))
             yield counted(self.expressions["total"], "expression") + (f": {parts}" if parts else "")
         for _, line in self.boxes:

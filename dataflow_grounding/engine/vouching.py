@@ -1,4 +1,6 @@
-"""Which replies of a step's store a check of the endpoint has vouched for; kept in the store itself."""
+"""Which replies of a step's store a check of the endpoint has vouched for; kept in the store
+itself.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,12 +9,13 @@ from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span, rea
 
 
 class Vouching:
-    """The replies to one kind of question (`of`: endpoint, model and format) that are open, and those set aside.
+    """The replies to one kind of question (`of`: endpoint, model and format) that are open, and
+    those set aside.
 
-    Open is what came since the last check that passed. Where a check fails it is set aside: the next run asks for it
-    again, as if it had never come. A run that was killed leaves its last replies open, so that whoever goes on checks
-    first. What came before anybody checked is trusted. With `trusting`, replies that were set aside count all the same,
-    as suspect ones.
+    Open is what came since the last check that passed. Where a check fails it is set aside: the
+    next run asks for it again, as if it had never come. A run that was killed leaves its last
+    replies open, so that whoever goes on checks first. What came before anybody checked is trusted.
+    With `trusting`, replies that were set aside count all the same, as suspect ones.
     """
 
     def __init__(self, store: KeyedLog, of: str, trusting: bool = False) -> None:
@@ -20,7 +23,11 @@ class Vouching:
         vouched, self._entries = store.vouched, store.vouched.entries
         mine = self._mine = self._entries.setdefault(of, {"open": [], "void": []})
         earlier = [span for span in mine["open"] if span[1] is not None]
-        self.relied_on = bool(trusting and mine["void"]) or any(self._replies(earlier)) or of in vouched.open_elsewhere
+        self.relied_on = (
+            bool(trusting and mine["void"])
+            or any(self._replies(earlier))
+            or of in vouched.open_elsewhere
+        )
         """Whether the store holds replies of earlier runs that nobody has vouched for."""
         if trusting:
             vouched.trusted.add(of)
@@ -38,7 +45,9 @@ class Vouching:
         self.write("good")
 
     def bad(self) -> int:
-        """A check has failed: all that is open, and to come, is set aside. Returns how many replies so far."""
+        """A check has failed: all that is open, and to come, is set aside. Returns how many replies
+        so far.
+        """
         count = sum(1 for _ in self._replies(self._mine["open"]))
         self._mine["void"] += self._mine["open"]
         self._mine["open"] = []
@@ -46,7 +55,9 @@ class Vouching:
         return count
 
     def doubt(self) -> None:
-        """Signs speak against all replies, and no check can tell. Not kept: the next run sees the same signs."""
+        """Signs speak against all replies, and no check can tell. Not kept: the next run sees the
+        same signs.
+        """
         self._store.vouched.void[self._of] = [(0, None)]
 
     def finished(self) -> None:
@@ -55,7 +66,9 @@ class Vouching:
         self.write("finished")
 
     def write(self, verdict: str) -> None:
-        """Keep what is open and what is set aside: also where replies are about to come, or a check told nothing."""
+        """Keep what is open and what is set aside: also where replies are about to come, or a check
+        told nothing.
+        """
         self._store.put(MARK, {"task": CHECK, "verdict": verdict, "checks": self._entries})
 
     def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:

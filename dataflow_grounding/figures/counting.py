@@ -19,21 +19,28 @@ from dataflow_grounding.rows import read_rows
 from dataflow_grounding.tables import load_table
 
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
-_GRID, _SAMPLE = 32, 1000  # cells of the map of places, each way; words that the share of different ones is of
+# cells of the map of places, each way; words that the share of different ones is of
+_GRID, _SAMPLE = 32, 1000
 _PARTS = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 
 
 def figures_of(
-    results: Sequence[str], *, image_root: str | None = None, read: bool = True, test_ids: Iterable[str] = ()
+    results: Sequence[str],
+    *,
+    image_root: str | None = None,
+    read: bool = True,
+    test_ids: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The figures of results folders or files of records, all together, by the names of FIGURES.
 
     Args:
-        image_root, read: Where pictures are, if not where the run found them; whether they are read and compared.
+        image_root, read: Where pictures are, if not where the run found them; whether they are read
+            and compared.
         test_ids: Of pictures that are tested on elsewhere.
 
     Returns:
-        By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a grid of counts, row by
+        By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a
+            grid of counts, row by
         row. None where there is nothing that it could be of, or pictures weren't read.
     """
     counts = FigureCounts(test_ids)
@@ -59,7 +66,8 @@ class FigureCounts:
         self._tested = {known_id(name) for name in test_ids} - {""}
         self._known: set[str] = set()
         self._first_words: list[str] = []
-        # Of all data sets: their pictures, the number of each one's data set, those that could not be read.
+        # Of all data sets: their pictures, the number of each one's data set, those that could not
+        # be read.
         self._pictures: list[tuple[str, bytes]] = []
         self._data_set_of: list[int] = []
         self._unread: set[str] = set()
@@ -88,7 +96,9 @@ class FigureCounts:
             self._first_words += words[: _SAMPLE - len(self._first_words)]
 
     def end_data_set(self, image_folders: Sequence[str] = (), read: bool = False) -> None:
-        """All records of a data set are counted; its pictures are in these folders, and looked at if `read`."""
+        """All records of a data set are counted; its pictures are in these folders, and looked at
+        if `read`.
+        """
         looks, missing = looks_of(self._paths, tuple(image_folders), read)
         pictures = list(zip(self._paths, looks, strict=True))
         self._pictures += pictures
@@ -103,13 +113,18 @@ class FigureCounts:
         """The figures by name, as `figures_of` returns them."""
         counts = self._counts
         words, heads = counts["words"], counts["heads"]
-        numbers = {"known_test_images": len(self._known), **_alike(self._pictures, self._data_set_of)}
+        numbers = {
+            "known_test_images": len(self._known),
+            **_alike(self._pictures, self._data_set_of),
+        }
         numbers |= {"images": len(self._phrases), "unread": len(self._unread)}
         numbers |= {"types": len(words), "tokens": words.total()}
         counts["phrases_per_image"].update(self._phrases.values())
         counts.update({name: Counter({True: number}) for name, number in numbers.items()})
         different = len(set(self._first_words))
-        counts["type_token_ratio"] = Counter({True: different, False: len(self._first_words) - different})
+        counts["type_token_ratio"] = Counter(
+            {True: different, False: len(self._first_words) - different}
+        )
         counts["hapax_share"].update(count == 1 for count in words.values())
         most = max(heads.values(), default=0)
         counts["top_head_share"] = Counter({True: most, False: heads.total() - most})
@@ -119,7 +134,9 @@ class FigureCounts:
 
 
 def _alike(pictures: Sequence[tuple[str, bytes]], homes: Sequence[int]) -> dict[str, int]:
-    """How many pictures are nearly the same as another of their data set (home), and how many several of these have."""
+    """How many pictures are nearly the same as another of their data set (home), and how many
+    several of these have.
+    """
     at_home, again = set[tuple[int, int]](), set[tuple[str, bytes]]()
     first = first_alike([look for _, look in pictures])
     for picture, group, home in sorted(zip(pictures, first, homes, strict=True)):
@@ -173,7 +190,10 @@ def _of_box(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
     yield "small_share", area(box) < 32**2
     if size:
         width, height = size
-        centre, part = ((box[0] + box[2]) / 2 / width, (box[1] + box[3]) / 2 / height), area(box) / (width * height)
+        centre, part = (
+            ((box[0] + box[2]) / 2 / width, (box[1] + box[3]) / 2 / height),
+            area(box) / (width * height),
+        )
         yield "places", tuple(int(min(max(place * _GRID, 0), _GRID - 1)) for place in centre)
         yield "relative_sizes", f"0.{int(min(part**0.5 * 10, 9))}"
         yield "oversize_share", part > 0.9
@@ -186,7 +206,9 @@ def _value(kind: str | None, counts: Mapping[Any, int]) -> Any:
     if kind is None:
         return counts.get(True, 0)
     if kind in ("names", "bins"):
-        return dict(sorted(counts.items(), key=lambda item: -item[1] if kind == "names" else item[0]))
+        return dict(
+            sorted(counts.items(), key=lambda item: -item[1] if kind == "names" else item[0])
+        )
     if not whole:
         return None
     if kind == "grid":
@@ -203,7 +225,11 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
     """Figure → what to do about it, of those that are below or above a number in FIGURES."""
     said = {}
     for name, row in FIGURES.items():
-        value = figures[name].get("mean", len(figures[name])) if isinstance(figures[name], dict) else figures[name]
+        value = (
+            figures[name].get("mean", len(figures[name]))
+            if isinstance(figures[name], dict)
+            else figures[name]
+        )
         if value is not None and row.get("kind") != "grid":
             wrong = [say for bound, say in row.get("below", {}).items() if value < bound]
             wrong += [say for bound, say in row.get("above", {}).items() if value > bound]

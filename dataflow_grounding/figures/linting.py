@@ -1,4 +1,6 @@
-"""What is wrong with a data set, by the rules of lint_rules.yaml, and what of it is mended without a question."""
+"""What is wrong with a data set, by the rules of lint_rules.yaml, and what of it is mended without
+a question.
+"""
 
 import os
 import re
@@ -19,14 +21,23 @@ from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, wi
 from dataflow_grounding.image_files import decoding, parse_facts, read_file
 from dataflow_grounding.images import find_image, is_far
 from dataflow_grounding.metrics.annotations import head_of
-from dataflow_grounding.records import STATUSES, Record, has_id, is_score, path_of, read_annotations, stated_size
+from dataflow_grounding.records import (
+    STATUSES,
+    Record,
+    has_id,
+    is_score,
+    path_of,
+    read_annotations,
+    stated_size,
+)
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.spans import Span, as_compared, find_spans
 from dataflow_grounding.tables import load_table
 
 RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
-_OF_SIZES = {rule for rule in RULES if rule.startswith(("DG1", "DG4"))}  # those that ask for pictures' sizes
+# those that ask for pictures' sizes
+_OF_SIZES = {rule for rule in RULES if rule.startswith(("DG1", "DG4"))}
 _BREAKING = re.compile(rf" \. |{TOKEN.pattern}")
 
 
@@ -39,7 +50,9 @@ class Finding(NamedTuple):
 
 
 class _KnownRow(NamedTuple):
-    """A row with its picture's size, where the run remembers it; `unread` says that the file has to be opened."""
+    """A row with its picture's size, where the run remembers it; `unread` says that the file has to
+    be opened.
+    """
 
     row: Row
     size: Size | None
@@ -47,15 +60,22 @@ class _KnownRow(NamedTuple):
 
 
 def lint(
-    data: str, tell: Callable[[int, Finding], object], rules: Collection[str] = tuple(RULES), *, fix: bool = False,
-    image_root: str | None = None, read: bool = True,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Each row of a results folder or a file of records that can be read, after what these rules find in it was told.
+    data: str,
+    tell: Callable[[int, Finding], object],
+    rules: Collection[str] = tuple(RULES),
+    *,
+    fix: bool = False,
+    image_root: str | None = None,
+    read: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """Each row of a results folder or a file of records that can be read, after what these rules
+    find in it was told.
 
     Args:
         tell: Called with the line (or the place of the row, from 1) and what was found there.
         fix: Mend what can be, give the rows so, and tell what is found in those.
-        image_root, read: Where pictures are, if not where the run found them; whether they are read, in threads.
+        image_root, read: Where pictures are, if not where the run found them; whether they are
+            read, in threads.
 
     Raises InputError where a row that can't be read would be lost by `fix`.
     """
@@ -63,7 +83,10 @@ def lint(
     read &= not _OF_SIZES.isdisjoint(rules)
     for row, picture in _with_sizes(path, image_folders_of(data, image_root), read):
         if row.data is None and fix:
-            raise InputError(f"{path}, line {row.line}: {row.error}: mend or remove it first, as --fix can't keep it")
+            raise InputError(
+                f"{path}, line {row.line}: {row.error}: mend or remove it first, as --fix can't"
+                " keep it"
+            )
         found = _found_by(rules, row, picture)
         while fix and (mends := [(one, one.mend) for one in found if one.mend]):
             for one, mend in mends:
@@ -75,7 +98,9 @@ def lint(
         yield row.data or {}
 
 
-def _with_sizes(path: str, folders: tuple[str, ...], read: bool) -> Iterator[tuple[Row, Size | str | None]]:
+def _with_sizes(
+    path: str, folders: tuple[str, ...], read: bool
+) -> Iterator[tuple[Row, Size | str | None]]:
     """Each row with its picture's size, or why it can't be read; None where it isn't asked for."""
     size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
 
@@ -125,7 +150,9 @@ def _found_in(record: dict[str, Any], picture: Size | str | None) -> Iterator[Fi
 
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
-    """For each expression without a right span its place, where its words stand as often as expressions say them."""
+    """For each expression without a right span its place, where its words stand as often as
+    expressions say them.
+    """
     if all(right := [stands(one["text"], one.get("char_span"), caption) for one in expressions]):
         return [None] * len(right)
     texts, places = [as_compared(one["text"]) for one in expressions], list[Span | None]()
@@ -148,13 +175,18 @@ def _of_picture(record: Mapping[str, Any], read: Size | str | None) -> Iterator[
     if isinstance(read, str):
         yield Finding("DG401", read)
     elif read and stated_size(record) not in (None, read):
-        yield Finding("DG402", f"{read[0]}x{read[1]} is stated as {record['width']}x{record['height']}")
+        yield Finding(
+            "DG402", f"{read[0]}x{read[1]} is stated as {record['width']}x{record['height']}"
+        )
 
 
-def _remembered_size(record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog) -> Size | None:
+def _remembered_size(
+    record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
+) -> Size | None:
     """What the run read of the picture, where its file is as it was.
 
-    Of JPEGs alone: one whose end is there can be decoded. A run reads headers, and others may be broken behind them.
+    Of JPEGs alone: one whose end is there can be decoded. A run reads headers, and others may be
+    broken behind them.
     """
     named = Record({"image": path_of(record)}, folders)
     if not len(log) or is_far(named, "image"):
@@ -169,7 +201,8 @@ def _remembered_size(record: Mapping[str, Any], folders: tuple[str, ...], log: K
 def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
     try:
         path = find_image(Record({"image": path}, folders), "image").path
-        with decoding(data := read_file(path), path, at_least=(1, 1)):  # a header is whole also where pixels are lost
+        with decoding(data := read_file(path), path, at_least=(1, 1)):
+            # a header is whole also where pixels are lost
             return parse_facts(data, path).size
     except RecordError as error:
         return str(error)
@@ -206,7 +239,12 @@ def _of_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[
 def _of_expression(
     one: Mapping[str, Any], caption: str, place: Span | None, change: Callable[..., None]
 ) -> Iterator[Finding]:
-    text, span, status, boxes = one["text"], one.get("char_span"), one.get("status"), one["instances"]
+    text, span, status, boxes = (
+        one["text"],
+        one.get("char_span"),
+        one.get("status"),
+        one["instances"],
+    )
     apart = [{"bbox": box} for box in dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)]
     wrong = {
         "DG201": span is not None and not stands(text, span, caption),
@@ -218,7 +256,9 @@ def _of_expression(
         "DG105": len(without_duplicates(apart, MERGE_IOU)) < len(apart),
     }
     stale = {"caption_span": None} if "caption_span" in one else {}
-    mends = {rule: partial(change, char_span=[*place], **stale) for rule in ("DG201", "DG202") if place}
+    mends = {
+        rule: partial(change, char_span=[*place], **stale) for rule in ("DG201", "DG202") if place
+    }
     if wrong["DG104"] and all(is_score(one["score"]) for one in boxes):
         mends["DG104"] = partial(change, instances=without_duplicates(boxes, 1.0))
     where = f"{text!r} ({status_of(one)}, boxes: {len(boxes)}, char_span: {span})"

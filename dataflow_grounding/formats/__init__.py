@@ -36,14 +36,18 @@ def find_format(name: str, **options: Any) -> Format:
     row = FORMATS.get(name)
     kind = named(f"{__name__}.{row['home']}" if row else name, "format", FORMATS, ["."])
     with in_one_line(f"format {name!r}"):
-        unknown = [option for option in options if option not in getattr(kind, "__dataclass_fields__", ())]
+        unknown = [
+            option for option in options if option not in getattr(kind, "__dataclass_fields__", ())
+        ]
         if unknown:
             raise SpecError(f"format {name!r} has no option {unknown[0]!r}")
         made: Format = kind(**options)
         made.passed_over = Counter()
         if row:
             made.name, made.about, made.data_file = name, row["about"], row["file"]
-            made.carries = Carries(**dict.fromkeys(row["says"], True), numbers=row.get("numbers", ""))
+            made.carries = Carries(
+                **dict.fromkeys(row["says"], True), numbers=row.get("numbers", "")
+            )
     return made
 
 
@@ -58,13 +62,15 @@ def write(
     strict: bool = False,
     **options: Any,
 ) -> Exported:
-    """Write records in a format that a trainer reads: a folder with data, pictures, README; or the data file alone.
+    """Write records in a format that a trainer reads: a folder with data, pictures, README; or the
+    data file alone.
 
     Args:
         records: Read once, one at a time.
         format: One of FORMATS, or the user's own as `module:Class`.
         path: A folder; or a file, where its ending is that of the format's data file.
-        images: `copy` (into a folder, upright), `link`, or `reference`, the only one for a file alone.
+        images: `copy` (into a folder, upright), `link`, or `reference`, the only one for a file
+            alone.
         folders: Where relative paths of pictures are looked for, in this order.
         select: Which expressions are wanted; all unless given.
         strict: Refuse where anything is lost or left out.
@@ -75,22 +81,34 @@ def write(
 
     Raises:
         SpecError: There is no such format, or it has no such option.
-        InputError: The place is taken or can't be written; with `strict`, something is lost. Nothing is left there.
+        InputError: The place is taken or can't be written; with `strict`, something is lost.
+            Nothing is left there.
 
     Example:
         >>> import tempfile
         >>> box = {"text": "a cat", "instances": [{"bbox": [1, 2, 30, 40]}]}
-        >>> record = {"image_path": "a.jpg", "width": 64, "height": 48, "caption": "A cat.", "expressions": [box]}
+        >>> record = {"image_path": "a.jpg", "width": 64, "height": 48}
+        >>> record |= {"caption": "A cat.", "expressions": [box]}
         >>> done = write([record], "odvg", tempfile.mkdtemp() + "/odvg.jsonl")
         >>> done.written["boxes"], done.losses()
         (1, 'spans (1)')
     """
     from dataflow_grounding.formats.export import Selection, export
 
-    return export(records, find_format(format, **options), path, images, folders, select or Selection(), strict)
+    return export(
+        records,
+        find_format(format, **options),
+        path,
+        images,
+        folders,
+        select or Selection(),
+        strict,
+    )
 
 
-def read(path: str, format: str | Format, *, image_root: str | None = None, **options: Any) -> Iterator[dict[str, Any]]:
+def read(
+    path: str, format: str | Format, *, image_root: str | None = None, **options: Any
+) -> Iterator[dict[str, Any]]:
     """The records of a file or folder of a format, one at a time, completed as this package's are.
 
     Args:
@@ -100,7 +118,8 @@ def read(path: str, format: str | Format, *, image_root: str | None = None, **op
         options: Those of the format.
 
     Yields:
-        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels. Those of pictures that the
+        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels. Those of
+            pictures that the
         file has without any have `background: true`.
 
     Raises:

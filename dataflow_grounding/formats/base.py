@@ -24,7 +24,9 @@ def stands(text: str, span: Any, caption: Any) -> bool:
     try:  # several times as quick as suppress(): a million records have millions of phrases
         start, end = span
         there = caption[start:end]
-        return 0 <= start < end <= len(caption) and (there == text or find_spans([text], there) == [(0, end - start)])
+        return 0 <= start < end <= len(caption) and (
+            there == text or find_spans([text], there) == [(0, end - start)]
+        )
     except (TypeError, ValueError):
         return False
 
@@ -70,7 +72,8 @@ class Carries:
 
 @dataclass(slots=True)
 class Phrase:
-    """An expression as formats write it; `boxes` are `[x1, y1, x2, y2]` in pixels of the upright picture.
+    """An expression as formats write it; `boxes` are `[x1, y1, x2, y2]` in pixels of the upright
+    picture.
 
     Args:
         text: Its words, made safe for the format.
@@ -94,7 +97,8 @@ class Sample:
     """A record as formats write it.
 
     Args:
-        file_name: Of the picture: relative to the export's folder, or as the record has it where it is referenced.
+        file_name: Of the picture: relative to the export's folder, or as the record has it where it
+            is referenced.
         size: Width and height in pixels of the upright picture.
         caption: What spans refer to, made safe for the format.
         phrases: Those that are asked for and that the format can say.
@@ -113,9 +117,9 @@ class Sample:
 class Format(ABC):
     """A format: two doors, out and in. Its options are the fields of its class, as a dataclass.
 
-    `name`, `about`, `carries` and `data_file`, the file that a trainer is pointed at, relative to the export's folder,
-    are those of formats.yaml, or a user's own. `passed_over` counts what `read` leaves out, in words: `find_format`
-    makes it.
+    `name`, `about`, `carries` and `data_file`, the file that a trainer is pointed at, relative to
+    the export's folder, are those of formats.yaml, or a user's own. `passed_over` counts what
+    `read` leaves out, in words: `find_format` makes it.
     """
 
     name: str
@@ -124,20 +128,26 @@ class Format(ABC):
     data_file: str
     passed_over: Counter[str]
     pictures: str = ""
-    """The folder in whose `pictures/` `read` puts those that are in the data, and from which paths start then."""
+    """The folder in whose `pictures/` `read` puts those that are in the data, and from which paths
+    start then.
+    """
     breaking: ClassVar[tuple[str, ...]] = ()
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False
     """Whether it puts the pictures, each sample's `data`, into its own files."""
     whole: ClassVar[bool] = False
-    """Whether its rows are records as they were: one without expressions says nothing of its picture."""
+    """Whether its rows are records as they were: one without expressions says nothing of its
+    picture.
+    """
 
     def training(self) -> str:
         """What the export's README says of training with it besides training.md, in Markdown."""
         return ""
 
     def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
-        """Write the samples, each read once, into the folder. Raises OSError; InputError where it can only be read."""
+        """Write the samples, each read once, into the folder. Raises OSError; InputError where it
+        can only be read.
+        """
         raise InputError(f"{self.name} can be read, but not written: choose another format")
 
     @abstractmethod
@@ -146,18 +156,21 @@ class Format(ABC):
 
         Args:
             path: The data file, or the folder with it.
-            image_root: Where relative paths of pictures start; for formats whose numbers are parts of sides.
+            image_root: Where relative paths of pictures start; for formats whose numbers are parts
+                of sides.
 
-        Yields rows with `image_path`, and as far as the format says them `caption`, `width`, `height`, `image_id`,
-        `expressions`: each with `text`, `instances` (`bbox` in pixels, `score`), and what else it carries.
+        Yields rows with `image_path`, and as far as the format says them `caption`, `width`,
+        `height`, `image_id`, `expressions`: each with `text`, `instances` (`bbox` in pixels,
+        `score`), and what else it carries.
 
         Raises:
             InputError: It can't be read, or is not of this format: names file, and line or entry.
         """
 
     def safe(self, text: str) -> str:
-        """The text without what would break a reader: ` . ` and `;` become a comma, and a token such as `<image>`,
-        `</ref>`, `<|box_start|>` its name, put apart by blanks."""
+        """The text without what would break a reader: ` . ` and `;` become a comma, and a token
+        such as `<image>`, `</ref>`, `<|box_start|>` its name, put apart by blanks.
+        """
         if any(word in text for word in self.breaking):
             text = TOKEN.sub(r" \1 ", text)
             for word in self.breaking:

@@ -13,7 +13,8 @@ _WAYS = ("phrase", "head", "one")
 
 
 class Numbers:
-    """Numbers from 1 for names, in the order in which they come first. Only hashes are kept: there may be millions.
+    """Numbers from 1 for names, in the order in which they come first. Only hashes are kept: there
+    may be millions.
 
     Example:
         >>> numbers = Numbers()
@@ -43,8 +44,8 @@ class Classes:
     """Which class each phrase is of.
 
     Args:
-        how: `phrase`: the phrase itself, in lower case; `head`: its head noun; `one`: all are `object`; else the path
-            of a YAML file, phrase → class, where `*` is any other phrase.
+        how: `phrase`: the phrase itself, in lower case; `head`: its head noun; `one`: all are
+            `object`; else the path of a YAML file, phrase → class, where `*` is any other phrase.
         joint: What stands for something else in a class's name, and becomes a blank there.
 
     `fixed` are the classes whose order doesn't depend on the data: those of the file.
@@ -67,7 +68,9 @@ class Classes:
         if self._how in _WAYS:
             return self._named(head_word(name) or name if self._how == "head" else name)
         if name not in self._map and _REST not in self._map:
-            raise InputError(f"{self._how} has no class for {name!r}: add it, or {_REST!r} for all others")
+            raise InputError(
+                f"{self._how} has no class for {name!r}: add it, or {_REST!r} for all others"
+            )
         return self._map.get(name) or self._map[_REST]
 
     def _named(self, name: str) -> str:
@@ -79,7 +82,9 @@ def _plain(phrase: str) -> str:
 
 
 def read_texts(path: str, plain: Callable[[str], str] = str) -> dict[str, str]:
-    """A YAML file of phrase: class, or class: phrase, of which the first is made `plain`. Raises InputError."""
+    """A YAML file of phrase: class, or class: phrase, of which the first is made `plain`. Raises
+    InputError.
+    """
     import yaml
 
     try:
@@ -90,9 +95,14 @@ def read_texts(path: str, plain: Callable[[str], str] = str) -> dict[str, str]:
         raise InputError(f"can't read {path}: {why}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(data, dict) or not all(isinstance(text, str) for pair in data.items() for text in pair):
-        raise InputError(f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts")
-    node, said = yaml.compose(text, yaml.SafeLoader), dict[str, str]()  # of what is there twice, data have the last
+    if not isinstance(data, dict) or not all(
+        isinstance(text, str) for pair in data.items() for text in pair
+    ):
+        raise InputError(
+            f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts"
+        )
+    # of what is there twice, data have the last
+    node, said = yaml.compose(text, yaml.SafeLoader), dict[str, str]()
     for key, value in node.value if node else ():
         if said.setdefault(plain(key.value), value.value) != value.value:
             raise InputError(f"{path} has two lines of {plain(key.value)!r} that differ: leave one")

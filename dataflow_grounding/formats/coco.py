@@ -1,8 +1,10 @@
-"""COCO files: one JSON file with `images`, `annotations` (`bbox` as x, y, width, height in pixels), `categories`.
+"""COCO files: one JSON file with `images`, `annotations` (`bbox` as x, y, width, height in pixels),
+`categories`.
 
-With captions, and the places of phrases in them as `tokens_positive`, it is what MDETR and its descendants train on.
-Sources: pycocotools' coco.py and cocoeval.py; mdetr's datasets/coco.py and scripts/pre-training/flickr_combined.py;
-ultralytics' data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
+With captions, and the places of phrases in them as `tokens_positive`, it is what MDETR and its
+descendants train on. Sources: pycocotools' coco.py and cocoeval.py; mdetr's datasets/coco.py and
+scripts/pre-training/flickr_combined.py; ultralytics' data/dataset.py (GroundingDataset); gRefCOCO's
+grefexp_coco_format.py.
 """
 
 import marshal
@@ -32,7 +34,8 @@ CREATE TABLE annotations (id TEXT UNIQUE, image TEXT, crowd INTEGER, item BLOB);
 
 
 class CocoFile:
-    """A COCO file as it is read, one entry at a time: its annotations are found by their image in a file of SQLite's.
+    """A COCO file as it is read, one entry at a time: its annotations are found by their image in a
+    file of SQLite's.
 
     Raises:
         InputError: It can't be read, or is not a COCO file.
@@ -40,7 +43,8 @@ class CocoFile:
 
     def __init__(self, path: str) -> None:
         self.path, self._names = path, dict[str, str]()
-        self._rows = sqlite3.connect("", check_same_thread=False)  # a file of its own, which goes with it
+        # a file of its own, which goes with it
+        self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
         there = set()
         try:
@@ -53,7 +57,9 @@ class CocoFile:
         except sqlite3.Error as error:
             raise InputError(f"can't sort what is in {path}: {error}") from None
         if not there >= {"images", "annotations"}:
-            raise InputError(f"{path} is not a COCO file: it has no lists 'images' and 'annotations'")
+            raise InputError(
+                f"{path} is not a COCO file: it has no lists 'images' and 'annotations'"
+            )
 
     def _take(self, what: str, own: str, item: dict[str, Any]) -> None:
         try:
@@ -61,7 +67,9 @@ class CocoFile:
                 name = item.get("file_name")
                 if not isinstance(name, str) or not name or "id" not in item:
                     raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
-                self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", (own, name, marshal.dumps(item)))
+                self._rows.execute(
+                    "INSERT INTO images VALUES (?, ?, ?)", (own, name, marshal.dumps(item))
+                )
             elif what == "annotations":
                 crowd = _id(item.get("iscrowd")).lower() in ("1", "true")
                 row = (own if "id" in item else None, _id(item.get("image_id")), crowd)
@@ -72,17 +80,23 @@ class CocoFile:
                     raise sqlite3.IntegrityError
                 self._names[own] = "" if (name := item.get("name")) is None else str(name)
         except sqlite3.IntegrityError:
-            raise InputError(f"{self.path}: two {what} have the id {own}: whose boxes are whose?") from None
+            raise InputError(
+                f"{self.path}: two {what} have the id {own}: whose boxes are whose?"
+            ) from None
         except UnicodeEncodeError:
             why = "half of a surrogate pair, which UTF-8 can't hold"
-            raise InputError(f"{self.path}: an id or file name among its {what} has {why}: {own!r:.100}") from None
+            raise InputError(
+                f"{self.path}: an id or file name among its {what} has {why}: {own!r:.100}"
+            ) from None
 
     def left_out(self) -> Counter[str]:
         """How many annotations are left out as CROWDS and as STRAYS, of no image."""
         known = "image IN (SELECT id FROM images)"
         of = {CROWDS: f"crowd AND {known}", STRAYS: f"NOT {known}"}
         query = "SELECT count(*) FROM annotations WHERE "
-        return Counter({what: self._rows.execute(query + which).fetchone()[0] for what, which in of.items()})
+        return Counter(
+            {what: self._rows.execute(query + which).fetchone()[0] for what, which in of.items()}
+        )
 
     def images(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Each image's id, file name and entry, in order."""
@@ -90,13 +104,22 @@ class CocoFile:
             yield own, name, marshal.loads(item)
 
     def entries(self, image: str) -> list[dict[str, Any]]:
-        """The annotations of the image of that id, with the name of the category as `category`; `crowd`: it is one."""
-        found = self._rows.execute("SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid", (image,))
+        """The annotations of the image of that id, with the name of the category as `category`;
+        `crowd`: it is one.
+        """
+        found = self._rows.execute(
+            "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid", (image,)
+        )
         items = [{**marshal.loads(item), "crowd": crowd} for crowd, item in found]
-        return [{**item, "category": self._names.get(_id(item.get("category_id")), "")} for item in items]
+        return [
+            {**item, "category": self._names.get(_id(item.get("category_id")), "")}
+            for item in items
+        ]
 
     def regions(self, image: str) -> list[Labelled]:
-        """The regions of the image of that id in pixels. Raises BrokenRow that names the file and the annotation."""
+        """The regions of the image of that id in pixels. Raises BrokenRow that names the file and
+        the annotation.
+        """
         regions: list[Labelled] = []
         for entry in self.entries(image):
             if entry["crowd"]:
@@ -104,7 +127,9 @@ class CocoFile:
             where = f"{self.path}, annotation {entry['id']}"
             x1, y1, x2, y2 = bbox = _corners(entry, f"{where}: ")
             if x2 <= x1 or y2 <= y1:
-                raise BrokenRow(f"{where}: the box {[float(value) for value in entry['bbox']]} has no area")
+                raise BrokenRow(
+                    f"{where}: the box {[float(value) for value in entry['bbox']]} has no area"
+                )
             regions.append({"bbox": bbox, "type": entry["category"]})
         return regions
 
@@ -116,7 +141,8 @@ def _id(value: Any) -> str:
 
 @dataclass
 class Coco(Format):
-    """COCO as detectors read it. Phrases, ids and scores stand in keys of annotations that they pass over.
+    """COCO as detectors read it. Phrases, ids and scores stand in keys of annotations that they
+    pass over.
 
     There is no caption: TAO's converter would take a file with one for a grounding file.
     """
@@ -130,14 +156,23 @@ class Coco(Format):
         ids = count(1)
         head = {"info": {"description": "dataflow-grounding"}, "licenses": []}
         with out.lists(self.data_file, "images", "annotations", "categories", **head) as put:
-            categories = Numbers(lambda number, name: put[2]({"id": number, "name": name, "supercategory": ONE}))
+            categories = Numbers(
+                lambda number, name: put[2]({"id": number, "name": name, "supercategory": ONE})
+            )
             for name in self._classes.fixed:
                 categories.of(name)
             for place, sample in enumerate(samples, 1):
                 number, new = self.number(sample, place)
                 if new:
                     size = {"width": sample.size[0], "height": sample.size[1]}
-                    put[0]({"id": number, "file_name": sample.file_name, **size, **self.of_image(sample, number)})
+                    put[0](
+                        {
+                            "id": number,
+                            "file_name": sample.file_name,
+                            **size,
+                            **self.of_image(sample, number),
+                        }
+                    )
                 for phrase in sample.phrases:
                     category, _ = categories.of(self._classes.of(phrase.text))
                     of_phrase = {"category_id": category, **self.of_phrase(phrase)}
@@ -166,14 +201,20 @@ class Coco(Format):
             row |= {} if own is None else {"image_id": own}
             caption, entries = item.get("caption"), coco.entries(image)
             single = (entry for entry in entries if not entry["crowd"])
-            said = [one for entry in single for one in _expressions(entry, caption, file, self.passed_over)]
+            said = [
+                one
+                for entry in single
+                for one in _expressions(entry, caption, file, self.passed_over)
+            ]
             row |= {"background": False} if entries and not said else {}  # crowds, say
             yield {"image_path": name, **row, "expressions": united(said)}
 
 
 @dataclass
 class CocoGrounding(Coco):
-    """COCO with an image entry for each caption, and the places of its phrases: a picture may stand there often."""
+    """COCO with an image entry for each caption, and the places of its phrases: a picture may stand
+    there often.
+    """
 
     classes: str = "one"
 
@@ -197,17 +238,27 @@ class CocoGrounding(Coco):
 def _annotations(phrase: Phrase) -> Iterator[dict[str, Any]]:
     for box, instance in zip(phrase.boxes, phrase.expression["instances"], strict=True):
         width, height = _sum(box[2], -box[0]), _sum(box[3], -box[1])
-        known = _known({**phrase.expression, **instance}, "expression_id", "verified", "bbox_id", "score")
-        yield {"bbox": [box[0], box[1], width, height], "area": width * height, "iscrowd": 0, **known}
+        known = _known(
+            {**phrase.expression, **instance}, "expression_id", "verified", "bbox_id", "score"
+        )
+        yield {
+            "bbox": [box[0], box[1], width, height],
+            "area": width * height,
+            "iscrowd": 0,
+            **known,
+        }
 
 
 def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: item[key] for key in keys if item.get(key) is not None}
 
 
-def _expressions(item: Any, caption: Any, file: str, passed_over: Counter[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _expressions(
+    item: Any, caption: Any, file: str, passed_over: Counter[str]
+) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The expression of an annotation, behind what tells it, if the annotation says anything."""
-    box, nothing = item.get("bbox"), item.get("category_id") == -1  # gRefCOCO's way to say that nothing is there
+    # gRefCOCO's way to say that nothing is there
+    box, nothing = item.get("bbox"), item.get("category_id") == -1
     with broken(f"{file}, annotation {item['id']}"):
         one = {**_said(item, caption), **_known(item, "expression_id", "verified")}
         if not isinstance(one["text"], str) or isinstance(one.get("expression_id"), (list, dict)):
@@ -222,7 +273,8 @@ def _expressions(item: Any, caption: Any, file: str, passed_over: Counter[str]) 
                 if is_number(item.get("score")) and not is_score(item["score"]):
                     passed_over["scores outside of 0 to 1"] += 1
                     del instances[0]["score"]
-            same = one.get("expression_id", repr(one)), one["text"]  # a phrase may be corrected, with its id as it was
+            # a phrase may be corrected, with its id as it was
+            same = one.get("expression_id", repr(one)), one["text"]
             yield same, {**one, "instances": instances}
         passed_over["annotations without a box"] += not (box or nothing)
         passed_over[UNLISTED] += not item["category"] and one["text"] == ONE

@@ -1,9 +1,11 @@
-"""Conversations about pictures, as vision-language models are tuned on them: a question and an answer for each phrase.
+"""Conversations about pictures, as vision-language models are tuned on them: a question and an
+answer for each phrase.
 
-In `ms-swift` boxes stand beside the text, in pixels, and the trainer writes them as its model does. In `llava` and
-`sharegpt` they are text, in the numbers of one family of models, the `target`. Where nothing is there the answer is
-`[]`. Sources: modelscope/ms-swift, Custom-dataset.md and swift/template/base.py; QwenLM/Qwen3-VL, qwen-vl-finetune;
-hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py; OpenGVLab/InternVL, internvl_chat.
+In `ms-swift` boxes stand beside the text, in pixels, and the trainer writes them as its model does.
+In `llava` and `sharegpt` they are text, in the numbers of one family of models, the `target`. Where
+nothing is there the answer is `[]`. Sources: modelscope/ms-swift, Custom-dataset.md and
+swift/template/base.py; QwenLM/Qwen3-VL, qwen-vl-finetune; hiyouga/LLaMA-Factory, data/README.md and
+src/llamafactory/data/mm_plugin.py; OpenGVLab/InternVL, internvl_chat.
 """
 
 import html
@@ -27,27 +29,48 @@ from dataflow_grounding.records import dump_text, is_box
 from dataflow_grounding.replies import read_boxes
 
 NOTHING = "[]"
-TAGS = {  # family → how it writes a phrase, all of its boxes, and one of them, and what stands between boxes
-    "qwen2-vl": ("<|object_ref_start|>{}<|object_ref_end|>", "{}", "<|box_start|>({},{}),({},{})<|box_end|>", ""),
+# family → how it writes a phrase, all of its boxes, and one of them, and what stands between boxes
+TAGS = {
+    "qwen2-vl": (
+        "<|object_ref_start|>{}<|object_ref_end|>",
+        "{}",
+        "<|box_start|>({},{}),({},{})<|box_end|>",
+        "",
+    ),
     "internvl": ("<ref>{}</ref>", "<box>[{}]</box>", "[{}, {}, {}, {}]", ", "),
     "ms-swift": ("<ref-object>", "{}", "<bbox>", ""),
 }
-TAGGED = re.compile(r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL)
-_TRAINERS = {  # who resizes → the least and most square pixels, unless told otherwise, and how it is told
+TAGGED = re.compile(
+    r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL
+)
+# who resizes → the least and most square pixels, unless told otherwise, and how it is told
+_TRAINERS = {
     "qwen": (16 * 28**2, 576 * 28**2, "--min_pixels {} --max_pixels {}"),
     "ms-swift": (4 * 28**2, 16384 * 28**2, "MIN_PIXELS={} MAX_PIXELS={}"),
     "llama-factory": (32**2, 768**2, "image_min_pixels: {}, image_max_pixels: {}"),
 }
 _KEY = re.compile('"((?:bbox|box)_2d)"')
 _HAS_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
-_NO_WORDS = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)  # an answer that should be nothing but boxes
+# an answer that should be nothing but boxes
+_NO_WORDS = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)
 _MARK = re.compile("<ref-object>|<bbox>")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _UNREAD = ("dropped", "truncated", "broken_json", "superseded")
 
 
 class _Conversations(Texts):
-    breaking = ("<|", "<image>", "<video>", "<audio>", "<ref-object>", "<bbox>", "<ref>", "</ref>", "<box>", "</box>")
+    breaking = (
+        "<|",
+        "<image>",
+        "<video>",
+        "<audio>",
+        "<ref-object>",
+        "<bbox>",
+        "<ref>",
+        "</ref>",
+        "<box>",
+        "</box>",
+    )
     keys: ClassVar[tuple[str, str, str, str]] = ("from", "human", "gpt", "value")
     boxes: BoxFormat
 
@@ -67,10 +90,17 @@ class _Conversations(Texts):
 
     def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
         sent = self.sent(size)
-        return as_answer(phrase, [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes], self.boxes)
+        return as_answer(
+            phrase,
+            [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes],
+            self.boxes,
+        )
 
     def training(self) -> str:
-        return f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing is there."
+        return (
+            f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing"
+            " is there."
+        )
 
     def sent(self, size: Size) -> Size:
         """The size in which the model's own processor gets a picture."""
@@ -80,7 +110,10 @@ class _Conversations(Texts):
         turns, numbers = self.turns(line)
         question = ""
         for turn in turns:
-            role, text = turn.get("from") or turn["role"], turn["value"] if "value" in turn else turn["content"]
+            role, text = (
+                turn.get("from") or turn["role"],
+                turn["value"] if "value" in turn else turn["content"],
+            )
             if role in ("human", "user"):
                 question = text
             elif role != "system" and text.strip() == NOTHING:
@@ -94,11 +127,21 @@ class _Conversations(Texts):
                     same = label in (None, html.unescape(phrase))  # the reader resolves entities
                     yield phrase if same else str(label), [box]
 
-    def _boxes_in(self, text: str, numbers: BoxFormat, size: Size) -> Iterator[tuple[str | None, Bbox]]:
-        """The boxes in an answer, with their labels. Phrases, which may look like boxes, are read under other names."""
+    def _boxes_in(
+        self, text: str, numbers: BoxFormat, size: Size
+    ) -> Iterator[tuple[str | None, Bbox]]:
+        """The boxes in an answer, with their labels. Phrases, which may look like boxes, are read
+        under other names.
+        """
         if wrong := {*_KEY.findall(text)} - {numbers.key}:
-            raise ValueError(f"its boxes are {wrong.pop()!r}, and those of its target {numbers.key!r}: name theirs")
-        names, given = count(), {f"phrase {n}": phrase for n, phrase in enumerate(TAGGED.findall(text))}
+            raise ValueError(
+                f"its boxes are {wrong.pop()!r}, and those of its target {numbers.key!r}: name"
+                " theirs"
+            )
+        names, given = (
+            count(),
+            {f"phrase {n}": phrase for n, phrase in enumerate(TAGGED.findall(text))},
+        )
         text = TAGGED.sub(lambda _: f"phrase {next(names)}", text)
         try:
             reading = read_boxes(text, format=numbers, image_size=size, sent_size=self.sent(size))
@@ -112,12 +155,16 @@ class _Conversations(Texts):
         return ((given.get(str(box.label), box.label), box.bbox) for box in reading.boxes)
 
     def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
-        """The turns with the boxes in their text, and what the numbers mean. Raises KeyError, ValueError."""
+        """The turns with the boxes in their text, and what the numbers mean. Raises KeyError,
+        ValueError.
+        """
         return line.get("conversations") or line["messages"], self.boxes
 
 
 class MsSwift(_Conversations):
-    """What ms-swift reads: `<ref-object>` and `<bbox>` stand for the phrases and boxes of `objects`, in their order."""
+    """What ms-swift reads: `<ref-object>` and `<bbox>` stand for the phrases and boxes of
+    `objects`, in their order.
+    """
 
     keys = ("role", "user", "assistant", "content")
     boxes = BoxFormat("ms-swift", "bbox_2d", "xyxy", "px")
@@ -136,10 +183,14 @@ class MsSwift(_Conversations):
         refs, boxes = iter(objects.get("ref") or ()), iter(objects.get("bbox") or ())
         asked: Boxes = {}
         for answer in line["messages"][1::2]:
-            given = asked[str(next(refs, ""))] = list(islice(boxes, answer["content"].count("<bbox>")))
+            given = asked[str(next(refs, ""))] = list(
+                islice(boxes, answer["content"].count("<bbox>"))
+            )
             if given:
                 next(refs, None)
-        inside = all(all(map(is_box, given)) and are_inside(given, size) for given in asked.values())
+        inside = all(
+            all(map(is_box, given)) and are_inside(given, size) for given in asked.values()
+        )
         as_here = inside and self._written(size, asked).items() <= line.items()  # as most are
         return iter(asked.items()) if as_here else super().said(line, size)
 
@@ -151,11 +202,17 @@ class MsSwift(_Conversations):
         refs, boxes = list(objects.get("ref") or ()), list(objects.get("bbox") or ())
         marks = _MARK.findall("".join(one["content"] for one in messages))
         if (marks.count("<ref-object>"), marks.count("<bbox>")) != (len(refs), len(boxes)):
-            raise ValueError("not as many <ref-object> and <bbox> in its messages as in its objects")
+            raise ValueError(
+                "not as many <ref-object> and <bbox> in its messages as in its objects"
+            )
         if wrong := next((box for box in boxes if not is_box(box)), None):
             raise ValueError(f"{wrong} is not a box [x1, y1, x2, y2]; points can't be read")
-        numbers = replace(self.boxes, scale=1) if objects.get("bbox_type") == "norm1" else self.boxes
-        return [{**one, "content": _filled(one["content"], refs, boxes)} for one in messages], numbers
+        numbers = (
+            replace(self.boxes, scale=1) if objects.get("bbox_type") == "norm1" else self.boxes
+        )
+        return [
+            {**one, "content": _filled(one["content"], refs, boxes)} for one in messages
+        ], numbers
 
 
 def _filled(text: str, refs: list[Any], boxes: list[Any]) -> str:
@@ -175,8 +232,9 @@ def _filled(text: str, refs: list[Any], boxes: list[Any]) -> str:
 class Llava(_Conversations):
     """What Qwen's own trainer, InternVL's and others in LLaVA's way read.
 
-    `target` is a family of the contract table, a model's name, or a plain format. For targets in pixels, `trainer`
-    resizes the pictures, to areas from `min_pixels` to `max_pixels`, in square pixels: its own limits unless given.
+    `target` is a family of the contract table, a model's name, or a plain format. For targets in
+    pixels, `trainer` resizes the pictures, to areas from `min_pixels` to `max_pixels`, in square
+    pixels: its own limits unless given.
     """
 
     target: str = ""
@@ -189,13 +247,21 @@ class Llava(_Conversations):
         self.boxes = _box_format_of(self.target)
         if not re.fullmatch(r"smart_resize_\d+", self.boxes.frame):
             if self.trainer or self.min_pixels or self.max_pixels:
-                raise SpecError(f"leave out trainer, min_pixels, max_pixels: the numbers of {self.target} need none")
+                raise SpecError(
+                    f"leave out trainer, min_pixels, max_pixels: the numbers of {self.target} need"
+                    " none"
+                )
             return
         self.trainer = self.trainer or self.usual_trainer
         if self.trainer not in _TRAINERS:
-            raise SpecError(f"trainer should be one of {', '.join(_TRAINERS)}, not {self.trainer!r}")
+            raise SpecError(
+                f"trainer should be one of {', '.join(_TRAINERS)}, not {self.trainer!r}"
+            )
         low, high, _ = _TRAINERS[self.trainer]
-        low, high = self.min_pixels, self.max_pixels = self.min_pixels or low, self.max_pixels or high
+        low, high = self.min_pixels, self.max_pixels = (
+            self.min_pixels or low,
+            self.max_pixels or high,
+        )
         if not 0 < low <= high:
             raise SpecError(f"max_pixels ({high}) should be at least min_pixels ({low}), above 0")
         if self.trainer != "llama-factory":
@@ -212,13 +278,25 @@ class Llava(_Conversations):
         boxes, numbers = self.boxes, f"pixels of the frame `{self.boxes.frame}`"
         if self.trainer:
             told = _TRAINERS[self.trainer][2].format(self.min_pixels, self.max_pixels)
-            numbers += f" of the picture as {self.trainer} sends it with `{told}`: with other limits, all would be off"
+            numbers += (
+                f" of the picture as {self.trainer} sends it with `{told}`: with other limits, all"
+                " would be off"
+            )
         elif boxes.scale != "px":
-            numbers = f"from 0 to {boxes.limits((1, 1))[0]:g} along each side, whatever the picture's size"
-        return f"Boxes are written as {boxes.name} does: {boxes.order}, {numbers}.\n\n{super().training()}"
+            numbers = (
+                f"from 0 to {boxes.limits((1, 1))[0]:g} along each side, whatever the picture's"
+                " size"
+            )
+        return (
+            f"Boxes are written as {boxes.name} does: {boxes.order},"
+            f" {numbers}.\n\n{super().training()}"
+        )
 
     def line(self, sample: Sample, asked: Boxes) -> Line:
-        facts: Line = {"id": str(sample.record.get("image_id") or sample.file_name), "image": sample.file_name}
+        facts: Line = {
+            "id": str(sample.record.get("image_id") or sample.file_name),
+            "image": sample.file_name,
+        }
         facts |= {"width": sample.size[0], "height": sample.size[1]}
         return {**facts, "conversations": self.conversation(sample.size, asked)}
 
@@ -231,7 +309,9 @@ class Llava(_Conversations):
     def beside(self) -> dict[str, Line]:
         """Files that tell a trainer of the data, by name."""
         facts = {"root": ".", "annotation": self.data_file, "data_augment": False, "repeat_time": 1}
-        return {"meta.json": {**facts, "length": self.length}} if self.boxes.name == "internvl" else {}
+        return (
+            {"meta.json": {**facts, "length": self.length}} if self.boxes.name == "internvl" else {}
+        )
 
 
 class ShareGpt(Llava):
@@ -240,11 +320,20 @@ class ShareGpt(Llava):
     usual_trainer = "llama-factory"
 
     def line(self, sample: Sample, asked: Boxes) -> Line:
-        return {"conversations": self.conversation(sample.size, asked), "images": [sample.file_name]}
+        return {
+            "conversations": self.conversation(sample.size, asked),
+            "images": [sample.file_name],
+        }
 
     def beside(self) -> dict[str, Line]:
         columns = {"messages": "conversations", "images": "images"}
-        return {"dataset_info.json": {"file_name": self.data_file, "formatting": "sharegpt", "columns": columns}}
+        return {
+            "dataset_info.json": {
+                "file_name": self.data_file,
+                "formatting": "sharegpt",
+                "columns": columns,
+            }
+        }
 
 
 def _box_format_of(target: str) -> BoxFormat:
@@ -252,17 +341,22 @@ def _box_format_of(target: str) -> BoxFormat:
     for name in ("auto", target):
         with suppress(SpecError):
             found = find_box_format(name, target)
-            if not found.bins and found.scale != "grid_32":  # those have tokens of their own for boxes
+            if not found.bins and found.scale != "grid_32":
+                # those have tokens of their own for boxes
                 return found
     raise SpecError(
-        "target should be the family or model to be trained, in whose numbers boxes are written, such as qwen3-vl, "
-        f"qwen2.5-vl, qwen2-vl, internvl, gemini or xyxy_1000{f', not {target!r}' if target else ''}; the format "
-        "ms-swift needs no target"
+        "target should be the family or model to be trained, in whose numbers boxes are written,"
+        " such as qwen3-vl, qwen2.5-vl, qwen2-vl, internvl, gemini or"
+        f" xyxy_1000{f', not {target!r}' if target else ''}; the format ms-swift needs no target"
     )
 
 
-def as_answer(phrase: str, fours: Sequence[Sequence[float]], numbers: BoxFormat, is_json: bool = False) -> str:
-    """The phrase and its boxes in a family's tags, else as objects with the numbers of a box under the family's key."""
+def as_answer(
+    phrase: str, fours: Sequence[Sequence[float]], numbers: BoxFormat, is_json: bool = False
+) -> str:
+    """The phrase and its boxes in a family's tags, else as objects with the numbers of a box under
+    the family's key.
+    """
     if is_json or numbers.name not in TAGS or not fours:
         return dump_text([{numbers.key: four, "label": phrase} for four in fours])
     ref, every, one, between = TAGS[numbers.name]
@@ -277,15 +371,21 @@ def phrase_of(question: str) -> str:
 
 
 def plain_boxes(text: str, phrase: str, numbers: BoxFormat, size: Size, sent: Size) -> list[Bbox]:
-    """The boxes of an answer written as it is here, as most are, all inside; none of another, a reply like any."""
+    """The boxes of an answer written as it is here, as most are, all inside; none of another, a
+    reply like any.
+    """
     fours: list[list[float]] = []
     with suppress(ValueError, TypeError, KeyError):
         if text.startswith("[{"):
             fours = [one[numbers.key] for one in json.loads(text)]
         elif numbers.name == "qwen2-vl":  # others' tags mean their own numbers
-            found = json.loads(f"[{','.join(_NUMBER.findall(text.rpartition('<|object_ref_end|>')[2]))}]")
+            found = json.loads(
+                f"[{','.join(_NUMBER.findall(text.rpartition('<|object_ref_end|>')[2]))}]"
+            )
             fours = [found[at : at + 4] for at in range(0, len(found), 4)]
-    if not all(map(is_box, fours)) or text != as_answer(phrase, fours, numbers, text.startswith("[")):
+    if not all(map(is_box, fours)) or text != as_answer(
+        phrase, fours, numbers, text.startswith("[")
+    ):
         return []
     boxes = [numbers.to_pixels(four, original=size, sent=sent) for four in fours]
     return boxes if are_inside(boxes, size) and html.unescape(phrase) == phrase else []

@@ -1,7 +1,8 @@
-"""CVAT for images 1.1: one XML file with the boxes of each picture, in pixels, and their phrases as attributes.
+"""CVAT for images 1.1: one XML file with the boxes of each picture, in pixels, and their phrases as
+attributes.
 
-Boxes of one phrase share a `group_id`; a phrase without boxes, and the picture's caption, are tags. Source:
-docs.cvat.ai/docs/dataset_management/formats/format-cvat.
+Boxes of one phrase share a `group_id`; a phrase without boxes, and the picture's caption, are tags.
+Source: docs.cvat.ai/docs/dataset_management/formats/format-cvat.
 """
 
 import re
@@ -20,7 +21,9 @@ from dataflow_grounding.records import STATUSES
 _BOX, _NO_BOX, _PICTURE = "object", "no box", "picture"
 _SCORE = r"0|[01]\.0*|0?\.\d+|1|\d(\.\d+)?e-\d+"
 _OURS = re.compile(  # attributes as the export writes them
-    rf"(phrase|expression_id) .*|(start|end) \d+ .*|score ({_SCORE}) box|(status|caption|image_id) .* tag", re.DOTALL
+    rf"(phrase|expression_id) .*|(start|end) \d+ .*|score ({_SCORE}) box|(status|caption|image_id)"
+    r" .* tag",
+    re.DOTALL,
 )
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 _STATUSES = STATUSES[1:]  # of phrases without boxes
@@ -28,7 +31,9 @@ _NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Cvat(Format):
-    """CVAT's own XML, which it takes as annotations of a task with labels `object`, `no box` and `picture`."""
+    """CVAT's own XML, which it takes as annotations of a task with labels `object`, `no box` and
+    `picture`.
+    """
 
     def safe(self, text: str) -> str:
         """The text without what XML can't hold."""
@@ -36,7 +41,9 @@ class Cvat(Format):
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         with out.file(self.data_file) as file:
-            file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
+            file.write(
+                '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
+            )
             for number, sample in enumerate(samples):
                 name, (width, height) = quoteattr(self.safe(sample.file_name)), sample.size
                 file.write(f'<image id="{number}" name={name} width="{width}" height="{height}">\n')
@@ -63,16 +70,29 @@ class Cvat(Format):
 
 def _marks(phrase: Phrase, group: int) -> Iterator[str]:
     start, end = phrase.span or (None, None)
-    said = {"phrase": phrase.text, "start": start, "end": end, "expression_id": phrase.expression["expression_id"]}
+    said = {
+        "phrase": phrase.text,
+        "start": start,
+        "end": end,
+        "expression_id": phrase.expression["expression_id"],
+    }
     if not phrase.boxes:
         yield _mark("tag", _NO_BOX, {**said, "status": phrase.status})
     for box, score in zip(phrase.boxes, phrase.scores, strict=True):
         corners = " ".join(f'{name}="{n}"' for name, n in zip(_CORNERS, box, strict=True))
-        yield _mark("box", _BOX, {**said, "score": score}, f' occluded="0" {corners} z_order="0" group_id="{group}"')
+        yield _mark(
+            "box",
+            _BOX,
+            {**said, "score": score},
+            f' occluded="0" {corners} z_order="0" group_id="{group}"',
+        )
 
 
 def _mark(tag: str, label: str, said: Mapping[str, Any], place: str = "") -> str:
-    texts = {name: "" if text is None else escape(_NOT_XML.sub("", str(text))) for name, text in said.items()}
+    texts = {
+        name: "" if text is None else escape(_NOT_XML.sub("", str(text)))
+        for name, text in said.items()
+    }
     inside = "".join(f'<attribute name="{name}">{text}</attribute>' for name, text in texts.items())
     return f'<{tag} label="{label}" source="manual"{place}>{inside}</{tag}>\n'
 
@@ -89,7 +109,12 @@ def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
         elif kind in (("box", label), ("tag", _NO_BOX)):
             text = said.get("phrase") or label
             same = said.get("expression_id") or mark.get("group_id"), text
-            found.append((same, _expression(text, said, [_instance(mark, said)] if mark.tag == "box" else [])))
+            found.append(
+                (
+                    same,
+                    _expression(text, said, [_instance(mark, said)] if mark.tag == "box" else []),
+                )
+            )
         elif mark.tag == "tag":
             passed_over[f"tags {label!r}"] += 1
         else:
@@ -98,14 +123,20 @@ def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
 
 
 def _said(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
-    """A mark's attributes that are as the export writes them; others, perhaps of the same names, are counted."""
+    """A mark's attributes that are as the export writes them; others, perhaps of the same names,
+    are counted.
+    """
     given = {str(one.get("name")): one.text for one in mark.iter("attribute") if one.text}
-    said = {name: text for name, text in given.items() if _OURS.fullmatch(f"{name} {text} {mark.tag}")}
+    said = {
+        name: text for name, text in given.items() if _OURS.fullmatch(f"{name} {text} {mark.tag}")
+    }
     passed_over.update(f"attributes {name!r}" for name in sorted(given.keys() - said))
     return said
 
 
-def _expression(text: str, said: Mapping[Any, str], instances: list[dict[str, Any]]) -> dict[str, Any]:
+def _expression(
+    text: str, said: Mapping[Any, str], instances: list[dict[str, Any]]
+) -> dict[str, Any]:
     span = [int(said[key]) for key in ("start", "end") if key in said]
     own = {key: said[key] for key in ("expression_id", "status") if key in said}
     if text in (_BOX, _NO_BOX):

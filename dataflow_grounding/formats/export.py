@@ -1,4 +1,6 @@
-"""Records on their way into a format: what is wanted of them, what the format can say, what is lost; its README."""
+"""Records on their way into a format: what is wanted of them, what the format can say, what is
+lost; its README.
+"""
 
 import math
 import os
@@ -14,7 +16,14 @@ from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Samp
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder, is_alone
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 from dataflow_grounding.geometry import Size, area, box_of, clamp
-from dataflow_grounding.records import STATUSES, Record, has_id, image_id_of, is_score, read_annotations
+from dataflow_grounding.records import (
+    STATUSES,
+    Record,
+    has_id,
+    image_id_of,
+    is_score,
+    read_annotations,
+)
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.version import __version__
 
@@ -28,16 +37,20 @@ class Selection:
     """What is asked of an expression, and of each of its boxes.
 
     Args:
-        min_score: Boxes with a lower score are left out, and those without a score, of which nothing is known. An
-            expression that loses all of its boxes so is left out: that doesn't make it one that isn't there.
+        min_score: Boxes with a lower score are left out, and those without a score, of which
+            nothing is known. An expression that loses all of its boxes so is left out: that doesn't
+            make it one that isn't there.
         verified_only: Expressions that a check confirmed (`verified: true`).
-        reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its record).
+        reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its
+            record).
         statuses: Of `records.STATUSES`.
-        keep_rejected: Also boxes that a person found wrong, and phrases of which nothing else is left. A phrase that
-            loses all of its boxes is left out, as with `min_score`.
+        keep_rejected: Also boxes that a person found wrong, and phrases of which nothing else is
+            left. A phrase that loses all of its boxes is left out, as with `min_score`.
 
     Example:
-        >>> both = {"instances": [{"bbox": [0, 0, 9, 9], "score": 0.9}, {"bbox": [5, 5, 9, 9], "score": 0.2}]}
+        >>> sure = {"bbox": [0, 0, 9, 9], "score": 0.9}
+        >>> unsure = {"bbox": [5, 5, 9, 9], "score": 0.2}
+        >>> both = {"instances": [sure, unsure]}
         >>> [box["score"] for box in Selection(min_score=0.5).of({}, both)["instances"]]
         [0.9]
     """
@@ -48,10 +61,14 @@ class Selection:
     statuses: tuple[str, ...] = STATUSES
     keep_rejected: bool = False
 
-    def of(self, record: Mapping[str, Any], expression: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def of(
+        self, record: Mapping[str, Any], expression: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
         """The expression with the boxes that are wanted; None where it isn't."""
         unchecked = self.verified_only and expression.get("verified") is not True
-        unseen = self.reviewed_only and not (expression.get("reviewed_by") or record.get("reviewed_by"))
+        unseen = self.reviewed_only and not (
+            expression.get("reviewed_by") or record.get("reviewed_by")
+        )
         if unchecked or unseen or status_of(expression) not in self.statuses:
             return None
         boxes = expression["instances"]
@@ -59,16 +76,22 @@ class Selection:
         if kept is None:
             return None
         if self.min_score is not None:
-            kept = [box for box in kept if box.get("score") is not None and box["score"] >= self.min_score]
+            kept = [
+                box
+                for box in kept
+                if box.get("score") is not None and box["score"] >= self.min_score
+            ]
         if len(kept) == len(boxes):
             return expression
         return {**expression, "instances": kept} if kept else None
 
 
 def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
-    """The boxes of an expression that no person found wrong; None where the expression itself was, or all of them were.
+    """The boxes of an expression that no person found wrong; None where the expression itself was,
+    or all of them were.
 
-    Each box has a verdict of its own where a person gave one; without any, that of the expression is meant of all.
+    Each box has a verdict of its own where a person gave one; without any, that of the expression
+    is meant of all.
     """
     boxes: list[Any] = expression["instances"]
     judged = any("verified" in box for box in boxes)
@@ -80,8 +103,12 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
 
 
 def status_of(expression: Mapping[str, Any]) -> str:
-    """The expression's status; where none is stated, `grounded` with boxes, else `pending`: not looked for yet."""
-    return str(expression.get("status") or ("grounded" if expression.get("instances") else "pending"))
+    """The expression's status; where none is stated, `grounded` with boxes, else `pending`: not
+    looked for yet.
+    """
+    return str(
+        expression.get("status") or ("grounded" if expression.get("instances") else "pending")
+    )
 
 
 @dataclass
@@ -109,7 +136,13 @@ class Exported:
 
 
 def export(
-    rows: Rows, to: Format, path: str, images: Images | None, folders: Sequence[str], select: Selection, strict: bool
+    rows: Rows,
+    to: Format,
+    path: str,
+    images: Images | None,
+    folders: Sequence[str],
+    select: Selection,
+    strict: bool,
 ) -> Exported:
     """What `formats.write` does, with the format as an object."""
     if alone := is_alone(path, to.data_file):
@@ -118,12 +151,21 @@ def export(
         if os.path.lexists(path):
             raise InputError(f"{path} is there already: remove it, or choose another name")
     elif path.endswith(_ENDINGS) and not os.path.isdir(path):
-        raise InputError(f"{path} is no name for {to.name}'s {to.data_file}: end it so, or name a folder")
+        raise InputError(
+            f"{path} is no name for {to.name}'s {to.data_file}: end it so, or name a folder"
+        )
     done = Exported(path)
-    with told_as(InputError, f"can't write {path}"), ExportFolder(path, to.data_file if alone else None) as out:
-        pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders, to.packs)
+    with (
+        told_as(InputError, f"can't write {path}"),
+        ExportFolder(path, to.data_file if alone else None) as out,
+    ):
+        pictures = ExportPictures(
+            out, images or ("reference" if alone else "copy"), folders, to.packs
+        )
         to.write(_Way(to, pictures, select, done).samples(rows), out)
-        why = "; ".join(filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)]))
+        why = "; ".join(
+            filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)])
+        )
         if why and (strict or not done.written):
             whose = f"{to.name} would lose" if done.written else "no record is left"
             raise InputError(f"nothing is written, because {whose}: {why}")
@@ -135,7 +177,9 @@ def export(
 class _Way:
     """Makes samples of records, and counts."""
 
-    def __init__(self, format: Format, pictures: ExportPictures, select: Selection, done: Exported) -> None:
+    def __init__(
+        self, format: Format, pictures: ExportPictures, select: Selection, done: Exported
+    ) -> None:
         self._format, self._pictures, self._select, self._done = format, pictures, select, done
         self._changed = self._doubtful = self._unwanted = self._off = self._rejected = 0
         self._seen = NumberTable()  # hash of an image_id → records without ids of their expressions
@@ -181,20 +225,34 @@ class _Way:
         data = self._pictures.data(picture) if self._format.packs else b""
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
 
-    def _is_empty(self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether nothing is in the picture, by what is asked for: all that was looked for, or who says so of it."""
-        if not expressions and (self._format.whole or record.get("background") is True or record.get("reviewed_by")):
+    def _is_empty(
+        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        """Whether nothing is in the picture, by what is asked for: all that was looked for, or who
+        says so of it.
+        """
+        if not expressions and (
+            self._format.whole or record.get("background") is True or record.get("reviewed_by")
+        ):
             expressions = [{"status": "none", "instances": []}]
-        wanted = (status_of(one) == "none" and self._select.of(record, one) is not None for one in expressions)
+        wanted = (
+            status_of(one) == "none" and self._select.of(record, one) is not None
+            for one in expressions
+        )
         return bool(expressions) and all(wanted)
 
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
-        """The record's expressions, with ids and spans also where its tool states none. Raises BrokenRow."""
+        """The record's expressions, with ids and spans also where its tool states none. Raises
+        BrokenRow.
+        """
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         row = Record(record, image_id=image_id_of(record, "image_path"))
         given = row.get("expressions")
-        if not (type(given) is list and all(type(one) is dict and has_id(one.get("expression_id")) for one in given)):
+        if not (
+            type(given) is list
+            and all(type(one) is dict and has_id(one.get("expression_id")) for one in given)
+        ):
             row.occurrence = self._seen.get(hash(row.image_id)) or 0
             self._seen.set(hash(row.image_id), row.occurrence + 1)
         expressions = read_annotations(row)
@@ -210,14 +268,22 @@ class _Way:
 
     def _place(self, expressions: list[dict[str, Any]], caption: str) -> None:
         """Gives them spans, where none has any, or where they don't hold their phrase."""
-        off = [one for one in expressions if (s := one.get("char_span")) and not stands(one["text"], s, caption)]
+        off = [
+            one
+            for one in expressions
+            if (s := one.get("char_span")) and not stands(one["text"], s, caption)
+        ]
         self._off += len(off)
-        if wrong := set(map(id, off if any("char_span" in one for one in expressions) else expressions)):
+        if wrong := set(
+            map(id, off if any("char_span" in one for one in expressions) else expressions)
+        ):
             found = find_spans([one["text"] for one in expressions], caption)
             for one, span in zip(expressions, found, strict=True):
                 one |= {"char_span": list(span) if span else None} if id(one) in wrong else {}
 
-    def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def _said(
+        self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
         said = []
         for expression in expressions:
             if not self._select.keep_rejected:
@@ -232,7 +298,9 @@ class _Way:
         return said
 
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
-        """The expression with what of its boxes is inside a picture of this size; None where it loses all."""
+        """The expression with what of its boxes is inside a picture of this size; None where it
+        loses all.
+        """
         instances = []
         for instance in expression["instances"]:
             given = box_of(instance["bbox"])
@@ -245,12 +313,15 @@ class _Way:
             instances.append(instance if box == given else {**instance, "bbox": [*box]})
         status, span = status_of(expression), expression.get("char_span")
         text = self._safe(expression["text"])
-        if not text.strip() or (status == "grounded" and not instances):  # that doesn't make it one that isn't there
+        if not text.strip() or (status == "grounded" and not instances):
+            # that doesn't make it one that isn't there
             self._done.lost["phrases left without a " + ("box" if text.strip() else "word")] += 1
             return None
         place = (span[0], span[1]) if span else None
         boxes = [box_of([*map(float, instance["bbox"])]) for instance in instances]
-        scores = [None if (score := instance["score"]) is None else float(score) for instance in instances]
+        scores = [
+            None if (score := instance["score"]) is None else float(score) for instance in instances
+        ]
         return Phrase(text, place, status, boxes, scores, {**expression, "instances": instances})
 
     def _safe(self, text: str) -> str:
@@ -259,21 +330,33 @@ class _Way:
         return safe
 
 
-def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> dict[str, int]:
+def _lost_of(
+    record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
+) -> dict[str, int]:
     return {
         "captions": not carries.captions and bool(caption),
         "records' own ids": not carries.ids and _has_own_ids(record, phrases),
         "spans": not carries.spans and sum(one.span is not None for one in phrases),
-        "further boxes of a phrase": not carries.several_boxes and sum(len(one.boxes[1:]) for one in phrases),
-        "scores": not carries.scores and sum(score is not None for one in phrases for score in one.scores),
-        "verdicts of checks": not carries.verified
-        and sum(one.expression.get("verified") is not None for one in phrases),
-        f"exact numbers of boxes: {carries.numbers}": bool(carries.numbers) and sum(len(one.boxes) for one in phrases),
+        "further boxes of a phrase": (
+            not carries.several_boxes and sum(len(one.boxes[1:]) for one in phrases)
+        ),
+        "scores": (
+            not carries.scores and sum(score is not None for one in phrases for score in one.scores)
+        ),
+        "verdicts of checks": (
+            not carries.verified
+            and sum(one.expression.get("verified") is not None for one in phrases)
+        ),
+        f"exact numbers of boxes: {carries.numbers}": (
+            bool(carries.numbers) and sum(len(one.boxes) for one in phrases)
+        ),
     }
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    """Whether the record has ids that are not made from its picture's path, with a number behind it or without."""
+    """Whether the record has ids that are not made from its picture's path, with a number behind it
+    or without.
+    """
     made = image_id_of({**record, "image_id": None}, "image_path") or "record"
     given = [record.get("image_id"), *(phrase.expression["expression_id"] for phrase in phrases)]
     own = [str(one) for one in given if one is not None]
@@ -284,10 +367,17 @@ def _card(format: Format, done: Exported, pictures: ExportPictures, out: ExportF
     """The text, in Markdown; for JSON lines with their types as `datasets` wants them."""
     counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing"
     text = files(__package__).joinpath("training.md").read_text("utf-8")
-    training = dict(part.partition("\n")[::2] for part in f"\n{text}".split("\n## ")).get(format.name, "").strip()
+    training = (
+        dict(part.partition("\n")[::2] for part in f"\n{text}".split("\n## "))
+        .get(format.name, "")
+        .strip()
+    )
     parts = [
         f"# {format.name}: {format.about}",
-        f"{MARK} {__version__}: {counts}. {'The pictures are in it.' if format.packs else pictures.described()}",
+        (
+            f"{MARK} {__version__}: {counts}."
+            f" {'The pictures are in it.' if format.packs else pictures.described()}"
+        ),
         f"Lost, because the format can't say it: {done.losses()}." if done.lost else "",
         f"Left out: {done.left_out} records ({'; '.join(done.reasons)})." if done.left_out else "",
         "\n".join(f"- {remark}" for remark in done.remarks),

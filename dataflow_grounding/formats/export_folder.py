@@ -18,7 +18,9 @@ README = "README.md"
 _DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
 _LOCK, _NEW = ".exporting", "new"  # all that is in PATH.part, which is ours by that
 MARK = "Exported by dataflow-grounding"
-"""Stands in the README of an export: what has it may be replaced by another, if it names all that is in its folder."""
+"""Stands in the README of an export: what has it may be replaced by another, if it names all that
+is in its folder.
+"""
 
 Put = Callable[[Mapping[str, Any]], object]
 
@@ -36,7 +38,8 @@ class ExportFolder:
         only: The file that is put there alone, instead of the folder.
 
     Raises:
-        InputError: Something else stands there, or at `path.part`, where it is made; FolderTaken, if another export is.
+        InputError: Something else stands there, or at `path.part`, where it is made; FolderTaken,
+            if another export is.
 
     Example:
         >>> import tempfile; place = os.path.join(tempfile.mkdtemp(), "out")
@@ -59,7 +62,10 @@ class ExportFolder:
         part = self._part
         is_ours = os.path.isdir(part) and not os.path.islink(part)
         if os.path.lexists(part) and not (is_ours and {_LOCK, _NEW}.issuperset(os.listdir(part))):
-            raise InputError(f"{part}, where it would be made, is there already: move it, or choose another place")
+            raise InputError(
+                f"{part}, where it would be made, is there already: move it, or choose another"
+                " place"
+            )
         self._lock.enter_context(only_run(os.path.join(part, _LOCK)))
         shutil.rmtree(self._new, ignore_errors=True)
         os.makedirs(self._new)
@@ -73,27 +79,42 @@ class ExportFolder:
             shutil.rmtree(self._part, ignore_errors=True)
 
     def place(self, name: str) -> str:
-        """Where a file of the folder is to be written, by its name in there; the folders above it are made."""
+        """Where a file of the folder is to be written, by its name in there; the folders above it
+        are made.
+        """
         path = within(self._new, name)
-        if (folder := os.path.dirname(path)) != self._made:  # the last one; asking anew takes as long as a small file
+        if (folder := os.path.dirname(path)) != self._made:
+            # the last one; asking anew takes as long as a small file
             os.makedirs(folder, exist_ok=True)
             self._made = folder
         return path
 
     def named(self) -> str:
         """The names of all that is in the folder, in a line for its README."""
-        return f"Its files: {', '.join(f'`{name}`' for name in sorted({README, *os.listdir(self._new)}))}."
+        return (
+            "Its files:"
+            f" {', '.join(f'`{name}`' for name in sorted({README, *os.listdir(self._new)}))}."
+        )
 
     def front_matter(self, data_file: str) -> str:
-        """What its README begins with: without it `datasets` fixes types by the first 10 MB, and ends at others."""
+        """What its README begins with: without it `datasets` fixes types by the first 10 MB, and
+        ends at others.
+        """
         if self.line is None:
             return ""
         import yaml
 
-        files = {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_file}]}]}
+        files = {
+            "configs": [
+                {"config_name": "default", "data_files": [{"split": "train", "path": data_file}]}
+            ]
+        }
         data = {
-            **({} if b"" in self.line.values() else files),  # it finds pictures, and what they are in, by itself
-            "dataset_info": {"features": [{"name": key, **_feature(value)} for key, value in self.line.items()]},
+            # it finds pictures, and what they are in, by itself
+            **({} if b"" in self.line.values() else files),
+            "dataset_info": {
+                "features": [{"name": key, **_feature(value)} for key, value in self.line.items()]
+            },
         }
         return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
 
@@ -118,15 +139,23 @@ class ExportFolder:
 
     @contextmanager
     def lists(self, name: str, *keys: str, **head: Any) -> Iterator[list[Put]]:
-        """A JSON object that holds `head`, then under each of `keys` a list: gives what adds an item to each list.
+        """A JSON object that holds `head`, then under each of `keys` a list: gives what adds an
+        item to each list.
 
         A single key "" makes the file one list. Items are kept on disk until the end.
         """
         with ExitStack() as files:
-            spools = [files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")) for _ in keys]
+            spools = [
+                files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n"))
+                for _ in keys
+            ]
             yield [_adder(spool) for spool in spools]
             with self.file(name) as file:
-                file.write("" if keys == ("",) else "{" + "".join(f'"{k}":{dump_text(v)},\n' for k, v in head.items()))
+                file.write(
+                    ""
+                    if keys == ("",)
+                    else "{" + "".join(f'"{k}":{dump_text(v)},\n' for k, v in head.items())
+                )
                 for number, (key, spool) in enumerate(zip(keys, spools, strict=True)):
                     file.write(("," * bool(number) + f'\n"{key}":' if key else "") + "[")
                     spool.seek(0)
@@ -136,16 +165,28 @@ class ExportFolder:
 
 
 def _not_ours(path: str) -> str | None:
-    """What stands in the way of replacing what is there; None if it is empty, or an export and nothing else."""
+    """What stands in the way of replacing what is there; None if it is empty, or an export and
+    nothing else.
+    """
     if not os.path.isdir(path):
         return "is not an export"
     text, found = "", sorted(os.listdir(path))
-    with suppress(OSError, UnicodeDecodeError), open(os.path.join(path, README), encoding="utf-8") as file:
+    with (
+        suppress(OSError, UnicodeDecodeError),
+        open(os.path.join(path, README), encoding="utf-8") as file,
+    ):
         text = file.read()
     if found and MARK not in text:
         return "is not an export"
     named = text.splitlines()[-1:]  # the line of `named`
-    return next((f"has {name} in it, which isn't of the export" for name in found if f"`{name}`" not in named[0]), None)
+    return next(
+        (
+            f"has {name} in it, which isn't of the export"
+            for name in found
+            if f"`{name}`" not in named[0]
+        ),
+        None,
+    )
 
 
 def _adder(file: IO[str]) -> Put:
@@ -166,7 +207,11 @@ def _fuller(one: Any, other: Any) -> Any:
 def _whole(example: Any) -> bool:
     if isinstance(example, Mapping):
         return all(map(_whole, example.values()))
-    return bool(example) and _whole(example[0]) if isinstance(example, (list, tuple)) else example is not None
+    return (
+        bool(example) and _whole(example[0])
+        if isinstance(example, (list, tuple))
+        else example is not None
+    )
 
 
 def _feature(value: Any) -> dict[str, Any]:

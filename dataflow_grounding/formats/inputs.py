@@ -1,7 +1,8 @@
-"""What `data.input_jsonl` may name besides our own files, as rows: one reader per kind, chosen by what the path is.
+"""What `data.input_jsonl` may name besides our own files, as rows: one reader per kind, chosen by
+what the path is.
 
-The rows become those of records: columns renamed, pictures that are no files made files. Which column is which is told
-by the names that people use and by what the values look like.
+The rows become those of records: columns renamed, pictures that are no files made files. Which
+column is which is told by the names that people use and by what the values look like.
 """
 
 import glob
@@ -13,7 +14,15 @@ from itertools import chain, islice
 from typing import Any
 
 from dataflow_grounding.dataframes import holds_bytes, parquet_rows, plain_row
-from dataflow_grounding.elsewhere import absolute, is_elsewhere, is_web, joined, kind_of, names_in, open_file
+from dataflow_grounding.elsewhere import (
+    absolute,
+    is_elsewhere,
+    is_web,
+    joined,
+    kind_of,
+    names_in,
+    open_file,
+)
 from dataflow_grounding.errors import BrokenRow, InputError, needs_extra, told_as
 from dataflow_grounding.formats.pictures import put_picture
 from dataflow_grounding.formats.reading import ENDINGS, files_under, tar_samples
@@ -35,7 +44,8 @@ NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
 
 @dataclass(frozen=True)
 class Input:
-    """Rows from somewhere; a picture in a row is a path, an address, bytes, or `{"bytes": ..., "path": ...}`.
+    """Rows from somewhere; a picture in a row is a path, an address, bytes, or
+    `{"bytes": ..., "path": ...}`.
 
     Args:
         path: What is read, for people.
@@ -96,14 +106,24 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     """A `datasets` data set on disk, an image folder with metadata, or pictures."""
     if any(kind_of(joined(folder, name)) for name in ("state.json", "dataset_dict.json")):
         return _of_dataset(folder, split)
-    path = next((path for name in METADATA if kind_of(path := joined(folder, name)) == "file"), None)
+    path = next(
+        (path for name in METADATA if kind_of(path := joined(folder, name)) == "file"), None
+    )
     if path is not None:
-        return Input(path, lambda: read_rows(path), (folder,), (path,), columns={"image": "file_name"})
+        return Input(
+            path, lambda: read_rows(path), (folder,), (path,), columns={"image": "file_name"}
+        )
 
     below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
-    hint = f"; is it {os.path.dirname(below[0])}?" if below else f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
+    hint = (
+        f"; is it {os.path.dirname(below[0])}?"
+        if below
+        else f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
+    )
     none = f"{folder} has no pictures in it{hint}"
-    return _of_pictures(folder, folder, files_under(folder, ENDINGS, "data.input_jsonl"), results_dir, none)
+    return _of_pictures(
+        folder, folder, files_under(folder, ENDINGS, "data.input_jsonl"), results_dir, none
+    )
 
 
 def _of_glob(pattern: str, results_dir: str) -> Input:
@@ -113,7 +133,10 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     if is_elsewhere(pattern):
         found = names_in(folder, pattern)
     else:
-        found = [os.path.relpath(path, folder or ".") for path in sorted(glob.glob(pattern, recursive=True))]
+        found = [
+            os.path.relpath(path, folder or ".")
+            for path in sorted(glob.glob(pattern, recursive=True))
+        ]
     if shards := [joined(folder, name) for name in found if name.endswith(".tar")]:
         return _of_tars(pattern, shards)
     names = [name for name in found if name.lower().endswith(ENDINGS)]
@@ -121,8 +144,12 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     return _of_pictures(pattern, folder or ".", names, results_dir, none)
 
 
-def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str, none: str) -> Input:
-    """Pictures in a folder that don't lie in the results folder. Raises InputError that says `none`."""
+def _of_pictures(
+    path: str, folder: str, names: Iterable[str], results_dir: str, none: str
+) -> Input:
+    """Pictures in a folder that don't lie in the results folder. Raises InputError that says
+    `none`.
+    """
     results = os.path.join(absolute(results_dir), "") if results_dir else "\0"
     rows = [{"image": n} for n in names if not absolute(joined(folder, n)).startswith(results)]
     if not rows:
@@ -131,7 +158,9 @@ def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str,
 
 
 def _of_tars(path: str, shards: Sequence[str]) -> Input:
-    """WebDataset's shards: a row for each sample, of its `.json`, its `.txt` as the caption, and its picture."""
+    """WebDataset's shards: a row for each sample, of its `.json`, its `.txt` as the caption, and
+    its picture.
+    """
 
     def rows() -> Iterator[Row]:
         for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
@@ -144,7 +173,11 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
             except (BrokenRow, UnicodeDecodeError) as error:
                 yield Row(number, None, BrokenRow(f"{sample.where}: {error}"))
                 continue
-            pictures = ({"bytes": parts[end], "path": sample.key + end} for end in parts if end.lower() in ENDINGS)
+            pictures = (
+                {"bytes": parts[end], "path": sample.key + end}
+                for end in parts
+                if end.lower() in ENDINGS
+            )
             yield Row(number, {**row, "image": next(pictures, None)})
 
     return Input(path, rows, (".",), tuple(shards), columns={"image": "image"})
@@ -156,12 +189,19 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None
         data = read_json(path)
-    if not (isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))):
+    if not (
+        isinstance(data, dict)
+        and all(isinstance(data.get(key), list) for key in ("images", "annotations"))
+    ):
         return None
     if not any(isinstance(item, dict) and "caption" in item for item in data["annotations"]):
         use = "boxes go into the pipeline image_referring_expression, as data.coco_json"
         raise InputError(f"{path} is a COCO file without captions: {use}")
-    names = {str(item.get("id")): item.get("file_name") for item in data["images"] if isinstance(item, dict)}
+    names = {
+        str(item.get("id")): item.get("file_name")
+        for item in data["images"]
+        if isinstance(item, dict)
+    }
 
     def rows() -> Iterator[dict[str, Any]]:
         for item in data["annotations"]:
@@ -170,13 +210,17 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
             ids = {"coco_image_id": known.get("image_id"), "coco_caption_id": known.get("id")}
             yield {"file_name": names.get(image), "caption": known.get("caption"), **ids}
 
-    remark = f"{len(data['annotations'])} captions of {len(names)} pictures: one record for each caption"
+    remark = (
+        f"{len(data['annotations'])} captions of {len(names)} pictures: one record for each caption"
+    )
     columns = {"image": "file_name", "caption": "caption"}
     return Input(path, lambda: _numbered(rows()), folders, (path,), columns=columns, remark=remark)
 
 
 def _load(path: str) -> Any:
-    """The data set in a folder, or of `datasets:NAME[:CONFIGURATION]`. Raises InputError, MissingExtra."""
+    """The data set in a folder, or of `datasets:NAME[:CONFIGURATION]`. Raises InputError,
+    MissingExtra.
+    """
     with needs_extra("Reading a data set of Hugging Face's", "datasets"):
         import datasets
     datasets.disable_progress_bars()
@@ -188,7 +232,11 @@ def _load(path: str) -> Any:
         return datasets.load_from_disk(path)
     except Exception as error:  # of its own, of the file formats' and of the network's
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        asks = ": is the name right, and this machine online?" if isinstance(error, ConnectionError) else ""
+        asks = (
+            ": is the name right, and this machine online?"
+            if isinstance(error, ConnectionError)
+            else ""
+        )
         raise InputError(f"can't load {path}: {why}{asks}") from None
 
 
@@ -201,7 +249,8 @@ def _of_dataset(path: str, split: str) -> Input:
                 what = f"has no split {wanted!r}" if wanted else "has several splits"
                 raise InputError(f"{path} {what}: set data.split to one of {', '.join(loaded)}")
             loaded = loaded[wanted]
-        for batch in loaded.with_format("arrow").iter(batch_size=BATCH):  # pictures as they are stored, not decoded
+        for batch in loaded.with_format("arrow").iter(batch_size=BATCH):
+            # pictures as they are stored, not decoded
             yield from batch.to_pylist()
 
     folder = path if os.path.isdir(path) else "."
@@ -215,7 +264,8 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
     A column that stands in the way of a new name keeps its values, as `original_` and its name.
 
     Example:
-        >>> renamed({"file_name": "a.jpg", "text": "A cat.", "id": 7}, {"image_path": "file_name", "caption": "text"})
+        >>> columns = {"image_path": "file_name", "caption": "text"}
+        >>> renamed({"file_name": "a.jpg", "text": "A cat.", "id": 7}, columns)
         {'image_path': 'a.jpg', 'caption': 'A cat.', 'id': 7}
         >>> renamed({"caption": "cat", "recaption": "A black cat."}, {"caption": "recaption"})
         {'original_caption': 'cat', 'caption': 'A black cat.'}
@@ -223,14 +273,21 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
     found: dict[str, Any] = {}
     for column, value in row.items():
         own = f"original_{column}" if sources.get(column) in row else column
-        found |= dict.fromkeys([name for name, source in sources.items() if source == column] or [own], value)
+        found |= dict.fromkeys(
+            [name for name, source in sources.items() if source == column] or [own], value
+        )
     return found
 
 
 def record_rows(
-    rows: Iterator[Row], sources: Mapping[str, str], image: str, results_dir: str, fetch: Fetch | None
+    rows: Iterator[Row],
+    sources: Mapping[str, str],
+    image: str,
+    results_dir: str,
+    fetch: Fetch | None,
 ) -> Iterator[Row]:
-    """The rows as the record has them, a few at a time; those that can't be had come with their error.
+    """The rows as the record has them, a few at a time; those that can't be had come with their
+    error.
 
     Args:
         rows: As an input gives them.
@@ -240,13 +297,18 @@ def record_rows(
         fetch: Gets pictures from addresses; None where that is not allowed.
     """
     while some := list(islice(rows, AT_ONCE if fetch else 1)):
-        mapped = [row if row.data is None else row._replace(data=renamed(row.data, sources)) for row in some]
+        mapped = [
+            row if row.data is None else row._replace(data=renamed(row.data, sources))
+            for row in some
+        ]
         addresses = (row.data[image] for row in mapped if row.data and is_web(row.data.get(image)))
         fetched = fetch(dict.fromkeys(addresses)) if fetch else {}
         yield from (_with_file(row, image, results_dir, fetched) for row in mapped)
 
 
-def _with_file(row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]) -> Row:
+def _with_file(
+    row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]
+) -> Row:
     if row.data is None:
         return row
     given = row.data.get(image)
@@ -276,12 +338,17 @@ def guessed(role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] =
     if role not in LOOKS:
         return None
     columns = [name for name in dict.fromkeys(chain.from_iterable(rows)) if name not in taken]
-    given = {name: [row[name] for row in rows if row.get(name) not in (None, "")] for name in columns}
-    likely = [name for name, values in given.items() if sum(map(LOOKS[role], values)) > len(values) / 2]
+    given = {
+        name: [row[name] for row in rows if row.get(name) not in (None, "")] for name in columns
+    }
+    likely = [
+        name for name, values in given.items() if sum(map(LOOKS[role], values)) > len(values) / 2
+    ]
 
     def later(name: str) -> tuple[int, int]:
         known = NAMES[role].index(name.lower()) if name.lower() in NAMES[role] else len(NAMES[role])
-        return known, -sum(len(str(row.get(name))) for row in rows) if role == "caption" else 0  # the longest texts
+        # the longest texts
+        return known, -sum(len(str(row.get(name))) for row in rows) if role == "caption" else 0
 
     return min(likely, key=later, default=None)
 
@@ -294,6 +361,8 @@ def _is_picture(value: Any) -> bool:
 
 LOOKS: dict[str, Callable[[Any], bool]] = {
     "image": _is_picture,
-    "caption": lambda value: isinstance(value, str) and len(value.split()) > 1 and not _is_picture(value),
+    "caption": lambda value: (
+        isinstance(value, str) and len(value.split()) > 1 and not _is_picture(value)
+    ),
     "bbox": lambda value: isinstance(value, list) and bool(value) and all(map(is_box, value)),
 }

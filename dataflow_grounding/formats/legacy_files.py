@@ -1,4 +1,6 @@
-"""The files of TAO's old layout: one text file per image and step, boxes in 0-1000 of the image's sides."""
+"""The files of TAO's old layout: one text file per image and step, boxes in 0-1000 of the image's
+sides.
+"""
 
 import json
 import os
@@ -16,11 +18,14 @@ from dataflow_grounding.geometry import box_of
 from dataflow_grounding.records import name_within, read_object
 from dataflow_grounding.rows import read_rows
 
-LAYOUT = 2  # changes where the same annotations give other files: those of before are then written anew
+# changes where the same annotations give other files: those of before are then written anew
+LAYOUT = 2
 
 
 def write_legacy(step: Step) -> None:
-    """Write TAO's old label files beside a step's annotations, all or none, if changed. Raises StorageFailed."""
+    """Write TAO's old label files beside a step's annotations, all or none, if changed. Raises
+    StorageFailed.
+    """
     text_of = TEXTS.get(step.operator.name)
     if text_of is None:
         return
@@ -36,7 +41,10 @@ def write_legacy(step: Step) -> None:
         stems: Counter[str] = Counter()
         for row in read_rows(annotations):
             if row.data is not None:
-                stem = name_within(str(row.data.get("image_path")).replace("\\", "/"), step.storage.image_folders[0])
+                stem = name_within(
+                    str(row.data.get("image_path")).replace("\\", "/"),
+                    step.storage.image_folders[0],
+                )
                 stems[stem] += 1
                 numbered = stem if stems[stem] == 1 else f"{stem}~{stems[stem]}"
                 name = portable(f"{numbered}.txt.step{step.storage.operator_step}")
@@ -47,7 +55,9 @@ def write_legacy(step: Step) -> None:
 
 
 def remove_legacy(step: Step) -> None:
-    """Remove the label files that `write_legacy` wrote beside a step's annotations. Raises StorageFailed."""
+    """Remove the label files that `write_legacy` wrote beside a step's annotations. Raises
+    StorageFailed.
+    """
     folder, stamp = _places(step)
     with told_as(StorageFailed, f"can't remove {folder}", again=True):
         if os.path.exists(stamp):
@@ -70,7 +80,11 @@ def _write(path: str, text: str) -> None:
 def _regions(record: Mapping[str, Any]) -> str:
     said = ("type", "color", "description")
     found = ((_in_1000(region, record), region) for region in record.get("regions") or [])
-    items = [{"bbox_2d": b, **{name: region.get(name) or "" for name in said}} for b, region in found if b is not None]
+    items = [
+        {"bbox_2d": b, **{name: region.get(name) or "" for name in said}}
+        for b, region in found
+        if b is not None
+    ]
     return json.dumps(items, ensure_ascii=False)
 
 
@@ -78,7 +92,8 @@ def _expressions(record: Mapping[str, Any]) -> str:
     lines = []
     for expression in record.get("expressions") or []:
         found = (_in_1000(instance, record) for instance in expression.get("instances") or [])
-        if boxes := [bbox for bbox in found if bbox is not None]:  # TAO's readers know no phrase without a box
+        if boxes := [bbox for bbox in found if bbox is not None]:
+            # TAO's readers know no phrase without a box
             lines.append(f"{' '.join(expression['text'].split())}: {json.dumps(boxes)}\n")
     return "".join(lines)
 

@@ -1,4 +1,6 @@
-"""Pictures that are no files yet, bytes in a row or at http(s) addresses, put into the results folder once."""
+"""Pictures that are no files yet, bytes in a row or at http(s) addresses, put into the results
+folder once.
+"""
 
 import asyncio
 import hashlib
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 FOLDER = "pictures"
 """The folder in `results_dir`."""
 MAX_BYTES, SECONDS, REDIRECTS, AT_ONCE = 64 * 2**20, 60, 5, 16
-"""Of one picture from an address: bytes, seconds for all of it, redirects; and how many are fetched at a time."""
+"""Of one picture from an address: bytes, seconds for all of it, redirects; and how many are fetched
+at a time.
+"""
 
 _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
 _PRIVATE = "it is an address of this machine or of a private network"
@@ -35,12 +39,15 @@ Address = IPv4Address | IPv6Address
 
 
 def put_picture(data: bytes, results_dir: str) -> str:
-    """Write a picture, once, under its digest; the path is relative to `results_dir`. Raises InputError."""
+    """Write a picture, once, under its digest; the path is relative to `results_dir`. Raises
+    InputError.
+    """
     try:
         with open_picture(io.BytesIO(data)) as picture:
             kind = str(picture.format)
             ending = _ENDINGS.get(kind, f".{kind.lower()}")
-    except Exception:  # Pillow's readers raise all kinds; the record with this picture will fail, and say so
+    except Exception:
+        # Pillow's readers raise all kinds; the record with this picture will fail, and say so
         ending = ".bin"
     name = f"{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}{ending}"
     path = within(results_dir, name)
@@ -52,12 +59,18 @@ def put_picture(data: bytes, results_dir: str) -> str:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an IP address is one of the open internet: neither this machine's, nor of a network behind the router."""
+    """Whether an IP address is one of the open internet: neither this machine's, nor of a network
+    behind the router.
+    """
     if isinstance(address, IPv4Address):
         return address.is_global and not address.is_multicast
     if address in _NAT64:
         return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
-    return address in _OPEN and address.is_global and (address.sixtofour is None or is_public(address.sixtofour))
+    return (
+        address in _OPEN
+        and address.is_global
+        and (address.sixtofour is None or is_public(address.sixtofour))
+    )
 
 
 class Downloads:
@@ -65,8 +78,8 @@ class Downloads:
 
     Args:
         results_dir: Where they are put; which address gave which stands in `.ckpt/addresses.jsonl`.
-        allowed: Whether an IP address may be connected to. It is asked about every address that a name stands for, of
-            every redirect too, and no other than those is connected to.
+        allowed: Whether an IP address may be connected to. It is asked about every address that a
+            name stands for, of every redirect too, and no other than those is connected to.
     """
 
     def __init__(self, results_dir: str, allowed: Callable[[Address], bool] = is_public) -> None:
@@ -75,12 +88,16 @@ class Downloads:
         rows = read_rows(self._index) if os.path.exists(self._index) else ()
         known = (row.data for row in rows if row.data is not None)
         kept = re.compile(rf"{FOLDER}/[^/]+")
-        self._known = {str(one.get("url")): at for one in known if kept.fullmatch(at := str(one.get("path")))}
+        self._known = {
+            str(one.get("url")): at for one in known if kept.fullmatch(at := str(one.get("path")))
+        }
 
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
         """Of each address the picture's path, relative to `results_dir`, or why there is none."""
         wanted = dict.fromkeys(addresses)
-        places = {url: within(self._results_dir, self._known[url]) for url in wanted if url in self._known}
+        places = {
+            url: within(self._results_dir, self._known[url]) for url in wanted if url in self._known
+        }
         new = [url for url in wanted if not os.path.exists(places.get(url, ""))]
         found = run_blocking(lambda: self._fetch_all(new)) if new else {}
         got = {url: path for url, path in found.items() if isinstance(path, str)}
@@ -100,16 +117,31 @@ class Downloads:
         allowed = self._allowed
 
         class Guarded(aiohttp.ThreadedResolver):
-            async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> Any:
+            async def resolve(
+                self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+            ) -> Any:
                 found = await super().resolve(host, port, family)
                 if not all(allowed(ip_address(item["host"])) for item in found):
                     raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
                 return found
 
-        connector, timeout = aiohttp.TCPConnector(resolver=Guarded()), aiohttp.ClientTimeout(total=SECONDS)
-        settings: dict[str, Any] = {"connector": connector, "timeout": timeout, "auto_decompress": False}
-        headers = {"User-Agent": "dataflow-grounding", "Accept": "image/*", "Accept-Encoding": "identity"}
-        async with aiohttp.ClientSession(headers=headers, cookie_jar=aiohttp.DummyCookieJar(), **settings) as session:
+        connector, timeout = (
+            aiohttp.TCPConnector(resolver=Guarded()),
+            aiohttp.ClientTimeout(total=SECONDS),
+        )
+        settings: dict[str, Any] = {
+            "connector": connector,
+            "timeout": timeout,
+            "auto_decompress": False,
+        }
+        headers = {
+            "User-Agent": "dataflow-grounding",
+            "Accept": "image/*",
+            "Accept-Encoding": "identity",
+        }
+        async with aiohttp.ClientSession(
+            headers=headers, cookie_jar=aiohttp.DummyCookieJar(), **settings
+        ) as session:
             turns = asyncio.Semaphore(AT_ONCE)
 
             async def one(url: str) -> str | BrokenRow:
@@ -152,14 +184,17 @@ class Downloads:
         raise BrokenRow(f"{none}: more than {REDIRECTS} redirects")
 
     def _checked(self, url: str) -> "yarl.URL":
-        """The address as it will be connected to; a name in it is checked when it is looked up. Raises BrokenRow."""
+        """The address as it will be connected to; a name in it is checked when it is looked up.
+        Raises BrokenRow.
+        """
         import yarl
 
         parsed = yarl.URL(url)  # read once, so that what is checked is what is asked
         host = parsed.host or ""
         if parsed.scheme not in ("http", "https"):
             raise BrokenRow(f"{shown_address(url)} is not an http or https address")
-        if ":" in host or host.replace(".", "").isdigit():  # these go to the socket unseen by any resolver
+        if ":" in host or host.replace(".", "").isdigit():
+            # these go to the socket unseen by any resolver
             try:
                 allowed = self._allowed(ip_address(host))
             except ValueError:  # 127.1, say

@@ -1,4 +1,5 @@
-"""Pictures that rows name: where they are and what their headers say, found by a process ahead of the one that asks.
+"""Pictures that rows name: where they are and what their headers say, found by a process ahead of
+the one that asks.
 
 Half of the time of an export goes into opening pictures; with this, a second core does that.
 """
@@ -25,7 +26,8 @@ Row = TypeVar("Row")
 Found = tuple[str, Header]  # where a picture is, and its header
 _BATCH = 256  # rows: fewer are not worth a process
 _AHEAD = 4  # batches
-_SMALL = 2**15  # bytes of a picture that comes with its header: opening a file takes longer than reading so much
+# bytes of a picture that comes with its header: opening a file takes longer than reading so much
+_SMALL = 2**15
 
 
 class Pictures:
@@ -67,7 +69,9 @@ class Pictures:
 
 
 class _Helper:
-    """The other process. Of one that can't be started, or has died, no answer comes, and nothing else happens."""
+    """The other process. Of one that can't be started, or has died, no answer comes, and nothing
+    else happens.
+    """
 
     def __init__(self, folders: Sequence[str], read: bool) -> None:
         self._folders, self._read, self._far = folders, read, any(map(is_elsewhere, folders))
@@ -76,21 +80,30 @@ class _Helper:
 
     def ask(self, names: list[str]) -> None:
         self._asked.append(bool(names) and not self._far)
-        if self._asked[-1] and not getattr(sys, "frozen", False):  # there Python can't be started by itself
+        if self._asked[-1] and not getattr(sys, "frozen", False):
+            # there Python can't be started by itself
             command = [sys.executable or "", "-m", __name__]
             with suppress(OSError):
                 if not self._process:  # in a session of its own, as Ctrl-C is for whoever asks
-                    self._process = Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
+                    self._process = Popen(
+                        command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True
+                    )
                 assert self._process.stdin is not None
-                self._process.stdin.write(json.dumps([self._folders, self._read, names]).encode() + b"\n")
+                self._process.stdin.write(
+                    json.dumps([self._folders, self._read, names]).encode() + b"\n"
+                )
                 self._process.stdin.flush()
 
     def answer(self) -> tuple[dict[str, Found], dict[str, bytes]]:
-        """What is known of the pictures of the first batch without an answer; by path, what is in small ones."""
+        """What is known of the pictures of the first batch without an answer; by path, what is in
+        small ones.
+        """
         if self._asked.popleft() and self._process and self._process.stdout:
             with suppress(EOFError, pickle.UnpicklingError):
                 found: list[tuple[str, Found, bytes]] = pickle.load(self._process.stdout)
-                return {name: one for name, one, _ in found}, {one[0]: data for _, one, data in found if data}
+                return {name: one for name, one, _ in found}, {
+                    one[0]: data for _, one, data in found if data
+                }
         return {}, {}
 
     def close(self) -> None:
@@ -111,7 +124,9 @@ def _told(rows: Iterable[Row]) -> Iterator[tuple[Row | None, Exception | None]]:
 
 def _given(given_of: Callable[[Any], Any], row: Any) -> str | None:
     with suppress(Exception):  # a row that names none as it should is found out when it is its turn
-        return given if isinstance(given := given_of(row), str) and not is_elsewhere(given) else None
+        return (
+            given if isinstance(given := given_of(row), str) and not is_elsewhere(given) else None
+        )
     return None
 
 

@@ -1,7 +1,9 @@
-"""Published data sets, to be read: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO; Flickr30k Entities; GRIT; Visual Genome.
+"""Published data sets, to be read: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO; Flickr30k Entities; GRIT;
+Visual Genome.
 
-Sources: lichengunc/refer (README, refer.py) and henghuiding/gRefCOCO (grefer.py); BryanPlummer/flickr30k_entities
-(README, flickr30k_entities_utils.py) and mdetr's flickr_combined.py; the card of zzliang/GRIT; visualgenome.org's api.
+Sources: lichengunc/refer (README, refer.py) and henghuiding/gRefCOCO (grefer.py);
+BryanPlummer/flickr30k_entities (README, flickr30k_entities_utils.py) and mdetr's
+flickr_combined.py; the card of zzliang/GRIT; visualgenome.org's api.
 """
 
 import glob
@@ -32,10 +34,11 @@ def _picture(name: str, of: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Plain(pickle._Unpickler):  # type: ignore[name-defined, unused-ignore]
-    """Reads lists, dicts, texts, numbers: a pickle that holds anything else can run whatever it wants.
+    """Reads lists, dicts, texts, numbers: a pickle that holds anything else can run whatever it
+    wants.
 
-    It is the one that Python has in Python: the one in C makes a table of 2 GB for 9 bytes that name a far place in it.
-    All of RefCOCO takes some seconds longer.
+    It is the one that Python has in Python: the one in C makes a table of 2 GB for 9 bytes that
+    name a far place in it. All of RefCOCO takes some seconds longer.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -44,9 +47,11 @@ class _Plain(pickle._Unpickler):  # type: ignore[name-defined, unused-ignore]
 
 @dataclass
 class RefCoco(Format):
-    """`refs(unc).p`, sentences about the objects of `instances.json` beside; gRefCOCO's too, where `-1` is nothing.
+    """`refs(unc).p`, sentences about the objects of `instances.json` beside; gRefCOCO's too, where
+    `-1` is nothing.
 
-    A record for each picture, an expression for each sentence. `split`: train, val, test, testA, testB; all if empty.
+    A record for each picture, an expression for each sentence. `split`: train, val, test, testA,
+    testB; all if empty.
     """
 
     split: str = ""
@@ -54,7 +59,10 @@ class RefCoco(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         file, *more = sorted(glob.glob(os.path.join(glob.escape(path), "*refs(*).*"))) or [path]
         if more or os.path.isdir(file):
-            raise InputError(f"{path} has {len(more) + bool(more)} files refs(...).p: name the one that is wanted")
+            raise InputError(
+                f"{path} has {len(more) + bool(more)} files refs(...).p: name the one that is"
+                " wanted"
+            )
         instances, data = read_whole(os.path.join(os.path.dirname(file), self.data_file), "")
         with broken(instances):
             objects = {one["id"]: one["bbox"] for one in data["annotations"]}
@@ -65,7 +73,9 @@ class RefCoco(Format):
                 if self.split in ("", ref["split"]):
                     of_image.setdefault(ref["image_id"], []).extend(_sentences(ref, objects))
             found = [(images[image_id], said) for image_id, said in of_image.items()]
-            records = [_picture(image["file_name"], image) | {"expressions": said} for image, said in found]
+            records = [
+                _picture(image["file_name"], image) | {"expressions": said} for image, said in found
+            ]
         if not records:
             raise InputError(f"{file} has nothing of split {self.split!r}")
         yield from records
@@ -81,22 +91,33 @@ def _plain(file: str) -> Any:
         raise InputError(f"can't read {file} as a pickle of plain data: {said(error)}") from None
 
 
-def _sentences(ref: Mapping[str, Any], objects: Mapping[Any, list[float]]) -> Iterator[dict[str, Any]]:
+def _sentences(
+    ref: Mapping[str, Any], objects: Mapping[Any, list[float]]
+) -> Iterator[dict[str, Any]]:
     given = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
-    corners = [(x, y, x + width, y + height) for x, y, width, height in (objects[n] for n in given if n != -1)]
+    corners = [
+        (x, y, x + width, y + height)
+        for x, y, width, height in (objects[n] for n in given if n != -1)
+    ]
     for sentence in ref["sentences"]:
-        own = {"expression_id": str(sentence["sent_id"]), "ref_id": str(ref.get("ref_id")), "split": str(ref["split"])}
+        own = {
+            "expression_id": str(sentence["sent_id"]),
+            "ref_id": str(ref.get("ref_id")),
+            "split": str(ref["split"]),
+        }
         if text := (sentence.get("sent") or sentence["raw"]).strip():
             yield {"text": text, **own, "instances": [{"bbox": list(box)} for box in corners]}
 
 
 @dataclass
 class Flickr30k(Format):
-    """`Sentences/1.txt`, captions with marked phrases, and `Annotations/1.xml`, the boxes. A record for each caption.
+    """`Sentences/1.txt`, captions with marked phrases, and `Annotations/1.xml`, the boxes. A record
+    for each caption.
 
-    Phrases that have no box, as they can't be seen or are all of the scene, are `unsupported`. `split`: a list of ids
-    in the folder, as train.txt; all if empty. `offset`: taken off all four numbers of a box, in pixels. They count from
-    1; the data set's own reader takes 1 off, most published figures are of 0.
+    Phrases that have no box, as they can't be seen or are all of the scene, are `unsupported`.
+    `split`: a list of ids in the folder, as train.txt; all if empty. `offset`: taken off all four
+    numbers of a box, in pixels. They count from 1; the data set's own reader takes 1 off, most
+    published figures are of 0.
     """
 
     split: str = ""
@@ -111,13 +132,20 @@ class Flickr30k(Format):
         files = sorted(glob.glob(os.path.join(glob.escape(path), self.data_file, "*.txt")))
         names = _lines(listed) if self.split else [os.path.basename(file)[:-4] for file in files]
         if not names:
-            raise InputError(f"{path} has no captions: name the folder with {self.data_file} and Annotations")
+            raise InputError(
+                f"{path} has no captions: name the folder with {self.data_file} and Annotations"
+            )
         for name in names:
             boxes, size = self._boxes(within(os.path.join(path, "Annotations"), f"{name}.xml"))
             file = within(os.path.join(path, self.data_file), f"{name}.txt")
             for number, line in enumerate(_lines(file), 1):
                 with broken(f"{file}, line {number}"):
-                    yield {"image_path": f"{name}.jpg", "width": size[0], "height": size[1], **_caption(line, boxes)}
+                    yield {
+                        "image_path": f"{name}.jpg",
+                        "width": size[0],
+                        "height": size[1],
+                        **_caption(line, boxes),
+                    }
 
     def _boxes(self, file: str) -> tuple[Boxes, Size]:
         """The boxes of each chain of phrases about one thing, and the picture's size."""
@@ -130,7 +158,10 @@ class Flickr30k(Format):
                     corners = [float(box.findtext(name, "")) - self.offset for name in _CORNERS]
                     for chain in thing.iter("name"):
                         found.setdefault(str(chain.text), []).append(corners)
-            return found, (int(root.findtext("size/width", "")), int(root.findtext("size/height", "")))
+            return found, (
+                int(root.findtext("size/width", "")),
+                int(root.findtext("size/height", "")),
+            )
 
 
 def _lines(file: str) -> list[str]:
@@ -138,7 +169,9 @@ def _lines(file: str) -> list[str]:
         with open(file, encoding="utf-8") as opened:
             return [line.strip() for line in opened if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read {file}: {getattr(error, 'strerror', None) or error}") from None
+        raise InputError(
+            f"can't read {file}: {getattr(error, 'strerror', None) or error}"
+        ) from None
 
 
 def _caption(line: str, boxes: Boxes) -> dict[str, Any]:
@@ -147,9 +180,15 @@ def _caption(line: str, boxes: Boxes) -> dict[str, Any]:
         caption += line[end : match.start()]
         end = match.end()
         text, found = match[3], boxes.get(match[1], [])
-        own = {"char_span": [len(caption), len(caption) + len(text)], "chain": match[1], "kinds": match[2].split("/")}
+        own = {
+            "char_span": [len(caption), len(caption) + len(text)],
+            "chain": match[1],
+            "kinds": match[2].split("/"),
+        }
         status = {"status": "grounded" if found else "unsupported"}
-        said.append({"text": text, **own, **status, "instances": [{"bbox": list(box)} for box in found]})
+        said.append(
+            {"text": text, **own, **status, "instances": [{"bbox": list(box)} for box in found]}
+        )
         caption += text
     caption += line[end:]
     if "[/EN#" in caption:
@@ -159,9 +198,11 @@ def _caption(line: str, boxes: Boxes) -> dict[str, Any]:
 
 @dataclass
 class Grit(Format):
-    """Parquet files of captions; pictures are `<key>.jpg`. `column`: ref_exps, whole expressions, or noun_chunks.
+    """Parquet files of captions; pictures are `<key>.jpg`. `column`: ref_exps, whole expressions,
+    or noun_chunks.
 
-    A box is `[start, end, x1, y1, x2, y2, score]`, characters of the caption and parts of the sides.
+    A box is `[start, end, x1, y1, x2, y2, score]`, characters of the caption and parts of the
+    sides.
     """
 
     column: str = "ref_exps"
@@ -173,9 +214,13 @@ class Grit(Format):
                     sides, said = (row["width"], row["height"]), []
                     for start, end, *parts, score in row[self.column]:
                         span = int(start), int(end)
-                        given = box_of([round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(parts)])
+                        given = box_of(
+                            [round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(parts)]
+                        )
                         box = [*clamp(given, sides)]
-                        self.passed_over["parts of boxes outside of their picture"] += math.dist(box, given) > EXACT
+                        self.passed_over["parts of boxes outside of their picture"] += (
+                            math.dist(box, given) > EXACT
+                        )
                         one = {"text": row["caption"][slice(*span)], "char_span": span}
                         said.append((span, {**one, "instances": [{"bbox": box, "score": score}]}))
                     picture = _picture(f"{row['key']}.jpg", row)
@@ -183,7 +228,8 @@ class Grit(Format):
 
 
 class VisualGenome(Format):
-    """`region_descriptions.json`, phrases with a box each, and `image_data.json` beside, for paths and sizes.
+    """`region_descriptions.json`, phrases with a box each, and `image_data.json` beside, for paths
+    and sizes.
 
     Boxes that reach out of their picture are cut, and those without an area left out.
     """
@@ -200,7 +246,10 @@ class VisualGenome(Format):
                 said = []
                 for region in entry["regions"]:
                     x, y, width, height = (region[key] for key in ("x", "y", "width", "height"))
-                    own = {"text": region["phrase"].strip(), "expression_id": str(region["region_id"])}
+                    own = {
+                        "text": region["phrase"].strip(),
+                        "expression_id": str(region["region_id"]),
+                    }
                     box = [*clamp((x, y, x + width, y + height), size)]
                     said += [{**own, "instances": [{"bbox": box}]}] if own["text"] else []
                 self.passed_over["regions without a phrase"] += len(entry["regions"]) - len(said)

@@ -1,4 +1,6 @@
-"""What formats are read with: files and entries, each with its place, for errors that name it; rows made records."""
+"""What formats are read with: files and entries, each with its place, for errors that name it; rows
+made records.
+"""
 
 import os
 import re
@@ -18,19 +20,35 @@ from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import MAX_FILE_BYTES
 from dataflow_grounding.json_lists import json_file, lists_in, read_json
-from dataflow_grounding.records import Record, image_id_of, is_score, read_expressions, stated_size, whole_number
+from dataflow_grounding.records import (
+    Record,
+    image_id_of,
+    is_score,
+    read_expressions,
+    stated_size,
+    whole_number,
+)
 from dataflow_grounding.rows import file_type_of, read_whole_rows
 from dataflow_grounding.spans import clean_caption, find_spans
 
 _KEY = re.compile(r"(?:.*/)?[^./]*")
-_NOTES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_NOTES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 _MOST_NOTES = 2**20  # bytes of a member's long name, or of what else is noted on it
-_MOST_UNSPLIT = 8 * 2**20  # bytes of XML without the beginning of a tag, which the parser keeps as a whole
+# bytes of XML without the beginning of a tag, which the parser keeps as a whole
+_MOST_UNSPLIT = 8 * 2**20
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
-    """The files under a folder with these endings, relative to it, sorted. Raises InputError if it is not a folder."""
+    """The files under a folder with these endings, relative to it, sorted. Raises InputError if it
+    is not a folder.
+    """
     if kind_of(folder) != "folder":
         raise InputError(f"{key}: no folder {folder}")
     if is_elsewhere(folder):
@@ -42,13 +60,19 @@ def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
         if real in seen:  # a link that leads back
             continue
         seen.add(real)
-        wanted = (name for name in files if name.lower().endswith(endings) and not name.startswith("."))
-        found += [os.path.relpath(os.path.join(top, name), folder).replace(os.sep, "/") for name in wanted]
+        wanted = (
+            name for name in files if name.lower().endswith(endings) and not name.startswith(".")
+        )
+        found += [
+            os.path.relpath(os.path.join(top, name), folder).replace(os.sep, "/") for name in wanted
+        ]
     return sorted(found)
 
 
 def file_of(path: str, name: str) -> str:
-    """The format's file, where `path` is the folder that holds it; else `path`. Raises InputError."""
+    """The format's file, where `path` is the folder that holds it; else `path`.
+    Raises InputError.
+    """
     if not os.path.isdir(path):
         return path
     inside = os.path.join(path, name)
@@ -58,7 +82,9 @@ def file_of(path: str, name: str) -> str:
 
 
 def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a file of JSON lines, or one JSON list, and where each is. Raises InputError."""
+    """The objects of a file of JSON lines, or one JSON list, and where each is.
+    Raises InputError.
+    """
     file = file_of(path, name)
     unit = "line" if file_type_of(file) == "jsonl" else "entry"
     for number, data in read_whole_rows(file, unit):
@@ -85,8 +111,10 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
 
 
 def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Expressions, each behind what tells it from others: those that are the same are one with the boxes of all.
-    Of several with one `expression_id` the first keeps it, the others get `~2` and so on behind it."""
+    """Expressions, each behind what tells it from others: those that are the same are one with the
+    boxes of all. Of several with one `expression_id` the first keeps it, the others get `~2` and so
+    on behind it.
+    """
     found: dict[Any, dict[str, Any]] = {}
     for same, one in said:
         found.setdefault(same, {**one, "instances": []})["instances"] += one["instances"]
@@ -98,7 +126,9 @@ def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 class _Tags:
-    """A file of XML, read as long as tags begin often enough: of an attribute of 200 MB the parser makes several."""
+    """A file of XML, read as long as tags begin often enough: of an attribute of 200 MB the parser
+    makes several.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._since = file, 0
@@ -117,8 +147,11 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
     within: list[ElementTree.Element] = []
     try:
         with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
-            if b"<!DOCTYPE" in file.read(2**16):  # elsewhere expat itself ends what would fill the memory
-                raise ValueError("it has a DOCTYPE, with which 1 KB can fill the memory: take it out")
+            if b"<!DOCTYPE" in file.read(2**16):
+                # elsewhere expat itself ends what would fill the memory
+                raise ValueError(
+                    "it has a DOCTYPE, with which 1 KB can fill the memory: take it out"
+                )
             file.seek(0)
             for event, element in ElementTree.iterparse(_Tags(file), ("start", "end")):
                 if event == "start":
@@ -132,7 +165,8 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
 
 @dataclass
 class TarSample:
-    """A sample of a WebDataset shard: `where` it is, for people, its key, and what is in its members, by their endings.
+    """A sample of a WebDataset shard: `where` it is, for people, its key, and what is in its
+    members, by their endings.
 
     `error`: why it can't be read, if so.
     """
@@ -144,7 +178,9 @@ class TarSample:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose long name and other notes on it, which are read at once, are of a size that they can have."""
+    """A member whose long name and other notes on it, which are read at once, are of a size that
+    they can have.
+    """
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _NOTES and self.size > _MOST_NOTES:
@@ -156,29 +192,42 @@ def tar_samples(path: str) -> Iterator[TarSample]:
     """The samples of a WebDataset shard. Raises InputError."""
     reading = told_as(InputError, f"can't read {path}")
     try:
-        with reading, system_errors(path), open_file(path) as file, tarfile.open(fileobj=file, tarinfo=_Member) as tar:
+        with (
+            reading,
+            system_errors(path),
+            open_file(path) as file,
+            tarfile.open(fileobj=file, tarinfo=_Member) as tar,
+        ):
             inside = (member for member in tar if member.isfile())
             for key, members in groupby(inside, lambda member: _KEY.match(member.name)[0]):  # type: ignore[index]
                 yield _tar_sample(tar, path, key, members)
     except tarfile.TarError as error:
-        raise InputError(f"{path} is not a tar file that can be read: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{path} is not a tar file that can be read: {str(error).splitlines()[0]}"
+        ) from None
 
 
-def _tar_sample(tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]) -> TarSample:
+def _tar_sample(
+    tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
+) -> TarSample:
     """The sample, without what is in its members where they say that they have too much."""
     sample, size = TarSample(f"{path}, {key}", key, {}), 0
     for member in members:
         size += member.size
         if size > MAX_FILE_BYTES:
             sample.parts = {}
-            sample.error = BrokenRow(f"{member.name!r} makes it larger than {MAX_FILE_BYTES >> 20} MiB")
+            sample.error = BrokenRow(
+                f"{member.name!r} makes it larger than {MAX_FILE_BYTES >> 20} MiB"
+            )
         elif content := tar.extractfile(member):
             sample.parts[member.name[len(key) :]] = content.read()
     return sample
 
 
 def picture_size(pictures: Pictures, name: Any, where: str) -> Size:
-    """Upright width and height in pixels of a picture. Raises InputError that says where it is named."""
+    """Upright width and height in pixels of a picture. Raises InputError that says where it is
+    named.
+    """
     try:
         return pictures.find(name, "image")[1].size
     except RecordError as error:
@@ -192,19 +241,28 @@ def broken(where: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise InputError(f"{where}: no {error.args[0]!r} in it") from None
-    except (BrokenRow, UnreadableReply, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+    except (
+        BrokenRow,
+        UnreadableReply,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
         raise InputError(f"{where}: is not of this format ({error})") from None
 
 
 def completed(
     rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[str], backgrounds: bool
 ) -> Iterator[dict[str, Any]]:
-    """The rows with ids, status, scores, and spans: those of the format if all are right, else those that are found.
+    """The rows with ids, status, scores, and spans: those of the format if all are right, else
+    those that are found.
 
-    Boxes without an area are left out, and expressions that lose all of theirs so; `passed_over` counts both.
-    With `backgrounds`, a row without expressions says that nothing is there, `background: true`, unless it states the
-    contrary. Raises InputError that names `path` for an expression without text, a box that isn't x1, y1, x2, y2, a
-    score out of [0, 1].
+    Boxes without an area are left out, and expressions that lose all of theirs so; `passed_over`
+    counts both. With `backgrounds`, a row without expressions says that nothing is there,
+    `background: true`, unless it states the contrary. Raises InputError that names `path` for an
+    expression without text, a box that isn't x1, y1, x2, y2, a score out of [0, 1].
     """
     seen: Counter[str] = Counter()
     for number, row in enumerate(rows, 1):
@@ -212,7 +270,11 @@ def completed(
         record = Record(row, occurrence=seen[image_id], image_id=image_id)
         seen[image_id] += 1
         with broken(f"{path}, record {number}"):
-            sides = {side: whole_number(record[side]) for side in ("width", "height") if record.get(side) is not None}
+            sides = {
+                side: whole_number(record[side])
+                for side in ("width", "height")
+                if record.get(side) is not None
+            }
             if None in sides.values():
                 raise BrokenRow("width and height should be whole numbers of pixels")
             given = record.get("cleaned_caption") or record.get("caption")
@@ -220,16 +282,32 @@ def completed(
             caption = _with_spans(expressions, given if isinstance(given, str) else "")
             for item in expressions:
                 item.setdefault("status", "grounded" if item["instances"] else "none")
-            own: dict[str, Any] = {"image_id": record.unique_id} if record.get("image_id") is None else {}
+            own: dict[str, Any] = (
+                {"image_id": record.unique_id} if record.get("image_id") is None else {}
+            )
             empty = backgrounds and not record["expressions"] and "background" not in record
             own |= {"background": True} if empty else {}
-            yield {"image_id": None, **record, **sides, **own, "cleaned_caption": caption, "expressions": expressions}
+            yield {
+                "image_id": None,
+                **record,
+                **sides,
+                **own,
+                "cleaned_caption": caption,
+                "expressions": expressions,
+            }
 
 
 def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
-    """Gives the expressions spans, where not all have right ones in the caption as it is, and returns their caption."""
-    texts, spans = [item["text"] for item in expressions], [item.get("char_span", ()) for item in expressions]
-    if not all(span is None or stands(text, span, caption) for text, span in zip(texts, spans, strict=True)):
+    """Gives the expressions spans, where not all have right ones in the caption as it is, and
+    returns their caption.
+    """
+    texts, spans = (
+        [item["text"] for item in expressions],
+        [item.get("char_span", ()) for item in expressions],
+    )
+    if not all(
+        span is None or stands(text, span, caption) for text, span in zip(texts, spans, strict=True)
+    ):
         caption = clean_caption(caption)
         spans = find_spans(texts, caption)
     for item, span in zip(expressions, spans, strict=True):
@@ -237,7 +315,9 @@ def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
     return caption
 
 
-def _with_area(expressions: Iterable[dict[str, Any]], passed_over: Counter[str]) -> Iterator[dict[str, Any]]:
+def _with_area(
+    expressions: Iterable[dict[str, Any]], passed_over: Counter[str]
+) -> Iterator[dict[str, Any]]:
     for item in expressions:
         kept = []
         for instance in item["instances"]:
@@ -255,12 +335,16 @@ def _with_area(expressions: Iterable[dict[str, Any]], passed_over: Counter[str])
 
 
 def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
-    """The records with the width and height of their pictures, in pixels, upright, where these are in `folder`.
+    """The records with the width and height of their pictures, in pixels, upright, where these are
+    in `folder`.
 
-    What the data says stays: boxes are of that size, and a picture of another is found out when it is used.
+    What the data says stays: boxes are of that size, and a picture of another is found out when it
+    is used.
     """
     pictures = Pictures((folder,))
-    for record in pictures.ahead(records, lambda record: None if stated_size(record) else record["image_path"]):
+    for record in pictures.ahead(
+        records, lambda record: None if stated_size(record) else record["image_path"]
+    ):
         if not stated_size(record):
             with suppress(InputError):
                 size = picture_size(pictures, record["image_path"], "")

@@ -1,4 +1,6 @@
-"""Seed records: what `image_referring_expression` starts from, one record per image with its regions."""
+"""Seed records: what `image_referring_expression` starts from, one record per image with its
+regions.
+"""
 
 import hashlib
 import json
@@ -10,7 +12,15 @@ from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.elsewhere import joined, kind_of, open_file, state_of, system_errors
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError, told_as
-from dataflow_grounding.formats.label_seeds import BEYOND, Seeds, beyond, from_coco, from_label_folder, sides, size_of
+from dataflow_grounding.formats.label_seeds import (
+    BEYOND,
+    Seeds,
+    beyond,
+    from_coco,
+    from_label_folder,
+    sides,
+    size_of,
+)
 from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
 from dataflow_grounding.records import as_json, read_object
 from dataflow_grounding.rows import read_rows, write_rows, write_text
@@ -30,7 +40,9 @@ class Made(NamedTuple):
 
 
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
-    """The seeds of a spec's `data`; `boxless` where the steps do without regions. Raises SpecError, InputError."""
+    """The seeds of a spec's `data`; `boxless` where the steps do without regions. Raises SpecError,
+    InputError.
+    """
     block = "image_referring_expression.data"
     labels = ("kitti_label_dir", "coco_json", "yolo_label_dir")
     given = {name: str(path) for name in labels if (path := getattr(data, name))}
@@ -38,7 +50,9 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
         return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir, made, boxless)
     if len(given) != 1:
         what = f"{' and '.join(given)} are given" if given else "none is given"
-        raise SpecError(f"{block}: give one of {', '.join(labels)} or input_annotations_jsonl ({what})")
+        raise SpecError(
+            f"{block}: give one of {', '.join(labels)} or input_annotations_jsonl ({what})"
+        )
     if not data.image_dir:
         raise SpecError(f"{block}.image_dir is missing: give it the folder of the images")
     [(name, path)] = given.items()
@@ -50,7 +64,9 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
 
 
 class AnnotationSeeds(Seeds):
-    """From records: ours, with boxes in pixels, or TAO's. In their order, with their columns but those made anew."""
+    """From records: ours, with boxes in pixels, or TAO's. In their order, with their columns but
+    those made anew.
+    """
 
     def __init__(self, path: str, image_dir: str | None, made: Made, boxless: bool) -> None:
         if kind_of(path) != "file":
@@ -73,9 +89,16 @@ class AnnotationSeeds(Seeds):
                 continue
             data, path = row.data, row.data.get("image_path")
             # TAO's path may be that of the container that it ran in
-            if self._image_dir and isinstance(path, str) and is_tao(data) and size_of(path, self.folders) is None:
+            if (
+                self._image_dir
+                and isinstance(path, str)
+                and is_tao(data)
+                and size_of(path, self.folders) is None
+            ):
                 name = os.path.basename(path)
-                data = {**data, "image_path": name} if kind_of(joined(self._image_dir, name)) else data
+                data = (
+                    {**data, "image_path": name} if kind_of(joined(self._image_dir, name)) else data
+                )
             try:
                 yield self._record(data, where)
             except BrokenRow as error:
@@ -116,12 +139,18 @@ class AnnotationSeeds(Seeds):
         return {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
 
     def remarks(self) -> list[str]:
-        lines = [f"TAO records taken over, with boxes in pixels: {self._converted}"] if self._converted else []
+        lines = (
+            [f"TAO records taken over, with boxes in pixels: {self._converted}"]
+            if self._converted
+            else []
+        )
         return [*lines, *super().remarks(), *self._broken[:5]]
 
 
 def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
-    """Write the records to `path`, whole or not at all, if they changed; returns the report. Raises InputError."""
+    """Write the records to `path`, whole or not at all, if they changed; returns the report. Raises
+    InputError.
+    """
     fingerprint = seeds.fingerprint()
     known = unsealed(read_object(state_path))
     if known and (known["fingerprint"], known["written"]) == (fingerprint, state_of(path)):
@@ -130,7 +159,9 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
         with told_as(InputError, f"can't write {path}"):
             write_rows(path, seeds.records())
         report = seeds.report()
-        state = sealed(as_json({"fingerprint": fingerprint, "written": state_of(path), "report": report}))
+        state = sealed(
+            as_json({"fingerprint": fingerprint, "written": state_of(path), "report": report})
+        )
         write_text(state_path, json.dumps(state) + "\n")
     for remark in seeds.remarks():
         say(f"Note: {remark}.")
@@ -138,11 +169,23 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
 
 
 def seed_file(
-    folder: str, image_dir: str, *, kitti: str = "", coco: str = "", yolo: str = "", yolo_names: str = ""
+    folder: str,
+    image_dir: str,
+    *,
+    kitti: str = "",
+    coco: str = "",
+    yolo: str = "",
+    yolo_names: str = "",
 ) -> str:
-    """Write seed records from images and one kind of labels; returns the path. Raises SpecError, InputError."""
+    """Write seed records from images and one kind of labels; returns the path. Raises SpecError,
+    InputError.
+    """
     data = ReferringData(
-        image_dir=image_dir, kitti_label_dir=kitti, coco_json=coco, yolo_label_dir=yolo, yolo_names=yolo_names
+        image_dir=image_dir,
+        kitti_label_dir=kitti,
+        coco_json=coco,
+        yolo_label_dir=yolo,
+        yolo_names=yolo_names,
     )
     seeds = find_seeds(data, Made([], []), boxless=False)
     path = os.path.join(folder, "seed_annotations.jsonl")

@@ -1,8 +1,9 @@
 """Records of TAO's image_referring_expression, whose boxes are in 0-1000, as records in pixels.
 
-They are recognised by their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't have. Where no
-region is described yet, those boxes are the regions. A region that is one of them, in 0-1000, gets its exact numbers
-back; others are converted if what 1000 stands for is certain.
+They are recognised by their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours
+don't have. Where no region is described yet, those boxes are the regions. A region that is one of
+them, in 0-1000, gets its exact numbers back; others are converted if what 1000 stands for is
+certain.
 """
 
 import os
@@ -42,14 +43,33 @@ class Tao(Format):
                 expressions = []
                 for phrase in sample.phrases:
                     of, instances = phrase.expression, list[dict[str, Any]]()
-                    for one, box, score in zip(of["instances"], phrase.boxes, phrase.scores, strict=True):
-                        instances.append({"bbox_id": _text(one.get("bbox_id")), "bbox": box, "bbox_score": score})
-                    said = {key: of.get(key) for key in _OF_EXPRESSION} | {"expression_id": _text(of["expression_id"])}
+                    for one, box, score in zip(
+                        of["instances"], phrase.boxes, phrase.scores, strict=True
+                    ):
+                        instances.append(
+                            {"bbox_id": _text(one.get("bbox_id")), "bbox": box, "bbox_score": score}
+                        )
+                    said = {key: of.get(key) for key in _OF_EXPRESSION} | {
+                        "expression_id": _text(of["expression_id"])
+                    }
                     expressions.append({**said, "instances": instances})
-                named = {"image_id": _text(sample.record.get("image_id")), "image_path": sample.file_name}
+                named = {
+                    "image_id": _text(sample.record.get("image_id")),
+                    "image_path": sample.file_name,
+                }
                 empty = {"background": True} if sample.record.get("background") is True else {}
                 source = {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
-                put({**named, **empty, **size, **texts, "regions": [], "expressions": expressions, **source})
+                put(
+                    {
+                        **named,
+                        **empty,
+                        **size,
+                        **texts,
+                        "regions": [],
+                        "expressions": expressions,
+                        **source,
+                    }
+                )
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         pictures = Pictures((image_root,))
@@ -59,9 +79,15 @@ class Tao(Format):
                 if is_tao(row):
                     row, _ = from_tao(row, picture_size(pictures, row["image_path"], where))
                 elif row.get("source") == SOURCE:
-                    raise BrokenRow(f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}")
+                    raise BrokenRow(
+                        f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}"
+                    )
                 given, caption = row["expressions"], row.get("cleaned_caption")
-                if not all(stands(one["text"], one["char_span"], caption) for one in given if one.get("char_span")):
+                if not all(
+                    stands(one["text"], one["char_span"], caption)
+                    for one in given
+                    if one.get("char_span")
+                ):
                     row = with_status(row)  # TAO takes spans from its model unchecked
             yield row
 
@@ -79,7 +105,9 @@ Exact: TypeAlias = tuple[list[float], str]  # a label's box in pixels, and its t
 
 
 class Regions(NamedTuple):
-    """Regions in pixels and as TAO wrote them, the size that its 1000 stands for, and whether that is certain."""
+    """Regions in pixels and as TAO wrote them, the size that its 1000 stands for, and whether that
+    is certain.
+    """
 
     regions: list[dict[str, Any]]
     written: list[list[float]]
@@ -88,42 +116,58 @@ class Regions(NamedTuple):
 
 
 def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
-    """Raises InputError if one of these files of `results_dir` is TAO's: a run would write over what was paid for."""
+    """Raises InputError if one of these files of `results_dir` is TAO's: a run would write over
+    what was paid for.
+    """
     for path in filter(os.path.exists, files):
         first = next((row.data for row in read_rows(path) if row.data is not None), {})
         if is_tao(first):
             last = os.path.join(results_dir, "annotations.jsonl")
             given = f"data.input_annotations_jsonl={last if os.path.exists(last) else path}"
             why = f"{results_dir} holds TAO's own results"
-            raise InputError(f"{why}: to go on from them, choose another results_dir and give {given}")
+            raise InputError(
+                f"{why}: to go on from them, choose another results_dir and give {given}"
+            )
 
 
 def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[list[float]]]:
-    """The record in pixels of an image of `size` (width, height), and the boxes left out of it, which have no area.
+    """The record in pixels of an image of `size` (width, height), and the boxes left out of it,
+    which have no area.
 
     Raises:
         BrokenRow: It can't be told for certain what a number means.
     """
     exact, described = [_kitti(item) for item in row[COLUMN]], row.get("regions")
-    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))  # by what TAO may have converted
+    # by what TAO may have converted
+    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
     sizes = [size, stated if all(is_number(n) and n > 0 for n in stated) else ASSUMED]
-    found, without_area = (_described(described, exact, sizes), []) if described else _labelled(exact, sizes)
+    found, without_area = (
+        (_described(described, exact, sizes), []) if described else _labelled(exact, sizes)
+    )
     record = {name: value for name, value in row.items() if name != COLUMN}
     record |= {"width": size[0], "height": size[1], "regions": found.regions}
     if isinstance(caption := row.get("caption"), str) and caption.strip():
         record.setdefault("cleaned_caption", clean_caption(caption))
     if row.get("expressions"):
-        record["expressions"] = [_expression(expression, found) for expression in row["expressions"]]
+        record["expressions"] = [
+            _expression(expression, found) for expression in row["expressions"]
+        ]
     return record, without_area
 
 
 def _described(given: Sequence[Any], exact: list[Exact], sizes: list[tuple[Any, Any]]) -> Regions:
-    """The regions that TAO's model described, in 0-1000, by the size by which most match an exact box."""
+    """The regions that TAO's model described, in 0-1000, by the size by which most match an exact
+    box.
+    """
     written = [_four(region, "a region") for region in given]
     tried = [(size, _matches(written, exact, size)) for size in sizes]
-    best, matches = max(tried, key=lambda one: sum(match is not None for match in one[1]))  # the first of equals
+    # the first of equals
+    best, matches = max(tried, key=lambda one: sum(match is not None for match in one[1]))
     if (exact or sizes[0] != sizes[1]) and all(match is None for match in matches):
-        raise BrokenRow(f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they are in")
+        raise BrokenRow(
+            f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they"
+            " are in"
+        )
     regions = []
     for region, box, match in zip(given, written, matches, strict=True):
         bbox, kind = exact[match] if match is not None else (_converted(box, best), "")
@@ -132,9 +176,15 @@ def _described(given: Sequence[Any], exact: list[Exact], sizes: list[tuple[Any, 
     return Regions(regions, written, best, best == sizes[0])
 
 
-def _labelled(exact: list[Exact], sizes: list[tuple[Any, Any]]) -> tuple[Regions, list[list[float]]]:
-    """The boxes of the labels, where no region is described yet, and those that are left out, without an area."""
-    labelled: list[dict[str, Any]] = [{"bbox": box, "type": kind} for box, kind in exact if kind.lower() != LEFT_OUT]
+def _labelled(
+    exact: list[Exact], sizes: list[tuple[Any, Any]]
+) -> tuple[Regions, list[list[float]]]:
+    """The boxes of the labels, where no region is described yet, and those that are left out,
+    without an area.
+    """
+    labelled: list[dict[str, Any]] = [
+        {"bbox": box, "type": kind} for box, kind in exact if kind.lower() != LEFT_OUT
+    ]
     regions = [one for one in labelled if area(box_of(one["bbox"])) > 0]
     written = [_in_1000(one["bbox"], sizes[0]) for one in regions]
     without_area = [one["bbox"] for one in labelled if area(box_of(one["bbox"])) <= 0]
@@ -142,16 +192,26 @@ def _labelled(exact: list[Exact], sizes: list[tuple[Any, Any]]) -> tuple[Regions
 
 
 def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The record, its expressions completed where another system made them: a status, and spans that were looked up."""
+    """The record, its expressions completed where another system made them: a status, and spans
+    that were looked up.
+    """
     given = row.get("expressions")
     expressions = given if isinstance(given, list) else []
-    readable = all(isinstance(item, Mapping) and isinstance(item.get("text"), str) for item in expressions)
+    readable = all(
+        isinstance(item, Mapping) and isinstance(item.get("text"), str) for item in expressions
+    )
     if not readable or all("status" in item for item in expressions):
         return dict(row)
     caption = row.get("cleaned_caption")
-    spans = find_spans([item["text"] for item in expressions], caption if isinstance(caption, str) else "")
+    spans = find_spans(
+        [item["text"] for item in expressions], caption if isinstance(caption, str) else ""
+    )
     completed = [
-        {"status": "grounded" if item.get("instances") else "none", **item, "char_span": list(span) if span else None}
+        {
+            "status": "grounded" if item.get("instances") else "none",
+            **item,
+            "char_span": list(span) if span else None,
+        }
         for item, span in zip(expressions, spans, strict=True)
     ]
     return {**row, "expressions": completed}
@@ -168,7 +228,9 @@ def _expression(expression: Any, found: Regions) -> Any:
             why = "is not a region, and the record's size is not the image's"
             raise BrokenRow(f"the instance {box} {why}: not converted")
         bbox = found.regions[near[0]]["bbox"] if near else _converted(box, found.size)
-        instances.append({**instance, "bbox": list(bbox), **({"region_id": near[0] + 1} if near else {})})
+        instances.append(
+            {**instance, "bbox": list(bbox), **({"region_id": near[0] + 1} if near else {})}
+        )
     return {**expression, "instances": instances}
 
 
@@ -186,11 +248,17 @@ def _four(item: Any, what: str) -> list[float]:
     return bbox
 
 
-def _matches(written: list[list[float]], exact: list[Exact], size: Sequence[Any]) -> list[int | None]:
+def _matches(
+    written: list[list[float]], exact: list[Exact], size: Sequence[Any]
+) -> list[int | None]:
     """For each written box the place of the exact one that it is, each taken once."""
     there, found = [_in_1000(bbox, size) for bbox, _ in exact], list[int | None]()
     for box in written:
-        found.append(next((n for n, other in enumerate(there) if _close(box, other) and n not in found), None))
+        found.append(
+            next(
+                (n for n, other in enumerate(there) if _close(box, other) and n not in found), None
+            )
+        )
     return found
 
 

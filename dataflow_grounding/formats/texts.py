@@ -1,8 +1,10 @@
-"""Formats of one line per picture, in which boxes are text: what they share, and those of prefix and suffix.
+"""Formats of one line per picture, in which boxes are text: what they share, and those of prefix
+and suffix.
 
-These are what PaliGemma and Florence-2 are tuned on: what is asked, and the answer, in which boxes are location tokens,
-in parts of the picture's own sides. Sources: google-research/big_vision, paligemma segmentation.py; transformers,
-processing_paligemma.py and processing_florence2.py; roboflow/maestro, datasets/jsonl.py.
+These are what PaliGemma and Florence-2 are tuned on: what is asked, and the answer, in which boxes
+are location tokens, in parts of the picture's own sides. Sources: google-research/big_vision,
+paligemma segmentation.py; transformers, processing_paligemma.py and processing_florence2.py;
+roboflow/maestro, datasets/jsonl.py.
 """
 
 import re
@@ -38,7 +40,9 @@ class Texts(Format):
 
     def read(self, path: str, image_root: str) -> Iterator[Line]:
         pictures = Pictures((image_root,))
-        for where, line in pictures.ahead(read_lines(path, self.data_file), lambda row: _picture_of(row[1])):
+        for where, line in pictures.ahead(
+            read_lines(path, self.data_file), lambda row: _picture_of(row[1])
+        ):
             with broken(where):
                 name = _picture_of(line)
                 if name is None:  # text alone, as mixtures have it
@@ -48,8 +52,18 @@ class Texts(Format):
                 if not all(text for text, _ in said):
                     raise ValueError("an answer without a phrase")
                 each = ((text, [{"bbox": list(box)} for box in boxes]) for text, boxes in said)
-                facts = {"image_path": name, "caption": self.caption(line), "width": size[0], "height": size[1]}
-                yield {**facts, "expressions": united((text, {"text": text, "instances": i}) for text, i in each)}
+                facts = {
+                    "image_path": name,
+                    "caption": self.caption(line),
+                    "width": size[0],
+                    "height": size[1],
+                }
+                yield {
+                    **facts,
+                    "expressions": united(
+                        (text, {"text": text, "instances": i}) for text, i in each
+                    ),
+                }
 
     @abstractmethod
     def line(self, sample: Sample, asked: Boxes) -> Line:
@@ -98,7 +112,10 @@ class _PrefixSuffix(Texts):
             if len(numbers) % 4 or max(numbers) > self.boxes.limits(size)[0]:
                 raise ValueError(f"{found['tokens'][:60]!r} is not a box of {self.name}")
             for at in range(0, len(numbers), 4):
-                yield found["text"].strip() or asked, [self.boxes.to_pixels(numbers[at : at + 4], original=size)]
+                yield (
+                    found["text"].strip() or asked,
+                    [self.boxes.to_pixels(numbers[at : at + 4], original=size)],
+                )
 
 
 class PaliGemma(_PrefixSuffix):
@@ -106,16 +123,21 @@ class PaliGemma(_PrefixSuffix):
 
     breaking = ("<", ">", ";", "\n")
     task = "detect "
-    boxes = BoxFormat("paligemma-training", "box_2d", "yxyx", 1023)  # known_formats has how replies are read: 1024
+    # known_formats has how replies are read: 1024
+    boxes = BoxFormat("paligemma-training", "box_2d", "yxyx", 1023)
     token = "<loc{:04d}>"
     answer = re.compile(r"(?P<tokens>(?:<loc\d{4}>)+)(?:<seg\d{3}>)*(?P<text>[^;<]*)")
 
     def texts(self, caption: str, tokens: Mapping[str, list[str]]) -> tuple[str, str]:
-        return " ; ".join(tokens), " ; ".join(f"{box} {text}" for text, boxes in tokens.items() for box in boxes)
+        return " ; ".join(tokens), " ; ".join(
+            f"{box} {text}" for text, boxes in tokens.items() for box in boxes
+        )
 
 
 class Florence(_PrefixSuffix):
-    """`<CAPTION_TO_PHRASE_GROUNDING>caption` and `a<loc_19><loc_47><loc_312><loc_700>b…`, x before y."""
+    """`<CAPTION_TO_PHRASE_GROUNDING>caption` and `a<loc_19><loc_47><loc_312><loc_700>b…`, x before
+    y.
+    """
 
     breaking = ("<", ">")
     task = "<CAPTION_TO_PHRASE_GROUNDING>"
@@ -128,7 +150,9 @@ class Florence(_PrefixSuffix):
 
     def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
         if other := _OTHER.match(f"{line['prefix']}\n{line['suffix']}"):
-            self.passed_over[f"answers with {other[1] or other[2]}, of outlines or single regions"] += 1
+            self.passed_over[
+                f"answers with {other[1] or other[2]}, of outlines or single regions"
+            ] += 1
         return iter(()) if other else super().said(line, size)
 
     def caption(self, line: Line) -> str | None:

@@ -21,16 +21,33 @@ from dataflow_grounding.formats.pictures import put_picture
 from dataflow_grounding.formats.reading import ENDINGS, broken, files_under, tar_samples
 from dataflow_grounding.records import dump_text, image_id_of
 
-SHARD, GROUP, BUFFER = 500 * 2**20, 16 * 2**20, 2**18  # bytes of a file, of what is in memory, of what is written
+# bytes of a file, of what is in memory, of what is written
+SHARD, GROUP, BUFFER = 500 * 2**20, 16 * 2**20, 2**18
 _RECORD = 2**14  # bytes that are counted for a record besides its picture
 _HEAD = tarfile.TarInfo().tobuf()  # of a file without a name: what is the same in all, and where
 _SAME, _SUM = _HEAD[156:], sum(_HEAD[156:]) + 8 * ord(" ")
 _BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "evidence": "", "more": ""}
-_EXPRESSION = {"expression_id": "", "text": "", "char_span": [0], "noun_chunk": "", "status": "", "verified": True}
-_TEXTS = {"image_id": "", "image_path": "", "caption": "", "cleaned_caption": "", "source": "", "model": ""}
+_EXPRESSION = {
+    "expression_id": "",
+    "text": "",
+    "char_span": [0],
+    "noun_chunk": "",
+    "status": "",
+    "verified": True,
+}
+_TEXTS = {
+    "image_id": "",
+    "image_path": "",
+    "caption": "",
+    "cleaned_caption": "",
+    "source": "",
+    "model": "",
+}
 _EXPRESSIONS = [{**_EXPRESSION, "caption_span": [0], "instances": [_BOX], "more": ""}]
 ROW = {**_TEXTS, "width": 0, "height": 0, "expressions": _EXPRESSIONS, "more": ""}
-"""A record as these formats write it, with an example of each type; `more` is JSON with what has no column."""
+"""A record as these formats write it, with an example of each type; `more` is JSON with what has no
+column.
+"""
 
 
 @dataclass
@@ -51,10 +68,15 @@ class Datasets(Format):
             with pyarrow.parquet.ParquetWriter(shards[-1], schema) as writer:
                 for group in _parts(shard, GROUP):
                     named = ((one, one.file_name.removeprefix(f"{FOLDER}/")) for one in group)
-                    rows = [{"image": {"bytes": one.data, "path": name}, **_row(one, name)} for one, name in named]
+                    rows = [
+                        {"image": {"bytes": one.data, "path": name}, **_row(one, name)}
+                        for one, name in named
+                    ]
                     writer.write_table(pyarrow.Table.from_pylist(rows, schema))
         for number, path in enumerate(shards):
-            os.rename(path, out.place(f"{self.data_file}/train-{number:05}-of-{len(shards):05}.parquet"))
+            os.rename(
+                path, out.place(f"{self.data_file}/train-{number:05}-of-{len(shards):05}.parquet")
+            )
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for file in _files(path, ".parquet"):
@@ -66,7 +88,9 @@ class Datasets(Format):
 
 @dataclass
 class WebDataset(Format):
-    """Tar shards in which a picture and its record stand side by side. Equal data makes equal bytes."""
+    """Tar shards in which a picture and its record stand side by side. Equal data makes equal
+    bytes.
+    """
 
     packs = whole = True
     pictures: str = ""
@@ -78,7 +102,8 @@ class WebDataset(Format):
                 for sample in shard:
                     stem, ending = os.path.splitext(sample.file_name.removeprefix(f"{FOLDER}/"))
                     folder, base = os.path.split(stem)
-                    key = os.path.join(folder, base.replace(".", "_"))  # the first dot of a name ends it
+                    # the first dot of a name ends it
+                    key = os.path.join(folder, base.replace(".", "_"))
                     while not keys.of(key)[1]:
                         key += "~"
                     kinds.add(ending := ending.lower() or ".jpg")
@@ -99,12 +124,16 @@ class WebDataset(Format):
                         raise sample.error
                     row = json.loads(parts.pop(".json", "null"))
                     if row is not None:
-                        picture = next((parts[end] for end in parts if end.lower() in ENDINGS), None)
+                        picture = next(
+                            (parts[end] for end in parts if end.lower() in ENDINGS), None
+                        )
                         yield _record(row, picture, self.pictures)
 
 
 def _tar_head(name: str, size: int) -> bytes:
-    """The header of a file of so many bytes, as tarfile makes it in four times the time, where the name is plain."""
+    """The header of a file of so many bytes, as tarfile makes it in four times the time, where the
+    name is plain.
+    """
     if not name.isascii() or len(name) > tarfile.LENGTH_NAME:
         info = tarfile.TarInfo(name)
         info.size = size
@@ -121,13 +150,20 @@ def _row(sample: Sample, path: str) -> Any:
 
 
 def _typed_as(example: Any) -> Callable[[Any], Any]:
-    """What makes a value as the example is, with every key; what an object has besides is in `more`."""
+    """What makes a value as the example is, with every key; what an object has besides is in
+    `more`.
+    """
     if isinstance(example, dict):
         columns = {key: _typed_as(inner) for key, inner in example.items() if key != "more"}
 
         def of_object(value: Any) -> Any:
-            row = {key: None if (item := value.get(key)) is None else typed(item) for key, typed in columns.items()}
-            more = value.keys() - columns.keys() and {key: value[key] for key in value if key not in columns}
+            row = {
+                key: None if (item := value.get(key)) is None else typed(item)
+                for key, typed in columns.items()
+            }
+            more = value.keys() - columns.keys() and {
+                key: value[key] for key in value if key not in columns
+            }
             return {**row, "more": dump_text(more) if more else "{}"}
 
         return of_object
@@ -141,12 +177,18 @@ _AS_ROW = _typed_as(ROW)
 
 
 def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
-    """What a row was made of, its picture in `folder` if that is given. Raises KeyError where it is another's."""
+    """What a row was made of, its picture in `folder` if that is given. Raises KeyError where it is
+    another's.
+    """
     row["image_path"], row["expressions"]
     record: dict[str, Any] = _untyped(row)
     if not (folder and picture):
         return record
-    return {**record, "image_id": image_id_of(record, "image_path"), "image_path": put_picture(picture, folder)}
+    return {
+        **record,
+        "image_id": image_id_of(record, "image_path"),
+        "image_path": put_picture(picture, folder),
+    }
 
 
 def _untyped(value: Any) -> Any:
@@ -154,7 +196,11 @@ def _untyped(value: Any) -> Any:
         return [_untyped(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kept = {key: _untyped(item) for key, item in value.items() if item is not None or key in ("char_span", "score")}
+    kept = {
+        key: _untyped(item)
+        for key, item in value.items()
+        if item is not None or key in ("char_span", "score")
+    }
     return {**json.loads(kept.pop("more", "{}")), **kept}
 
 
@@ -174,7 +220,11 @@ def _parts(samples: Iterator[Sample], most: int) -> Iterator[Iterator[Sample]]:
 
 def _files(path: str, ending: str) -> list[str]:
     """The one file, or those of a data set. Raises InputError."""
-    files = [path] if os.path.isfile(path) else [os.path.join(path, n) for n in files_under(path, (ending,), path)]
+    files = (
+        [path]
+        if os.path.isfile(path)
+        else [os.path.join(path, n) for n in files_under(path, (ending,), path)]
+    )
     if not files:
         raise InputError(f"{path} has no files that end in {ending}")
     return files

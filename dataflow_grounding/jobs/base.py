@@ -1,4 +1,6 @@
-"""What a spec's run needs to know of its pipeline: its steps, its input, and what it leaves besides the step files."""
+"""What a spec's run needs to know of its pipeline: its steps, its input, and what it leaves besides
+the step files.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +20,9 @@ from dataflow_grounding.spec.user_code import described, in_one_line, named
 from dataflow_grounding.storage import ResultsStorage
 
 Writer: TypeAlias = Callable[[Step], None]
-"""Called after a run with each step whose annotations are there; reads `step.storage.output_path`, writes beside it."""
+"""Called after a run with each step whose annotations are there; reads `step.storage.output_path`,
+writes beside it.
+"""
 
 OUTPUT_FORMATS: dict[str, Writer] = {
     **dict.fromkeys(("unified", "jsonl"), remove_legacy),
@@ -28,16 +32,20 @@ OUTPUT_FORMATS: dict[str, Writer] = {
 
 
 class SpecJob:
-    """A spec's pipeline; subclasses make `steps`, `inputs` and `box_format`. Raises SpecError, InputError."""
+    """A spec's pipeline; subclasses make `steps`, `inputs` and `box_format`. Raises SpecError,
+    InputError.
+    """
 
     name: ClassVar[str]  # what `autolabel_type` says, and the key of the pipeline's block
     block: ClassVar[type[PipelineBlock]]  # the keys of that block
-    questions: ClassVar[Mapping[str, str]] = {}  # operator's name → what to ask of its file after a pilot
+    # operator's name → what to ask of its file after a pilot
+    questions: ClassVar[Mapping[str, str]] = {}
 
     steps: list[Step]  # the steps that are asked for
     inputs: list[str]  # files of the user that must not be written over
     pilot: int | None = None  # only the first so many rows
-    box_format: FormatChoice | None  # the box format that the model is asked for; None for a pipeline without boxes
+    # the box format that the model is asked for; None for a pipeline without boxes
+    box_format: FormatChoice | None
 
     def __init__(self, spec: Spec, serving: Serving) -> None:
         self.spec, self.serving = spec, serving
@@ -51,7 +59,9 @@ class SpecJob:
 
     @property
     def operators(self) -> list[Operator]:
-        """The operators of the steps, without those of other libraries, which say nothing of themselves."""
+        """The operators of the steps, without those of other libraries, which say nothing of
+        themselves.
+        """
         return [step.operator for step in self.steps if isinstance(step.operator, Operator)]
 
     @property
@@ -61,7 +71,9 @@ class SpecJob:
 
     def obstacles(self) -> list[str]:
         """What prevents the servings from sending, one sentence each."""
-        return list(dict.fromkeys(text for serving in self.servings for text in serving.obstacles()))
+        return list(
+            dict.fromkeys(text for serving in self.servings for text in serving.obstacles())
+        )
 
     def prepare(self) -> None:
         """Make the first step's input file where it isn't the user's own. Raises InputError."""
@@ -76,12 +88,16 @@ class SpecJob:
         return f"{self.reads}, line {row.line}"
 
     def columns(self) -> list[str]:
-        """The columns of the first step's rows. Raises InputError, also where it can be told which column is meant."""
+        """The columns of the first step's rows. Raises InputError, also where it can be told which
+        column is meant.
+        """
         self.prepare()
         return Source(self.steps).columns()
 
     def needs(self) -> list[str]:
-        """What servings and operators lack, or what is good to know of them before a run, one line each."""
+        """What servings and operators lack, or what is good to know of them before a run, one line
+        each.
+        """
         whose: list[Operator | Serving] = [*self.servings, *self.operators]
         return list(dict.fromkeys(line for what in whose for line in needed(what)))
 
@@ -97,7 +113,10 @@ class SpecJob:
 
     def finish(self) -> None:
         """Leave what the output format has besides step files. Raises SpecError, StorageFailed."""
-        failed = f"workflow.output_format {self.spec.block.workflow.output_format} failed; the annotations are written"
+        failed = (
+            f"workflow.output_format {self.spec.block.workflow.output_format} failed; the"
+            " annotations are written"
+        )
         for step in self.steps:
             if os.path.exists(step.storage.output_path):
                 for write in self._writers:
@@ -134,8 +153,14 @@ def _bring_up_to_date(annotations: str) -> None:
 
 
 def recalled(steps: list[Step]) -> FormatChoice | None:
-    """The box format that the steps' operators ask for, as their results folder remembers it; None without boxes."""
-    choices = [choice for step in steps if (choice := getattr(step.operator, "format_choice", None)) is not None]
+    """The box format that the steps' operators ask for, as their results folder remembers it; None
+    without boxes.
+    """
+    choices = [
+        choice
+        for step in steps
+        if (choice := getattr(step.operator, "format_choice", None)) is not None
+    ]
     for choice in choices:
         choice.recall(steps[0].storage.checkpoint_folder)
     return choices[0] if choices else None
@@ -151,7 +176,9 @@ def chosen(steps: list[Step], names: list[str]) -> list[Step]:
 
 
 def writers_of(name: str, folders: Sequence[str]) -> tuple[Writer, ...]:
-    """The writers of the format that a spec names, a user's own as `module:function`. Raises SpecError."""
+    """The writers of the format that a spec names, a user's own as `module:function`. Raises
+    SpecError.
+    """
     if name in OUTPUT_FORMATS:
         return (OUTPUT_FORMATS[name],)
     writer = named(name, "workflow.output_format", OUTPUT_FORMATS, folders)
@@ -161,7 +188,9 @@ def writers_of(name: str, folders: Sequence[str]) -> tuple[Writer, ...]:
 
 
 def told(what: Operator | Serving) -> dict[str, Any]:
-    """The `facts()` of an operator or a serving, whoever wrote it: `error` where they can't be had."""
+    """The `facts()` of an operator or a serving, whoever wrote it: `error` where they
+    can't be had.
+    """
     try:
         return what.facts()
     except (Exception, SystemExit) as error:

@@ -1,4 +1,6 @@
-"""Looking everything over before a run: spec, folders, every row, every image's header; nothing is sent."""
+"""Looking everything over before a run: spec, folders, every row, every image's header; nothing is
+sent.
+"""
 
 import os
 import shutil
@@ -39,7 +41,9 @@ class Findings:
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """What an error says that is raised within becomes problems, but for lines that are told already."""
+        """What an error says that is raised within becomes problems, but for lines that are told
+        already.
+        """
         try:
             yield
         except GroundingError as error:
@@ -74,7 +78,9 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
 
 
 def _run_of(spec: Spec, found: Findings) -> SpecRun:
-    """The spec's run, with the embedded grounder where its model can't be used. Raises GroundingError."""
+    """The spec's run, with the embedded grounder where its model can't be used. Raises
+    GroundingError.
+    """
     with found.taking():
         return SpecRun(spec)
     other = spec.model_copy(deep=True)
@@ -84,7 +90,10 @@ def _run_of(spec: Spec, found: Findings) -> SpecRun:
 
 def _check_folder(folder: str, found: Findings) -> None:
     if (mirror := mirror_of(folder)) is not None:
-        with found.taking(), told_as(InputError, f"results_dir {mirror.address}: cannot write there"):
+        with (
+            found.taking(),
+            told_as(InputError, f"results_dir {mirror.address}: cannot write there"),
+        ):
             mirror.write(f"{CKPT}/check", b"of what can be written")
             mirror.remove(f"{CKPT}/check")
     there = folder
@@ -94,7 +103,9 @@ def _check_folder(folder: str, found: Findings) -> None:
         with tempfile.TemporaryFile(dir=there):
             free = shutil.disk_usage(there).free
         if free < SMALL_DISK:
-            found.problems.append(f"results_dir {folder}: less than {SMALL_DISK >> 20} MiB free on its disk")
+            found.problems.append(
+                f"results_dir {folder}: less than {SMALL_DISK >> 20} MiB free on its disk"
+            )
 
 
 def _check_rows(run: SpecRun, found: Findings) -> None:
@@ -111,10 +122,15 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
         try:
             record = source.record(row)
             check_seed(record)
-            if image_column(step.operator, record) or (step.image_key is None and source.image_key in record):
+            if image_column(step.operator, record) or (
+                step.image_key is None and source.image_key in record
+            ):
                 folders[_folder_of(record, source.image_key)] += 1
                 open_image(record, source.image_key)
-                read = [os.path.realpath(find_image(record, source.image_key).path), *map(record.get, texts)]
+                read = [
+                    os.path.realpath(find_image(record, source.image_key).path),
+                    *map(record.get, texts),
+                ]
                 first = asked.setdefault(hash(repr(read)), row.line)
                 repeated += [f"line {row.line} that of line {first}"] if first != row.line else []
             if isinstance(step.operator, Operator):
@@ -125,18 +141,26 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
                 read_regions(record, "regions")
             image_id = str(record.image_id)
             if row.data and has_id(row.data.get("image_id")) and image_id in ids:
-                found.problems.append(f"{where}: image_id {image_id!r} is used in line {ids[image_id]} too")
+                found.problems.append(
+                    f"{where}: image_id {image_id!r} is used in line {ids[image_id]} too"
+                )
             ids.setdefault(image_id, row.line)
         except RecordError as error:
             found.problems.append(f"{where}: {error}")
     found.remarks += run.job.remarks()
     again = "rows repeat the picture and text of an earlier row, and are paid for once"
     found.remarks += counted_items(again, repeated)
-    found.remarks += [f"{counted(count, 'image')} found in {folder}" for folder, count in folders.items() if folder]
+    found.remarks += [
+        f"{counted(count, 'image')} found in {folder}"
+        for folder, count in folders.items()
+        if folder
+    ]
 
 
 def _folder_of(record: Record, image_key: str) -> str:
     given = str(record.get(image_key))
     path = find_image(record, image_key).path
     found = (f for f in record.folders if joined(f, given) == path and not is_absolute(given))
-    return next((folder if is_elsewhere(folder) else os.path.normpath(folder) for folder in found), "")
+    return next(
+        (folder if is_elsewhere(folder) else os.path.normpath(folder) for folder in found), ""
+    )

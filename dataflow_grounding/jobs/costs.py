@@ -23,7 +23,9 @@ FREE = Prices(0, 0)
 
 @dataclass
 class Amount:
-    """Requests, tokens and USD, NaN with any that has no price; fractions come from what was measured."""
+    """Requests, tokens and USD, NaN with any that has no price; fractions come from what was
+    measured.
+    """
 
     requests: float = 0.0
     input: float = 0.0
@@ -45,17 +47,26 @@ class Amount:
 
 
 def costs_of(folder: str) -> dict[str, Any]:
-    """What the replies of all runs in `folder` cost at the prices in its run.json. Raises InputError without any."""
+    """What the replies of all runs in `folder` cost at the prices in its run.json. Raises
+    InputError without any.
+    """
     steps = paid_by_step(folder, stated_prices(read_object(os.path.join(folder, "run.json"))))
     if not steps:
-        raise InputError(f"no stored replies in {address_of(folder)}: is it the results_dir of a run?")
+        raise InputError(
+            f"no stored replies in {address_of(folder)}: is it the results_dir of a run?"
+        )
     usd = (nan if step["cost_usd"] is None else step["cost_usd"] for step in steps)
-    paid = (Amount(step["requests"], **step["tokens"], cost_usd=cost) for step, cost in zip(steps, usd, strict=True))
+    paid = (
+        Amount(step["requests"], **step["tokens"], cost_usd=cost)
+        for step, cost in zip(steps, usd, strict=True)
+    )
     return {**sum(paid, Amount()).to_json(), "steps": steps}
 
 
 def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
-    """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`. What got no reply is not in it."""
+    """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`. What got no
+    reply is not in it.
+    """
     bills: dict[str, dict[str, Amount]] = {}
     for line in chain.from_iterable(map(read_lines, stores_of(folder))):
         if "checks" in line:  # what a check says of other lines
@@ -66,7 +77,11 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
         bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Amount))
         cost = nan if price is None else price.cost(usage)
         reply = Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
-        is_a = {"retries": line.get("attempt"), "samples": line.get("sample"), "checks": line.get("task") == CHECK}
+        is_a = {
+            "retries": line.get("attempt"),
+            "samples": line.get("sample"),
+            "checks": line.get("task") == CHECK,
+        }
         for part in ("all", *filter(is_a.get, PARTS)):
             bill[part] += reply
     return [
@@ -79,5 +94,7 @@ def stated_prices(run: dict[str, Any]) -> Prices | None:
     """Those of the spec in what a `run.json` says, if it has any."""
     for vlm in stated_in(run, "vlm"):
         with suppress(KeyError, TypeError, AttributeError):
-            return Prices(**{name: price for name, price in vlm["prices"].items() if is_number(price)})
+            return Prices(
+                **{name: price for name, price in vlm["prices"].items() if is_number(price)}
+            )
     return None

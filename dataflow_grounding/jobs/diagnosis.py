@@ -1,4 +1,6 @@
-"""What `doctor` tells: what is installed, which keys are set, and what an endpoint takes, by asking it once."""
+"""What `doctor` tells: what is installed, which keys are set, and what an endpoint takes, by asking
+it once.
+"""
 
 import importlib.metadata
 import os
@@ -39,7 +41,9 @@ NAMES = (
 
 
 def installation() -> dict[str, Any]:
-    """Versions, extras (None: not installed), and which names the environment has; never their values."""
+    """Versions, extras (None: not installed), and which names the environment has; never their
+    values.
+    """
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -49,24 +53,39 @@ def installation() -> dict[str, Any]:
 
 
 def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
-    """What keeps the spec's endpoint from being asked, or, with `send`, how it answered a small picture."""
+    """What keeps the spec's endpoint from being asked, or, with `send`, how it answered a small
+    picture.
+    """
     servings = [serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms]
     choice = choice_of(servings[0])
     choice.recall(os.path.join(spec.results_dir, ".ckpt"))
     box_format = "to be calibrated" if choice.pending else choice.format.name
-    return {"backend": spec.block.vlm.backend, "box_format": box_format, **endpoint_of(*servings, send=send)}
+    return {
+        "backend": spec.block.vlm.backend,
+        "box_format": box_format,
+        **endpoint_of(*servings, send=send),
+    }
 
 
 def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any]:
     """The same of a serving; what keeps the `others` from being asked keeps it, too."""
     problems = list(dict.fromkeys(text for each in (serving, *others) for text in each.obstacles()))
-    found = {"endpoint": serving.endpoint, "model": serving.model, "problems": problems, **serving.facts()}
+    found = {
+        "endpoint": serving.endpoint,
+        "model": serving.model,
+        "problems": problems,
+        **serving.facts(),
+    }
     if not send or problems:
         return found
     if len(parts := serving.endpoints()) == 1:
         return {**found, **_asked(serving)}
     each = [{"endpoint": one.endpoint, "weight": weight, **_asked(one)} for one, weight in parts]
-    return {**found, "endpoints": each, "problems": [text for one in each for text in one.get("problems", ())]}
+    return {
+        **found,
+        "endpoints": each,
+        "problems": [text for one in each for text in one.get("problems", ())],
+    }
 
 
 def _asked(serving: Serving) -> dict[str, Any]:
@@ -90,7 +109,10 @@ def _asked(serving: Serving) -> dict[str, Any]:
             reply = run_blocking(ask)
         except GroundingError as error:
             return {"problems": [str(error)]}
-    found: dict[str, Any] = {"seconds": round(time.monotonic() - start, 2), "usage": vars(reply.usage)}
+    found: dict[str, Any] = {
+        "seconds": round(time.monotonic() - start, 2),
+        "usage": vars(reply.usage),
+    }
     found["takes"] = serving.facts().get("takes", "JSON schemas, a system message")
     try:
         _, notes = request.read(reply.text)

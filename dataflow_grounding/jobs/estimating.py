@@ -1,4 +1,6 @@
-"""What a run will send and cost, before it sends anything: its steps at work on the data, with made-up replies."""
+"""What a run will send and cost, before it sends anything: its steps at work on the data, with
+made-up replies.
+"""
 
 import itertools
 from collections import Counter
@@ -34,19 +36,24 @@ from dataflow_grounding.watch.probing import checks_for
 
 ALL_UP_TO = 2000
 HEAD = 300
-"""Of more records than ALL_UP_TO, the first (a pilot's), and of the others as many as make ALL_UP_TO, evenly spread."""
+"""Of more records than ALL_UP_TO, the first (a pilot's), and of the others as many as make
+ALL_UP_TO, evenly spread.
+"""
 
 
 @dataclass
 class StepEstimate:
-    """One step: what is still to be sent, by guess; for what is stored, what was measured and what the guess was."""
+    """One step: what is still to be sent, by guess; for what is stored, what was measured and what
+    the guess was.
+    """
 
     label: str
     to_send: Amount = field(default_factory=Amount)
     measured: Amount = field(default_factory=Amount)
     guessed: Amount = field(default_factory=Amount)
     done: int = 0
-    coming: float = 0.0  # records through it, and those of which not even what it will read is known
+    # records through it, and those of which not even what it will read is known
+    coming: float = 0.0
 
     def expected(self) -> Amount:
         """What is still to be sent, corrected by what was measured."""
@@ -66,8 +73,14 @@ class StepEstimate:
 class _Guessing(Serving):
     """Stands for the real serving: counts what would be sent, and makes up the reply."""
 
-    def __init__(self, serving: Serving, box_format: BoxFormat, rules: TokenRules | None, seen: set[str]) -> None:
-        self.model, self.endpoint, self.image_limits = serving.model, serving.endpoint, serving.image_limits
+    def __init__(
+        self, serving: Serving, box_format: BoxFormat, rules: TokenRules | None, seen: set[str]
+    ) -> None:
+        self.model, self.endpoint, self.image_limits = (
+            serving.model,
+            serving.endpoint,
+            serving.image_limits,
+        )
         self.max_output_tokens = serving.max_output_tokens
         self.counted = Amount()
         self.unreadable: set[str] = set()
@@ -81,7 +94,9 @@ class _Guessing(Serving):
         text = guess_reply(request, self._box_format)
         self.counted.requests += 1
         if (rules := self._rules) is not None:
-            beginning = rules.text(request.system) + sum(rules.image(image.sent_size) for image in request.images)
+            beginning = rules.text(request.system) + sum(
+                rules.image(image.sent_size) for image in request.images
+            )
             pictures = "/".join(image.sent_digest for image in request.images)
             if pictures in self._seen and beginning >= rules.least_cached:
                 self.counted.cached += beginning
@@ -97,7 +112,9 @@ class _Guessing(Serving):
 
 
 class _StepReplies(KeyedLog):
-    """The stored replies as one step asks for them, of one record; what it puts is kept in memory."""
+    """The stored replies as one step asks for them, of one record; what it puts is
+    kept in memory.
+    """
 
     def __init__(self, stored: KeyedLog | None) -> None:
         super().__init__("")
@@ -109,21 +126,34 @@ class _StepReplies(KeyedLog):
         """The reply put here, or the last stored one."""
         self.asked.add(key)
         line = super().get(key)
-        if line is None and self._stored is not None and (line := self._stored.get(key)) is not None:
+        if (
+            line is None
+            and self._stored is not None
+            and (line := self._stored.get(key)) is not None
+        ):
             self.used[key] = usage_of(line)
         return line
 
 
 class _Pass:
-    """The steps at work on records, each step with its own counts; `replies` are those that are there."""
+    """The steps at work on records, each step with its own counts; `replies` are those that are
+    there.
+    """
 
     def __init__(
-        self, run: SpecRun, rules: TokenRules | None, replies: KeyedLog | None, images: KeyedLog | None = None
+        self,
+        run: SpecRun,
+        rules: TokenRules | None,
+        replies: KeyedLog | None,
+        images: KeyedLog | None = None,
     ) -> None:
         self._steps, self._replies = run.steps, replies
         seen: set[str] = set()
         box_format = run.box_format.format if run.box_format else find_box_format("xyxy_1000", "")
-        self.servings = [_Guessing(step.operator.serving or run.serving, box_format, rules, seen) for step in run.steps]
+        self.servings = [
+            _Guessing(step.operator.serving or run.serving, box_format, rules, seen)
+            for step in run.steps
+        ]
         options = replace(run.options, force_reprocess=False)  # then there are no stored replies
         budget = Budget(None, None, None)
         self._askings = [Asking(serving, options, budget) for serving in self.servings]
@@ -131,10 +161,14 @@ class _Pass:
         self._rows: set[frozenset[str]] = set()
 
     async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
-        """Take a record through all steps: what each would send, and what of it is stored or asked twice."""
+        """Take a record through all steps: what each would send, and what of it is stored or asked
+        twice.
+        """
         found, going_on = [], True
         stores = [_StepReplies(self._replies) for _ in self._steps]
-        for step, serving, store, asking in zip(self._steps, self.servings, stores, self._askings, strict=True):
+        for step, serving, store, asking in zip(
+            self._steps, self.servings, stores, self._askings, strict=True
+        ):
             serving.counted = Amount()
             if going_on:
                 ask = StepAsk(asking, store, step.label, (0,), Counter())
@@ -150,11 +184,12 @@ class _Pass:
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:
-    """What a run will send and cost, as one JSON object; the total is under `requests`, `tokens`, `cost_usd`.
+    """What a run will send and cost, as one JSON object; the total is under `requests`, `tokens`,
+    `cost_usd`.
 
-    `records` are in the input, `looked_at` of them were reckoned with: worked through with made-up replies. What is
-    stored already costs nothing more. `not_guessed`: tasks whose replies could not be made up; what is asked because of
-    them is not in it.
+    `records` are in the input, `looked_at` of them were reckoned with: worked through with made-up
+    replies. What is stored already costs nothing more. `not_guessed`: tasks whose replies could not
+    be made up; what is asked because of them is not in it.
     """
     for step in run.steps:
         if isinstance(step.operator, WholeFile):
@@ -163,9 +198,15 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
     anew, folder = run.options.force_reprocess, run.steps[0].storage.checkpoint_folder
-    with closing(KeyedLog("")) if anew else readable_replies(folder) as there, closing(log_of(folder)) as images:
+    with (
+        closing(KeyedLog("")) if anew else readable_replies(folder) as there,
+        closing(log_of(folder)) as images,
+    ):
         stored = _answers_in(there)
-        real, guess = _Pass(run, rules, there, images), _Pass(run, rules, None, images) if stored else None
+        real, guess = (
+            _Pass(run, rules, there, images),
+            _Pass(run, rules, None, images) if stored else None,
+        )
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
         steps = run_blocking(lambda: _worked_through(run, records, real, guess))
     _add_checks(run.steps, steps)
@@ -191,7 +232,9 @@ def _priced(amount: Amount, prices: Prices | None) -> dict[str, Any]:
     return replace(amount, cost_usd=prices.cost(Usage(*tokens)) if prices else nan).to_json()
 
 
-async def _worked_through(run: SpecRun, records: int, real: _Pass, guess: _Pass | None) -> list[StepEstimate]:
+async def _worked_through(
+    run: SpecRun, records: int, real: _Pass, guess: _Pass | None
+) -> list[StepEstimate]:
     """What each step sends for all records."""
     source = Source(run.steps, pilot=run.options.pilot)
     steps = [StepEstimate(step.label) for step in run.steps]
@@ -216,21 +259,32 @@ async def _worked_through(run: SpecRun, records: int, real: _Pass, guess: _Pass 
 def _answers_in(replies: KeyedLog) -> int:
     """How many replies answer a record's question, in all logs."""
     logs = (replies, *replies.others)
-    checks = ({line["key"] for line in read_lines(log.path, 0, log.end) if line.get("task") == CHECK} for log in logs)
+    checks = (
+        {line["key"] for line in read_lines(log.path, 0, log.end) if line.get("task") == CHECK}
+        for log in logs
+    )
     return sum(map(len, logs)) - sum(map(len, checks))
 
 
 def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
-    """Add the checks of the box format, each much like a request; the steps that watch their boxes do them together."""
+    """Add the checks of the box format, each much like a request; the steps that watch their boxes
+    do them together.
+    """
     watched = 0.0  # requests
     for step, found in zip(steps, estimates, strict=True):
         operator, serving, to_send = step.operator, step.operator.serving, found.to_send
         checked = serving is not None and serving.takes_probes and not serving.exact_boxes
-        every = operator.facts().get("check_every") if checked and isinstance(operator, Operator) else None
+        every = (
+            operator.facts().get("check_every")
+            if checked and isinstance(operator, Operator)
+            else None
+        )
         if serving is not None and to_send.requests and every:
             before, watched = watched, watched + to_send.requests
             endpoints = len(serving.endpoints())
-            checks = checks_for(round(watched), every, endpoints) - checks_for(round(before), every, endpoints)
+            checks = checks_for(round(watched), every, endpoints) - checks_for(
+                round(before), every, endpoints
+            )
             found.to_send += to_send * (checks / to_send.requests)
 
 

@@ -1,4 +1,6 @@
-"""Replies such as a model might give, made up from the request alone: what an estimate reckons with."""
+"""Replies such as a model might give, made up from the request alone: what an estimate reckons
+with.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,22 +12,41 @@ from dataflow_grounding.tasks import Request
 
 _SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."
 
-_ABOUT = {"type": "car", "color": "silver", "description": "the silver car parked in front of the white van"}
+_ABOUT = {
+    "type": "car",
+    "color": "silver",
+    "description": "the silver car parked in front of the white van",
+}
 _LISTS: dict[str, tuple[str, str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "region_expression": ("regions", "regions", lambda region: {"id": region["id"], **_ABOUT}),
     "grounding_expression": (
         "expressions",
         "regions",
-        lambda region: {"text": str(region.get("description") or "the car"), "region_ids": [region["id"]]},
+        lambda region: {
+            "text": str(region.get("description") or "the car"),
+            "region_ids": [region["id"]],
+        },
     ),
-    "double_check": ("checks", "expressions", lambda expression: {**expression, "matches": True, "reason": ""}),
-    "region_caption": ("captions", "regions", lambda region: {"id": region["id"], "text": _SENTENCE}),
+    "double_check": (
+        "checks",
+        "expressions",
+        lambda expression: {**expression, "matches": True, "reason": ""},
+    ),
+    "region_caption": (
+        "captions",
+        "regions",
+        lambda region: {"id": region["id"], "text": _SENTENCE},
+    ),
 }
-"""Of tasks that are answered by a list: its name, what of the request has an item for each, and that item."""
+"""Of tasks that are answered by a list: its name, what of the request has an item for each, and
+that item.
+"""
 
 
 def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
-    """A reply to a request of any task, about as long as a model's; where its schema says enough, one that fits it."""
+    """A reply to a request of any task, about as long as a model's; where its schema says enough,
+    one that fits it.
+    """
     if request.task in _LISTS:
         name, asked, item_for = _LISTS[request.task]
         made: Any = {name: [item_for(one) for one in request.input[asked]]}
@@ -53,7 +74,8 @@ def _fitting(schema: Mapping[str, Any]) -> Any:
 
 def _expressions(caption: str) -> Any:
     found = extract_expressions(caption)
-    if not found["expressions"]:  # another language, or no sentence: a phrase for three words, or for six characters
+    if not found["expressions"]:
+        # another language, or no sentence: a phrase for three words, or for six characters
         words = caption.split()
         pieces = [" ".join(words[at : at + 3]) for at in range(0, len(words), 3)]
         if len(words) < len(caption) / 12:
@@ -67,4 +89,6 @@ def _objects(request: Request[Any], box_format: BoxFormat) -> Any:
     box = (width * 0.21, height * 0.32, width * 0.83, height * 0.94)
     numbers = box_format.from_pixels(box, original=size, sent=size)
     found = {box_format.key: numbers, "score": 0.92}
-    return {"objects": [{"id": p["id"], "label": p["text"], **found} for p in request.input["phrases"]]}
+    return {
+        "objects": [{"id": p["id"], "label": p["text"], **found} for p in request.input["phrases"]]
+    }

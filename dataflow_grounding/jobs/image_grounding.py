@@ -27,7 +27,9 @@ class GroundingWorkflow(WorkflowBlock):
 
 
 class GroundingData(RowsData):
-    """`image_grounding.data`; `classes` are class names, or phrase → class, to look for in every picture."""
+    """`image_grounding.data`; `classes` are class names, or phrase → class, to look for in every
+    picture.
+    """
 
     classes: list[str] | dict[str, str] = []
 
@@ -38,7 +40,9 @@ class GroundingData(RowsData):
             if value:
                 PhraseLister(value if isinstance(value, (list, dict)) else "")
         except SpecError as error:
-            raise PydanticCustomError("classes", "{why}", {"why": str(error).removeprefix("classes: ")}) from None
+            raise PydanticCustomError(
+                "classes", "{why}", {"why": str(error).removeprefix("classes: ")}
+            ) from None
         return value or []
 
 
@@ -55,16 +59,22 @@ class ImageGroundingJob(RowsJob):
     name = "image_grounding"
     block = ImageGroundingBlock
     questions = {
-        "expression_extraction": "Are cleaned_caption and expressions right? "
-        "Are the phrases those that you want boxed?",
-        "grounding": "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are any?",
+        "expression_extraction": (
+            "Are cleaned_caption and expressions right? Are the phrases those that you want boxed?"
+        ),
+        "grounding": (
+            "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are"
+            " any?"
+        ),
     }
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
         settings = {**block.workflow.own(), "verify": block.workflow.verify == "reground"}
-        return ImageGroundingPipeline(storage, self.serving, classes=block.data.classes, **settings).steps()
+        return ImageGroundingPipeline(
+            storage, self.serving, classes=block.data.classes, **settings
+        ).steps()
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """The steps that look at the boxes again go with the one that finds them."""

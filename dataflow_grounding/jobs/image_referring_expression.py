@@ -1,4 +1,6 @@
-"""The job `image_referring_expression`: seeds from labels, four steps in subsets, files of the old layout."""
+"""The job `image_referring_expression`: seeds from labels, four steps in subsets, files of the old
+layout.
+"""
 
 import itertools
 import os
@@ -36,7 +38,9 @@ class ReferringWorkflow(WorkflowBlock):
 
 
 class DoubleCheckBlock(Block):
-    """`image_referring_expression.double_check`: how step 3 checks; `vlm` grounds afresh, if another model is to."""
+    """`image_referring_expression.double_check`: how step 3 checks; `vlm` grounds afresh, if
+    another model is to.
+    """
 
     method: Literal["ask", "reground", "both"] = "ask"
     iou: float = Field(0.5, gt=0, le=1)
@@ -58,7 +62,9 @@ class ImageReferringExpressionBlock(PipelineBlock):
 
 
 class ImageReferringExpressionJob(SpecJob):
-    """Reads what the first of its steps needs: the seeds, or the file of the last step before it."""
+    """Reads what the first of its steps needs: the seeds, or the file of the last
+    step before it.
+    """
 
     name = "image_referring_expression"
     block = ImageReferringExpressionBlock
@@ -66,7 +72,9 @@ class ImageReferringExpressionJob(SpecJob):
         "region_expr": "Do type, color and description fit each region, and no other?",
         "image_caption": "Does the caption name what matters, and nothing that is not there?",
         "grounding_expr": "Does each expression mean its regions alone?",
-        "double_check": "Are the expressions with verified: false wrong, and those with true right?",
+        "double_check": (
+            "Are the expressions with verified: false wrong, and those with true right?"
+        ),
     }
 
     def __init__(self, spec: Spec, serving: Serving) -> None:
@@ -80,16 +88,25 @@ class ImageReferringExpressionJob(SpecJob):
         storage = ResultsStorage(self._seed_file, spec.results_dir)
         settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
         reground_serving = next(iter(self.servings[1:]), None)
-        pipeline = ImageReferringExpressionPipeline(storage, serving, reground_serving=reground_serving, **settings)
+        pipeline = ImageReferringExpressionPipeline(
+            storage, serving, reground_serving=reground_serving, **settings
+        )
         all_steps = in_folders(pipeline.steps())
-        names = self._with_caption(list(block.workflow.steps), all_steps, block.workflow.force_reprocess)
+        names = self._with_caption(
+            list(block.workflow.steps), all_steps, block.workflow.force_reprocess
+        )
         self.steps = chosen(all_steps, names)
         self.box_format = recalled(all_steps)
         pipeline.checker.reground_choice.recall(storage.checkpoint_folder)
         places = [step.storage.operator_step for step in self.steps]
         if not os.path.exists(storage.checkpoint_folder):  # with one, the folder is ours
-            refuse_taos_results(spec.results_dir, [self._seed_file, *(step.storage.output_path for step in all_steps)])
-        self._seeds: Seeds = find_seeds(self._data, _made(all_steps, places), places in ([CAPTION], [CHECK]))
+            refuse_taos_results(
+                spec.results_dir,
+                [self._seed_file, *(step.storage.output_path for step in all_steps)],
+            )
+        self._seeds: Seeds = find_seeds(
+            self._data, _made(all_steps, places), places in ([CAPTION], [CHECK])
+        )
         self.inputs = self._seeds.files
         for path in self.inputs:
             refuse_to_overwrite(path, [self._seed_file])
@@ -98,19 +115,27 @@ class ImageReferringExpressionJob(SpecJob):
         self._from_seeds = self.steps[0].storage.input_path == self._seed_file
 
     def _with_caption(self, names: list[str], all_steps: list[Step], force: bool) -> list[str]:
-        """With step 0 also step 1 if it was run before: its replies are stored, and its file lacks what step 0 adds."""
+        """With step 0 also step 1 if it was run before: its replies are stored, and its file lacks
+        what step 0 adds.
+        """
         describe, caption = all_steps[:MERGE]
         if "0" not in names or "1" in names or force:
             return names
-        return [*names, "1"] if _made_without(caption.storage.output_path, describe.label) else names
+        return (
+            [*names, "1"] if _made_without(caption.storage.output_path, describe.label) else names
+        )
 
     def _chain(self, all_steps: list[Step]) -> None:
-        """Let each step read what the one before it in this run writes, the first what there is. Raises InputError."""
+        """Let each step read what the one before it in this run writes, the first what there is.
+        Raises InputError.
+        """
         before = ""
         for step in self.steps:
             assert isinstance(step.storage, ResultsStorage)
             step.storage.folders = self._seeds.folders
-            step.storage.reads = os.path.relpath(before or self._first_input(step, all_steps), self.spec.results_dir)
+            step.storage.reads = os.path.relpath(
+                before or self._first_input(step, all_steps), self.spec.results_dir
+            )
             before = step.storage.output_path
 
     def _first_input(self, first: Step, all_steps: list[Step]) -> str:
@@ -125,7 +150,11 @@ class ImageReferringExpressionJob(SpecJob):
         for path in [*([self._seed_file] if seeds else []), *([before] if there else [])]:
             if self._holds(path):
                 return path
-        reader, steps, needs = MERGE, "steps 0 and 1", "regions with a description, and a cleaned_caption"
+        reader, steps, needs = (
+            MERGE,
+            "steps 0 and 1",
+            "regions with a description, and a cleaned_caption",
+        )
         if place == CHECK:
             reader, steps, needs = CHECK, "step 2", "expressions"
         nothing = f"{before} has none" if there else f"there is no {before}"
@@ -133,15 +162,23 @@ class ImageReferringExpressionJob(SpecJob):
         raise InputError(f"step {reader} needs {needs} ({nothing}): run {steps} first, {or_give}")
 
     def _holds(self, path: str) -> bool:
-        """Whether the first records of a file, or of the seeds, have what the steps of this run need and don't make."""
+        """Whether the first records of a file, or of the seeds, have what the steps of this run
+        need and don't make.
+        """
         places = [step.storage.operator_step for step in self.steps]
-        rows = self._seeds.records() if path == self._seed_file else (row.data or {} for row in read_rows(path))
+        rows = (
+            self._seeds.records()
+            if path == self._seed_file
+            else (row.data or {} for row in read_rows(path))
+        )
         readable = (record for record in rows if record.get("image_path"))
         if places[0] == CHECK:
             return isinstance(next(readable, {}).get("expressions"), list)
         if MERGE not in places:
             return True
-        with_regions = list(itertools.islice((record for record in readable if record.get("regions")), LOOKED_AT))
+        with_regions = list(
+            itertools.islice((record for record in readable if record.get("regions")), LOOKED_AT)
+        )
         captioned = CAPTION in places or all("cleaned_caption" in record for record in with_regions)
         return bool(with_regions) and captioned and all(map(_described, with_regions))
 
@@ -161,7 +198,11 @@ class ImageReferringExpressionJob(SpecJob):
 
     def where(self, row: Row) -> str:
         """A seed is known by its image."""
-        return str((row.data or {}).get("image_path") or self.reads) if self._from_seeds else super().where(row)
+        return (
+            str((row.data or {}).get("image_path") or self.reads)
+            if self._from_seeds
+            else super().where(row)
+        )
 
     def columns(self) -> list[str]:
         if not self._from_seeds:
@@ -185,7 +226,9 @@ def _made(all_steps: list[Step], places: list[int]) -> Made:
 
 
 def _described(record: dict[str, Any]) -> bool:
-    return any(isinstance(region, dict) and region.get("description") for region in record["regions"])
+    return any(
+        isinstance(region, dict) and region.get("description") for region in record["regions"]
+    )
 
 
 def _made_without(path: str, label: str) -> bool:

@@ -1,4 +1,6 @@
-"""The job `image_region_caption`: the user's images, with or without boxes, in; a text for each box out."""
+"""The job `image_region_caption`: the user's images, with or without boxes, in; a text for each box
+out.
+"""
 
 from typing import Literal
 
@@ -28,11 +30,15 @@ class ImageRegionCaptionBlock(PipelineBlock):
 
 
 class ImageRegionCaptionJob(RowsJob):
-    """`image_region_caption` from a spec; pictures with boxes are written into `results_dir` itself."""
+    """`image_region_caption` from a spec; pictures with boxes are written into `results_dir`
+    itself.
+    """
 
     name = "image_region_caption"
     block = ImageRegionCaptionBlock
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
         settings = self.spec.block.workflow.own()
-        return ImageRegionCaptionPipeline(storage, self.serving, self.spec.results_dir, **settings).steps()
+        return ImageRegionCaptionPipeline(
+            storage, self.serving, self.spec.results_dir, **settings
+        ).steps()

@@ -1,4 +1,6 @@
-"""The shards of a run put together: what one machine would have left, row by row in the input's order."""
+"""The shards of a run put together: what one machine would have left, row by row in the input's
+order.
+"""
 
 import json
 import os
@@ -31,14 +33,33 @@ MOST = 10**15
 """Of anything that a run counts: no sum of such numbers is too large for a double."""
 _SAME = ("version", "model")
 _OWN = {  # keys of the spec that each shard may have its own of
-    *("client", "api_key", "base_url", "endpoints", "azure", "timeout", "extra_headers", "prices", "check_every"),
-    *("on_suspect_boxes", "max_workers", "force_reprocess", "stream", "budget_usd", "max_requests", "max_attempts"),
+    *(
+        "client",
+        "api_key",
+        "base_url",
+        "endpoints",
+        "azure",
+        "timeout",
+        "extra_headers",
+        "prices",
+        "check_every",
+    ),
+    *(
+        "on_suspect_boxes",
+        "max_workers",
+        "force_reprocess",
+        "stream",
+        "budget_usd",
+        "max_requests",
+        "max_attempts",
+    ),
     *("max_wait", "results_dir"),
 }
 
 
 def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
-    """Put the shards in `results_dir` together there: step files, annotations, failures, `run.json` with the sums.
+    """Put the shards in `results_dir` together there: step files, annotations, failures, `run.json`
+    with the sums.
 
     Args:
         results_dir: The folder of which they are shards, or its address.
@@ -48,8 +69,8 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
         What `run.json` says.
 
     Raises:
-        InputError: A shard is missing, stopped or at work, or they aren't of one input and one model; or a file is
-            damaged. Nothing is changed then.
+        InputError: A shard is missing, stopped or at work, or they aren't of one input and one
+            model; or a file is damaged. Nothing is changed then.
         StorageFailed: The files can't be written.
     """
     results_dir = working_folder(results_dir)
@@ -59,10 +80,15 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
         folders = _folders(results_dir, _shards_there(results_dir, mirror), of)
         for folder in folders:
             shard = os.path.relpath(folder, results_dir)
-            locks.enter_context(held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT)))
+            locks.enter_context(
+                held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT))
+            )
         runs = [_run_of(folder) for folder in folders]
         steps = list(runs[0]["shard"]["files"])
-        files = {within(results_dir, name): [within(folder, name) for folder in folders] for name in steps}
+        files = {
+            within(results_dir, name): [within(folder, name) for folder in folders]
+            for name in steps
+        }
         there = [path for paths in files.values() for path in paths]
         present(*there, *map(lines_path, there), anew=True)
         _check(folders, runs)
@@ -77,30 +103,46 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
             copy_file(written[-1], annotations)
         stated = (workflow.get("output_format") for workflow in stated_in(run, "workflow"))
         for named in {*stated} - {None, "", "unified", "jsonl"}:
-            what = f"what workflow.output_format {named} leaves beside the annotations is not put together"
-            say(f"Note: {what}: the same generate without --shard writes it, and asks nothing again.")
+            what = (
+                f"what workflow.output_format {named} leaves beside the annotations is not put"
+                " together"
+            )
+            say(
+                f"Note: {what}: the same generate without --shard writes it, and asks nothing"
+                " again."
+            )
         write_text(target("run.json"), json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return run
 
 
 def _shards_there(results_dir: str, mirror: Mirror | None) -> list[str]:
-    """What the shards' folders are called; elsewhere of those there, and how their runs ended is brought."""
+    """What the shards' folders are called; elsewhere of those there, and how their runs ended is
+    brought.
+    """
     if mirror is not None:
         names = [name for name in mirror.listed(FOLDER, "directory") if "-of-" in name]
-        mirror.fetch(*(f"{FOLDER}/{one}/{file}" for one in names for file in ("run.json", "failures.jsonl")))
+        mirror.fetch(
+            *(f"{FOLDER}/{one}/{file}" for one in names for file in ("run.json", "failures.jsonl"))
+        )
         return names
     return [path.name for path in Path(results_dir, FOLDER).glob("[!.]*-of-*") if path.is_dir()]
 
 
 def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
-    """The folders of all shards. Raises InputError where one is missing, or it can't be told which split is meant."""
+    """The folders of all shards. Raises InputError where one is missing, or it can't be told which
+    split is meant.
+    """
     place = address_of(results_dir)
-    counts = sorted({int(count) for name in names if (count := name.partition("-of-")[2]).isdecimal()})
+    counts = sorted(
+        {int(count) for name in names if (count := name.partition("-of-")[2]).isdecimal()}
+    )
     if not counts:
         raise InputError(f"{place} has no shards: run --shard 1/n to n/n there")
     if of is None and len(counts) > 1:
         found = f"shards of {' and of '.join(map(str, counts))}"
-        raise InputError(f"{place} has {found}: name those to be put together, as with --of {counts[-1]}")
+        raise InputError(
+            f"{place} has {found}: name those to be put together, as with --of {counts[-1]}"
+        )
     shards = [Shard(number, of or counts[0]) for number in range(1, (of or counts[0]) + 1)]
     if missing := [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]:
         first = ", ".join(missing[:5])
@@ -109,28 +151,43 @@ def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
 
 
 def _run_of(folder: str) -> dict[str, Any]:
-    """What a shard's run.json says. Raises InputError where it isn't finished, or names other files than steps'."""
-    run, path = read_object(os.path.join(folder, "run.json")), address_of(os.path.join(folder, "run.json"))
+    """What a shard's run.json says. Raises InputError where it isn't finished, or names other files
+    than steps'.
+    """
+    run, path = (
+        read_object(os.path.join(folder, "run.json")),
+        address_of(os.path.join(folder, "run.json")),
+    )
     parts = ("summary", "shard", "spec")
     told = all(isinstance(run.get(name), dict) for name in parts) and run["shard"].get("files")
     if run.get("state") != "finished" or not told:
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {address_of(folder)} {state}: run it again, then merge")
     if not _is_of_ours(run):
-        raise InputError(f"{path} holds what no run leaves there: remove it, run the shard again, then merge")
+        raise InputError(
+            f"{path} holds what no run leaves there: remove it, run the shard again, then merge"
+        )
     names = run["shard"]["files"]
     for name in names if isinstance(names, list) else [names]:
         within(folder, name, path)
         if not _STEP_FILE.fullmatch(name):
-            raise InputError(f"{path}: {name!r:.200} is not the file of a step: run the shard again, then merge")
+            raise InputError(
+                f"{path}: {name!r:.200} is not the file of a step: run the shard again, then merge"
+            )
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"{path} names the file of a step twice: run the shard again, then merge")
     return run
 
 
 def _is_of_ours(run: dict[str, Any]) -> bool:
-    """Whether what is reckoned with in a `run.json` is of the kinds that a run leaves: it may be a stranger's."""
-    box_format, folders, rows = run.get("box_format"), run.get("image_folders"), run["shard"].get("rows_of_all")
+    """Whether what is reckoned with in a `run.json` is of the kinds that a run leaves: it may be a
+    stranger's.
+    """
+    box_format, folders, rows = (
+        run.get("box_format"),
+        run.get("image_folders"),
+        run["shard"].get("rows_of_all"),
+    )
     formats = (workflow.get("output_format") for workflow in stated_in(run, "workflow"))
     counts = [run["summary"].get("images"), run["summary"].get("done"), 0 if rows is None else rows]
     return (
@@ -156,7 +213,9 @@ def _kind(value: Any) -> str:
 
 
 def _check_kinds(shown: list[str], runs: list[dict[str, Any]]) -> None:
-    """Raises InputError where a shard's counts are of other kinds than the first one's: they could not be summed up."""
+    """Raises InputError where a shard's counts are of other kinds than the first one's: they could
+    not be summed up.
+    """
     first = _kinds_in(runs[0])
     for folder, run in zip(shown, runs, strict=True):
         if any(first.get(name, kind) != kind for name, kind in _kinds_in(run).items()):
@@ -169,7 +228,9 @@ def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
 
 
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    read = [(run["shard"].get("rows_of_all") or 0, run["shard"].get("digest_of_all")) for run in runs]
+    read = [
+        (run["shard"].get("rows_of_all") or 0, run["shard"].get("digest_of_all")) for run in runs
+    ]
     first, shown = _stated(runs[0]), list(map(address_of, folders))
     last = max(range(len(runs)), key=lambda at: (str(runs[at].get("started")), read[at][0]))
     rows = read[last][0]
@@ -177,26 +238,45 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     for folder, at, run, seen in zip(folders, shown, runs, read, strict=True):
         if seen != read[last]:
             what = f"another version of the input ({seen[0]} rows) than {shown[last]} ({rows} rows)"
-            way = "run both again, then merge; or run the same without --shard, which asks nothing again"
+            way = (
+                "run both again, then merge; or run the same without --shard, which asks nothing"
+                " again"
+            )
             raise InputError(f"{at} has seen {what}: {way}")
         stated, done = _stated(run), run["summary"]["done"]
-        if other := [key for key in stated.keys() | first.keys() if stated.get(key) != first.get(key)]:
+        if other := [
+            key for key in stated.keys() | first.keys() if stated.get(key) != first.get(key)
+        ]:
             with_other = f"another {min(other)} than {shown[0]}"
             raise InputError(f"{at} was run with {with_other}: run it again as the others were")
         files = [within(folder, name) for name in run["shard"]["files"]]
-        left, digests = [bytes_of(lines_path(file)) // 8 for file in files], run["shard"].get("digests")
+        left, digests = (
+            [bytes_of(lines_path(file)) // 8 for file in files],
+            run["shard"].get("digests"),
+        )
         is_whole = left[-1] == done and left == sorted(left, reverse=True)
         is_whole &= run["shard"].get("bytes", sizes := list(map(bytes_of, files))) == sizes
-        if not is_whole or digests not in (None, list(map(digest_of, files))):  # earlier versions left none
-            short = f"{at} has {left} rows of its steps, and {done} were done, or not those that were left there"
-            way = f"copy it again, whole, or remove {at}/run.json and run the shard again: nothing is asked twice"
+        if not is_whole or digests not in (None, list(map(digest_of, files))):
+            # earlier versions left none
+            short = (
+                f"{at} has {left} rows of its steps, and {done} were done, or not those that were"
+                " left there"
+            )
+            way = (
+                f"copy it again, whole, or remove {at}/run.json and run the shard again: nothing is"
+                " asked twice"
+            )
             raise InputError(f"{short}: {way}")
     if (own := sum(run["summary"]["images"] for run in runs)) != rows:
-        raise InputError(f"the shards have {own} rows, the input {rows}: it changed meanwhile, so run all again")
+        raise InputError(
+            f"the shards have {own} rows, the input {rows}: it changed meanwhile, so run all again"
+        )
 
 
 def _tell_replaced(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    """Warn where a shard's pictures are not those that it has seen, as far as they are on this machine."""
+    """Warn where a shard's pictures are not those that it has seen, as far as they are on this
+    machine.
+    """
     for folder, run in zip(folders, runs, strict=True):
         within_reach = run.get("image_folders")
         last, seen = within(folder, run["shard"]["files"][-1]), run["shard"].get("pictures")
@@ -204,23 +284,37 @@ def _tell_replaced(folders: list[str], runs: list[dict[str, Any]]) -> None:
             now = pictures_of(last, within_reach)
             if now[:1] == seen[:1] and now != seen:
                 what = f"pictures of {address_of(folder)} are not those that it has seen"
-                say(f"Warning: {what}: run that shard again, which asks about those alone, then merge.")
+                say(
+                    f"Warning: {what}: run that shard again, which asks about those alone, then"
+                    " merge."
+                )
 
 
 def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
-    """Raises InputError where the `run.json` at the results' path is of a later run, or one of more rows."""
+    """Raises InputError where the `run.json` at the results' path is of a later run, or one of more
+    rows.
+    """
     there, last = read_object(path), max(str(run.get("started")) for run in runs)
     summary = there["summary"] if isinstance(there.get("summary"), dict) else {}
-    images, rows = whole_number(summary.get("images")) or 0, sum(run["summary"]["images"] for run in runs)
+    images, rows = (
+        whole_number(summary.get("images")) or 0,
+        sum(run["summary"]["images"] for run in runs),
+    )
     is_later = str(there.get("started", "")) > last
     if is_later or images > rows:
-        what = "began after all shards" if is_later else f"had {images} rows, and the shards have {rows}"
+        what = (
+            "began after all shards"
+            if is_later
+            else f"had {images} rows, and the shards have {rows}"
+        )
         way = "remove it to put the shards' results in its place all the same"
         raise InputError(f"{address_of(path)} is of a run that {what}: {way}")
 
 
 def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
-    """Put pictures that the shards have unpacked from their input there, as links where the file system has them."""
+    """Put pictures that the shards have unpacked from their input there, as links where the file
+    system has them.
+    """
     target = os.path.join(results_dir, PICTURES)
     with storing(target):
         for folder in (os.path.join(folder, PICTURES) for folder in folders):
@@ -228,7 +322,9 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
             if mirror is not None:
                 shard = os.path.relpath(folder, mirror.root)
                 mirror.fetch(*(f"{shard}/{name}" for name in mirror.listed(shard).keys() - there))
-            for path in (path for path in Path(folder).glob("*") if path.name not in there and path.is_file()):
+            for path in (
+                path for path in Path(folder).glob("*") if path.name not in there and path.is_file()
+            ):
                 os.makedirs(target, exist_ok=True)
                 try:
                     os.link(path, within(target, path.name))
@@ -237,9 +333,14 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
 
 
 def _stated(run: dict[str, Any]) -> dict[str, Any]:
-    """What all shards must have alike, by name: paths are each machine's own, and what says how a run goes."""
+    """What all shards must have alike, by name: paths are each machine's own, and what says how a
+    run goes.
+    """
     found = {key: run.get(key) for key in _SAME}
-    found |= {"box_format": (run.get("box_format") or {}).get("name"), "steps": run["shard"]["files"]}
+    found |= {
+        "box_format": (run.get("box_format") or {}).get("name"),
+        "steps": run["shard"]["files"],
+    }
     found["code of an operator"] = run["shard"].get("code")
     left = list(run["spec"].items())
     while left:
@@ -248,12 +349,21 @@ def _stated(run: dict[str, Any]) -> dict[str, Any]:
             left += [(f"{key}.{name}", inner) for name, inner in value.items()]
         elif not (isinstance(value, str) and is_absolute(value)):
             found[key] = value
-    return {key: value for key, value in found.items() if _OWN.isdisjoint(key.partition(".settings.")[0].split("."))}
+    return {
+        key: value
+        for key, value in found.items()
+        if _OWN.isdisjoint(key.partition(".settings.")[0].split("."))
+    }
 
 
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first run's `run.json` with what all did together, and the results' folder in place of its own."""
-    own, folders = os.path.join(FOLDER, str(Shard(1, len(runs)))), runs[0].get("image_folders") or []
+    """The first run's `run.json` with what all did together, and the results' folder in place of
+    its own.
+    """
+    own, folders = (
+        os.path.join(FOLDER, str(Shard(1, len(runs)))),
+        runs[0].get("image_folders") or [],
+    )
     summaries = [run["summary"] for run in runs]
     summary = {name: _sum([one.get(name) for one in summaries]) for name in summaries[0]}
     for name, file in (("annotations", "annotations.jsonl"), ("failures_file", "failures.jsonl")):
@@ -262,7 +372,9 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: value for name, value in runs[0].items() if name != "shard"},
         "started": min(str(run.get("started")) for run in runs),
         "endpoint": " + ".join(dict.fromkeys(str(run.get("endpoint")) for run in runs)),
-        "image_folders": [address_of(absolute(results_dir)) if str(f).endswith(own) else f for f in folders],
+        "image_folders": [
+            address_of(absolute(results_dir)) if str(f).endswith(own) else f for f in folders
+        ],
         "summary": summary,
         "shards": len(runs),
         "steps": paid_by_step(results_dir, stated_prices(runs[0])),
@@ -271,13 +383,16 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _sum(values: list[Any]) -> Any:
-    """Of numbers and counts the sum, of lists what is in any; else the first value, and None with any None."""
+    """Of numbers and counts the sum, of lists what is in any; else the first value, and None with
+    any None.
+    """
     first = values[0]
     if None in values:
         return None
     if isinstance(first, dict):
         return {
-            name: sum(value.get(name, 0) for value in values) for name in dict.fromkeys(chain.from_iterable(values))
+            name: sum(value.get(name, 0) for value in values)
+            for name in dict.fromkeys(chain.from_iterable(values))
         }
     if isinstance(first, list):
         return list(dict.fromkeys(chain.from_iterable(values)))

@@ -22,11 +22,15 @@ _CLASSES = {
 
 
 class _Jobs(Mapping[str, type[SpecJob]]):
-    """Each job's module has its name, and is imported when it is asked for: a run takes one of them."""
+    """Each job's module has its name, and is imported when it is asked for: a run takes one of
+    them.
+    """
 
     def __getitem__(self, name: str) -> type[SpecJob]:
         class_name = _CLASSES[name]
-        job: type[SpecJob] = getattr(importlib.import_module(f"dataflow_grounding.jobs.{name}"), class_name)
+        job: type[SpecJob] = getattr(
+            importlib.import_module(f"dataflow_grounding.jobs.{name}"), class_name
+        )
         return job
 
     def __contains__(self, name: object) -> bool:
@@ -44,23 +48,39 @@ JOBS = _Jobs()
 
 
 def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
-    """The job of a shipped pipeline, or of a user's Pipeline or SpecJob, `module:Name`. Raises SpecError."""
+    """The job of a shipped pipeline, or of a user's Pipeline or SpecJob, `module:Name`. Raises
+    SpecError.
+    """
     if autolabel_type in JOBS:
         return JOBS[autolabel_type]
     found = named(autolabel_type, "autolabel_type", JOBS, folders)
     if isinstance(found, type) and issubclass(found, Pipeline):
-        known = {"name": found.name or BLOCK, "questions": getattr(found, "questions", {}), "pipeline_class": found}
+        known = {
+            "name": found.name or BLOCK,
+            "questions": getattr(found, "questions", {}),
+            "pipeline_class": found,
+        }
         found = type(found.__name__, (UserJob,), known)
     if not (isinstance(found, type) and issubclass(found, SpecJob)):
-        raise SpecError(f"autolabel_type: {autolabel_type} is not a subclass of dataflow_grounding.Pipeline")
+        raise SpecError(
+            f"autolabel_type: {autolabel_type} is not a subclass of dataflow_grounding.Pipeline"
+        )
     if not isinstance(getattr(found, "name", None), str):
-        raise SpecError(f"autolabel_type: {autolabel_type} needs a `name`, a text: the key of its block in the spec")
+        raise SpecError(
+            f"autolabel_type: {autolabel_type} needs a `name`, a text: the key of its block in the"
+            " spec"
+        )
     if found.name in SpecHead.model_fields or found.name in OTHER_KEYS["blocks"]:
-        raise SpecError(f"autolabel_type: {autolabel_type} needs another `name`: {found.name!r} is a key of every spec")
+        raise SpecError(
+            f"autolabel_type: {autolabel_type} needs another `name`: {found.name!r} is a key of"
+            " every spec"
+        )
     return found
 
 
-def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True) -> Spec:
+def load_spec(
+    paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
+) -> Spec:
     """As `look_into_spec`. Raises SpecError with everything that is wrong, one line each."""
     spec, problems = look_into_spec(paths, overrides, whole=whole)
     if problems or spec is None:
@@ -71,13 +91,18 @@ def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = (), *, whol
 def look_into_spec(
     paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
 ) -> tuple[Spec | None, list[str]]:
-    """A spec and everything wrong with it, one line each; without `whole`, `data` and `results_dir` may be missing, as
-    its model alone will be asked. See `read_spec`. Raises SpecError.
+    """A spec and everything wrong with it, one line each; without `whole`, `data` and `results_dir`
+    may be missing, as its model alone will be asked. See `read_spec`. Raises SpecError.
     """
-    from dataflow_grounding.spec.loading import read_spec  # with OmegaConf, which only reading takes
+    # with OmegaConf, which only reading takes
+    from dataflow_grounding.spec.loading import read_spec
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
         job = job_named(autolabel_type, folders)
-        return job.name, job.block if whole else create_model(job.block.__name__, __base__=job.block, data=(Any, None))
+        return job.name, (
+            job.block
+            if whole
+            else create_model(job.block.__name__, __base__=job.block, data=(Any, None))
+        )
 
     return read_spec(paths, overrides, block_of, JOBS, whole)

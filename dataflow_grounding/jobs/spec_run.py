@@ -1,4 +1,6 @@
-"""From a spec to a run: the serving, the options, the pipeline, and the files of its results folder."""
+"""From a spec to a run: the serving, the options, the pipeline, and the files of its results
+folder.
+"""
 
 import json
 import os
@@ -35,29 +37,40 @@ from dataflow_grounding.version import __version__
 
 
 def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
-    """A grounder with the serving that the `vlm` of a spec file, or of several, names. Raises SpecError."""
+    """A grounder with the serving that the `vlm` of a spec file, or of several, names. Raises
+    SpecError.
+    """
     spec = load_spec(paths, whole=False)
     vlm = spec.block.vlm
     serving = serving_of(vlm, spec.block.workflow, spec.folders)
-    return PhraseGrounder(serving, on_suspect_boxes=vlm.on_suspect_boxes, check_every=vlm.check_every)
+    return PhraseGrounder(
+        serving, on_suspect_boxes=vlm.on_suspect_boxes, check_every=vlm.check_every
+    )
 
 
 def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOptions:
     """The run options that the spec states; `command` has those of the command line."""
     prices = vlm.prices and Prices(**vlm.prices.model_dump())
-    stated = workflow.model_dump(include=WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__)
+    stated = workflow.model_dump(
+        include=WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__
+    )
     given = {name: value for name, value in command.items() if value is not None}
     return RunOptions(**{**stated, "prices": prices, **given})
 
 
 class SpecRun:
-    """A spec made ready to run: everything that can be wrong before the first request has been looked at."""
+    """A spec made ready to run: everything that can be wrong before the first request has been
+    looked at.
+    """
 
     def __init__(self, spec: Spec, **command: Any) -> None:
         self.options = options_of(spec.block.vlm, spec.block.workflow, **command)
         part = self.options.shard.folder("") if self.options.shard is not None else ""
         spec = spec.model_copy(update={"results_dir": working_folder(spec.results_dir, part)})
-        present(*(os.path.join(spec.results_dir, name) for name in ("run.json", f"{CKPT}/{RUN_FILE}")), anew=True)
+        present(
+            *(os.path.join(spec.results_dir, name) for name in ("run.json", f"{CKPT}/{RUN_FILE}")),
+            anew=True,
+        )
         self.spec, self.block = spec, spec.block
         self.serving = serving_of(self.block.vlm, self.block.workflow, spec.folders)
         self.prices_from = "vlm.prices" if self.options.prices else None
@@ -66,7 +79,10 @@ class SpecRun:
             self.options = replace(self.options, prices=listed.prices)
             self.prices_from = f"{listed.source}, {listed.date}"
         if self.serving.free:
-            self.options, self.prices_from = replace(self.options, prices=FREE), "it runs on this machine"
+            self.options, self.prices_from = (
+                replace(self.options, prices=FREE),
+                "it runs on this machine",
+            )
         self.job = job_named(spec.autolabel_type, spec.folders)(spec, self.serving)
         self.job.pilot = self.options.pilot
         self.steps = self.job.steps
@@ -81,14 +97,21 @@ class SpecRun:
         refuse_foreign(self.steps[0].storage.checkpoint_folder, written)
 
     def _refuse_to_begin_late(self) -> None:
-        """Raises SpecError for a shard that begins with a step's file, which doesn't tell what rows it was made of."""
+        """Raises SpecError for a shard that begins with a step's file, which doesn't tell what rows
+        it was made of.
+        """
         place = os.path.relpath(self.steps[0].storage.input_path, self.spec.results_dir)
-        if self.options.shard is not None and place.split(os.sep)[0] not in (os.pardir, CKPT, os.path.basename(place)):
+        if self.options.shard is not None and place.split(os.sep)[0] not in (
+            os.pardir,
+            CKPT,
+            os.path.basename(place),
+        ):
             way = "name the steps before in workflow.steps, too: what they were answered is kept"
             raise SpecError(f"a shard begins with the input, not with {place}: {way}")
 
     def execute(self, run: MakeRun = Run) -> Summary:
-        """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped.
+        """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is
+        stopped.
 
         `run` makes what takes the rows through the steps.
         """
@@ -107,24 +130,37 @@ class SpecRun:
                 self.job.finish()
                 return summary
             except RunStopped as stopped:
-                with suppress(InputError):  # what stopped the run is told, not that run.json has no room either
+                with suppress(InputError):
+                    # what stopped the run is told, not that run.json has no room either
                     self._write_run_json(summary, stopped, started)
                 raise
 
     def _keep_a_models_results(self) -> None:
-        """Raises SpecError where `auto` fell back to no model, in a folder with the results of one."""
+        """Raises SpecError where `auto` fell back to no model, in a folder with the
+        results of one.
+        """
         before = read_object(os.path.join(self.spec.results_dir, "run.json")).get("model")
         if self.block.vlm.backend == "auto" and before not in (None, self.serving.model):
             way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
-            raise SpecError(f"{self.spec.results_dir} has results of {before}, and no endpoint is named now: {way}")
+            raise SpecError(
+                f"{self.spec.results_dir} has results of {before}, and no endpoint is named now:"
+                f" {way}"
+            )
 
     def _copy_last(self, summary: Summary) -> None:
         target = self.annotations_path
         if summary.done:
             with told_as(StorageFailed, f"can't write {target}", again=True):
-                written = [step.storage.output_path for step in self.steps if os.path.exists(step.storage.output_path)]
+                written = [
+                    step.storage.output_path
+                    for step in self.steps
+                    if os.path.exists(step.storage.output_path)
+                ]
                 copy_file(written[-1], target)  # an operator from elsewhere may write nothing
-        summary.annotations, summary.failures_file = address_of(target), address_of(summary.failures_file)
+        summary.annotations, summary.failures_file = (
+            address_of(target),
+            address_of(summary.failures_file),
+        )
 
     def plan(self) -> dict[str, Any]:
         """What would run, for `--dry-run`."""
@@ -135,7 +171,10 @@ class SpecRun:
             "box_format": self._format_asked["name"],
             "box_format_from": self._format_asked["from"],
             "input": self.job.reads,
-            "steps": [{"step": step.label, "writes": address_of(step.storage.output_path)} for step in self.steps],
+            "steps": [
+                {"step": step.label, "writes": address_of(step.storage.output_path)}
+                for step in self.steps
+            ],
         }
 
     def describe(self) -> str:
@@ -143,7 +182,10 @@ class SpecRun:
         plan = self.plan()
         boxes = plan["box_format"] or f"a format that the run calibrates first, with {REQUESTS}"
         in_format = f", boxes in {boxes}" if self.box_format else ""
-        lines = [f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}{in_format}", f"reads {plan['input']}"]
+        lines = [
+            f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}{in_format}",
+            f"reads {plan['input']}",
+        ]
         lines += [f"{step['step']} writes {step['writes']}" for step in plan["steps"]]
         return "\n".join([*lines, "Nothing was sent."])
 
@@ -166,8 +208,13 @@ class SpecRun:
 
     def _shard_facts(self, shard: Shard, summary: Summary | None) -> dict[str, Any]:
         """By which the shards' parts of one run are told to belong together."""
-        files = [os.path.relpath(step.storage.output_path, self.spec.results_dir) for step in self.steps]
-        seen = {"rows_of_all": summary and summary.seen, "digest_of_all": summary and summary.digest}
+        files = [
+            os.path.relpath(step.storage.output_path, self.spec.results_dir) for step in self.steps
+        ]
+        seen = {
+            "rows_of_all": summary and summary.seen,
+            "digest_of_all": summary and summary.digest,
+        }
         sizes = [bytes_of(step.storage.output_path) for step in self.steps]
         code = [(step.operator.settings() or {}).get("source") for step in self.steps]
         digests = [digest_of(step.storage.output_path) for step in self.steps]
@@ -175,7 +222,9 @@ class SpecRun:
         left = {"files": files, "bytes": sizes, "digests": digests, "pictures": pictures}
         return {"number": shard.number, "of": shard.of, **seen, **left, "code": code}
 
-    def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
+    def _write_run_json(
+        self, summary: Summary | None, stopped: RunStopped | None, started: float
+    ) -> None:
         path = os.path.join(self.spec.results_dir, "run.json")
         before = read_object(path) if summary is not None and summary.already_complete else {}
         if before.get("state") == "finished":  # else that run was killed before it came to this
@@ -186,26 +235,36 @@ class SpecRun:
         if json.loads(text) != before:
             write_text(path, text + "\n")
 
-    def _facts(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> dict[str, Any]:
+    def _facts(
+        self, summary: Summary | None, stopped: RunStopped | None, started: float
+    ) -> dict[str, Any]:
         """What `run.json` says."""
         shard = self.options.shard
         return {
             "state": "finished" if summary is not None else "stopped",
             "stopped_by": str(stopped) if stopped else None,
             "version": __version__,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started)) + f".{int(started * 1000) % 1000:03}Z",
+            "started": (
+                time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started))
+                + f".{int(started * 1000) % 1000:03}Z"
+            ),
             "model": self.serving.model,
             "endpoint": self.serving.endpoint,
             "box_format": self._format_asked,
             "image_folders": self._image_folders,
             **self.job.facts(),
             "serving": told(self.serving),
-            "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
+            "operators": {
+                s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)
+            },
             **({"shard": self._shard_facts(shard, summary)} if shard else {}),
-            "sustained_concurrency": sum(limiter_of(one).level for one, _ in self.serving.endpoints()),
+            "sustained_concurrency": sum(
+                limiter_of(one).level for one, _ in self.serving.endpoints()
+            ),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,
-            "steps": summary and paid_by_step(self.spec.results_dir, self.options.prices),  # a stop should be quick
+            # a stop should be quick
+            "steps": summary and paid_by_step(self.spec.results_dir, self.options.prices),
             "spec": self._stated(),
         }
 

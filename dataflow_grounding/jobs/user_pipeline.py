@@ -32,7 +32,9 @@ class UserBlock(PipelineBlock):
 
 
 class UserJob(RowsJob):
-    """Runs a subclass of Pipeline, made as `Pipeline(storage, serving, **settings)`, on the user's rows."""
+    """Runs a subclass of Pipeline, made as `Pipeline(storage, serving, **settings)`, on the user's
+    rows.
+    """
 
     block = UserBlock
     pipeline_class: ClassVar[type[Pipeline]]
@@ -42,7 +44,9 @@ class UserJob(RowsJob):
         return self.pipeline_class.name
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """Raises SpecError for settings that the class doesn't take, and for what its code raises."""
+        """Raises SpecError for settings that the class doesn't take, and for what its
+        code raises.
+        """
         block, key = self.spec.block, f"autolabel_type {self.spec.autolabel_type}"
         assert isinstance(block, UserBlock)
         learn_fields(block.settings)
@@ -52,9 +56,14 @@ class UserJob(RowsJob):
             pipeline = make(storage, self.serving, **block.settings)
             storage.reset()  # which it may have stepped through: compile() does
             steps = pipeline.steps()
-        places = [step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)]
+        places = [
+            step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)
+        ]
         if not steps or places != [*range(len(steps))]:
-            how = "forward() should run each operator on a step() of its own of the storage that the class is given"
+            how = (
+                "forward() should run each operator on a step() of its own of the storage that the"
+                " class is given"
+            )
             raise SpecError(f"{key}: {how}")
         return steps
 
@@ -64,12 +73,19 @@ class UserJob(RowsJob):
 
 def _check_settings(kind: type[Pipeline], settings: dict[str, Any], key: str) -> None:
     """Raises SpecError for a class that can't be made as `kind(storage, serving, **settings)`."""
-    made = f"{kind.__name__}.__init__ is given storage and serving, and what {key} holds as keyword arguments"
+    made = (
+        f"{kind.__name__}.__init__ is given storage and serving, and what {key} holds as keyword"
+        " arguments"
+    )
     if kind.__init__ is object.__init__:
-        raise SpecError(f"{made}: write def __init__(self, storage, serving), which keeps both for forward()")
+        raise SpecError(
+            f"{made}: write def __init__(self, storage, serving), which keeps both for forward()"
+        )
     signature = inspect.signature(kind.__init__)
     parameters = list(signature.parameters.values())[3:]
-    takes = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    takes = [
+        one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
     try:
         signature.bind(None, None, None, **settings)
     except TypeError as error:

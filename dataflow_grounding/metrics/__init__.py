@@ -13,5 +13,10 @@ if TYPE_CHECKING:
 
 __getattr__, __dir__, __all__ = attached(
     __name__,
-    {"agreeing": "agreement", "annotations": "read_annotations", "evaluating": "Evaluation evaluate", "pairs": "Rules"},
+    {
+        "agreeing": ["agreement"],
+        "annotations": ["read_annotations"],
+        "evaluating": ["Evaluation", "evaluate"],
+        "pairs": ["Rules"],
+    },
 )

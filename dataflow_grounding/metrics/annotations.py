@@ -1,4 +1,6 @@
-"""Records with their phrases and boxes, read and checked for figures; what a picture and a phrase are called there."""
+"""Records with their phrases and boxes, read and checked for figures; what a picture and a phrase
+are called there.
+"""
 
 import os
 import unicodedata
@@ -11,12 +13,29 @@ from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.metrics.rows_on_disk import RowsOnDisk
-from dataflow_grounding.records import Record, annotated_column, has_id, is_score, is_settled, path_of, read_expressions
+from dataflow_grounding.records import (
+    Record,
+    annotated_column,
+    has_id,
+    is_score,
+    is_settled,
+    path_of,
+    read_expressions,
+)
 from dataflow_grounding.results_folder import annotations_of, records_of
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
 
-_OF_RECORD = ("image_path", "image", "image_id", "caption", "cleaned_caption", "model", "width", "height")
+_OF_RECORD = (
+    "image_path",
+    "image",
+    "image_id",
+    "caption",
+    "cleaned_caption",
+    "model",
+    "width",
+    "height",
+)
 
 
 class Annotations:
@@ -73,11 +92,12 @@ class Annotations:
 
 
 def read_annotations(source: Source) -> Annotations:
-    """Read records with `expressions` and their `instances`: of a results folder, a data file, or as they are.
+    """Read records with `expressions` and their `instances`: of a results folder, a data file, or
+    as they are.
 
     Raises:
-        InputError: Something can't be read, with the file and line (or the record) where it stands; or there are
-            regions, but no expressions.
+        InputError: Something can't be read, with the file and line (or the record) where it stands;
+            or there are regions, but no expressions.
     """
     if isinstance(source, Annotations):
         return source
@@ -93,15 +113,19 @@ def read_annotations(source: Source) -> Annotations:
             expressions = read_expressions(row, "expressions") if row.get("expressions") else []
             for given, expression in zip(row.get("expressions") or [], expressions, strict=True):
                 stated = {} if isinstance(given, str) else given
-                expression["expression_id"] = stated.get("expression_id", "")  # what is made of a place says nothing
+                # what is made of a place says nothing
+                expression["expression_id"] = stated.get("expression_id", "")
                 if stated.get("instances") is None:
                     expression["status"] = expression.get("status") or "pending"
                 _check(expression, row.get("cleaned_caption") or row.get("caption"))
-                expression["instances"].sort(key=lambda box: 1 if box["score"] is None else -box["score"])
+                expression["instances"].sort(
+                    key=lambda box: 1 if box["score"] is None else -box["score"]
+                )
         except BrokenRow as error:
             raise InputError(f"{where} {row.place + 1}: {error}") from None
         found.add({**{name: row.get(name) for name in _OF_RECORD}, "expressions": expressions})
-    if (column := min(columns - {""}, default="expressions")) != "expressions":  # by name the first of the three
+    if (column := min(columns - {""}, default="expressions")) != "expressions":
+        # by name the first of the three
         does = "compared are `expressions` and their `instances`: write each region as one of these"
         raise InputError(f"{found.name} has no `expressions`, but `{column}`; {does}")
     return found
@@ -110,12 +134,17 @@ def read_annotations(source: Source) -> Annotations:
 def _records(source: Iterable[Any]) -> Iterator[Record]:
     for place, row in enumerate(source):
         if not isinstance(row, Mapping):
-            raise InputError(f"record {place + 1} should be an object, not {row!r}: give a path or a list of records")
+            raise InputError(
+                f"record {place + 1} should be an object, not {row!r}: give a path or a list of"
+                " records"
+            )
         yield Record(row, place=place)
 
 
 def as_gold(truth: Annotations) -> Annotations:
-    """Of a file that was reviewed in part, what a person found right; the rest is open. Any other as it is."""
+    """Of a file that was reviewed in part, what a person found right; the rest is open. Any other
+    as it is.
+    """
     return truth.settled() if truth.reviewed else truth
 
 
@@ -136,7 +165,8 @@ def is_span(value: Any, end: int) -> bool:
 
 
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """What a record's picture is called: its path, else its id; and the id that it states, or an empty text.
+    """What a record's picture is called: its path, else its id; and the id that it states, or an
+    empty text.
 
     Raises InputError where it states neither.
 
@@ -145,10 +175,14 @@ def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
         ('a/x.jpg', '7')
     """
     path, given = path_of(record), record.get("image_id")
-    given = int(given) if isinstance(given, float) and given.is_integer() else given  # as pandas writes whole numbers
+    # as pandas writes whole numbers
+    given = int(given) if isinstance(given, float) and given.is_integer() else given
     own = str(given) if has_id(given) else ""
     if not path and not own:
-        raise InputError(f"{where} names no picture: `dataflowgrounding import` makes other formats' files records")
+        raise InputError(
+            f"{where} names no picture: `dataflowgrounding import` makes other formats' files"
+            " records"
+        )
     return unicodedata.normalize("NFC", os.path.normpath(path)) if path else own, own
 
 
@@ -159,4 +193,6 @@ def head_of(phrase: str) -> str:
 
     tokens = tokenize(phrase[:400])
     read = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
-    return words.singular(tokens[read.head]) if read and read.head < len(tokens) else head_word(phrase)
+    return (
+        words.singular(tokens[read.head]) if read and read.head < len(tokens) else head_word(phrase)
+    )

@@ -16,12 +16,13 @@ Ranked = tuple[float, float, float, float, float | None]
 
 
 class AveragePrecision:
-    """AP over IoU 0.5:0.05:0.95, at 100 boxes a phrase, as pycocotools and faster-coco-eval reckon it.
+    """AP over IoU 0.5:0.05:0.95, at 100 boxes a phrase, as pycocotools and faster-coco-eval reckon
+    it.
 
-    One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the gold doesn't ask for
-    in an image is no false positive there (as in LVIS). Boxes without score come last, the first ones of all phrases
-    before the second ones. Of phrases with equal scores a digest says which comes first, so that the order of the
-    records doesn't count.
+    One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the
+    gold doesn't ask for in an image is no false positive there (as in LVIS). Boxes without score
+    come last, the first ones of all phrases before the second ones. Of phrases with equal scores a
+    digest says which comes first, so that the order of the records doesn't count.
 
     Source: COCOeval of https://github.com/cocodataset/cocoapi: `evaluateImg` and `accumulate`.
 
@@ -44,9 +45,13 @@ class AveragePrecision:
         digest = int.from_bytes(hashlib.sha256(repr(phrase).encode()).digest()[:8], "big")
         wanted, given = phrase
         self._gold_boxes += len(wanted)
-        scores = [-1.0 - place if box[4] is None else float(box[4]) for place, box in enumerate(given)]
+        scores = [
+            -1.0 - place if box[4] is None else float(box[4]) for place, box in enumerate(given)
+        ]
         order = sorted(range(len(given)), key=lambda place: -scores[place])[:_MOST_BOXES]
-        for place, right in zip(order, _matches([given[place] for place in order], wanted), strict=True):
+        for place, right in zip(
+            order, _matches([given[place] for place in order], wanted), strict=True
+        ):
             self._digests.append(digest)
             self._scores.append(scores[place])
             self._right.append(right)
@@ -74,12 +79,16 @@ def _ranked(phrase: Mapping[str, Any] | None) -> list[Ranked]:
 
 
 def _matches(given: Sequence[Ranked], wanted: Sequence[Ranked]) -> list[int]:
-    """For each found box, the surest first, the thresholds (as bits) at which a gold box is left for it.
+    """For each found box, the surest first, the thresholds (as bits) at which a gold box is left
+    for it.
 
     Of several it takes the one with the largest IoU; of equal ones the last.
     """
     right = [0] * len(given)
-    meeting = [[(iou, n) for n, box in enumerate(wanted) if (iou := _iou(one, box)) >= _THRESHOLDS[0]] for one in given]
+    meeting = [
+        [(iou, n) for n, box in enumerate(wanted) if (iou := _iou(one, box)) >= _THRESHOLDS[0]]
+        for one in given
+    ]
     for bit, threshold in enumerate(_THRESHOLDS):
         taken = set[int]()
         for place, near in enumerate(meeting):
@@ -91,7 +100,9 @@ def _matches(given: Sequence[Ranked], wanted: Sequence[Ranked]) -> list[int]:
 
 
 def _iou(one: Ranked, other: Ranked) -> float:
-    """COCO's IoU, in its order of operations: of widths and heights, so that it rounds as COCO does."""
+    """COCO's IoU, in its order of operations: of widths and heights, so that it rounds as COCO
+    does.
+    """
     x, y, w, h = one[0], one[1], one[2] - one[0], one[3] - one[1]
     x2, y2, w2, h2 = other[0], other[1], other[2] - other[0], other[3] - other[1]
     width = min(x + w, x2 + w2) - max(x, x2)

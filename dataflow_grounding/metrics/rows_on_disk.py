@@ -1,4 +1,6 @@
-"""Rows in a temporary file, read back one by one: for what goes over two files of records by picture."""
+"""Rows in a temporary file, read back one by one: for what goes over two files of records by
+picture.
+"""
 
 import pickle
 import tempfile
@@ -12,7 +14,8 @@ _IN_MEMORY = 8 * 2**20  # bytes: fewer never reach the disk
 
 
 class RowsOnDisk:
-    """Rows by their number, from 0. The file has no name, and is gone with this object or the process.
+    """Rows by their number, from 0. The file has no name, and is gone with this object or the
+    process.
 
     Raises InputError where the temporary folder has no room.
     """
@@ -24,7 +27,9 @@ class RowsOnDisk:
     def append(self, row: dict[str, Any]) -> None:
         """Add a row."""
         data = pickle.dumps(row, pickle.HIGHEST_PROTOCOL)
-        with told_as(InputError, f"can't write to {tempfile.gettempdir()} (TMPDIR names another folder)"):
+        with told_as(
+            InputError, f"can't write to {tempfile.gettempdir()} (TMPDIR names another folder)"
+        ):
             self._file.seek(self._begins[-1])
             self._file.write(data)
         self._begins.append(self._begins[-1] + len(data))

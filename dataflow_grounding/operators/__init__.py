@@ -18,7 +18,22 @@ from dataflow_grounding.operators.region_expression_generator import RegionExpre
 from dataflow_grounding.operators.region_marker import RegionMarker
 
 __all__ = [
-    "OPERATOR_REGISTRY", "Annotated", "BBoxVisualizer", "BoxOperator", "BoxRefiner", "BoxVerifier", "CaptionGenerator",
-    "DoubleChecker", "ExpressionExtractor", "FunctionOperator", "Merger", "Operator", "PhraseGrounder",
-    "PhraseLister", "RegionCaptioner", "RegionExpressionGenerator", "RegionMarker", "operator",
-]  # fmt: skip
+    "OPERATOR_REGISTRY",
+    "Annotated",
+    "BBoxVisualizer",
+    "BoxOperator",
+    "BoxRefiner",
+    "BoxVerifier",
+    "CaptionGenerator",
+    "DoubleChecker",
+    "ExpressionExtractor",
+    "FunctionOperator",
+    "Merger",
+    "Operator",
+    "PhraseGrounder",
+    "PhraseLister",
+    "RegionCaptioner",
+    "RegionExpressionGenerator",
+    "RegionMarker",
+    "operator",
+]

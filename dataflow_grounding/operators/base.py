@@ -1,4 +1,6 @@
-"""What an operator is: a question about one record, and how it is run on a record, a list, a DataFrame or a file."""
+"""What an operator is: a question about one record, and how it is run on a record, a list, a
+DataFrame or a file.
+"""
 
 import copy
 import inspect
@@ -72,8 +74,9 @@ OPERATOR_REGISTRY = Registry()
 class Operator(plan.Annotator, ABC):
     """Turns a record into its update by asking a serving.
 
-    A subclass names its columns in `input_keys` and `output_keys` (role → default column) and works in `annotate`, with
-    no threads, files, retries or progress: those are the engine's. `self.keys` has the columns of the present run.
+    A subclass names its columns in `input_keys` and `output_keys` (role → default column) and works
+    in `annotate`, with no threads, files, retries or progress: those are the engine's. `self.keys`
+    has the columns of the present run.
 
     Example:
         >>> from dataflow_grounding import Operator
@@ -91,14 +94,19 @@ class Operator(plan.Annotator, ABC):
     input_keys: ClassVar[Mapping[str, str]] = {}
     output_keys: ClassVar[Mapping[str, str]] = {}
     needs_image: ClassVar[bool] = True
-    descriptions: ClassVar[Mapping[str, str]] = {}  # what it does, by language; in English, as its docstring begins
+    # what it does, by language; in English, as its docstring begins
+    descriptions: ClassVar[Mapping[str, str]] = {}
     serving: Any = None
-    """The Serving that it asks, None for one that asks nothing: Any, so that a subclass can count on its own."""
+    """The Serving that it asks, None for one that asks nothing: Any, so that a subclass can count
+    on its own.
+    """
 
     if not TYPE_CHECKING:  # it takes what __init__ takes
 
         def __new__(cls, *args: Any, **settings: Any) -> "Operator":
-            """An operator that can show what it was made with. Raises SpecError for a `serving` that is not one."""
+            """An operator that can show what it was made with. Raises SpecError for a `serving`
+            that is not one.
+            """
             operator = super().__new__(cls)
             operator.__dict__["_made_with"] = calling.made_with(cls, args, settings)
             return operator
@@ -106,7 +114,11 @@ class Operator(plan.Annotator, ABC):
     def __repr__(self) -> str:
         known = inspect.signature(type(self).__init__).parameters
         given = masked(self.__dict__["_made_with"], ours=False)
-        told = (f"{n}={v!r}" for n, v in given.items() if n not in known or repr(v) != repr(known[n].default))
+        told = (
+            f"{n}={v!r}"
+            for n, v in given.items()
+            if n not in known or repr(v) != repr(known[n].default)
+        )
         return blotted_message(f"{type(self).__name__}({', '.join(told)})")
 
     @property
@@ -118,10 +130,13 @@ class Operator(plan.Annotator, ABC):
     def keys(self) -> SimpleNamespace:
         """The column of each role."""
         bound: SimpleNamespace | None = self.__dict__.get("_keys")
-        return bound if bound is not None else SimpleNamespace(**self.input_keys, **self.output_keys)
+        return (
+            bound if bound is not None else SimpleNamespace(**self.input_keys, **self.output_keys)
+        )
 
     def asks(self, record: Record) -> bool:
-        """Whether `annotate` may ask about a record; where it does of none, nothing is found out of the model either.
+        """Whether `annotate` may ask about a record; where it does of none, nothing is found out of
+        the model either.
 
         Raises RecordError for what is wrong with the record.
         """
@@ -129,11 +144,14 @@ class Operator(plan.Annotator, ABC):
 
     @abstractmethod
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
+        """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises
+        RecordError.
+        """
 
     @calling.with_columns
     def run(self, storage: Any, **columns: str) -> str:
-        """Work through a storage's step. While a pipeline is compiled, only note that the step is wanted.
+        """Work through a storage's step. While a pipeline is compiled, only note that the step is
+        wanted.
 
         Args:
             storage: A FileStorage, pinned to its step: `storage.step()`.
@@ -146,48 +164,66 @@ class Operator(plan.Annotator, ABC):
             PlanError, InputError, SpecError: Before anything is sent.
             RunStopped: The run could not be finished; what was paid for is stored.
         """
-        from dataflow_grounding.engine.execute import execute  # with all that running takes, where something is run
+        # with all that running takes, where something is run
+        from dataflow_grounding.engine.execute import execute
 
         operator = self.bound(**columns)
         if isinstance(storage, (Mapping, list, tuple)) or hasattr(storage, "iloc"):
-            how = f"call the operator itself on records in memory, as in {type(self).__name__}(…)(records)"
-            raise InputError(f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}")
+            how = (
+                "call the operator itself on records in memory, as in"
+                f" {type(self).__name__}(…)(records)"
+            )
+            raise InputError(
+                f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}"
+            )
         step = plan.Step(operator, FileStorage.like(storage))
         steps, pipeline = plan.recorded_steps.get(), plan.current_pipeline.get()
         if steps is not None:
             steps.append(step)
         elif pipeline:
             ahead, pipeline.ahead = pipeline.ahead, []
-            summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
+            summary = execute(
+                [step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead
+            )
             pipeline.summaries.append(summary)
             if summary.failed and not summary.done:
                 raise plan.NoRecordLeft
-        elif (summary := execute([step], current_options.get())).failed:  # nobody else tells it without a Pipeline
-            say(f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}")
+        elif (summary := execute([step], current_options.get())).failed:
+            # nobody else tells it without a Pipeline
+            say(
+                f"{summary.failed} of {summary.records} rows failed in {self.name}: see"
+                f" {summary.failures_file}"
+            )
         return next(iter(operator.writes().values()), "")
 
     @overload
-    def __call__(self, data: Mapping[str, Any], *, on_error: OnError = ..., **columns: str) -> ShownRecord: ...
+    def __call__(
+        self, data: Mapping[str, Any], *, on_error: OnError = ..., **columns: str
+    ) -> ShownRecord: ...
 
     @overload
     def __call__(self, data: Rows, *, on_error: OnError = ..., **columns: str) -> Annotated: ...
 
     @overload
-    def __call__(self, data: "DataFrame", *, on_error: OnError = ..., **columns: str) -> "DataFrame": ...
+    def __call__(
+        self, data: "DataFrame", *, on_error: OnError = ..., **columns: str
+    ) -> "DataFrame": ...
 
     def __call__(self, data: Any, *, on_error: OnError = "drop", **columns: str) -> Any:
         """Work on records in memory.
 
         Args:
-            data: One record (a dict, or a row of a DataFrame), a list of records, or a DataFrame. The image's column
-                may hold a path, the bytes of an image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or
-                H×W×4 RGBA).
-            on_error: What becomes of rows that fail, in a list or DataFrame: "drop" leaves them out and says how many,
-                "keep" keeps them with null in the columns that the operator fills, "raise" stops at the first.
+            data: One record (a dict, or a row of a DataFrame), a list of records, or a DataFrame.
+                The image's column may hold a path, the bytes of an image file, a PIL image, or a
+                NumPy array of uint8 (H×W, H×W×3 RGB or H×W×4 RGBA).
+            on_error: What becomes of rows that fail, in a list or DataFrame: "drop" leaves them out
+                and says how many, "keep" keeps them with null in the columns that the operator
+                fills, "raise" stops at the first.
             columns: As of `run`.
 
         Returns:
-            The same kind, with the columns added: a list has `failures`, (place, error) each; a DataFrame, which keeps
+            The same kind, with the columns added: a list has `failures`, (place, error) each; a
+                DataFrame, which keeps
             its index and all other columns as they are, has them in `.attrs["failures"]`, as JSON.
 
         Raises:
@@ -208,15 +244,20 @@ class Operator(plan.Annotator, ABC):
         return record
 
     def bound(self: O, **arguments: str) -> O:
-        """This operator with its columns set by `input_<role>_key` and `output_<role>_key`. Raises PlanError."""
+        """This operator with its columns set by `input_<role>_key` and `output_<role>_key`. Raises
+        PlanError.
+        """
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
         roles = calling.roles_of(self)
         for prefix, keys in (("input", self.input_keys), ("output", self.output_keys)):
-            roles |= {f"{prefix}_key": role for role in list(keys)[:1]}  # the first role needs no name
+            # the first role needs no name
+            roles |= {f"{prefix}_key": role for role in list(keys)[:1]}
         for argument, column in arguments.items():
             if argument not in roles:
-                raise PlanError(f"{type(self).__name__} takes no {argument}; it has {', '.join(roles)}")
+                raise PlanError(
+                    f"{type(self).__name__} takes no {argument}; it has {', '.join(roles)}"
+                )
             columns[roles[argument]] = column
         operator.__dict__["_keys"] = SimpleNamespace(**columns)
         return operator
@@ -229,33 +270,55 @@ class Operator(plan.Annotator, ABC):
 
     def lacking(self, there: Collection[str]) -> list[str]:
         """The roles that it needs whose columns are not among those that are there."""
-        needed = {role: column for role, column in self.reads().items() if role not in self.optional_keys}
-        return [role for role, column in needed.items() if column not in there and column not in plan.FACT_COLUMNS]
+        needed = {
+            role: column for role, column in self.reads().items() if role not in self.optional_keys
+        }
+        return [
+            role
+            for role, column in needed.items()
+            if column not in there and column not in plan.FACT_COLUMNS
+        ]
 
     def settings(self) -> dict[str, Any] | None:
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, Operator)]
         source = [plan.source_digest(cls) for cls in classes]
         if None in source:
             return None
-        own = {name: value for name, value in vars(self).items() if name not in ("_keys", "_made_with", "serving")}
-        return {"class": type(self).__qualname__, "source": source, **{name: _plain(v) for name, v in own.items()}}
+        own = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("_keys", "_made_with", "serving")
+        }
+        return {
+            "class": type(self).__qualname__,
+            "source": source,
+            **{name: _plain(v) for name, v in own.items()},
+        }
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says of it after a run, as JSON; `check_every`: requests after which it sends one more."""
+        """What `run.json` says of it after a run, as JSON; `check_every`: requests after which it
+        sends one more.
+        """
         return {}
 
     def needs(self) -> list[str]:
-        """What it lacks, or what is good to know of it, before a run: one line each, for `check`."""
+        """What it lacks, or what is good to know of it, before a run: one line each,
+        for `check`.
+        """
         return []
 
     def look_over(self, record: Record) -> None:
-        """Raise RecordError for what is wrong with a record before anything is sent: `check` does so with every row."""
+        """Raise RecordError for what is wrong with a record before anything is sent: `check` does
+        so with every row.
+        """
 
     @classmethod
     def get_desc(cls, lang: str = "en") -> str:
         """What the operator does, in English or Chinese (`zh`)."""
         documented = (inspect.getdoc(cls) or cls.__name__).partition("\n\n")[0]
-        return cls.descriptions.get(lang) or cls.descriptions.get("en") or " ".join(documented.split())
+        return (
+            cls.descriptions.get(lang) or cls.descriptions.get("en") or " ".join(documented.split())
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -266,7 +329,9 @@ def _plain(value: Any) -> Any:
 
 
 def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:
-    """`image_id` where there is none, the file's size (noted where the row differs), and a non-VLM serving's name."""
+    """`image_id` where there is none, the file's size (noted where the row differs), and a non-VLM
+    serving's name.
+    """
     size = dict(zip(("width", "height"), image.size, strict=True))
     update: Update = {}
     if record.occurrence:

@@ -31,7 +31,8 @@ class BBoxVisualizer(Operator):
     Example:
         >>> from dataflow_grounding import BBoxVisualizer
         >>> expression = {"text": "the red square", "instances": [{"bbox": [300, 200, 500, 400]}]}
-        >>> BBoxVisualizer("drawn")({"image_path": "square.png", "expressions": [expression]})["image_with_bbox"]
+        >>> record = {"image_path": "square.png", "expressions": [expression]}
+        >>> BBoxVisualizer("drawn")(record)["image_with_bbox"]
         'drawn/square.jpg'
     """
 
@@ -44,7 +45,9 @@ class BBoxVisualizer(Operator):
         self.output_dir = os.fspath(output_dir)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the path of the picture. It is not drawn again when image and boxes are as they were."""
+        """Adds the path of the picture. It is not drawn again when image and boxes are as they
+        were.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image)
         path = within(self.output_dir, _file_name(record.unique_id))
@@ -54,17 +57,27 @@ class BBoxVisualizer(Operator):
 
 
 def _file_name(unique_id: str) -> str:
-    """A file name for an image id, with its folders. What can't stand in one is left out; a digest tells ids apart."""
+    """A file name for an image id, with its folders. What can't stand in one is left out; a digest
+    tells ids apart.
+    """
     cleaned = portable(re.sub(r"[\ud800-\udfff]", "_", unique_id))
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
-    if name == unique_id and max(map(len, name.encode().split(b"/"))) <= 200 and len(name.encode()) <= 1000:
+    if (
+        name == unique_id
+        and max(map(len, name.encode().split(b"/"))) <= 200
+        and len(name.encode()) <= 1000
+    ):
         return f"{name}.jpg"
     digest = hashlib.sha256(unique_id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{name[:40].strip('/')}-{digest}.jpg"
 
 
-def draw_once(image: Image, marks: "Callable[[], list[Mark]]", drawn: Any, path: str) -> bytes | None:
-    """Write the picture unless `path` has it of the same image with the same `drawn` (JSON); the bytes, if written."""
+def draw_once(
+    image: Image, marks: "Callable[[], list[Mark]]", drawn: Any, path: str
+) -> bytes | None:
+    """Write the picture unless `path` has it of the same image with the same `drawn` (JSON); the
+    bytes, if written.
+    """
     import PIL.Image
 
     from dataflow_grounding.drawing import draw_marks

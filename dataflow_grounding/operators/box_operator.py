@@ -27,13 +27,19 @@ T = TypeVar("T")
 
 
 class BoxWatching(Operator):
-    """Settles the format in which boxes are asked for, if any are, and watches over a run that they are in it."""
+    """Settles the format in which boxes are asked for, if any are, and watches over a run that they
+    are in it.
+    """
 
     format_choice: FormatChoice | None
     watch: BoxWatch
 
     def settle(self, start: RunStart) -> Counter[str]:
-        return self.format_choice.settle_to_ground(start, self.watch.on_poor) if self.format_choice else Counter()
+        return (
+            self.format_choice.settle_to_ground(start, self.watch.on_poor)
+            if self.format_choice
+            else Counter()
+        )
 
     def prepare(self, start: RunStart) -> Counter[str]:
         if self.serving is None or self.format_choice is None:
@@ -65,7 +71,9 @@ class BoxOperator(BoxWatching):
         check_every: int | None = CHECK_EVERY,
     ) -> None:
         if merge_iou is not None and not (is_number(merge_iou) and 0 < merge_iou <= 1):
-            raise SpecError("merge_iou should be above 0 and at most 1; without one all boxes are kept")
+            raise SpecError(
+                "merge_iou should be above 0 and at most 1; without one all boxes are kept"
+            )
         check_counts(samples=samples)
         self.serving: Serving = serving
         self.samples = samples
@@ -78,24 +86,33 @@ class BoxOperator(BoxWatching):
         """The format that boxes are asked for and read in."""
         return self.format_choice.format
 
-    async def ground(self, image: Image, phrases: list[str], ask: Ask, sample: int = 0) -> list[Found]:
-        """What is found for each phrase, in one request; if its reply is cut off, in two with half the phrases each."""
+    async def ground(
+        self, image: Image, phrases: list[str], ask: Ask, sample: int = 0
+    ) -> list[Found]:
+        """What is found for each phrase, in one request; if its reply is cut off, in two with half
+        the phrases each.
+        """
 
         async def once(some: list[str]) -> list[Found]:
-            request = phrase_grounding(image, some, self.box_format, self.merge_iou).put_so(sample=sample)
+            request = phrase_grounding(image, some, self.box_format, self.merge_iou).put_so(
+                sample=sample
+            )
             return await self.watch.ask(ask, request, image, some)
 
         return [found for _, answer in await ask_in_parts(phrases, once) for found in answer]
 
 
-def numbered(expression: dict[str, Any], instances: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def numbered(
+    expression: dict[str, Any], instances: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """The instances, each with an id of its own."""
     own = expression["expression_id"]
     return [{"bbox_id": f"{own}.{number}", **instance} for number, instance in enumerate(instances)]
 
 
 class RegionOperator(Operator):
-    """Shows at most `regions_per_request` regions at once (None: as many as the serving takes), near ones together.
+    """Shows at most `regions_per_request` regions at once (None: as many as the serving takes),
+    near ones together.
 
     Args:
         serving: The model that is asked.
@@ -132,7 +149,11 @@ class RegionOperator(Operator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         found = await self.described(record, image, regions, ask)
         facts = facts_of(record, image, ask, self.serving)
-        return Partial(facts | found.update, found.error) if isinstance(found, Partial) else facts | found
+        return (
+            Partial(facts | found.update, found.error)
+            if isinstance(found, Partial)
+            else facts | found
+        )
 
     @abstractmethod
     async def described(
@@ -145,12 +166,22 @@ class RegionOperator(Operator):
 
     def shown(self, image: Image, regions: Sequence[Mapping[str, Any]]) -> Image:
         """The picture to send with these regions."""
-        return marked(image, [box_of(region["bbox"]) for region in regions]) if self.marks == "outline" else image
+        return (
+            marked(image, [box_of(region["bbox"]) for region in regions])
+            if self.marks == "outline"
+            else image
+        )
 
     async def ask_about(
-        self, image: Image, regions: Regions, request: Callable[[Image, Regions, BoxFormat], Request[T]], ask: Ask
+        self,
+        image: Image,
+        regions: Regions,
+        request: Callable[[Image, Regions, BoxFormat], Request[T]],
+        ask: Ask,
     ) -> list[tuple[list[int], T]]:
-        """All regions in one `request` for each few that are near each other: their places, and what the reply says."""
+        """All regions in one `request` for each few that are near each other: their places, and
+        what the reply says.
+        """
         boxes = [box_of(region["bbox"]) for region in regions]
 
         async def once(places: list[int]) -> T:
@@ -158,4 +189,6 @@ class RegionOperator(Operator):
             return await ask(request(self.shown(image, near), near, self.format_choice.format))
 
         groups = near_groups(boxes, self.regions_per_request)
-        return [part for group in groups for part in await ask_in_parts(group, once, boxes.__getitem__)]
+        return [
+            part for group in groups for part in await ask_in_parts(group, once, boxes.__getitem__)
+        ]

@@ -15,16 +15,24 @@ from dataflow_grounding.shown_images import ImageCrop, crop_around
 from dataflow_grounding.tasks.phrase_grounding import Found
 
 SMALL = 0.03  # the longer side of a small box, as a share of that side of the image
-SMALL_OF_SEVERAL = 0.035  # where several answers are asked for; noise makes the boxes of some small things that large
+# where several answers are asked for; noise makes the boxes of some small things that large
+SMALL_OF_SEVERAL = 0.035
 
 
 class LooksCloser(BoxOperator):
     """Asks for small boxes again in enlarged parts of the image."""
 
     async def closer(
-        self, image: Image, phrase: str, instances: Sequence[dict[str, Any]], ask: Ask, samples: Sequence[int] = (0,)
+        self,
+        image: Image,
+        phrase: str,
+        instances: Sequence[dict[str, Any]],
+        ask: Ask,
+        samples: Sequence[int] = (0,),
     ) -> list[dict[str, Any]]:
-        """The instances, small ones asked for again from closer by in the answers `samples`; of equal ones the best."""
+        """The instances, small ones asked for again from closer by in the answers `samples`; of
+        equal ones the best.
+        """
 
         async def one(instance: dict[str, Any]) -> dict[str, Any]:
             bbox = box_of(instance["bbox"])
@@ -60,17 +68,27 @@ def _replaced(instance: dict[str, Any], crop: ImageCrop, again: Found) -> dict[s
     boxes = [crop.to_image(box_of(i["bbox"])) for i in again.instances]
     centre = middle_of(box_of(instance["bbox"]))
     nearest = min(range(len(boxes)), key=lambda n: math.dist(middle_of(boxes[n]), centre))
-    score = instance.get("score") if instance.get("score") is not None else again.instances[nearest].get("score")
-    return {**instance, "bbox": [int(edge) for edge in boxes[nearest]], "score": score, "zoomed": True}
+    score = (
+        instance.get("score")
+        if instance.get("score") is not None
+        else again.instances[nearest].get("score")
+    )
+    return {
+        **instance,
+        "bbox": [int(edge) for edge in boxes[nearest]],
+        "score": score,
+        "zoomed": True,
+    }
 
 
 @OPERATOR_REGISTRY.register()
 class BoxRefiner(LooksCloser):
     """Looks again for small boxes in an enlarged part of the image.
 
-    Small is what is under 3% of the image's sides. With several `samples` it is 3.5%, and answers that find something
-    are merged as by PhraseGrounder; the first, just over half, suffice where they agree. A box whose part shows no such
-    thing stays. Raises SpecError for a wrong setting, or a model that draws no boxes.
+    Small is what is under 3% of the image's sides. With several `samples` it is 3.5%, and answers
+    that find something are merged as by PhraseGrounder; the first, just over half, suffice where
+    they agree. A box whose part shows no such thing stays. Raises SpecError for a wrong setting, or
+    a model that draws no boxes.
 
     Args:
         serving, samples, box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
@@ -78,7 +96,8 @@ class BoxRefiner(LooksCloser):
     Example:
         >>> from dataflow_grounding import BoxRefiner, EmbeddedServing, PhraseGrounder
         >>> serving = EmbeddedServing()
-        >>> record = PhraseGrounder(serving)({"image_path": "small.png", "expressions": ["the red square"]})
+        >>> row = {"image_path": "small.png", "expressions": ["the red square"]}
+        >>> record = PhraseGrounder(serving)(row)
         >>> [instance] = BoxRefiner(serving)(record)["expressions"][0]["instances"]
         >>> instance["bbox"], instance["zoomed"]
         ([300, 200, 334, 234], True)
@@ -88,22 +107,37 @@ class BoxRefiner(LooksCloser):
     descriptions = {"zh": "在图像的局部放大区域中重新定位较小的边界框。"}
 
     def asks(self, record: Record) -> bool:
-        boxes = [i["bbox"] for e in read_expressions(record, self.keys.expressions) for i in e["instances"]]
+        boxes = [
+            i["bbox"]
+            for e in read_expressions(record, self.keys.expressions)
+            for i in e["instances"]
+        ]
         size = open_image(record, self.keys.image).size if boxes else (1, 1)
         return any(_is_small(box_of(bbox), size, self.samples) for bbox in boxes)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the expressions; in `instances`, boxes found from closer by have `zoomed: true`. Raises RecordError."""
+        """Adds the expressions; in `instances`, boxes found from closer by have `zoomed: true`.
+        Raises RecordError.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         refined = [await self._refined(expression, image, ask) for expression in expressions]
         return {**facts_of(record, image, ask, self.serving), self.keys.output: refined}
 
     async def _refined(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
-        """The expression with what is found from closer by; other boxes than those verified earlier aren't verified."""
-        given = [{k: v for k, v in instance.items() if k != "bbox_id"} for instance in expression["instances"]]
+        """The expression with what is found from closer by; other boxes than those verified earlier
+        aren't verified.
+        """
+        given = [
+            {k: v for k, v in instance.items() if k != "bbox_id"}
+            for instance in expression["instances"]
+        ]
         closer = await self.closer(image, expression["text"], given, ask, range(self.samples))
         if all(instance in given for instance in closer):
             return expression
-        kept = {name: value for name, value in expression.items() if name not in ("verified", "verification")}
+        kept = {
+            name: value
+            for name, value in expression.items()
+            if name not in ("verified", "verification")
+        }
         return {**kept, "instances": numbered(expression, closer)}

@@ -17,18 +17,20 @@ from dataflow_grounding.tasks.phrase_grounding import Found
 class BoxVerifier(LooksCloser):
     """Grounds each expression with boxes once more and compares the two answers.
 
-    Each expression is alone in its request. Boxes that were found from closer by are compared with such as are, too.
-    Raises SpecError for a wrong setting, or a model that draws no boxes.
+    Each expression is alone in its request. Boxes that were found from closer by are compared with
+    such as are, too. Raises SpecError for a wrong setting, or a model that draws no boxes.
 
     Args:
         serving: The model that is asked.
-        samples: As many answers as PhraseGrounder asked for: the one asked for here is a further one.
+        samples: As many answers as PhraseGrounder asked for: the one asked for here is a further
+            one.
         boxes: `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`, as PhraseGrounder's.
 
     Example:
         >>> from dataflow_grounding import BoxVerifier, EmbeddedServing, PhraseGrounder
         >>> serving = EmbeddedServing()
-        >>> record = PhraseGrounder(serving)({"image_path": "square.png", "expressions": ["the red square"]})
+        >>> row = {"image_path": "square.png", "expressions": ["the red square"]}
+        >>> record = PhraseGrounder(serving)(row)
         >>> BoxVerifier(serving)(record)["expressions"][0]["verified"]
         True
     """
@@ -37,17 +39,26 @@ class BoxVerifier(LooksCloser):
     descriptions = {"zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。"}
 
     def asks(self, record: Record) -> bool:
-        return any(expression["instances"] for expression in read_expressions(record, self.keys.expressions))
+        return any(
+            expression["instances"]
+            for expression in read_expressions(record, self.keys.expressions)
+        )
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Adds `verified` (mean IoU of 0.5 or more) and `verification`; Partial with null where an answer failed."""
+        """Adds `verified` (mean IoU of 0.5 or more) and `verification`; Partial with null where an
+        answer failed.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         boxed = [expression for expression in expressions if expression["instances"]]
-        zoomed_in = {e["text"] for e in boxed if any(instance.get("zoomed") for instance in e["instances"])}
+        zoomed_in = {
+            e["text"] for e in boxed if any(instance.get("zoomed") for instance in e["instances"])
+        }
 
         async def afresh(texts: list[str]) -> list[Found]:
-            """Numbered as a further answer, so that it is another one where the phrase was alone before."""
+            """Numbered as a further answer, so that it is another one where the phrase was alone
+            before.
+            """
             [found] = await self.ground(image, texts, ask, self.samples)
             if texts[0] in zoomed_in:
                 closer = await self.closer(image, texts[0], found.instances, ask, [self.samples])
@@ -55,9 +66,13 @@ class BoxVerifier(LooksCloser):
             return [found]
 
         found = await reground(afresh, [expression["text"] for expression in boxed])
-        checked = [{**e, **(_verdict(e, found[e["text"]]) if e["instances"] else {})} for e in expressions]
+        checked = [
+            {**e, **(_verdict(e, found[e["text"]]) if e["instances"] else {})} for e in expressions
+        ]
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: checked}
-        failed = next((answer for answer in found.values() if isinstance(answer, RecordError)), None)
+        failed = next(
+            (answer for answer in found.values() if isinstance(answer, RecordError)), None
+        )
         return update if failed is None else Partial(update, failed)
 
 

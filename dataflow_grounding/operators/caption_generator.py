@@ -14,8 +14,8 @@ from dataflow_grounding.tasks.regions import region_items
 class CaptionGenerator(Operator):
     """Writes a caption of the whole image.
 
-    A model looks at the picture alone; a serving that can't see what things are (the embedded one) is told the regions,
-    and so comes after the step that describes them.
+    A model looks at the picture alone; a serving that can't see what things are (the embedded one)
+    is told the regions, and so comes after the step that describes them.
 
     Args:
         serving: The model that is asked.
@@ -23,7 +23,8 @@ class CaptionGenerator(Operator):
     Example:
         >>> from dataflow_grounding import CaptionGenerator, EmbeddedServing
         >>> region = {"bbox": [300, 200, 500, 400], "type": "square", "color": "red"}
-        >>> CaptionGenerator(EmbeddedServing())({"image_path": "square.png", "regions": [region]})["caption"]
+        >>> record = {"image_path": "square.png", "regions": [region]}
+        >>> CaptionGenerator(EmbeddedServing())(record)["caption"]
         'A red square.'
     """
 
@@ -44,7 +45,9 @@ class CaptionGenerator(Operator):
         known = {}
         if self.serving.needs_labels:
             box_format = find_box_format(self.serving.box_format, self.serving.model)
-            known["regions"] = region_items(read_regions(record, self.keys.regions), image, box_format, ("type",))
+            known["regions"] = region_items(
+                read_regions(record, self.keys.regions), image, box_format, ("type",)
+            )
         caption = await ask(image_caption(image, known))
         return {
             **facts_of(record, image, ask, self.serving),

@@ -34,12 +34,16 @@ class ExpressionExtractor(Operator):
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `cleaned_caption`, `expressions` with spans in it and in the one given, no instances, and the size."""
+        """Adds `cleaned_caption`, `expressions` with spans in it and in the one given, no
+        instances, and the size.
+        """
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         extracted = await ask(expression_extraction(image, caption))
         phrases = [text for text, _ in extracted.expressions]
-        spans, given_spans = (find_spans(phrases, where) for where in (extracted.cleaned_caption, caption))
+        spans, given_spans = (
+            find_spans(phrases, where) for where in (extracted.cleaned_caption, caption)
+        )
         for _ in range(spans.count(None)):
             ask.note("not_in_caption", "an expression that the caption doesn't hold")
         found = zip(extracted.expressions, spans, given_spans, strict=True)

@@ -12,22 +12,30 @@ from dataflow_grounding.records import Record, Update
 
 
 class FunctionOperator(Operator):
-    """Calls a function with each record (and `ask`, if it takes two arguments); what it returns is the update."""
+    """Calls a function with each record (and `ask`, if it takes two arguments); what it returns is
+    the update.
+    """
 
     sees_all = True  # what a function reads and returns can't be told before
 
-    def __init__(self, function: Callable[..., Any], reads: Iterable[str], writes: Iterable[str]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], reads: Iterable[str], writes: Iterable[str]
+    ) -> None:
         self.function = function
         self.name: str = getattr(function, "__name__", type(function).__name__)  # type: ignore[misc]
         self.input_keys: Mapping[str, str] = {column: column for column in reads}  # type: ignore[misc]
         self.output_keys: Mapping[str, str] = {column: column for column in writes}  # type: ignore[misc]
         parameters = inspect.signature(function).parameters.values()
-        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        positional = [
+            p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
         self._takes_ask = sum(p.default is p.empty for p in positional) > 1
         self.__doc__ = function.__doc__
 
     def __repr__(self) -> str:
-        return f"operator({self.name}, reads={list(self.input_keys)}, writes={list(self.output_keys)})"
+        return (
+            f"operator({self.name}, reads={list(self.input_keys)}, writes={list(self.output_keys)})"
+        )
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         arguments = (record, ask) if self._takes_ask else (record,)
@@ -36,18 +44,24 @@ class FunctionOperator(Operator):
         else:
             update = await asyncio.to_thread(self.function, *arguments)
         if not isinstance(update, Mapping):
-            raise OperatorFailed(f"{self.name} should return a dict of columns, not {type(update).__name__}")
+            raise OperatorFailed(
+                f"{self.name} should return a dict of columns, not {type(update).__name__}"
+            )
         return dict(update)
 
     def settings(self) -> dict[str, Any] | None:
-        """The function's source and the values that it uses; None when there is no source, or an object behind it."""
+        """The function's source and the values that it uses; None when there is no source, or an
+        object behind it.
+        """
         source = source_digest(self.function)
         if source is None or not inspect.isfunction(self.function):
             return None
         used = inspect.getclosurevars(self.function)
         if used.nonlocals:
             return None
-        plain = {name: v for name, v in used.globals.items() if not (callable(v) or inspect.ismodule(v))}
+        plain = {
+            name: v for name, v in used.globals.items() if not (callable(v) or inspect.ismodule(v))
+        }
         plain[""] = [self.function.__defaults__, self.function.__kwdefaults__]
         values = {name: repr(value) for name, value in plain.items()}
         return {"function": self.function.__qualname__, "source": source, "values": values}
@@ -64,13 +78,17 @@ def operator(
 
 
 def operator(
-    function: Callable[..., Any] | None = None, *, reads: Iterable[str] = (), writes: Iterable[str] = ()
+    function: Callable[..., Any] | None = None,
+    *,
+    reads: Iterable[str] = (),
+    writes: Iterable[str] = (),
 ) -> FunctionOperator | Callable[[Callable[..., Any]], FunctionOperator]:
     """Decorator that makes a function from record to update a step of a pipeline.
 
     Args:
         function: Takes a record, or a record and `ask`; may be async; returns a dict of columns.
-        reads: The columns that it reads, so that the plan can be checked before anything is spent; may be left out.
+        reads: The columns that it reads, so that the plan can be checked before anything is spent;
+            may be left out.
         writes: The columns that it adds; may be left out.
 
     Returns:

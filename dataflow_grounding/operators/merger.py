@@ -12,7 +12,8 @@ from dataflow_grounding.tasks.regions import grounding_expression
 
 @OPERATOR_REGISTRY.register()
 class Merger(RegionOperator):
-    """Merges region descriptions and caption into referring expressions, each with its regions' boxes.
+    """Merges region descriptions and caption into referring expressions, each with its regions'
+    boxes.
 
     Args:
         serving, box_format, regions_per_request, marks: As RegionOperator's.
@@ -20,7 +21,8 @@ class Merger(RegionOperator):
     Example:
         >>> from dataflow_grounding import EmbeddedServing, Merger
         >>> region = {"bbox": [300, 200, 500, 400], "type": "square", "description": "the square"}
-        >>> row = {"image_path": "square.png", "cleaned_caption": "A red square.", "regions": [region]}
+        >>> row = {"image_path": "square.png", "cleaned_caption": "A red square."}
+        >>> row["regions"] = [region]
         >>> [expression] = Merger(EmbeddedServing())(row)["expressions"]
         >>> expression["text"], expression["instances"][0]["bbox"]
         ('the square', [300, 200, 500, 400])
@@ -32,12 +34,19 @@ class Merger(RegionOperator):
     optional_keys = ("caption",)
     descriptions = {"zh": "将区域描述与图像描述合并为指代表达式,并附上对应区域的边界框。"}
 
-    async def described(self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask) -> Update:
-        """Adds `expressions`: text, span in the caption, an instance per region (its box as it is), status grounded."""
+    async def described(
+        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+    ) -> Update:
+        """Adds `expressions`: text, span in the caption, an instance per region (its box as it is),
+        status grounded.
+        """
         given = record.get(self.keys.caption)
         caption = given if isinstance(given, str) and given.strip() else None
         answers = await self.ask_about(
-            image, regions, lambda shown, near, told: grounding_expression(shown, caption, near, told), ask
+            image,
+            regions,
+            lambda shown, near, told: grounding_expression(shown, caption, near, told),
+            ask,
         )
         merged: list[tuple[str, list[int]]] = []
         for places, found in answers:

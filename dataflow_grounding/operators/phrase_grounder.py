@@ -14,7 +14,8 @@ from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import Found
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
-EARLIER = ("reason", "disagreement", "verified", "verification")  # what an earlier grounding may have left
+# what an earlier grounding may have left
+EARLIER = ("reason", "disagreement", "verified", "verification")
 
 
 @OPERATOR_REGISTRY.register()
@@ -25,11 +26,15 @@ class PhraseGrounder(BoxOperator):
 
     Args:
         serving: The model that is asked.
-        box_format: How it writes boxes; None takes the serving's. A model that `auto` doesn't know is calibrated first.
+        box_format: How it writes boxes; None takes the serving's. A model that `auto` doesn't know
+            is calibrated first.
         phrases_per_request: Most phrases that are asked for at once.
-        samples: Answers to each question, merged to one; each box then has the share of them that agree as its score.
-        merge_iou: Boxes of one phrase that overlap so much, above 0 and at most 1, are one; None keeps them all.
-        on_suspect_boxes: `stop` the run, or `warn`, where boxes look as if they were in another format.
+        samples: Answers to each question, merged to one; each box then has the share of them that
+            agree as its score.
+        merge_iou: Boxes of one phrase that overlap so much, above 0 and at most 1, are one; None
+            keeps them all.
+        on_suspect_boxes: `stop` the run, or `warn`, where boxes look as if they were in another
+            format.
         check_every: Requests between two checks of the endpoint; None for no checks.
 
     Raises:
@@ -37,7 +42,8 @@ class PhraseGrounder(BoxOperator):
 
     Example:
         >>> from dataflow_grounding import EmbeddedServing, PhraseGrounder
-        >>> record = PhraseGrounder(EmbeddedServing())({"image_path": "square.png", "expressions": ["the red square"]})
+        >>> row = {"image_path": "square.png", "expressions": ["the red square"]}
+        >>> record = PhraseGrounder(EmbeddedServing())(row)
         >>> record["expressions"][0]["instances"][0]["bbox"]
         [300, 200, 500, 400]
     """
@@ -71,11 +77,15 @@ class PhraseGrounder(BoxOperator):
         return bool(read_expressions(record, self.keys.expressions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `instances` and `status`, and `disagreement` where there are several answers. Raises RecordError."""
+        """Adds `instances` and `status`, and `disagreement` where there are several answers. Raises
+        RecordError.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         found: list[Found] = []
-        for chunk in batched([expression["text"] for expression in expressions], self.phrases_per_request):
+        for chunk in batched(
+            [expression["text"] for expression in expressions], self.phrases_per_request
+        ):
             found += await agreed(partial(self.ground, image, chunk, ask), self.samples, image.size)
         filled = [_filled(e, f) for e, f in zip(expressions, found, strict=True)]
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: filled}

@@ -20,13 +20,15 @@ CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]
 class RegionCaptioner(RegionOperator):
     """Describes each marked region of an image in a text of its own.
 
-    Near ones are asked for together, at most `regions_per_request`. The marks are drawn into the picture in the size in
-    which it is sent, so that their numbers can be read there. Raises SpecError for a wrong setting.
+    Near ones are asked for together, at most `regions_per_request`. The marks are drawn into the
+    picture in the size in which it is sent, so that their numbers can be read there. Raises
+    SpecError for a wrong setting.
 
     Args:
         serving: The model that is asked.
         box_format, regions_per_request: As RegionOperator's.
-        marks: `outline`, `tag` (the number alone) or `crop`: each region is sent as a picture of its own.
+        marks: `outline`, `tag` (the number alone) or `crop`: each region is sent as a picture of
+            its own.
 
     Example:
         >>> from dataflow_grounding import EmbeddedServing, RegionCaptioner
@@ -55,24 +57,34 @@ class RegionCaptioner(RegionOperator):
         super().__init__(serving, box_format=box_format, regions_per_request=most)
         self.style = marks
 
-    async def described(self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask) -> Update:
-        """Adds `region_captions` (region_id, bbox in pixels xyxy, text) per region, and `answer`, all as one text."""
+    async def described(
+        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+    ) -> Update:
+        """Adds `region_captions` (region_id, bbox in pixels xyxy, text) per region, and `answer`,
+        all as one text.
+        """
         texts: dict[int, str] = {}
         answers: list[str] = []
         for places, found in await self.ask_about(image, regions, self._request, ask):
             texts.update(zip(places, found.texts, strict=True))
             own = found.answer and renumbered(found.answer, places)
-            answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))
+            answers.append(
+                own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places)
+            )
         return {
             self.keys.answer: "\n".join(answers) or None,
-            self.keys.region_captions: [_caption(place, region, texts[place]) for place, region in enumerate(regions)],
+            self.keys.region_captions: [
+                _caption(place, region, texts[place]) for place, region in enumerate(regions)
+            ],
         }
 
     def _request(self, image: Image, regions: Regions, told: BoxFormat) -> Request[RegionCaptions]:
         if self.style == "crop":
             crop = crop_of(image, box_of(regions[0]["bbox"]))
             return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], told, self.style)
-        shown = marked(image, [box_of(region["bbox"]) for region in regions], outlined=self.style == "outline")
+        shown = marked(
+            image, [box_of(region["bbox"]) for region in regions], outlined=self.style == "outline"
+        )
         return region_caption(shown, regions, told, self.style)
 
 

@@ -17,7 +17,8 @@ class RegionExpressionGenerator(RegionOperator):
 
     Example:
         >>> from dataflow_grounding import EmbeddedServing, RegionExpressionGenerator
-        >>> row = {"image_path": "square.png", "regions": [{"bbox": [300, 200, 500, 400], "type": "square"}]}
+        >>> region = {"bbox": [300, 200, 500, 400], "type": "square"}
+        >>> row = {"image_path": "square.png", "regions": [region]}
         >>> [region] = RegionExpressionGenerator(EmbeddedServing())(row)["regions"]
         >>> region["color"], region["description"]
         ('red', 'the square')
@@ -28,10 +29,16 @@ class RegionExpressionGenerator(RegionOperator):
     output_keys = {"output": "regions"}
     descriptions = {"zh": "描述图像中的每个区域:类型、颜色以及能唯一指代该区域的短语。"}
 
-    async def described(self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask) -> Update:
+    async def described(
+        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+    ) -> Update:
         """Adds `type` where the region has none, `color` and `description` to every region."""
         described = list(regions)
         for places, found in await self.ask_about(image, regions, region_expression, ask):
             for place, one in zip(places, found, strict=True):
-                described[place] = {**regions[place], **one._asdict(), "type": regions[place]["type"] or one.type}
+                described[place] = {
+                    **regions[place],
+                    **one._asdict(),
+                    "type": regions[place]["type"] or one.type,
+                }
         return {self.keys.output: described}

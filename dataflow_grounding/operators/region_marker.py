@@ -20,7 +20,10 @@ from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 Proposals: TypeAlias = Literal["model", "opencv"]
 PROPOSED = "each clearly visible object"  # the phrase by which a model is asked for regions
-_COLUMNS = "image_with_bbox type bbox normalized_bbox result_file valid_bboxes_num prompt regions bbox_problems"
+_COLUMNS = (
+    "image_with_bbox type bbox normalized_bbox result_file valid_bboxes_num prompt regions"
+    " bbox_problems"
+)
 MOST_PROPOSED = 10  # regions that OpenCV proposes where `max_boxes` sets no limit
 
 
@@ -28,9 +31,10 @@ MOST_PROPOSED = 10  # regions that OpenCV proposes where `max_boxes` sets no lim
 class RegionMarker(BoxWatching):
     """Draws numbered marks for each box of an image; where there is none, regions are proposed.
 
-    Boxes are given as `[[x, y, width, height], …]` in pixels; beyond `max_boxes`, the largest are kept. The picture is
-    `{n}_bbox_vis.jpg`, n the row's number, from 1. Regions are proposed by the serving's model, or OpenCV: with
-    `proposals="opencv"`, no serving, or the embedded one. Raises SpecError for a wrong setting.
+    Boxes are given as `[[x, y, width, height], …]` in pixels; beyond `max_boxes`, the largest are
+    kept. The picture is `{n}_bbox_vis.jpg`, n the row's number, from 1. Regions are proposed by the
+    serving's model, or OpenCV: with `proposals="opencv"`, no serving, or the embedded one. Raises
+    SpecError for a wrong setting.
 
     Args:
         output_dir: Folder of the pictures.
@@ -38,7 +42,8 @@ class RegionMarker(BoxWatching):
         serving: The model that proposes regions.
         proposals: `model` or `opencv`.
         marks: `outline` (`crop` draws the same, for people) or `tag`, the number alone.
-        box_format, on_suspect_boxes, check_every: As PhraseGrounder's, for boxes that the model proposes.
+        box_format, on_suspect_boxes, check_every: As PhraseGrounder's, for boxes that the model
+            proposes.
 
     Example:
         >>> from dataflow_grounding import RegionMarker
@@ -67,7 +72,9 @@ class RegionMarker(BoxWatching):
     ) -> None:
         check_counts(max_boxes=1 if max_boxes is None else max_boxes)
         if proposals not in ("model", "opencv") or marks not in ("outline", "tag", "crop"):
-            raise SpecError("proposals should be 'model' or 'opencv', marks 'outline', 'tag' or 'crop'")
+            raise SpecError(
+                "proposals should be 'model' or 'opencv', marks 'outline', 'tag' or 'crop'"
+            )
         self.output_dir = os.fspath(output_dir)
         self.max_boxes = max_boxes
         self.serving: Serving | None = serving
@@ -75,21 +82,32 @@ class RegionMarker(BoxWatching):
         self.proposals: Proposals = "opencv" if embedded else proposals
         self.outlined = marks != "tag"
         self.sends_marks = serving is not None and not embedded and marks != "crop"
-        self.format_choice = choice_of(serving, box_format) if serving and self.proposals == "model" else None
+        self.format_choice = (
+            choice_of(serving, box_format) if serving and self.proposals == "model" else None
+        )
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     def look_over(self, record: Record) -> None:
-        given = read_given_boxes(record.get(self.keys.bbox), open_image(record, self.keys.image).size)
+        given = read_given_boxes(
+            record.get(self.keys.bbox), open_image(record, self.keys.image).size
+        )
         if given is not None and given.problems:
             raise BrokenRow(given.report())
 
     def asks(self, record: Record) -> bool:
         """Of records without boxes, where a model proposes them."""
-        return self.format_choice is not None and read_given_boxes(record.get(self.keys.bbox), (1, 1)) is None
+        return (
+            self.format_choice is not None
+            and read_given_boxes(record.get(self.keys.bbox), (1, 1)) is None
+        )
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the picture, the boxes in the three ways, the prompt, and what is wrong with boxes that are left out."""
-        image = open_image(record, self.keys.image, self.serving.image_limits if self.serving else None)
+        """Adds the picture, the boxes in the three ways, the prompt, and what is wrong with boxes
+        that are left out.
+        """
+        image = open_image(
+            record, self.keys.image, self.serving.image_limits if self.serving else None
+        )
         given = read_given_boxes(record.get(self.keys.bbox), image.size)
         if given is not None and not given.boxes:
             raise BrokenRow(f"no box in column {self.keys.bbox!r} can be used: {given.report()}")
@@ -104,7 +122,11 @@ class RegionMarker(BoxWatching):
             **facts_of(record, image, ask, None),
             self.keys.image_with_bbox: path,
             self.keys.type: "with_bbox" if given else "without_bbox",
-            self.keys.bbox: record[self.keys.bbox] if given else [[*from_xyxy(b, "xywh")] for _, b in found.boxes],
+            self.keys.bbox: (
+                record[self.keys.bbox]
+                if given
+                else [[*from_xyxy(b, "xywh")] for _, b in found.boxes]
+            ),
             self.keys.normalized_bbox: [normalized(bbox, image.size) for bbox in boxes] + padding,
             self.keys.result_file: self.output_dir,
             self.keys.valid_bboxes_num: len(kept),
@@ -135,19 +157,32 @@ class RegionMarker(BoxWatching):
         for place, bbox in found.boxes:
             if place not in places:
                 ask.note("over_max_boxes", "a box was left out")
-                problem = {"box": place, "bbox": [*from_xyxy(bbox, "xywh")], "kind": "over_max_boxes"}
-                found.problems.append({**problem, "reason": f"is not among the {self.max_boxes} largest"})
+                problem = {
+                    "box": place,
+                    "bbox": [*from_xyxy(bbox, "xywh")],
+                    "kind": "over_max_boxes",
+                }
+                found.problems.append(
+                    {**problem, "reason": f"is not among the {self.max_boxes} largest"}
+                )
 
     def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
-        """Write the picture; it is the one that the next step sends, where it goes out in its full size."""
-        drawn = draw_once(image, lambda: numbered_marks(boxes, self.outlined), [boxes, self.outlined], path)
+        """Write the picture; it is the one that the next step sends, where it goes out in its full
+        size.
+        """
+        drawn = draw_once(
+            image, lambda: numbered_marks(boxes, self.outlined), [boxes, self.outlined], path
+        )
         if drawn is not None and self.sends_marks:
             marked(image, boxes, outlined=self.outlined).keep_drawn(drawn)
 
 
 def prompt_for(n: int) -> str:
     """The prompt that states how many regions there are, in DataFlow's words."""
-    return f"Describe the content of each marked region in the image. There are {n} regions: <region1> to <region{n}>."
+    return (
+        f"Describe the content of each marked region in the image. There are {n} regions: <region1>"
+        f" to <region{n}>."
+    )
 
 
 def _seen(image: Image, most: int) -> list[Bbox]:

@@ -7,7 +7,13 @@ from typing import Any, ClassVar, TypeVar
 from dataflow_grounding.elsewhere import kind_of
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
-from dataflow_grounding.engine.plan import Step, WholeFile, current_pipeline, holding, recorded_steps
+from dataflow_grounding.engine.plan import (
+    Step,
+    WholeFile,
+    current_pipeline,
+    holding,
+    recorded_steps,
+)
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.operators.base import Operator
@@ -18,12 +24,13 @@ P = TypeVar("P", bound="Pipeline")
 
 
 class Pipeline:
-    """Subclass it, and call operators one after the other in `forward()`, each on `self.storage.step()`.
+    """Subclass it, and call operators one after the other in `forward()`, each on
+    `self.storage.step()`.
 
-    `run()` works step by step; after `compile()` it streams records through all steps, to the same files.
-    `run(resume_step=k)` begins with step k, whose input file must be there. As in DataFlow, an object's `forward(…)` is
-    the same call. Operators of other libraries (anything with `run(storage, …)`), kept as attributes, run in their turn
-    on whole files.
+    `run()` works step by step; after `compile()` it streams records through all steps, to the same
+    files. `run(resume_step=k)` begins with step k, whose input file must be there. As in DataFlow,
+    an object's `forward(…)` is the same call. Operators of other libraries (anything with
+    `run(storage, …)`), kept as attributes, run in their turn on whole files.
     """
 
     name: ClassVar[str | None] = None
@@ -31,35 +38,49 @@ class Pipeline:
 
     def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
         """A pipeline whose `forward` runs what its class's `forward(self)` calls."""
-        # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that
-        # shares one budget over its steps, ends in a Summary, and streams once compiled. The class stays as written.
+        # DataFlow's shape wants both: a class with `forward(self)`, and an object with
+        # `forward(resume_step=…)` that shares one budget over its steps, ends in a Summary, and
+        # streams once compiled. The class stays as written.
         pipeline = super().__new__(cls)
         pipeline.__dict__["forward"] = functools.partial(Pipeline.run, pipeline)
         return pipeline
 
     def __repr__(self) -> str:
         own = vars(self).values()
-        each = (one for value in own for one in (value if isinstance(value, (list, tuple)) else [value]))
+        each = (
+            one for value in own for one in (value if isinstance(value, (list, tuple)) else [value])
+        )
         runs = [type(one).__name__ for one in each if callable(getattr(one, "run", None))]
-        return excerpt(f"{type(self).__name__}({vars(self).get('storage')!r}: {', '.join(runs) or 'no operators'})")
+        return excerpt(
+            f"{type(self).__name__}({vars(self).get('storage')!r}:"
+            f" {', '.join(runs) or 'no operators'})"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "forward"}  # a copy has its own
+        # a copy has its own
+        return {name: value for name, value in vars(self).items() if name != "forward"}
 
     def forward(self) -> Any:
         """Call the operators."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def compile(self) -> list[Step]:
-        """Note the steps that `forward()` calls, and check their columns. Raises PlanError, InputError."""
+        """Note the steps that `forward()` calls, and check their columns. Raises PlanError,
+        InputError.
+        """
         from dataflow_grounding.engine.source import Source
 
         steps, written = self.steps(), set[str]()
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
         for part in plan.segments(steps):
-            path = part[0].storage.input_path  # one that an earlier step writes, or a pipe, is looked at in its turn
-            if path not in written and not isinstance(part[0].operator, WholeFile) and kind_of(path) != "pipe":
+            # one that an earlier step writes, or a pipe, is looked at in its turn
+            path = part[0].storage.input_path
+            if (
+                path not in written
+                and not isinstance(part[0].operator, WholeFile)
+                and kind_of(path) != "pipe"
+            ):
                 plan.check(part, Source(part).columns())
             written.update(step.storage.output_path for step in part)
         self.__dict__["_compiled"] = steps
@@ -73,21 +94,35 @@ class Pipeline:
         return steps
 
     def _call_operators(self) -> None:
-        """Runs `forward()` as written, however often it ran before; operators from elsewhere tell of their steps."""
-        own = {name: value for name, value in vars(self).items() if not isinstance(value, (Operator, Pipeline, type))}
-        outside = {name: value for name, value in own.items() if callable(getattr(value, "run", None))}
+        """Runs `forward()` as written, however often it ran before; operators from elsewhere tell
+        of their steps.
+        """
+        own = {
+            name: value
+            for name, value in vars(self).items()
+            if not isinstance(value, (Operator, Pipeline, type))
+        }
+        outside = {
+            name: value for name, value in own.items() if callable(getattr(value, "run", None))
+        }
         try:
             for value in vars(self).values():
                 if isinstance(value, FileStorage):
                     value.reset()
-            vars(self).update({name: _FromElsewhere(operator) for name, operator in outside.items()})
+            vars(self).update(
+                {name: _FromElsewhere(operator) for name, operator in outside.items()}
+            )
             type(self).forward(self)
         except AttributeError as error:
             storage = vars(self).get("storage")
             of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
             if not of_storage or callable(getattr(storage, "step", None)):
                 raise
-            has = "has no storage" if storage is None else f"has {type(storage).__name__} {storage!r} for a storage"
+            has = (
+                "has no storage"
+                if storage is None
+                else f"has {type(storage).__name__} {storage!r} for a storage"
+            )
             how = "give it self.storage = FileStorage('captions.jsonl', './cache')"
             raise PlanError(f"{type(self).__name__} {has}: {how}") from None
         finally:
@@ -101,23 +136,34 @@ class Pipeline:
             options: Limits of requests and cost, attempts, and so on.
 
         Returns:
-            What was done. Printed, it says so in words; `exit_code` is 0 where every record got through.
+            What was done. Printed, it says so in words; `exit_code` is 0 where every record got
+            through.
 
         Raises:
             PlanError, InputError, SpecError: Before anything is sent.
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         options = options or current_options.get()
-        steps: list[Step] | None = self.__dict__.get("_compiled") or (self.steps() if resume_step else None)
+        steps: list[Step] | None = self.__dict__.get("_compiled") or (
+            self.steps() if resume_step else None
+        )
         if steps is not None:
             if not 0 <= resume_step < len(steps):
-                raise PlanError(f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}")
+                raise PlanError(
+                    f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}"
+                )
             from dataflow_grounding.engine.execute import execute
 
             return execute(steps[resume_step:], options, self.name)
-        ahead: list[plan.Annotator] = [value for value in vars(self).values() if isinstance(value, Operator)]
+        ahead: list[plan.Annotator] = [
+            value for value in vars(self).values() if isinstance(value, Operator)
+        ]
         at_work = plan.PipelineRun(self.name, budget_of(options), ahead)
-        with holding(current_options, options), holding(current_pipeline, at_work), suppress(plan.NoRecordLeft):
+        with (
+            holding(current_options, options),
+            holding(current_pipeline, at_work),
+            suppress(plan.NoRecordLeft),
+        ):
             self._call_operators()
         *earlier, last = at_work.summaries or [Summary()]
         for summary in earlier:
@@ -125,12 +171,17 @@ class Pipeline:
         return last
 
     def run_on_ray(
-        self, address: str | None = None, workers: int | None = None, options: RunOptions | None = None
+        self,
+        address: str | None = None,
+        workers: int | None = None,
+        options: RunOptions | None = None,
     ) -> Summary:
-        """Run what `forward()` calls on a Ray cluster; each of `run` and this goes on where the other stopped.
+        """Run what `forward()` calls on a Ray cluster; each of `run` and this goes on where the
+        other stopped.
 
         Args:
-            address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as long as it takes.
+            address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as
+                long as it takes.
             workers: How many processes work, of one CPU each; None takes as many as there are CPUs.
             options: As for `run`; the limits are those of all workers together.
 
@@ -138,7 +189,8 @@ class Pipeline:
             What was done.
 
         Raises:
-            PlanError, InputError, SpecError, MissingExtra: Also where Ray can't be reached, or has no room.
+            PlanError, InputError, SpecError, MissingExtra: Also where Ray can't be reached, or has
+                no room.
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         from dataflow_grounding.cluster.ray_run import RayRun
@@ -155,8 +207,13 @@ class _FromElsewhere:
         self._operator = operator
 
     def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Works through the storage's step, whose file is then the result; while compiling, only notes it."""
-        storage = next((value for value in (*arguments, *keys.values()) if isinstance(value, FileStorage)), None)
+        """Works through the storage's step, whose file is then the result; while compiling, only
+        notes it.
+        """
+        storage = next(
+            (value for value in (*arguments, *keys.values()) if isinstance(value, FileStorage)),
+            None,
+        )
         if storage is None:
             return self._operator.run(*arguments, **keys)
         work = functools.partial(self._operator.run, *arguments, **keys)

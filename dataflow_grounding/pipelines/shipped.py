@@ -13,10 +13,11 @@ from dataflow_grounding.storage import FileStorage, ResultsStorage
 
 
 class ImageGroundingPipeline(Pipeline):
-    """Expressions of each caption, then their boxes, asking `samples` times; `zoom` refines them, `verify` checks them.
+    """Expressions of each caption, then their boxes, asking `samples` times; `zoom` refines them,
+    `verify` checks them.
 
-    With `classes`, as PhraseLister takes them, those are looked for in every image, and no caption is needed.
-    `boxes` are the settings that all who ask for boxes share.
+    With `classes`, as PhraseLister takes them, those are looked for in every image, and no caption
+    is needed. `boxes` are the settings that all who ask for boxes share.
     """
 
     name = "image_grounding"
@@ -36,7 +37,9 @@ class ImageGroundingPipeline(Pipeline):
         self.lister = steps.PhraseLister(classes) if classes else None
         self.extractor = steps.ExpressionExtractor(serving)
         self.grounder = steps.PhraseGrounder(serving, samples=samples, **boxes)
-        self.further: list[BoxOperator] = [steps.BoxRefiner(serving, samples=samples, **boxes)] if zoom else []
+        self.further: list[BoxOperator] = (
+            [steps.BoxRefiner(serving, samples=samples, **boxes)] if zoom else []
+        )
         self.further += [steps.BoxVerifier(serving, samples=samples, **boxes)] if verify else []
 
     def forward(self) -> None:
@@ -44,13 +47,21 @@ class ImageGroundingPipeline(Pipeline):
         if self.lister is not None:
             self.lister.run(self.storage.step(), input_image_key="image_path")
         else:
-            self.extractor.run(self.storage.step(), input_image_key="image_path", input_caption_key="caption")
+            self.extractor.run(
+                self.storage.step(), input_image_key="image_path", input_caption_key="caption"
+            )
         for asking in (self.grounder, *self.further):
-            asking.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")
+            asking.run(
+                self.storage.step(),
+                input_image_key="image_path",
+                input_expressions_key="expressions",
+            )
 
 
 class ImageReferringExpressionPipeline(Pipeline):
-    """Steps 0 and 1, side by side, describe regions and image; step 2 makes expressions of both, step 3 checks them."""
+    """Steps 0 and 1, side by side, describe regions and image; step 2 makes expressions of both,
+    step 3 checks them.
+    """
 
     name = "image_referring_expression"
 
@@ -72,14 +83,21 @@ class ImageReferringExpressionPipeline(Pipeline):
 
     def forward(self) -> None:
         """The four steps."""
-        self.describer.run(self.storage.step(), input_image_key="image_path", input_regions_key="regions")
+        self.describer.run(
+            self.storage.step(), input_image_key="image_path", input_regions_key="regions"
+        )
         self.captioner.run(self.storage.step(), input_image_key="image_path")
-        self.merger.run(self.storage.step(), input_regions_key="regions", input_caption_key="cleaned_caption")
-        self.checker.run(self.storage.step(), input_regions_key="regions", input_expressions_key="expressions")
+        self.merger.run(
+            self.storage.step(), input_regions_key="regions", input_caption_key="cleaned_caption"
+        )
+        self.checker.run(
+            self.storage.step(), input_regions_key="regions", input_expressions_key="expressions"
+        )
 
 
 class ImageRegionCaptionPipeline(Pipeline):
-    """Step 0 draws each image's boxes, numbered, into a picture in `output_dir`; step 1 describes what is in each.
+    """Step 0 draws each image's boxes, numbered, into a picture in `output_dir`; step 1 describes
+    what is in each.
 
     `proposing` are RegionMarker's further settings, for images without boxes.
     """
@@ -97,10 +115,14 @@ class ImageRegionCaptionPipeline(Pipeline):
         **proposing: Any,
     ) -> None:
         self.storage = storage
-        self.marker = steps.RegionMarker(output_dir, max_boxes, serving=serving, marks=marks, **proposing)
+        self.marker = steps.RegionMarker(
+            output_dir, max_boxes, serving=serving, marks=marks, **proposing
+        )
         self.captioner = steps.RegionCaptioner(serving, marks=marks)
 
     def forward(self) -> None:
         """Both steps, one after the other."""
         self.marker.run(self.storage.step(), input_image_key="image", input_bbox_key="bbox")
-        self.captioner.run(self.storage.step(), input_image_key="image", input_regions_key="regions")
+        self.captioner.run(
+            self.storage.step(), input_image_key="image", input_regions_key="regions"
+        )

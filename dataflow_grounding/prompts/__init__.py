@@ -1,4 +1,6 @@
-"""The words sent to a model: a text file per task, and `system.txt`, the same for every task about an image."""
+"""The words sent to a model: a text file per task, and `system.txt`, the same for every task about
+an image.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -6,5 +8,7 @@ from pathlib import Path
 
 @cache
 def load_prompt(name: str) -> str:
-    """The text of `name`.txt; `{box_format}` in it stands for the sentences that state the box format."""
+    """The text of `name`.txt; `{box_format}` in it stands for the sentences that state the box
+    format.
+    """
     return (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").strip()

@@ -29,25 +29,29 @@ def read_boxes(
     """Read the boxes in a model's reply, whatever shape it has.
 
     Args:
-        reply: The reply's text: JSON of any shape, a model family's tokens, a table, or prose with numbers.
-        format: The box format that the reply was asked for, or its name, such as `xyxy_1000` or `qwen3-vl`.
+        reply: The reply's text: JSON of any shape, a model family's tokens, a table, or prose with
+            numbers.
+        format: The box format that the reply was asked for, or its name, such as `xyxy_1000` or
+            `qwen3-vl`.
         image_size: Width and height of the upright image in pixels.
         sent_size: Width and height of the picture as sent, if it was resized.
-        phrases: The request's phrases, by id or in order from 1. Every box then belongs to one of them or is dropped
-            with a note; without phrases, all boxes are kept.
+        phrases: The request's phrases, by id or in order from 1. Every box then belongs to one of
+            them or is dropped with a note; without phrases, all boxes are kept.
 
     Returns:
-        The boxes in pixels of the upright image, inside it, and notes on what was done to read them. No boxes means
-        that the reply says nothing is there.
+        The boxes in pixels of the upright image, inside it, and notes on what was done to read
+        them. No boxes means that the reply says nothing is there.
 
     Raises:
-        UnreadableReply: There is nothing to read, or nothing that was read can be used; the message says why.
+        UnreadableReply: There is nothing to read, or nothing that was read can be used; the message
+            says why.
         TruncatedReply: The reply is cut off before its first complete box.
         SpecError: The format is unknown.
 
     Example:
         >>> reply = '[{"label": "cat", "bbox_2d": [100, 200, 500, 800]}]'
-        >>> reading = read_boxes(reply, format="xyxy_1000", image_size=(640, 480), phrases=["a cat"])
+        >>> size = (640, 480)
+        >>> reading = read_boxes(reply, format="xyxy_1000", image_size=size, phrases=["a cat"])
         >>> [(box.id, box.bbox) for box in reading.boxes]
         [(1, (64.0, 96.0, 320.0, 384.0))]
     """
@@ -58,16 +62,18 @@ def read_boxes(
 
 
 def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note]]:
-    """Read the JSON object that a task other than grounding asked for, tolerating what `read_boxes` tolerates.
+    """Read the JSON object that a task other than grounding asked for, tolerating what `read_boxes`
+    tolerates.
 
     Args:
         reply: The reply's text.
-        required: The key that the object must have. If several have it, the last one counts; one within another object
-            or in a list of one is found too. A bare list, or items without their list, become `{required: [...]}`.
+        required: The key that the object must have. If several have it, the last one counts; one
+            within another object or in a list of one is found too. A bare list, or items without
+            their list, become `{required: [...]}`.
 
     Returns:
-        The object, and notes whose codes are truncated, repaired_json, repeated_key or wrapped. Lists under a key that
-        an object has twice are one list.
+        The object, and notes whose codes are truncated, repaired_json, repeated_key or wrapped.
+        Lists under a key that an object has twice are one list.
 
     Raises:
         UnreadableReply: No object has the key.
@@ -89,7 +95,9 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
         raise TruncatedReply(f"the reply is cut off before its {required!r}")
     if any(scan.found for scan in scans):
         raise UnreadableReply(f"the JSON in the reply has no {required!r}")
-    raise UnreadableReply(f"there is no JSON in the reply: it begins {' '.join(answers[0].text[:200].split())[:60]!r}")
+    raise UnreadableReply(
+        f"there is no JSON in the reply: it begins {' '.join(answers[0].text[:200].split())[:60]!r}"
+    )
 
 
 def _notes(scan: Scan) -> list[Note]:
@@ -107,15 +115,23 @@ def _with_key(scan: Scan, required: str) -> tuple[dict[str, Any], list[Note]] | 
             given = _all_under(wanted, value) if isinstance(value, JsonObject) else []
             if given:
                 others = {key: other for key, other in value.items() if plain_key(key) != wanted}
-                notes = [Note("repeated_key", f"{required!r} stands there {len(given)} times")] if given[1:] else []
+                notes = (
+                    [Note("repeated_key", f"{required!r} stands there {len(given)} times")]
+                    if given[1:]
+                    else []
+                )
                 return {**others, required: _together(given)}, notes
         level = [inner for value in level if len(value) <= 8 for inner in nested(value)]
     return None
 
 
 def _all_under(wanted: str, value: JsonObject) -> list[Any]:
-    """All that an object has under a key, in order: a model that goes on writing may begin it anew."""
-    return [part[key] for part in value.parts or [value] for key in part if plain_key(key) == wanted]
+    """All that an object has under a key, in order: a model that goes on writing may
+    begin it anew.
+    """
+    return [
+        part[key] for part in value.parts or [value] for key in part if plain_key(key) == wanted
+    ]
 
 
 def _together(given: Sequence[Any]) -> Any:
@@ -131,7 +147,9 @@ def _wrapped(scan: Scan, required: str) -> tuple[dict[str, Any], list[Note]] | N
     notes = [Note("wrapped", "the items came without the object around them")]
     lists = [item.value for item in scan.found if isinstance(item.value, list)]
     for items in reversed(lists):
-        if all(isinstance(item, dict) for item in items) or all(isinstance(item, str) for item in items):
+        if all(isinstance(item, dict) for item in items) or all(
+            isinstance(item, str) for item in items
+        ):
             return {required: items}, notes
     objects = [item.value for item in scan.found if isinstance(item.value, dict)]
     if objects and all("id" in item or "text" in item for item in objects):

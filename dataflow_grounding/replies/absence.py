@@ -11,7 +11,9 @@ from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns,
 _ENGLISH, _OTHER_LANGUAGES = patterns("english"), patterns("other_languages")
 _NONE, _NEGATION, _PREAMBLE, _CAPTION = map(pattern, ("none", "negation", "preamble", "caption"))
 _NEGATION_ELSEWHERE = pattern("negation_elsewhere")
-_LEADING, _ANYTHING, _NO_THING, _NOT_GIVEN = map(pattern, ("leading", "anything", "no_thing", "not_given"))
+_LEADING, _ANYTHING, _NO_THING, _NOT_GIVEN = map(
+    pattern, ("leading", "anything", "no_thing", "not_given")
+)
 _CONTRAST, _AND, BLIND, UNREAL = map(pattern, ("contrast", "and", "blind", "unreal"))
 SENTENCE_END = lazy_pattern(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
@@ -19,24 +21,33 @@ _PUNCTUATION = lazy_pattern(r"[\s(),;:–—-]+")
 _NUMBERING = lazy_pattern(r"^[^\S\n]*\d{1,3}[.)]\s+", re.MULTILINE)
 _LETTER = lazy_pattern(r"[^\W\d_]")
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})(?:\s?(?:px|%))?"
-# The numbers of a box: no part of them says that something is not there, as "dog: 0" of "dog: 0, 120, 480, 640" would.
+# The numbers of a box: no part of them says that something is not there, as "dog: 0" of "dog: 0,
+# 120, 480, 640" would.
 _FOUR_NUMBERS = lazy_pattern(rf"{_NUMBER}(?:[\s,;|/()\[\]<>]{{1,6}}{_NUMBER}){{3,}}")
-BOX_NUMBERS = lazy_pattern(rf"{_FOUR_NUMBERS.pattern}|\b{COORDINATE}\s{{0,3}}[=:]\s{{0,3}}{_NUMBER}", re.IGNORECASE)
+BOX_NUMBERS = lazy_pattern(
+    rf"{_FOUR_NUMBERS.pattern}|\b{COORDINATE}\s{{0,3}}[=:]\s{{0,3}}{_NUMBER}", re.IGNORECASE
+)
 _WORD = lazy_pattern(r"[^\W_]+")
-_ANOTHER = lazy_pattern(r"\b(?:other|another|more|second|third|further|additional)\b", re.IGNORECASE)
+_ANOTHER = lazy_pattern(
+    r"\b(?:other|another|more|second|third|further|additional)\b", re.IGNORECASE
+)
 _CAMEL = lazy_pattern(r"(?<=[a-z])(?=[A-Z])")
 # Words of keys and labels that name no thing, as "detected_objects" and "submit_boxes".
 _NAMES_NOTHING = words("filler") | words("of_tools")
 _ZERO_FIRST = lazy_pattern(r"(?<![\w.])0[\d.]{0,20}\s{0,3}[,;|/\s]\s{0,3}[-+.]?\d")
 _SPACELESS = lazy_pattern(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff]")
-_COUNTED = lazy_pattern(r"^(?:任何|[一那这该]?[只个隻個条辆位头匹张把台朵棵艘架]|[一那这该](?=.))|(?:的|は|が|も)$")
+_COUNTED = lazy_pattern(
+    r"^(?:任何|[一那这该]?[只个隻個条辆位头匹张把台朵棵艘架]|[一那这该](?=.))|(?:的|は|が|も)$"
+)
 _LONGEST = 600
 
 
 class Missing(NamedTuple):
-    """What a text says is not there: `thing` in its words, "" for anything at all; `foreign`: not in English.
+    """What a text says is not there: `thing` in its words, "" for anything at all; `foreign`: not
+    in English.
 
-    `counted` is how many numbered lines say so and name nothing, as "1. none" does: they answer for as many phrases.
+    `counted` is how many numbered lines say so and name nothing, as "1. none" does: they answer for
+    as many phrases.
     """
 
     thing: str
@@ -44,15 +55,25 @@ class Missing(NamedTuple):
     counted: int | None = None
 
     def answers_for(self, phrases: Mapping[int, str]) -> bool:
-        """Whether it answers for all of the phrases asked: it is anything, the only phrase, or each of them."""
+        """Whether it answers for all of the phrases asked: it is anything, the only phrase, or each
+        of them.
+        """
         if not self.thing or not phrases:
             return self.counted is None or self.counted >= len(phrases)
         if len(phrases) == 1:
             phrase = next(iter(phrases.values()))
             if self.foreign:  # of words of two languages nobody knows that they mean one thing
                 return any(_same_word(part, phrase) for part in self.parts)
-            return any(head_word(part) == head_word(phrase) and _covers(part, phrase) for part in self.parts)
-        covered = {i for part in self.parts for i in matching_ids(part, phrases) if _covers(part, phrases[i])}
+            return any(
+                head_word(part) == head_word(phrase) and _covers(part, phrase)
+                for part in self.parts
+            )
+        covered = {
+            i
+            for part in self.parts
+            for i in matching_ids(part, phrases)
+            if _covers(part, phrases[i])
+        }
         return covered == set(phrases)
 
     @property
@@ -62,14 +83,18 @@ class Missing(NamedTuple):
 
 
 def _same_word(thing: str, phrase: str) -> bool:
-    """Whether a thing in a language other than English is a phrase's, in that language: the same or a wider one.
+    """Whether a thing in a language other than English is a phrase's, in that language: the same or
+    a wider one.
 
-    Scripts without blanks have the thing at the phrase's end: "汽车" is missing, so "红色汽车" is. A single character
-    is a part of many words, and must stand by itself. Elsewhere the words agree up to their endings.
+    Scripts without blanks have the thing at the phrase's end: "汽车" is missing, so "红色汽车" is.
+    A single character is a part of many words, and must stand by itself. Elsewhere the words
+    agree up to their endings.
     """
     if _SPACELESS.search(thing + phrase):
         thing, phrase = (_COUNTED.sub("", text.strip()) for text in (thing, phrase))
-        return thing == phrase or (phrase.endswith(thing) and (len(thing) > 1 or phrase[-2:-1] in ("的", "の")))
+        return thing == phrase or (
+            phrase.endswith(thing) and (len(thing) > 1 or phrase[-2:-1] in ("的", "の"))
+        )
     things, words = sorted(all_words(thing)), sorted(all_words(phrase))
     return bool(things) and all(any(_same_stem(one, other) for other in words) for one in things)
 
@@ -77,7 +102,9 @@ def _same_word(thing: str, phrase: str) -> bool:
 def _same_stem(one: str, other: str) -> bool:
     shorter = min(len(one), len(other))
     return one == other or (
-        shorter > 3 and abs(len(one) - len(other)) < 3 and one[: shorter - 1] == other[: shorter - 1]
+        shorter > 3
+        and abs(len(one) - len(other)) < 3
+        and one[: shorter - 1] == other[: shorter - 1]
     )
 
 
@@ -87,7 +114,9 @@ def parts_of(things: str) -> list[str]:
 
 
 def thing_missed(label: str) -> str:
-    """Return the thing beside which a reply says "none"; "" for a name of nothing, as "objects" or "No match" are."""
+    """Return the thing beside which a reply says "none"; "" for a name of nothing, as "objects" or
+    "No match" are.
+    """
     for text in (label, _PUNCTUATION.sub(" ", label)):
         missing = missing_in_clause(text)
         if missing is not None:
@@ -102,14 +131,20 @@ def thing_missed(label: str) -> str:
 
 
 def covered_ids(thing: str, phrases: Mapping[int, str]) -> set[int]:
-    """Return the phrases that are not there when a thing is not: those that mean it, or a narrower one."""
+    """Return the phrases that are not there when a thing is not: those that mean it, or a narrower
+    one.
+    """
     head = head_word(thing)
-    narrower = {i for i, phrase in phrases.items() if head_word(phrase) == head and _covers(thing, phrase)}
+    narrower = {
+        i for i, phrase in phrases.items() if head_word(phrase) == head and _covers(thing, phrase)
+    }
     return narrower.union(matching_ids(thing, phrases))
 
 
 def _covers(part: str, phrase: str) -> bool:
-    """Whether the lack of a thing is that of a phrase's: of a narrower thing, as "second cat", it may be any other."""
+    """Whether the lack of a thing is that of a phrase's: of a narrower thing, as "second cat", it
+    may be any other.
+    """
     return all_words(part) <= all_words(phrase)
 
 
@@ -118,7 +153,9 @@ def missing_in(text: str) -> Missing | None:
     text = text.strip()
     if len(text) > _LONGEST or _NEGATION.search(text) is None:
         return None
-    sentences = [part for part in SENTENCE_END.split(_NUMBERING.sub("", text)) if part.strip(_MARKUP)]
+    sentences = [
+        part for part in SENTENCE_END.split(_NUMBERING.sub("", text)) if part.strip(_MARKUP)
+    ]
     readings = [(part, _missing_in_sentence(part)) for part in sentences]
     missing = [reading for _, reading in readings if reading is not None]
     if not missing or _in_doubt(missing, [part for part, reading in readings if reading is None]):
@@ -136,7 +173,9 @@ def _all_missing(missing: list[Missing], numbered: int, sentences: int) -> Missi
 
 
 def _in_doubt(missing: list[Missing], others: list[str]) -> bool:
-    """Whether the other sentences of a text may take back what it misses, or speak of the same thing."""
+    """Whether the other sentences of a text may take back what it misses, or speak of the same
+    thing.
+    """
     if others and not all(reading.thing for reading in missing):
         return True
     named = {head_word(part) for reading in missing for part in reading.parts}
@@ -164,7 +203,9 @@ def holds_box(text: str) -> bool:
 
 
 def denies_itself(label: str) -> bool:
-    """Whether a label says that what it names is not there, as "cat (not visible)" and "no cat" do."""
+    """Whether a label says that what it names is not there, as "cat (not visible)"
+    and "no cat" do.
+    """
     return any(missing_in_clause(text) for text in (label, _PUNCTUATION.sub(" ", label)))
 
 
@@ -189,7 +230,10 @@ def _missing_in_sentence(asked: str) -> Missing | None:
             if match is not None:
                 thing = " ".join(filter(None, match.groupdict().values())).strip(_MARKUP)
                 thing = _LEADING.sub("", thing + " ", count=1).strip()
-                if _NO_THING.search(thing) or (thing and _LETTER.search(thing) is None):  # a number counts none
+                if _NO_THING.search(thing) or (thing and _LETTER.search(thing) is None):
+                    # a number counts none
                     return None
-                return Missing("" if _ANYTHING.fullmatch(thing) else thing, group is _OTHER_LANGUAGES)
+                return Missing(
+                    "" if _ANYTHING.fullmatch(thing) else thing, group is _OTHER_LANGUAGES
+                )
     return None

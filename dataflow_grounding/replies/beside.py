@@ -1,4 +1,6 @@
-"""What the words beside a box say of it: those ahead of it or behind it, and which of the two they are."""
+"""What the words beside a box say of it: those ahead of it or behind it, and which of the two they
+are.
+"""
 
 import re
 
@@ -13,7 +15,9 @@ UNCLEAR = "it is unclear whether the labels in the reply stand before or behind 
 _LABEL_BEHIND = lazy_pattern(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
 _ARTICLE = lazy_pattern(r"^(?:an?|the)\s+", re.IGNORECASE)
 _JSON = lazy_pattern(r"[\"']\s{0,3}[:}\]]")
-_JSON_LABEL = lazy_pattern(rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']")
+_JSON_LABEL = lazy_pattern(
+    rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']"
+)
 _CLOSING_TAG = lazy_pattern(r"</[^<>]{0,60}>")
 _WORD = lazy_pattern(r"[^\W_]+")
 _LETTERS = lazy_pattern(r"[^\W\d_]+")
@@ -30,14 +34,17 @@ _NAMING = lazy_pattern(
     re.IGNORECASE,
 )
 _FILLER = words("filler")
-_JOINS = lazy_pattern(r"(?:[,;]?\s+(?:and|&)|[,;、，])\s*$|^(?:and|&|和|[,;、，])\s+", re.IGNORECASE)
+_JOINS = lazy_pattern(
+    r"(?:[,;]?\s+(?:and|&)|[,;、，])\s*$|^(?:and|&|和|[,;、，])\s+", re.IGNORECASE
+)
 _POINTS_BACK = lazy_pattern(
     r"(?:is|are|shows?|contains?|marks?|outlines?|represents?|corresponds|for|of)\b", re.IGNORECASE
 )
 
 
 def said_in_words(gaps: list[str]) -> list[Said]:
-    """Return what words say of each box: those before it, or behind it where no words stand before the first one.
+    """Return what words say of each box: those before it, or behind it where no words stand before
+    the first one.
 
     Seed writes `<bbox>100 200 300 400</bbox> cat`, others `cat <box>[100, 200, 300, 400]</box>`.
     """
@@ -48,7 +55,8 @@ def said_in_words(gaps: list[str]) -> list[Said]:
         behind = [said_behind(gap, in_lines=in_lines) for gap in gaps[1:]]
         if behind[-1] != NOTHING_SAID:
             return _filled(behind[::-1])[::-1]
-    elif several and said_behind(gaps[-1]).labels:  # words stand before the first box and behind the last one
+    elif several and said_behind(gaps[-1]).labels:
+        # words stand before the first box and behind the last one
         raise UnreadableReply(UNCLEAR)
     if ahead[0] == NOTHING_SAID and any(said != NOTHING_SAID for said in ahead):
         raise UnreadableReply(UNCLEAR)
@@ -56,7 +64,8 @@ def said_in_words(gaps: list[str]) -> list[Said]:
 
 
 def said_in_line(gaps: list[str]) -> list[Said]:
-    """Return what words say of lists of numbers of which one follows another on a line, none stands before the first.
+    """Return what words say of lists of numbers of which one follows another on a line, none stands
+    before the first.
 
     Of any others nothing is returned; `gaps` are the words before, between and behind them.
     """
@@ -86,7 +95,9 @@ def label_behind(text: str) -> str | None:
 
 
 def said_ahead(text: str) -> Said:
-    """Return what words before a box in a tag say of it: its label where they are nothing else, else what they name."""
+    """Return what words before a box in a tag say of it: its label where they are nothing else,
+    else what they name.
+    """
     text = _CLOSING_TAG.sub(" ", text[-1000:])
     if _JSON.search(text):
         return named(next((match[1] for match in [*_JSON_LABEL.finditer(text)][-1:]), None))
@@ -95,7 +106,9 @@ def said_ahead(text: str) -> Said:
 
 
 def said_behind(text: str, *, in_lines: bool = False) -> Said:
-    """Return what the words behind a box in a tag, on its line, say of it; `in_lines`: lines are a box and its text."""
+    """Return what the words behind a box in a tag, on its line, say of it; `in_lines`: lines are a
+    box and its text.
+    """
     if _JSON.search(text[:1000]):
         return named(next((match[1] for match in _JSON_LABEL.finditer(text[:1000])), None))
     line = TAG.sub(" ", text[:1000].partition("\n")[0]).strip(MARKUP + "-)]}")
@@ -108,12 +121,16 @@ def said_behind(text: str, *, in_lines: bool = False) -> Said:
 
 
 def label_of_words(line: str) -> str | None:
-    """Return the label that a line of words is, without its article; None for a sentence or talk."""
+    """Return the label that a line of words is, without its article; None for a
+    sentence or talk.
+    """
     return _bare_label(_ARTICLE.sub("", line.strip(MARKUP + "-•#")))
 
 
 def with_attributes_said(text: str) -> str:
-    """Return a text in which a tag that names its thing in an attribute, as `<obj name="dog">` does, is `dog: `."""
+    """Return a text in which a tag that names its thing in an attribute, as `<obj name="dog">`
+    does, is `dog: `.
+    """
     if "=" not in text:
         return text
     return TAG.sub(_attribute_said, text)
@@ -124,7 +141,14 @@ def _attribute_said(tag: re.Match[str]) -> str:
     if opening is None or _NO_THING.fullmatch(opening[1]):
         return tag[0]
     names = (value.strip("\"' ") for value in _NAMING.findall(tag[0]))
-    thing = next((name for name in names if any(word.lower() not in _FILLER for word in _LETTERS.findall(name))), None)
+    thing = next(
+        (
+            name
+            for name in names
+            if any(word.lower() not in _FILLER for word in _LETTERS.findall(name))
+        ),
+        None,
+    )
     return tag[0] if thing is None else f"{tag[0]}{thing}: "
 
 
@@ -134,9 +158,16 @@ def begins_line(text: str) -> bool:
 
 
 def _bare_label(line: str) -> str | None:
-    """Return words that are a label and no part of a sentence, without what joins them to the next box."""
+    """Return words that are a label and no part of a sentence, without what joins them to the next
+    box.
+    """
     words = _JOINS.sub("", TAG.sub(" ", line[-400:]).strip(MARKUP + "-•#")).rstrip(MARKUP)
     first = _WORD.search(words)
-    if first is None or first[0].lower() in _FILLER or words.endswith(("!", "?")) or TALK.search(words):
+    if (
+        first is None
+        or first[0].lower() in _FILLER
+        or words.endswith(("!", "?"))
+        or TALK.search(words)
+    ):
         return None
     return label_in(words)

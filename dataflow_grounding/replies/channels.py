@@ -1,6 +1,8 @@
-"""What a model says to the one who asked: without other turns, without other channels, without thinking.
+"""What a model says to the one who asked: without other turns, without other channels, without
+thinking.
 
-Providers name these in ever new ways, so they go by rule: a part opened and closed before the answer isn't the answer.
+Providers name these in ever new ways, so they go by rule: a part opened and closed before the
+answer isn't the answer.
 """
 
 import re
@@ -16,7 +18,8 @@ _HEADER, _END = pattern("header"), pattern("end")
 _BARE_SIDE = lazy_pattern(r"(?:assistant)?(?:analysis(?=[A-Z])| ?to=(?!user\b)\w)")
 _BARE_FINAL = lazy_pattern(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*")
 _ROLE_LINE = lazy_pattern(
-    r"(?:^|\n)[ \t]*(?:\*\*)?((?i:user|human|assistant))(?:\*\*)?[ \t]*[:：](?:\*\*)?|(?:^|\s)(USER|ASSISTANT):"
+    r"(?:^|\n)[ \t]*(?:\*\*)?((?i:user|human|assistant))(?:\*\*)?["
+    r" \t]*[:：](?:\*\*)?|(?:^|\s)(USER|ASSISTANT):"
 )
 _ASKING, _ANSWERING = words("asking"), words("answering") | {""}
 
@@ -34,14 +37,17 @@ _ANSWER_TOKEN = lazy_pattern(
 )
 _MAY_ANSWER = lazy_pattern(r"\d|\[\s*\]|\{\s*\}|\bnull\b|\bnone\b", re.IGNORECASE)
 _BRACKETS = lazy_pattern(r"[\[({][^\[\](){}]{0,400}[\])}]")
-# An element of a document, which may have any text: <list_item><loc_66><loc_47><loc_431><loc_77>What you need is …
+# An element of a document, which may have any text:
+# <list_item><loc_66><loc_47><loc_431><loc_77>What you need is …
 _LOCATED = lazy_pattern(r"\s{0,9}(?:<[a-z]\w{0,40}>\s{0,9}){0,4}<loc_?\d")
 _MOST_ALONE = 10  # tags without a partner that are looked at
 _WORD = lazy_pattern(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
 
 
 class Marker(NamedTuple):
-    """A tag or token: its name, +1 where it opens a part, -1 if it closes one, 0 if that is unclear, its place."""
+    """A tag or token: its name, +1 where it opens a part, -1 if it closes one, 0 if that is
+    unclear, its place.
+    """
 
     name: str
     side: int
@@ -50,7 +56,9 @@ class Marker(NamedTuple):
 
 
 def spoken(reply: str) -> list[str]:
-    """Return the parts of a reply said to the one who asked. Raises UnreadableReply for an unfinished thought."""
+    """Return the parts of a reply said to the one who asked. Raises UnreadableReply for an
+    unfinished thought.
+    """
     text = _bare_channels(_messages(reply))
     parts = [_without_unknown(part) for part in _without_thinking(_turn_in_words(text))]
     parts = [part for part in parts if part.strip()]
@@ -60,7 +68,9 @@ def spoken(reply: str) -> list[str]:
 
 
 def may_answer(text: str) -> bool:
-    """Whether a text has anything that could be an answer: numbers, an empty list, words for none."""
+    """Whether a text has anything that could be an answer: numbers, an empty list,
+    words for none.
+    """
     return bool(_MAY_ANSWER.search(text)) or says_none(text)
 
 
@@ -88,8 +98,12 @@ def markers(text: str) -> list[Marker]:
 
 
 def _messages(text: str) -> str:
-    """Return the last message of the first turn that answers, in any chat template; a text without headers as it is."""
-    headers = [Marker(match[match.lastindex or 0], 0, *match.span()) for match in _HEADER.finditer(text)]
+    """Return the last message of the first turn that answers, in any chat template; a text without
+    headers as it is.
+    """
+    headers = [
+        Marker(match[match.lastindex or 0], 0, *match.span()) for match in _HEADER.finditer(text)
+    ]
     if not headers:
         return _before_end(text)
     said: list[str] = []
@@ -105,14 +119,21 @@ def _messages(text: str) -> str:
             said.append(content)
         side = side or not answers
     if not said:
-        raise UnreadableReply("the reply ends before the thinking does" if side else "the reply is empty")
+        raise UnreadableReply(
+            "the reply ends before the thinking does" if side else "the reply is empty"
+        )
     return said[-1]
 
 
 def _cut_at(borders: list[Marker], text: str) -> list[tuple[str, str]]:
-    """Return the parts of a text between borders, each with the name of the border before it, the first with none."""
+    """Return the parts of a text between borders, each with the name of the border before it, the
+    first with none.
+    """
     names = ["", *(border.name for border in borders)]
-    starts, ends = [0, *(border.end for border in borders)], [*(border.start for border in borders), len(text)]
+    starts, ends = (
+        [0, *(border.end for border in borders)],
+        [*(border.start for border in borders), len(text)],
+    )
     return [(name, text[start:end]) for name, start, end in zip(names, starts, ends, strict=True)]
 
 
@@ -129,9 +150,13 @@ def _role(header: str) -> tuple[str, bool]:
 
 
 def _before_end(text: str) -> str:
-    """Return what comes before the first token that ends a message, or, if that is empty, what follows it."""
+    """Return what comes before the first token that ends a message, or, if that is empty, what
+    follows it.
+    """
     pieces = _END.split(text, maxsplit=50)
-    return next((piece for piece in pieces if may_answer(piece)), "") or next(filter(str.strip, pieces), "")
+    return next((piece for piece in pieces if may_answer(piece)), "") or next(
+        filter(str.strip, pieces), ""
+    )
 
 
 def _bare_channels(text: str) -> str:
@@ -144,8 +169,13 @@ def _bare_channels(text: str) -> str:
 
 
 def _turn_in_words(text: str) -> str:
-    """Return a text without "Assistant:" before it, an echo of the question above it, and a next turn below it."""
-    roles = [Marker((match[1] or match[2]).lower(), 0, *match.span()) for match in _ROLE_LINE.finditer(text)]
+    """Return a text without "Assistant:" before it, an echo of the question above it, and a next
+    turn below it.
+    """
+    roles = [
+        Marker((match[1] or match[2]).lower(), 0, *match.span())
+        for match in _ROLE_LINE.finditer(text)
+    ]
     names = [role.name for role in roles]
     if "assistant" not in names:
         return text
@@ -161,7 +191,9 @@ def _turn_in_words(text: str) -> str:
 
 
 def _without_thinking(text: str) -> list[str]:
-    """Return what is outside parts that are thinking by their names: after the first of them, or else before it."""
+    """Return what is outside parts that are thinking by their names: after the first of them, or
+    else before it.
+    """
     outside: list[str] = []
     stack: list[str] = []
     at = 0
@@ -184,7 +216,9 @@ def _without_thinking(text: str) -> list[str]:
 
 
 def _without_unknown(text: str) -> str:
-    """Return a text without parts of any name that talk, where what is left of it may be the answer."""
+    """Return a text without parts of any name that talk, where what is left of it may be the
+    answer.
+    """
     text = _without_channels(text)
     left, at, alone = [""], 0, 0
     closing: set[int] = set()  # where tags stand that close a part which is kept
@@ -200,18 +234,27 @@ def _without_unknown(text: str) -> str:
         elif alone < _MOST_ALONE:
             alone += 1
             before = " ".join([*left, text[at : marker.start]])
-            if marker.side < 0 and _is_prose(before) and may_answer(before):  # its beginning stands in the prompt
+            if marker.side < 0 and _is_prose(before) and may_answer(before):
+                # its beginning stands in the prompt
                 left, at = [""], marker.end
             elif marker.side > 0 and not may_answer(before) and _is_prose(text[marker.end :]):
-                raise UnreadableReply(f"the reply ends inside <{marker.name}>, which may be thinking")
+                raise UnreadableReply(
+                    f"the reply ends inside <{marker.name}>, which may be thinking"
+                )
     rest = " ".join([*left, text[at:]])
     return _ANSWER_TOKEN.sub(" ", rest if may_answer(rest) else text)
 
 
 def _unknown_parts(text: str) -> list[tuple[Marker, Marker | None]]:
-    """Return tags that are neither layout nor an answer's; one that opens a part with the next that closes it."""
+    """Return tags that are neither layout nor an answer's; one that opens a part with the next that
+    closes it.
+    """
     found = [marker for marker in markers(text) if marker.side and text[marker.start] == "<"]
-    found = [marker for marker in found if not _LAYOUT.fullmatch(marker.name) and not _ANSWER.fullmatch(marker.name)]
+    found = [
+        marker
+        for marker in found
+        if not _LAYOUT.fullmatch(marker.name) and not _ANSWER.fullmatch(marker.name)
+    ]
     parts: list[tuple[Marker, Marker | None]] = []
     ends: dict[str, Marker] = {}
     for marker in reversed(found):
@@ -222,12 +265,18 @@ def _unknown_parts(text: str) -> list[tuple[Marker, Marker | None]]:
 
 
 def _without_channels(text: str) -> str:
-    """Return a text without what is between unpaired tokens such as <|x|>, where that only talks."""
-    borders = [marker for marker in markers(text) if not marker.side and not _LAYOUT.fullmatch(marker.name)]
+    """Return a text without what is between unpaired tokens such as <|x|>, where that
+    only talks.
+    """
+    borders = [
+        marker for marker in markers(text) if not marker.side and not _LAYOUT.fullmatch(marker.name)
+    ]
     if not borders:
         return text
     parts = _cut_at(borders, text)
-    answers = [part for name, part in parts if name and _ANSWER.fullmatch(name) and may_answer(part)]
+    answers = [
+        part for name, part in parts if name and _ANSWER.fullmatch(name) and may_answer(part)
+    ]
     if answers:
         return answers[-1]
     kept = [part for name, part in parts if not _THINKING.search(name)]

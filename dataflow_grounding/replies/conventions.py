@@ -1,7 +1,8 @@
 """The order and the unit that a reply states for its numbers, in words or under keys.
 
-A unit is "px", "%", "relative" (any part of the picture), the end of a range such as "1000", or "640x480": the pixels
-of a picture of that size. What is stated and not understood makes a reply unreadable: any box could be meant.
+A unit is "px", "%", "relative" (any part of the picture), the end of a range such as "1000", or
+"640x480": the pixels of a picture of that size. What is stated and not understood makes a reply
+unreadable: any box could be meant.
 """
 
 import re
@@ -22,14 +23,17 @@ LEGEND, _UNIT_IN_WORDS, _ORDER_IN_WORDS, _OTHERWISE, _NO_UNIT, _UNIT_WORD = map(
 )
 # Texts without any of these state none: most are done with after this look.
 _ORDER_HINTS, _UNIT_HINTS = sorted(keys.words("order_hints")), sorted(keys.words("unit_hints"))
-_RANGE_OR_SIZE = lazy_pattern(r"\d\s?[x×*]\s?\d|0\s?(?:[-–—~～至到à]|\.\.|から|\b(?:to|and|bis|a)\b)|,\s?1\d{0,3}[\])]")
+_RANGE_OR_SIZE = lazy_pattern(
+    r"\d\s?[x×*]\s?\d|0\s?(?:[-–—~～至到à]|\.\.|から|\b(?:to|and|bis|a)\b)|,\s?1\d{0,3}[\])]"
+)
 _COORDINATE = lazy_pattern(keys.COORDINATE, re.IGNORECASE)
 _ORDER_NAMES: dict[str, Order] = {
     name: order for order, names in keys.order_names().items() for name in (order, *names.split())
 }
 # Families that write a location as `<loc_12>`.
 _SHARED_TOKENS = ("florence-2", "doctags")
-# Keys, as keys are compared, under which an order or a unit is stated; of these, those that state nothing else.
+# Keys, as keys are compared, under which an order or a unit is stated; of these, those that state
+# nothing else.
 _STATES = lazy_pattern(
     r"format|mode|order|convention|system|unit|scal|norm|absolute|relative|pixel|origin|anchor|range|coord"
 )
@@ -40,24 +44,31 @@ _LETTERS_OF_ORDER = lazy_pattern(r"[xyltrbwhc]{4,6}")
 _NEUTRAL = keys.words("neutral_formats")
 _NEARLY = 0.05  # by which the stated size of a picture may differ from the one that was sent
 _SIZE = lazy_pattern(r"(?<![\w.])(\d{1,5})(?:px)?\s?[x×*,]\s?(\d{1,5})(?:px)?(?![\w.])")
-_BOX_SIDES = keys.BOX_KEYS | {"x", "left", "cx", "xcenter"}  # beside these, width and height are the box's
+# beside these, width and height are the box's
+_BOX_SIDES = keys.BOX_KEYS | {"x", "left", "cx", "xcenter"}
 _LEAD = 40  # characters before the first word for a unit that may belong to it
 _LONGEST = 200  # characters of a field that may state something
 
 
 def stated_order(text: str) -> Order | None:
-    """Return the order of the numbers that a text states, or None. Raises UnreadableReply for several or others."""
+    """Return the order of the numbers that a text states, or None. Raises UnreadableReply for
+    several or others.
+    """
     stated = {_order(match[1], match[2]) for match in LEGEND.finditer(text)}
     low = text.lower()
     if any(hint in low for hint in _ORDER_HINTS):
-        stated |= {_ORDER_NAMES.get(match.lastgroup or "") for match in _ORDER_IN_WORDS.finditer(text)}
+        stated |= {
+            _ORDER_NAMES.get(match.lastgroup or "") for match in _ORDER_IN_WORDS.finditer(text)
+        }
     if len(stated) > 1 or None in stated:
         raise UnreadableReply("the reply states an order of coordinates that is not clear")
     return next(iter(stated), None)
 
 
 def stated_unit(text: str) -> str | None:
-    """Return the unit that a text states for boxes, the last one where there are several; None for none."""
+    """Return the unit that a text states for boxes, the last one where there are several; None for
+    none.
+    """
     low = text.lower()
     first = min((low.find(hint) for hint in _UNIT_HINTS if hint in low), default=len(text))
     others = _RANGE_OR_SIZE.search(text)
@@ -84,11 +95,17 @@ def _unit(match: re.Match[str]) -> str:
 
 
 def _unit_of_size(width: int, height: int) -> str:
-    return str(width) if width == height and width in (1, 100, 999, 1000, 1024) else f"{width}x{height}"
+    return (
+        str(width)
+        if width == height and width in (1, 100, 999, 1000, 1024)
+        else f"{width}x{height}"
+    )
 
 
 def fits(unit: str, scale: Scale, numbers: Sequence[float], sizes: Sequence[Size]) -> bool:
-    """Whether numbers in a unit may be read in a scale; `sizes`: of the picture, in pixels, as it is and as sent."""
+    """Whether numbers in a unit may be read in a scale; `sizes`: of the picture, in pixels, as it
+    is and as sent.
+    """
     if "x" in unit and unit != "px":
         width, height = map(int, unit.split("x"))
         if max(numbers) > max(width, height):  # then it isn't what the numbers count
@@ -106,9 +123,11 @@ def _nearly(stated: Size, size: Size) -> bool:
 
 
 def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> None:
-    """Give the boxes from the `since`-th on the order and the unit that their object's other fields state.
+    """Give the boxes from the `since`-th on the order and the unit that their object's other fields
+    state.
 
-    `fields` are the object's `plain_fields`. Raises UnreadableReply for what is stated and not understood.
+    `fields` are the object's `plain_fields`. Raises UnreadableReply for what is stated and not
+    understood.
     """
     order = unit = None
     for key, item in _fields_within(fields):
@@ -116,13 +135,19 @@ def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> 
             of_field = _stated_under(key, item)
         else:
             text = _as_text(item)
-            of_field = (stated_order(text), stated_unit(text) or _unit_alone(text)) if text else (None, None)
+            of_field = (
+                (stated_order(text), stated_unit(text) or _unit_alone(text))
+                if text
+                else (None, None)
+            )
         order, unit = order or of_field[0], unit or of_field[1]
     parsed.state(since, order, unit or _unit_of_picture(fields))
 
 
 def _fields_within(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that may state something, also those of an object under a key such as "meta"."""
+    """Yield the fields that may state something, also those of an object under a key such as
+    "meta".
+    """
     for key, item in fields.items():
         if isinstance(item, dict):
             yield from ((key + keys.plain_key(inner), value) for inner, value in item.items())
@@ -144,18 +169,24 @@ def _stated_under(key: str, item: Any) -> tuple[Order | None, str | None]:
     order = stated_order(text) or _ORDER_NAMES.get(keys.plain_key(text))
     unit = stated_unit(text) or _unit_alone(text)
     if order is None and unit is None and _is_unknown_order(key, keys.plain_key(text)):
-        raise UnreadableReply(f"the reply states an order of coordinates that is not known: {text[:40]!r}")
+        raise UnreadableReply(
+            f"the reply states an order of coordinates that is not known: {text[:40]!r}"
+        )
     return order, unit
 
 
 def _end_of_range(item: Any) -> Any:
-    """Return a range from 0 on as text, as "0-100" for 100 and for [0, 100]; anything else as it is."""
+    """Return a range from 0 on as text, as "0-100" for 100 and for [0, 100]; anything else as it
+    is.
+    """
     end = item[1] if isinstance(item, list) and len(item) == 2 and number(item[0]) == 0 else item
     return f"0-{end:.0f}" if isinstance(end, (int, float)) and end >= 100 else item
 
 
 def _unit_of_flag(key: str, value: bool) -> str | None:
-    """Return the unit that a yes or no under a key such as "normalized" states; None for a key of another kind."""
+    """Return the unit that a yes or no under a key such as "normalized" states; None for a key of
+    another kind.
+    """
     if "absolute" in key or "pixel" in key or "unnorm" in key:
         return "px" if value else "relative"
     if "norm" in key or "relative" in key:
@@ -164,7 +195,9 @@ def _unit_of_flag(key: str, value: bool) -> str | None:
 
 
 def _is_unknown_order(key: str, plain: str) -> bool:
-    """Whether a text is letters for coordinates, or anything under a key that states the order of a box."""
+    """Whether a text is letters for coordinates, or anything under a key that states the order of a
+    box.
+    """
     states_order = _STATES_ORDER.search(key) is not None and plain not in _NEUTRAL
     return bool(plain) and (states_order or _LETTERS_OF_ORDER.fullmatch(plain) is not None)
 
@@ -177,7 +210,11 @@ def _unit_alone(text: str) -> str | None:
 
 def _as_text(item: Any) -> str:
     if isinstance(item, list) and len(item) <= 8:
-        item = ", ".join(str(entry) for entry in item) if all(isinstance(entry, str) for entry in item) else ""
+        item = (
+            ", ".join(str(entry) for entry in item)
+            if all(isinstance(entry, str) for entry in item)
+            else ""
+        )
     return item if isinstance(item, str) and len(item) <= _LONGEST else ""
 
 
@@ -187,7 +224,9 @@ def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
     if _BOX_SIDES.isdisjoint(fields):
         sizes.append((fields.get("width"), fields.get("height")))
     for key, item in fields.items():
-        if key in keys.IMAGE_SIZE_KEYS or (isinstance(item, dict) and key.startswith(("image", "img", "picture"))):
+        if key in keys.IMAGE_SIZE_KEYS or (
+            isinstance(item, dict) and key.startswith(("image", "img", "picture"))
+        ):
             sizes.append(_two_sides(item))
     for size in sizes:
         sides = [int(side) for item in size if (side := number(item)) is not None]
@@ -197,7 +236,9 @@ def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
 
 
 def _two_sides(item: Any) -> tuple[Any, Any]:
-    """Return what a field says of a picture's sides, as "640x480", [480, 640, 3] and an object with both do."""
+    """Return what a field says of a picture's sides, as "640x480", [480, 640, 3] and an object with
+    both do.
+    """
     if isinstance(item, dict):
         return item.get("width"), item.get("height")
     if isinstance(item, str):
@@ -221,12 +262,15 @@ def _order(names: str | None, word: str | None) -> Order | None:
 def goes_first(asked: BoxFormat, family: BoxFormat) -> bool:
     """Whether a format goes before the family whose tokens stand in the reply.
 
-    `<loc_12>` is written by several families, each in its own scale: one of them that is asked for goes first, and so
-    does a scale and order that is stated by itself, but pixels, which no such token counts. `<loc0012>` is always one
-    of 1,024 bins, of which only the order can be stated.
+    `<loc_12>` is written by several families, each in its own scale: one of them that is asked for
+    goes first, and so does a scale and order that is stated by itself, but pixels, which no such
+    token counts. `<loc0012>` is always one of 1,024 bins, of which only the order can be stated.
     """
     if asked.name in known_formats():
         return asked.name in _SHARED_TOKENS and family.name in _SHARED_TOKENS
     if family.name not in _SHARED_TOKENS and asked.scale != family.scale:
         return False
-    return isinstance(asked.scale, int) and (asked.scale, asked.order) != (family.scale, family.order)
+    return isinstance(asked.scale, int) and (asked.scale, asked.order) != (
+        family.scale,
+        family.order,
+    )

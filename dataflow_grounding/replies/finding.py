@@ -7,7 +7,12 @@ from typing import Any
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.absence import BLIND, holds_box, missing_in
-from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
+from dataflow_grounding.replies.answer_text import (
+    AnswerText,
+    answers_of,
+    corrected,
+    without_control_tokens,
+)
 from dataflow_grounding.replies.as_asked import read_as_asked
 from dataflow_grounding.replies.beside import label_behind, said_in_line
 from dataflow_grounding.replies.conventions import stated_order, stated_unit
@@ -20,7 +25,15 @@ from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.pictures import CROP, elsewhere_in, is_of_crop, is_of_picture
 from dataflow_grounding.replies.plain_text import label_before, read_plain
-from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
+from dataflow_grounding.replies.reading import (
+    NOTHING_SAID,
+    Note,
+    ParsedReply,
+    RawBox,
+    Said,
+    named,
+    resolved,
+)
 from dataflow_grounding.replies.rows import said_in_rows
 from dataflow_grounding.replies.talk import TAG, adds, named_before, named_behind
 from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key
@@ -33,23 +46,31 @@ _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
 _AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = lazy_pattern(r"[^\W\d_]{2,}")
 _REFUSAL, _FAULT = map(pattern, ("refusal", "fault"))
-# Words right before a box: it is an example, or not the thing's. Words without a box: what was said before is not so.
+# Words right before a box: it is an example, or not the thing's. Words without a box: what was said
+# before is not so.
 _DENIED, _RELATED, _TAKEN_BACK = map(pattern, ("denied", "related", "taken_back"))
 
 
 def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
-    """Return a reply's boxes and points as written. Raises UnreadableReply unless it has some, or says none."""
+    """Return a reply's boxes and points as written. Raises UnreadableReply unless it has some, or
+    says none.
+    """
     parsed = read_as_asked(reply, key)
     if parsed is None:
         answers = [part for answer in answers_of(_unwrapped(reply)) for part in corrected(answer)]
         parsed = _in_answers(answers, key)
         found = parsed.boxes or parsed.points or parsed.dropped or parsed.statuses
-        if not found and any(_refuses(answer.text[:4000]) for answer in answers):  # whatever else it says
-            raise UnreadableReply(f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}")
+        if not found and any(_refuses(answer.text[:4000]) for answer in answers):
+            # whatever else it says
+            raise UnreadableReply(
+                f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}"
+            )
     if "&" in reply:
         for kind in (parsed.boxes, parsed.points):
             kind[:] = [replace(raw, said=resolved(raw.said)) for raw in kind]
-        parsed.dropped[:] = [dropped._replace(said=resolved(dropped.said)) for dropped in parsed.dropped]
+        parsed.dropped[:] = [
+            dropped._replace(said=resolved(dropped.said)) for dropped in parsed.dropped
+        ]
     return parsed
 
 
@@ -58,19 +79,27 @@ def _refuses(text: str) -> bool:
 
 
 def _unwrapped(reply: str) -> str:
-    """Return the string in a JSON object of one known key, as in `{"answer": "[…]"}`; any other reply as it is."""
+    """Return the string in a JSON object of one known key, as in `{"answer": "[…]"}`; any other
+    reply as it is.
+    """
     found = find_json(reply).found if _STRING_IN_OBJECT.match(reply) else []
     fields = found[0].value if len(found) == 1 and not found[0].value.loose else {}
     ((key, value),) = fields.items() if len(fields) == 1 else [("", None)]
     plain = plain_key(key)
-    return value if isinstance(value, str) and plain in WRAPPERS and not is_no_answer(plain, value) else reply
+    return (
+        value
+        if isinstance(value, str) and plain in WRAPPERS and not is_no_answer(plain, value)
+        else reply
+    )
 
 
 def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
     parsed = ParsedReply()
     for i, answer in enumerate(answers):
         last = i == len(answers) - 1
-        anew = bool(parsed) and not (answer.cue and adds(answer.cue + _DIGITS.split(answer.text, maxsplit=1)[0]))
+        anew = bool(parsed) and not (
+            answer.cue and adds(answer.cue + _DIGITS.split(answer.text, maxsplit=1)[0])
+        )
         nth = parsed.answer + anew
         try:
             found = _in_answer(answer, key, nth)
@@ -88,20 +117,28 @@ def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
             parsed.hear(answer.cue + answer.text, behind=True)
     if not parsed:
         text = without_control_tokens(answers[-1].text)
-        raise UnreadableReply(f"there is no box in the reply: it begins {' '.join(text[:200].split())[:60]!r}")
+        raise UnreadableReply(
+            f"there is no box in the reply: it begins {' '.join(text[:200].split())[:60]!r}"
+        )
     return parsed
 
 
 def _check_absence(found: ParsedReply, answer: AnswerText) -> None:
     only_absent = found.absences and not (found.boxes or found.points or found.dropped)
     if only_absent and holds_box(answer.text):
-        raise UnreadableReply("the reply says that something is not there, and has the numbers of a box")
+        raise UnreadableReply(
+            "the reply says that something is not there, and has the numbers of a box"
+        )
 
 
 def _in_answer(answer: AnswerText, key: str, nth: int) -> ParsedReply:
     """Return what the `nth` answer says, by the first way of reading that finds a box."""
     # A reply that begins as JSON is JSON, whatever tags stand in its strings.
-    readers = (_blocks, _json, _tokens) if answer.text.lstrip()[:1] in ("{", "[", "`") else (_tokens, _blocks, _json)
+    readers = (
+        (_blocks, _json, _tokens)
+        if answer.text.lstrip()[:1] in ("{", "[", "`")
+        else (_tokens, _blocks, _json)
+    )
     unusable: list[ParsedReply] = []
     for read in readers:
         parsed = ParsedReply(answer=nth)
@@ -120,7 +157,9 @@ def _in_answer(answer: AnswerText, key: str, nth: int) -> ParsedReply:
 
 
 def _take_conventions(answer: AnswerText, parsed: ParsedReply) -> None:
-    """Take the order and unit that the words beside the boxes state, and whether they are of another picture."""
+    """Take the order and unit that the words beside the boxes state, and whether they are of
+    another picture.
+    """
     talk = " ".join(talk.text for talk in parsed.talk)
     parsed.state(0, stated_order(talk), stated_unit(talk))
     parsed.elsewhere = parsed.elsewhere or elsewhere_in(answer.text if "<" in answer.text else talk)
@@ -165,7 +204,9 @@ def _blocks(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
 
 
 def _said_of_blocks(scans: list[Scan], talk: list[str]) -> list[Said]:
-    """Return what lines between blocks say of the boxes in them; nothing where a block says what its boxes are."""
+    """Return what lines between blocks say of the boxes in them; nothing where a block says what
+    its boxes are.
+    """
     bare = all(len(scan.found) == 1 and not _says_of_itself(scan.found[0].value) for scan in scans)
     return (said_in_rows(talk) if bare and len(scans) > 1 else []) or [NOTHING_SAID] * len(scans)
 
@@ -174,19 +215,28 @@ def _json(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
     _read_scan(find_json(answer.text), key, parsed)
 
 
-def _read_scan(scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer: Said = NOTHING_SAID) -> None:
-    """Add what a scan found to the reply, with the words around it; `lead` are words before, `outer` what they say."""
+def _read_scan(
+    scan: Scan, key: str, parsed: ParsedReply, lead: str = "", outer: Said = NOTHING_SAID
+) -> None:
+    """Add what a scan found to the reply, with the words around it; `lead` are words before,
+    `outer` what they say.
+    """
     around: list[str] = []
     in_talk: list[RawBox] = []
     answered = False  # whether objects gave boxes
     behind = scan.text
     items = [*with_talk(scan, lead)]
-    for found, beside, denied in zip(items, _said_of_lists(items), _denied(items, parsed), strict=True):
+    for found, beside, denied in zip(
+        items, _said_of_lists(items), _denied(items, parsed), strict=True
+    ):
         item, between, before, behind = found
         said = outer if outer.labels else beside
         around.append(between)
         if denied:
-            parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, denied, or the whole picture's")
+            parsed.drop(
+                f"{scan.text[item.start : item.end][:40]!r} is an example, denied, or the whole"
+                " picture's"
+            )
             continue
         boxes, points = len(parsed.boxes), len(parsed.points)
         if holds_objects(item.value):
@@ -212,7 +262,9 @@ def _unit_beside(found: InTalk, first: InTalk) -> str | None:
 
 
 def _denied(items: list[InTalk], parsed: ParsedReply) -> list[bool]:
-    """Return which items are denied by the words right before them, or before one that "and" joins them to."""
+    """Return which items are denied by the words right before them, or before one that "and" joins
+    them to.
+    """
     denied: list[bool] = []
     if any(is_of_crop(found.before) for found in items):
         parsed.elsewhere = CROP
@@ -220,7 +272,9 @@ def _denied(items: list[InTalk], parsed: ParsedReply) -> list[bool]:
         before = found.before
         joined = bool(denied) and denied[-1] and _AND.fullmatch(found.between) is not None
         denied.append(
-            joined or bool(_DENIED.search(before[-160:]) or _RELATED.search(before[-40:])) or is_of_picture(before)
+            joined
+            or bool(_DENIED.search(before[-160:]) or _RELATED.search(before[-40:]))
+            or is_of_picture(before)
         )
     return denied
 
@@ -244,7 +298,11 @@ def _said_of_lists(items: list[InTalk]) -> list[Said]:
 
 def _says_of_itself(value: Any) -> bool:
     """Whether a value is more than numbers and an object with one box."""
-    bare = isinstance(value, dict) and len(value) == 1 and all(isinstance(inner, list) for inner in value.values())
+    bare = (
+        isinstance(value, dict)
+        and len(value) == 1
+        and all(isinstance(inner, list) for inner in value.values())
+    )
     return holds_objects(value) and not (bare and plain_key(next(iter(value))) in BOX_KEYS)
 
 
@@ -258,7 +316,9 @@ def _said_beside(before: str, behind: str) -> Said:
 
 
 def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:
-    """Drop lists of numbers in talk around an answer of objects: its own boxes again, or boxes of no other thing."""
+    """Drop lists of numbers in talk around an answer of objects: its own boxes again, or boxes of
+    no other thing.
+    """
     outside = set(map(id, in_talk))
     answer = [raw for raw in parsed.boxes if id(raw) not in outside]
     inside = {raw.numbers for raw in answer}

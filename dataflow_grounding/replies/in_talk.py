@@ -18,15 +18,19 @@ _INNERMOST = lazy_pattern(r"\[[^\[\]]*\]")
 _LETTERS = lazy_pattern(r"[^\W\d_]{2,}")
 _SECTION = lazy_pattern(r"(^|\n)[ \t]{0,20}\[([^\[\]\d\n]{1,80})\][ \t]{0,20}(?=\n)")
 _AND = lazy_pattern(r"\s*,?\s*and\s*", re.IGNORECASE)
-# "The cats are at (1, 2) and (3, 4)" are two points, but "its corners are at" these two are one box.
+# "The cats are at (1, 2) and (3, 4)" are two points, but "its corners are at" these two are one
+# box.
 _ARE_AT = lazy_pattern(
-    r"^(?!.*(?:corner|box|bound|coord)).*\b(?:are|were)\s(?:\w+\s)?(?:at|near)\s*$", re.IGNORECASE | re.DOTALL
+    r"^(?!.*(?:corner|box|bound|coord)).*\b(?:are|were)\s(?:\w+\s)?(?:at|near)\s*$",
+    re.IGNORECASE | re.DOTALL,
 )
 _BETWEEN_PAIRS = pattern("between_pairs")
 
 
 class InTalk(NamedTuple):
-    """What a scan found, the text `between` it and what is before it, the words `before` it, the text `behind` it."""
+    """What a scan found, the text `between` it and what is before it, the words `before` it, the
+    text `behind` it.
+    """
 
     item: FoundJson
     between: str
@@ -35,8 +39,14 @@ class InTalk(NamedTuple):
 
 
 def with_talk(scan: Scan, lead: str) -> Iterator[InTalk]:
-    """Yield what was found, with the text around it up to what is next to it; `lead` are words before the text."""
-    items = [item for item in _joined_pairs(scan) if not LEGEND.fullmatch(scan.text, item.start, item.end)]
+    """Yield what was found, with the text around it up to what is next to it; `lead` are words
+    before the text.
+    """
+    items = [
+        item
+        for item in _joined_pairs(scan)
+        if not LEGEND.fullmatch(scan.text, item.start, item.end)
+    ]
     items = [item for item in items if not _is_words(item.value)] or items
     items = [part for item in items for part in _commented_parts(scan.text, item)]
     starts = [0, *(item.end for item in items)]
@@ -48,7 +58,9 @@ def with_talk(scan: Scan, lead: str) -> Iterator[InTalk]:
 
 
 def _is_words(value: Any) -> bool:
-    """Whether a value is a list of words, as in `[dog] [1, 2, 3, 4]`, or the name of a part of TOML: `[[boxes]]`."""
+    """Whether a value is a list of words, as in `[dog] [1, 2, 3, 4]`, or the name of a part of
+    TOML: `[[boxes]]`.
+    """
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     return (
@@ -59,21 +71,35 @@ def _is_words(value: Any) -> bool:
 
 
 def _commented_parts(text: str, item: FoundJson) -> list[FoundJson]:
-    """Return the lists in a list with a comment beside each, which may be its label; any other item as it is."""
-    if names_anything(text[max(0, item.start - 400) : item.start].rpartition("\n")[2]):  # what all of them are
+    """Return the lists in a list with a comment beside each, which may be its label; any other item
+    as it is.
+    """
+    if names_anything(text[max(0, item.start - 400) : item.start].rpartition("\n")[2]):
+        # what all of them are
         return [item]
-    lists = item.value if isinstance(item.value, list) and all(isinstance(inner, list) for inner in item.value) else []
+    lists = (
+        item.value
+        if isinstance(item.value, list) and all(isinstance(inner, list) for inner in item.value)
+        else []
+    )
     comments = (match[1] for match in _COMMENT.finditer(text, item.start, item.end))
     if len(lists) < 2 or any(map(nested, lists)) or not any(map(names_anything, comments)):
         return [item]
     inside = [*_INNERMOST.finditer(text, item.start + 1, item.end)]
     if len(inside) != len(lists):
-        raise UnreadableReply("there are comments in a list of boxes, and it is unclear what they say")
-    return [FoundJson(value, match.start(), match.end()) for value, match in zip(lists, inside, strict=True)]
+        raise UnreadableReply(
+            "there are comments in a list of boxes, and it is unclear what they say"
+        )
+    return [
+        FoundJson(value, match.start(), match.end())
+        for value, match in zip(lists, inside, strict=True)
+    ]
 
 
 def _joined_pairs(scan: Scan) -> list[FoundJson]:
-    """Return what was found, with two pairs of numbers that follow one another, as in `(1, 2), (3, 4)`, as one box."""
+    """Return what was found, with two pairs of numbers that follow one another, as in
+    `(1, 2), (3, 4)`, as one box.
+    """
     joined: list[FoundJson] = []
     for item in scan.found:
         last = joined[-1] if joined and is_pair(item.value) and is_pair(joined[-1].value) else None
@@ -85,7 +111,12 @@ def _joined_pairs(scan: Scan) -> list[FoundJson]:
 
 
 def _are_corners(text: str, end: int, start: int, begin: int) -> bool:
-    """Whether what stands between two pairs, from `end` to `start`, makes them a box; the first begins at `begin`."""
+    """Whether what stands between two pairs, from `end` to `start`, makes them a box; the first
+    begins at `begin`.
+    """
     between = text[end:start][:60]
-    points = _AND.fullmatch(between) is not None and _ARE_AT.search(text[max(0, begin - 80) : begin]) is not None
+    points = (
+        _AND.fullmatch(between) is not None
+        and _ARE_AT.search(text[max(0, begin - 80) : begin]) is not None
+    )
     return _BETWEEN_PAIRS.fullmatch(between) is not None and not points

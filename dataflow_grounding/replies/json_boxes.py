@@ -10,7 +10,14 @@ from dataflow_grounding.replies import json_shapes as shapes
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import missing_in, says_none
 from dataflow_grounding.replies.conventions import apply_stated
-from dataflow_grounding.replies.doubts import doubt, is_no_answer, name_beside, places_box, remarks_of, says_absent
+from dataflow_grounding.replies.doubts import (
+    doubt,
+    is_no_answer,
+    name_beside,
+    places_box,
+    remarks_of,
+    says_absent,
+)
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects
 from dataflow_grounding.replies.json_values import JsonObject, measured, nested, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
@@ -28,7 +35,9 @@ _BRACKETED = lazy_pattern(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\
 
 
 def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_SAID) -> None:
-    """Add to `parsed` every box and point in one parsed array or object; `key` is the box key that was asked for."""
+    """Add to `parsed` every box and point in one parsed array or object; `key` is the box key that
+    was asked for.
+    """
     _Walk(parsed, keys.plain_key(key)).value(value, said, boxy=False)
 
 
@@ -77,7 +86,10 @@ class _Walk:
         self.parsed.state(since, None, unit)
 
     def listed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
-        kinds = "".join("n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items)
+        kinds = "".join(
+            "n" if number(item) is not None else "s" if isinstance(item, str) else "o"
+            for item in items
+        )
         count = kinds.count("n")
         if getattr(items, "cut", False) and 1 < count == len(items) < 4:
             self.parsed.drop("a box that is cut off", said)
@@ -86,13 +98,19 @@ class _Walk:
         elif count + boxy > 1:  # several numbers, or one where a box was asked for
             self.broken(items, said)
         elif boxy and len(items) in (2, 4) and all(map(shapes.is_pair, items)):
-            self.parsed.add([value for corner in items for value in corner], said, corners=True, quad=True)
+            self.parsed.add(
+                [value for corner in items for value in corner], said, corners=True, quad=True
+            )
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
 
     def numbers(self, items: list[Any], said: Said, *, quad: bool) -> None:
         labels = tuple(item.strip() for item in items if number(item) is None and item.strip())
-        self.parsed.add([item for item in items if number(item) is not None], Said(labels).within(said), quad=quad)
+        self.parsed.add(
+            [item for item in items if number(item) is not None],
+            Said(labels).within(said),
+            quad=quad,
+        )
 
     def broken(self, items: list[Any], said: Said) -> None:
         self.parsed.add([item for item in items if not isinstance(item, (list, dict))], said)
@@ -137,7 +155,12 @@ class _Walk:
         has_box = self.own_boxes(value, fields, said)
         before = self.parsed.size
         self.children(value, said, named=bool(own.labels), has_box=has_box)
-        if own.labels and not has_box and self.parsed.size == before and not isinstance(fields.get("statuses"), list):
+        if (
+            own.labels
+            and not has_box
+            and self.parsed.size == before
+            and not isinstance(fields.get("statuses"), list)
+        ):
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in nested(value.loose):
             self.value(item, NOTHING_SAID, boxy=False)
@@ -150,7 +173,9 @@ class _Walk:
                 self.parsed.drop(why, said)
 
     def beside_boxes(self, fields: dict[str, Any], since: int) -> None:
-        """Take what an object states of its boxes, those from the `since`-th on, and of the picture they are in."""
+        """Take what an object states of its boxes, those from the `since`-th on, and of the picture
+        they are in.
+        """
         if fields.keys() <= _OF_ITSELF:
             return
         apply_stated(self.parsed, since, fields)
@@ -164,7 +189,9 @@ class _Walk:
         if fields.keys() <= _OF_ITSELF or not any(map(self.is_box_key, fields)):
             return own
         name = name_beside(fields) if not own.labels and own.id is None else None
-        return replace(own, labels=own.labels or ((name,) if name else ()), remarks=remarks_of(value))
+        return replace(
+            own, labels=own.labels or ((name,) if name else ()), remarks=remarks_of(value)
+        )
 
     def absent(self, value: JsonObject, fields: dict[str, Any], said: Said) -> None:
         """Take an object that says that its thing is not there, unless it gives the thing's box."""
@@ -177,18 +204,25 @@ class _Walk:
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         said = outer
-        for part in value.parts:  # a part that names nothing goes on with what the one before it named
+        for part in value.parts:
+            # a part that names nothing goes on with what the one before it named
             own = shapes.said_by(part, shapes.plain_fields(part))
             said = own.within(outer) if own.labels or own.id is not None else said
             part.cut = value.cut and part is value.parts[-1]
             self.object(part, said, boxy=boxy)
 
     def own_boxes(self, value: JsonObject, fields: dict[str, Any], said: Said) -> bool:
-        """Take an object's own box: under a box key; else coordinates with a key each; else an outline, or a point."""
+        """Take an object's own box: under a box key; else coordinates with a key each; else an
+        outline, or a point.
+        """
         parsed, since = self.parsed, len(self.parsed.boxes)
         dropped = len(parsed.dropped)
         used = False
-        lists = {key: item for key, item in fields.items() if isinstance(item, list) and not self.is_box_key(key)}
+        lists = {
+            key: item
+            for key, item in fields.items()
+            if isinstance(item, list) and not self.is_box_key(key)
+        }
         boxes = {plain: item for plain, item in fields.items() if self.is_box_key(plain)}
         boxes = shapes.without_places(boxes, self.key)
         if len(boxes) > 1:
@@ -196,10 +230,14 @@ class _Walk:
         for plain, item in boxes.items():
             used |= self.box_field(plain, item, lists, said)
         if (len(parsed.boxes), len(parsed.dropped)) == (since, dropped):
-            found = shapes.take_corners(parsed, fields, said) or shapes.take_outline(parsed, fields, lists, said)
+            found = shapes.take_corners(parsed, fields, said) or shapes.take_outline(
+                parsed, fields, lists, said
+            )
             used |= found or self.point(fields, said)
         if value.cut and not said.labels and said.id is None:
-            shapes.drop_unlabelled(parsed, since, begun=any(key in fields for key in keys.LABEL_KEYS))
+            shapes.drop_unlabelled(
+                parsed, since, begun=any(key in fields for key in keys.LABEL_KEYS)
+            )
         return used
 
     def is_box_key(self, plain: str) -> bool:
@@ -219,7 +257,11 @@ class _Walk:
         return True
 
     def point(self, fields: dict[str, Any], said: Said) -> bool:
-        points = [item for key, item in fields.items() if key in keys.POINT_KEYS and isinstance(item, (list, dict))]
+        points = [
+            item
+            for key, item in fields.items()
+            if key in keys.POINT_KEYS and isinstance(item, (list, dict))
+        ]
         for item in points:
             self.value(item, said, boxy=False)
         point = shapes.pair([fields.get("x"), fields.get("y")])
@@ -239,7 +281,8 @@ class _Walk:
             item = decoded(item)
             if not (named or has_box):
                 self.labelled_or_wrapped(key, item, said, talks=talks)
-            elif plain not in keys.LABEL_KEYS and holds_objects(item):  # a further detection, not a colour or size
+            elif plain not in keys.LABEL_KEYS and holds_objects(item):
+                # a further detection, not a colour or size
                 self.value(item, NOTHING_SAID if has_box else _said_within(key, said), boxy=False)
                 if has_box and not value.cut:  # a part without a name is not another thing
                     self.parsed.boxes[since:] = filter(shapes.is_named, self.parsed.boxes[since:])
@@ -285,10 +328,16 @@ class _Walk:
 
 
 def _said_within(key: str, said: Said) -> Said:
-    """Return what is said of a box under a key of an object without one: another thing's in `{"next_to": {…}}`."""
+    """Return what is said of a box under a key of an object without one: another thing's in
+    `{"next_to": {…}}`.
+    """
     return said if places_box(key) else Said((key.strip(),))
 
 
 def _are_numbers(text: str) -> bool:
     """Whether a text is a list of several numbers and nothing else."""
-    return len(text) < 200 and bool(re.search(r"\d[,;\s]", text)) and _BRACKETED.fullmatch(text) is not None
+    return (
+        len(text) < 200
+        and bool(re.search(r"\d[,;\s]", text))
+        and _BRACKETED.fullmatch(text) is not None
+    )

@@ -1,4 +1,6 @@
-"""The shapes that coordinates take in JSON: named corners, pairs, outlines; and what an object says beside them."""
+"""The shapes that coordinates take in JSON: named corners, pairs, outlines; and what an object says
+beside them.
+"""
 
 import re
 from collections.abc import Mapping
@@ -35,11 +37,17 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
 
 def _labels_in(value: JsonObject, fields: Mapping[str, Any]) -> list[str]:
     labels = [fields[key] for key in keys.LABEL_KEYS if key in fields]
-    labels += [item for key, item in fields.items() if key.startswith(("name", "label")) and key not in keys.LABEL_KEYS]
+    labels += [
+        item
+        for key, item in fields.items()
+        if key.startswith(("name", "label")) and key not in keys.LABEL_KEYS
+    ]
     texts: list[str] = []
     for label in labels:
         if isinstance(label, dict):
-            inner = sorted((i for i in label.items() if isinstance(i[1], str)), key=lambda i: i[0] != "en")
+            inner = sorted(
+                (i for i in label.items() if isinstance(i[1], str)), key=lambda i: i[0] != "en"
+            )
             texts += [text for _, text in inner]
         elif isinstance(label, str):
             texts.append(label)
@@ -52,7 +60,9 @@ def is_empty(value: Any) -> bool:
 
 
 def take_corners(parsed: ParsedReply, fields: Mapping[str, Any], said: Said) -> bool:
-    """Take an object's box of four coordinates, or of two corners, that have a key each; False if there is none."""
+    """Take an object's box of four coordinates, or of two corners, that have a key each; False if
+    there is none.
+    """
     for names, order in keys.CORNERS:
         if all(name in fields for name in names):
             since = len(parsed.boxes)
@@ -64,17 +74,26 @@ def take_corners(parsed: ParsedReply, fields: Mapping[str, Any], said: Said) -> 
         one, other = pair(fields.get(first)), pair(fields.get(last))
         if one and other:
             by_name = isinstance(fields[first], dict)
-            parsed.put(RawBox("box", (*one, *other), said, "xyxy" if by_name else None, corners=True))
+            parsed.put(
+                RawBox("box", (*one, *other), said, "xyxy" if by_name else None, corners=True)
+            )
             return True
     return False
 
 
-def take_outline(parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[str, list[Any]], said: Said) -> bool:
-    """Take the boxes around an object's polygons; `lists` stand beside them. False where there are none."""
+def take_outline(
+    parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[str, list[Any]], said: Said
+) -> bool:
+    """Take the boxes around an object's polygons; `lists` stand beside them. False where there are
+    none.
+    """
     since = len(parsed.boxes)
-    outlines = (key for key, item in fields.items() if key in keys.OUTLINE_KEYS and isinstance(item, list))
+    outlines = (
+        key for key, item in fields.items() if key in keys.OUTLINE_KEYS and isinstance(item, list)
+    )
     value = fields.get(next(outlines, ""))  # or under a key without a letter
-    if isinstance(value, list) and getattr(value, "cut", False):  # as all are that hold one which is
+    if isinstance(value, list) and getattr(value, "cut", False):
+        # as all are that hold one which is
         parsed.drop("an outline that is cut off", said)
         return True
     for corners in _outlines(value):
@@ -117,22 +136,30 @@ def _corners(value: list[Any]) -> list[float]:
 
 
 def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[Any]]) -> None:
-    """Give the boxes from the `since`-th on what lists beside them say, entry by entry: labels, scores and ids.
+    """Give the boxes from the `since`-th on what lists beside them say, entry by entry: labels,
+    scores and ids.
 
-    Labels are in the list under a key for them; of several boxes also under any key, if it has a text for each.
+    Labels are in the list under a key for them; of several boxes also under any key, if it has a
+    text for each.
     """
     count = len(parsed.boxes) - since
     texts = [*filter(None, map(lists.get, keys.LABEL_LIST_KEYS))]
     texts += [item for item in lists.values() if len(item) == count > 1]
     labels = next(filter(_are_texts, texts), None)
     if labels is not None and len(labels) != count:
-        parsed.notes.append(Note("labels_ignored", "the lists of boxes and labels differ in length"))
+        parsed.notes.append(
+            Note("labels_ignored", "the lists of boxes and labels differ in length")
+        )
     elif labels is not None:
         parsed.say(since, "labels", [(text.strip(),) for text in labels])
     for key, item in lists.items():
         if len(item) == count and key in ("scores", "confidences", "confidence", "score"):
             parsed.say(since, "score", item)
-        if len(item) == count and key in ("ids", "phraseids") and all(type(entry) is int for entry in item):
+        if (
+            len(item) == count
+            and key in ("ids", "phraseids")
+            and all(type(entry) is int for entry in item)
+        ):
             parsed.say(since, "id", item)
 
 
@@ -141,7 +168,9 @@ def _are_texts(items: list[Any]) -> bool:
 
 
 def drop_unlabelled(parsed: ParsedReply, since: int, *, begun: bool) -> None:
-    """Drop the boxes from the `since`-th on without a label, where the text was apparently cut off before one."""
+    """Drop the boxes from the `since`-th on without a label, where the text was apparently cut off
+    before one.
+    """
     if not begun and not any(is_named(raw) for raw in parsed.boxes[:since]):
         return
     for raw in parsed.boxes[since:]:
@@ -151,7 +180,9 @@ def drop_unlabelled(parsed: ParsedReply, since: int, *, begun: bool) -> None:
 
 
 def drop_considered(parsed: ParsedReply, groups: Mapping[str, list[RawBox]]) -> None:
-    """Drop boxes of one thing that differ from key to key, except under the only key that is a word for the answer."""
+    """Drop boxes of one thing that differ from key to key, except under the only key that is a word
+    for the answer.
+    """
     answers = [key for key in groups if key in keys.WRAPPERS or keys.REFINED.search(key)]
     beside = [raw for key, group in groups.items() if answers != [key] for raw in group]
     unclear = _things_that_differ(groups)
@@ -165,14 +196,22 @@ def _things_that_differ(groups: Mapping[str, list[RawBox]]) -> set[Any]:
     boxes: dict[Any, dict[str, set[tuple[float, ...]]]] = {}
     for key, group in groups.items():
         for raw in group:
-            boxes.setdefault((raw.said.labels[:1], raw.said.id), {}).setdefault(key, set()).add(raw.numbers)
-    return {thing for thing, by_key in boxes.items() if len(set(map(frozenset, by_key.values()))) > 1}
+            boxes.setdefault((raw.said.labels[:1], raw.said.id), {}).setdefault(key, set()).add(
+                raw.numbers
+            )
+    return {
+        thing for thing, by_key in boxes.items() if len(set(map(frozenset, by_key.values()))) > 1
+    }
 
 
 def without_places(boxes: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return the values under box keys without points and descriptions beside a box, as `location: [200, 150]` is."""
+    """Return the values under box keys without points and descriptions beside a box, as
+    `location: [200, 150]` is.
+    """
     may_be = {plain: item for plain, item in boxes.items() if _may_be_box(item)}
-    others = {plain: item for plain, item in boxes.items() if plain not in keys.PLACE_KEYS or plain == key}
+    others = {
+        plain: item for plain, item in boxes.items() if plain not in keys.PLACE_KEYS or plain == key
+    }
     return {**others, **may_be} if may_be else boxes
 
 
@@ -182,12 +221,19 @@ def _may_be_box(value: Any) -> bool:
 
 
 def one_of(boxes: dict[str, Any], key: str, parsed: ParsedReply, said: Said) -> dict[str, Any]:
-    """Return which of several box keys counts: a refined one, or the one asked for; `bbox1`, `bbox2` all do."""
+    """Return which of several box keys counts: a refined one, or the one asked for; `bbox1`,
+    `bbox2` all do.
+    """
     given = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))} or boxes
     refined = {plain: item for plain, item in given.items() if keys.REFINED.search(plain)}
     given = refined or {plain: item for plain, item in given.items() if plain == key} or given
-    if len({plain.rstrip("0123456789") for plain in given}) == 1 or len(set(map(str, given.values()))) == 1:
-        return given if len({str(item) for item in given.values()}) > 1 else dict([*given.items()][:1])
+    if (
+        len({plain.rstrip("0123456789") for plain in given}) == 1
+        or len(set(map(str, given.values()))) == 1
+    ):
+        return (
+            given if len({str(item) for item in given.values()}) > 1 else dict([*given.items()][:1])
+        )
     parsed.drop(f"boxes under {' and '.join(given)[:60]} in one object", said)
     return {}
 
@@ -201,28 +247,43 @@ def take_statuses(parsed: ParsedReply, fields: Mapping[str, Any]) -> None:
     """Take the embedded grounder's statuses of phrases."""
     entries = fields.get("statuses")
     for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("status"), str):
+        if (
+            isinstance(entry, dict)
+            and type(entry.get("id")) is int
+            and isinstance(entry.get("status"), str)
+        ):
             parsed.statuses[entry["id"]] = entry["status"]
             if isinstance(entry.get("reason"), str):
                 parsed.reasons[entry["id"]] = entry["reason"]
 
 
 def labels_ahead(items: list[Any]) -> list[Any]:
-    """Return lists of numbers and labels so that each label stands before its box. Raises UnreadableReply if unclear.
+    """Return lists of numbers and labels so that each label stands before its box. Raises
+    UnreadableReply if unclear.
 
     `[[1, 2, 3, 4], "dog"]` becomes `["dog", [1, 2, 3, 4]]`.
     """
     strings = [item for item in items if isinstance(item, str)]
-    names = [text for text in strings if _LETTERS.search(text) and keys.plain_key(text) not in keys.ORDER_KEYS]
+    names = [
+        text
+        for text in strings
+        if _LETTERS.search(text) and keys.plain_key(text) not in keys.ORDER_KEYS
+    ]
     if not names or len(names) < len(strings) or not is_row(items[0]):
         return items
     boxes, labels = items[0::2], items[1::2]
     pairs = [*zip(boxes, labels, strict=False)]
-    if len(boxes) != len(labels) or not all(is_row(box) and isinstance(label, str) for box, label in pairs):
+    if len(boxes) != len(labels) or not all(
+        is_row(box) and isinstance(label, str) for box, label in pairs
+    ):
         raise UnreadableReply("it is unclear which labels belong to which boxes in a list of both")
     return [item for box, label in pairs for item in (label, box)]
 
 
 def is_row(value: Any) -> bool:
     """Whether a value is a list of four numbers."""
-    return isinstance(value, list) and len(value) == 4 and all(number(item) is not None for item in value)
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(number(item) is not None for item in value)
+    )

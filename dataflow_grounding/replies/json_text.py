@@ -1,4 +1,6 @@
-"""Finds JSON, and what was meant to be JSON, in any text: one pass, linear time, no recursion, nothing evaluated."""
+"""Finds JSON, and what was meant to be JSON, in any text: one pass, linear time, no recursion,
+nothing evaluated.
+"""
 
 import json
 import re
@@ -7,7 +9,14 @@ from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.lazy import lazy_pattern
-from dataflow_grounding.replies.json_values import FoundJson, JsonArray, JsonObject, Scan, nested, unescaped
+from dataflow_grounding.replies.json_values import (
+    FoundJson,
+    JsonArray,
+    JsonObject,
+    Scan,
+    nested,
+    unescaped,
+)
 
 MAX_DEPTH = 100
 
@@ -35,13 +44,17 @@ _WORD = lazy_pattern(r"[^\s,:=;{}\[\]()\"“”][^,:=;{}\[\]()\"“”\n]*")
 _AFTER_STRING = lazy_pattern(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
 _NEW_LINE_OF_STRUCTURE = lazy_pattern(r"[ \t]*(?:[{}\[\]]|[\"'][^\"'\n]{1,40}[\"']\s*:)")
 _STOP = {quote: lazy_pattern(rf"[{closers}\\\n]") for quote, closers in _QUOTES.items()}
-_CLOSES = {quote: lazy_pattern(rf"[{closers}][^\S\n]*[,:;=\]}})]") for quote, closers in _QUOTES.items()}
+_CLOSES = {
+    quote: lazy_pattern(rf"[{closers}][^\S\n]*[,:;=\]}})]") for quote, closers in _QUOTES.items()
+}
 _KEYWORDS: dict[str, Any] = {"true": True, "false": False}
 _KEYWORDS |= dict.fromkeys(["null", "none", "nil", "undefined", "nan", "infinity", "-infinity"])
 
 
 def find_json(text: str) -> Scan:
-    """Return all outermost arrays and objects in `text`, strict JSON or not. Raises UnreadableReply past MAX_DEPTH."""
+    """Return all outermost arrays and objects in `text`, strict JSON or not. Raises UnreadableReply
+    past MAX_DEPTH.
+    """
     strict = strict_json(text)
     if strict is None and not text.isascii():
         text = _WIDE.sub(lambda match: match[1] or match[0].translate(_NARROW), text)
@@ -49,7 +62,9 @@ def find_json(text: str) -> Scan:
 
 
 def decoded(value: Any) -> Any:
-    """Return what a string of JSON holds, as in the arguments of a tool call; any other value as it is."""
+    """Return what a string of JSON holds, as in the arguments of a tool call; any other value as it
+    is.
+    """
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     scan = find_json(value)
@@ -59,7 +74,9 @@ def decoded(value: Any) -> Any:
 
 def holds_objects(value: Any) -> bool:
     """Whether a value is an object, or an array with objects in it."""
-    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+    return isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(item, dict) for item in value)
+    )
 
 
 def strict_json(text: str) -> Scan | None:
@@ -71,7 +88,11 @@ def strict_json(text: str) -> Scan | None:
         value = json.loads(text, object_pairs_hook=JsonObject, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
-    return None if _deeper_than(value, MAX_DEPTH) else Scan(text, [FoundJson(value, start, len(text.rstrip()))])
+    return (
+        None
+        if _deeper_than(value, MAX_DEPTH)
+        else Scan(text, [FoundJson(value, start, len(text.rstrip()))])
+    )
 
 
 def _deeper_than(value: Any, depth: int) -> bool:
@@ -218,7 +239,9 @@ class _Scanner:
                 at = stop.end()
 
     def _closes_later(self, quote: str, at: int) -> bool:
-        """Whether the line goes on to a quotation mark that ends a string; remembered, to search each line once."""
+        """Whether the line goes on to a quotation mark that ends a string; remembered, to search
+        each line once.
+        """
         until, answer = self.closer_known_until.get(quote, (-1, False))
         if at > until:
             if at > self.line_end:

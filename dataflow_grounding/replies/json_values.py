@@ -1,4 +1,6 @@
-"""Values as replies write them: JSON arrays and objects, what had to be repaired to read them, numbers and units."""
+"""Values as replies write them: JSON arrays and objects, what had to be repaired to read them,
+numbers and units.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,8 +10,21 @@ from typing import Any
 from dataflow_grounding.lazy import lazy_pattern
 
 _ESCAPE = lazy_pattern(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "'": "'", "\\": "\\", "/": "/", "\n": ""}
-_NUMBER = lazy_pattern(r"[-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?")
+_ESCAPES = {
+    "n": "\n",
+    "t": "\t",
+    "r": "\r",
+    "b": "\b",
+    "f": "\f",
+    '"': '"',
+    "'": "'",
+    "\\": "\\",
+    "/": "/",
+    "\n": "",
+}
+_NUMBER = lazy_pattern(
+    r"[-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?"
+)
 _MEASURE = lazy_pattern(r"\s*([-+.\d]{1,20})\s*(px|pixels?|%)\s*")
 _LARGEST = 10**9
 
@@ -21,7 +36,9 @@ class JsonArray(list[Any]):
 
 
 class JsonObject(dict[str, Any]):
-    """An object as read: the last of repeated keys wins; `parts` has all of them, `loose` the values without a key."""
+    """An object as read: the last of repeated keys wins; `parts` has all of them, `loose` the
+    values without a key.
+    """
 
     __slots__ = ("cut", "loose", "parts")
 
@@ -59,9 +76,9 @@ class FoundJson:
 class Scan:
     """What a text holds: arrays and objects in order.
 
-    `repaired`: some of it is not quite JSON. `broken`: brackets or strings don't fit, so that things may be missing or
-    misplaced. `truncated`: the text ends inside an array or object. `commented`: the numbers of boxes in comments
-    within an array or object, which are not read.
+    `repaired`: some of it is not quite JSON. `broken`: brackets or strings don't fit, so that
+    things may be missing or misplaced. `truncated`: the text ends inside an array or object.
+    `commented`: the numbers of boxes in comments within an array or object, which are not read.
     """
 
     text: str
@@ -82,13 +99,17 @@ def unescaped(raw: str) -> str:
     """Return what a string between its quotation marks says, with its escapes resolved."""
     if "\\" not in raw:
         return raw
-    text = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES.get(m[2], "\\" + m[2]), raw)
+    text = _ESCAPE.sub(
+        lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES.get(m[2], "\\" + m[2]), raw
+    )
     # Pairs of surrogates become one character; a lone one is nothing that can be written to a file.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def number(value: Any) -> float | None:
-    """Return a coordinate as a number, also from a string; None for anything else, NaN and the like included."""
+    """Return a coordinate as a number, also from a string; None for anything else, NaN and the like
+    included.
+    """
     if isinstance(value, str):
         value = value.strip()
         if _NUMBER.fullmatch(value) is None:
@@ -96,11 +117,14 @@ def number(value: Any) -> float | None:
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if abs(value) <= _LARGEST else None  # compared as it is: no float holds an integer of 309 digits
+    # compared as it is: no float holds an integer of 309 digits
+    return value if abs(value) <= _LARGEST else None
 
 
 def measured(values: list[Any]) -> tuple[list[Any], str | None]:
-    """Return values without the unit that all of them have, and that unit, "px" or "%"; None for none."""
+    """Return values without the unit that all of them have, and that unit, "px" or "%"; None for
+    none.
+    """
     if not values or not isinstance(values[0], str):
         return values, None
     matches = [_MEASURE.fullmatch(value) for value in values if isinstance(value, str)]

@@ -20,12 +20,15 @@ _NEGATIONS = frozenset(["no", "not", "without"])
 def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases that `label` means: none, one, or several that read the same.
 
-    Equal up to case, spacing and quotation marks comes first; then equal but for articles and a final number ("cat 2");
-    then the phrase that says more or less about the same thing: the same head word, all words of the shorter one in the
-    longer one, which has at most twice as many, the same negations, and no other phrase as close. So "mug" means "the
-    red mug" where there is no other mug, and "blue mug" never does.
+    Equal up to case, spacing and quotation marks comes first; then equal but for articles and a
+    final number ("cat 2"); then the phrase that says more or less about the same thing: the same
+    head word, all words of the shorter one in the longer one, which has at most twice as many, the
+    same negations, and no other phrase as close. So "mug" means "the red mug" where there is no
+    other mug, and "blue mug" never does.
     """
-    same = equal_ids(label, phrases) or [i for i, phrase in phrases.items() if _bare(phrase) == _bare(label) != ""]
+    same = equal_ids(label, phrases) or [
+        i for i, phrase in phrases.items() if _bare(phrase) == _bare(label) != ""
+    ]
     if same:
         return same
     shares = {i: _likeness(label, phrase) for i, phrase in phrases.items()}
@@ -35,7 +38,9 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
 
 
 def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases that talk means, as `matching_ids`; but talk may say any more about the thing."""
+    """Return the ids of the phrases that talk means, as `matching_ids`; but talk may say any more
+    about the thing.
+    """
     thing = _PARTICIPLE.split(talk, maxsplit=1)[0]
     close = [i for i, phrase in phrases.items() if alike(talk, phrase) or alike(thing, phrase)]
     within = [i for i in close if all_words(phrases[i]) <= all_words(talk)]
@@ -43,19 +48,25 @@ def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two phrases can mean one thing: the same head word and negations, and one has all words of the other."""
+    """Whether two phrases can mean one thing: the same head word and negations, and one has all
+    words of the other.
+    """
     return _likeness(one, other) > 0
 
 
 def surely_alike(one: str, other: str) -> bool:
-    """Whether two alike phrases differ only by words that make no other thing of it: "red car", but not "toy car"."""
+    """Whether two alike phrases differ only by words that make no other thing of it: "red car", but
+    not "toy car".
+    """
     return alike(one, other) and _kind(one) == _kind(other)
 
 
 def contradicts(one: str, other: str) -> bool:
     """Whether two phrases tell things of one kind apart, as "red car" and "blue car" do."""
     (head, terms), (other_head, other_terms) = _meaning(one), _meaning(other)
-    return head == other_head and len(terms) > 1 < len(other_terms) and terms & other_terms == {head}
+    return (
+        head == other_head and len(terms) > 1 < len(other_terms) and terms & other_terms == {head}
+    )
 
 
 def comparable(one: str, other: str) -> bool:
@@ -116,13 +127,19 @@ def _meaning(text: str) -> tuple[str, frozenset[str]]:
             break
         head = head if word in _EMPTY_WORDS else _singular(word)
     relations = _RELATIONS - _NEGATIONS
-    return head, frozenset(_singular(word) for word in words if word not in _EMPTY_WORDS and word not in relations)
+    return head, frozenset(
+        _singular(word) for word in words if word not in _EMPTY_WORDS and word not in relations
+    )
 
 
 def _kind(text: str) -> frozenset[str]:
     head, words = _meaning(text)[0], _WORD.findall(_bare(text))
     before = [_singular(word) for word in words[: [*map(_singular, words), head].index(head)]]
-    return frozenset(word for word in before if word not in _QUALITIES and not (len(word) > 4 and word.endswith("ed")))
+    return frozenset(
+        word
+        for word in before
+        if word not in _QUALITIES and not (len(word) > 4 and word.endswith("ed"))
+    )
 
 
 def _singular(word: str) -> str:

@@ -14,9 +14,11 @@ LOCATION = lazy_pattern(r"<loc_?(\d{1,6})>")
 _LOCATIONS = lazy_pattern(r"((?:<loc_?\d{1,6}>\s*)+)")
 _ORDERS: dict[str, Order] = {"florence-2": "xyxy", "paligemma": "yxyx"}
 _OTHER_TOKEN = lazy_pattern(r"</?(?!loc_?\d{1,6}>)[a-z_|]{1,40}\d{0,6}>")
-_BEFORE_STRING = lazy_pattern(r'.*[{,]\s*"[^"]{0,80}"\s*:\s*"', re.DOTALL)  # of tokens in a string of JSON
+# of tokens in a string of JSON
+_BEFORE_STRING = lazy_pattern(r'.*[{,]\s*"[^"]{0,80}"\s*:\s*"', re.DOTALL)
 _LETTER = lazy_pattern(r"[^\W\d_]")
-# DocTags: an element's tag right before its location, as in <picture><loc_10><loc_20><loc_300><loc_400></picture>.
+# DocTags: an element's tag right before its location, as in
+# <picture><loc_10><loc_20><loc_300><loc_400></picture>.
 _ELEMENT = lazy_pattern(r"<([a-z][a-z_]{0,40}\d{0,2})>\s{0,9}((?:<loc_\d{1,6}>\s{0,9})+)")
 _CLOSED = lazy_pattern(r"</([a-z][a-z_]{0,40}\d{0,2})>")
 _LEVEL = lazy_pattern(r"_level_\d+$")
@@ -24,7 +26,9 @@ _ELEMENTS, _MARKS = words("doctags"), words("marks")
 
 
 def read_locations(text: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` the boxes in location tokens. Raises UnreadableReply where it is unclear whose label one is."""
+    """Add to `parsed` the boxes in location tokens. Raises UnreadableReply where it is unclear
+    whose label one is.
+    """
     elements = [*_ELEMENT.finditer(text)]
     closed = set(_CLOSED.findall(text)) - _MARKS
     if any(element[1] in _ELEMENTS or element[1] in closed for element in elements):
@@ -44,12 +48,16 @@ def _read_doctags(text: str, elements: list[re.Match[str]], parsed: ParsedReply)
         else:
             parsed.drop(f"{len(numbers)} location tokens, which are not one box", said)
             parsed.truncated = parsed.truncated or not text[element.end() :].strip()
-    if len(LOCATION.findall(text)) != sum(len(LOCATION.findall(element[2])) for element in elements):
+    if len(LOCATION.findall(text)) != sum(
+        len(LOCATION.findall(element[2])) for element in elements
+    ):
         parsed.drop("location tokens outside of an element")
 
 
 def _read_runs(text: str, parsed: ParsedReply) -> None:
-    """Read Florence-2's locations, whose label comes before, and PaliGemma's: it comes after, up to a semicolon."""
+    """Read Florence-2's locations, whose label comes before, and PaliGemma's: it comes after, up to
+    a semicolon.
+    """
     family = "florence-2" if "<loc_" in text else "paligemma"
     florence, order = family == "florence-2", _ORDERS[family]
     # Locations that follow one another are a run, whatever other tokens stand between them.
@@ -64,13 +72,15 @@ def _read_runs(text: str, parsed: ParsedReply) -> None:
         left_over = len(bins) % step
         if left_over:
             parsed.drop(f"{len(bins)} location tokens, which are not whole boxes", said)
-        if not left_over or florence:  # Florence-2 stops in the middle of a box; PaliGemma with five has lost its way
+        if not left_over or florence:
+            # Florence-2 stops in the middle of a box; PaliGemma with five has lost its way
             for i in range(0, len(bins) - step + 1, step):
                 parsed.put(RawBox("box", numbers_of(bins[i : i + step]), said, order, family))
 
 
 def _said_beside(words: list[str], *, ahead: bool) -> list[Said]:
-    """Return what the words around runs of locations say of each: those `ahead`, or behind, as the family does it.
+    """Return what the words around runs of locations say of each: those `ahead`, or behind, as the
+    family does it.
 
     Where words stand only on the other side of all of them, the labels do.
     """
@@ -81,7 +91,9 @@ def _said_beside(words: list[str], *, ahead: bool) -> list[Said]:
     if first != last:
         ahead = first
     if ahead:
-        return [named(_BEFORE_STRING.sub("", text[-400:]).strip(" ;,\n") or None) for text in words[:-1]]
+        return [
+            named(_BEFORE_STRING.sub("", text[-400:]).strip(" ;,\n") or None) for text in words[:-1]
+        ]
     return [named(text.partition(";")[0].strip() or None) for text in words[1:]]
 
 
@@ -97,4 +109,7 @@ def _are_upright_quads(bins: list[float]) -> bool:
         return False
     x1, y1, x2, y2, x3, y3, x4, y4 = bins[:8]
     width, height = x3 - x1, y3 - y1
-    return max(abs(y2 - y1), abs(y4 - y3)) * 2 <= height and max(abs(x3 - x2), abs(x4 - x1)) * 2 <= width
+    return (
+        max(abs(y2 - y1), abs(y4 - y3)) * 2 <= height
+        and max(abs(x3 - x2), abs(x4 - x1)) * 2 <= width
+    )

@@ -7,15 +7,21 @@ from dataflow_grounding.replies.tags import TAG, read_tags, split_numbers
 
 _PATCH = lazy_pattern(r"<patch_index_(\d{1,6})>")
 _PATCH_TAG = lazy_pattern(r"<(/?phrase|/?object|/delimiter_of_multi_objects/)>")
-_CORNER_OR_CLASS = lazy_pattern(r"<x_(?P<x>[\d.]{1,12})>\s?<y_(?P<y>[\d.]{1,12})>|<class_(?P<name>[\w-]{1,40})>")
+_CORNER_OR_CLASS = lazy_pattern(
+    r"<x_(?P<x>[\d.]{1,12})>\s?<y_(?P<y>[\d.]{1,12})>|<class_(?P<name>[\w-]{1,40})>"
+)
 _HTML_BOX = lazy_pattern(r"\bdata-bbox\s{0,3}=\s{0,3}[\"']([^\"'<>]{0,200})[\"']")
 
-_HTML_LABEL = lazy_pattern(r"\bdata-(?:label|name|class|category)\s{0,3}=\s{0,3}[\"']([^\"'<>]{1,200})[\"']")
+_HTML_LABEL = lazy_pattern(
+    r"\bdata-(?:label|name|class|category)\s{0,3}=\s{0,3}[\"']([^\"'<>]{1,200})[\"']"
+)
 
 
 def has_tokens(text: str) -> bool:
     """Whether a text has special tokens or tags in which boxes or points may stand."""
-    return "<" in text and bool("<patch_index_" in text or LOCATION.search(text) or TAG.search(text))
+    return "<" in text and bool(
+        "<patch_index_" in text or LOCATION.search(text) or TAG.search(text)
+    )
 
 
 def read_tokens(text: str, parsed: ParsedReply) -> None:
@@ -31,8 +37,12 @@ def read_tokens(text: str, parsed: ParsedReply) -> None:
     elif "data-bbox" in text:
         for match in _HTML_BOX.finditer(text):
             tag = text[max(0, match.start() - 1000) : match.start()].rpartition("<")[2]
-            label = _HTML_LABEL.search(tag + text[match.start() : match.end() + 1000].partition(">")[0])
-            parsed.add(split_numbers(match[1]), NOTHING_SAID if label is None else named(label[1].strip()))
+            label = _HTML_LABEL.search(
+                tag + text[match.start() : match.end() + 1000].partition(">")[0]
+            )
+            parsed.add(
+                split_numbers(match[1]), NOTHING_SAID if label is None else named(label[1].strip())
+            )
 
 
 def _read_patches(text: str, parsed: ParsedReply) -> None:

@@ -1,4 +1,6 @@
-"""Boxes that are not the picture's: those of a crop, of several pictures or frames, or around the whole of it."""
+"""Boxes that are not the picture's: those of a crop, of several pictures or frames, or around the
+whole of it.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +12,8 @@ from dataflow_grounding.replies.vocabulary import pattern
 _OF_PICTURE, _OF_CROP, _NUMBERED = map(pattern, ("of_picture", "of_crop", "numbered_picture"))
 _ARROW = lazy_pattern(r"\s*(?:→|->|=>|⇒|⟶)\s*")
 _OUTLINE = lazy_pattern(
-    r"<\|?(?:poly\w{0,10}|contour|outline|mask)(?:_start)?\|?>(?=[^<>]{0,40}(?:\d|<loc))", re.IGNORECASE
+    r"<\|?(?:poly\w{0,10}|contour|outline|mask)(?:_start)?\|?>(?=[^<>]{0,40}(?:\d|<loc))",
+    re.IGNORECASE,
 )
 _PICTURE_KEY = lazy_pattern(
     r"(?:image|img|picture|pic|photo|frame|page|crop|tile|patch|view|camera|slide|shot|clip)(?:id|idx|index|no|num|number|name|path|file|url)?"
@@ -25,15 +28,21 @@ CROP = "the reply has the box of a crop, in which its other boxes may be"
 
 
 def elsewhere_in(text: str) -> str | None:
-    """Return why the boxes in a text may not be the picture's: it has outlines in tags, or counts several pictures."""
+    """Return why the boxes in a text may not be the picture's: it has outlines in tags, or counts
+    several pictures.
+    """
     if "<" in text and _OUTLINE.search(text):
         return "the reply has outlines in tags, where boxes were asked for"
-    numbers = {number for match in _NUMBERED.finditer(text[:_MOST]) for number in match.groups() if number}
+    numbers = {
+        number for match in _NUMBERED.finditer(text[:_MOST]) for number in match.groups() if number
+    }
     return SEVERAL if len(numbers) > 1 else None
 
 
 def is_of_crop(before: str) -> bool:
-    """Whether the words right before a box say that it is a crop's, or an arrow makes one box another."""
+    """Whether the words right before a box say that it is a crop's, or an arrow makes one box
+    another.
+    """
     return bool(_OF_CROP.search(before[-100:]) or _ARROW.fullmatch(before[-100:]))
 
 
@@ -43,11 +52,22 @@ def is_of_picture(before: str) -> bool:
 
 
 def is_crop(fields: Mapping[str, Any]) -> bool:
-    """Whether an object is the call of a tool that cuts out a part of the picture, or has the box of such a part."""
-    name = fields.get("name") or fields.get("tool") or fields.get("action") or fields.get("function")
+    """Whether an object is the call of a tool that cuts out a part of the picture, or has the box
+    of such a part.
+    """
+    name = (
+        fields.get("name") or fields.get("tool") or fields.get("action") or fields.get("function")
+    )
     called = isinstance(name, str) and _CROPS.search(name) is not None
-    arguments = any(isinstance(fields.get(key), (dict, str)) for key in ("arguments", "parameters", "args", "input"))
-    parts = [item for key, item in fields.items() if _CROPS.search(key) or key in ("roi", "regionofinterest")]
+    arguments = any(
+        isinstance(fields.get(key), (dict, str))
+        for key in ("arguments", "parameters", "args", "input")
+    )
+    parts = [
+        item
+        for key, item in fields.items()
+        if _CROPS.search(key) or key in ("roi", "regionofinterest")
+    ]
     cut = any(item and isinstance(item, (list, dict)) for item in parts)
     return (called and arguments) or cut
 
@@ -55,5 +75,9 @@ def is_crop(fields: Mapping[str, Any]) -> bool:
 def pictures_of(fields: Mapping[str, Any]) -> Iterable[str]:
     """Return what an object says of the picture that its box is in: its number, name or time."""
     for key, item in fields.items():
-        if isinstance(item, (int, float, str)) and not isinstance(item, bool) and _PICTURE_KEY.fullmatch(key):
+        if (
+            isinstance(item, (int, float, str))
+            and not isinstance(item, bool)
+            and _PICTURE_KEY.fullmatch(key)
+        ):
             yield f"{key} {str(item)[:80]}"

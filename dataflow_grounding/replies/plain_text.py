@@ -1,4 +1,6 @@
-"""Boxes and points without JSON or tokens: lines such as `red mug: 10, 20, 30, 40`, and tables with named columns."""
+"""Boxes and points without JSON or tokens: lines such as `red mug: 10, 20, 30, 40`, and tables with
+named columns.
+"""
 
 import re
 from itertools import pairwise
@@ -11,7 +13,14 @@ from dataflow_grounding.replies.json_shapes import take_corners
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.reading import ParsedReply, RawBox, named
 from dataflow_grounding.replies.talk import named_before
-from dataflow_grounding.replies.vocabulary import BOX_KEYS, COORDINATE, CORNERS, LABEL_KEYS, pattern, plain_key
+from dataflow_grounding.replies.vocabulary import (
+    BOX_KEYS,
+    COORDINATE,
+    CORNERS,
+    LABEL_KEYS,
+    pattern,
+    plain_key,
+)
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
@@ -19,13 +28,18 @@ _FOUR = lazy_pattern(
     rf"(?<![\d.])({_NUMBER}){_SEPARATOR}({_NUMBER}){_SEPARATOR}({_NUMBER}){_SEPARATOR}({_NUMBER})[\s.;|>)\]]*$"
 )
 _A_FIFTH = lazy_pattern(r"\d[\s,;_|/]*$")
-_NAMED = lazy_pattern(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
+_NAMED = lazy_pattern(
+    rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)"
+)
 # Coordinates on a line each.
 _STACKED = lazy_pattern(
-    rf"(?:^[ \t]{{0,9}}[-*]?[ \t]{{0,3}}{COORDINATE}[ \t]{{0,3}}[=:][ \t]{{0,3}}{_NUMBER}[ \t]{{0,9}}(?:\n|\Z)){{4}}",
+    rf"(?:^[ \t]{{0,9}}[-*]?[ \t]{{0,3}}{COORDINATE}[ \t]{{0,3}}[=:][ \t]{{0,3}}{_NUMBER}["
+    r" \t]{0,9}(?:\n|\Z)){4}",
     re.M | re.I,
 )
-TALK, _BOX_WORD, _CORNER, _LABELED = map(pattern, ("no_label", "box_word", "corner_label", "labelled"))
+TALK, _BOX_WORD, _CORNER, _LABELED = map(
+    pattern, ("no_label", "box_word", "corner_label", "labelled")
+)
 _LETTERS = lazy_pattern(r"[^\W\d_]{2,}")
 _CLAUSES = lazy_pattern(r"[。！？]|;\s+(?=[^\W\d_])")
 _HEADING = lazy_pattern(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
@@ -37,7 +51,9 @@ _CELL_MARKUP = " *`\"'_"
 
 
 def read_plain(text: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` the box or point of each line that ends in four numbers, names coordinates, or is a table row."""
+    """Add to `parsed` the box or point of each line that ends in four numbers, names coordinates,
+    or is a table row.
+    """
     table: _Table | None = None
     lines = _STACKED.sub(_in_one_line, text.rstrip()).splitlines()
     box_lines: list[int] = []
@@ -57,7 +73,9 @@ def _in_one_line(stacked: re.Match[str]) -> str:
 
 
 def _take_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedReply) -> None:
-    """Give boxes the labels on lines such as `label: a cat` above or below them. Raises UnreadableReply if unclear."""
+    """Give boxes the labels on lines such as `label: a cat` above or below them. Raises
+    UnreadableReply if unclear.
+    """
     stated = _stated_labels(lines, {*box_lines}) if box_lines else {}
     if not stated:
         return
@@ -66,13 +84,17 @@ def _take_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedRe
         labels *= len(box_lines)
     else:
         kinds = [line in stated for line in sorted([*stated, *box_lines])]
-        if len(stated) != len(box_lines) or any(kind == following for kind, following in pairwise(kinds)):
+        if len(stated) != len(box_lines) or any(
+            kind == following for kind, following in pairwise(kinds)
+        ):
             raise UnreadableReply("it is unclear which of the stated labels belong to which boxes")
     parsed.say(0, "labels", labels)
 
 
 def _stated_labels(lines: list[str], box_lines: set[int]) -> dict[int, str]:
-    """Return the labels on lines that say that they are one and have no box, by the number of the line."""
+    """Return the labels on lines that say that they are one and have no box, by the number of the
+    line.
+    """
     stated: dict[int, str] = {}
     for i, line in enumerate(lines, start=1):
         match = _LABELED.fullmatch(line[:400]) if i not in box_lines else None
@@ -103,15 +125,22 @@ def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
 def _take_four(numbers: list[str], before: str, parsed: ParsedReply) -> None:
     few_words = len(before.split()) <= 4 and not TALK.search(before)
     label = label_before(before) or (label_in(before) if few_words else None)
-    if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
+    if label or not _LETTERS.search(before) or _BOX_WORD.search(before):
+        # else it only counts something
         parsed.add(numbers, named(label, named_before(before)))
 
 
 def label_before(text: str) -> str | None:
-    """Return the label that `text` ends with, before brackets or a colon, or in a heading above; None for talk."""
+    """Return the label that `text` ends with, before brackets or a colon, or in a heading above;
+    None for talk.
+    """
     *above, line = text[-400:].split("\n")
     tied = bool(line) and (not line[-1].isspace() or line.rstrip()[-1:] in MARKUP)
-    if (tied or line.strip(MARKUP + "-")) and plain_key(line) not in BOX_KEYS and not TALK.search(line):
+    if (
+        (tied or line.strip(MARKUP + "-"))
+        and plain_key(line) not in BOX_KEYS
+        and not TALK.search(line)
+    ):
         return label_in(line) if tied else None
     for other in reversed([other for other in above if other.strip()][-2:]):
         stated = _LABELED.fullmatch(other)
@@ -123,19 +152,29 @@ def label_before(text: str) -> str | None:
 
 
 def label_in(line: str) -> str | None:
-    """Return the label that a line is, without marks around it; None where it has too many words for one, or none."""
+    """Return the label that a line is, without marks around it; None where it has too many words
+    for one, or none.
+    """
     line = _CLAUSES.split(line)[-1]
     without_tags = _TAG.sub(" ", line)
-    line = without_tags if _LETTERS.search(without_tags) else line  # a tag alone is a label: <cat>[1, 2, 3, 4]</cat>
+    # a tag alone is a label: <cat>[1, 2, 3, 4]</cat>
+    line = without_tags if _LETTERS.search(without_tags) else line
     label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(MARKUP + "-•#")).strip(MARKUP + "])}")
     letter = re.search(r"[^\W\d]", label)
-    if letter is None or _CORNER.fullmatch(label) or re.search(r"[=({]", label) or len(label.split()) > 8:
+    if (
+        letter is None
+        or _CORNER.fullmatch(label)
+        or re.search(r"[=({]", label)
+        or len(label.split()) > 8
+    ):
         return None
     return label
 
 
 class _Table(NamedTuple):
-    """A table with coordinates: the names of its columns, as keys are compared, and that of the column of labels."""
+    """A table with coordinates: the names of its columns, as keys are compared, and that of the
+    column of labels.
+    """
 
     separator: str
     names: list[str]
@@ -151,7 +190,8 @@ class _Table(NamedTuple):
             if unfit:
                 parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
             return unfit
-        row = dict(zip(self.names[::-1], cells[::-1], strict=True))  # the first of two columns of one name counts
+        # the first of two columns of one name counts
+        row = dict(zip(self.names[::-1], cells[::-1], strict=True))
         return take_corners(parsed, row, named(row.get(self.label)))
 
 
@@ -161,7 +201,11 @@ def _table_of(line: str) -> _Table | None:
         for corners, _ in CORNERS:
             if all(names.count(corner) == 1 for corner in corners):
                 others = [name for name in names if name and name not in corners]
-                return _Table(separator, names, next((key for key in (*LABEL_KEYS, *others) if key in names), ""))
+                return _Table(
+                    separator,
+                    names,
+                    next((key for key in (*LABEL_KEYS, *others) if key in names), ""),
+                )
     return None
 
 

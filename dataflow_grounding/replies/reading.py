@@ -1,4 +1,6 @@
-"""What a reply says: as it writes it, before its numbers are given a meaning, and as it is read, in pixels."""
+"""What a reply says: as it writes it, before its numbers are given a meaning, and as it is read, in
+pixels.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Said:
-    """What a reply says about a box besides its numbers: labels by preference, id, score, evidence, words around it.
+    """What a reply says about a box besides its numbers: labels by preference, id, score, evidence,
+    words around it.
 
     `remarks` are words in the box's own object that name nothing, and may take it back.
     """
@@ -75,9 +78,10 @@ def named(label: str | None, talk: str = "") -> Said:
 class RawBox:
     """A box of four numbers (two for a pair of grid cells), or a point of two.
 
-    `order` is set where names settle it, `unit` ("px" or "%") where the reply states one; `family` where special tokens
-    that only one family writes do, None otherwise; `corners` where the numbers are two corners even in a format of a
-    corner and a size; `answer` counts the answers in the reply, where it has several.
+    `order` is set where names settle it, `unit` ("px" or "%") where the reply states one; `family`
+    where special tokens that only one family writes do, None otherwise; `corners` where the numbers
+    are two corners even in a format of a corner and a size; `answer` counts the answers in the
+    reply, where it has several.
     """
 
     kind: Literal["box", "point"]
@@ -91,7 +95,9 @@ class RawBox:
 
 
 class Talk(NamedTuple):
-    """Words beside the boxes of an answer, and the number of that answer; `behind`: they follow the first box."""
+    """Words beside the boxes of an answer, and the number of that answer; `behind`: they follow the
+    first box.
+    """
 
     text: str
     answer: int
@@ -99,7 +105,9 @@ class Talk(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """What looked like a box and is not: why, what it was said to be the box of, and in which answer."""
+    """What looked like a box and is not: why, what it was said to be the box of, and in which
+    answer.
+    """
 
     reason: str
     said: Said
@@ -110,11 +118,12 @@ class Dropped(NamedTuple):
 class ParsedReply:
     """All that a reply says, in its order.
 
-    `absences` are what the reply says is not there, each with its answer's number; `unclear` is set where there are
-    other things around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
-    reply ends in the middle; `answer` numbers the answer being read, and `corrections` those that take back what was
-    said before; `statuses` and `reasons` are the embedded grounder's; `talk` are the words beside the boxes; `pictures`
-    what boxes say of the picture that they are in, and `elsewhere` why the boxes may not be those of the one sent.
+    `absences` are what the reply says is not there, each with its answer's number; `unclear` is set
+    where there are other things around that; `missing` is what a sentence instead of an answer says
+    is not there; `truncated` when the reply ends in the middle; `answer` numbers the answer being
+    read, and `corrections` those that take back what was said before; `statuses` and `reasons` are
+    the embedded grounder's; `talk` are the words beside the boxes; `pictures` what boxes say of the
+    picture that they are in, and `elsewhere` why the boxes may not be those of the one sent.
     """
 
     boxes: list[RawBox] = field(default_factory=list)
@@ -136,8 +145,12 @@ class ParsedReply:
     def __bool__(self) -> bool:
         return bool(self.size or self.statuses)
 
-    def add(self, values: Sequence[Any], said: Said, *, corners: bool = False, quad: bool = False) -> None:
-        """Take numbers as the box or point that their count makes (`quad`: eight are four corners), or drop them."""
+    def add(
+        self, values: Sequence[Any], said: Said, *, corners: bool = False, quad: bool = False
+    ) -> None:
+        """Take numbers as the box or point that their count makes (`quad`: eight are four corners),
+        or drop them.
+        """
         numbers = [number(value) for value in values]
         known = [value for value in numbers if value is not None]
         if len(known) != len(numbers) or not numbers:
@@ -146,7 +159,8 @@ class ParsedReply:
             self.put(RawBox("box", tuple(known), said))
         elif len(known) == 2 and not corners:
             self.put(RawBox("point", tuple(known), said))
-        elif len(known) == 5 and 0 < known[4] < 1 < max(known[:4]):  # a detector's row: the fifth number is the score
+        elif len(known) == 5 and 0 < known[4] < 1 < max(known[:4]):
+            # a detector's row: the fifth number is the score
             self.put(RawBox("box", tuple(known[:4]), replace(said, score=said.score or known[4])))
         elif len(known) == 8 and quad:
             self.put(RawBox("box", hull(known), said, corners=True))
@@ -159,11 +173,15 @@ class ParsedReply:
         kind.append(replace(raw, answer=self.answer) if self.answer else raw)
 
     def drop(self, reason: str, said: Said = NOTHING_SAID) -> None:
-        """Note that something that looked like a box is not, and what it was said to be the box of."""
+        """Note that something that looked like a box is not, and what it was said to
+        be the box of.
+        """
         self.dropped.append(Dropped(reason, said, self.answer))
 
     def hear(self, text: str, *, behind: bool) -> None:
-        """Take words beside the boxes of the answer that is being read; `behind`: they follow the first of them."""
+        """Take words beside the boxes of the answer that is being read; `behind`: they follow the
+        first of them.
+        """
         if text.strip():
             self.talk.append(Talk(text, self.answer, behind))
 
@@ -182,12 +200,20 @@ class ParsedReply:
         self.truncated = self.truncated or within.truncated
 
     def join(self, later: ParsedReply, *, last: bool) -> None:
-        """Take in what a later answer says, as it is numbered; `last`: it is the reply's last one."""
+        """Take in what a later answer says, as it is numbered; `last`: it is the
+        reply's last one.
+        """
         for name in ("boxes", "points", "dropped", "absences", "notes", "talk"):
             getattr(self, name).extend(getattr(later, name))
         if later.truncated and not last:
-            self.notes.append(Note("broken_json", "an answer that was taken back ends in the middle"))
-        self.missing, self.truncated, self.answer = later.missing, later.truncated and last, later.answer
+            self.notes.append(
+                Note("broken_json", "an answer that was taken back ends in the middle")
+            )
+        self.missing, self.truncated, self.answer = (
+            later.missing,
+            later.truncated and last,
+            later.answer,
+        )
         self.unclear = self.unclear or later.unclear
         self.pictures |= later.pictures
         self.elsewhere = self.elsewhere or later.elsewhere
@@ -195,7 +221,9 @@ class ParsedReply:
         self.reasons.update(later.reasons)
 
     def state(self, since: int, order: Order | None, unit: str | None) -> None:
-        """Give the boxes from the `since`-th on an order and a unit, where they have none of their own."""
+        """Give the boxes from the `since`-th on an order and a unit, where they have none of their
+        own.
+        """
         for i, raw in enumerate(self.boxes[since:] if order or unit else (), start=since):
             self.boxes[i] = replace(raw, order=raw.order or order, unit=raw.unit or unit)
 
@@ -205,9 +233,13 @@ class ParsedReply:
         return len(self.boxes) + len(self.points) + len(self.dropped) + len(self.absences)
 
     def say(self, since: int, name: str, values: Sequence[Any]) -> None:
-        """Give the boxes from the `since`-th on what a list beside says, entry by entry, under a name of `Said`."""
+        """Give the boxes from the `since`-th on what a list beside says, entry by entry, under a
+        name of `Said`.
+        """
         for i, value in enumerate(values, start=since):
-            self.boxes[i] = replace(self.boxes[i], said=replace(self.boxes[i].said, **{name: value}))
+            self.boxes[i] = replace(
+                self.boxes[i], said=replace(self.boxes[i].said, **{name: value})
+            )
 
 
 @dataclass(frozen=True)
@@ -237,8 +269,9 @@ class Reading:
 
     Attributes:
         boxes: The boxes; none if the reply says that nothing is there.
-        notes: Their codes are truncated, repaired_json, broken_json, clamped, swapped, dropped, superseded,
-            matched_by_label, unlike_label, merged, score_ignored, labels_ignored or native_tokens.
+        notes: Their codes are truncated, repaired_json, broken_json, clamped, swapped, dropped,
+            superseded, matched_by_label, unlike_label, merged, score_ignored, labels_ignored or
+            native_tokens.
         statuses: Phrase id → status, as the embedded grounder gives it.
         reasons: Phrase id → why.
         unread: Ids of phrases that the reply answers in no usable way: nothing is known about them.
@@ -256,15 +289,21 @@ class Reading:
 
     @property
     def doubtful(self) -> bool:
-        """Whether boxes may be missing, or so many were dropped, moved or turned round that the rest need a look."""
+        """Whether boxes may be missing, or so many were dropped, moved or turned round that the
+        rest need a look.
+        """
         if self.count("truncated") or self.count("broken_json"):
             return True
-        touched = sum(map(self.count, ("dropped", "clamped", "swapped", "superseded", "unlike_label")))
+        touched = sum(
+            map(self.count, ("dropped", "clamped", "swapped", "superseded", "unlike_label"))
+        )
         return touched > DOUBTFUL_SHARE * (len(self.boxes) + self.count("dropped"))
 
 
 def resolved(said: Said) -> Said:
-    """Return what is said with HTML's entities in the labels resolved; a label as it was written comes last."""
+    """Return what is said with HTML's entities in the labels resolved; a label as it was written
+    comes last.
+    """
     if not any(_ENTITY.search(label) for label in said.labels):
         return said
     plain = (html.unescape(label).strip() for label in said.labels)

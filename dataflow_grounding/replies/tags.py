@@ -1,4 +1,6 @@
-"""Boxes in the tags that model families write, with the label that a tag or the words beside a box give."""
+"""Boxes in the tags that model families write, with the label that a tag or the words beside a box
+give.
+"""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +9,13 @@ from typing import NamedTuple
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.lazy import lazy_pattern
 from dataflow_grounding.replies.absence import says_none
-from dataflow_grounding.replies.beside import UNCLEAR, begins_line, said_ahead, said_in_words, with_attributes_said
+from dataflow_grounding.replies.beside import (
+    UNCLEAR,
+    begins_line,
+    said_ahead,
+    said_in_words,
+    with_attributes_said,
+)
 from dataflow_grounding.replies.json_shapes import pair
 from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said, named
 
@@ -22,7 +30,9 @@ _LABEL_TAGS = frozenset(["ref", "object_ref", "label"])
 _BOX_TAGS = frozenset(["det", "box", "bbox", "quad", "point_box"])
 _POINT_TAGS = frozenset(["point", "points"])
 _CORNERS = dict.fromkeys(["x1", "y1", "x2", "y2"]).keys()
-_ATTRIBUTE = lazy_pattern(r"([A-Za-z_]\w{0,30})\s{0,3}=\s{0,3}(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>/]+))")
+_ATTRIBUTE = lazy_pattern(
+    r"([A-Za-z_]\w{0,30})\s{0,3}=\s{0,3}(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>/]+))"
+)
 _GROUP = lazy_pattern(r"[\[(<]([^\[\](){}<>]*)[\])>]")
 _NUMBER_TOKEN = lazy_pattern(r"<\s{0,3}(?:[xy]_)?(\d{1,12}(?:\.\d{1,12})?)\s{0,3}>")
 _LABEL_INSIDE = lazy_pattern(r"\s*([^\d\s\[\](){}<>,;][^\[\](){}<>]*)(?=[\[(])")
@@ -30,7 +40,9 @@ _SEPARATORS = lazy_pattern(r"[,;\s]+")
 
 
 def number_groups(text: str) -> list[list[str]]:
-    """Return each list of numbers in a box's text; two pairs that follow one another make one list of four."""
+    """Return each list of numbers in a box's text; two pairs that follow one another make one list
+    of four.
+    """
     if _NUMBER_TOKEN.search(text):
         return [_NUMBER_TOKEN.findall(part) for part in text.split(",")]
     groups: list[list[str]] = []
@@ -51,7 +63,8 @@ def split_numbers(text: str) -> list[str]:
 
 
 class _Element(NamedTuple):
-    """A tag that opens, and what stands between it and the next tag: whether that closes it, or another one opens.
+    """A tag that opens, and what stands between it and the next tag: whether that closes it, or
+    another one opens.
 
     `text[start:end]` is the element with its closing tag.
     """
@@ -79,12 +92,16 @@ class _Element(NamedTuple):
 
 
 def read_tags(text: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` the boxes and points in a text's tags. Raises UnreadableReply for unclear labels."""
+    """Add to `parsed` the boxes and points in a text's tags. Raises UnreadableReply for unclear
+    labels.
+    """
     _TagReader(parsed).read(text)
 
 
 class _TagReader:
-    """Reads boxes in the order of their tags; one that opens before the last has closed breaks it off."""
+    """Reads boxes in the order of their tags; one that opens before the last has closed breaks it
+    off.
+    """
 
     def __init__(self, parsed: ParsedReply) -> None:
         self.parsed = parsed
@@ -133,9 +150,15 @@ class _TagReader:
     def points(self, element: _Element) -> None:
         attributes = element.attributes
         alt = attributes.get("alt") or attributes.get("mention") or ""
-        pairs = [(x, attributes.get(f"y{key[1:]}")) for key, x in attributes.items() if re.fullmatch(r"x\d*", key)]
+        pairs = [
+            (x, attributes.get(f"y{key[1:]}"))
+            for key, x in attributes.items()
+            if re.fullmatch(r"x\d*", key)
+        ]
         points = [point for given in pairs if (point := pair([*given])) is not None]
-        points = points or [point for group in number_groups(element.content) if (point := pair(group)) is not None]
+        points = points or [
+            point for group in number_groups(element.content) if (point := pair(group)) is not None
+        ]
         names = [name.strip() for name in alt.split(",")]
         if len(names) != len(points):
             names = [alt.strip() if len(names) == 1 else ""] * len(points)
@@ -155,7 +178,16 @@ def _elements(text: str) -> Iterator[_Element]:
             continue
         if match[0].endswith("/>"):
             if name not in _BOX_TAGS or attributes.keys() >= _CORNERS:
-                yield _Element(name, attributes, "", match.start(), match.end(), closed=True, broken=False, last=False)
+                yield _Element(
+                    name,
+                    attributes,
+                    "",
+                    match.start(),
+                    match.end(),
+                    closed=True,
+                    broken=False,
+                    last=False,
+                )
             continue
         after = None if following is None else _tag(following)[:2]
         content = text[match.end() : following.start() if following else None]
@@ -163,7 +195,9 @@ def _elements(text: str) -> Iterator[_Element]:
         end = following.end() if following is not None and closed else match.end() + len(content)
         broken, last = after is None or not after[0], after is None
         last = last and not (name in _BOX_TAGS and attributes.keys() >= _CORNERS)
-        yield _Element(name, {**collection, **attributes}, content, match.start(), end, closed, broken, last)
+        yield _Element(
+            name, {**collection, **attributes}, content, match.start(), end, closed, broken, last
+        )
 
 
 def _tag(match: re.Match[str]) -> tuple[bool, str, dict[str, str]]:
@@ -171,17 +205,29 @@ def _tag(match: re.Match[str]) -> tuple[bool, str, dict[str, str]]:
         return match["side"] == "end", match["word"], {}
     name = match["bar"] or match["plain"]
     found = _ATTRIBUTE.findall(match["attributes"] or "")
-    return name.startswith("/"), name.lstrip("/"), {key.lower(): a or b or c for key, a, b, c in found}
+    return (
+        name.startswith("/"),
+        name.lstrip("/"),
+        {key.lower(): a or b or c for key, a, b, c in found},
+    )
 
 
 # What stands beside a box: labels in tags of their own, or else words
 
 
 def _said_of_boxes(text: str, elements: list[_Element]) -> dict[int, Said]:
-    """Return what is said of each box, by its index among the elements, besides what its own tag says."""
+    """Return what is said of each box, by its index among the elements, besides what its own tag
+    says.
+    """
     boxes = [i for i, element in enumerate(elements) if element.is_box]
-    labels = [i for i, e in enumerate(elements) if e.name in _LABEL_TAGS and e.closed and e.content.strip()]
-    if not boxes or all(elements[i].own_label or _LABEL_INSIDE.match(elements[i].content) for i in boxes):
+    labels = [
+        i
+        for i, e in enumerate(elements)
+        if e.name in _LABEL_TAGS and e.closed and e.content.strip()
+    ]
+    if not boxes or all(
+        elements[i].own_label or _LABEL_INSIDE.match(elements[i].content) for i in boxes
+    ):
         return dict.fromkeys(boxes, NOTHING_SAID)
     gaps = _gaps(text, elements)
     if not labels:
@@ -192,7 +238,9 @@ def _said_of_boxes(text: str, elements: list[_Element]) -> dict[int, Said]:
 
 
 def _gaps(text: str, elements: list[_Element]) -> list[str]:
-    """Return the words before the first box, between boxes and behind the last one, without labels in tags."""
+    """Return the words before the first box, between boxes and behind the last one, without labels
+    in tags.
+    """
     gaps: list[str] = []
     words: list[str] = []
     at = 0
@@ -205,13 +253,20 @@ def _gaps(text: str, elements: list[_Element]) -> list[str]:
     return [*gaps, "".join(words) + text[at:]]
 
 
-def _said_by_tags_ahead(elements: list[_Element], boxes: list[int], gaps: list[str]) -> dict[int, Said]:
+def _said_by_tags_ahead(
+    elements: list[_Element], boxes: list[int], gaps: list[str]
+) -> dict[int, Said]:
     said: dict[int, Said] = {}
-    current, since = NOTHING_SAID, True  # `since`: a label's tag stands between the last box and this one
+    # `since`: a label's tag stands between the last box and this one
+    current, since = NOTHING_SAID, True
     at = dict(zip(boxes, gaps, strict=False))
     for i, element in enumerate(elements):
         if element.name in _LABEL_TAGS:
-            follows = i > 0 and elements[i - 1].name in _LABEL_TAGS and elements[i - 1].end == element.start
+            follows = (
+                i > 0
+                and elements[i - 1].name in _LABEL_TAGS
+                and elements[i - 1].end == element.start
+            )
             if follows and elements[i - 1].content.strip() and element.content.strip():
                 raise UnreadableReply("two labels stand before one box")
             current, since = named(element.content.strip() if element.closed else None), True
@@ -224,12 +279,17 @@ def _said_by_tags_ahead(elements: list[_Element], boxes: list[int], gaps: list[s
     return said
 
 
-def _said_by_tags_behind(text: str, elements: list[_Element], boxes: list[int], labels: list[int]) -> dict[int, Said]:
+def _said_by_tags_behind(
+    text: str, elements: list[_Element], boxes: list[int], labels: list[int]
+) -> dict[int, Said]:
     """MinerU: <|box_start|>100 200 300 400<|box_end|><|ref_start|>table<|ref_end|>."""
     following = next((i for i in boxes if i > labels[0]), None)
     to_label = text[elements[labels[0] - 1].end : elements[labels[0]].start]
     on_the_next_line = "\n" in to_label and following is not None
-    if on_the_next_line and "\n" not in text[elements[labels[0]].end : elements[following or 0].start]:
+    if (
+        on_the_next_line
+        and "\n" not in text[elements[labels[0]].end : elements[following or 0].start]
+    ):
         raise UnreadableReply(UNCLEAR)
     said: dict[int, Said] = {}
     behind, of_labels = None, set(labels)

@@ -1,4 +1,6 @@
-"""Words that models use: keys for a box, its label or score, and the regular expressions that replies are read by."""
+"""Words that models use: keys for a box, its label or score, and the regular expressions that
+replies are read by.
+"""
 
 import re
 from functools import lru_cache, partial
@@ -27,7 +29,9 @@ def patterns(name: str) -> list[re.Pattern[str]]:
 
 
 def order_names() -> dict[Order, str]:
-    """Return what orders of numbers are called besides by their letters, in words or in a field of JSON."""
+    """Return what orders of numbers are called besides by their letters, in words or in a field of
+    JSON.
+    """
     names: dict[Order, str] = _WORDINGS["order_names"]
     return names
 
@@ -44,13 +48,21 @@ def _with_parts(text: str) -> str:
 
 # Keys are compared by `plain_key`.
 _KEYS = {name: tuple(keys.split()) for name, keys in _WORDINGS["keys"].items()}
-BOX_KEYS, QUAD_KEYS, POINT_KEYS, PLACE_KEYS = (frozenset(_KEYS[name]) for name in ("box", "quad", "point", "place"))
+BOX_KEYS, QUAD_KEYS, POINT_KEYS, PLACE_KEYS = (
+    frozenset(_KEYS[name]) for name in ("box", "quad", "point", "place")
+)
 ORDER_KEYS: dict[str, Order] = {
-    prefix + name: order for name, order in _WORDINGS["orders"].items() for prefix in ("", "bbox", "box")
+    prefix + name: order
+    for name, order in _WORDINGS["orders"].items()
+    for prefix in ("", "bbox", "box")
 }
-LABEL_KEYS, LABEL_LIST_KEYS, ID_KEYS, SCORE_KEYS = (_KEYS[name] for name in ("label", "label_list", "id", "score"))
+LABEL_KEYS, LABEL_LIST_KEYS, ID_KEYS, SCORE_KEYS = (
+    _KEYS[name] for name in ("label", "label_list", "id", "score")
+)
 EVIDENCE = (None, "seen", "inferred", "region")
-FOUND_KEYS, WRAPPERS, OUTLINE_KEYS = (frozenset(_KEYS[name]) for name in ("found", "wrapper", "outline"))
+FOUND_KEYS, WRAPPERS, OUTLINE_KEYS = (
+    frozenset(_KEYS[name]) for name in ("found", "wrapper", "outline")
+)
 FAULT_KEYS, IMAGE_SIZE_KEYS = (frozenset(_KEYS[name]) for name in ("fault", "image_size"))
 FAULT_TEXT_KEYS, THERE_KEYS, COUNT_KEYS, ENVELOPE_KEYS = (
     frozenset(_KEYS[name]) for name in ("fault_text", "there", "count", "envelope")
@@ -60,10 +72,14 @@ FAILED = words("failed")
 # Before or behind a box key: its box comes instead of the others in its object.
 REFINED = lazy_pattern(r"refined|final|corrected|adjusted|revised|improved")
 CORNERS: tuple[tuple[tuple[str, ...], Order], ...] = tuple(
-    (tuple(names.split()), order) for order, given in _WORDINGS["corners"].items() for names in given
+    (tuple(names.split()), order)
+    for order, given in _WORDINGS["corners"].items()
+    for names in given
 )
 CORNER_PAIRS: list[list[str]] = [pair.split() for pair in _WORDINGS["corner_pairs"]]
-NO_CHILDREN = POINT_KEYS.union(OUTLINE_KEYS, IMAGE_SIZE_KEYS, _KEYS["thinking"], _KEYS["apart"], *CORNER_PAIRS)
+NO_CHILDREN = POINT_KEYS.union(
+    OUTLINE_KEYS, IMAGE_SIZE_KEYS, _KEYS["thinking"], _KEYS["apart"], *CORNER_PAIRS
+)
 
 COORDINATE: str = _WORDINGS["parts"]["coordinate"].replace("\n", "")
 

@@ -1,8 +1,10 @@
-"""Decisions of reviewers: lines of `reviews.jsonl`, each on disk before the next is taken, and what stands after them.
+"""Decisions of reviewers: lines of `reviews.jsonl`, each on disk before the next is taken, and what
+stands after them.
 
-A line of a decision: `record`, `changes` (of each expression: `id`, `version` that it was made on, `before`, `after`),
-`action`, `who`, `when`, `seconds`, `queue` and, where they apply, `comment`, `blind`, `undoes`; `uid`, by which one
-that is sent twice is known. A line of a sample: `sample`, `who`, `when`.
+A line of a decision: `record`, `changes` (of each expression: `id`, `version` that it was made on,
+`before`, `after`), `action`, `who`, `when`, `seconds`, `queue` and, where they apply, `comment`,
+`blind`, `undoes`; `uid`, by which one that is sent twice is known. A line of a sample: `sample`,
+`who`, `when`.
 """
 
 import os
@@ -18,11 +20,32 @@ from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.files import open_log
 from dataflow_grounding.records import Record, dump_line, is_number, parse_line, read_expressions
 from dataflow_grounding.results_folder import annotations_of
-from dataflow_grounding.review.overlay import Truth, changed, is_judged, next_id, overlaid, rows_of, version_of
+from dataflow_grounding.review.overlay import (
+    Truth,
+    changed,
+    is_judged,
+    next_id,
+    overlaid,
+    rows_of,
+    version_of,
+)
 from dataflow_grounding.review.record_view import Expression, expressions_of
 from dataflow_grounding.terminal import say
 
-ACTIONS = ("accept", "reject", "absent", "draw", "move", "phrase", "split", "join", "add", "delete", "comment", "undo")
+ACTIONS = (
+    "accept",
+    "reject",
+    "absent",
+    "draw",
+    "move",
+    "phrase",
+    "split",
+    "join",
+    "add",
+    "delete",
+    "comment",
+    "undo",
+)
 
 
 class ReviewFiles(NamedTuple):
@@ -34,7 +57,8 @@ class ReviewFiles(NamedTuple):
 
 
 def review_files(results: str) -> ReviewFiles:
-    """The files of a results folder, or of a file of records, beside it. Raises InputError where there are no records.
+    """The files of a results folder, or of a file of records, beside it. Raises InputError where
+    there are no records.
 
     Example:
         >>> review_files("example_data/gold.jsonl").decisions
@@ -42,24 +66,35 @@ def review_files(results: str) -> ReviewFiles:
     """
     annotations = annotations_of(results)
     if is_elsewhere(annotations):
-        raise InputError(f"decisions on {annotations} can't be kept there: copy it to this machine, and name the copy")
+        raise InputError(
+            f"decisions on {annotations} can't be kept there: copy it to this machine, and name the"
+            " copy"
+        )
     stem = annotations.removesuffix(".jsonl")  # x.csv and x.jsonl have decisions of their own
     if stem.endswith(".reviewed"):
         raise InputError(f"{annotations} is what `apply` wrote: name what it was made of instead")
     of_folder = os.path.basename(stem) == "annotations"
-    log = os.path.join(os.path.dirname(stem), "reviews.jsonl") if of_folder else f"{stem}.reviews.jsonl"
+    log = (
+        os.path.join(os.path.dirname(stem), "reviews.jsonl")
+        if of_folder
+        else f"{stem}.reviews.jsonl"
+    )
     return ReviewFiles(annotations, log, f"{stem}.reviewed.jsonl")
 
 
 class Said:
-    """What stands after decisions, by record: of each expression its Truth, and the last comment."""
+    """What stands after decisions, by record: of each expression its Truth, and the
+    last comment.
+    """
 
     def __init__(self) -> None:
         self.truths: defaultdict[str, dict[str, Truth]] = defaultdict(dict)
         self.comments: dict[str, str] = {}
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """Add a decision. Raises BrokenRow, KeyError, TypeError, AttributeError for a line that is none."""
+        """Add a decision. Raises BrokenRow, KeyError, TypeError, AttributeError for a line that is
+        none.
+        """
         sides = [change[side] for change in line["changes"] for side in ("before", "after")]
         if not all(side is None or isinstance(side, dict) for side in sides):
             raise TypeError
@@ -68,8 +103,11 @@ class Said:
         for change in line["changes"]:
             id, before, after = str(change["id"]), change["before"], change["after"]
             known = truths.pop(id, None) or Truth(None, before)
-            if version_of(after) != version_of(known.before) or (is_judged(after) and not line.get("undoes")):
-                truths[id] = Truth.of(after, known.before)  # else it is as if nobody had said anything
+            if version_of(after) != version_of(known.before) or (
+                is_judged(after) and not line.get("undoes")
+            ):
+                # else it is as if nobody had said anything
+                truths[id] = Truth.of(after, known.before)
         if line.get("comment"):
             self.comments[line["record"]] = str(line["comment"])
         elif "comment" in line:
@@ -85,15 +123,17 @@ class Said:
 
 
 class Decisions:
-    """The decisions in a file, read as far as it goes; what others append meanwhile is read before each own.
+    """The decisions in a file, read as far as it goes; what others append meanwhile is read before
+    each own.
 
-    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing. Blind second reviews stand
-    apart, by reviewer: they say what another saw, and change nothing.
+    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing. Blind
+    second reviews stand apart, by reviewer: they say what another saw, and change nothing.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.said: defaultdict[str, Said] = defaultdict(Said)  # "": what counts; by name: blind second reviews
+        # "": what counts; by name: blind second reviews
+        self.said: defaultdict[str, Said] = defaultdict(Said)
         self.by: dict[tuple[str, str], str] = {}  # record and expression → who decided last
         self.samples: list[dict[str, Any]] = []
         self.count = 0
@@ -125,7 +165,9 @@ class Decisions:
 
     def _take(self, line: dict[str, Any]) -> None:
         if isinstance(line.get("sample"), dict):
-            self.samples.append({**line["sample"], "who": line.get("who"), "when": line.get("when")})
+            self.samples.append(
+                {**line["sample"], "who": line.get("who"), "when": line.get("when")}
+            )
             return
         who = str(line.get("who"))
         self.said[who if line.get("blind") else ""].take(line)
@@ -136,7 +178,8 @@ class Decisions:
 
     @contextmanager
     def _alone(self) -> Iterator[int]:
-        """The file, open: no other process appends meanwhile, where the file system has locks; all of it is known.
+        """The file, open: no other process appends meanwhile, where the file system has locks; all
+        of it is known.
 
         Raises StorageFailed, also for what is done with it.
         """
@@ -176,8 +219,9 @@ class Decisions:
         Args:
             record: As the pipeline left it.
             key: What the record is called in the file.
-            given: `uid`, `action`, `seconds`, `queue`, `comment`, and `changes`: of each expression `id` (any
-                where it is `fresh`), `version`, and `after` as `changed` takes it; or `undoes`, the uid of a decision.
+            given: `uid`, `action`, `seconds`, `queue`, `comment`, and `changes`: of each expression
+                `id` (any where it is `fresh`), `version`, and `after` as `changed` takes it; or
+                `undoes`, the uid of a decision.
             who: The reviewer.
             blind: It is a second review.
 
@@ -185,7 +229,8 @@ class Decisions:
             The changes as they stand in the file.
 
         Raises:
-            InputError: The decision is not of that form, or somebody else changed one of the expressions meanwhile.
+            InputError: The decision is not of that form, or somebody else changed one of the
+                expressions meanwhile.
             StorageFailed: It can't be put on disk.
         """
         own = {**_of_decision(given), **({"blind": True} if blind else {})}
@@ -195,18 +240,31 @@ class Decisions:
             said = self.said[who if blind else ""]
             now, changes = said.rows(record, key), list[dict[str, Any]]()
             undoes = given.get("undoes")
-            for change in reversed(self._changes(undoes, key)) if undoes else listed(given, "changes"):
+            for change in (
+                reversed(self._changes(undoes, key)) if undoes else listed(given, "changes")
+            ):
                 fresh = change.get("fresh") or not change.get("id")
-                id = next_id(record, {**now, **said.truths.get(key, {})}) if fresh else str(change["id"])
+                id = (
+                    next_id(record, {**now, **said.truths.get(key, {})})
+                    if fresh
+                    else str(change["id"])
+                )
                 before = now.pop(id, None)
-                if version_of(before) != (version_of(change["after"]) if undoes else change.get("version")):
-                    name, other = before["text"] if before else id, self.by.get((key, id), "another run")
+                if version_of(before) != (
+                    version_of(change["after"]) if undoes else change.get("version")
+                ):
+                    name, other = (
+                        before["text"] if before else id,
+                        self.by.get((key, id), "another run"),
+                    )
                     raise InputError(f"{name}: {other} changed it meanwhile")
                 after = change["before"] if undoes else change.get("after")
                 if not (undoes or after is None):
                     after = changed(record, id, before, after, who, now)
                 now |= {id: after} if after else {}
-                changes.append({"id": id, "version": version_of(before), "before": before, "after": after})
+                changes.append(
+                    {"id": id, "version": version_of(before), "before": before, "after": after}
+                )
             self._append(file, who, {"record": key, "changes": changes, **own})
             return changes
 
@@ -221,12 +279,20 @@ class Decisions:
 def _of_decision(given: Mapping[str, Any]) -> dict[str, Any]:
     """What a decision says of itself. Raises InputError."""
     if given.get("action") not in ACTIONS:
-        raise InputError(f"'action' should be one of {', '.join(ACTIONS)}, not {given.get('action')!r}")
+        raise InputError(
+            f"'action' should be one of {', '.join(ACTIONS)}, not {given.get('action')!r}"
+        )
     seconds = given.get("seconds")
     named = ("uid", "action", "queue", "comment", "undoes")
-    found = {name: given[name] for name in named if given.get(name) or (name, given.get(name)) == ("comment", "")}
+    found = {
+        name: given[name]
+        for name in named
+        if given.get(name) or (name, given.get(name)) == ("comment", "")
+    }
     if not all(isinstance(value, str) and len(value) <= 10_000 for value in found.values()):
-        raise InputError("'uid', 'queue' and 'comment' should be texts of at most 10,000 characters")
+        raise InputError(
+            "'uid', 'queue' and 'comment' should be texts of at most 10,000 characters"
+        )
     return {**found, "seconds": round(float(str(seconds)), 2) if is_number(seconds) else None}
 
 

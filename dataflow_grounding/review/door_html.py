@@ -1,4 +1,6 @@
-"""The page of a report: what it says without scripts, the figures of its data set as charts, and what may run in it."""
+"""The page of a report: what it says without scripts, the figures of its data set as charts, and
+what may run in it.
+"""
 
 import base64
 import hashlib
@@ -29,7 +31,9 @@ _WIDTH, _HEIGHT, _CELL = 200, 14, 8  # of a bar, and of a cell each way, in SVG 
 
 
 def page_file(name: str) -> str:
-    """A file of a page as text: `report.css` with the colours of the palette, `--c0` and on, and the classes `.c0`."""
+    """A file of a page as text: `report.css` with the colours of the palette, `--c0` and on, and
+    the classes `.c0`.
+    """
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     for n, color in enumerate(PALETTE if name == "report.css" else ()):
         text += f":root {{ --c{n}: rgb{color}; --ink{n}: rgb{text_color(color)}; }}\n"
@@ -99,7 +103,11 @@ def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
     """What the run noted, and why records failed, in words."""
     found = summary.get("notes")
     noted = found if isinstance(found, Mapping) else {}
-    said = [f"{counted(noted[n], what)} {why}" for n, (what, why) in WARNINGS.items() if type(noted.get(n)) is int]
+    said = [
+        f"{counted(noted[n], what)} {why}"
+        for n, (what, why) in WARNINGS.items()
+        if type(noted.get(n)) is int
+    ]
     failed = ", ".join(f"{page_text(kind)} {n:,}" for kind, n in Counter(kinds).most_common())
     lines = [*map(page_text, said), *([f"Failed: {failed}"] if failed else [])]
     return "".join(f'<p class="facts" dir="auto">{line}.</p>\n' for line in lines)
@@ -119,7 +127,11 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
     """Charts with tables, then the single numbers in one table."""
     single, charts = [], list[str]()
     for name, row in FIGURES.items():
-        value, kind, title = figures.get(name), row.get("kind"), row["about"][0].upper() + row["about"][1:]
+        value, kind, title = (
+            figures.get(name),
+            row.get("kind"),
+            row["about"][0].upper() + row["about"][1:],
+        )
         if value is None or value == {}:
             continue
         if kind in ("names", "bins"):
@@ -134,12 +146,17 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
         else:
             single.append((title, f"{value:.1%}" if kind == "share" else f"{value:,}"))
     shown = "".join([*charts, _table("Numbers", single)])
-    return f'<details class="plots"><summary>Figures of the data set</summary>\n<div>{shown}</div></details>'
+    return (
+        '<details class="plots"><summary>Figures of the data'
+        f" set</summary>\n<div>{shown}</div></details>"
+    )
 
 
 def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
     table = f"<details><summary>More</summary>{_table(title, more)}</details>" if more else ""
-    return f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{shown}{table}</figure>\n'
+    return (
+        f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{shown}{table}</figure>\n'
+    )
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
@@ -148,7 +165,10 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
     for name, *others in rows:
         row = "".join(f"<td>{cell}</td>" for cell in others)
         cells.append(f'<tr><th scope="row"><bdi>{page_text(name)}</bdi></th>{row}</tr>')
-    return f'<div class="numbers"><table aria-label="{page_text(title)}">{"".join(cells)}</table></div>\n'
+    return (
+        '<div class="numbers"><table'
+        f' aria-label="{page_text(title)}">{"".join(cells)}</table></div>\n'
+    )
 
 
 def _bar(share: float) -> str:
@@ -157,7 +177,11 @@ def _bar(share: float) -> str:
 
 def _map(grid: Sequence[Sequence[int]]) -> str:
     """Where things are in their pictures: the more in a cell, the darker."""
-    most, side, size = max(map(max, grid)) or 1, _CELL * len(grid), f'width="{_CELL}" height="{_CELL}"'
+    most, side, size = (
+        max(map(max, grid)) or 1,
+        _CELL * len(grid),
+        f'width="{_CELL}" height="{_CELL}"',
+    )
     cells = [
         f'<rect x="{x * _CELL}" y="{y * _CELL}" {size} fill-opacity="{(n / most) ** 0.5:.2f}"/>'
         for y, row in enumerate(grid)
@@ -175,5 +199,11 @@ def _svg(width: int, height: int, parts: Sequence[str]) -> str:
 def _thirds(grid: Sequence[Sequence[int]]) -> list[list[str]]:
     """How much is in each ninth of the pictures."""
     cuts = [round(n * len(grid) / 3) for n in range(4)]
-    bands = [[sum(map(sum, (row[a:b] for row in grid[c:d]))) for a, b in pairwise(cuts)] for c, d in pairwise(cuts)]
-    return [[name, *map("{:,}".format, band)] for name, band in zip(("top", "middle", "bottom"), bands, strict=True)]
+    bands = [
+        [sum(map(sum, (row[a:b] for row in grid[c:d]))) for a, b in pairwise(cuts)]
+        for c, d in pairwise(cuts)
+    ]
+    return [
+        [name, *map("{:,}".format, band)]
+        for name, band in zip(("top", "middle", "bottom"), bands, strict=True)
+    ]

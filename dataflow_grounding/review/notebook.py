@@ -1,4 +1,6 @@
-"""Records in a notebook: shown with their boxes, and reviewed in a cell by the page that `review` serves."""
+"""Records in a notebook: shown with their boxes, and reviewed in a cell by the page that `review`
+serves.
+"""
 
 import os
 import re
@@ -22,22 +24,31 @@ from dataflow_grounding.rows import write_rows
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:;"
+    " base-uri 'none'"
+)
 
 
 def show(record: Mapping[str, Any], image_root: str | None = None) -> ShownRecord:
-    """A record, such as a line of a file, as one that a notebook shows: its picture with boxes, and a table.
+    """A record, such as a line of a file, as one that a notebook shows: its picture with boxes, and
+    a table.
 
-    Relative paths of pictures are looked for in the record's own folders, else in `image_root`, else here.
+    Relative paths of pictures are looked for in the record's own folders, else in `image_root`,
+    else here.
 
     Example:
         >>> show({"image_path": "a.png", "expressions": ["a mug"]}).counts()
         (1, 0)
     """
     if not isinstance(record, Mapping):  # a row of a DataFrame, say
-        record = plain_row(dict(record) if hasattr(record, "keys") and not hasattr(record, "columns") else record)
+        record = plain_row(
+            dict(record) if hasattr(record, "keys") and not hasattr(record, "columns") else record
+        )
     folders = getattr(record, "folders", ()) or ((image_root,) if image_root else ())
-    return ShownRecord.of(Record(record, folders), "image_path" if "image_path" in record else "image", {})
+    return ShownRecord.of(
+        Record(record, folders), "image_path" if "image_path" in record else "image", {}
+    )
 
 
 def review(
@@ -45,16 +56,18 @@ def review(
     image_root: str | None = None,
     who: str = "notebook",
 ) -> Any:
-    """The page of `dataflowgrounding review` as a widget of a cell; each decision is on disk at once.
+    """The page of `dataflowgrounding review` as a widget of a cell; each decision is on disk at
+    once.
 
     Args:
-        records: A results folder or a file of records; or records, as a list or a DataFrame, which are then written to
-            a temporary folder.
+        records: A results folder or a file of records; or records, as a list or a DataFrame, which
+            are then written to a temporary folder.
         image_root: Where relative paths of pictures are looked for.
         who: The reviewer.
 
     Returns:
-        The widget. `results` is the path of what is reviewed, `reviewed()` the records as they were reviewed so far.
+        The widget. `results` is the path of what is reviewed, `reviewed()` the records as they were
+        reviewed so far.
 
     Raises:
         MissingExtra: anywidget is not installed: the extra `notebook`.
@@ -76,31 +89,46 @@ def review(
             return [show(session.reviewed(place)) for place in range(len(session.reviewable.keys))]
 
     widget = Review()
-    widget.on_msg(lambda _, asked, buffers: widget.send({"id": asked["id"], "said": _answer(session, asked)}))
+    widget.on_msg(
+        lambda _, asked, buffers: widget.send({"id": asked["id"], "said": _answer(session, asked)})
+    )
     return widget
 
 
 def _written(records: Any) -> str:
     """The path of a file with these records. Raises InputError."""
     if isinstance(records, Mapping) or not isinstance(records, Iterable):
-        raise InputError(f"records should be a folder, a file, a list or a DataFrame, not {type(records).__name__}")
+        raise InputError(
+            "records should be a folder, a file, a list or a DataFrame, not"
+            f" {type(records).__name__}"
+        )
     path = os.path.join(tempfile.mkdtemp(prefix="review_"), "annotations.jsonl")
-    write_rows(path, from_dataframe(records) if hasattr(records, "columns") else map(plain_row, records))
+    write_rows(
+        path, from_dataframe(records) if hasattr(records, "columns") else map(plain_row, records)
+    )
     return path
 
 
 def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the server would answer, with pictures as data; `error` says what is wrong with what was asked."""
+    """What the server would answer, with pictures as data; `error` says what is wrong with what was
+    asked.
+    """
     wanted = dict(parse_qsl(str(asked["path"]).partition("?")[2]))
     try:
         if asked["body"]:
-            said: dict[str, Any] = {"answers": session.decide(listed(parse_line(asked["body"]), "decisions"))}
+            said: dict[str, Any] = {
+                "answers": session.decide(listed(parse_line(asked["body"]), "decisions"))
+            }
         else:
             said = session.next(wanted)
-        for view in [answer["view"] for answer in said.get("answers", ())] or said["records"].values():
+        for view in [answer["view"] for answer in said.get("answers", ())] or said[
+            "records"
+        ].values():
             if view["thumbnail"]:
                 try:
-                    picture = session.picture(view["place"], "small" if wanted.get("mode") == "grid" else "large")
+                    picture = session.picture(
+                        view["place"], "small" if wanted.get("mode") == "grid" else "large"
+                    )
                     view["thumbnail"] = view["full"] = url_of(picture, "image/jpeg").decode()
                 except RecordError as error:
                     view |= {"thumbnail": "", "full": "", "missing": why_missing(error)}
@@ -113,5 +141,7 @@ def _page() -> str:
     """The page with its styles and scripts in it."""
     files = page_files(_POLICY, "<!-- in frame -->")
     page = files["review.html"]
-    page = re.sub(r'<link rel="stylesheet" href="(.*?)">', lambda of: f"<style>{files[of[1]]}</style>", page)
+    page = re.sub(
+        r'<link rel="stylesheet" href="(.*?)">', lambda of: f"<style>{files[of[1]]}</style>", page
+    )
     return re.sub(r'<script src="(.*?)">', lambda of: f"<script>{files[of[1]]}", page)

@@ -1,4 +1,6 @@
-"""What is reviewed, in which order: the boxes of a file of records, and its phrases without boxes."""
+"""What is reviewed, in which order: the boxes of a file of records, and its phrases
+without boxes.
+"""
 
 import os
 import random
@@ -24,13 +26,17 @@ from dataflow_grounding.review.record_view import Expression, expressions_of
 from dataflow_grounding.rows import read_whole_rows
 
 RANDOM_EVERY = 5
-"""Each so many-th of a queue is taken at random, whatever is asked for: without such no error rate can be told."""
+"""Each so many-th of a queue is taken at random, whatever is asked for: without such no error rate
+can be told.
+"""
 BLIND_OF = 20
 """One in so many of what others decided is shown to a second reviewer."""
 
 
 class Item(NamedTuple):
-    """A box, or a phrase without one (`box` None), by its place in the phrase; `head`: what that names."""
+    """A box, or a phrase without one (`box` None), by its place in the phrase; `head`: what that
+    names.
+    """
 
     record: int
     id: str
@@ -72,12 +78,14 @@ class Reviewable:
     def record(self, place: int) -> Record:
         """A record, as the pipeline left it."""
         begin, end = self._begins[place : place + 2]
-        line = os.pread(self._lines.fileno(), end - begin, begin)  # pictures are asked for in threads
+        # pictures are asked for in threads
+        line = os.pread(self._lines.fileno(), end - begin, begin)
         image_id, occurrence, row = parse_value(line)
         return Record(row, self.folders, occurrence, image_id, place)
 
     def sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
-        """What is stated of so many items drawn at random, each as likely as any other; and the items.
+        """What is stated of so many items drawn at random, each as likely as any other; and the
+        items.
 
         Raises InputError where a record's phrases can't be read: they could not be drawn.
         """
@@ -86,19 +94,28 @@ class Reviewable:
             what = "mend it or take it out, as no sample can be drawn of what can't be seen"
             raise InputError(f"{self.files.annotations}, {self.unread[0]}{more}: {what}")
         if not self.items:
-            raise InputError(f"{self.files.annotations} has no phrase and no box to draw a sample of")
+            raise InputError(
+                f"{self.files.annotations} has no phrase and no box to draw a sample of"
+            )
         drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
         boxes = sum(item.box is not None for item in self.items)
         of = {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes}
         listed = [[self.keys[item.record], item.id, item.box] for item in drawn]
         digest = digest_of(self.files.annotations)
-        return {"size": len(drawn), "seed": seed, "of": of, "annotations": digest, "items": listed}, drawn
+        return {
+            "size": len(drawn),
+            "seed": seed,
+            "of": of,
+            "annotations": digest,
+            "items": listed,
+        }, drawn
 
 
 def digest_of(path: str) -> str | None:
     """The SHA-256 of a file's bytes; None where it can't be read."""
     digest = sha256()
-    with suppress(OSError), open(path if os.path.isfile(path) else "", "rb") as file:  # no pipe, which may never end
+    with suppress(OSError), open(path if os.path.isfile(path) else "", "rb") as file:
+        # no pipe, which may never end
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
         return digest.hexdigest()
@@ -106,7 +123,9 @@ def digest_of(path: str) -> str | None:
 
 
 def records_with_keys(annotations: str) -> Iterator[tuple[str, Record]]:
-    """The records of a file, each with what decisions call it: its id, told apart from earlier rows of its image."""
+    """The records of a file, each with what decisions call it: its id, told apart from earlier rows
+    of its image.
+    """
     rows_of_image = NumberTable()
     for line, data in read_whole_rows(annotations):
         record = Record(data, place=line - 1)
@@ -117,7 +136,9 @@ def records_with_keys(annotations: str) -> Iterator[tuple[str, Record]]:
 def _items_of(place: int, record: Record, expressions: Mapping[str, Expression]) -> Iterator[Item]:
     doubtful = 2.0 * (record.get("suspect_boxes") is True) + 0.5 * (record.get("doubtful") is True)
     for id, row in expressions.items():
-        doubt = doubtful + (row.get("disagreement") is True) + (row.get("verified", True) is not True)
+        doubt = (
+            doubtful + (row.get("disagreement") is True) + (row.get("verified", True) is not True)
+        )
         status = str(row.get("status") or ("grounded" if row["instances"] else "pending"))
         scores = [float(i["score"]) if is_number(i["score"]) else None for i in row["instances"]]
         for box, score in enumerate(scores) if scores else [(None, None)]:
@@ -131,8 +152,8 @@ class Queue:
     Args:
         reviewable: Whose items.
         decisions: Those that are taken already.
-        wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score): which items, by
-            default all; `order`: `doubt`, `random` or `file`.
+        wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score):
+            which items, by default all; `order`: `doubt`, `random` or `file`.
         sample: Only these, in their order.
         who: The reviewer of blind second reviews; None for first ones.
     """
@@ -145,10 +166,17 @@ class Queue:
         sample: Sequence[Item] | None = None,
         who: str | None = None,
     ) -> None:
-        self._keys, self._decisions, self._wanted, self._who = reviewable.keys, decisions, wanted, who
+        self._keys, self._decisions, self._wanted, self._who = (
+            reviewable.keys,
+            decisions,
+            wanted,
+            who,
+        )
         self._truths = decisions.said[who or ""].truths
         if sample is None:
-            self.why = self._ordered([i for i in reviewable.items if self._fits(i) and self._is_mine(i)])
+            self.why = self._ordered(
+                [i for i in reviewable.items if self._fits(i) and self._is_mine(i)]
+            )
         else:
             self.why = dict.fromkeys(sample, "sample")
         self.items = [*self.why]
@@ -156,7 +184,11 @@ class Queue:
     def _ordered(self, found: list[Item]) -> dict[Item, str]:
         """The items in their order, and by which rule each is where it is."""
         order = self._wanted["order"]
-        filtered = "filter" if any(value for name, value in self._wanted.items() if name != "order") else ""
+        filtered = (
+            "filter"
+            if any(value for name, value in self._wanted.items() if name != "order")
+            else ""
+        )
         shuffled = random.Random("queue").sample(found, len(found))
         by_chance = shuffled if order == "random" else shuffled[: len(found) // RANDOM_EVERY]
         rest = sorted(found, key=lambda item: -item.doubt) if order == "doubt" else found
@@ -168,7 +200,9 @@ class Queue:
         return why | dict(left)
 
     def _fits(self, item: Item) -> bool:
-        status, text, head, below = (self._wanted[name] for name in ("status", "text", "head", "below"))
+        status, text, head, below = (
+            self._wanted[name] for name in ("status", "text", "head", "below")
+        )
         return (
             (not status or item.status == status)
             and (not text or text.casefold() in item.text.casefold())
@@ -177,7 +211,9 @@ class Queue:
         )
 
     def _is_mine(self, item: Item) -> bool:
-        """For a second review: whether another decided it, and it is among the few that are looked at twice."""
+        """For a second review: whether another decided it, and it is among the few that are looked
+        at twice.
+        """
         key = self._keys[item.record]
         chance = int(sha256(f"{key} {item.id}".encode("utf-8", "replace")).hexdigest()[:8], 16)
         by = self._decisions.by.get((key, item.id), self._who)
@@ -190,10 +226,16 @@ class Queue:
         return [self.items[n] for n in found], found[-1] + 1 if found else len(self.items)
 
     def page(self, most: int) -> list[Item]:
-        """The next boxes that nobody decided: of one thing, or of several where there are few; each fifth by chance."""
-        by_chance = (item for item, why in self.why.items() if why == "random" and item.box is not None)
+        """The next boxes that nobody decided: of one thing, or of several where there are few; each
+        fifth by chance.
+        """
+        by_chance = (
+            item for item, why in self.why.items() if why == "random" and item.box is not None
+        )
         drawn = list(islice(filterfalse(self._is_decided, by_chance), most // RANDOM_EVERY))
-        others = (item for item in filterfalse(self._is_decided, self._by_head) if item not in drawn)
+        others = (
+            item for item in filterfalse(self._is_decided, self._by_head) if item not in drawn
+        )
         return sorted([*islice(others, most - len(drawn)), *drawn], key=lambda item: item.head)
 
     def told(self, items: Iterable[Item]) -> list[dict[str, Any]]:
@@ -213,12 +255,15 @@ class Queue:
             if item.box is not None:
                 groups[item.head].append(item)
         worst = sorted(groups.values(), key=lambda group: -sum(item.doubt for item in group))
-        return [item for group in worst for item in sorted(group, key=lambda item: item.text.casefold())]
+        return [
+            item for group in worst for item in sorted(group, key=lambda item: item.text.casefold())
+        ]
 
     def _is_decided(self, item: Item) -> bool:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
         truth = self._truths.get(self._keys[item.record], {}).get(item.id)
-        if truth is None or item.text not in [side["text"] for side in truth[:2] if side]:  # of another run's phrase
+        if truth is None or item.text not in [side["text"] for side in truth[:2] if side]:
+            # of another run's phrase
             return False
         judged = truth.expression if item.box is None else truth.box(item.box)
         return judged is None or bool(judged.get("reviewed_by"))

@@ -1,4 +1,6 @@
-"""A record as the pages' scripts have it: plain JSON, offsets in UTF-16 units, its picture by address."""
+"""A record as the pages' scripts have it: plain JSON, offsets in UTF-16 units, its picture by
+address.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -33,8 +35,8 @@ Expression: TypeAlias = dict[str, Any]
 
 
 class Picture(NamedTuple):
-    """A record's picture as a page has it: `size` in pixels of the upright picture, the addresses of a small copy and
-    of the file itself, empty without one, and why there is none.
+    """A record's picture as a page has it: `size` in pixels of the upright picture, the addresses
+    of a small copy and of the file itself, empty without one, and why there is none.
     """
 
     size: Size | None = None
@@ -58,32 +60,41 @@ def why_missing(error: Exception | None = None) -> str:
 
 
 def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
-    """The record as `record.js` renders it, and as a review changes it: its expressions, else its region captions, else
-    its regions.
+    """The record as `record.js` renders it, and as a review changes it: its expressions, else its
+    region captions, else its regions.
 
     Args:
         record: The record, as a pipeline left it.
         picture: Its picture; without its size, that which the record states.
 
     Returns:
-        JSON: `id`, `path`, `model`, `caption` as texts, `kind` (the column that was read), `problem` (why it can't be,
-        if so), `width` and `height` in pixels (0 where they are unknown), `thumbnail`, `full`, `missing` of the
-        picture, `notes` (sentences), and `expressions`: `index` from 0, `id`, `text`, `status`, `meaning` of that
-        status, `color` in the palette or None without boxes, `span` `[start, end)` in the caption in UTF-16 units or
-        None, `check` (what a check said), `reasons`, `disputed`, `instances` with `bbox` in pixels of the upright
-        picture, `score`, `evidence`.
+        JSON: `id`, `path`, `model`, `caption` as texts, `kind` (the column that was read),
+            `problem` (why it can't be,
+        if so), `width` and `height` in pixels (0 where they are unknown), `thumbnail`, `full`,
+        `missing` of the picture, `notes` (sentences), and `expressions`: `index` from 0, `id`,
+        `text`, `status`, `meaning` of that status, `color` in the palette or None without boxes,
+        `span` `[start, end)` in the caption in UTF-16 units or None, `check` (what a check said),
+        `reasons`, `disputed`, `instances` with `bbox` in pixels of the upright picture, `score`,
+        `evidence`.
 
     Example:
         >>> row = {"text": "mug", "char_span": [2, 5], "instances": []}
         >>> view_of({"caption": "☕\U0001f600mug", "expressions": [row]})["expressions"][0]["span"]
         [3, 6]
     """
-    column, caption, path, problem = annotated_column(record), caption_of(record), blotted_message(path_of(record)), ""
+    column, caption, path, problem = (
+        annotated_column(record),
+        caption_of(record),
+        blotted_message(path_of(record)),
+        "",
+    )
     try:
         rows = expressions_of(record if isinstance(record, Record) else Record(record))
     except BrokenRow as error:
         rows, problem = {}, str(error)
-    expressions = [_expression(number, id, row, caption) for number, (id, row) in enumerate(rows.items())]
+    expressions = [
+        _expression(number, id, row, caption) for number, (id, row) in enumerate(rows.items())
+    ]
     for number, e in enumerate(e for e in expressions if e["instances"]):
         e["color"] = number % len(PALETTE)
     stated = stated_size(record)
@@ -109,8 +120,8 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
 
 
 def expressions_of(record: Record) -> dict[str, Expression]:
-    """The record's expressions, else its region captions or regions, in order, by id; a further one with an id that is
-    taken is told by a number behind it, `a#0~2`.
+    """The record's expressions, else its region captions or regions, in order, by id; a further one
+    with an id that is taken is told by a number behind it, `a#0~2`.
 
     Raises BrokenRow.
     """
@@ -153,9 +164,16 @@ def _expression(index: int, id: str, row: Expression, caption: str) -> dict[str,
 
 def _instance(instance: Mapping[str, Any]) -> dict[str, Any]:
     score = instance["score"] if is_number(instance["score"]) else None
-    return {"bbox": list(instance["bbox"]), "score": score, "evidence": str(instance.get("evidence") or "")}
+    return {
+        "bbox": list(instance["bbox"]),
+        "score": score,
+        "evidence": str(instance.get("evidence") or ""),
+    }
 
 
 def utf16_span(text: str, span: Sequence[int]) -> list[int]:
     """A span of code points in `text` as one of UTF-16 units, which scripts count in."""
-    return [end if text.isascii() else len(text[:end].encode("utf-16-le", "surrogatepass")) // 2 for end in span]
+    return [
+        end if text.isascii() else len(text[:end].encode("utf-16-le", "surrogatepass")) // 2
+        for end in span
+    ]

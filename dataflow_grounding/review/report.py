@@ -1,4 +1,6 @@
-"""Writing a report: one pass over the records, with all that is not needed at the end kept on disk."""
+"""Writing a report: one pass over the records, with all that is not needed at the end
+kept on disk.
+"""
 
 import os
 from bisect import bisect
@@ -23,7 +25,9 @@ T = TypeVar("T")
 
 _SIZES = ("small", "medium", "large")  # COCO's
 FLAGS = (*MEANING, "verified", *_SIZES, "changed", "without picture")
-"""What a record may have, by the bit that says so: the filters, and sizes of boxes below 32² and 96² pixels."""
+"""What a record may have, by the bit that says so: the filters, and sizes of boxes below 32² and
+96² pixels.
+"""
 AT_ONCE = 256  # records whose pictures are looked for together
 TOLD_EVERY = 100  # records between two words on how far it is
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
@@ -43,19 +47,23 @@ def write_report(
     on_progress: Callable[[int], None] = lambda _: None,
     **head: Any,
 ) -> int:
-    """Write the report of records and failures, which are read once: all of it or nothing. Returns how many it shows.
+    """Write the report of records and failures, which are read once: all of it or nothing. Returns
+    how many it shows.
 
     Args:
         find_image: Gives the path of a record's image file, or None.
-        out_path: The page. Data and small pictures are in a folder beside it, `report_files` for `report.html`.
+        out_path: The page. Data and small pictures are in a folder beside it, `report_files` for
+            `report.html`.
         versions, called: Earlier versions of the records, and what these are called among them.
-        single, copies: Whether the page is to hold everything; whether all pictures are to have a small copy.
+        single, copies: Whether the page is to hold everything; whether all pictures are to have a
+            small copy.
         figures: Gives those of the data set, as `figures_of` does, once all records were read.
         on_progress: Told how many records are done, now and then.
         head: `title` and `summary`, as for `door_html`.
 
     Raises:
-        InputError, OSError: It is too large for a single file; a file can't be written, or its name is taken.
+        InputError, OSError: It is too large for a single file; a file can't be written, or its name
+            is taken.
     """
     kinds, counts, marked = Counter[str](), Counter[str](), Counter[str]()
     with ExitStack() as stack:
@@ -76,7 +84,12 @@ def write_report(
         files.write_parts("records", _lines(ranks, 1))
         files.write("index", _lines(ranks, 0))
         about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": marked}
-        about |= {"meaning": MEANING, "kinds": kinds, "records": counts["shown"], "failures": counts["failures"]}
+        about |= {
+            "meaning": MEANING,
+            "kinds": kinds,
+            "records": counts["shown"],
+            "failures": counts["failures"],
+        }
         files.put(door_html(counts, kinds, about, files.inline, plots=figures(), **head))
     return counts["shown"]
 
@@ -88,7 +101,8 @@ def _with_pictures(
 ) -> Iterator[tuple[Mapping[str, Any], Any, Picture]]:
     """The records with their earlier versions and pictures, in order.
 
-    Stores are waited for by many threads. Pictures on this machine want a core each, and a decoded one its memory.
+    Stores are waited for by many threads. Pictures on this machine want a core each, and a decoded
+    one its memory.
     """
     found = ((record, earlier, find_image(record)) for record, earlier in items)
     with ThreadPool(os.cpu_count()) as cores:
@@ -124,7 +138,9 @@ def _failure_rows(failures: Iterable[Mapping[str, Any]], kinds: Counter[str]) ->
 
 
 def _write_row(ranks: Sequence[IO[str]], view: View, marks: Collection[str]) -> None:
-    """Write a record's line of the index and its own to the file of its rank, the doubtful ones' first."""
+    """Write a record's line of the index and its own to the file of its rank, the doubtful ones'
+    first.
+    """
     rank = next((rank for rank, mark in enumerate(FIRST) if mark in marks), len(FIRST))
     ranks[rank].write(f"{script_json(_index_row(view, marks))}\n{script_json(view)}\n")
 
@@ -140,23 +156,33 @@ def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
     expressions, checks = view["expressions"], {e["check"] for e in view["expressions"]}
     found = {
         "suspect": record.get("suspect_boxes") is True,
-        "doubtful": record.get("doubtful") is True or view["problem"] or any(e["disputed"] for e in expressions),
+        "doubtful": record.get("doubtful") is True
+        or view["problem"]
+        or any(e["disputed"] for e in expressions),
         "unverified": checks - {"", "verified"},
         "verified": "verified" in checks,
         "changed": view.get("changes") or view.get("only"),
         "without picture": view["missing"],
         **{e["status"]: view["kind"] == "expressions" for e in expressions},
-        **{_SIZES[bisect((32**2, 96**2), area(box_of(i["bbox"])))]: True for e in expressions for i in e["instances"]},
+        **{
+            _SIZES[bisect((32**2, 96**2), area(box_of(i["bbox"])))]: True
+            for e in expressions
+            for i in e["instances"]
+        },
     }
     return {name for name, applies in found.items() if applies}
 
 
 def _index_row(view: View, marks: Collection[str]) -> list[Any]:
-    """What the page filters and orders a record by: id; flags as a number; of each expression its text in lower case,
-    head noun and number of boxes; lowest and highest score in hundredths, or -1; model.
+    """What the page filters and orders a record by: id; flags as a number; of each expression its
+    text in lower case, head noun and number of boxes; lowest and highest score in hundredths, or
+    -1; model.
     """
     expressions = view["expressions"]
-    phrases = [(" ".join(e["text"].lower().split()), head_of(e["text"]), len(e["instances"])) for e in expressions]
+    phrases = [
+        (" ".join(e["text"].lower().split()), head_of(e["text"]), len(e["instances"]))
+        for e in expressions
+    ]
     scores = [i["score"] for e in expressions for i in e["instances"] if i["score"] is not None]
     low, high = (round(100 * min(max(edge(scores), 0), 1)) if scores else -1 for edge in (min, max))
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
@@ -175,5 +201,9 @@ def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) ->
     if view["kind"] == "expressions":
         found.update({"expressions": len(view["expressions"]), **dict.fromkeys(STATUSES, 0)})
         found.update(e["status"] for e in view["expressions"])
-    found.update("verified" if e["check"] == "verified" else "unverified" for e in view["expressions"] if e["check"])
+    found.update(
+        "verified" if e["check"] == "verified" else "unverified"
+        for e in view["expressions"]
+        if e["check"]
+    )
     return found

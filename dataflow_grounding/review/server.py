@@ -17,8 +17,10 @@ from dataflow_grounding.review.session import SIDES, Session, page_files
 from dataflow_grounding.terminal import say
 
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -31,8 +33,8 @@ _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 class ReviewServer:
     """Serves one session on 127.0.0.1.
 
-    Every address begins with a token, and other names of this machine, other origins and other sites' pages are
-    refused. Pictures are asked for by record.
+    Every address begins with a token, and other names of this machine, other origins and other
+    sites' pages are refused. Pictures are asked for by record.
 
     Args:
         session: What is reviewed.
@@ -55,13 +57,21 @@ class ReviewServer:
 
     def run(self, open_browser: bool = True) -> None:
         """Say the address on standard output, and answer until Ctrl-C."""
-        self.session.next({"mode": "grid"})  # puts all in order, so that the page needn't wait for it
+        # puts all in order, so that the page needn't wait for it
+        self.session.next({"mode": "grid"})
         say(self.address, err=False)
         if open_browser:
             webbrowser.open(self.address)
-        # What is no HTTP is refused by aiohttp itself, which would leave a traceback of each on standard error.
+        # What is no HTTP is refused by aiohttp itself, which would leave a traceback of each on
+        # standard error.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-        web.run_app(self.app(), sock=self._socket, print=lambda *_: None, access_log=None, shutdown_timeout=1)
+        web.run_app(
+            self.app(),
+            sock=self._socket,
+            print=lambda *_: None,
+            access_log=None,
+            shutdown_timeout=1,
+        )
 
     def app(self) -> web.Application:
         """The routes, behind the guard."""
@@ -69,19 +79,29 @@ class ReviewServer:
         app.router.add_get("/{token}/{name:(?:[a-z]+[.](?:css|js))?}", self._file)
         app.router.add_get("/{token}/next", self._next)
         app.router.add_get("/{token}/record/{place:[0-9]{1,9}}", self._record)
-        app.router.add_get(f"/{{token}}/picture/{{place:[0-9]{{1,9}}}}-{{name:{'|'.join(SIDES)}}}.jpg", self._picture)
+        app.router.add_get(
+            f"/{{token}}/picture/{{place:[0-9]{{1,9}}}}-{{name:{'|'.join(SIDES)}}}.jpg",
+            self._picture,
+        )
         app.router.add_post("/{token}/decide", self._decide)
         return app
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        host, origin = self.origin.removeprefix("http://"), request.headers.get("Origin", self.origin)
+        host, origin = (
+            self.origin.removeprefix("http://"),
+            request.headers.get("Origin", self.origin),
+        )
         from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
         token = request.path.split("/")[1].encode("utf-8", "surrogateescape")
         if request.host != host or origin != self.origin or not from_here:
-            return web.Response(status=403, text="Only the page of this review may ask.", headers=_HEADERS)
+            return web.Response(
+                status=403, text="Only the page of this review may ask.", headers=_HEADERS
+            )
         if not secrets.compare_digest(token, self._token.encode()):
-            return web.Response(status=404, text="The address that `review` said has a token.", headers=_HEADERS)
+            return web.Response(
+                status=404, text="The address that `review` said has a token.", headers=_HEADERS
+            )
         try:
             response = await handler(request)
         except GroundingError as error:
@@ -106,8 +126,12 @@ class ReviewServer:
         return web.json_response(self.session.view(self._place(request)))
 
     async def _picture(self, request: web.Request) -> web.StreamResponse:
-        data = await asyncio.to_thread(self.session.picture, self._place(request), request.match_info["name"])
-        return web.Response(body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        data = await asyncio.to_thread(
+            self.session.picture, self._place(request), request.match_info["name"]
+        )
+        return web.Response(
+            body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
+        )
 
     def _place(self, request: web.Request) -> int:
         place = int(request.match_info["place"])

@@ -19,7 +19,8 @@ Expressions: TypeAlias = list[dict[str, Any]]
 
 
 class Version:
-    """A file of records (JSON lines) as an earlier step or another run left them, looked up by record.
+    """A file of records (JSON lines) as an earlier step or another run left them, looked up by
+    record.
 
     Args:
         name: What people call it.
@@ -44,7 +45,9 @@ class Version:
 
     def left(self) -> Iterator[dict[str, Any]]:
         """Those that were not taken."""
-        yield from map(self._record, sorted(at for places in self._places.values() for at in places))
+        yield from map(
+            self._record, sorted(at for places in self._places.values() for at in places)
+        )
 
     def _record(self, at: int) -> dict[str, Any]:
         self._file.seek(at)
@@ -60,8 +63,8 @@ Earlier: TypeAlias = "list[tuple[str, Mapping[str, Any]]] | str"
 
 
 def steps_of(results: str) -> list[tuple[str, str]]:
-    """Names and files of a run's steps in order; the annotations are a copy of the last. None where two runs have
-    left theirs.
+    """Names and files of a run's steps in order; the annotations are a copy of the last. None where
+    two runs have left theirs.
     """
     found, runs = [], set()
     for name in os.listdir(results):
@@ -80,29 +83,39 @@ def with_versions(
     for record in records:
         found = [(version, version.take(record)) for version in versions]
         alone = any(version.is_run and not other for version, other in found)
-        yield record, name if alone else [(version.name, other) for version, other in found if other]
+        yield (
+            record,
+            name if alone else [(version.name, other) for version, other in found if other],
+        )
     for version in versions:
         yield from ((record, version.name) for record in version.left() if version.is_run)
 
 
 def beside(view: View, earlier: Earlier, name: str) -> dict[str, Any]:
-    """What `record.js` needs to show a record's earlier versions beside it; nothing where none of them differs.
+    """What `record.js` needs to show a record's earlier versions beside it; nothing where none of
+    them differs.
 
     Args:
         view: The record, called `name`.
         earlier: Its earlier versions, as `with_versions` gives them.
 
     Returns:
-        `only`, the name of the run that alone has it; or `changes`, each with `version`, `text` of the expression and
-        what is `said`; and `versions`, those that differ from the one before them and the one that they differ from,
-        with `name` and `expressions`.
+        `only`, the name of the run that alone has it; or `changes`, each with `version`, `text` of
+        the expression and what is `said`; and `versions`, those that differ from the one before
+        them and the one that they differ from, with `name` and `expressions`.
     """
     if isinstance(earlier, str):
         return {"only": earlier}
     seen = [(title, view_of(other)) for title, other in earlier]
     # a region's caption is no other version of the region; expressions of regions may be
-    alike = [(title, one["expressions"]) for title, one in seen if view["kind"] in (one["kind"], "expressions")]
-    decided = [(title, rows) for title, rows in alike if any(e["status"] != "pending" for e in rows)]
+    alike = [
+        (title, one["expressions"])
+        for title, one in seen
+        if view["kind"] in (one["kind"], "expressions")
+    ]
+    decided = [
+        (title, rows) for title, rows in alike if any(e["status"] != "pending" for e in rows)
+    ]
     changes: list[dict[str, str]] = []
     shown: dict[str, Expressions] = {}
     for (before, old), (after, new) in pairwise([*decided, (name, view["expressions"])]):
@@ -130,7 +143,11 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
     one, other = ([box_of(i["bbox"]) for i in e["instances"]] for e in (old, new))
     if len(one) != len(other):
         yield f"{len(one)} → {len(other)} boxes"
-    elif any(abs(a - b) > _SAME for p, q in zip(one, other, strict=True) for a, b in zip(p, q, strict=True)):
+    elif any(
+        abs(a - b) > _SAME
+        for p, q in zip(one, other, strict=True)
+        for a, b in zip(p, q, strict=True)
+    ):
         yield f"box moved, IoU {min(map(iou, one, other)):.2f}"
     if old["check"] != new["check"] and (old["check"] or new["check"] != "verified"):
         yield f"{old['check'] or 'no check'} → {new['check'] or 'no check'}"

@@ -15,7 +15,9 @@ from dataflow_grounding.secrets import blotted_message, learn
 from dataflow_grounding.tasks.request import Request
 
 MOST_TOKENS = 10**9
-"""Of one request or reply: more than any model takes, and no sum of them is too large for a double."""
+"""Of one request or reply: more than any model takes, and no sum of them is too large
+for a double.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Usage:
     output_tokens: int = 0
 
     def bounded(self) -> "Usage":
-        """The counts, as they came from outside: what can't be one is 0, and no more are cached than were sent."""
+        """The counts, as they came from outside: what can't be one is 0, and no more are cached
+        than were sent.
+        """
         counts = (self.input_tokens, self.cached_tokens, self.output_tokens)
         sent, cached, written = (count if is_token_count(count) else 0 for count in counts)
         return Usage(sent, min(cached, sent), written)
@@ -45,7 +49,9 @@ def is_token_count(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Reply:
-    """A model's reply, raw. `finish_reason` is `stop`, `length` (cut off), or the endpoint's own word."""
+    """A model's reply, raw. `finish_reason` is `stop`, `length` (cut off), or the endpoint's own
+    word.
+    """
 
     text: str
     finish_reason: str = "stop"
@@ -56,16 +62,18 @@ class Reply:
     """Seconds for which the endpoint, by its rate-limit headers, takes no more requests."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "usage", self.usage.bounded())  # here whatever any serving counts comes in
+        # here whatever any serving counts comes in
+        object.__setattr__(self, "usage", self.usage.bounded())
 
 
 class Serving(ABC):
     """Answers requests. A serving of your own needs `model` and `answer`; all else has a default.
 
-    `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault, EndpointUnreachable
-    (tried again by the engine), RequestRefused (fails the record), EndpointRefused (stops the run). One that sends more
-    than once for one answer calls `request.before_another()` before each further time, with the RequestRefused where it
-    was refused: ten refusals before the first answer stop the run.
+    `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault,
+    EndpointUnreachable (tried again by the engine), RequestRefused (fails the record),
+    EndpointRefused (stops the run). One that sends more than once for one answer calls
+    `request.before_another()` before each further time, with the RequestRefused where it was
+    refused: ten refusals before the first answer stop the run.
     """
 
     model: str
@@ -74,7 +82,9 @@ class Serving(ABC):
     box_format: str = "auto"
     """The box format that the model answers in: `auto` looks `model` up."""
     box_formats: Sequence[Mapping[str, Any]] = ()
-    """Rows of the user's own for the table in which `auto` looks `model` up (see `find_box_format`)."""
+    """Rows of the user's own for the table in which `auto` looks `model` up (see
+    `find_box_format`).
+    """
     max_workers: int = 16
     """Most requests in flight."""
     image_limits: ImageLimits = ImageLimits()
@@ -83,7 +93,9 @@ class Serving(ABC):
     regions_per_request: int = 16
     """Most regions that one request shows."""
     needs_labels: bool = False
-    """Whether it can't see what things are, and is told the regions and their types in every request about them."""
+    """Whether it can't see what things are, and is told the regions and their types in every
+    request about them.
+    """
 
     other_identities: Sequence[dict[str, Any]] = ()
     """Those of servings whose stored replies count as this one's own."""
@@ -92,12 +104,18 @@ class Serving(ABC):
     is_vlm: bool = True
     """Whether a vision-language model answers; records that something else answered name it."""
     takes_probes: bool = True
-    """Whether it looks at any picture that it is sent, so that a run can check it with pictures of known content."""
+    """Whether it looks at any picture that it is sent, so that a run can check it with pictures of
+    known content.
+    """
     exact_boxes: bool = False
-    """Whether its boxes can be in no other format than `box_format`, so that there is nothing to watch."""
+    """Whether its boxes can be in no other format than `box_format`, so that there is nothing to
+    watch.
+    """
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: the names of the variables that hold its keys, not the keys. Raises SpecError."""
+        """For another process: the names of the variables that hold its keys, not the keys. Raises
+        SpecError.
+        """
         return {name: with_names(value) for name, value in self.__dict__.items()}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -115,18 +133,23 @@ class Serving(ABC):
 
     def __repr__(self) -> str:
         where = [] if self.endpoint == Serving.endpoint else [self.endpoint.partition("?")[0]]
-        return f"{type(self).__name__}({', '.join(repr(blotted_message(part)) for part in (self.model, *where))})"
+        shown = ", ".join(repr(blotted_message(part)) for part in (self.model, *where))
+        return f"{type(self).__name__}({shown})"
 
     @abstractmethod
     async def answer(self, request: Request[Any]) -> Reply | str:
         """The model's reply to one request; a plain string is a whole reply."""
 
     def identity(self) -> dict[str, Any]:
-        """All of this serving that a reply depends on: part of the key under which replies are stored."""
+        """All of this serving that a reply depends on: part of the key under which replies are
+        stored.
+        """
         return {"endpoint": self.endpoint, "model": self.model}
 
     def endpoints(self) -> "list[tuple[Serving, float]]":
-        """Where requests go, with weights: the serving itself, or one for each of several endpoints."""
+        """Where requests go, with weights: the serving itself, or one for each of several
+        endpoints.
+        """
         return [(self, 1.0)]
 
     def obstacles(self) -> list[str]:
@@ -134,11 +157,15 @@ class Serving(ABC):
         return []
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` and `doctor` say of it, as JSON without secrets; `takes` is what the endpoint understands."""
+        """What `run.json` and `doctor` say of it, as JSON without secrets; `takes` is what the
+        endpoint understands.
+        """
         return {}
 
     def needs(self) -> list[str]:
-        """What it lacks, or what is good to know, before a run: one line each, for `check`. It can still send."""
+        """What it lacks, or what is good to know, before a run: one line each, for `check`. It can
+        still send.
+        """
         return []
 
     async def aclose(self) -> None:
@@ -147,7 +174,9 @@ class Serving(ABC):
 
 
 def usable_key(given: str | None) -> str | None:
-    """An API key as it is sent, remembered as a secret; None for none. Raises SpecError for what can't be one."""
+    """An API key as it is sent, remembered as a secret; None for none. Raises SpecError for what
+    can't be one.
+    """
     key = (given or "").strip() or None  # one that was read from a file ends in a newline
     learn(key)
     if key and not (key.isascii() and key.isprintable()):
@@ -163,7 +192,9 @@ def check_counts(**counts: Any) -> None:
 
 
 def check_settings(timeout: float, temperature: float | None, **counts: Any) -> None:
-    """Raises SpecError for settings that can't be sent: `timeout` in seconds, sampling, counts by their names."""
+    """Raises SpecError for settings that can't be sent: `timeout` in seconds, sampling, counts by
+    their names.
+    """
     if not (is_number(timeout) and timeout > 0):
         raise SpecError(f"timeout should be a number of seconds, not {timeout!r:.40}")
     if temperature is not None and not (is_number(temperature) and temperature >= 0):

@@ -17,7 +17,8 @@ from dataflow_grounding.tasks import Request
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 MODEL = "gemini-3.1-flash-lite-preview"
 RESOLUTIONS = ("MEDIA_RESOLUTION_HIGH", "MEDIA_RESOLUTION_MEDIUM", "MEDIA_RESOLUTION_LOW")
-_VERSIONS = ("v1beta", "v1alpha", "v1")  # of the API; the first, which takes schemas, unless the address names another
+# of the API; the first, which takes schemas, unless the address names another
+_VERSIONS = ("v1beta", "v1alpha", "v1")
 _WHOLE = {"STOP": "stop", "MAX_TOKENS": "length", "FINISH_REASON_UNSPECIFIED": "stop", "": "stop"}
 
 
@@ -62,16 +63,33 @@ class GeminiServing(Serving):
         if not model:
             raise SpecError("no model is named: set vlm.gemini.model")
         if media_resolution and media_resolution not in RESOLUTIONS:
-            raise SpecError(f"vlm.gemini.media_resolution {media_resolution!r} is not one of {', '.join(RESOLUTIONS)}")
-        check_settings(timeout, temperature, max_output_tokens=max_output_tokens, max_workers=max_workers)
+            raise SpecError(
+                f"vlm.gemini.media_resolution {media_resolution!r} is not one of"
+                f" {', '.join(RESOLUTIONS)}"
+            )
+        check_settings(
+            timeout, temperature, max_output_tokens=max_output_tokens, max_workers=max_workers
+        )
         url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
         address, _, version = url.rpartition("/")
-        self._url, self._version = (address, version) if version in _VERSIONS else (url, _VERSIONS[0])
+        self._url, self._version = (
+            (address, version) if version in _VERSIONS else (url, _VERSIONS[0])
+        )
         self.endpoint = shown_address(self._url, "vlm.gemini")
         self.model = model.removeprefix("models/")
-        self.max_workers, self.timeout, self.media_resolution = max_workers, timeout, media_resolution
-        self.temperature, self.max_output_tokens, self.box_format = temperature, max_output_tokens, box_format
-        self._api_key = usable_key(api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY"))
+        self.max_workers, self.timeout, self.media_resolution = (
+            max_workers,
+            timeout,
+            media_resolution,
+        )
+        self.temperature, self.max_output_tokens, self.box_format = (
+            temperature,
+            max_output_tokens,
+            box_format,
+        )
+        self._api_key = usable_key(
+            api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
+        )
         learn_proxies()
         check_one_source(self._url, self._api_key, {})
         self._client = PerLoop[Any](self._open)
@@ -98,20 +116,29 @@ class GeminiServing(Serving):
         import aiohttp
         from google.genai import errors, types
 
-        urls = [i.data_url() if i.ready else await asyncio.to_thread(i.data_url) for i in request.images]
+        urls = [
+            i.data_url() if i.ready else await asyncio.to_thread(i.data_url) for i in request.images
+        ]
         # The body is ours: the client would encode the pictures anew for every request.
-        whole = types.GenerateContentConfig(http_options=types.HttpOptions(extra_body=self._body(request, urls)))
+        whole = types.GenerateContentConfig(
+            http_options=types.HttpOptions(extra_body=self._body(request, urls))
+        )
         try:
-            response = await client.aio.models.generate_content(model=self.model, contents=request.task, config=whole)
+            response = await client.aio.models.generate_content(
+                model=self.model, contents=request.task, config=whole
+            )
         except errors.APIError as error:
             headers = getattr(error.response, "headers", None) or {}
             body = json.dumps(error.details).encode()
             raise error_of(int(error.code or 0), headers, body, where=where) from None
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:  # the client lets its transport's through
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            # the client lets its transport's through
             raise fault_of(error, where, "vlm.gemini", self.timeout) from None
         except Exception as error:
             said = excerpt(str(error) or type(error).__name__, 200)
-            raise ServerFault(f"{where} answered something that is not a Gemini reply: {said}") from None
+            raise ServerFault(
+                f"{where} answered something that is not a Gemini reply: {said}"
+            ) from None
         return _reply_of(response, where)
 
     def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
@@ -127,7 +154,9 @@ class GeminiServing(Serving):
         return {
             "systemInstruction": {"parts": [{"text": request.system}]},
             "contents": [{"role": "user", "parts": [*pictures, {"text": request.text}]}],
-            "generationConfig": {name: value for name, value in settings.items() if value is not None},
+            "generationConfig": {
+                name: value for name, value in settings.items() if value is not None
+            },
         }
 
     def _open(self) -> Any:
@@ -141,7 +170,8 @@ class GeminiServing(Serving):
             api_version=self._version,
             timeout=max(1, round(self.timeout * 1000)),
             retry_options=genai.types.HttpRetryOptions(attempts=1),
-            async_client_args={"allow_redirects": False},  # it would take key and picture to another host
+            # it would take key and picture to another host
+            async_client_args={"allow_redirects": False},
         )
         return genai.Client(api_key=self._api_key, vertexai=False, http_options=options)
 
@@ -151,7 +181,9 @@ class GeminiServing(Serving):
 
 
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A reply's schema in Gemini's dialect (ai.google.dev, structured output), part of OpenAPI's, keys in order."""
+    """A reply's schema in Gemini's dialect (ai.google.dev, structured output), part of OpenAPI's,
+    keys in order.
+    """
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     [kind] = [kind for kind in kinds if kind != "null"]
     found: dict[str, Any] = {"type": kind.upper()} | ({"nullable": True} if "null" in kinds else {})
@@ -161,16 +193,22 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
     if "properties" in schema:
         properties = {name: _schema_of(part) for name, part in schema["properties"].items()}
         found |= {"properties": properties, "propertyOrdering": list(properties)}
-        found["required"] = [name for name in schema.get("required", ()) if not properties[name].get("nullable")]
+        found["required"] = [
+            name for name in schema.get("required", ()) if not properties[name].get("nullable")
+        ]
     return found
 
 
 def _reply_of(response: Any, where: str) -> Reply:
     kinds = ("prompt", "cached_content", "candidates", "thoughts")  # the last are billed as output
-    sent, cached, *written = (getattr(response.usage_metadata, f"{kind}_token_count", None) or 0 for kind in kinds)
+    sent, cached, *written = (
+        getattr(response.usage_metadata, f"{kind}_token_count", None) or 0 for kind in kinds
+    )
     usage, feedback = Usage(sent, cached, sum(written)), response.prompt_feedback
     if feedback is not None and feedback.block_reason:
-        return Reply("", "blocked", usage, _refusal(feedback.block_reason, feedback.block_reason_message))
+        return Reply(
+            "", "blocked", usage, _refusal(feedback.block_reason, feedback.block_reason_message)
+        )
     if not response.candidates:
         raise ServerFault(f"{where} answered without a candidate")
     candidate = response.candidates[0]
@@ -178,8 +216,14 @@ def _reply_of(response: Any, where: str) -> Reply:
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
     if finish in _WHOLE:
         return Reply(text, _WHOLE[finish], usage)
-    rated = [rating.category.value for rating in candidate.safety_ratings or [] if rating.blocked and rating.category]
-    return Reply(text, finish, usage, _refusal(finish, candidate.finish_message or ", ".join(rated)))
+    rated = [
+        rating.category.value
+        for rating in candidate.safety_ratings or []
+        if rating.blocked and rating.category
+    ]
+    return Reply(
+        text, finish, usage, _refusal(finish, candidate.finish_message or ", ".join(rated))
+    )
 
 
 def _text_of(candidate: Any) -> str:

@@ -13,31 +13,46 @@ from dataflow_grounding.secrets import excerpt
 
 # Gemini and xAI answer a wrong key with 400, OpenRouter and Mistral an unknown model.
 _KEY = re.compile(
-    r"API_KEY_INVALID|\b(?:incorrect|invalid|wrong|missing|expired|no)\W+(?:\w+\W+){0,2}api[ _-]?key\b"
-    r"|\bapi[ _-]?key\W+(?:\w+\W+){0,3}(?:not valid|invalid|incorrect|expired|missing|required|not found)\b",
+    r"API_KEY_INVALID|\b(?:incorrect|invalid|wrong|missing|expired|no)\W+(?:\w+\W+){0,2}api["
+    r" _-]?key\b"
+    r"|\bapi[ _-]?key\W+(?:\w+\W+){0,3}(?:not valid|invalid|incorrect|expired|missing|required|not"
+    r" found)\b",
     re.IGNORECASE,
 )
 _MODEL = re.compile(
-    r"\b(?:invalid|unknown|no such|not a valid) model\b|\bmodel\W+(?:\S+\W+){0,3}(?:does not exist|not found)\b",
+    r"\b(?:invalid|unknown|no such|not a valid) model\b|\bmodel\W+(?:\S+\W+){0,3}(?:does not"
+    r" exist|not found)\b",
     re.IGNORECASE,
 )
 _CONTENT = re.compile(
-    r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b", re.I | re.S
+    r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b",
+    re.I | re.S,
 )
 LONGEST_TEXT = 400  # characters of a reset time
 LONGEST = 1e8  # seconds: nobody can sleep for infinity
 
 
-def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str) -> errors.GroundingError:
+def error_of(
+    status: int, headers: Mapping[str, str], body: bytes, *, where: str
+) -> errors.GroundingError:
     """The exception for an answer with this status."""
     error, details = _error_in(body[:20_000].decode("utf-8", "replace"))
     said = excerpt(_message(error, details))
     text = f"{where} answered {status}" + (f": {said}" if said else "")
     asked = status in (400, 422)
-    refusals = (  # where key, account, address, model or proxy are wrong, other requests fail like this one
+    # where key, account, address, model or proxy are wrong, other requests fail like this one
+    refusals = (
         (status in (401, 403) or (asked and _KEY.search(said)), "Check the API key", status == 401),
-        (status == 402 or "insufficient_quota" in said, "The account has no credit left", status != 402),
-        (status in (404, 405) or (asked and _MODEL.search(said)), "Check the address and the model's name", False),
+        (
+            status == 402 or "insufficient_quota" in said,
+            "The account has no credit left",
+            status != 402,
+        ),
+        (
+            status in (404, 405) or (asked and _MODEL.search(said)),
+            "Check the address and the model's name",
+            False,
+        ),
         (status == 407, "Check the proxy's name and password", False),
     )
     for is_so, advice, certain in refusals:
@@ -54,17 +69,25 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
 
 
 def is_about_content(said: str) -> bool:
-    """Whether a refusal is about what a request shows or says, in content filters' words: the endpoint is well."""
+    """Whether a refusal is about what a request shows or says, in content filters' words: the
+    endpoint is well.
+    """
     return _CONTENT.search(said) is not None
 
 
 def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> float | None:
-    """What the headers ask for, else Google's `RetryInfo`; a day where it says that a day's quota is used up."""
+    """What the headers ask for, else Google's `RetryInfo`; a day where it says that a day's quota
+    is used up.
+    """
     if any("PerDay" in str(detail.get("violations")) for detail in details):
         return 86_400.0
     if (wait := retry_after(headers)) is not None:
         return wait
-    delays = (d.get("retryDelay", "") for d in details if str(d.get("@type")).endswith("google.rpc.RetryInfo"))
+    delays = (
+        d.get("retryDelay", "")
+        for d in details
+        if str(d.get("@type")).endswith("google.rpc.RetryInfo")
+    )
     return _duration(str(next(delays, "")))
 
 
@@ -78,7 +101,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     until, now = _seconds_of(value), _seconds_of(headers.get("date"))
     if until is None:
         return None
-    return _bounded(until - (time.time() if now is None else now))  # by the endpoint's clock, whatever ours says
+    # by the endpoint's clock, whatever ours says
+    return _bounded(until - (time.time() if now is None else now))
 
 
 def _seconds_of(date: str | None) -> float | None:
@@ -88,18 +112,27 @@ def _seconds_of(date: str | None) -> float | None:
 
 
 def used_up(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the reset (`x-ratelimit-reset-*`) of a limit of which `x-ratelimit-remaining-*` is 0; else None."""
-    spent = (what for what in ("requests", "tokens") if headers.get(f"x-ratelimit-remaining-{what}") == "0")
+    """Seconds until the reset (`x-ratelimit-reset-*`) of a limit of which `x-ratelimit-remaining-*`
+    is 0; else None.
+    """
+    spent = (
+        what
+        for what in ("requests", "tokens")
+        if headers.get(f"x-ratelimit-remaining-{what}") == "0"
+    )
     waits = [_duration(headers.get(f"x-ratelimit-reset-{what}", "")) for what in spent]
     return max((wait for wait in waits if wait is not None), default=None)
 
 
 def _duration(text: str) -> float | None:
-    """A reset time, `1m30s`, `120ms` or plain seconds (as OpenAI and vLLM gateways write them), in seconds."""
+    """A reset time, `1m30s`, `120ms` or plain seconds (as OpenAI and vLLM gateways write them), in
+    seconds.
+    """
     if len(text) > LONGEST_TEXT:  # each digit of a long one would be tried as the first of a number
         return None
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return _bounded(float(text)) if float(text) < 10**6 else _bounded(float(text) - time.time())  # else a Unix time
+        # else a Unix time
+        return _bounded(float(text)) if float(text) < 10**6 else _bounded(float(text) - time.time())
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
@@ -112,7 +145,9 @@ def _bounded(seconds: float) -> float | None:
 
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
-    """What a body says of an error, as JSON or in words, and Google's details of it; nothing of a page."""
+    """What a body says of an error, as JSON or in words, and Google's details of it; nothing of a
+    page.
+    """
     data = None
     with suppress(ValueError, RecursionError):
         data = json.loads(body)
@@ -121,7 +156,9 @@ def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
     data = _first_of(data)  # Google's OpenAI-compatible addresses answer with a list
     error = _first_of(data.get("error", data)) if isinstance(data, dict) else data
     details = error.get("details") if isinstance(error, dict) and error is not data else None
-    return error, [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+    return error, (
+        [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+    )
 
 
 def _first_of(data: Any) -> Any:
@@ -132,5 +169,9 @@ def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error
-    code = ", ".join(str(one["reason"]) for one in details if "reason" in one) or error.get("code") or error.get("type")
+    code = (
+        ", ".join(str(one["reason"]) for one in details if "reason" in one)
+        or error.get("code")
+        or error.get("type")
+    )
     return f"{words} ({code})" if isinstance(code, str) else str(words)

@@ -11,35 +11,47 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dataflow_grounding.errors import EndpointRefused, GroundingError, MissingExtra, SpecError, needs_extra
+from dataflow_grounding.errors import (
+    EndpointRefused,
+    GroundingError,
+    MissingExtra,
+    SpecError,
+    needs_extra,
+)
 from dataflow_grounding.serving.base import Reply, Serving, check_settings
 from dataflow_grounding.serving.local_model import Asked, LoadedModel, said_by
 from dataflow_grounding.serving.transport import PerLoop
 from dataflow_grounding.tasks.request import Request
 
 LINGER = 0.03  # seconds in which those that were just answered ask again
-SAMPLES, SAMPLE_BYTES = 64, 2**16  # of each file of weights, evenly spread: any training changes nearly all of them
+# of each file of weights, evenly spread: any training changes nearly all of them
+SAMPLES, SAMPLE_BYTES = 64, 2**16
 
 _turn = threading.Lock()
-"""Held by the thread that has the processor: two that generate at once take twice the memory and no less time."""
+"""Held by the thread that has the processor: two that generate at once take twice the memory and no
+less time.
+"""
 
 
 class LocalServing(Serving):
     """A chat model with images, loaded by transformers when it is first asked (extra `local`).
 
-    Requests that wait for each other are answered together, up to `max_workers` of them; where memory doesn't do for
-    that, for half as many, and so on. Code that comes with a model is not run.
+    Requests that wait for each other are answered together, up to `max_workers` of them; where
+    memory doesn't do for that, for half as many, and so on. Code that comes with a model is not
+    run.
 
     Args:
         model_name: The model's name on the Hub, or a folder that `save_pretrained` wrote.
         max_workers: Most requests answered together.
         revision: Branch, tag or commit on the Hub.
         device: torch's name of where it runs, `cuda:1`; `auto` takes a GPU if there is one.
-        dtype: torch's name of the numbers it counts in, `bfloat16`; `auto` is what its weights are saved in.
+        dtype: torch's name of the numbers it counts in, `bfloat16`; `auto` is what its weights are
+            saved in.
         processor: Settings of the model's processor, other than its own: `{"max_pixels": 1003520}`.
         temperature: What to sample at; 0 takes the likeliest token each time.
         max_tokens: Most tokens of one reply.
-        num_gpus: How many GPUs each worker on Ray has for itself; parts of one are shared, 0 is for models on the CPU.
+        num_gpus: How many GPUs each worker on Ray has for itself; parts of one are shared, 0 is for
+            models on the CPU.
         box_format: How the model writes boxes; `auto` looks the model up by name.
 
     Raises:
@@ -68,11 +80,22 @@ class LocalServing(Serving):
     ) -> None:
         if not model_name:
             raise SpecError("no model is named: set vlm.local.model_name")
-        if model_name.startswith((".", "/", "~")) and not os.path.isdir(os.path.expanduser(model_name)):
+        if model_name.startswith((".", "/", "~")) and not os.path.isdir(
+            os.path.expanduser(model_name)
+        ):
             raise SpecError(f"vlm.local.model_name: there is no folder {model_name}")
         check_settings(1, temperature, max_tokens=max_tokens, max_workers=max_workers)
-        self.model, self.max_workers, self.box_format = os.path.expanduser(model_name), max_workers, box_format
-        self.revision, self.device, self.dtype, self.processor = revision, device, dtype, dict(processor or {})
+        self.model, self.max_workers, self.box_format = (
+            os.path.expanduser(model_name),
+            max_workers,
+            box_format,
+        )
+        self.revision, self.device, self.dtype, self.processor = (
+            revision,
+            device,
+            dtype,
+            dict(processor or {}),
+        )
         self.temperature, self.max_output_tokens, self.num_gpus = temperature, max_tokens, num_gpus
         self._loaded: LoadedModel | None = None
         self._queue = PerLoop(_Queue)
@@ -80,21 +103,25 @@ class LocalServing(Serving):
     @cached_property
     def endpoint(self) -> str:  # type: ignore[override]
         """Where the model is: here, and which of those that are called so."""
-        processor = f":{json.dumps(self.processor, sort_keys=True)}" if self.processor else ""  # it sets the frame
+        # it sets the frame
+        processor = f":{json.dumps(self.processor, sort_keys=True)}" if self.processor else ""
         try:
             return f"local:{self._digest[:12]}{processor}"
         except GroundingError:  # which is told as an obstacle
             return Serving.endpoint
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_loaded": None, "_queue": PerLoop(_Queue)}  # each process loads its own
+        # each process loads its own
+        return {**self.__dict__, "_loaded": None, "_queue": PerLoop(_Queue)}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"
 
     @cached_property
     def _digest(self) -> str:
-        """Tells apart what answers: the Hub's commit, or the folder's contents. Raises MissingExtra, SpecError."""
+        """Tells apart what answers: the Hub's commit, or the folder's contents. Raises
+        MissingExtra, SpecError.
+        """
         if os.path.isdir(self.model):
             return _digest_of(self.model)
         with needs_extra("vlm.backend local", "local"):
@@ -102,7 +129,9 @@ class LocalServing(Serving):
         try:
             path = hf_hub_download(self.model, "config.json", revision=self.revision)
         except Exception as error:
-            raise SpecError(f"can't have {self.model} ({self.revision}) from the Hub: {said_by(error)}") from None
+            raise SpecError(
+                f"can't have {self.model} ({self.revision}) from the Hub: {said_by(error)}"
+            ) from None
         return os.path.basename(os.path.dirname(path))
 
     def obstacles(self) -> list[str]:
@@ -122,7 +151,9 @@ class LocalServing(Serving):
 
     async def answer(self, request: Request[Any]) -> Reply:
         pictures = [await asyncio.to_thread(image.sent_picture) for image in request.images]
-        asked = Asked(request, pictures, request.temperature(self.temperature) or 0.0, asyncio.Future())
+        asked = Asked(
+            request, pictures, request.temperature(self.temperature) or 0.0, asyncio.Future()
+        )
         queue = self._queue.get()
         queue.waiting.append(asked)
         try:
@@ -138,8 +169,14 @@ class LocalServing(Serving):
             try:
                 self._loaded = self._loaded or LoadedModel(self)
             except Exception as error:
-                way = ": pip install 'dataflow-grounding[local]'" if isinstance(error, ImportError) else ""
-                return [EndpointRefused(f"{self.model} can't be loaded{way}: {said_by(error)}")] * len(batch)
+                way = (
+                    ": pip install 'dataflow-grounding[local]'"
+                    if isinstance(error, ImportError)
+                    else ""
+                )
+                return [
+                    EndpointRefused(f"{self.model} can't be loaded{way}: {said_by(error)}")
+                ] * len(batch)
             return self._loaded.answers(batch)
 
 
@@ -150,8 +187,12 @@ class _Queue:
         self.waiting: list[Asked] = []
         self.turn = asyncio.Lock()
 
-    async def work(self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", most: int) -> None:
-        """Have the first answered, and of those behind it as many as are sampled at the same temperature."""
+    async def work(
+        self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", most: int
+    ) -> None:
+        """Have the first answered, and of those behind it as many as are sampled at the same
+        temperature.
+        """
         count = 0
         while count < len(self.waiting) < most:
             count = len(self.waiting)
@@ -170,7 +211,9 @@ class _Queue:
 
 
 def _digest_of(folder: str) -> str:
-    """Of a model's files: small ones whole, SAMPLES of the others. Empty where it isn't a model's folder."""
+    """Of a model's files: small ones whole, SAMPLES of the others. Empty where it isn't a model's
+    folder.
+    """
     if not os.path.exists(os.path.join(folder, "config.json")):
         return ""
     digest = hashlib.sha256()

@@ -13,9 +13,21 @@ from dataflow_grounding.errors import EndpointRefused, NoCompletion, RequestRefu
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.secrets import excerpt, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
-from dataflow_grounding.serving.chat_completions import Habits, first_habits, first_limits, reply_of, takes_no_images
+from dataflow_grounding.serving.chat_completions import (
+    Habits,
+    first_habits,
+    first_limits,
+    reply_of,
+    takes_no_images,
+)
 from dataflow_grounding.serving.http_errors import error_of, used_up
-from dataflow_grounding.serving.transport import ClientTransport, HttpTransport, PerLoop, Transport, shown_address
+from dataflow_grounding.serving.transport import (
+    ClientTransport,
+    HttpTransport,
+    PerLoop,
+    Transport,
+    shown_address,
+)
 from dataflow_grounding.tasks.request import Request
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -27,7 +39,8 @@ class OpenAIServing(Serving):
     Args:
         api_url: Address of the endpoint, `http://host:8000/v1`; OpenAI's own without it.
         model_name: The model's name at the endpoint.
-        key_name_of_api_key: Variable with the key where `api_key` isn't given; then `OPENAI_API_KEY`, `DF_API_KEY`.
+        key_name_of_api_key: Variable with the key where `api_key` isn't given; then
+            `OPENAI_API_KEY`, `DF_API_KEY`.
         max_workers: Most requests in flight; `timeout`: seconds for each.
         temperature: What to sample at, from 0; None leaves it to the model.
         max_tokens: Most tokens of one reply.
@@ -67,15 +80,24 @@ class OpenAIServing(Serving):
         client: Any = None,
     ) -> None:
         if not model_name:
-            raise SpecError("no model is named: set vlm.openai.model_name, or DF_MODEL in the environment")
+            raise SpecError(
+                "no model is named: set vlm.openai.model_name, or DF_MODEL in the environment"
+            )
         url = str(client.base_url) if client is not None else (api_url or OPENAI_URL)
         address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
         address = address.rstrip("/").removesuffix("/chat/completions")
-        self._url, self._completions = address + mark + query, f"{address}/chat/completions{mark}{query}"
+        self._url, self._completions = (
+            address + mark + query,
+            f"{address}/chat/completions{mark}{query}",
+        )
         self.endpoint = shown_address(self._url, "vlm.openai")
         check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
         self.model, self.max_workers, self.timeout = model_name, max_workers, timeout
-        self.temperature, self.max_output_tokens, self.box_format = temperature, max_tokens, box_format
+        self.temperature, self.max_output_tokens, self.box_format = (
+            temperature,
+            max_tokens,
+            box_format,
+        )
         self.image_limits = image_limits or first_limits(self.endpoint)
         other = url == os.environ.get("DF_BASE_URL")  # perhaps another provider's
         names = [key_name_of_api_key, "DF_API_KEY", *([] if other else ["OPENAI_API_KEY"])]
@@ -83,7 +105,9 @@ class OpenAIServing(Serving):
         self._api_key = usable_key(api_key or next(filter(None, map(os.environ.get, names)), None))
         self.has_key = self._api_key is not None
         self.extra_body = dict(extra_body or {})
-        self.extra_headers = headers = {str(name): str(value) for name, value in (extra_headers or {}).items()}
+        self.extra_headers = headers = {
+            str(name): str(value) for name, value in (extra_headers or {}).items()
+        }
         if not all(text.isascii() and text.isprintable() for text in (*headers, *headers.values())):
             raise SpecError("vlm.openai.extra_headers holds characters that no header has")
         for name in filter(self.extra_body.__contains__, ("messages", "model", "stream", "n")):
@@ -92,7 +116,11 @@ class OpenAIServing(Serving):
         learn_fields(self.extra_body)
         learn_proxies()
         check_one_source(self._url, self._api_key, headers)
-        self._client, self._transport, self._first = client, PerLoop[Transport](self._open), PerLoop(asyncio.Lock)
+        self._client, self._transport, self._first = (
+            client,
+            PerLoop[Transport](self._open),
+            PerLoop(asyncio.Lock),
+        )
         self.habits, self._habits_known = first_habits(self.endpoint), False
 
     def facts(self) -> dict[str, Any]:
@@ -100,7 +128,10 @@ class OpenAIServing(Serving):
         return {"key": "set" if self.has_key else "not set", **takes}
 
     def needs(self) -> list[str]:
-        why = "no API key: set vlm.openai.api_key, DF_API_KEY or OPENAI_API_KEY if the endpoint wants one"
+        why = (
+            "no API key: set vlm.openai.api_key, DF_API_KEY or OPENAI_API_KEY if the endpoint"
+            " wants one"
+        )
         return [] if self.has_key else [why]
 
     def identity(self) -> dict[str, Any]:
@@ -110,7 +141,8 @@ class OpenAIServing(Serving):
 
     async def answer(self, request: Request[Any]) -> Reply:
         if not self._habits_known:
-            async with self._first.get():  # one request finds out what the endpoint takes; the others wait for it
+            async with self._first.get():
+                # one request finds out what the endpoint takes; the others wait for it
                 if not self._habits_known:
                     return await self._find_out(request)
         try:
@@ -118,7 +150,8 @@ class OpenAIServing(Serving):
         except RequestRefused as refused:
             if not (request.cut_off and "temperature" in str(refused).lower()):
                 raise
-        request.before_another()  # what was cut off goes cooler, but to a model that takes no temperature but its own
+        # what was cut off goes cooler, but to a model that takes no temperature but its own
+        request.before_another()
         return await self._send(replace(request, cut_off=False), self.habits)
 
     async def _find_out(self, request: Request[Any]) -> Reply:
@@ -130,7 +163,9 @@ class OpenAIServing(Serving):
                 return reply
             except RequestRefused as error:
                 if takes_no_images(str(error)):
-                    raise EndpointRefused(f"{error}. The model takes no images: name one that does") from None
+                    raise EndpointRefused(
+                        f"{error}. The model takes no images: name one that does"
+                    ) from None
                 first_refusal, following = first_refusal or error, habits.after_refusal(str(error))
                 if following is None:
                     raise first_refusal from None
@@ -141,7 +176,11 @@ class OpenAIServing(Serving):
         if all(image.ready for image in request.images):
             body = self._body(request, habits)
         else:
-            in_thread = off_loop if any(is_elsewhere(image.path) for image in request.images) else asyncio.to_thread
+            in_thread = (
+                off_loop
+                if any(is_elsewhere(image.path) for image in request.images)
+                else asyncio.to_thread
+            )
             body = await in_thread(self._body, request, habits)
         where = f"{self.endpoint} ({self.model})"
         status, headers, data = await self._transport.get().post(body)
@@ -151,12 +190,19 @@ class OpenAIServing(Serving):
             return reply_of(json.loads(data), used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             said = excerpt(data[:20_000].decode("utf-8", "replace"), 120)
-            raise NoCompletion(f"{where} answered something that is not a chat completion: {said!r}") from None
+            raise NoCompletion(
+                f"{where} answered something that is not a chat completion: {said!r}"
+            ) from None
 
     def _body(self, request: Request[Any], habits: Habits) -> bytes:
-        """The request as JSON, put together so that the images' long texts are copied once and never scanned."""
+        """The request as JSON, put together so that the images' long texts are copied once and
+        never scanned.
+        """
         settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
-        if habits.temperature and (temperature := request.temperature(self.temperature)) is not None:
+        if (
+            habits.temperature
+            and (temperature := request.temperature(self.temperature)) is not None
+        ):
             settings["temperature"] = temperature
         if habits.response_format == "json_object":
             settings["response_format"] = {"type": "json_object"}
@@ -179,7 +225,9 @@ class OpenAIServing(Serving):
 
     def _open(self) -> Transport:
         if self._client is not None:
-            return ClientTransport(self._client, self._completions, self.timeout, self.extra_headers)
+            return ClientTransport(
+                self._client, self._completions, self.timeout, self.extra_headers
+            )
         return HttpTransport(self._completions, self._api_key, self.timeout, self.extra_headers)
 
     async def aclose(self) -> None:

@@ -1,4 +1,6 @@
-"""The OpenAI serving with OpenAI's own client underneath: `vlm.openai.client: sdk`, and Azure with Entra ID."""
+"""The OpenAI serving with OpenAI's own client underneath: `vlm.openai.client: sdk`, and Azure with
+Entra ID.
+"""
 
 import asyncio
 import inspect
@@ -17,18 +19,21 @@ _PROVIDER = "vlm.openai.azure.token_provider"
 
 
 class OpenAISdkServing(OpenAIServing):
-    """OpenAIServing that sends through `openai.AsyncOpenAI`, or `AsyncAzureOpenAI` where `azure_endpoint` is given.
+    """OpenAIServing that sends through `openai.AsyncOpenAI`, or `AsyncAzureOpenAI` where
+    `azure_endpoint` is given.
 
-    Bodies, replies, errors and stored replies are OpenAIServing's: changing from one to the other asks nothing again.
-    The client's own retries are off. It takes more CPU time per request (docs/dependencies.md).
+    Bodies, replies, errors and stored replies are OpenAIServing's: changing from one to the other
+    asks nothing again. The client's own retries are off. It takes more CPU time per request
+    (docs/dependencies.md).
 
     Args:
         api_url: Address of the endpoint; without it, and without `azure_endpoint`, OpenAI's own.
         model_name: Name of the model; on Azure, of the deployment.
         azure_endpoint: The Azure resource: `https://NAME.openai.azure.com`.
         api_version: Azure's version of the API: `2024-10-21`.
-        token_provider: What gives an Entra token, instead of a key: a function without arguments, async or not, or
-            its name, `module:function`, which is found in the current folder, too. It is called for each request.
+        token_provider: What gives an Entra token, instead of a key: a function without arguments,
+            async or not, or its name, `module:function`, which is found in the current folder, too.
+            It is called for each request.
         settings: All other settings of OpenAIServing.
 
     Raises:
@@ -61,12 +66,18 @@ class OpenAISdkServing(OpenAIServing):
         self._azure_version = api_version if azure_endpoint else None
         if azure_endpoint:
             if api_url:
-                raise SpecError("vlm.openai.base_url and vlm.openai.azure.endpoint are both set: leave one out")
+                raise SpecError(
+                    "vlm.openai.base_url and vlm.openai.azure.endpoint are both set: leave one out"
+                )
             if not api_version:
-                raise SpecError("vlm.openai.azure.api_version is missing: set it, for instance to 2024-10-21")
+                raise SpecError(
+                    "vlm.openai.azure.api_version is missing: set it, for instance to 2024-10-21"
+                )
             shown_address(azure_endpoint, "vlm.openai.azure", "endpoint")
-            # the address that `direct` is given for the same deployment, so that both have the same stored replies
-            api_url = f"{azure_endpoint.rstrip('/')}/openai/deployments/{model_name}?api-version={api_version}"
+            # the address that `direct` is given for the same deployment, so that both have the same
+            # stored replies
+            deployment = f"{azure_endpoint.rstrip('/')}/openai/deployments/{model_name}"
+            api_url = f"{deployment}?api-version={api_version}"
             settings = {"key_name_of_api_key": "AZURE_OPENAI_API_KEY", **settings}
         elif api_version or token_provider:
             raise SpecError("vlm.openai.azure.endpoint is missing: name the Azure resource")
@@ -75,7 +86,10 @@ class OpenAISdkServing(OpenAIServing):
         self._provider = provider_named(provider, ["."]) if isinstance(provider, str) else provider
         self.has_key = self.has_key or self._provider is not None
         if self._provider is not None and (named := names_address(self._url)):
-            why = f"{named[0]} is set by {named[1]}, and {_PROVIDER} would give its token to that address"
+            why = (
+                f"{named[0]} is set by {named[1]}, and {_PROVIDER} would give its token to that"
+                " address"
+            )
             raise SpecError(f"{why}: set {named[0]} in the environment, or the address in the spec")
 
     def _open(self) -> Transport:
@@ -105,20 +119,27 @@ class OpenAISdkServing(OpenAIServing):
         try:
             token: Any = await asyncio.to_thread(self._provider)  # which may ask the network
             token = await token if inspect.isawaitable(token) else token
-        except (Exception, SystemExit) as error:  # the user's code may raise anything, and end the process
-            raised = f"it raised {type(error).__name__}; call it in Python to see why"  # its words may hold the secret
+        except (Exception, SystemExit) as error:
+            # the user's code may raise anything, and end the process
+            # its words may hold the secret
+            raised = f"it raised {type(error).__name__}; call it in Python to see why"
             raise EndpointRefused(f"{_PROVIDER} gave no token: {raised}", certain=False) from None
         if not isinstance(token, str) or not token:
             raise EndpointRefused(f"{_PROVIDER} should return a token, a text that is not empty")
         learn(token)
         if not (token.isascii() and token.isprintable()):
-            raise EndpointRefused(f"{_PROVIDER} returned a token that no header can hold: a line break?")
+            raise EndpointRefused(
+                f"{_PROVIDER} returned a token that no header can hold: a line break?"
+            )
         return token
 
 
 def provider_named(name: str, folders: Sequence[str]) -> TokenProvider:
-    """The function that `module:function` names, its module perhaps in one of `folders`. Raises SpecError."""
-    from dataflow_grounding.spec.user_code import named  # with pydantic, which a serving made by hand does without
+    """The function that `module:function` names, its module perhaps in one of `folders`. Raises
+    SpecError.
+    """
+    # with pydantic, which a serving made by hand does without
+    from dataflow_grounding.spec.user_code import named
 
     found = named(name, _PROVIDER, (), folders, quoting=False)
     if not callable(found):

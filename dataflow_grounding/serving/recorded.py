@@ -14,9 +14,11 @@ from dataflow_grounding.tasks import Request
 
 
 class RecordedServing(Serving):
-    """With `serving`, passes requests on and adds each reply to the file `path`; without, answers from the file.
+    """With `serving`, passes requests on and adds each reply to the file `path`; without, answers
+    from the file.
 
-    So a run can be shared and repeated without a key. A request that was not recorded fails its record.
+    So a run can be shared and repeated without a key. A request that was not recorded fails its
+    record.
 
     Args:
         path: The recording; its first line says whose replies it holds.
@@ -32,7 +34,8 @@ class RecordedServing(Serving):
         >>> row = {"image_path": "example_data/images/cat.jpg"}
         >>> with TemporaryDirectory() as folder:
         ...     with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
-        ...         recorded = RecordedServing(f"{folder}/replies.jsonl", OpenAIServing(server.base_url, "any-model"))
+        ...         endpoint = OpenAIServing(server.base_url, "any-model")
+        ...         recorded = RecordedServing(f"{folder}/replies.jsonl", endpoint)
         ...         asked = CaptionGenerator(recorded)(row)
         ...     CaptionGenerator(RecordedServing(f"{folder}/replies.jsonl"))(row) == asked
         True
@@ -66,8 +69,15 @@ class RecordedServing(Serving):
         return Reply(line["reply"], line["finish_reason"], Usage(*line["usage"]), line["refusal"])
 
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
-        line: dict[str, Any] = {"key": key, "reply": blotted(reply.text), "finish_reason": reply.finish_reason}
-        line |= {"usage": list(astuple(reply.usage)), "refusal": reply.refusal and blotted(reply.refusal)}
+        line: dict[str, Any] = {
+            "key": key,
+            "reply": blotted(reply.text),
+            "finish_reason": reply.finish_reason,
+        }
+        line |= {
+            "usage": list(astuple(reply.usage)),
+            "refusal": reply.refusal and blotted(reply.refusal),
+        }
         with open(self.path, "a+b") as file:
             if not file.tell():
                 head = {"recorded": self._identity, "box_format": self.box_format}
@@ -86,7 +96,10 @@ class RecordedServing(Serving):
                     with suppress(ValueError):  # a line that a stop tore was never a whole reply
                         line = json.loads(text)
                         self._replies[line["key"]] = line
-            self._identity = {"model": head["recorded"]["model"], "endpoint": head["recorded"]["endpoint"]}
+            self._identity = {
+                "model": head["recorded"]["model"],
+                "endpoint": head["recorded"]["endpoint"],
+            }
             self._identity |= head["recorded"]
             self.box_format, self.is_vlm = str(head["box_format"]), bool(head.get("is_vlm", True))
         except FileNotFoundError:

@@ -1,4 +1,6 @@
-"""Several servings as one: a second model answers some of the tasks, or one model is at several endpoints."""
+"""Several servings as one: a second model answers some of the tasks, or one model is at several
+endpoints.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -14,7 +16,9 @@ from dataflow_grounding.tasks import Request
 
 
 class ServingByTask(Serving):
-    """Passes each request to the serving named for its task in `others`, else to `first`; both are one endpoint."""
+    """Passes each request to the serving named for its task in `others`, else to `first`; both are
+    one endpoint.
+    """
 
     def __init__(self, first: Serving, others: dict[str, Serving]) -> None:
         self._all = {"first": first, **others}
@@ -63,14 +67,16 @@ class ServingByTask(Serving):
 
 
 class SeveralEndpoints(ServingByTask):
-    """One model at several endpoints: runs spread their requests over them, and pass over one that is dead.
+    """One model at several endpoints: runs spread their requests over them, and pass over one that
+    is dead.
 
-    How many requests each takes is found out for each. Stored replies don't tell which endpoint answered: one may be
-    added or taken out, and nothing is asked again.
+    How many requests each takes is found out for each. Stored replies don't tell which endpoint
+    answered: one may be added or taken out, and nothing is asked again.
 
     Args:
         servings: One for each endpoint, alike but for their addresses and keys.
-        weights: Parts of the requests where more than one endpoint has room, [1, 3]; equal ones without it.
+        weights: Parts of the requests where more than one endpoint has room, [1, 3]; equal ones
+            without it.
 
     Raises:
         SpecError: They are not alike, two have one address, or a weight is not a number above 0.
@@ -80,7 +86,8 @@ class SeveralEndpoints(ServingByTask):
         >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> answers = CannedAnswers('{"caption": "A cat on a rug."}')
         >>> with LoopbackServer(answers) as one, LoopbackServer(answers) as two:
-        ...     serving = SeveralEndpoints([OpenAIServing(server.base_url, "any-model") for server in (one, two)])
+        ...     endpoints = [OpenAIServing(server.base_url, "any-model") for server in (one, two)]
+        ...     serving = SeveralEndpoints(endpoints)
         ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]
         'A cat on a rug.'
     """
@@ -89,20 +96,32 @@ class SeveralEndpoints(ServingByTask):
         weights = [1] * len(servings) if weights is None else weights
         by_address = {serving.endpoint: serving for serving in servings}
         if not servings or not len(weights) == len(servings) == len(by_address):
-            raise SpecError("vlm.openai.endpoints should hold one or more addresses, each once and with one weight")
+            raise SpecError(
+                "vlm.openai.endpoints should hold one or more addresses, each once and with one"
+                " weight"
+            )
         if not all(is_number(weight) and weight > 0 for weight in weights):
-            raise SpecError(f"a weight in vlm.openai.endpoints is not a number above 0: {list(weights)!r:.80}")
+            raise SpecError(
+                f"a weight in vlm.openai.endpoints is not a number above 0: {list(weights)!r:.80}"
+            )
         super().__init__(servings[0], by_address)
         self._all, self._weights, self._turns = by_address, weights, itertools.cycle(servings)
         self.other_identities = [serving.identity() for serving in servings]
-        if any({**one, "endpoint": "several endpoints"} != self.identity() for one in self.other_identities):
-            raise SpecError(f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same")
+        if any(
+            {**one, "endpoint": "several endpoints"} != self.identity()
+            for one in self.other_identities
+        ):
+            raise SpecError(
+                f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same"
+            )
 
     def endpoints(self) -> list[tuple[Serving, float]]:
         return list(zip(self._all.values(), self._weights, strict=True))
 
     async def answer(self, request: Request[Any]) -> Reply | str:
-        """The reply of the next in turn that can answer. The engine doesn't ask this: it chooses by room and weight."""
+        """The reply of the next in turn that can answer. The engine doesn't ask this: it chooses by
+        room and weight.
+        """
         for serving in itertools.islice(self._turns, len(self._all) - 1):
             with suppress(EndpointRefused, ServerFault):
                 return await serving.answer(request)

@@ -1,4 +1,6 @@
-"""How many tokens a request takes, by what providers publish: for estimates before anything is sent."""
+"""How many tokens a request takes, by what providers publish: for estimates before anything is
+sent.
+"""
 
 import math
 import re
@@ -25,7 +27,9 @@ class TokenRules:
 
     @property
     def least_cached(self) -> int:
-        """Tokens from which on an equal beginning is billed as cached (Google's and OpenAI's pages); vLLM: any."""
+        """Tokens from which on an equal beginning is billed as cached (Google's and OpenAI's
+        pages); vLLM: any.
+        """
         return 1024 if re.match(r"gemini|gpt|o\d", self._name) else 0
 
     def image(self, size: Size) -> int:
@@ -47,7 +51,8 @@ class TokenRules:
         if "crop" in rule:
             unit = max(1, math.floor(min(size) / 1.5))
             return rule["crop"] * (1 if max(size) <= rule["one_up_to"] else _cells(size, unit))
-        if "tile" in rule:  # it is fitted in 2048 x 2048, and its shorter side to 768; it is never enlarged
+        if "tile" in rule:
+            # it is fitted in 2048 x 2048, and its shorter side to 768; it is never enlarged
             scale = min(1.0, 2048 / max(size))
             scale *= min(1.0, 768 / (min(size) * scale))
             return rule["base"] + rule["tile"] * _cells((width * scale, height * scale), 512)
@@ -56,7 +61,10 @@ class TokenRules:
         if "pixels" in rule:
             return min(rule["most"], math.ceil(width * height / rule["pixels"]))
         if "square" in rule:
-            return min(16384, max(4, round(width / rule["square"]) * round(height / rule["square"]))) + 2
+            return (
+                min(16384, max(4, round(width / rule["square"]) * round(height / rule["square"])))
+                + 2
+            )
         return None
 
     @property

@@ -10,7 +10,8 @@ Location = Sequence[str | int]
 
 
 def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
-    """Where a key of a merged spec stands: among the overrides, or `FILE, line N`, by the files' YAML nodes.
+    """Where a key of a merged spec stands: among the overrides, or `FILE, line N`, by the files'
+    YAML nodes.
 
     The last file that has it counts; of a key that is missing, the block that it should be in.
     """
@@ -24,14 +25,18 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
 def validated(
     values: dict[str, Any], model: type[BaseModel], place: Callable[[Location], str]
 ) -> tuple[BaseModel | None, list[str]]:
-    """The spec, with defaults for wrong keys (None where one has no default), and what is wrong, one line each."""
+    """The spec, with defaults for wrong keys (None where one has no default), and what is wrong,
+    one line each.
+    """
     problems: list[str] = []
     for _ in range(2):
         try:
             return model.model_validate(values), problems
         except ValidationError as error:
             found = error.errors()
-        problems = problems or [f"{place(problem['loc'])}: {explain(problem, model)}" for problem in found]
+        problems = problems or [
+            f"{place(problem['loc'])}: {explain(problem, model)}" for problem in found
+        ]
         for problem in found:
             drop(values, problem["loc"])
     return None, problems
@@ -43,9 +48,14 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         before = key.removesuffix(location[-1])
-        beside = {known.removeprefix(before).partition(".")[0] for known in keys_of(model) if known.startswith(before)}
+        beside = {
+            known.removeprefix(before).partition(".")[0]
+            for known in keys_of(model)
+            if known.startswith(before)
+        }
         near = nearest(location[-1], beside, 0.5)
-        inside = [known for known in keys_of(model) if f".{known}.".find(f".{key}.") > 0]  # with more blocks before it
+        # with more blocks before it
+        inside = [known for known in keys_of(model) if f".{known}.".find(f".{key}.") > 0]
         if not near and inside:
             near = f"; is it {inside[0][: inside[0].rindex(key) + len(key)]!r}?"
         return f"{key} is not a key of the spec{near}"
@@ -68,8 +78,11 @@ def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:
     """Every key of a block that holds a value, with dots between the blocks that it is in."""
     for name, field in model.model_fields.items():
         key = f"{before}{field.alias or name}"
-        kinds = (field.annotation, *get_args(field.annotation))  # of a block, perhaps in a list or optionally
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        # of a block, perhaps in a list or optionally
+        kinds = (field.annotation, *get_args(field.annotation))
+        inner = next(
+            (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None
+        )
         if inner is not None:
             yield from keys_of(inner, f"{key}.")
         else:

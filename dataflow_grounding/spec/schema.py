@@ -3,7 +3,15 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    create_model,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding.tables import load_table
@@ -12,7 +20,9 @@ from dataflow_grounding.tables import load_table
 class Block(BaseModel):
     """Keys of a spec, any other of which is an error."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True, allow_inf_nan=False
+    )
 
 
 def _jsonable(value: Any) -> Any:
@@ -47,7 +57,9 @@ class GeminiBlock(Block):
 
 
 class AzureBlock(Block):
-    """`vlm.openai.azure`: a deployment on Azure; `token_provider` is `module:function`, which gives an Entra token."""
+    """`vlm.openai.azure`: a deployment on Azure; `token_provider` is `module:function`, which gives
+    an Entra token.
+    """
 
     endpoint: str = ""
     api_version: str = ""
@@ -55,7 +67,9 @@ class AzureBlock(Block):
 
 
 class EndpointBlock(Block):
-    """One of `vlm.openai.endpoints`: an address, and what part of the requests it gets where all have room."""
+    """One of `vlm.openai.endpoints`: an address, and what part of the requests it gets where all
+    have room.
+    """
 
     base_url: str = Field(min_length=1)
     weight: float = Field(1, gt=0)
@@ -144,7 +158,9 @@ class WorkflowBlock(Block):
 
 
 class RowsData(Block):
-    """`data` of a pipeline that reads the user's rows; `columns` are role → column, where the user has other names."""
+    """`data` of a pipeline that reads the user's rows; `columns` are role → column, where the user
+    has other names.
+    """
 
     input_jsonl: str
     image_root: str | None = ""
@@ -154,7 +170,9 @@ class RowsData(Block):
 
 
 OTHER_KEYS: dict[str, Any] = load_table(__package__, "other_keys.yaml")
-"""What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of a block."""
+"""What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of
+a block.
+"""
 
 
 class ReferringData(Block):
@@ -169,7 +187,9 @@ class ReferringData(Block):
 
 
 class PipelineBlock(Block):
-    """What every pipeline's block holds; a pipeline's own has further keys, or others in `workflow` and `data`."""
+    """What every pipeline's block holds; a pipeline's own has further keys, or others in `workflow`
+    and `data`.
+    """
 
     vlm: VlmBlock = VlmBlock()
     workflow: WorkflowBlock
@@ -189,7 +209,9 @@ class SpecHead(Block):
 
 
 class Spec(SpecHead):
-    """A whole spec; `block` is that of the pipeline that is to run, which stands under the pipeline's name."""
+    """A whole spec; `block` is that of the pipeline that is to run, which stands under the
+    pipeline's name.
+    """
 
     block: SerializeAsAny[PipelineBlock]
     _stated: dict[str, Any] = {}
@@ -203,9 +225,15 @@ class Spec(SpecHead):
 
     @property
     def remarks(self) -> list[str]:
-        """What is good to know of the spec: which of its keys the pipeline doesn't use, in one line."""
+        """What is good to know of the spec: which of its keys the pipeline doesn't use, in one
+        line.
+        """
         names = ", ".join(self._passed_over)
-        return [f"keys that {self.autolabel_type} doesn't use are passed over: {names}"] if names else []
+        return (
+            [f"keys that {self.autolabel_type} doesn't use are passed over: {names}"]
+            if names
+            else []
+        )
 
     def as_stated(self) -> Any:
         """All keys and values, with references (`${oc.env:NAME}`) as they stand in the spec."""

@@ -5,5 +5,12 @@ from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.regions import double_check, grounding_expression, region_expression
 from dataflow_grounding.tasks.request import Request
 
-__all__ = ["Found", "Request", "double_check", "expression_extraction", "grounding_expression", "image_caption"]
+__all__ = [
+    "Found",
+    "Request",
+    "double_check",
+    "expression_extraction",
+    "grounding_expression",
+    "image_caption",
+]
 __all__ += ["phrase_grounding", "region_caption", "region_expression"]

@@ -1,4 +1,6 @@
-"""Tasks about texts: `image_caption`, `region_caption`, and `expression_extraction`, the phrases in a caption."""
+"""Tasks about texts: `image_caption`, `region_caption`, and `expression_extraction`, the phrases in
+a caption.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,15 @@ from dataflow_grounding.images import Image
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.spans import clean_caption
 from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, region_items, text_of
-from dataflow_grounding.tasks.request import INTEGER, STRING, Request, about, is_cut_off, list_of, object_of
+from dataflow_grounding.tasks.request import (
+    INTEGER,
+    STRING,
+    Request,
+    about,
+    is_cut_off,
+    list_of,
+    object_of,
+)
 
 # Style of marks → how the model is told of them.
 SHOWN_AS = {
@@ -51,14 +61,19 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
         if not isinstance(data["expressions"], list):
             raise UnreadableReply('"expressions" is not a list.')
         if is_cut_off(notes) and not reply.rstrip().endswith("]"):
-            raise TruncatedReply("the reply is cut off in the middle of its expressions.")  # the rest isn't "not there"
+            # the rest isn't "not there"
+            raise TruncatedReply("the reply is cut off in the middle of its expressions.")
         cleaned = data.get("cleaned_caption")
         if not isinstance(cleaned, str) or not cleaned.strip():
             cleaned = clean_caption(caption)
             notes = [*notes, Note("no_cleaned_caption")]
         expressions: list[tuple[str, str | None]] = []
         for item in data["expressions"]:
-            given = (item.get("text"), item.get("noun_chunk")) if isinstance(item, dict) else (item, None)
+            given = (
+                (item.get("text"), item.get("noun_chunk"))
+                if isinstance(item, dict)
+                else (item, None)
+            )
             text, noun_chunk = (value.strip() if isinstance(value, str) else "" for value in given)
             if text:
                 expressions.append((text, noun_chunk or None))
@@ -68,12 +83,16 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
             raise UnreadableReply('no item of "expressions" has a "text".')
         return Extracted(cleaned.strip(), expressions), notes
 
-    schema = object_of(cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING)))
+    schema = object_of(
+        cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING))
+    )
     return about("expression_extraction", image, {"caption": caption}, schema, read)
 
 
 class RegionCaptions(NamedTuple):
-    """One text per region, in their order; `answer` is the reply if it was in the model's own words."""
+    """One text per region, in their order; `answer` is the reply if it was in the model's own
+    words.
+    """
 
     texts: list[str]
     answer: str | None = None
@@ -93,19 +112,26 @@ def region_caption(
             if len(found) < count:
                 raise
             note = Note("own_words", "the reply is a text with <region1> and so on in it")
-            return RegionCaptions([found[number] for number in sorted(found)], reply.strip()), [note]
-        texts = {number: text for number, item in items.items() if (text := text_of(item.get("text")))}
+            return RegionCaptions([found[number] for number in sorted(found)], reply.strip()), [
+                note
+            ]
+        texts = {
+            number: text for number, item in items.items() if (text := text_of(item.get("text")))
+        }
         return RegionCaptions(all_of(texts, count, "the text", notes)), notes
 
     given = {"regions": region_items(regions, image, box_format)}
     schema = object_of(captions=list_of(object_of(id=INTEGER, text=STRING)))
-    return about("region_caption", image, given, schema, read, box_format, count, marks=SHOWN_AS[marks])
+    return about(
+        "region_caption", image, given, schema, read, box_format, count, marks=SHOWN_AS[marks]
+    )
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:
     """Read a text that names regions as `<region1>`: region id, 1 to `count` → what it says of it.
 
-    A sentence or line belongs to the regions that it names, and so do those after it that name none.
+    A sentence or line belongs to the regions that it names, and so do those after it that name
+    none.
 
     Example:
         >>> read_marked_text("<region1>: a cup. It is red. <region2> shows a dog.", 2)
@@ -117,7 +143,12 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
         named = [int(number[:9]) for number in _MARKER.findall(sentence)]
         if named:
             current = [number for number in dict.fromkeys(named) if 1 <= number <= count]
-        said = re.sub(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", "", sentence.strip(), flags=re.IGNORECASE)
+        said = re.sub(
+            r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*",
+            "",
+            sentence.strip(),
+            flags=re.IGNORECASE,
+        )
         if said.strip(" *-:"):
             for number in current:
                 found.setdefault(number, []).append(said)
@@ -125,7 +156,8 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:
-    """Return a text whose `<region1>` names the first of `places` (from 0) with the places' own numbers.
+    """Return a text whose `<region1>` names the first of `places` (from 0) with the places' own
+    numbers.
 
     Example:
         >>> renumbered("<region1> is left of <region2>", [4, 2])

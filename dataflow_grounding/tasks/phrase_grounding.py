@@ -32,10 +32,12 @@ class Found:
 
     Attributes:
         status: grounded, none, ambiguous or unsupported.
-        instances: Each box: `bbox` (x1, y1, x2, y2, whole pixels of the upright image), `score`, perhaps `evidence`.
+        instances: Each box: `bbox` (x1, y1, x2, y2, whole pixels of the upright image), `score`,
+            perhaps `evidence`.
         reason: Why there is no box, if the reply says so.
         disagreement: Whether several answers differed; None for a single one.
-        doubtful: Whether much of the reply was dropped, moved or missing, or several phrases had the whole picture.
+        doubtful: Whether much of the reply was dropped, moved or missing, or several phrases had
+            the whole picture.
     """
 
     status: str
@@ -54,7 +56,8 @@ def phrase_grounding(
         image: The image to look in.
         phrases: What to look for.
         box_format: How the model writes boxes.
-        merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps them all.
+        merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps them
+            all.
     """
 
     def read(reply: str) -> tuple[list[Found], list[Note]]:
@@ -62,7 +65,8 @@ def phrase_grounding(
         reading = read_boxes(reply, format=box_format, phrases=list(phrases), **sizes)
         _check_all_read(reading, len(phrases))
         found, notes = [], list(reading.notes)
-        shown = [box for box in reading.boxes if area(clamp(box.bbox, image.size)) > 0]  # and not in the padding alone
+        # and not in the padding alone
+        shown = [box for box in reading.boxes if area(clamp(box.bbox, image.size)) > 0]
         for number in range(1, len(phrases) + 1):
             instances = [_instance(box, image) for box in shown if box.id == number]
             once = without_duplicates(instances, merge_iou)
@@ -73,19 +77,28 @@ def phrase_grounding(
         most = WHOLE_PICTURE * image.size[0] * image.size[1]
         large = [any(area(instance["bbox"]) > most for instance in one.instances) for one in found]
         whole = list(itertools.compress(phrases, large))
-        notes += [Note("whole_picture", f"the box of {phrase[:60]!r} covers nearly all of it") for phrase in whole]
+        notes += [
+            Note("whole_picture", f"the box of {phrase[:60]!r} covers nearly all of it")
+            for phrase in whole
+        ]
         if reading.doubtful:
             notes.append(Note("doubtful", "much was dropped or moved"))
-        elif len({phrase.casefold() for phrase in whole}) > 1:  # one thing may fill the picture; several hardly do
+        elif len({phrase.casefold() for phrase in whole}) > 1:
+            # one thing may fill the picture; several hardly do
             notes.append(Note("doubtful", "several phrases have the whole picture"))
         else:
             return found, notes
         return [replace(one, doubtful=True) for one in found], notes
 
     size = dict(zip(("width", "height"), image.sent_size, strict=True))
-    given = {"image": size, "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)]}
+    given = {
+        "image": size,
+        "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
+    }
     schema, key = _schema(box_format.key), box_format.key
-    return about("phrase_grounding", image, given, schema, read, box_format, len(phrases), box_key=key)
+    return about(
+        "phrase_grounding", image, given, schema, read, box_format, len(phrases), box_key=key
+    )
 
 
 @cache
@@ -95,7 +108,9 @@ def _schema(box_key: str) -> Schema:
 
 
 def _check_all_read(reading: Reading, count: int) -> None:
-    """Raise TruncatedReply or UnreadableReply where a phrase without a box is not for that "not there"."""
+    """Raise TruncatedReply or UnreadableReply where a phrase without a box is not for that "not
+    there".
+    """
     boxed = {box.id for box in reading.boxes} | set(reading.statuses)
     if reading.count("truncated") and len(boxed) < count:
         raise TruncatedReply("the reply is cut off before all phrases have their boxes.")

@@ -11,7 +11,16 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
 from dataflow_grounding.records import whole_number
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.tasks.request import BOOLEAN, INTEGER, STRING, Request, about, is_cut_off, list_of, object_of
+from dataflow_grounding.tasks.request import (
+    BOOLEAN,
+    INTEGER,
+    STRING,
+    Request,
+    about,
+    is_cut_off,
+    list_of,
+    object_of,
+)
 
 T = TypeVar("T")
 
@@ -24,12 +33,22 @@ Region: TypeAlias = Mapping[str, Any]
 def region_items(
     regions: Sequence[Region], image: Image, box_format: BoxFormat, texts: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return the regions as a request has them: id, box in the model's format, and the columns named in `texts`."""
+    """Return the regions as a request has them: id, box in the model's format, and the columns
+    named in `texts`.
+    """
     items = []
     for number, region in enumerate(regions, 1):
         x1, y1, x2, y2 = region["bbox"]
-        numbers = box_format.from_pixels((x1, y1, x2, y2), original=image.shown_size, sent=image.sent_size)
-        items.append({"id": number, box_format.key: numbers, **{name: region.get(name) or "" for name in texts}})
+        numbers = box_format.from_pixels(
+            (x1, y1, x2, y2), original=image.shown_size, sent=image.sent_size
+        )
+        items.append(
+            {
+                "id": number,
+                box_format.key: numbers,
+                **{name: region.get(name) or "" for name in texts},
+            }
+        )
     return items
 
 
@@ -59,7 +78,8 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
 
 
 def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[Note]]:
-    """Read the objects in list `key` by id, 1 to `count`; the first of an id counts, others are dropped with a note.
+    """Read the objects in list `key` by id, 1 to `count`; the first of an id counts, others are
+    dropped with a note.
 
     Returns id → object and notes, and raises what `read_items` raises.
 
@@ -79,7 +99,9 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
 
 
 def all_of(found: Mapping[int, T], count: int, what: str, notes: Sequence[Note]) -> list[T]:
-    """Return what was found for the ids 1 to `count`. Raises UnreadableReply, TruncatedReply for any left out."""
+    """Return what was found for the ids 1 to `count`. Raises UnreadableReply, TruncatedReply for
+    any left out.
+    """
     missing = [number for number in range(1, count + 1) if number not in found]
     if missing:
         complaint = f"{what} is missing for id {', '.join(map(str, missing[:20]))}."
@@ -88,7 +110,8 @@ def all_of(found: Mapping[int, T], count: int, what: str, notes: Sequence[Note])
 
 
 def read_places(value: Any, count: int) -> tuple[list[int], list[Note]]:
-    """Return the places (from 0) of the region ids 1 to `count` in a value, each once, and notes on the others.
+    """Return the places (from 0) of the region ids 1 to `count` in a value, each once, and notes on
+    the others.
 
     Example:
         >>> read_places([2, "1", 2, 7], 3)
@@ -114,16 +137,23 @@ class Described(NamedTuple):
     description: str
 
 
-def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFormat) -> Request[list[Described]]:
+def region_expression(
+    image: Image, regions: Sequence[Region], box_format: BoxFormat
+) -> Request[list[Described]]:
     """Ask what each region shows; the answer is one Described per region, in their order."""
     size, count = dict(zip(("width", "height"), image.sent_size, strict=True)), len(regions)
     given = {"image": size, "regions": region_items(regions, image, box_format, ("type",))}
-    schema = object_of(regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING)))
+    schema = object_of(
+        regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING))
+    )
 
     def read(reply: str) -> tuple[list[Described], list[Note]]:
         items, notes = read_by_id(reply, "regions", count)
         names = ("type", "color", "description")
-        said = {number: Described(*(text_of(item.get(name)) for name in names)) for number, item in items.items()}
+        said = {
+            number: Described(*(text_of(item.get(name)) for name in names))
+            for number, item in items.items()
+        }
         found = {number: described for number, described in said.items() if described.description}
         return all_of(found, count, "the description", notes), notes
 
@@ -156,9 +186,13 @@ def grounding_expression(
             if text and places:
                 found.append(Merged(text, places))
             else:
-                notes.append(Note("dropped", f"an expression without {'a region' if text else 'text'}"))
+                notes.append(
+                    Note("dropped", f"an expression without {'a region' if text else 'text'}")
+                )
         if not found:
-            raise UnreadableReply('no item of "expressions" has a "text" and the id of a region in "region_ids".')
+            raise UnreadableReply(
+                'no item of "expressions" has a "text" and the id of a region in "region_ids".'
+            )
         return found, notes
 
     given = {"caption": caption, "regions": items}
@@ -166,7 +200,9 @@ def grounding_expression(
 
 
 class Check(NamedTuple):
-    """A judgement: `matches` is None if the model can't tell; `text` and `places` are what should be there instead."""
+    """A judgement: `matches` is None if the model can't tell; `text` and `places` are what should
+    be there instead.
+    """
 
     matches: bool | None
     text: str
@@ -191,11 +227,17 @@ def double_check(
         texts: Columns of the regions to tell a serving that can't see what things are.
     """
     asked = [
-        {"id": number, "text": expression.text, "region_ids": [place + 1 for place in expression.places]}
+        {
+            "id": number,
+            "text": expression.text,
+            "region_ids": [place + 1 for place in expression.places],
+        }
         for number, expression in enumerate(expressions, 1)
     ]
     given = {"expressions": asked, "regions": region_items(regions, image, box_format, texts)}
-    item = object_of(id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING, reason=STRING)
+    item = object_of(
+        id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING, reason=STRING
+    )
 
     def read(reply: str) -> tuple[list[Check], list[Note]]:
         items, notes = read_by_id(reply, "checks", len(asked))
@@ -203,10 +245,14 @@ def double_check(
         for n, item in items.items():
             places, more = read_places(item.get("region_ids"), len(regions))
             notes += more
-            found[n] = Check(_matches(item, n), text_of(item.get("text")), places, text_of(item.get("reason")))
+            found[n] = Check(
+                _matches(item, n), text_of(item.get("text")), places, text_of(item.get("reason"))
+            )
         return all_of(found, len(asked), "the check", notes), notes
 
-    return about("double_check", image, given, object_of(checks=list_of(item)), read, box_format, len(asked))
+    return about(
+        "double_check", image, given, object_of(checks=list_of(item)), read, box_format, len(asked)
+    )
 
 
 def _matches(item: Mapping[str, Any], number: int) -> bool | None:

@@ -10,6 +10,18 @@ from dataflow_grounding.testing.server import LoopbackServer
 from dataflow_grounding.testing.takes import Takes
 
 __all__ = [
-    "Answer", "Answers", "BadRequest", "CannedAnswers", "EchoAnswers", "Fault", "FaultRule", "LoopbackServer",
-    "ReceivedImage", "ReceivedRequest", "Takes", "Usage", "faults", "on",
-]  # fmt: skip
+    "Answer",
+    "Answers",
+    "BadRequest",
+    "CannedAnswers",
+    "EchoAnswers",
+    "Fault",
+    "FaultRule",
+    "LoopbackServer",
+    "ReceivedImage",
+    "ReceivedRequest",
+    "Takes",
+    "Usage",
+    "faults",
+    "on",
+]

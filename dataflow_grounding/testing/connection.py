@@ -21,7 +21,10 @@ class Head:
 
 
 def response(
-    status: int, body: bytes, content_type: str = "application/json", headers: Mapping[str, str] | None = None
+    status: int,
+    body: bytes,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
 ) -> bytes:
     """A whole response, head and body."""
     reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Status"
@@ -30,16 +33,22 @@ def response(
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
 
 
-async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[Head, bytes]:
+async def read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> tuple[Head, bytes]:
     """The next request's head and body.
 
-    Raises BadRequest where it is not HTTP/1.1 with a Content-Length, IncompleteReadError where the client has left.
+    Raises BadRequest where it is not HTTP/1.1 with a Content-Length, IncompleteReadError where the
+    client has left.
     """
     try:
         raw = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
         first, *lines = raw.decode("latin-1").split("\r\n")
         method, target, version = first.split(" ")
-        headers = {name.strip().lower(): value.strip() for name, value in (line.split(":", 1) for line in lines)}
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, value in (line.split(":", 1) for line in lines)
+        }
         length = int(headers.get("content-length", "0"))
     except asyncio.LimitOverrunError:
         raise BadRequest("Request header fields too large.", 431) from None
@@ -55,9 +64,14 @@ async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 class Connection(asyncio.StreamReaderProtocol):
-    """Runs `talk(reader, writer)`, cancelled once the client has left; when it ends, so does the connection."""
+    """Runs `talk(reader, writer)`, cancelled once the client has left; when it ends, so does the
+    connection.
+    """
 
-    def __init__(self, talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self,
+        talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
+    ) -> None:
         super().__init__(asyncio.StreamReader(HEAD_LIMIT), self._begin)
         self._talk = talk
 

@@ -1,4 +1,6 @@
-"""The two protocols that the loopback server speaks, OpenAI chat completions and Gemini generateContent."""
+"""The two protocols that the loopback server speaks, OpenAI chat completions and Gemini
+generateContent.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,9 +11,15 @@ from dataflow_grounding.serving.base import Usage
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
 GEMINI_STATUS = {
-    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
-    429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
-}  # fmt: skip
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 GEMINI_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
 
 
@@ -47,9 +55,13 @@ class OpenAI:
     name = "openai"
 
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
-        """Fill in the request, whose model may stand in the path; returns its pictures in base64. Raises BadRequest."""
+        """Fill in the request, whose model may stand in the path; returns its pictures in base64.
+        Raises BadRequest.
+        """
         request.model = request.model or str(body.get("model") or "")
-        request.settings = {key: value for key, value in body.items() if key not in ("messages", "model")}
+        request.settings = {
+            key: value for key, value in body.items() if key not in ("messages", "model")
+        }
         messages = _listed(body.get("messages"), "'messages' must be a list that is not empty.")
         if not request.model:
             raise BadRequest("you must provide a model parameter")
@@ -57,7 +69,9 @@ class OpenAI:
         texts = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
         request.system = "".join(text for role, text in texts if role in ("system", "developer"))
         request.text = "\n".join(text for role, text in texts if role == "user")
-        return [_base64_in(part["image_url"]["url"]) for _, part in parts if part["type"] == "image_url"]
+        return [
+            _base64_in(part["image_url"]["url"]) for _, part in parts if part["type"] == "image_url"
+        ]
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
         """A `chat.completion` object."""
@@ -68,7 +82,14 @@ class OpenAI:
             "object": "chat.completion",
             "created": 1_700_000_000,
             "model": model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}],
+            "choices": [
+                {
+                    "index": 0,
+                    "message": message,
+                    "logprobs": None,
+                    "finish_reason": answer.finish_reason,
+                }
+            ],
             "usage": {
                 "prompt_tokens": usage.input_tokens,
                 "completion_tokens": usage.output_tokens,
@@ -77,14 +98,24 @@ class OpenAI:
             },
         }
 
-    def error(self, status: int, message: str, code: str, param: str | None, wait: float | None) -> dict[str, Any]:
+    def error(
+        self, status: int, message: str, code: str, param: str | None, wait: float | None
+    ) -> dict[str, Any]:
         """An `error` object."""
-        kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+        kind = (
+            "server_error"
+            if status >= 500
+            else "rate_limit_error"
+            if status == 429
+            else "invalid_request_error"
+        )
         return {"error": {"message": message, "type": kind, "param": param, "code": code or None}}
 
     def models(self, names: Sequence[str]) -> dict[str, Any]:
         """A `list` of models."""
-        entries = [{"id": name, "object": "model", "created": 0, "owned_by": "loopback"} for name in names]
+        entries = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "loopback"} for name in names
+        ]
         return {"object": "list", "data": entries}
 
 
@@ -95,7 +126,9 @@ class Gemini:
 
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
         """Fill in the request; returns its pictures in base64. Raises BadRequest."""
-        contents = _listed(body.get("contents"), "* GenerateContentRequest.contents: contents is not specified")
+        contents = _listed(
+            body.get("contents"), "* GenerateContentRequest.contents: contents is not specified"
+        )
         request.settings = dict(body.get("generationConfig") or {})
         system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
@@ -116,20 +149,31 @@ class Gemini:
         }
         about = {"usageMetadata": counts, "modelVersion": model, "responseId": f"response-{index}"}
         if answer.refusal is not None:
-            return {"promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": answer.refusal}, **about}
+            return {
+                "promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": answer.refusal},
+                **about,
+            }
         finish = GEMINI_FINISH.get(answer.finish_reason, answer.finish_reason)
         candidate: dict[str, Any] = {"index": 0, "finishReason": finish}
         if answer.text or finish == "STOP":
             candidate["content"] = {"role": "model", "parts": [{"text": answer.text}]}
         return {"candidates": [candidate], **about}
 
-    def error(self, status: int, message: str, code: str, param: str | None, wait: float | None) -> dict[str, Any]:
-        """A `google.rpc.Status`; the time to wait stands in a RetryInfo, as the service gives it."""
+    def error(
+        self, status: int, message: str, code: str, param: str | None, wait: float | None
+    ) -> dict[str, Any]:
+        """A `google.rpc.Status`; the time to wait stands in a RetryInfo, as the
+        service gives it.
+        """
         details: list[dict[str, Any]] = []
         if code:
-            details.append({"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code.upper()})
+            details.append(
+                {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code.upper()}
+            )
         if wait is not None:
-            details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{wait:g}s"})
+            details.append(
+                {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{wait:g}s"}
+            )
         name = GEMINI_STATUS.get(status, "UNKNOWN")
         return {"error": {"code": status, "message": message, "status": name, "details": details}}
 
@@ -142,7 +186,9 @@ Dialect = OpenAI | Gemini
 
 
 def read_input(text: str) -> dict[str, Any]:
-    """The JSON object between the last `<input>` and `</input>`; empty where a request has none. Raises BadRequest."""
+    """The JSON object between the last `<input>` and `</input>`; empty where a request has none.
+    Raises BadRequest.
+    """
     _, mark, rest = text.rpartition("<input>")
     if not mark:
         return {}
@@ -159,7 +205,9 @@ def read_input(text: str) -> dict[str, Any]:
 def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for message in messages:
         content = message.get("content")
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or []:
+        for part in (
+            [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+        ):
             if part.get("type") not in ("text", "image_url"):
                 raise BadRequest(f"Invalid content part type: {part.get('type')!r}.")
             yield message.get("role"), part

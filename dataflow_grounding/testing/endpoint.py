@@ -1,4 +1,6 @@
-"""What the played endpoint replies to a request: key, limits, faults, then the answer; no sockets here."""
+"""What the played endpoint replies to a request: key, limits, faults, then the answer; no sockets
+here.
+"""
 
 import json
 import re
@@ -37,7 +39,9 @@ CACHE_WINDOW = 64
 
 @dataclass(slots=True)
 class Exchange:
-    """A request, and its reply's bytes, `wire`, to be sent after `delay` s; `served` ones fill the capacity."""
+    """A request, and its reply's bytes, `wire`, to be sent after `delay` s; `served` ones fill the
+    capacity.
+    """
 
     request: ReceivedRequest
     dialect: Dialect
@@ -68,21 +72,31 @@ class Endpoint:
     port: int = 0
 
     def __post_init__(self) -> None:
-        self.received = self.paid = self.abandoned = self.in_flight = self.max_in_flight = self.bytes_received = 0
+        self.received = self.paid = self.abandoned = self.in_flight = self.max_in_flight = (
+            self.bytes_received
+        ) = 0
         self.by_status: Counter[int] = Counter()
         self.by_task: Counter[str] = Counter()
         self.errors: list[Exception] = []
         self.serving = 0
-        reads = IMAGES if self.record or self.keep_bodies else getattr(self.answers, "reads", IMAGES)
+        reads = (
+            IMAGES if self.record or self.keep_bodies else getattr(self.answers, "reads", IMAGES)
+        )
         self._reads_bodies, self._reads_images = reads != NOTHING, reads == IMAGES
         self._beginnings: dict[int, int] = {}
 
     def plan(self, head: Head, body: bytes) -> Exchange:
         """The reply to one request."""
-        dialect: Dialect = GEMINI if "/v1beta" in head.target or ":generateContent" in head.target else OPENAI
-        request = ReceivedRequest(self.received, time.monotonic(), dialect.name, head.target, head.headers)
+        dialect: Dialect = (
+            GEMINI if "/v1beta" in head.target or ":generateContent" in head.target else OPENAI
+        )
+        request = ReceivedRequest(
+            self.received, time.monotonic(), dialect.name, head.target, head.headers
+        )
         exchange = Exchange(request, dialect)
-        exchange.counted = not (head.method == "GET" and urlsplit(head.target).path.endswith("/models"))
+        exchange.counted = not (
+            head.method == "GET" and urlsplit(head.target).path.endswith("/models")
+        )
         if exchange.counted:
             self.received += 1
             self.bytes_received += len(body)
@@ -104,7 +118,9 @@ class Endpoint:
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:
-            exchange.wire = response(200, _dump(exchange.dialect.models(self.models or ["loopback"])))
+            exchange.wire = response(
+                200, _dump(exchange.dialect.models(self.models or ["loopback"]))
+            )
             return Fault()
         exchange.request.model = _model_in(head)
         pictures = self._read(exchange, body) if self._reads_bodies else None
@@ -129,7 +145,10 @@ class Endpoint:
 
     def _has_key(self, head: Head) -> bool:
         given = (head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS)
-        return self.key is None or self.key in (*given, *parse_qs(urlsplit(head.target).query).get("key", ()))
+        return self.key is None or self.key in (
+            *given,
+            *parse_qs(urlsplit(head.target).query).get("key", ()),
+        )
 
     def _read(self, exchange: Exchange, body: bytes) -> list[str]:
         request = exchange.request
@@ -137,7 +156,9 @@ class Endpoint:
             given = json.loads(body)
             pictures = exchange.dialect.read(given, request)
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise BadRequest(f"We could not parse the JSON body of your request: {error!r}") from None
+            raise BadRequest(
+                f"We could not parse the JSON body of your request: {error!r}"
+            ) from None
         request.input = read_input(request.text)
         request.task = str(request.input.get("task", ""))
         if self._reads_images:
@@ -153,7 +174,9 @@ class Endpoint:
         if isinstance(given, dict):
             given = json.dumps(given, ensure_ascii=False)
             if self.takes.ignores_format:
-                given = f"Here is what I found:\n```json\n{given}\n```\nLet me know if you need more."
+                given = (
+                    f"Here is what I found:\n```json\n{given}\n```\nLet me know if you need more."
+                )
         answer = Answer(given) if isinstance(given, str) else given
         if fault.change:
             answer = fault.change(answer)
@@ -162,14 +185,18 @@ class Endpoint:
         return response(200, _dump(reply), headers=fault.headers)
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
-        """A token for every four characters, a fixed number for an image; a beginning seen lately is cached."""
+        """A token for every four characters, a fixed number for an image; a beginning seen lately
+        is cached.
+        """
         if pictures is None:
             return Usage(IMAGE_TOKENS, output_tokens=len(answer.text) // 4)
         beginning = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
         key = hash((request.system, *pictures))
         before, self._beginnings[key] = self._beginnings.get(key), self.received
         cached = pictures and before is not None and self.received - before <= CACHE_WINDOW
-        return Usage(beginning + len(request.text) // 4, beginning if cached else 0, len(answer.text) // 4)
+        return Usage(
+            beginning + len(request.text) // 4, beginning if cached else 0, len(answer.text) // 4
+        )
 
     def _fail(self, exchange: Exchange) -> None:
         """Word the fault as the dialect does; the key is repeated by a leaky endpoint only."""
@@ -177,13 +204,20 @@ class Endpoint:
         message, code = fault.message, fault.code
         if status == 401 and exchange.dialect is GEMINI:
             # What the service does: a wrong key is a 400.
-            status, message, code = 400, "API key not valid. Please pass a valid API key.", "API_KEY_INVALID"
+            status, message, code = (
+                400,
+                "API key not valid. Please pass a valid API key.",
+                "API_KEY_INVALID",
+            )
         if self.leaky:
             given = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
             message += f" (key: {(given or [request.path])[0]})"
         headers, wait = dict(fault.headers), fault.retry_after
         if wait is not None and fault.http_date:
-            headers |= {"Retry-After": formatdate(time.time() + wait, usegmt=True), "Date": formatdate(usegmt=True)}
+            headers |= {
+                "Retry-After": formatdate(time.time() + wait, usegmt=True),
+                "Date": formatdate(usegmt=True),
+            }
         elif wait is not None:
             headers["Retry-After"] = f"{wait:g}"
         error = exchange.dialect.error(status, message, code, fault.param, wait)
@@ -193,10 +227,16 @@ class Endpoint:
 
 
 def _model_in(head: Head) -> str:
-    """The model that the path names, empty where the body does. Raises BadRequest for a path that is not served."""
+    """The model that the path names, empty where the body does. Raises BadRequest for a path that
+    is not served.
+    """
     target = urlsplit(head.target)
     found = SERVED_PATH.fullmatch(target.path)
-    if head.method != "POST" or not found or (found["azure"] and "api-version" not in parse_qs(target.query)):
+    if (
+        head.method != "POST"
+        or not found
+        or (found["azure"] and "api-version" not in parse_qs(target.query))
+    ):
         raise BadRequest(f"no such path: {head.method} {target.path}", 404)
     return found["azure"] or found["gemini"] or ""
 

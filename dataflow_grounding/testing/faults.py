@@ -1,4 +1,6 @@
-"""What can go wrong at an endpoint, and for which requests: faults are values, rules say when they strike."""
+"""What can go wrong at an endpoint, and for which requests: faults are values, rules say when they
+strike.
+"""
 
 import random
 from collections import Counter
@@ -9,12 +11,16 @@ from functools import partial
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import ReceivedRequest
 
-HTML_PAGE = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
+HTML_PAGE = (
+    b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad"
+    b" gateway</h1></body></html>"
+)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong with one reply. The functions of this module make them; `replace` combines two.
+    """One thing that goes wrong with one reply. The functions of this module make them; `replace`
+    combines two.
 
     Args:
         status: HTTP status; None leaves the true answer in place.
@@ -27,7 +33,8 @@ class Fault:
         hang: Whether nothing is ever sent.
         sent_share: Share of the response's bytes, 0 to 1, after which the connection is cut.
         bytes_per_second: Speed at which the body drips.
-        down_for: Seconds for which the listening socket and every connection are closed; `stall_for`: nothing is sent.
+        down_for: Seconds for which the listening socket and every connection are closed;
+            `stall_for`: nothing is sent.
     """
 
     status: int | None = None
@@ -52,7 +59,10 @@ FaultRule = Callable[[ReceivedRequest], "Fault | None"]
 
 
 quota_exceeded = partial(
-    Fault, 429, "You exceeded your current quota, please check your plan and billing details.", "insufficient_quota"
+    Fault,
+    429,
+    "You exceeded your current quota, please check your plan and billing details.",
+    "insufficient_quota",
 )
 """429 that no waiting will cure: the account has no credit left."""
 unauthorized = partial(Fault, 401, "Incorrect API key provided.", "invalid_api_key")
@@ -60,11 +70,19 @@ unauthorized = partial(Fault, 401, "Incorrect API key provided.", "invalid_api_k
 forbidden = partial(Fault, 403, "You are not allowed to use this model.", "permission_denied")
 """403: the key is right and may not do this."""
 model_not_found = partial(
-    Fault, 404, "The model does not exist or you do not have access to it.", "model_not_found", "model"
+    Fault,
+    404,
+    "The model does not exist or you do not have access to it.",
+    "model_not_found",
+    "model",
 )
 """404: no such model."""
 content_filter = partial(
-    Fault, 400, "The response was filtered due to the prompt triggering a content policy.", "content_filter", "prompt"
+    Fault,
+    400,
+    "The response was filtered due to the prompt triggering a content policy.",
+    "content_filter",
+    "prompt",
 )
 """400: the endpoint's content filter stopped this one request."""
 hang = partial(Fault, hang=True)
@@ -77,19 +95,28 @@ empty_body = partial(Fault, 200, body=b"")
 """200 with nothing in it."""
 invalid_json = partial(Fault, 200, body=b'{"choices": [{"message": {"content": "{')
 """200 whose JSON breaks off, with a Content-Length that is right."""
-filtered_reply = partial(Fault, change=lambda answer: replace(answer, text="", finish_reason="content_filter"))
+filtered_reply = partial(
+    Fault, change=lambda answer: replace(answer, text="", finish_reason="content_filter")
+)
 """200 without text and with `finish_reason` `content_filter`."""
 
 
 def too_many_requests(
-    retry_after: float | None = None, *, http_date: bool = False, headers: Mapping[str, str] | None = None
+    retry_after: float | None = None,
+    *,
+    http_date: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> Fault:
-    """429; with `Retry-After` in seconds or as an HTTP date, and headers such as `x-ratelimit-reset-requests`."""
+    """429; with `Retry-After` in seconds or as an HTTP date, and headers such as
+    `x-ratelimit-reset-requests`.
+    """
     said = "Rate limit reached. Please try again later."
     return Fault(429, said, "rate_limit_exceeded", None, headers or {}, retry_after, http_date)
 
 
-def bad_request(message: str = "The request is not valid.", code: str = "", param: str | None = None) -> Fault:
+def bad_request(
+    message: str = "The request is not valid.", code: str = "", param: str | None = None
+) -> Fault:
     """400 with any message."""
     return Fault(400, message, code, param)
 
@@ -128,7 +155,9 @@ def odd_json(text: str = "{}") -> Fault:
 def truncated(share: float = 0.6) -> Fault:
     """The answer's text ends after this share of its characters, `finish_reason` is `length`."""
     return Fault(
-        change=lambda answer: replace(answer, text=answer.text[: int(len(answer.text) * share)], finish_reason="length")
+        change=lambda answer: replace(
+            answer, text=answer.text[: int(len(answer.text) * share)], finish_reason="length"
+        )
     )
 
 
@@ -148,7 +177,9 @@ def huge_reply(size: int = 10_000_000) -> Fault:
 
 
 def refuse_connections(seconds: float) -> Fault:
-    """The server goes away: connections are dropped and new ones refused for `seconds`, then it is back on its port."""
+    """The server goes away: connections are dropped and new ones refused for `seconds`, then it is
+    back on its port.
+    """
     return Fault(down_for=seconds)
 
 
@@ -178,11 +209,13 @@ def on(
         containing: Text in the user message, one record's caption, say.
         where: Any other condition.
         share: Part of the requests, 0 to 1, drawn at random, the same with the same `seed`.
-        times: How often it strikes in all; `times_each`: each distinct question, so that asking again succeeds.
+        times: How often it strikes in all; `times_each`: each distinct question, so that asking
+            again succeeds.
 
     Example:
         >>> from dataflow_grounding.testing import LoopbackServer, faults, on
-        >>> rules = [on(faults.too_many_requests(2), indexes=range(3)), on(faults.cut_body(), share=0.1)]
+        >>> limited = on(faults.too_many_requests(2), indexes=range(3))
+        >>> rules = [limited, on(faults.cut_body(), share=0.1)]
         >>> server = LoopbackServer(faults=rules)
     """
     struck: Counter[str] = Counter()
@@ -192,7 +225,9 @@ def on(
         meant = meant and (containing or "") in request.text and (where is None or where(request))
         if not meant or random.Random(f"{seed}/{request.index}").random() >= share:
             return None
-        question = "/".join([request.text, *request.image_digests]) if times_each is not None else ""
+        question = (
+            "/".join([request.text, *request.image_digests]) if times_each is not None else ""
+        )
         is_over = times is not None and struck.total() >= times
         if is_over or (times_each is not None and struck[question] >= times_each):
             return None
@@ -205,4 +240,6 @@ def on(
 def first_of(rules: Iterable[FaultRule]) -> FaultRule:
     """The fault of the first rule that strikes."""
     listed = tuple(rules)
-    return lambda request: next((fault for rule in listed if (fault := rule(request)) is not None), None)
+    return lambda request: next(
+        (fault for rule in listed if (fault := rule(request)) is not None), None
+    )

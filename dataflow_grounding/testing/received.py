@@ -1,4 +1,6 @@
-"""What the loopback server keeps of a request: its question, and digests and sizes of its images, never their bytes."""
+"""What the loopback server keeps of a request: its question, and digests and sizes of its images,
+never their bytes.
+"""
 
 import base64
 import hashlib
@@ -13,7 +15,9 @@ from dataflow_grounding.image_files import open_picture
 
 
 class BadRequest(Exception):
-    """Raised by answers: the server replies with this message and `status`, 400 if there is none."""
+    """Raised by answers: the server replies with this message and `status`, 400 if
+    there is none.
+    """
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -85,7 +89,9 @@ class ReceivedRequest:
 
 
 def read_image(encoded: str) -> ReceivedImage:
-    """Decode base64 and read the picture's header; raises BadRequest where an endpoint would refuse the image."""
+    """Decode base64 and read the picture's header; raises BadRequest where an endpoint would refuse
+    the image.
+    """
     try:
         data = base64.b64decode(encoded, validate=True)
     except (ValueError, TypeError) as error:

@@ -15,18 +15,23 @@ DRIP_PERIOD = 0.05
 class LoopbackServer(Endpoint):
     """A played endpoint on 127.0.0.1, in a background thread of this process; a context manager.
 
-    Every setting can be changed while it runs. `received`, `paid`, `abandoned`, `in_flight`, `max_in_flight`,
-    `by_status` and `by_task` count; lists of models are free: neither counted nor recorded.
+    Every setting can be changed while it runs. `received`, `paid`, `abandoned`, `in_flight`,
+    `max_in_flight`, `by_status` and `by_task` count; lists of models are free: neither counted nor
+    recorded.
 
     Args:
-        answers: Who answers: EchoAnswers, CannedAnswers, or a function from ReceivedRequest to a text, dict or Answer.
-        faults: Rules made with `on(...)`, tried in order, or one function from ReceivedRequest to Fault or None.
+        answers: Who answers: EchoAnswers, CannedAnswers, or a function from ReceivedRequest to a
+            text, dict or Answer.
+        faults: Rules made with `on(...)`, tried in order, or one function from ReceivedRequest to
+            Fault or None.
         latency: Seconds that a reply takes, or a function from ReceivedRequest to seconds.
         capacity: Requests served at once; the others get `limit_fault`. None for no limit.
         takes: What the endpoint refuses with a 400.
-        key: The only API key that is accepted; `models`: the only models that are known. None for any.
+        key: The only API key that is accepted; `models`: the only models that are known. None for
+            any.
         leaky: Whether errors repeat the key, as those of some endpoints do.
-        record: Whether `requests` holds a ReceivedRequest for each, with `keep_bodies` the body's JSON, too.
+        record: Whether `requests` holds a ReceivedRequest for each, with `keep_bodies` the body's
+            JSON, too.
         port: 0 finds a free one.
 
     Raises:
@@ -51,7 +56,9 @@ class LoopbackServer(Endpoint):
         self._coming_back: asyncio.Task[None] | None = None
         self._listener: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="loopback-server", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="loopback-server", daemon=True
+        )
 
     @property
     def address(self) -> str:
@@ -64,11 +71,15 @@ class LoopbackServer(Endpoint):
         return f"{self.address}/v1"
 
     def count(self, status: int | None = None) -> int:
-        """How many replies with this status left whole; without a status, how many requests were received."""
+        """How many replies with this status left whole; without a status, how many requests were
+        received.
+        """
         return self.received if status is None else self.by_status[status]
 
     def refuse_connections(self, seconds: float) -> None:
-        """Drop every connection and refuse new ones for `seconds`, then listen on the same port again."""
+        """Drop every connection and refuse new ones for `seconds`, then listen on the same port
+        again.
+        """
         asyncio.run_coroutine_threadsafe(self._go_down(seconds), self._loop).result()
 
     def stall(self, seconds: float) -> None:
@@ -106,7 +117,9 @@ class LoopbackServer(Endpoint):
     async def _listen(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
         serve = self._loop.create_server
-        self._listener = await serve(lambda: Connection(self._talk), "127.0.0.1", self.port, backlog=1024)
+        self._listener = await serve(
+            lambda: Connection(self._talk), "127.0.0.1", self.port, backlog=1024
+        )
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -118,7 +131,10 @@ class LoopbackServer(Endpoint):
                 exchange = self.plan(head, body)
                 if self.record and exchange.counted:
                     self.requests.append(exchange.request)
-                goes_on = await self._reply(exchange, writer) and head.headers.get("connection", "").lower() != "close"
+                goes_on = (
+                    await self._reply(exchange, writer)
+                    and head.headers.get("connection", "").lower() != "close"
+                )
         except BadRequest as error:
             said = b'{"error": {"message": "%s", "code": null}}' % str(error).encode()
             writer.write(response(error.status, said, headers={"Connection": "close"}))
@@ -131,7 +147,8 @@ class LoopbackServer(Endpoint):
         request, cut, left = exchange.request, exchange.fault.sent_share < 1.0, False
         try:
             rest = await self._last_part(exchange, writer)
-            if exchange.counted and not cut:  # before it leaves: whoever has the reply in hand must find it counted
+            if exchange.counted and not cut:
+                # before it leaves: whoever has the reply in hand must find it counted
                 self._end(exchange)
                 self._count(exchange.status, 1)
                 request.status_sent, request.time_sent = exchange.status, time.monotonic()
@@ -149,20 +166,26 @@ class LoopbackServer(Endpoint):
         return left
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        """What is left to send of a reply once it is due: all of it that its fault lets through, or its last drops."""
+        """What is left to send of a reply once it is due: all of it that its fault lets through, or
+        its last drops.
+        """
         fault, wire = exchange.fault, exchange.wire
         if fault.down_for is not None:
             self._coming_back = self._loop.create_task(self._go_down(fault.down_for))
         if fault.stall_for is not None:
             self.stall(fault.stall_for)
         if fault.hang or fault.down_for is not None:
-            await self._loop.create_future()  # until the client has left, or the connection is dropped
+            # until the client has left, or the connection is dropped
+            await self._loop.create_future()
         await asyncio.sleep(exchange.delay + fault.delay)
         while (still := self._stalled_until - time.monotonic()) > 0:
             await asyncio.sleep(still)
         if not fault.bytes_per_second:
             return wire[: int(len(wire) * fault.sent_share)]
-        step, body = max(1, round(fault.bytes_per_second * DRIP_PERIOD)), wire.index(b"\r\n\r\n") + 4
+        step, body = (
+            max(1, round(fault.bytes_per_second * DRIP_PERIOD)),
+            wire.index(b"\r\n\r\n") + 4,
+        )
         for start, stop in pairwise([0, body, *range(body + step, len(wire), step)]):
             writer.write(wire[start:stop])
             await asyncio.sleep(step / fault.bytes_per_second)

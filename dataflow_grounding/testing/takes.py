@@ -10,11 +10,13 @@ from dataflow_grounding.testing.received import ReceivedRequest
 
 @dataclass(frozen=True)
 class Takes:
-    """An endpoint's habits. A strict schema with an open object is refused, as OpenAI's service does.
+    """An endpoint's habits. A strict schema with an open object is refused, as OpenAI's service
+    does.
 
     Args:
         response_formats: The types of `response_format` that it knows; others are refused.
-        ignores_format: Whether it passes over the format in silence: the answer comes in a fence, with prose around it.
+        ignores_format: Whether it passes over the format in silence: the answer comes in a fence,
+            with prose around it.
         max_completion_tokens: Whether it refuses `max_tokens`.
         system_messages: Whether it accepts them.
         temperature: Whether it accepts any but 1.
@@ -22,7 +24,8 @@ class Takes:
 
     Example:
         >>> from dataflow_grounding.testing import LoopbackServer
-        >>> server = LoopbackServer(takes=Takes(response_formats=("json_object",), system_messages=False))
+        >>> takes = Takes(response_formats=("json_object",), system_messages=False)
+        >>> server = LoopbackServer(takes=takes)
     """
 
     response_formats: tuple[str, ...] = ("json_schema", "json_object")
@@ -41,19 +44,31 @@ class Takes:
             return bad_request("System role not supported", "unsupported_value", "messages[0].role")
         if self.max_completion_tokens and "max_tokens" in settings:
             said = "Unsupported parameter: 'max_tokens' is not supported with this model. "
-            return bad_request(f"{said}Use 'max_completion_tokens' instead.", "unsupported_parameter", "max_tokens")
+            return bad_request(
+                f"{said}Use 'max_completion_tokens' instead.", "unsupported_parameter", "max_tokens"
+            )
         if not self.temperature and settings.get("temperature", 1) != 1:
             said = "Unsupported value: 'temperature' does not support this value with this model. "
-            return bad_request(f"{said}Only the default (1) value is supported.", "unsupported_value", "temperature")
+            return bad_request(
+                f"{said}Only the default (1) value is supported.",
+                "unsupported_value",
+                "temperature",
+            )
         if image_count > self.max_images:
-            return bad_request(f"At most {self.max_images} image(s) may be provided in one prompt.", "", "messages")
+            return bad_request(
+                f"At most {self.max_images} image(s) may be provided in one prompt.", "", "messages"
+            )
         return self._refuses_format(settings)
 
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
         asked = settings.get("response_format") or {}
         kind = str(asked.get("type", "text"))
         if "responseMimeType" in settings:  # Gemini's settings count as these
-            kind = "json_schema" if settings.keys() & {"responseSchema", "responseJsonSchema"} else "json_object"
+            kind = (
+                "json_schema"
+                if settings.keys() & {"responseSchema", "responseJsonSchema"}
+                else "json_object"
+            )
         if kind == "text" or self.ignores_format:
             return None
         if kind not in self.response_formats:
@@ -67,7 +82,9 @@ class Takes:
 
 
 def open_objects(schema: Any, *context: str) -> Iterator[str]:
-    """What a strict schema may not have: an object that is not closed, or a property that is not required."""
+    """What a strict schema may not have: an object that is not closed, or a property that is not
+    required.
+    """
     if not isinstance(schema, dict):
         return
     properties = schema.get("properties")
@@ -75,9 +92,13 @@ def open_objects(schema: Any, *context: str) -> Iterator[str]:
         if schema.get("additionalProperties") is not False:
             yield f"{context}, 'additionalProperties' is required to be supplied and to be false"
         if missing := sorted(properties.keys() - set(schema.get("required") or ())):
-            yield f"{context}, 'required' must include every key in properties. Missing '{missing[0]}'"
+            yield (
+                f"{context}, 'required' must include every key in properties. Missing"
+                f" '{missing[0]}'"
+            )
     yield from open_objects(schema.get("items"), *context, "items")
-    for key in ("properties", "anyOf", "$defs"):  # beside schemas, names and values may look like them
+    for key in ("properties", "anyOf", "$defs"):
+        # beside schemas, names and values may look like them
         parts = schema.get(key)
         named = dict(enumerate(parts)) if isinstance(parts, list) else parts
         for name, part in named.items() if isinstance(named, dict) else ():

@@ -1,14 +1,20 @@
-"""What a run's boxes look like, in all and for each thing: the measure of how likely a further box is."""
+"""What a run's boxes look like, in all and for each thing: the measure of how likely a further box
+is.
+"""
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 MOST_WORDS = 4000  # things that are remembered apart
-LEAST_SIDE = 0.003  # of the picture: thinner boxes count as this thin, as a logarithm has to be taken
-OUTSIDE = 0.03  # how far a box may reach out of the picture, in parts of the side, before it says something
-SOMETHING_ELSE = 0.12  # share of boxes that are like no others of their thing: slips, and things of two kinds
-UNEXPLAINED = 0.15  # how likely a box anywhere, in the picture or out of it, is in a format that nobody knows
+# of the picture: thinner boxes count as this thin, as a logarithm has to be taken
+LEAST_SIDE = 0.003
+# how far a box may reach out of the picture, in parts of the side, before it says something
+OUTSIDE = 0.03
+# share of boxes that are like no others of their thing: slips, and things of two kinds
+SOMETHING_ELSE = 0.12
+# how likely a box anywhere, in the picture or out of it, is in a format that nobody knows
+UNEXPLAINED = 0.15
 
 
 class BoxShape(NamedTuple):
@@ -17,7 +23,8 @@ class BoxShape(NamedTuple):
     Attributes:
         x, y: Its middle, in parts of the picture's width and height.
         size: The mean of the logarithms of its sides, these in parts of the picture's.
-        shape: The logarithm of its width to its height, in pixels: the same in pictures of any shape.
+        shape: The logarithm of its width to its height, in pixels: the same in pictures of any
+            shape.
         beyond: How far it reaches out of the picture, in parts of the side.
         turned: On how many axes it ends before it begins.
     """
@@ -31,7 +38,9 @@ class BoxShape(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What is expected before anything is seen: a mean, a standard deviation, and how many boxes that counts as."""
+    """What is expected before anything is seen: a mean, a standard deviation, and how many boxes
+    that counts as.
+    """
 
     mean: float
     deviation: float
@@ -46,20 +55,31 @@ ANY_SHAPE = Expected(0.0, 0.7, 6.0)
 OF_A_THING = 4.0  # boxes that the figures of all things count as, for one thing
 LEAST_DEVIATION = BoxShape(0.04, 0.04, 0.2, 0.2, 0.0, 0)
 
-# Things that are nearly always taller than wide, or wider than tall, and the usual logarithm of width to height.
-TALL = "person man woman boy girl child pedestrian lady guy player tower bottle lamp door tree giraffe vase skyscraper"
+# Things that are nearly always taller than wide, or wider than tall, and the usual logarithm of
+# width to height.
+TALL = (
+    "person man woman boy girl child pedestrian lady guy player tower bottle lamp door tree giraffe"
+    " vase skyscraper"
+)
 WIDE = "car bus truck train van sofa couch bed table bench boat ship airplane plane river keyboard"
 USUAL_SHAPE = {**dict.fromkeys(TALL.split(), -0.7), **dict.fromkeys(WIDE.split(), 0.5)}
 DEVIATION_OF_SHAPE = 0.45
 
-LOG_USUAL, LOG_SLIP, LOG_UNEXPLAINED = math.log(1 - SOMETHING_ELSE), math.log(SOMETHING_ELSE), math.log(UNEXPLAINED)
+LOG_USUAL, LOG_SLIP, LOG_UNEXPLAINED = (
+    math.log(1 - SOMETHING_ELSE),
+    math.log(SOMETHING_ELSE),
+    math.log(UNEXPLAINED),
+)
 OFTEN_TURNED = 0.5, 40.0  # of the boxes seen before any is: so many, of so many
-BEYOND_AT_ONCE, BEYOND_PER_SIDE, BEYOND_AT_MOST = 3.0, 12.0, 8.0  # what reaching out costs, in log-likelihood
+# what reaching out costs, in log-likelihood
+BEYOND_AT_ONCE, BEYOND_PER_SIDE, BEYOND_AT_MOST = 3.0, 12.0, 8.0
 
 
 @dataclass
 class Moments:
-    """Values so far: how many, their mean, and the sum of the squares of their distances from it."""
+    """Values so far: how many, their mean, and the sum of the squares of their
+    distances from it.
+    """
 
     count: int = 0
     mean: float = 0.0
@@ -75,8 +95,9 @@ class Moments:
     def after(self, before: Expected, least: float) -> Expected:
         """What to expect of the next value: what was expected before, and what was seen since.
 
-        The posterior of a normal distribution with a normal-inverse-gamma prior (K. Murphy, Conjugate Bayesian analysis
-        of the Gaussian distribution, 2007, section 3), its deviation never below `least`.
+        The posterior of a normal distribution with a normal-inverse-gamma prior (K. Murphy,
+        Conjugate Bayesian analysis of the Gaussian distribution, 2007, section 3), its deviation
+        never below `least`.
         """
         boxes = before.boxes + self.count
         mean = (before.boxes * before.mean + self.count * self.mean) / boxes
@@ -151,8 +172,8 @@ class BoxStatistics:
             self._expected.pop(thing, None)
 
     def log_likelihood(self, box: BoxShape, expected: Figures) -> float:
-        """How likely a box is of which so much is expected: the logarithm of its density over its four figures, but for
-        a constant.
+        """How likely a box is of which so much is expected: the logarithm of its density over its
+        four figures, but for a constant.
 
         A slip may have any box, so that one strange box never says more than a few others.
         """
@@ -167,7 +188,9 @@ class BoxStatistics:
         return total
 
     def log_likelihood_anywhere(self, box: BoxShape) -> float:
-        """The same where nothing is known of the format: a box may be anywhere, out of the picture too."""
+        """The same where nothing is known of the format: a box may be anywhere, out of the picture
+        too.
+        """
         return SLIP.log_density(box) + LOG_UNEXPLAINED
 
     def expected_of(self, thing: str) -> Figures:

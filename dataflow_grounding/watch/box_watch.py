@@ -1,4 +1,6 @@
-"""The standing check, as operators have it: its settings, how it begins with a run, and what it tells of one."""
+"""The standing check, as operators have it: its settings, how it begins with a run, and what it
+tells of one.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +23,8 @@ CHECK_EVERY = 100  # requests between two checks of the endpoint
 
 
 class BoxWatch:
-    """Watches the boxes of a run, and stops it, or warns once, where they are not in the format that was asked for.
+    """Watches the boxes of a run, and stops it, or warns once, where they are not in the format
+    that was asked for.
 
     Before a run begins, and where boxes can be in no other format, requests pass unwatched.
 
@@ -48,8 +51,11 @@ class BoxWatch:
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
 
-    def begun(self, serving: Serving, choice: FormatChoice, start: RunStart) -> "tuple[BoxWatch, Counter[str]]":
-        """The watch of a run that starts, shared by all who ask in one format, and what settling the format took.
+    def begun(
+        self, serving: Serving, choice: FormatChoice, start: RunStart
+    ) -> "tuple[BoxWatch, Counter[str]]":
+        """The watch of a run that starts, shared by all who ask in one format, and what settling
+        the format took.
 
         Raises as `settle`.
         """
@@ -90,7 +96,9 @@ class BoxWatch:
         return {"suspect_boxes": self.suspicion or self.poor, "check_every": self.every}
 
     def on_poor(self, what: str) -> None:
-        """Say that boxes in some pictures will be poor. Raises SuspectBoxes unless it only warns."""
+        """Say that boxes in some pictures will be poor. Raises SuspectBoxes unless it
+        only warns.
+        """
         if self.on_suspect == "stop":
             raise SuspectBoxes(f"{what} (vlm.on_suspect_boxes: warn goes on all the same)")
         if self.poor != what:

@@ -1,4 +1,6 @@
-"""Whether replies are in the format asked for: each by itself, all together, and two replies to one question."""
+"""Whether replies are in the format asked for: each by itself, all together, and two replies to one
+question.
+"""
 
 import math
 from collections import Counter, deque
@@ -9,14 +11,22 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.replies.labels import head_word
 from dataflow_grounding.watch.box_statistics import BoxStatistics, Figures
 from dataflow_grounding.watch.probe_sizes import orientation_of
-from dataflow_grounding.watch.readings import Meaning, Reading, SeenBox, Sent, largest_of, other_readings
+from dataflow_grounding.watch.readings import (
+    Meaning,
+    Reading,
+    SeenBox,
+    Sent,
+    largest_of,
+    other_readings,
+)
 from dataflow_grounding.watch.second_reply import JudgedReply, Proof, proof_of, says_the_same
 
 # One reply. A log-likelihood ratio of 3 is one of 20.
 SHOWS = 3.0  # from which on a reply's own numbers show that it is in another format
 SURELY = 6.0  # from which on, in two replies to one question, it is asked a third time
 LIKELIER = 1.0  # from which on it is asked again where there is some to spare
-CHANCE = 0.01  # of being in a format that others were proven to be in, from which on it is asked again
+# of being in a format that others were proven to be in, from which on it is asked again
+CHANCE = 0.01
 IN_VAIN = 0.03  # the share that may be asked again and say the same before it takes more to ask
 MOST_BOXES = 64  # of a reply that are looked at
 
@@ -28,14 +38,17 @@ CLEARLY = 3.0  # if a format is ahead of others by so much, or at twice as much
 MOST_OF_ONE = 3.0  # what one reply may add or take
 
 # Two replies to one question, of which the second proves in which format the first was.
-BEYOND_CHANCE = 10.5  # the sum of these that no chance explains: of several boxes, or several replies
+# the sum of these that no chance explains: of several boxes, or several replies
+BEYOND_CHANCE = 10.5
 FIRST_REPLIES = 200  # among which one that is in another format is no slip
 RECENT_REPLIES = 400  # among which two are none
-ODD_SHARE, LEAST_ODD = 0.05, 8  # of replies that look like another format, and say the same when asked again
+# of replies that look like another format, and say the same when asked again
+ODD_SHARE, LEAST_ODD = 0.05, 8
 
 UNKNOWN = "a format that isn't known"
 SAME_BOX = "one box for different phrases"
-OFTEN_SAME, SELDOM_SAME = 0.9, 0.15  # share of replies with nothing but one box: of a model that sees none, of others
+# share of replies with nothing but one box: of a model that sees none, of others
+OFTEN_SAME, SELDOM_SAME = 0.9, 0.15
 
 
 class Sum:
@@ -56,7 +69,9 @@ class Sum:
 
 
 class ProvenReply(NamedTuple):
-    """A reply that a second one proved to be in another format, and how many replies had come until then."""
+    """A reply that a second one proved to be in another format, and how many replies had come until
+    then.
+    """
 
     proof: Proof
     number: int
@@ -67,8 +82,9 @@ class Evidence:
 
     Args:
         asked: The format that was asked for.
-        learns: Whether the run's boxes are examples of what boxes look like. Without probe pictures, nothing tells that
-            they are right: then all are compared with pictures in general.
+        learns: Whether the run's boxes are examples of what boxes look like. Without probe
+            pictures, nothing tells that they are right: then all are compared with pictures in
+            general.
     """
 
     def __init__(self, asked: BoxFormat, *, learns: bool = True) -> None:
@@ -81,7 +97,8 @@ class Evidence:
         self._alarm: dict[str, float] = {}  # by format: at which sum a probe picture should tell
         self._in_vain = 0
         self._proven: deque[ProvenReply] = deque(maxlen=16)
-        self._odd: dict[str, int] = {}  # replies that look like another format, also when asked again, by format
+        # replies that look like another format, also when asked again, by format
+        self._odd: dict[str, int] = {}
 
     # One reply
 
@@ -91,23 +108,30 @@ class Evidence:
         largest, of_phrase = largest_of(boxes), _places_by_phrase(boxes)
         expected = [self._statistics.expected_of(head_word(box.phrase)) for box in boxes]
         meanings = [self.asked.of(box, sent) for box in boxes]
-        usual = [self._likelihood(meaning, figures) for meaning, figures in zip(meanings, expected, strict=True)]
+        usual = [
+            self._likelihood(meaning, figures)
+            for meaning, figures in zip(meanings, expected, strict=True)
+        ]
         anywhere = [self._statistics.log_likelihood_anywhere(m.box) + m.log_scale for m in meanings]
         ratios: dict[str, float] = {}
         for name, other in self._others.items():
             if boxes and other.may_hold(largest, sent):
                 read_so = [
-                    self._likelihood(other.of(box, sent), figures) for box, figures in zip(boxes, expected, strict=True)
+                    self._likelihood(other.of(box, sent), figures)
+                    for box, figures in zip(boxes, expected, strict=True)
                 ]
                 ratios[name] = _ratio(of_phrase, read_so, usual)
         likeliest = max(ratios, key=lambda name: ratios[name], default=None)
-        return JudgedReply(boxes, sent, meanings, ratios, _ratio(of_phrase, anywhere, usual), likeliest)
+        return JudgedReply(
+            boxes, sent, meanings, ratios, _ratio(of_phrase, anywhere, usual), likeliest
+        )
 
     def _likelihood(self, meaning: Meaning, expected: Figures) -> float:
         return self._statistics.log_likelihood(meaning.box, expected) + meaning.log_scale
 
     def is_doubtful(self, reply: JudgedReply) -> bool:
-        """Whether to ask again: it is likelier in another format, or may be in one that others were proven to be in.
+        """Whether to ask again: it is likelier in another format, or may be in one that others were
+        proven to be in.
 
         Where many were asked again in vain, things are not as they usually are, and it takes more.
         """
@@ -117,7 +141,8 @@ class Evidence:
         proven = Counter(reply.proof.format for reply in self._recently_proven())
         among = min(self.replies, RECENT_REPLIES)
         return any(
-            count / among * math.exp(reply.ratios.get(name, -math.inf)) >= CHANCE for name, count in proven.items()
+            count / among * math.exp(reply.ratios.get(name, -math.inf)) >= CHANCE
+            for name, count in proven.items()
         )
 
     # All replies
@@ -131,7 +156,11 @@ class Evidence:
                 self._sum(name, of).add(ratio)
         if len({box.phrase for box in reply.boxes}) > 1:
             same = len({box.numbers for box in reply.boxes}) == 1
-            ratio = math.log(OFTEN_SAME / SELDOM_SAME) if same else math.log((1 - OFTEN_SAME) / (1 - SELDOM_SAME))
+            ratio = (
+                math.log(OFTEN_SAME / SELDOM_SAME)
+                if same
+                else math.log((1 - OFTEN_SAME) / (1 - SELDOM_SAME))
+            )
             self._sum(SAME_BOX, "all").add(ratio)
 
     def _sum(self, name: str, of: str) -> Sum:
@@ -148,16 +177,22 @@ class Evidence:
             self._statistics.learn(meaning.box, head_word(box.phrase))
 
     def unlearn(self) -> None:
-        """Probe pictures tell nothing: the boxes so far may be wrong, and say nothing of what boxes look like."""
+        """Probe pictures tell nothing: the boxes so far may be wrong, and say nothing of what boxes
+        look like.
+        """
         self.learns = False
         self._statistics = BoxStatistics()
 
     @property
     def alarmed(self) -> str | None:
-        """Where the last replies are so much likelier in another format that a probe picture should tell: in pictures
-        of which orientation, "all" for any; None for nowhere.
+        """Where the last replies are so much likelier in another format that a probe picture should
+        tell: in pictures of which orientation, "all" for any; None for nowhere.
         """
-        alarmed = [(found.total, of) for (name, of), found in self._sums.items() if found.total > self._alarm_of(name)]
+        alarmed = [
+            (found.total, of)
+            for (name, of), found in self._sums.items()
+            if found.total > self._alarm_of(name)
+        ]
         own = [(total, of) for total, of in alarmed if of != "all"]
         return max(own or alarmed)[1] if alarmed else None
 
@@ -166,7 +201,9 @@ class Evidence:
 
     @property
     def overwhelming(self) -> str | None:
-        """The format for which so much speaks that it takes no probe picture; SAME_BOX for a model that sees none."""
+        """The format for which so much speaks that it takes no probe picture; SAME_BOX for a model
+        that sees none.
+        """
         ahead: dict[str, float] = {}
         highest = 0.0
         for (name, _), found in self._sums.items():
@@ -193,7 +230,9 @@ class Evidence:
     # Two replies to one question
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
-        """The format in which the first of two replies to one question was written, where that is proven; else None."""
+        """The format in which the first of two replies to one question was written, where that is
+        proven; else None.
+        """
         proof = proof_of(first, second, self.asked, self._others.values())
         if proof is None:
             return None
@@ -201,14 +240,22 @@ class Evidence:
         return proof.format
 
     def count_in_vain(self, first: JudgedReply, second: JudgedReply) -> None:
-        """Asking again proved nothing; if both replies say the same, and look like another format, that is odd."""
+        """Asking again proved nothing; if both replies say the same, and look like another format,
+        that is odd.
+        """
         self._in_vain += 1
-        if second.likeliest is not None and second.ratio >= SHOWS and says_the_same(first, second, self.asked):
+        if (
+            second.likeliest is not None
+            and second.ratio >= SHOWS
+            and says_the_same(first, second, self.asked)
+        ):
             self._odd[second.likeliest] = self._odd.get(second.likeliest, 0) + 1
 
     @property
     def mixed_with(self) -> str | None:
-        """The format that some of the replies are in: more were proven to be than chance or a slip explains."""
+        """The format that some of the replies are in: more were proven to be than chance or a slip
+        explains.
+        """
         recent = self._recently_proven()
         for name in dict.fromkeys(proven.proof.format for proven in recent):
             ratios = [proven.proof.ratio for proven in recent if proven.proof.format == name]
@@ -244,6 +291,12 @@ def _places_by_phrase(boxes: Sequence[SeenBox]) -> list[list[int]]:
     return list(places.values())
 
 
-def _ratio(of_phrase: Sequence[Sequence[int]], likelihoods: Sequence[float], usual: Sequence[float]) -> float:
-    """The log-likelihood ratio of a reply: boxes of one phrase are alike, and say little more than one of them does."""
-    return sum(sum([likelihoods[i] - usual[i] for i in places]) / len(places) for places in of_phrase)
+def _ratio(
+    of_phrase: Sequence[Sequence[int]], likelihoods: Sequence[float], usual: Sequence[float]
+) -> float:
+    """The log-likelihood ratio of a reply: boxes of one phrase are alike, and say little more than
+    one of them does.
+    """
+    return sum(
+        sum([likelihoods[i] - usual[i] for i in places]) / len(places) for places in of_phrase
+    )

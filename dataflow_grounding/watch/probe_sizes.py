@@ -8,9 +8,12 @@ from dataflow_grounding.calibration.alike_sizes import Covers, covers_for
 from dataflow_grounding.geometry import Size
 
 OFTEN = 0.05  # share of a run's pictures from which on an orientation has probe pictures of its own
-KNOWN = 20  # pictures sent before their own shares count, and not those of the pictures that were looked at before
+# pictures sent before their own shares count, and not those of the pictures that were looked at
+# before
+KNOWN = 20
 NEARLY = 1.05  # how much longer a side may be before a size is another one
-SQUARE, LONG = 1.2, 3.0  # padding doesn't show in a picture less elongated than this; in one more so, models err
+# padding doesn't show in a picture less elongated than this; in one more so, models err
+SQUARE, LONG = 1.2, 3.0
 
 
 def orientation_of(size: Size) -> str:
@@ -43,21 +46,30 @@ class _Pictures:
 
     def frequent(self) -> list[str]:
         """The orientations of many of the pictures, the commonest first."""
-        return [name for name, count in self._orientations.most_common() if count >= OFTEN * self.total]
+        return [
+            name for name, count in self._orientations.most_common() if count >= OFTEN * self.total
+        ]
 
     def commonest(self, orientation: str, probed: Sequence[Size], covers: Covers) -> Size:
-        """The commonest size of an orientation that there is, if possible one that none of those `probed` covers."""
-        of_orientation = [size for size, _ in self.sizes.most_common() if orientation_of(size) == orientation]
-        return next((size for size in of_orientation if not covers(size, probed)), of_orientation[0])
+        """The commonest size of an orientation that there is, if possible one that none of those
+        `probed` covers.
+        """
+        of_orientation = [
+            size for size, _ in self.sizes.most_common() if orientation_of(size) == orientation
+        ]
+        return next(
+            (size for size in of_orientation if not covers(size, probed)), of_orientation[0]
+        )
 
 
 class ProbeSizes:
     """The sizes in which a run's pictures are sent, and those that probe pictures should have.
 
-    Each orientation that is sent often is probed: some models and servers write portraits' boxes otherwise. It is
-    probed in the commonest of its sizes that no probe picture stood for so far, so that a long run goes through them.
-    If nearly all pictures are square, one that isn't is probed too, where padding shows. Formats in pixels are also
-    probed in the largest sizes, upright and lying, as servers reduce these first: in all to begin with, then in turn.
+    Each orientation that is sent often is probed: some models and servers write portraits' boxes
+    otherwise. It is probed in the commonest of its sizes that no probe picture stood for so far, so
+    that a long run goes through them. If nearly all pictures are square, one that isn't is probed
+    too, where padding shows. Formats in pixels are also probed in the largest sizes, upright and
+    lying, as servers reduce these first: in all to begin with, then in turn.
     """
 
     def __init__(self, *, in_pixels: bool) -> None:
@@ -86,7 +98,9 @@ class ProbeSizes:
 
     @property
     def outgrown(self) -> bool:
-        """Whether pictures are sent in sizes, or an orientation, that no probe picture has stood for."""
+        """Whether pictures are sent in sizes, or an orientation, that no probe picture has stood
+        for.
+        """
         if self.checked is None:
             return False
         if any(name not in self._probed for name in self._pictures().frequent()):
@@ -95,9 +109,11 @@ class ProbeSizes:
             any(_covers(probed, size) for probed in self.checked) for size in self._largest.values()
         )
 
-    def chosen(self, *, every: bool = False, orientation: str | None = None, last: bool = False) -> list[Size]:
-        """The sizes to probe now: of `every` orientation that is frequent, of a stated one, or of the one that was
-        probed longest ago; at the `last` check of all others that never were, too.
+    def chosen(
+        self, *, every: bool = False, orientation: str | None = None, last: bool = False
+    ) -> list[Size]:
+        """The sizes to probe now: of `every` orientation that is frequent, of a stated one, or of
+        the one that was probed longest ago; at the `last` check of all others that never were, too.
         """
         self._checks += 1
         pictures = self._pictures()
@@ -107,7 +123,11 @@ class ProbeSizes:
         elif not every:
             names = [min(names, key=lambda name: self._probed.get(name, 0))]
         if last:
-            names = list(dict.fromkeys([*names, *(name for name in pictures.others() if name not in self._probed)]))
+            names = list(
+                dict.fromkeys(
+                    [*names, *(name for name in pictures.others() if name not in self._probed)]
+                )
+            )
         sizes = [pictures.commonest(name, self._chosen, self._covers) for name in names]
         if self._in_pixels:
             sizes += self._largest_beside(sizes, names)
@@ -134,15 +154,20 @@ class ProbeSizes:
             self._largest[place] = max(self._largest.get(place, size), size, key=measure)
 
     def _largest_beside(self, commonest: list[Size], orientations: Sequence[str]) -> list[Size]:
-        """The largest sizes of these orientations, where the commonest ones don't stand for them."""
+        """The largest sizes of these orientations, where the commonest ones don't
+        stand for them.
+        """
         return [
             size
             for (orientation, _), size in self._largest.items()
-            if orientation in orientations and not any(_covers(probed, size) for probed in commonest)
+            if orientation in orientations
+            and not any(_covers(probed, size) for probed in commonest)
         ]
 
     def _turns(self, sizes: list[Size]) -> list[Size]:
-        """Of sizes that one check would do for, those that none has asked for; else the one that waits the longest."""
+        """Of sizes that one check would do for, those that none has asked for; else the one that
+        waits the longest.
+        """
         new = [size for size in sizes if size not in self._asked]
         return new or [min(sizes, key=lambda size: self._asked[size])]
 
@@ -158,7 +183,10 @@ def _aspect(size: Size) -> float:
 
 
 def _covers(probed: Size, size: Size) -> bool:
-    """Whether a limit on sides or area that leaves `probed` alone leaves `size` alone, or nearly so."""
-    if (probed[0] - probed[1]) * (size[0] - size[1]) < 0:  # upright pictures may have a limit of their own
+    """Whether a limit on sides or area that leaves `probed` alone leaves `size` alone, or nearly
+    so.
+    """
+    if (probed[0] - probed[1]) * (size[0] - size[1]) < 0:
+        # upright pictures may have a limit of their own
         return False
     return all(a * NEARLY >= b for a, b in zip(probed, size, strict=True))

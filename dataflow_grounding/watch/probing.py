@@ -1,4 +1,6 @@
-"""The probe pictures of one run: when they are due, what they showed, and what stored replies are worth after that."""
+"""The probe pictures of one run: when they are due, what they showed, and what stored replies are
+worth after that.
+"""
 
 import asyncio
 import hashlib
@@ -21,15 +23,19 @@ from dataflow_grounding.watch.probe_sizes import ProbeSizes, orientation_of
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
 
-LEAST_BETWEEN = 20  # answers between two checks, whatever calls for one; a run of as many ends with a check
+# answers between two checks, whatever calls for one; a run of as many ends with a check
+LEAST_BETWEEN = 20
 MORE_OFTEN = 25  # requests between two checks once a picture was clearly answered in another format
-WORTH, MOST_AT_ONCE = 0.042, 3  # share of requests that the watch may add where little is in doubt; of these at the end
+# share of requests that the watch may add where little is in doubt; of these at the end
+WORTH, MOST_AT_ONCE = 0.042, 3
 SILENT = 2  # checks in a row that told nothing: no more are sent
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
 
 
 class Known:
-    """What is known of an endpoint, model and format: in one run or, for records in memory, in all of this process."""
+    """What is known of an endpoint, model and format: in one run or, for records in memory, in all
+    of this process.
+    """
 
     def __init__(self, asked: BoxFormat) -> None:
         self.checked_at = -math.inf
@@ -57,7 +63,9 @@ _known: dict[str, Known] = {}
 
 
 def checks_for(requests: int, every: int | None, endpoints: int = 1) -> int:
-    """How many probe pictures a run with this many requests takes, if all its pictures are of one size."""
+    """How many probe pictures a run with this many requests takes, if all its pictures are of one
+    size.
+    """
     if not requests or every is None:
         return 0
     at_the_end = requests % every >= min(LEAST_BETWEEN, every)
@@ -93,11 +101,14 @@ class Probing:
         self._serving, self._every, self._trusting = serving, every, trusting
         parts = serving.endpoints()
         self._endpoints = [part.endpoint for part, _ in parts] if len(parts) > 1 else [""]
-        whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
+        whose = json.dumps(
+            {**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr
+        )
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         """What a check vouches for: all boxes in this format from this endpoint and model."""
         self.known = _known.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
-        self.evidence = self.known.evidence  # that of a run that ends here stays with those who share it
+        # that of a run that ends here stays with those who share it
+        self.evidence = self.known.evidence
         self._start: RunStart | None = start  # until its pictures were looked at
         self._vouching: Vouching | None = None
         self._is_block = bool(start.options.shard and start.options.shard.rows)
@@ -105,8 +116,8 @@ class Probing:
         self._unchecked = 0  # requests since the last check; in memory, all of the run
         self._set_aside = 0
         self.evidence.learns = self.wanted
-        # Several endpoints may not all have been asked, and a format in parts of the side was found out in other shapes
-        # than those of the run's own pictures.
+        # Several endpoints may not all have been asked, and a format in parts of the side was found
+        # out in other shapes than those of the run's own pictures.
         self._restarted(calibrated=just_now and len(parts) == 1 and asked.scale == "px")
 
     def _restarted(self, *, calibrated: bool) -> None:
@@ -132,7 +143,9 @@ class Probing:
     # What the run does
 
     def meets(self, ask: Ask, size: Size) -> bool:
-        """A picture is asked about, sent in this size. Whether stored replies may be read that nobody vouched for."""
+        """A picture is asked about, sent in this size. Whether stored replies may be read that
+        nobody vouched for.
+        """
         self.known.sizes.add(size)
         if self._vouching is None:
             self._vouching = ask.vouching(self.of, self._trusting)
@@ -165,7 +178,8 @@ class Probing:
         if self._every is None or not self.begun or not self.possible:
             return False
         since = min(self._unchecked, self.known.sent) if self.in_memory else self._unchecked
-        enough = 1 if self._is_block else min(LEAST_BETWEEN, self._every)  # a run may be blocks of few requests alone
+        # a run may be blocks of few requests alone
+        enough = 1 if self._is_block else min(LEAST_BETWEEN, self._every)
         return self.known.sizes.outgrown or since >= enough
 
     @property
@@ -191,8 +205,8 @@ class Probing:
     ) -> "CheckVerdict":
         """Ask for probe pictures: `of_size`, of an `orientation`, or of the one whose turn it is.
 
-        To begin with they are of all frequent orientations, and at the `last` of those that no other stood for.
-        Calls `in_doubt` once a picture is missed. Raises RunStopped.
+        To begin with they are of all frequent orientations, and at the `last` of those that no
+        other stood for. Calls `in_doubt` once a picture is missed. Raises RunStopped.
         """
         from dataflow_grounding.calibration.checking import check
 
@@ -206,10 +220,16 @@ class Probing:
             for size, count in zip(coming.sizes, coming.counts, strict=True):
                 fitted[limits.fitted(limits.padded(size))] += count
             known.sizes.expect(fitted)
-        sizes = [of_size] if of_size else known.sizes.chosen(every=not self.begun, orientation=orientation, last=last)
+        sizes = (
+            [of_size]
+            if of_size
+            else known.sizes.chosen(every=not self.begun, orientation=orientation, last=last)
+        )
         self._unchecked = 0
         known.extra += len(sizes)
-        verdict = await check(ask, self.asked, sizes, limits, in_doubt, odd=known.odd, endpoints=self._endpoints)
+        verdict = await check(
+            ask, self.asked, sizes, limits, in_doubt, odd=known.odd, endpoints=self._endpoints
+        )
         self._note(verdict, place)
         return verdict
 
@@ -222,7 +242,8 @@ class Probing:
         if known.silent >= SILENT:
             self.evidence.unlearn()
         known.odd = known.odd or verdict.odd
-        if verdict.kind == "fits":  # not where some were unanswered: that proves nothing for their orientation
+        if verdict.kind == "fits":
+            # not where some were unanswered: that proves nothing for their orientation
             as_asked = {orientation_of(size) for size in verdict.answered}
             known.good.update(dict.fromkeys(as_asked, known.answers_then))
             self.evidence.withdraw(as_asked)
@@ -247,7 +268,9 @@ class Probing:
             self._vouching.doubt()
 
     def lost(self) -> str:
-        """The format is another: what happens to answers that no check vouched for. The next call starts over."""
+        """The format is another: what happens to answers that no check vouched for. The next call
+        starts over.
+        """
         known = self.known
         mixed = known.odd is not None or known.evidence.proven > 0
         known.checked_at, known.odd, known.good = -math.inf, None, {}
@@ -257,11 +280,23 @@ class Probing:
             aside = f"The {self._set_aside} replies since the last good check are set aside"
             aside += ": the next run asks for them again"
             if mixed:
-                aside += ". Earlier ones may be mixed too: workflow.force_reprocess asks for all again"
-            return aside if self._set_aside else "Every reply so far is kept" if since else "No boxes were asked for"
+                aside += (
+                    ". Earlier ones may be mixed too: workflow.force_reprocess asks for all again"
+                )
+            return (
+                aside
+                if self._set_aside
+                else "Every reply so far is kept"
+                if since
+                else "No boxes were asked for"
+            )
         if not since:
             return "No boxes were asked for"
-        already = f"{returned} of them already returned: don't use them" if returned else "none of them returned"
+        already = (
+            f"{returned} of them already returned: don't use them"
+            if returned
+            else "none of them returned"
+        )
         return f"{since} answers came since the last good check, {already}"
 
     def finish(self, *, vouched: bool) -> None:

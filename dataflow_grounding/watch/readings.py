@@ -38,7 +38,8 @@ class Sent(NamedTuple):
 
     Attributes:
         size: Its width and height in pixels.
-        across, down: The part of the width and of the height that the picture itself takes, the rest being padding.
+        across, down: The part of the width and of the height that the picture itself takes, the
+            rest being padding.
     """
 
     size: Size
@@ -52,8 +53,9 @@ class Meaning(NamedTuple):
     Attributes:
         corners: x1, y1, x2, y2 in parts of the picture's sides, the lower number first.
         box: The same as it is compared with other boxes.
-        log_scale: The logarithm of how much area of numbers one of BoxShape's figures stands for: what turns a
-            density of these into one of the numbers, which can be compared between formats.
+        log_scale: The logarithm of how much area of numbers one of BoxShape's figures stands for:
+            what turns a density of these into one of the numbers, which can be compared between
+            formats.
     """
 
     corners: Bbox
@@ -90,7 +92,9 @@ class Reading:
         return Meaning((left, top, right, bottom), shape, -2 * math.log(width * height) - 2 * size)
 
     def may_hold(self, largest: float, sent: Sent) -> bool:
-        """Whether the largest of all numbers is within the format's range, or nearly: what is not can't be in it."""
+        """Whether the largest of all numbers is within the format's range, or nearly: what is not
+        can't be in it.
+        """
         return largest <= 1.13 * max(self._limits(sent.size))
 
     def _log_aspect(self, sent: Size) -> float:
@@ -101,7 +105,8 @@ class Reading:
 def other_readings(asked: BoxFormat) -> list[Reading]:
     """The formats that may be taken for the one asked for.
 
-    These are each other order at the same scale, each other scale in the same order, and with x and y swapped.
+    These are each other order at the same scale, each other scale in the same order, and with x and
+    y swapped.
     """
     scale = ALIKE.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
     scales = [other for other in SCALES if other not in (scale, *ALIKE)]

@@ -1,4 +1,6 @@
-"""The watch of one run: whether its boxes are in the format asked for, by probe pictures and by the replies."""
+"""The watch of one run: whether its boxes are in the format asked for, by probe pictures and by the
+replies.
+"""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -48,7 +50,8 @@ class RunWatch(BoxWatch):
         self.state = self._at_rest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        told = {"suspicion": self.suspicion, "poor": self.poor}  # the rest is of a run, which is in one process
+        # the rest is of a run, which is in one process
+        told = {"suspicion": self.suspicion, "poor": self.poor}
         return BoxWatch, (self.on_suspect, self.every), told
 
     def _at_rest(self) -> State:
@@ -60,7 +63,9 @@ class RunWatch(BoxWatch):
     # One question
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
-        """As BoxWatch.ask: sent when it may be, its replies judged, and what they say drawn consequences from."""
+        """As BoxWatch.ask: sent when it may be, its replies judged, and what they say drawn
+        consequences from.
+        """
         if self.state is State.ENDED:
             return await ask(request)
         if self.state is State.SUSPECT:
@@ -93,7 +98,9 @@ class RunWatch(BoxWatch):
         )
 
     def _watched(self, request: Request[T], ask: Ask, question: WatchedQuestion) -> Request[T]:
-        """The request as it is sent: not before it may be, and with each of its replies looked at."""
+        """The request as it is sent: not before it may be, and with each of its
+        replies looked at.
+        """
         was_sent = False
 
         async def before() -> None:
@@ -124,7 +131,9 @@ class RunWatch(BoxWatch):
         stored, of = question.stored, self._probing.of
         return request.put_so(read=read, before=before, may_send=may_send, stored=stored, of=of)
 
-    async def _settle(self, question: WatchedQuestion, ask: Ask, request: Request[T], size: Size) -> None:
+    async def _settle(
+        self, question: WatchedQuestion, ask: Ask, request: Request[T], size: Size
+    ) -> None:
         """Draw the consequences of replies that were asked again. Raises SuspectBoxes."""
         if self.suspicion is not None:
             return
@@ -143,7 +152,9 @@ class RunWatch(BoxWatch):
             self._suspect_mixture(mixed)
 
     async def _settle_odd(self, odd: TakenReply, looks_like: str, size: Size) -> None:
-        """Boxes look like another format, also when they are asked for again: a probe picture of such a size tells."""
+        """Boxes look like another format, also when they are asked for again: a probe picture of
+        such a size tells.
+        """
         ask = odd.ask
         ask.note("odd_boxes", f"boxes look like {looks_like}, also when they are asked for again")
         unanswered = False
@@ -165,8 +176,12 @@ class RunWatch(BoxWatch):
                 odd.question.learn()  # things are like that here
 
     async def _review_taken(self, ask: Ask, *, last: bool) -> None:
-        """Ask once more about replies that look like another format by now. Raises SuspectBoxes, RunStopped."""
-        for taken in self._taken.doubtful(self._probing.evidence, self._probing.spare if last else 0):
+        """Ask once more about replies that look like another format by now. Raises SuspectBoxes,
+        RunStopped.
+        """
+        for taken in self._taken.doubtful(
+            self._probing.evidence, self._probing.spare if last else 0
+        ):
             if self.suspicion is not None:  # proven by one of them, or by what came meanwhile
                 return
             afresh = await self._asked_afresh(taken)
@@ -174,7 +189,9 @@ class RunWatch(BoxWatch):
                 self._probing.evidence.count_in_vain(taken.judged, afresh)
 
     async def _asked_afresh(self, taken: TakenReply) -> JudgedReply | None:
-        """One more reply to a question; None where it can't be read, or nothing hangs on it any more."""
+        """One more reply to a question; None where it can't be read, or nothing hangs on it any
+        more.
+        """
         self._probing.known.extra += 1
         try:
             afresh, _ = await taken.ask.aside(taken.asked_afresh())
@@ -183,7 +200,9 @@ class RunWatch(BoxWatch):
         return afresh if self.suspicion is None else None
 
     def _is_proven_wrong(self, taken: TakenReply, afresh: JudgedReply) -> bool:
-        """Whether another reply proves in which other format one is; its record is marked. Raises SuspectBoxes."""
+        """Whether another reply proves in which other format one is; its record is marked. Raises
+        SuspectBoxes.
+        """
         proven = self._probing.evidence.compare(taken.judged, afresh)
         if proven is None:
             return False
@@ -194,7 +213,9 @@ class RunWatch(BoxWatch):
     # Probe pictures
 
     async def _ready(self, ask: Ask) -> None:
-        """Wait until requests may be sent: for the first check, made by the first comer, and for any in doubt."""
+        """Wait until requests may be sent: for the first check, made by the first comer, and for
+        any in doubt.
+        """
         if self.state is State.UNPROBED:
             await self._probe(ask, holding=True)
         else:
@@ -209,12 +230,15 @@ class RunWatch(BoxWatch):
         elif self.state is State.TRUSTED:
             if last or self._taken.is_due(self._probing.evidence.replies):
                 await self._review_taken(ask, last=last)
-                if self.state is not State.TRUSTED:  # proven to be wrong, or another asks for a probe picture by now
+                if self.state is not State.TRUSTED:
+                    # proven to be wrong, or another asks for a probe picture by now
                     return
             alarmed = self._probing.evidence.alarmed
             at_the_end = last and self._probing.due_at_the_end()
             if alarmed or at_the_end or self._probing.due():
-                await self._probe(ask, holding=alarmed is not None, orientation=alarmed, last=at_the_end)
+                await self._probe(
+                    ask, holding=alarmed is not None, orientation=alarmed, last=at_the_end
+                )
 
     async def _probe(
         self,
@@ -225,11 +249,15 @@ class RunWatch(BoxWatch):
         orientation: str | None = None,
         last: bool = False,
     ) -> None:
-        """Send probe pictures, as Probing.check, and go on as they tell. Raises SuspectBoxes, RunStopped."""
+        """Send probe pictures, as Probing.check, and go on as they tell. Raises SuspectBoxes,
+        RunStopped.
+        """
         before = self._unvouched.all()
         self._enter(State.HOLDING if holding else State.PROBING)
         try:
-            verdict = await self._probing.check(ask, self._hold, of_size=of_size, orientation=orientation, last=last)
+            verdict = await self._probing.check(
+                ask, self._hold, of_size=of_size, orientation=orientation, last=last
+            )
         finally:
             if self.state in (State.PROBING, State.HOLDING):
                 self._enter(self._at_rest())
@@ -239,7 +267,9 @@ class RunWatch(BoxWatch):
             self._odd_probe = verdict.odd
             ask.note("mixed_formats", f"a probe picture was clearly answered in {verdict.odd}")
         if verdict.kind == "misses":
-            what = findings.missed_probe(verdict, self._probing.asked, calibrated=self._probing.calibrated)
+            what = findings.missed_probe(
+                verdict, self._probing.asked, calibrated=self._probing.calibrated
+            )
             self._suspect(what, self._unvouched.sent())
             return
         if verdict.why:
@@ -267,7 +297,9 @@ class RunWatch(BoxWatch):
             raise SuspectBoxes(self._stop_message)
 
     def _suspect_if_overwhelming(self) -> None:
-        """Where no probe picture can tell, the replies alone do, if enough speaks for another format."""
+        """Where no probe picture can tell, the replies alone do, if enough speaks for another
+        format.
+        """
         found = self._probing.evidence.overwhelming
         if found is not None:
             self._suspect_all(findings.overwhelming(found, self._probing.asked))

@@ -1,4 +1,6 @@
-"""Two replies to one question: whether the second one shows in which format the first was written."""
+"""Two replies to one question: whether the second one shows in which format the first
+was written.
+"""
 
 import math
 from collections.abc import Collection, Sequence
@@ -7,7 +9,8 @@ from dataclasses import dataclass
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.watch.readings import Meaning, Reading, SeenBox, Sent, largest_of
 
-EDGES = (0.02, 0.05, 0.1)  # how far apart, in parts of the side, a model's two answers put an edge: one of these
+# how far apart, in parts of the side, a model's two answers put an edge: one of these
+EDGES = (0.02, 0.05, 0.1)
 ELSEWHERE = 0.1  # share of things that a second reply sees elsewhere altogether
 PROVEN = 6.0  # log-likelihood ratio at which the first of two replies was in another format
 
@@ -34,7 +37,9 @@ class JudgedReply:
 
     @property
     def ratio(self) -> float:
-        """The highest of the ratios; where the numbers fit no other format, nothing speaks for one."""
+        """The highest of the ratios; where the numbers fit no other format, nothing
+        speaks for one.
+        """
         return self.ratios[self.likeliest] if self.likeliest else -math.inf
 
 
@@ -51,10 +56,13 @@ class Proof:
     ratio: float
 
 
-def proof_of(first: JudgedReply, second: JudgedReply, asked: Reading, others: Collection[Reading]) -> Proof | None:
+def proof_of(
+    first: JudgedReply, second: JudgedReply, asked: Reading, others: Collection[Reading]
+) -> Proof | None:
     """In which format the first of two replies to one question was written, where that is proven.
 
-    It is where, read so, it has its boxes where the second one has them, and hasn't as it was asked for.
+    It is where, read so, it has its boxes where the second one has them, and hasn't as it was asked
+    for.
     """
     usual = _agreement(first, asked, second)
     best, largest = None, largest_of(first.boxes)
@@ -74,7 +82,9 @@ def says_the_same(first: JudgedReply, second: JudgedReply, asked: Reading) -> bo
 
 
 def _agreement(first: JudgedReply, reading: Reading, second: JudgedReply) -> float:
-    """How much likelier the boxes of two replies to one question are than boxes of different things, as a logarithm."""
+    """How much likelier the boxes of two replies to one question are than boxes of different
+    things, as a logarithm.
+    """
     pairs = _pairs(first, reading, second)
     by_edge = [sum(_log_nearness(pair, edge) for pair in pairs) for edge in EDGES]
     most = max(by_edge)
@@ -82,7 +92,9 @@ def _agreement(first: JudgedReply, reading: Reading, second: JudgedReply) -> flo
 
 
 def _pairs(first: JudgedReply, reading: Reading, second: JudgedReply) -> list[tuple[Bbox, Bbox]]:
-    """Corners of the phrases that have one box in both replies: the first's read in a format, the second's as asked."""
+    """Corners of the phrases that have one box in both replies: the first's read in a format, the
+    second's as asked.
+    """
     firsts, seconds = _only_boxes(first.boxes), _only_boxes(second.boxes)
     pairs = []
     for phrase, place in firsts.items():
@@ -101,7 +113,9 @@ def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
 
 
 def _log_nearness(pair: tuple[Bbox, Bbox], edge: float) -> float:
-    """How much likelier two boxes of one thing are to lie so than two of different things, as a logarithm."""
+    """How much likelier two boxes of one thing are to lie so than two of different things, as a
+    logarithm.
+    """
     density = 1.0
     for a, b in zip(*pair, strict=True):
         density *= math.exp(-(((a - b) / edge) ** 2) / 2) / (edge * math.sqrt(2 * math.pi))

@@ -62,7 +62,8 @@ class TakenReplies:
         return self._called_for or (bool(self._reviews) and replies >= self._reviews[0])
 
     def doubtful(self, evidence: Evidence, spare: int = 0) -> Sequence[TakenReply]:
-        """Those that, by what is known now, should have been asked again, and the next likeliest up to a `spare` few.
+        """Those that, by what is known now, should have been asked again, and the next likeliest up
+        to a `spare` few.
 
         They are taken no longer.
         """

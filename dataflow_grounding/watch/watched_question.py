@@ -1,4 +1,6 @@
-"""One question about a picture, and the replies to it: a doubtful one is asked again, and a second one decides."""
+"""One question about a picture, and the replies to it: a doubtful one is asked again, and a second
+one decides.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +12,8 @@ from dataflow_grounding.watch.evidence import SHOWS, Evidence
 from dataflow_grounding.watch.readings import SeenBox, Sent
 from dataflow_grounding.watch.second_reply import JudgedReply
 
-NEARLY = -3.0  # a stored reply that is so much less likely in any other format was never asked again
+# a stored reply that is so much less likely in any other format was never asked again
+NEARLY = -3.0
 
 
 class WatchedQuestion:
@@ -51,7 +54,9 @@ class WatchedQuestion:
         """The format that a reply looks like though it was asked again."""
 
     def stored(self, was_asked_again: Callable[[], bool]) -> None:
-        """The next reply comes from the store, where there may be a later one to the same question."""
+        """The next reply comes from the store, where there may be a later one to the
+        same question.
+        """
         self._was_asked_again = was_asked_again
 
     def look(self, reply: str) -> None:
@@ -72,19 +77,27 @@ class WatchedQuestion:
             if self.tries < self._most_tries:
                 self._refuse(judged)
             self.odd = judged.likeliest
-        self.unquestioned = judged if first is None and stored is None and self.odd is None else None
+        self.unquestioned = (
+            judged if first is None and stored is None and self.odd is None else None
+        )
         if self.odd is None:
             self._evidence.learn(judged)
 
-    def _replay(self, first: JudgedReply | None, judged: JudgedReply, was_asked_again: Callable[[], bool]) -> None:
-        """Take a stored reply that was vouched for: what it says was counted, and settled, when it came."""
+    def _replay(
+        self, first: JudgedReply | None, judged: JudgedReply, was_asked_again: Callable[[], bool]
+    ) -> None:
+        """Take a stored reply that was vouched for: what it says was counted, and settled, when it
+        came.
+        """
         if first is None and judged.ratio > NEARLY and was_asked_again():
             self._refuse(judged)
         self._evidence.learn(judged)
 
     def _refuse(self, judged: JudgedReply) -> None:
         self._refused = judged
-        raise SuspectReply(f"the numbers look like {judged.likeliest}, where {self._asked.name} was asked for.")
+        raise SuspectReply(
+            f"the numbers look like {judged.likeliest}, where {self._asked.name} was asked for."
+        )
 
     def learn(self) -> None:
         """The last reply counts, odd as it is."""
@@ -118,7 +131,8 @@ class WatchedQuestion:
             return None
         boxes = []
         for mark in marks.boxes:
-            # Special tokens say by themselves what their numbers mean; an answer that was taken back says nothing.
+            # Special tokens say by themselves what their numbers mean; an answer that was taken
+            # back says nothing.
             if mark.answer == marks.answer and len(mark.numbers) == 4 and mark.family is None:
                 phrase = self._phrases.get(mark.said.id or 0) or next(iter(mark.said.labels), "")
                 boxes.append(SeenBox(box_of(mark.numbers), mark.order, phrase))

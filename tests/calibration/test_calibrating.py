@@ -36,7 +36,9 @@ def stored(server: LoopbackServer) -> Path:
 
 
 @pytest.mark.parametrize("name", ["xyxy_1000", "yxyx_1000", "xyxy_1", "xywh_100"])
-def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(workplace: Workplace, name: str) -> None:
+def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(
+    workplace: Workplace, name: str
+) -> None:
     workplace.many(3)
     with LoopbackServer(ProbeModel(name)) as server:
         done = run(workplace, server)
@@ -55,11 +57,15 @@ def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(workplace: Workp
     stated = Workplace(workplace.folder / "stated")
     stated.many(3)
     with LoopbackServer(ProbeModel(name)) as server:
-        assert stated.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": name}).code == 0
+        assert (
+            stated.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": name}).code == 0
+        )
     assert [record["expressions"] for record in stated.annotations()] == boxes
 
 
-def test_calibrating_once_is_enough(workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_calibrating_once_is_enough(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     workplace.many(2)
     with LoopbackServer(ProbeModel("yxyx_1000")) as server:
         assert run(workplace, server).code == 0
@@ -101,7 +107,10 @@ def alternating(request: ReceivedRequest, phrase: str) -> str:
 UNCLEAR = {
     "boxes anywhere": (ProbeModel("xyxy_1000", blind=True), 1),
     "two formats, by the request": (ProbeModel(alternating), 3),
-    "two formats, by the box": (ProbeModel(lambda _, phrase: "xyxy_1" if "e" in phrase[4:8] else "yxyx_1"), 3),
+    "two formats, by the box": (
+        ProbeModel(lambda _, phrase: "xyxy_1" if "e" in phrase[4:8] else "yxyx_1"),
+        3,
+    ),
     "nothing found": (lambda request: {"objects": []}, 1),
     "no boxes at all": (lambda request: "I am sorry, I see rectangles.", 1),
 }
@@ -224,7 +233,9 @@ def test_the_budget_counts_the_calibration(workplace: Workplace) -> None:
         assert (done.code, server.count()) == (3, 7)
 
 
-def test_a_script_calibrates_before_its_first_record(workplace: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_script_calibrates_before_its_first_record(
+    workplace: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     picture = str(workplace.folder / workplace.picture(size=(640, 480)))
     with LoopbackServer(ProbeModel("yxyx_px")) as server:
         grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback"))
@@ -240,7 +251,9 @@ def test_a_script_calibrates_before_its_first_record(workplace: Workplace, capsy
 
 
 @pytest.mark.parametrize("size", [(1, 600), (600, 1), (40, 1), (48, 32)])
-def test_pictures_too_narrow_to_draw_in_are_probed_enlarged(workplace: Workplace, size: Size) -> None:
+def test_pictures_too_narrow_to_draw_in_are_probed_enlarged(
+    workplace: Workplace, size: Size
+) -> None:
     workplace.rows([{"image_path": workplace.picture("a.jpg", size), "caption": "A mug."}])
     with LoopbackServer(ProbeModel("xyxy_1000")) as server:
         done = run(workplace, server, **{"vlm.check_every": 100})

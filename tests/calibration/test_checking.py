@@ -1,4 +1,6 @@
-"""Judging one probe picture: a right format is never missed, wrong ones always are, and are named where one would fit."""
+"""Judging one probe picture: a right format is never missed, wrong ones always are, and are named
+where one would fit.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,30 @@ from dataflow_grounding.calibration.checking import LAYOUTS, CheckVerdict, judge
 from dataflow_grounding.calibration.probes import ProbeBox, ProbedPicture
 from dataflow_grounding.geometry import Size
 
-SIZES: list[Size] = [(640, 480), (480, 640), (1024, 768), (1920, 1080), (2048, 512), (500, 375), (299, 224), (800, 800)]
+SIZES: list[Size] = [
+    (640, 480),
+    (480, 640),
+    (1024, 768),
+    (1920, 1080),
+    (2048, 512),
+    (500, 375),
+    (299, 224),
+    (800, 800),
+]
 SEEDS = range(40)
 
 
-def pictures(written: str, seed: int, noise: float, outliers: float, size: Size | None = None) -> list[ProbedPicture]:
+def pictures(
+    written: str, seed: int, noise: float, outliers: float, size: Size | None = None
+) -> list[ProbedPicture]:
     """Two probe pictures of one size as a model answers them that writes in this format."""
     draw = random.Random(f"{written}/{seed}")
     size = size or draw.choice(SIZES)
     known = find_box_format(written, "")
     probes = [probe_of(size, draw.randrange(LAYOUTS)) for _ in range(2)]
-    return [answered(probe, lambda _: known, seen(probe, draw, noise, outliers)) for probe in probes]
+    return [
+        answered(probe, lambda _: known, seen(probe, draw, noise, outliers)) for probe in probes
+    ]
 
 
 def verdict(asked: str, found: list[ProbedPicture]) -> CheckVerdict:
@@ -64,7 +79,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("asked", "written"), WRONG)
 @pytest.mark.parametrize(("noise", "outliers"), [(0.005, 0.0), (0.03, 0.2)])
-def test_another_format_is_missed_and_named(asked: str, written: str, noise: float, outliers: float) -> None:
+def test_another_format_is_missed_and_named(
+    asked: str, written: str, noise: float, outliers: float
+) -> None:
     named = 0
     for seed in SEEDS:
         size = SIZES[seed % len(SIZES)]
@@ -95,11 +112,15 @@ def test_what_is_a_hair_off_fits() -> None:
 
 
 def test_random_boxes_are_missed_and_no_format_is_named() -> None:
-    known, probes = find_box_format("xyxy_1000", ""), [probe_of((640, 480), layout) for layout in (1, 2)]
+    known, probes = (
+        find_box_format("xyxy_1000", ""),
+        [probe_of((640, 480), layout) for layout in (1, 2)],
+    )
     for seed in SEEDS:
         draw = random.Random(seed)
         found = [
-            answered(probe, lambda _: known, {name: anywhere(probe, draw) for name in probe.boxes}) for probe in probes
+            answered(probe, lambda _: known, {name: anywhere(probe, draw) for name in probe.boxes})
+            for probe in probes
         ]
         blind = verdict("xyxy_1000", found)
         assert (blind.kind, blind.fitting) == ("misses", None)
@@ -112,7 +133,9 @@ def test_few_answers_say_nothing() -> None:
         known = find_box_format(written, "")
         whole = answered(probe, lambda _, f=known: f, dict(probe.boxes))  # type: ignore[misc]
         few = ProbedPicture(probe, probe.size, whole.answers[:3], "cut off")
-        assert verdict("xyxy_1000", [few]) == CheckVerdict("silent", "3 of 12 rectangles were answered: cut off")
+        assert verdict("xyxy_1000", [few]) == CheckVerdict(
+            "silent", "3 of 12 rectangles were answered: cut off"
+        )
         assert verdict("xyxy_1000", [ProbedPicture(probe, probe.size, [])]).kind == "silent"
 
 
@@ -132,7 +155,8 @@ def test_special_tokens_are_read_by_their_family_and_named_keys_by_their_names()
     ]
     assert verdict("xyxy_1000", [ProbedPicture(probe, probe.size, tokens)]).kind == "fits"
     keys = [
-        ProbeBox(p, b, tuple(named.from_pixels(b, original=probe.size)), order="xyxy") for p, b in probe.boxes.items()
+        ProbeBox(p, b, tuple(named.from_pixels(b, original=probe.size)), order="xyxy")
+        for p, b in probe.boxes.items()
     ]
     assert verdict("yxyx_1000", [ProbedPicture(probe, probe.size, keys)]).kind == "fits"
 
@@ -147,7 +171,9 @@ def test_special_tokens_are_read_by_their_family_and_named_keys_by_their_names()
         pytest.param((100, 900), 1024, (114, 1024), id="as far as the limit goes"),
     ],
 )
-def test_a_probe_picture_is_never_too_small_to_be_seen(size: Size, limit: int, asked_for: Size) -> None:
+def test_a_probe_picture_is_never_too_small_to_be_seen(
+    size: Size, limit: int, asked_for: Size
+) -> None:
     assert legible(size, limit) == asked_for
     for layout in range(LAYOUTS):
         for x1, y1, x2, y2 in probe_of(asked_for, layout).boxes.values():

@@ -1,4 +1,6 @@
-"""Naming a format from answers: every order, scale and padding, every way of resizing, and answers that name none."""
+"""Naming a format from answers: every order, scale and padding, every way of resizing, and answers
+that name none.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,16 @@ def test_a_noisy_model_is_told_right(name: str) -> None:
 def test_sides_that_pixels_would_explain_too_are_told_right(name: str) -> None:
     """A long edge of about the same number in every picture: the same boxes, whatever the noise."""
     known = find_box_format(name, "")
-    assert [one_format(known, seed, noise, 0) for seed in range(8) for noise in (0.001, 0.004)] == ["right"] * 16
+    assert [one_format(known, seed, noise, 0) for seed in range(8) for noise in (0.001, 0.004)] == [
+        "right"
+    ] * 16
 
 
 @pytest.mark.parametrize("name", [*RULES, *OTHERS])
 def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(name: str) -> None:
-    """Three of the runs of benchmarks/calibration.py, one for each noise; the first has next to none."""
+    """Three of the runs of benchmarks/calibration.py, one for each noise; the first has next to
+    none.
+    """
     outcomes = [one_rule(name, {**RULES, **OTHERS}[name], seed) for seed in range(3)]
     assert not [outcome for outcome in outcomes if outcome.kind == "wrong"]
     assert name not in RULES or outcomes[0].kind == "right"
@@ -60,7 +66,9 @@ def test_answers_in_no_one_format_are_refused(what: str) -> None:
     assert all(is_refused(FORMATLESS[what], seed) for seed in range(10))
 
 
-@pytest.mark.parametrize("kept", [pytest.param(0.75, id="enough"), pytest.param(0.6, id="under two thirds")])
+@pytest.mark.parametrize(
+    "kept", [pytest.param(0.75, id="enough"), pytest.param(0.6, id="under two thirds")]
+)
 def test_rectangles_that_are_not_found_count(kept: float) -> None:
     def model(probe: Probe) -> ProbedPicture:
         whole = answered(probe, lambda _: STATED, dict(probe.boxes))
@@ -72,7 +80,11 @@ def test_rectangles_that_are_not_found_count(kept: float) -> None:
 def test_a_picture_without_answers_is_refused_though_the_others_are_two_thirds() -> None:
     pictures = [answered(probe, lambda _: STATED, dict(probe.boxes)) for probe in PROBES]
     for place, probe in enumerate(PROBES):
-        without = [*pictures[:place], ProbedPicture(probe, probe.size, [], "no box"), *pictures[place + 1 :]]
+        without = [
+            *pictures[:place],
+            ProbedPicture(probe, probe.size, [], "no box"),
+            *pictures[place + 1 :],
+        ]
         with pytest.raises(NoFit, match="the pictures disagree"):
             fit(without, STATED)
 
@@ -88,8 +100,13 @@ def test_more_than_five_per_cent_is_refused(noise: float, refused: bool) -> None
 def test_the_error_is_in_pixels_of_the_pictures() -> None:
     pictures = []
     for probe in PROBES:
-        off = {phrase: (x1 + 2, y1 + 2, x2 + 2, y2 + 2) for phrase, (x1, y1, x2, y2) in probe.boxes.items()}
-        pictures.append(answered(probe, lambda _: find_box_format("xyxy_1", ""), off, rounded=False))
+        off = {
+            phrase: (x1 + 2, y1 + 2, x2 + 2, y2 + 2)
+            for phrase, (x1, y1, x2, y2) in probe.boxes.items()
+        }
+        pictures.append(
+            answered(probe, lambda _: find_box_format("xyxy_1", ""), off, rounded=False)
+        )
     found = fit(pictures, STATED)
     assert found.format.name == "xyxy_1"
     assert found.error_px == pytest.approx(2.0, abs=0.2)
@@ -100,7 +117,9 @@ def test_named_corners_leave_the_order_open_and_are_taken_as_stated() -> None:
     pictures = []
     for probe in PROBES:
         answers = [
-            ProbeBox(phrase, bbox, tuple(STATED.from_pixels(bbox, original=probe.size)), order="xyxy")
+            ProbeBox(
+                phrase, bbox, tuple(STATED.from_pixels(bbox, original=probe.size)), order="xyxy"
+            )
             for phrase, bbox in probe.boxes.items()
         ]
         pictures.append(ProbedPicture(probe, probe.size, answers))
@@ -112,7 +131,12 @@ def test_tokens_of_one_family_name_the_family() -> None:
     pictures = []
     for probe in PROBES:
         answers = [
-            ProbeBox(phrase, bbox, tuple(family.from_pixels(bbox, original=probe.size)), family="paligemma")
+            ProbeBox(
+                phrase,
+                bbox,
+                tuple(family.from_pixels(bbox, original=probe.size)),
+                family="paligemma",
+            )
             for phrase, bbox in probe.boxes.items()
         ]
         pictures.append(ProbedPicture(probe, probe.size, answers))

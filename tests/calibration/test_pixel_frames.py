@@ -1,4 +1,6 @@
-"""Models that count pixels of a picture that their server has resized: measured before the run, and boxes are right."""
+"""Models that count pixels of a picture that their server has resized: measured before the run, and
+boxes are right.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,12 @@ def test_boxes_are_those_of_the_ideal(tmp_path: Path, name: str) -> None:
 def test_a_family_stated_by_name_is_measured_too(tmp_path: Path) -> None:
     """A name says in what a model counts, never of which size it sees a picture here."""
     gold = scenes(tmp_path, 2)
-    found, _ = measure(gold, SeeingModel(resized=SERVERS["long edge 1280"]), name="anything", box_format="qwen2.5-vl")
+    found, _ = measure(
+        gold,
+        SeeingModel(resized=SERVERS["long edge 1280"]),
+        name="anything",
+        box_format="qwen2.5-vl",
+    )
     assert found.precision == 1.0
 
 
@@ -62,7 +69,9 @@ def test_numbers_that_drift_with_the_size_are_right_in_squares_of_one_size(tmp_p
     assert found.precision == 1.0
 
 
-def test_numbers_that_change_with_each_request_are_refused_with_what_was_seen(tmp_path: Path) -> None:
+def test_numbers_that_change_with_each_request_are_refused_with_what_was_seen(
+    tmp_path: Path,
+) -> None:
     """No size helps then, and no square."""
     chance = random.Random(0)
 
@@ -78,7 +87,11 @@ def test_numbers_that_change_with_each_request_are_refused_with_what_was_seen(tm
 def panorama(folder: Path) -> dict[str, Any]:
     """A row with a picture eight times as long as wide."""
     path = str(folder / "panorama.png")
-    draw(path, (1600, 200), {"red": [(100.0, 40.0, 400.0, 120.0)], "blue": [(900.0, 30.0, 1300.0, 150.0)]})
+    draw(
+        path,
+        (1600, 200),
+        {"red": [(100.0, 40.0, 400.0, 120.0)], "blue": [(900.0, 30.0, 1300.0, 150.0)]},
+    )
     return {"image_path": path, "expressions": ["the red box", "the blue box"]}
 
 
@@ -86,7 +99,11 @@ def test_the_runs_own_shapes_are_asked_for(tmp_path: Path) -> None:
     """A rule that spares common shapes, and reduces only pictures of the run's own."""
 
     def rule(width: int, height: int) -> tuple[float, float]:
-        return (width / 2, height / 2) if max(width, height) > 5 * min(width, height) else (width, height)
+        return (
+            (width / 2, height / 2)
+            if max(width, height) > 5 * min(width, height)
+            else (width, height)
+        )
 
     row = panorama(tmp_path)
     with LoopbackServer(SeeingModel(resized=rule), keep_bodies=True) as server:
@@ -100,7 +117,9 @@ def test_the_runs_own_shapes_are_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("errs", [True, False])
 def test_elongated_pictures_are_padded_where_that_helps(tmp_path: Path, errs: bool) -> None:
-    """Of a model whose format is known by its name: one or two requests, once, and the check; then boxes are mapped back."""
+    """Of a model whose format is known by its name: one or two requests, once, and the check; then
+    boxes are mapped back.
+    """
 
     class Panoramic(SeeingModel):
         def _numbers(self, bbox: Bbox, size: Size) -> list[float | int]:
@@ -114,11 +133,16 @@ def test_elongated_pictures_are_padded_where_that_helps(tmp_path: Path, errs: bo
             record = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))(row)
             assert server.count() == sent
             boxes = [expression["instances"][0]["bbox"] for expression in record["expressions"]]
-            assert boxes == [pytest.approx([100, 40, 400, 120], abs=3), pytest.approx([900, 30, 1300, 150], abs=3)]
+            assert boxes == [
+                pytest.approx([100, 40, 400, 120], abs=3),
+                pytest.approx([900, 30, 1300, 150], abs=3),
+            ]
             assert server.requests[-1].image_sizes == ((1600, 534) if errs else (1600, 200),)
         square = tmp_path / "square.png"
         draw(str(square), (600, 600), {"red": [(100.0, 40.0, 400.0, 120.0)]})
-        PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))({**row, "image_path": str(square)})
+        PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))(
+            {**row, "image_path": str(square)}
+        )
         assert server.requests[-1].image_sizes == ((600, 600),)
 
 
@@ -139,7 +163,9 @@ class Elongated(SeeingModel):
 
 
 def scene(folder: Path, size: Size) -> dict[str, Any]:
-    """A row with a red box from a tenth to four tenths, and a blue one from six to nine tenths, of each side."""
+    """A row with a red box from a tenth to four tenths, and a blue one from six to nine tenths, of
+    each side.
+    """
     path = str(folder / f"{size[0]}x{size[1]}.png")
     draw(path, size, {color: [_part(size, *part)] for color, part in PARTS.items()})
     return {"image_path": path, "expressions": [f"the {color} box" for color in PARTS]}
@@ -161,7 +187,11 @@ def ground(server: LoopbackServer, rows: list[dict[str, Any]], **options: Any) -
         boxes = [expression["instances"][0]["bbox"] for expression in record["expressions"]]
         gaps = zip(boxes, (_part(size, *part) for part in PARTS.values()), strict=True)
         worst.append(
-            max(abs(a - b) / size[i % 2] for box, true in gaps for i, (a, b) in enumerate(zip(box, true, strict=True)))
+            max(
+                abs(a - b) / size[i % 2]
+                for box, true in gaps
+                for i, (a, b) in enumerate(zip(box, true, strict=True))
+            )
         )
     return worst
 
@@ -174,7 +204,9 @@ def test_padding_is_as_strong_as_it_has_to_be(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wide_first", [True, False])
 def test_wide_and_tall_pictures_are_found_out_about_each(tmp_path: Path, wide_first: bool) -> None:
-    """In one run, or the second kind in a later one: what is known of the first is no word on the other."""
+    """In one run, or the second kind in a later one: what is known of the first is no word on the
+    other.
+    """
     wide, tall = scene(tmp_path, (1600, 400)), scene(tmp_path, (400, 1600))
     with LoopbackServer(Elongated(3.5, ("tall",)), keep_bodies=True) as server:
         if wide_first:
@@ -193,11 +225,16 @@ def test_pictures_in_which_boxes_are_not_to_be_had_are_refused(
     rows = [scene(tmp_path, (1600, 400))]
     with LoopbackServer(Elongated(1.5), keep_bodies=True) as server:
         for sent in (4, 4):  # the second time it is known
-            with pytest.raises(SuspectBoxes, match=r"1600x400 are off by \d+% of the side.*leave such pictures out"):
+            with pytest.raises(
+                SuspectBoxes, match=r"1600x400 are off by \d+% of the side.*leave such pictures out"
+            ):
                 ground(server, rows)
             assert server.count() == sent
         assert max(ground(server, rows, on_suspect_boxes="warn")) > 0.2
-        assert "Warning: boxes of qwen3-vl-8b-instruct in pictures as elongated as 1600x400" in capsys.readouterr().err
+        assert (
+            "Warning: boxes of qwen3-vl-8b-instruct in pictures as elongated as 1600x400"
+            in capsys.readouterr().err
+        )
         assert ground(server, [scene(tmp_path, (600, 500))]) == [pytest.approx(0, abs=0.01)]
 
 
@@ -212,7 +249,9 @@ def test_tall_pictures_that_were_not_covered_are_padded(tmp_path: Path) -> None:
         for row in (scene(tmp_path, (640, 480)), scene(tmp_path, (600, 2400))):
             [record] = PhraseGrounder(OpenAIServing(server.base_url, MODEL))([row])
         for expression, part in zip(record["expressions"], PARTS.values(), strict=True):
-            assert expression["instances"][0]["bbox"] == pytest.approx(_part((600, 2400), *part), abs=12)
+            assert expression["instances"][0]["bbox"] == pytest.approx(
+                _part((600, 2400), *part), abs=12
+            )
         assert max(server.requests[-1].image_sizes[0]) < 2 * min(server.requests[-1].image_sizes[0])
 
 

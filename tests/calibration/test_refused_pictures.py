@@ -1,4 +1,6 @@
-"""Probe pictures that an endpoint refuses, or never answers: limits of what a run sends, and no end of the run."""
+"""Probe pictures that an endpoint refuses, or never answers: limits of what a run sends, and no end
+of the run.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +28,30 @@ def too_much(test: Callable[[Size], bool]) -> Callable[[ReceivedRequest], bool]:
 LENGTH = "The decoder prompt (length 4488) is longer than the maximum model length of 4096."
 REFUSALS: dict[str, tuple[Callable[[Size], bool], Fault]] = {
     "over a model's length": (lambda size: math.prod(size) > 2_700_000, faults.bad_request(LENGTH)),
-    "over a number of pixels": (lambda size: math.prod(size) > 500_000, faults.bad_request("image too large")),
+    "over a number of pixels": (
+        lambda size: math.prod(size) > 500_000,
+        faults.bad_request("image too large"),
+    ),
     "a long side": (lambda size: max(size) > 1200, faults.bad_request("image too large")),
-    "a payload too large": (lambda size: math.prod(size) > 2_500_000, Fault(413, "Payload too large")),
-    "elongated": (lambda size: max(size) > 3.5 * min(size), faults.bad_request("absolute aspect ratio too large")),
+    "a payload too large": (
+        lambda size: math.prod(size) > 2_500_000,
+        Fault(413, "Payload too large"),
+    ),
+    "elongated": (
+        lambda size: max(size) > 3.5 * min(size),
+        faults.bad_request("absolute aspect ratio too large"),
+    ),
     "small": (lambda size: min(size) < 300, faults.bad_request("sides must be at least 300")),
     "never answered": (lambda size: math.prod(size) > 2_500_000, faults.hang()),
 }
 
 
 def generate(workplace: Workplace, server: LoopbackServer, timeout: int = 30) -> Done:
-    settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto", "vlm.openai.timeout": timeout}
+    settings = {
+        "vlm.openai.base_url": server.base_url,
+        "vlm.box_format": "auto",
+        "vlm.openai.timeout": timeout,
+    }
     workplace.rows([{"image_path": workplace.picture(size=(640, 480)), "caption": "A mug."}])
     return workplace.run(**settings)
 
@@ -50,7 +65,9 @@ def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str, scal
         done = generate(workplace, server, timeout=1 if what == "never answered" else 30)
         assert done.code == 0, done
         stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
-        refused = Counter(r.image_sizes for r in server.requests if r.status_sent != 200 and r.images)
+        refused = Counter(
+            r.image_sizes for r in server.requests if r.status_sent != 200 and r.images
+        )
     assert stored["box_format"] == scale
     assert not any(test((width, height)) for width, height in stored["sizes"])
     probes = [size for size in refused if test(size[0])]
@@ -60,7 +77,9 @@ def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str, scal
         assert "got no answer" in done.err
 
 
-def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(workplace: Workplace) -> None:
+def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(
+    workplace: Workplace,
+) -> None:
     fault = on(faults.bad_request("no pictures today"), task="phrase_grounding")
     with LoopbackServer(ProbeModel("xyxy_px"), faults=[fault]) as server:
         done = generate(workplace, server)
@@ -73,11 +92,16 @@ def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(workp
 def test_a_size_that_no_limit_explains_is_asked_for_twice_at_the_most(workplace: Workplace) -> None:
     """No picture is sent in it then: all are padded to squares, which are answered."""
     model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
-    tall = on(faults.bad_request("no"), where=lambda r: any(0.55 < w / h < 0.57 for w, h in r.image_sizes))
+    tall = on(
+        faults.bad_request("no"), where=lambda r: any(0.55 < w / h < 0.57 for w, h in r.image_sizes)
+    )
     with LoopbackServer(model, faults=[tall]) as server:
         done = generate(workplace, server)
         assert done.code == 0, done
-        assert max(Counter(r.image_sizes for r in server.requests if r.status_sent == 400).values()) == 2
+        assert (
+            max(Counter(r.image_sizes for r in server.requests if r.status_sent == 400).values())
+            == 2
+        )
         [(width, height)] = server.requests[-1].image_sizes
         assert width == height
     assert "padded to squares" in done.err
@@ -85,7 +109,10 @@ def test_a_size_that_no_limit_explains_is_asked_for_twice_at_the_most(workplace:
 
 def test_where_squares_are_refused_too_the_first_reason_is_told(workplace: Workplace) -> None:
     model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
-    some = on(faults.bad_request("no"), where=lambda r: any(0.55 < w / h < 0.57 or w == h for w, h in r.image_sizes))
+    some = on(
+        faults.bad_request("no"),
+        where=lambda r: any(0.55 < w / h < 0.57 or w == h for w, h in r.image_sizes),
+    )
     with LoopbackServer(model, faults=[some]) as server:
         done = generate(workplace, server)
         assert done.code == 2, done
@@ -93,16 +120,25 @@ def test_where_squares_are_refused_too_the_first_reason_is_told(workplace: Workp
     assert "vlm.box_format" in done.err
 
 
-@pytest.mark.parametrize("fault", [Fault(413, "Payload too large"), faults.bad_request("no such shape")])
-def test_a_shape_of_the_runs_own_that_nothing_explains_ends_no_run(workplace: Workplace, fault: Fault) -> None:
+@pytest.mark.parametrize(
+    "fault", [Fault(413, "Payload too large"), faults.bad_request("no such shape")]
+)
+def test_a_shape_of_the_runs_own_that_nothing_explains_ends_no_run(
+    workplace: Workplace, fault: Fault
+) -> None:
     def is_square_probe(request: ReceivedRequest) -> bool:
-        return asks_for_rectangles(request) and any(width == height for width, height in request.image_sizes)
+        return asks_for_rectangles(request) and any(
+            width == height for width, height in request.image_sizes
+        )
 
     sizes = ((640, 480), (700, 700))
     workplace.rows(
-        {"image_path": workplace.picture(f"{n}.jpg", size), "caption": "A mug."} for n, size in enumerate(sizes)
+        {"image_path": workplace.picture(f"{n}.jpg", size), "caption": "A mug."}
+        for n, size in enumerate(sizes)
     )
-    with LoopbackServer(ProbeModel("xyxy_1000"), faults=[on(fault, where=is_square_probe)]) as server:
+    with LoopbackServer(
+        ProbeModel("xyxy_1000"), faults=[on(fault, where=is_square_probe)]
+    ) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto"})
         refused = sum(r.status_sent != 200 for r in server.requests)
         stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())

@@ -1,4 +1,6 @@
-"""Stored calibrations that a later run meets: tried once in sizes that they don't cover; damage in them is passed over."""
+"""Stored calibrations that a later run meets: tried once in sizes that they don't cover; damage in
+them is passed over.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,15 @@ from tests.calibration.test_pixel_frames import PARTS, scene
 MODEL = "qwen2.5-vl-7b-instruct"
 
 
-def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_repeated(workplace: Workplace) -> None:
+def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_repeated(
+    workplace: Workplace,
+) -> None:
     place = workplace
-    place.settings |= {"vlm.openai.model_name": MODEL, "vlm.box_format": "auto", "vlm.check_every": 100}
+    place.settings |= {
+        "vlm.openai.model_name": MODEL,
+        "vlm.box_format": "auto",
+        "vlm.check_every": 100,
+    }
     with LoopbackServer(EchoAnswers("xyxy_px")) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         place.rows([{"image_path": place.picture("one.jpg", (640, 480)), "caption": caption(0)}])
@@ -48,7 +56,12 @@ def test_a_finished_run_that_calibrated_in_some_of_its_shapes_sends_nothing_when
     place = workplace
     place.settings |= {"vlm.box_format": "auto", "vlm.check_every": 100}
     sizes = [(400 + 150 * (n % 4), 300 + 110 * (n // 4)) for n in range(16)]
-    place.rows([{"image_path": place.picture(f"{n}.jpg", size), "caption": caption(n)} for n, size in enumerate(sizes)])
+    place.rows(
+        [
+            {"image_path": place.picture(f"{n}.jpg", size), "caption": caption(n)}
+            for n, size in enumerate(sizes)
+        ]
+    )
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         assert place.run().code == 0
@@ -59,7 +72,9 @@ def test_a_finished_run_that_calibrated_in_some_of_its_shapes_sends_nothing_when
         assert server.count() == sent
 
 
-def test_x_and_y_swapped_in_shapes_of_a_later_run_are_no_proof_of_the_format(workplace: Workplace) -> None:
+def test_x_and_y_swapped_in_shapes_of_a_later_run_are_no_proof_of_the_format(
+    workplace: Workplace,
+) -> None:
     place = workplace
     place.settings |= {"vlm.box_format": "auto", "vlm.check_every": None}
 
@@ -81,11 +96,15 @@ def test_x_and_y_swapped_in_shapes_of_a_later_run_are_no_proof_of_the_format(wor
 
 
 def test_parts_of_the_side_are_tried_in_the_shapes_of_a_later_run(tmp_path: Path) -> None:
-    model = SeeingModel("xyxy_px", resized=lambda w, h: (1000, 900 if 1.2 < h / w < 1.5 else 1000), noise=0.01)
+    model = SeeingModel(
+        "xyxy_px", resized=lambda w, h: (1000, 900 if 1.2 < h / w < 1.5 else 1000), noise=0.01
+    )
     lying = [scene(tmp_path, size) for size in ((640, 480), (800, 600))]
     upright = [scene(tmp_path, size) for size in ((480, 640), (600, 800))]
     with LoopbackServer(model, keep_bodies=True) as server:
-        [box] = PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(lying)[0]["expressions"][0]["instances"]
+        [box] = PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(lying)[0]["expressions"][
+            0
+        ]["instances"]
         assert box["bbox"][3] == pytest.approx(PARTS["red"][1] * 480, abs=20)
         sent = server.count()
         PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(lying)
@@ -116,7 +135,9 @@ def test_parts_of_the_side_are_tried_in_the_shapes_of_a_later_run(tmp_path: Path
     ],
     ids=lambda edit: json.dumps(edit)[:40],
 )
-def test_a_calibration_that_was_edited_by_hand_is_ignored(tmp_path: Path, edit: dict[str, Any]) -> None:
+def test_a_calibration_that_was_edited_by_hand_is_ignored(
+    tmp_path: Path, edit: dict[str, Any]
+) -> None:
     path = str(tmp_path / "calibration.json")
     facts = (
         "http://localhost/v1",

@@ -1,4 +1,6 @@
-"""What fits the sizes that were asked for isn't taken to fit others: shapes, sizes in between, sizes of later runs."""
+"""What fits the sizes that were asked for isn't taken to fit others: shapes, sizes in between,
+sizes of later runs.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,17 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
 from tests.calibration.test_pixel_frames import PARTS, _part, scene
 
-ENLARGING = ["OpenAI's wording, enlarging", "edge 1024, short 768", "edge 1333, short 800", "Gemma 4, 280 tokens"]
-MIDDLE = ["LFM2-VL, large ones as sent", "LFM2-VL, large ones at most 1920", "halved from 300,000 to 700,000 px"]
+ENLARGING = [
+    "OpenAI's wording, enlarging",
+    "edge 1024, short 768",
+    "edge 1333, short 800",
+    "Gemma 4, 280 tokens",
+]
+MIDDLE = [
+    "LFM2-VL, large ones as sent",
+    "LFM2-VL, large ones at most 1920",
+    "halved from 300,000 to 700,000 px",
+]
 SMALL = [f"shorter side at least {side}" for side in (336, 448, 512)]
 CANVASES = [
     "Llama 3.2, 4 tiles of 560",
@@ -42,7 +53,9 @@ CANVASES = [
 
 @pytest.mark.parametrize("name", [*ENLARGING, *MIDDLE, *SMALL, *CANVASES])
 def test_servers_that_treat_some_sizes_otherwise_are_read_right(name: str) -> None:
-    """In all sizes of benchmarks/rule_runs.py, whether or not they were known; noisy models may be refused."""
+    """In all sizes of benchmarks/rule_runs.py, whether or not they were known; noisy models may be
+    refused.
+    """
     outcomes = [one_rule(name, PROCESSORS[name], seed) for seed in (0, 1, 9)]
     assert [outcome.why for outcome in outcomes if outcome.kind == "wrong"] == []
     assert outcomes[0].kind == "right"
@@ -57,8 +70,12 @@ def test_a_long_edge_that_small_squares_do_not_have_is_no_constant_side() -> Non
 @pytest.mark.parametrize("seed", [3, 4])
 def test_rules_that_a_stranger_makes_up_are_never_read_wrong(seed: int) -> None:
     rules = made_up(12, seed)
-    outcomes = {name: one_rule(name, rule, number % 3) for number, (name, rule) in enumerate(rules.items())}
-    assert {name: outcome.why for name, outcome in outcomes.items() if outcome.kind == "wrong"} == {}
+    outcomes = {
+        name: one_rule(name, rule, number % 3) for number, (name, rule) in enumerate(rules.items())
+    }
+    assert {
+        name: outcome.why for name, outcome in outcomes.items() if outcome.kind == "wrong"
+    } == {}
 
 
 def test_parts_of_a_canvas_are_not_taken_for_parts_of_the_picture() -> None:
@@ -94,7 +111,9 @@ def test_a_padded_square_is_confirmed_in_shapes_that_did_not_suggest_it(frame: s
     ],
     ids=["no pictures are known", "lying ones", "upright, square and elongated ones"],
 )
-def test_a_model_of_fractions_is_asked_in_the_shapes_of_the_run(own: list[Size], shapes: list[float]) -> None:
+def test_a_model_of_fractions_is_asked_in_the_shapes_of_the_run(
+    own: list[Size], shapes: list[float]
+) -> None:
     known = find_box_format("yxyx_1000", "")
     sizes: list[Size] = []
 
@@ -119,14 +138,18 @@ ODD_IN_PARTS: dict[str, Placing] = {
 
 
 @pytest.mark.parametrize("what", list(ODD_IN_PARTS))
-def test_parts_of_the_side_that_are_other_in_some_pictures_of_the_run_are_refused(what: str) -> None:
+def test_parts_of_the_side_that_are_other_in_some_pictures_of_the_run_are_refused(
+    what: str,
+) -> None:
     own: list[Size] = [(640, 427), (500, 500), (300, 400), (2048, 1536), (260, 200)]
     for seed in range(6):
         with pytest.raises(NoFit):
             decided(behind(ODD_IN_PARTS[what], random.Random(seed), 0.015, 0.1), own)
 
 
-@pytest.mark.parametrize("name", ["growing with the size", "12 tiles of 448, counted as tiles", "always 1024 x 768"])
+@pytest.mark.parametrize(
+    "name", ["growing with the size", "12 tiles of 448, counted as tiles", "always 1024 x 768"]
+)
 def test_where_no_size_arrives_as_sent_pictures_are_sent_as_squares(name: str) -> None:
     rule = OTHERS[name]
     decision, _ = decided(behind(rule, random.Random(1), 0.005, 0.0))
@@ -141,7 +164,12 @@ def test_where_no_size_arrives_as_sent_pictures_are_sent_as_squares(name: str) -
 def test_a_frame_of_one_size() -> None:
     known = find_box_format("xyxy_px@seen_768_384", "")
     assert frame_of("seen_768_384", (1008, 1008))[:2] == (768, 384)
-    assert known.to_pixels((384, 96, 768, 384), original=(2016, 1008), sent=(1008, 1008)) == (1008, 252, 2016, 1008)
+    assert known.to_pixels((384, 96, 768, 384), original=(2016, 1008), sent=(1008, 1008)) == (
+        1008,
+        252,
+        2016,
+        1008,
+    )
     assert known.from_pixels((1008, 252, 2016, 1008), original=(2016, 1008)) == [384, 96, 768, 384]
     assert "768 px wide and 384 px high" in known.instructions((1008, 1008))
     with pytest.raises(SpecError, match="unknown box frame"):
@@ -149,14 +177,18 @@ def test_a_frame_of_one_size() -> None:
 
 
 def test_a_picture_in_the_middle_of_a_rounded_one_is_told_from_a_stretched_one() -> None:
-    """llama.cpp pads so: a picture of 500 x 333 lies 16 px from the left edge of one of 512 x 320."""
+    """llama.cpp pads so: a picture of 500 x 333 lies 16 px from the left edge of one
+    of 512 x 320.
+    """
     measured = []
     for size in ((500, 333), (333, 500), (724, 301)):
         canvas = [round(side / 32) * 32 for side in size]
         scale = min(canvas[0] / size[0], canvas[1] / size[1])
         starts = [(whole - side * scale) / 2 for whole, side in zip(canvas, size, strict=True)]
 
-        def rule(width: int, height: int, scale: float = scale, starts: list[float] = starts) -> tuple[float, ...]:
+        def rule(
+            width: int, height: int, scale: float = scale, starts: list[float] = starts
+        ) -> tuple[float, ...]:
             return width * scale, height * scale, starts[0], starts[1]
 
         model = behind(rule, random.Random(0), 0.003, 0.0)  # type: ignore[arg-type]
@@ -182,7 +214,9 @@ def test_a_size_covers_those_whose_sides_area_and_shape_are_within_a_tenth() -> 
 
 
 def ask_for(server: LoopbackServer, row: dict[str, object]) -> float:
-    """How far the boxes of a row are off at the most, in a process of its own as it were, as a share of the side."""
+    """How far the boxes of a row are off at the most, in a process of its own as it were, as a
+    share of the side.
+    """
     [record] = PhraseGrounder(OpenAIServing(server.base_url, MODEL))([row])
     size = (record["width"], record["height"])
     worst = 0.0
@@ -211,7 +245,9 @@ def test_a_stored_calibration_is_tried_in_sizes_that_it_never_saw(
 def test_a_stored_calibration_that_is_wrong_in_a_size_is_found_out_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A server that treats wide pictures of one size otherwise, which no calibration without them asks for."""
+    """A server that treats wide pictures of one size otherwise, which no calibration without them
+    asks for.
+    """
 
     def rule(width: int, height: int) -> tuple[float, float]:
         band = 2.2 < width / height < 3.2 and 400 < width < 800
@@ -236,4 +272,8 @@ def test_middle_sizes_are_asked_for_by_the_calibration_itself() -> None:
 def test_random_boxes_are_not_sent_as_squares_either() -> None:
     draw = random.Random(0)
     with pytest.raises(NoFit):
-        decided(lambda probe: answered(probe, lambda _: find_box_format("xyxy_px", ""), seen(probe, draw, 0.3, 0.5)))
+        decided(
+            lambda probe: answered(
+                probe, lambda _: find_box_format("xyxy_px", ""), seen(probe, draw, 0.3, 0.5)
+            )
+        )

@@ -29,7 +29,10 @@ def test_every_command_key_and_operator_is_in_it() -> None:
     text = page()
     for name in COMMANDS:
         assert re.search(rf"^- {name}\b", text, re.MULTILINE), name
-    for block in (VlmBlock, *(job.block.model_fields["workflow"].annotation for job in JOBS.values())):
+    for block in (
+        VlmBlock,
+        *(job.block.model_fields["workflow"].annotation for job in JOBS.values()),
+    ):
         for key in block.model_fields:
             assert re.search(rf"^ +{key}:", text, re.MULTILINE), key
     for name, cls in OPERATOR_REGISTRY:
@@ -41,7 +44,11 @@ def test_the_fields_that_it_names_are_those_of_a_real_record(workplace: Workplac
     workplace.many(1)
     with LoopbackServer(EchoAnswers()) as server:
         done = workplace.run(
-            **{"vlm.openai.base_url": server.base_url, "workflow.verify": "reground", "workflow.samples": 2}
+            **{
+                "vlm.openai.base_url": server.base_url,
+                "workflow.verify": "reground",
+                "workflow.samples": 2,
+            }
         )
     assert done.code == 0, done
     [record] = workplace.annotations()

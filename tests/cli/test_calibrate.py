@@ -17,19 +17,32 @@ from dataflow_grounding.testing import LoopbackServer
 def test_it_names_the_format_and_stores_it(workplace: Workplace, by: str) -> None:
     with LoopbackServer(ProbeModel("yxyx_100")) as server:
         address = ["--base-url", server.base_url, "--model", "loopback"]
-        spec = ["-e", str(workplace.spec(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "calibrated"}))]
+        spec = [
+            "-e",
+            str(
+                workplace.spec(
+                    **{"vlm.openai.base_url": server.base_url, "vlm.box_format": "calibrated"}
+                )
+            ),
+        ]
         done = command(["calibrate", "--json", *(spec if by == "spec" else address)])
         assert done.code == 0, done
         assert server.count() == 6  # three, and as many in shapes that a run may send
         found = done.summary
-        assert (found["box_format"], found["model"], found["requests"]) == ("yxyx_100", "loopback", 6)
+        assert (found["box_format"], found["model"], found["requests"]) == (
+            "yxyx_100",
+            "loopback",
+            6,
+        )
         assert 0 < found["error_px"] < 20
         assert json.loads(Path(found["stored"]).read_text())["box_format"] == "yxyx_100"
         said = command(["calibrate", *address])
         assert said.out.startswith("loopback writes yxyx_100: error ")
         assert server.count() == 12  # asked again: that is what it is for
         workplace.many(1)
-        run = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "calibrated"})
+        run = workplace.run(
+            **{"vlm.openai.base_url": server.base_url, "vlm.box_format": "calibrated"}
+        )
         assert (run.code, server.count()) == (0, 15)  # one in the shape of its picture
 
 
@@ -52,7 +65,9 @@ def test_the_embedded_grounder_has_nothing_to_calibrate(workplace: Workplace) ->
 def test_the_plot_shows_asked_and_answered(tmp_path: Path) -> None:
     with LoopbackServer(ProbeModel("xyxy_px", noise=0, outliers=0)) as server:
         path = tmp_path / "a plot.png"
-        done = command(["calibrate", "--base-url", server.base_url, "--model", "m", "--plot", str(path)])
+        done = command(
+            ["calibrate", "--base-url", server.base_url, "--model", "m", "--plot", str(path)]
+        )
         assert done.code == 0, done
     with Image.open(path) as picture:
         colors = {color for _, color in picture.convert("RGB").getcolors(1 << 20) or []}
@@ -61,7 +76,15 @@ def test_the_plot_shows_asked_and_answered(tmp_path: Path) -> None:
 
 def test_an_unclear_answer_exits_with_2_and_says_what_it_saw(tmp_path: Path) -> None:
     with LoopbackServer(ProbeModel("xyxy_1000", blind=True)) as server:
-        arguments = ["calibrate", "--base-url", server.base_url, "--model", "m", "--plot", str(tmp_path / "p.png")]
+        arguments = [
+            "calibrate",
+            "--base-url",
+            server.base_url,
+            "--model",
+            "m",
+            "--plot",
+            str(tmp_path / "p.png"),
+        ]
         done = command(arguments)
     assert done.code == 2
     assert "vlm.box_format" in done.err

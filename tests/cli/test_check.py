@@ -84,7 +84,9 @@ def test_one_of_each_fault_is_named_in_one_run(
 
 def test_as_json(workplace: Workplace) -> None:
     faulty(workplace)
-    done = command(["check", "--json", "-e", spec_of(workplace, MODELS["the model is right"], "out")])
+    done = command(
+        ["check", "--json", "-e", spec_of(workplace, MODELS["the model is right"], "out")]
+    )
     found = json.loads(done.out)
     assert (done.code, found["records"], len(found["problems"])) == (2, 7, 6)
 
@@ -102,14 +104,20 @@ def test_nothing_wrong_nothing_sent_nothing_written(workplace: Workplace) -> Non
 
 
 def test_an_input_that_is_not_there_is_said_once(workplace: Workplace) -> None:
-    done = command(["check", "-e", str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9"}))])
+    done = command(
+        ["check", "-e", str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9"}))]
+    )
     assert done.code == 2
     assert done.err.count("no input file") == 1
 
 
 def test_fewer_open_files_than_workers_are_told(workplace: Workplace) -> None:
     workplace.many(1)
-    spec = str(workplace.spec(**{"workflow.max_workers": 500, "vlm.openai.base_url": "http://127.0.0.1:9/v1"}))
+    spec = str(
+        workplace.spec(
+            **{"workflow.max_workers": 500, "vlm.openai.base_url": "http://127.0.0.1:9/v1"}
+        )
+    )
     few = functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (100, 100))
     done = ended(process(["check", "-e", spec], preexec_fn=few))
     assert done.code == 0, done

@@ -53,7 +53,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [pytest.param(*case, id=" ".join(case[0])) for case in WRONG])
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [pytest.param(*case, id=" ".join(case[0])) for case in WRONG]
+)
 def test_mistakes_are_told_in_a_line(
     arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +98,9 @@ def shell(line: str, place: Workplace) -> Done:
     arguments = [sys.executable, "-m", "dataflow_grounding", *place.arguments()]
     script = line.replace("COMMAND", shlex.join(arguments))
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env, timeout=60)
+    ran = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=env, timeout=60
+    )
     return Done(ran.returncode, ran.stdout, ran.stderr)
 
 
@@ -134,7 +138,9 @@ def test_closed_streams_end_no_run_and_get_into_no_file(workplace: Workplace) ->
 
 
 @pytest.mark.parametrize(("key", "code"), [("right", 0), ("wrong", 4)])
-def test_a_reader_that_went_away_changes_no_exit_code(workplace: Workplace, key: str, code: int) -> None:
+def test_a_reader_that_went_away_changes_no_exit_code(
+    workplace: Workplace, key: str, code: int
+) -> None:
     workplace.many(3)
     with LoopbackServer(key="right") as server:
         workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": key}
@@ -160,7 +166,9 @@ def test_debug_shows_where() -> None:
 
 
 def test_default_specs_are_complete_and_run_when_filled_in(workplace: Workplace) -> None:
-    done = command(["default_specs", f"results_dir={workplace.folder}", "autolabel_type=image_grounding"])
+    done = command(
+        ["default_specs", f"results_dir={workplace.folder}", "autolabel_type=image_grounding"]
+    )
     path = workplace.folder / "image_grounding.yaml"
     assert (done.code, done.out.strip()) == (0, str(path))
     text = path.read_text(encoding="utf-8")
@@ -207,7 +215,15 @@ def test_init_overwrites_nothing_without_force(tmp_path: Path) -> None:
 def test_what_init_writes_runs(tmp_path: Path) -> None:
     assert command(["init", str(tmp_path)]).code == 0
     done = command(
-        ["generate", "-e", str(tmp_path / "image_grounding.yaml"), "--pilot", "2", "--json", "--no-progress"]
+        [
+            "generate",
+            "-e",
+            str(tmp_path / "image_grounding.yaml"),
+            "--pilot",
+            "2",
+            "--json",
+            "--no-progress",
+        ]
     )
     assert done.code == 0, done
     assert done.summary["models"] == ["embedded-opencv"]
@@ -246,7 +262,9 @@ def test_check_lists_all_problems_at_once_and_sends_nothing(workplace: Workplace
 
 def test_check_of_a_good_spec(workplace: Workplace) -> None:
     workplace.many(3)
-    done = command(["check", "-e", str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9"}))])
+    done = command(
+        ["check", "-e", str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9"}))]
+    )
     assert done.code == 0, done
     assert "3 records checked, 0 problems" in done.out
 
@@ -288,7 +306,9 @@ def test_messages_go_to_stderr_and_data_to_stdout(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:
         settings = {"vlm.openai.base_url": server.base_url}
-        done = ended(process(["generate", "-e", str(workplace.spec(**settings))], stdin=subprocess.DEVNULL))
+        done = ended(
+            process(["generate", "-e", str(workplace.spec(**settings))], stdin=subprocess.DEVNULL)
+        )
         assert (done.code, done.out) == (0, "")
         assert "2 images: 2 done, 0 failed" in done.err
         assert "\x1b" not in done.err, "no control characters where there is no terminal"

@@ -16,7 +16,9 @@ from dataflow_grounding.testing import EchoAnswers, LoopbackServer, Takes, fault
 KEY = "sk-doctor-secret"
 
 
-def test_what_is_installed_and_which_keys_are_set_but_not_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_installed_and_which_keys_are_set_but_not_their_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
     done = command(["doctor"])
@@ -33,7 +35,8 @@ def test_what_is_installed_and_which_keys_are_set_but_not_their_values(monkeypat
 def test_every_extra_of_the_package_is_looked_for() -> None:
     text = (REPOSITORY / "pyproject.toml").read_text()
     section = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
-    extras = set(re.findall(r"^(\w+) = \[[^\]]", section, re.MULTILINE)) - {"dev"}  # one that is empty is an old name
+    # one that is empty is an old name
+    extras = set(re.findall(r"^(\w+) = \[[^\]]", section, re.MULTILINE)) - {"dev"}
     assert set(command(["doctor", "--json"]).summary["extras"]) == extras
 
 
@@ -47,7 +50,10 @@ def test_an_extra_that_is_missing_is_named_with_what_to_install() -> None:
         "from dataflow_grounding.cli.main import main; main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(REPOSITORY)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(REPOSITORY)},
     )
     assert "extra gemini: not installed: pip install 'dataflow-grounding[gemini]'" in done.stdout
 
@@ -81,7 +87,14 @@ def test_geminis_endpoint(workplace: Workplace) -> None:
     workplace.settings = {"vlm.backend": "gemini", "vlm.gemini.api_key": KEY}
     workplace.many(1)
     with LoopbackServer(EchoAnswers("gemini"), key=KEY) as server:
-        done = command(["doctor", "--json", "-e", str(workplace.spec(**{"vlm.gemini.base_url": server.address}))])
+        done = command(
+            [
+                "doctor",
+                "--json",
+                "-e",
+                str(workplace.spec(**{"vlm.gemini.base_url": server.address})),
+            ]
+        )
         assert (done.code, server.count()) == (0, 1), done
     assert done.summary["endpoint"]["reply"] == "as asked for"
     assert KEY not in done.out
@@ -97,7 +110,9 @@ def test_geminis_endpoint(workplace: Workplace) -> None:
 def test_an_endpoint_that_refuses(workplace: Workplace, rule: faults.FaultRule, said: str) -> None:
     workplace.many(1)
     with LoopbackServer(faults=[rule], leaky=True) as server:
-        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": KEY}))
+        spec = str(
+            workplace.spec(**{"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": KEY})
+        )
         done = command(["doctor", "-e", spec])
     assert done.code == 4, done
     assert said in done.out
@@ -120,7 +135,11 @@ def test_completion_scripts(shell: str) -> None:
 
 
 def test_commands_and_options_are_completed() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "_DATAFLOWGROUNDING_COMPLETE": "bash_complete"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "_DATAFLOWGROUNDING_COMPLETE": "bash_complete",
+    }
 
     def completed(words: str, place: int) -> str:
         return subprocess.run(
@@ -155,20 +174,26 @@ def test_a_pilot_says_what_to_look_at_and_how_to_go_on(workplace: Workplace) -> 
         assert "Before the full run" not in command(["generate", "-e", spec, "--no-progress"]).err
 
 
-def test_set_from_pilot_raises_max_workers_to_what_the_pilot_sustained(workplace: Workplace) -> None:
+def test_set_from_pilot_raises_max_workers_to_what_the_pilot_sustained(
+    workplace: Workplace,
+) -> None:
     workplace.many(150)
     with LoopbackServer(latency=0.02, capacity=40) as server:
         workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2}
         early = workplace.run("--set-from", "pilot")
         assert (early.code, "first run generate with --pilot" in early.err) == (2, True)
         assert workplace.run("--pilot", "90", "--set-from", "pilot").code == 0
-        sustained = json.loads((workplace.results / "run.json").read_text())["sustained_concurrency"]
+        sustained = json.loads((workplace.results / "run.json").read_text())[
+            "sustained_concurrency"
+        ]
         assert 8 < sustained < 90
         server.capacity = None
         done = workplace.run("--set-from", "pilot")
         assert done.code == 0, done
         assert f"workflow.max_workers: {sustained}" in done.err
-        stated = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"]["workflow"]
+        stated = json.loads((workplace.results / "run.json").read_text())["spec"][
+            "image_grounding"
+        ]["workflow"]
         assert stated["max_workers"] == sustained
 
 

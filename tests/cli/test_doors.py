@@ -13,7 +13,12 @@ import pytest
 
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import REPOSITORY, Workplace, command
-from dataflow_grounding import EmbeddedServing, OpenAIServing, PhraseGrounder, serving_from_environment
+from dataflow_grounding import (
+    EmbeddedServing,
+    OpenAIServing,
+    PhraseGrounder,
+    serving_from_environment,
+)
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.serving import GeminiServing
 from dataflow_grounding.testing import LoopbackServer
@@ -45,7 +50,9 @@ def given(folder: Path, vlm: str = "") -> list[str]:
     return ["-e", "spec.yaml"]
 
 
-def test_every_command_takes_the_endpoint_that_the_environment_names(folder: Path, named: LoopbackServer) -> None:
+def test_every_command_takes_the_endpoint_that_the_environment_names(
+    folder: Path, named: LoopbackServer
+) -> None:
     for line in (
         ["check", *given(folder)],
         ["doctor"],
@@ -106,7 +113,11 @@ def test_scripts_take_the_same_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("DF_BOX_FORMAT", "yxyx_512")
     openai = serving_from_environment(max_workers=3)
     assert isinstance(openai, OpenAIServing)
-    assert (openai.endpoint, openai.max_workers, openai.box_format) == ("http://127.0.0.1:9/v1", 3, "yxyx_512")
+    assert (openai.endpoint, openai.max_workers, openai.box_format) == (
+        "http://127.0.0.1:9/v1",
+        3,
+        "yxyx_512",
+    )
 
 
 SCRIPT = """
@@ -118,9 +129,17 @@ for name in ("gone.jpg", "a.jpg", "a.jpg"):
 
 
 @pytest.mark.parametrize("key", ["", "OPENAI_API_KEY", "GOOGLE_API_KEY"])
-def test_the_embedded_grounder_says_so_once_and_why_a_key_is_not_used(folder: Path, key: str) -> None:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **({key: "k"} if key else {})}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
+def test_the_embedded_grounder_says_so_once_and_why_a_key_is_not_used(
+    folder: Path, key: str
+) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(REPOSITORY),
+        **({key: "k"} if key else {}),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True
+    )
     assert done.stdout.split() == ["0", "1", "1"], done
     first, notice = done.stderr.splitlines()
     assert "gone.jpg" in first, "the notice comes with the first answer"
@@ -143,7 +162,9 @@ def test_a_run_shows_what_it_found_writes_its_report_and_says_what_is_next(folde
 
 
 def test_without_results_none_are_named(folder: Path) -> None:
-    (folder / "captions.jsonl").write_text(json.dumps({"image_path": "gone.jpg", "caption": "A cup"}) + "\n")
+    (folder / "captions.jsonl").write_text(
+        json.dumps({"image_path": "gone.jpg", "caption": "A cup"}) + "\n"
+    )
     done = command(["generate", *given(folder, "backend: embedded")])
     assert done.code == 4
     assert "no results were written" in done.err
@@ -153,11 +174,16 @@ def test_without_results_none_are_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["max_workers=3"], "max_workers is not a key of the spec; is it 'image_grounding.workflow.max_workers'?"),
+        (
+            ["max_workers=3"],
+            "max_workers is not a key of the spec; is it 'image_grounding.workflow.max_workers'?",
+        ),
         (["workflow.max_workers=3"], "is it 'image_grounding.workflow'?"),
     ],
 )
-def test_a_key_without_its_blocks_is_told_with_them(folder: Path, words: list[str], told: str) -> None:
+def test_a_key_without_its_blocks_is_told_with_them(
+    folder: Path, words: list[str], told: str
+) -> None:
     done = command(["check", *given(folder, "backend: embedded"), *words])
     assert done.code == 2
     assert told in done.err
@@ -165,10 +191,19 @@ def test_a_key_without_its_blocks_is_told_with_them(folder: Path, words: list[st
 
 
 def test_the_shell_completes_keys_of_a_spec() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "_DATAFLOWGROUNDING_COMPLETE": "bash_complete"}
-    environment |= {"COMP_WORDS": "dataflowgrounding generate image_grounding.workflow.max_w", "COMP_CWORD": "2"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "_DATAFLOWGROUNDING_COMPLETE": "bash_complete",
+    }
+    environment |= {
+        "COMP_WORDS": "dataflowgrounding generate image_grounding.workflow.max_w",
+        "COMP_CWORD": "2",
+    }
     line = "from dataflow_grounding.cli.main import cli; cli(prog_name='dataflowgrounding')"
-    done = subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", line], env=environment, capture_output=True, text=True
+    )
     assert "image_grounding.workflow.max_workers=" in done.stdout
     assert "image_grounding.workflow.max_wait=" in done.stdout
     assert "samples" not in done.stdout
@@ -257,7 +292,11 @@ def test_gold_without_boxes_is_no_gold(folder: Path) -> None:
     ],
 )
 def test_default_specs_pass_check_or_say_what_to_fill_in(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], line: str, problem: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    line: str,
+    problem: str,
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -283,7 +322,9 @@ ENDPOINTS = {
 @pytest.mark.parametrize("text", ENDPOINTS.values(), ids=ENDPOINTS)
 def test_asking_a_specs_model_takes_no_more_than_its_vlm(folder: Path, text: str) -> None:
     with LoopbackServer(ProbeModel("qwen3-vl")) as server:
-        vlm = f"{{backend: openai, openai: {{base_url: '{server.base_url}', model_name: qwen3-vl}}}}"
+        vlm = (
+            f"{{backend: openai, openai: {{base_url: '{server.base_url}', model_name: qwen3-vl}}}}"
+        )
         (folder / "spec.yaml").write_text(text.replace("{vlm}", vlm))
         for line in (["ground", "a.jpg", "a cup"], ["doctor"], ["calibrate"]):
             asked = server.count(200)
@@ -295,7 +336,8 @@ def test_asking_a_specs_model_takes_no_more_than_its_vlm(folder: Path, text: str
     done = command(["ground", "a.jpg", "a cup", "-e", "spec.yaml"])
     assert (
         done.code,
-        "spec.yaml, line 2: image_grounding.vlm.bakend is not a key of the spec; is it 'backend'?" in done.err,
+        "spec.yaml, line 2: image_grounding.vlm.bakend is not a key of the spec; is it 'backend'?"
+        in done.err,
     ) == (2, True)
 
 
@@ -310,12 +352,17 @@ def test_asking_a_specs_model_takes_no_more_than_its_vlm(folder: Path, text: str
             ["ground", "a.jpg", "a cup", "-e", "spec.yaml"],
             "image_groundig is not a key of the spec; is it 'image_grounding'?",
         ),
-        (["check", "-e", "spec.yaml", "autolabel_type=image_groundig"], "; is it 'image_grounding'?"),
+        (
+            ["check", "-e", "spec.yaml", "autolabel_type=image_groundig"],
+            "; is it 'image_grounding'?",
+        ),
         (["default_specs", "autolabel_type=image_groundig"], "; is it 'image_grounding'?"),
         (["default_specs", "result_dir=."], "; is it 'results_dir'?"),
     ],
 )
-def test_a_pipelines_name_that_is_misspelt_is_told_with_the_nearest(folder: Path, line: list[str], told: str) -> None:
+def test_a_pipelines_name_that_is_misspelt_is_told_with_the_nearest(
+    folder: Path, line: list[str], told: str
+) -> None:
     given(folder, "backend: embedded")
     text = (folder / "spec.yaml").read_text()
     (folder / "spec.yaml").write_text(text.replace("image_grounding:", "image_groundig:"))
@@ -324,11 +371,17 @@ def test_a_pipelines_name_that_is_misspelt_is_told_with_the_nearest(folder: Path
 
 
 @pytest.mark.parametrize("pipeline", ["image_grounding", "image_region_caption"])
-def test_results_that_another_program_left_are_not_written_over(folder: Path, pipeline: str) -> None:
-    step = {"image_grounding": "step_1_grounding", "image_region_caption": "step_0_region_marking"}[pipeline]
+def test_results_that_another_program_left_are_not_written_over(
+    folder: Path, pipeline: str
+) -> None:
+    step = {"image_grounding": "step_1_grounding", "image_region_caption": "step_0_region_marking"}[
+        pipeline
+    ]
     record = {
         "image_path": "a.jpg",
-        "expressions": [{"text": "a cup", "instances": [{"bbox": [1, 2, 3, 4], "bbox_score": 0.9}]}],
+        "expressions": [
+            {"text": "a cup", "instances": [{"bbox": [1, 2, 3, 4], "bbox_score": 0.9}]}
+        ],
     }
     for place in (step, f"{step}/.ckpt"):
         (folder / "taos" / place).mkdir(parents=True)
@@ -340,7 +393,9 @@ def test_results_that_another_program_left_are_not_written_over(folder: Path, pi
     for path in kept:
         path.write_text(json.dumps(record) + "\n")
     given(folder, "backend: embedded")
-    (folder / "spec.yaml").write_text((folder / "spec.yaml").read_text().replace("image_grounding", pipeline))
+    (folder / "spec.yaml").write_text(
+        (folder / "spec.yaml").read_text().replace("image_grounding", pipeline)
+    )
     for line in (["check"], ["estimate"], ["generate", "--dry-run"], ["generate"]):
         done = command([*line, "-e", "spec.yaml", "results_dir=taos"])
         assert done.code == 2, done
@@ -358,11 +413,19 @@ def test_results_that_another_program_left_are_not_written_over(folder: Path, pi
 def test_a_run_shows_how_many_expressions_a_check_confirmed(folder: Path) -> None:
     with LoopbackServer() as server:
         vlm = f"backend: openai, openai: {{base_url: '{server.base_url}', model_name: m}}, box_format: xyxy_px, check_every: null"
-        done = command(["generate", *given(folder, vlm), "image_grounding.workflow.verify=reground"])
-        again = command(["generate", *given(folder, vlm), "image_grounding.workflow.verify=reground"])
+        done = command(
+            ["generate", *given(folder, vlm), "image_grounding.workflow.verify=reground"]
+        )
+        again = command(
+            ["generate", *given(folder, vlm), "image_grounding.workflow.verify=reground"]
+        )
     assert done.code == again.code == 0
-    records = [json.loads(line) for line in (folder / "out" / "annotations.jsonl").read_text().splitlines()]
-    verified = [expression["verified"] for record in records for expression in record["expressions"]]
+    records = [
+        json.loads(line) for line in (folder / "out" / "annotations.jsonl").read_text().splitlines()
+    ]
+    verified = [
+        expression["verified"] for record in records for expression in record["expressions"]
+    ]
     counts = [
         f"{verified.count(value)} {word}"
         for value, word in ((True, "verified"), (False, "not verified"))
@@ -375,7 +438,10 @@ def test_a_run_shows_how_many_expressions_a_check_confirmed(folder: Path) -> Non
 
 def test_check_tells_of_rows_that_repeat_a_picture_and_its_text(folder: Path) -> None:
     paths = ["a.jpg", "./a.jpg", str(folder / "a.jpg"), "a.jpg"]
-    rows = [{"image_path": path, "caption": "A cup" if n < 3 else "A mug"} for n, path in enumerate(paths)]
+    rows = [
+        {"image_path": path, "caption": "A cup" if n < 3 else "A mug"}
+        for n, path in enumerate(paths)
+    ]
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = command(["check", *given(folder, "backend: embedded")])
     assert done.code == 0, done

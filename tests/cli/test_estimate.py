@@ -16,8 +16,14 @@ from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 
 SCENES = [
     ("A red mug on a wooden table near a window.", ["a red mug", "a wooden table", "a window"]),
-    ("Two dogs run across the lawn behind a white house.", ["two dogs", "the lawn", "a white house"]),
-    ("A man in a blue jacket holds a yellow umbrella.", ["a man in a blue jacket", "a yellow umbrella"]),
+    (
+        "Two dogs run across the lawn behind a white house.",
+        ["two dogs", "the lawn", "a white house"],
+    ),
+    (
+        "A man in a blue jacket holds a yellow umbrella.",
+        ["a man in a blue jacket", "a yellow umbrella"],
+    ),
     ("The bus on the left passes a parked bicycle.", ["the bus on the left", "a parked bicycle"]),
 ]
 
@@ -40,8 +46,18 @@ def scenes(place: Workplace, count: int) -> list[dict[str, Any]]:
     for n in range(count):
         caption, phrases = SCENES[n % len(SCENES)]
         place.picture(f"p{n}.jpg", (320, 240), color=f"#{n % 90 + 10}{n // 90 + 10}40")
-        boxes = [{"text": phrase, "instances": [{"bbox": [10, 20, 130, 200]}]} for phrase in phrases]
-        gold.append({"image_path": f"p{n}.jpg", "caption": caption, "width": 320, "height": 240, "expressions": boxes})
+        boxes = [
+            {"text": phrase, "instances": [{"bbox": [10, 20, 130, 200]}]} for phrase in phrases
+        ]
+        gold.append(
+            {
+                "image_path": f"p{n}.jpg",
+                "caption": caption,
+                "width": 320,
+                "height": 240,
+                "expressions": boxes,
+            }
+        )
     place.rows({"image_path": row["image_path"], "caption": row["caption"]} for row in gold)
     return gold
 
@@ -50,7 +66,9 @@ def scenes(place: Workplace, count: int) -> list[dict[str, Any]]:
 def test_the_estimate_before_and_the_count_after_agree(workplace: Workplace, backend: str) -> None:
     pytest.importorskip("google.genai")
     gold = scenes(workplace, 60)
-    answers = GoldAnswers(gold, image_root=workplace.folder, box_format="gemini" if backend == "gemini" else "xyxy_px")
+    answers = GoldAnswers(
+        gold, image_root=workplace.folder, box_format="gemini" if backend == "gemini" else "xyxy_px"
+    )
     with LoopbackServer(answers) as server:
         settings = {"vlm.openai.base_url": server.base_url, "vlm.gemini.base_url": server.address}
         workplace.settings |= {**settings, "vlm.backend": backend, "vlm.gemini.api_key": "k"}
@@ -64,17 +82,28 @@ def test_the_estimate_before_and_the_count_after_agree(workplace: Workplace, bac
         cached = done.summary["tokens"]["cached"]
         assert abs(before["tokens"]["cached"] - cached) <= 0.2 * cached
     assert before["requests"] == sum(step["requests"] for step in before["steps"])
-    assert [step["step"] for step in before["steps"]] == ["step0_expression_extraction", "step1_grounding"]
+    assert [step["step"] for step in before["steps"]] == [
+        "step0_expression_extraction",
+        "step1_grounding",
+    ]
 
 
-def test_the_four_steps_of_image_referring_expression(workplace: Workplace, server: LoopbackServer) -> None:
+def test_the_four_steps_of_image_referring_expression(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     labels = workplace.folder / "labels"
     labels.mkdir()
     for n in range(6):
         workplace.picture(f"images/p{n}.jpg", (320 + 8 * n, 240))
         line = "Car 0 0 0 {} 20 {} 140 1 1 1 0 0 0 0\n"
-        (labels / f"p{n}.txt").write_text("".join(line.format(10 + 40 * k, 45 + 40 * k) for k in range(1 + n % 3)))
-    vlm = {"backend": "openai", "box_format": "xyxy_px", "openai": {"base_url": server.base_url, "model_name": "m"}}
+        (labels / f"p{n}.txt").write_text(
+            "".join(line.format(10 + 40 * k, 45 + 40 * k) for k in range(1 + n % 3))
+        )
+    vlm = {
+        "backend": "openai",
+        "box_format": "xyxy_px",
+        "openai": {"base_url": server.base_url, "model_name": "m"},
+    }
     data = {"image_dir": str(workplace.folder / "images"), "kitti_label_dir": str(labels)}
     spec = {"results_dir": str(workplace.results), "autolabel_type": "image_referring_expression"}
     path = workplace.folder / "referring.json"
@@ -94,7 +123,9 @@ def test_the_four_steps_of_image_referring_expression(workplace: Workplace, serv
     assert (after["requests"], after["stored"]) == (0, 24)
 
 
-def test_after_a_pilot_the_estimate_goes_by_what_was_measured(workplace: Workplace, server: LoopbackServer) -> None:
+def test_after_a_pilot_the_estimate_goes_by_what_was_measured(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     """Captions of no language, more tokens for an image than assumed: only a pilot can tell."""
     workplace.settings["vlm.openai.base_url"] = server.base_url
     workplace.many(40)
@@ -115,7 +146,9 @@ def test_after_a_pilot_the_estimate_goes_by_what_was_measured(workplace: Workpla
 
 def test_retries_of_the_pilot_are_reckoned_with(workplace: Workplace) -> None:
     workplace.many(20)
-    rule = on(faults.says("no"), task="phrase_grounding", where=lambda r: "earlier reply" not in r.text)
+    rule = on(
+        faults.says("no"), task="phrase_grounding", where=lambda r: "earlier reply" not in r.text
+    )
     with LoopbackServer(faults=[rule]) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         assert workplace.run("--pilot", "5").code == 0
@@ -123,7 +156,9 @@ def test_retries_of_the_pilot_are_reckoned_with(workplace: Workplace) -> None:
     assert steps == {"step0_expression_extraction": 15, "step1_grounding": 30}
 
 
-def test_further_steps_are_counted_and_small_boxes_once_a_pilot_has_shown_them(workplace: Workplace) -> None:
+def test_further_steps_are_counted_and_small_boxes_once_a_pilot_has_shown_them(
+    workplace: Workplace,
+) -> None:
     echo = GoldAnswers(scenes(workplace, 24), image_root=workplace.folder, box_format="xyxy_px")
 
     def answers(request: Any) -> Any:
@@ -132,11 +167,16 @@ def test_further_steps_are_counted_and_small_boxes_once_a_pilot_has_shown_them(w
         small, part = [20, 20, 26, 26], request.image_sizes != ((320, 240),)
         return {
             "objects": [
-                {"id": p["id"], "bbox_2d": [300, 300, 400, 400] if part else small} for p in request.input["phrases"]
+                {"id": p["id"], "bbox_2d": [300, 300, 400, 400] if part else small}
+                for p in request.input["phrases"]
             ]
         }
 
-    workplace.settings |= {"workflow.zoom": True, "workflow.verify": "reground", "vlm.on_suspect_boxes": "warn"}
+    workplace.settings |= {
+        "workflow.zoom": True,
+        "workflow.verify": "reground",
+        "vlm.on_suspect_boxes": "warn",
+    }
     with LoopbackServer(answers) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         by_step = [step["requests"] for step in told(workplace)["steps"]]
@@ -148,16 +188,28 @@ def test_further_steps_are_counted_and_small_boxes_once_a_pilot_has_shown_them(w
     assert abs(estimated - sent) <= 0.05 * sent
 
 
-def test_equal_rows_and_rows_that_cant_be_sent_cost_nothing(workplace: Workplace, server: LoopbackServer) -> None:
+def test_equal_rows_and_rows_that_cant_be_sent_cost_nothing(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     workplace.settings["vlm.openai.base_url"] = server.base_url
     workplace.picture()
     row = {"image_path": "a.jpg", "caption": "A red mug on a table."}
-    workplace.rows([row, row, "broken", {**row, "image_path": "gone.jpg"}, {**row, "caption": "A dog on a lawn."}])
+    workplace.rows(
+        [
+            row,
+            row,
+            "broken",
+            {**row, "image_path": "gone.jpg"},
+            {**row, "caption": "A dog on a lawn."},
+        ]
+    )
     found = told(workplace)
     assert (found["records"], found["requests"]) == (5, 4)
 
 
-def test_of_many_records_a_part_is_looked_at(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_records_a_part_is_looked_at(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dataflow_grounding.jobs import estimating
 
     monkeypatch.setattr(estimating, "ALL_UP_TO", 50)
@@ -165,10 +217,17 @@ def test_of_many_records_a_part_is_looked_at(workplace: Workplace, monkeypatch: 
     scenes(workplace, 200)
     found = told(workplace, **{"vlm.openai.base_url": "http://127.0.0.1:9"})
     assert (found["records"], found["looked_at"], found["requests"]) == (200, 50, 400)
-    assert told(workplace, "--pilot", "20", **{"vlm.openai.base_url": "http://127.0.0.1:9"})["requests"] == 40
+    assert (
+        told(workplace, "--pilot", "20", **{"vlm.openai.base_url": "http://127.0.0.1:9"})[
+            "requests"
+        ]
+        == 40
+    )
 
 
-def test_estimate_writes_nothing_and_needs_no_key(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimate_writes_nothing_and_needs_no_key(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
     scenes(workplace, 3)
     assert told(workplace, **{"vlm.backend": "gemini", "vlm.box_format": "auto"})["requests"] == 6
@@ -186,7 +245,9 @@ def test_prices_come_from_the_spec_then_from_the_table(workplace: Workplace) -> 
     listed = told(workplace, **settings, **{"vlm.openai.model_name": "openai/gpt-4o-2024-08-06"})
     assert listed["cost_usd"] > 0
     assert "developers.openai.com" in listed["prices"]
-    stated = told(workplace, **settings, **{"vlm.prices": {"input": 1e6, "cached_input": 0, "output": 0}})
+    stated = told(
+        workplace, **settings, **{"vlm.prices": {"input": 1e6, "cached_input": 0, "output": 0}}
+    )
     assert stated["cost_usd"] == stated["tokens"]["input"] - stated["tokens"]["cached"]
     assert stated["prices"] == "vlm.prices"
 
@@ -254,7 +315,9 @@ def cost(place: Workplace, *arguments: str) -> Done:
     return command(["cost", str(place.results), *arguments])
 
 
-def test_cost_is_what_the_endpoint_billed_by_step(workplace: Workplace, server: LoopbackServer) -> None:
+def test_cost_is_what_the_endpoint_billed_by_step(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     workplace.many(10)
     prices = {"input": 2.0, "cached_input": 0.5, "output": 8.0}
     workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.prices": prices}
@@ -262,7 +325,9 @@ def test_cost_is_what_the_endpoint_billed_by_step(workplace: Workplace, server: 
     found = cost(workplace, "--json").summary
     runs = (first.summary, second.summary)
     assert found["requests"] == server.count() == 20
-    assert found["tokens"] == {name: sum(run["tokens"][name] for run in runs) for name in found["tokens"]}
+    assert found["tokens"] == {
+        name: sum(run["tokens"][name] for run in runs) for name in found["tokens"]
+    }
     assert found["cost_usd"] == pytest.approx(sum(run["cost_usd"] for run in runs), abs=1e-5)
     assert [(step["step"], step["requests"]) for step in found["steps"]] == [
         ("step0_expression_extraction", 10),
@@ -275,12 +340,19 @@ def test_cost_is_what_the_endpoint_billed_by_step(workplace: Workplace, server: 
 
 def test_cost_tells_what_retries_and_samples_cost(workplace: Workplace) -> None:
     workplace.many(4)
-    rule = on(faults.says("no"), task="expression_extraction", where=lambda r: "earlier reply" not in r.text)
+    rule = on(
+        faults.says("no"),
+        task="expression_extraction",
+        where=lambda r: "earlier reply" not in r.text,
+    )
     with LoopbackServer(faults=[rule]) as server:
         settings = {"vlm.openai.base_url": server.base_url, "workflow.samples": 3}
         assert workplace.run(**settings).code == 0
     steps = cost(workplace, "--json").summary["steps"]
-    counts = [(step["requests"], step["retries"]["requests"], step["samples"]["requests"]) for step in steps]
+    counts = [
+        (step["requests"], step["retries"]["requests"], step["samples"]["requests"])
+        for step in steps
+    ]
     assert counts == [(8, 4, 0), (12, 0, 8)]
     assert "of which retries: 4 replies" in cost(workplace).out
 
@@ -310,7 +382,9 @@ def test_progress_shows_cost_rate_and_time_left() -> None:
 
     states = iter([Now(11, 10, 0, 100, 2, 8, 0, 0.01), Now(50, 10, 2, 100, 100, 8, 0, 1.25)])
     progress = Progress(lambda: next(states), "x", False)
-    assert not any("left" in part for part in progress.parts()), "one record that was asked tells nothing yet"
+    assert not any("left" in part for part in progress.parts()), (
+        "one record that was asked tells nothing yet"
+    )
     parts = progress.parts()
     assert parts[:2] == ["50/100 records", "2 failed"]
     assert [part.split()[-1] for part in parts[2:6]] == [parts[2], "left", "stored", "USD"]

@@ -26,7 +26,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write("gold.jsonl", record(cup=[LEFT], saucer=[RIGHT], spoon=[LEFT], fork=[]))
     write("a.jsonl", record(cup=[(LEFT, 0.9)], saucer=[(FAR, 0.4)], fork=[(FAR, 0.2)]))
-    write("b/annotations.jsonl", record(cup=[(LEFT, 0.9)], saucer=[(RIGHT, 0.8)], spoon=[(HALF, 0.3)], fork=[]))
+    write(
+        "b/annotations.jsonl",
+        record(cup=[(LEFT, 0.9)], saucer=[(RIGHT, 0.8)], spoon=[(HALF, 0.3)], fork=[]),
+    )
     return tmp_path
 
 
@@ -50,8 +53,14 @@ def figures(*arguments: str) -> dict[str, Any]:
 def test_json_has_every_key_and_its_interval(folder: Path) -> None:
     said = figures("a.jsonl")
     assert set(KEYS.split()) <= set(said)
-    assert (said["acc_0.5"], said["n_acc"], said["images"], said["expressions"]) == (0.3333, 0.0, 1, 4)
-    assert said["intervals"]["acc_0.5"] == [0.3333, 0.3333]  # one image: whatever is drawn is the same
+    assert (said["acc_0.5"], said["n_acc"], said["images"], said["expressions"]) == (
+        0.3333,
+        0.0,
+        1,
+        4,
+    )
+    # one image: whatever is drawn is the same
+    assert said["intervals"]["acc_0.5"] == [0.3333, 0.3333]
     assert said["span_exact_f1"] is None
     assert "span_exact_f1" not in said["intervals"]
     assert (said["precision_at_iou_0.5"], said["recall_at_iou_0.5"]) == (0.3333, 0.3333)
@@ -72,7 +81,11 @@ def test_two_runs_beside_each_other(folder: Path) -> None:
     assert said["compared"]["figures"]["acc_0.5"] == 1.0
     assert said["compared"]["difference"]["acc_0.5"] == pytest.approx(0.6667)
     # b is right about saucer, spoon and fork, a isn't: p = 2 · 1 / 2³.
-    assert said["compared"]["mcnemar"] == {"only_first_right": 0, "only_second_right": 3, "p": pytest.approx(0.25)}
+    assert said["compared"]["mcnemar"] == {
+        "only_first_right": 0,
+        "only_second_right": 3,
+        "p": pytest.approx(0.25),
+    }
     page = done("eval", "a.jsonl", "b", "--gold", "gold.jsonl").out
     assert re.search(r"\| acc_0.5 +\| 0.3333 +\| .* \| 1.0000 +\| .* \| 0.6667 +\|", page)
     assert "p = 0.25 (McNemar, exact).\n\nWhat follows is of a.jsonl alone.\n\n| size " in page
@@ -97,31 +110,67 @@ def test_a_folder_of_figures_plots_and_worst_cases(folder: Path) -> None:
     said = figures("a.jsonl", "b", "-o", "figures")
     there = {path.name for path in Path("figures").iterdir()}
     assert there == {
-        *("figures.json", "figures.md", "accuracy.svg", "precision.svg", "worst.jsonl", "worst.html", "worst_files")
+        *(
+            "figures.json",
+            "figures.md",
+            "accuracy.svg",
+            "precision.svg",
+            "worst.jsonl",
+            "worst.html",
+            "worst_files",
+        )
     }
     assert json.loads(Path("figures/figures.json").read_text("utf-8")) == said
     assert "| acc_0.5 " in Path("figures/figures.md").read_text("utf-8")
     for name in ("accuracy", "precision"):
         root = ElementTree.parse(f"figures/{name}.svg").getroot()
         assert "a.jsonl" in "".join(root.itertext())
-    points = ElementTree.parse("figures/accuracy.svg").findall(".//{*}polyline")[1].get("points", "").split()
+    points = (
+        ElementTree.parse("figures/accuracy.svg")
+        .findall(".//{*}polyline")[1]
+        .get("points", "")
+        .split()
+    )
     # b at 0.5: 3 of 3 right, at 0.55: 2 of 3. The frame is 360 wide and high from (60, 40).
     assert points[:2] == ["240.00,40.00", "258.00,160.00"]
-    [worst] = [json.loads(line) for line in Path("figures/worst.jsonl").read_text("utf-8").splitlines()]
+    [worst] = [
+        json.loads(line) for line in Path("figures/worst.jsonl").read_text("utf-8").splitlines()
+    ]
     texts = [e["text"] for e in worst["expressions"]]
     assert texts[:2] == ["saucer (gold)", "saucer (found, IoU 0.00)"]
     assert {"spoon (gold)", "fork (gold)", "fork (found, IoU 0.00)"} <= set(texts)
     assert not any("cup" in text or "knife" in text for text in texts)
     beside = [path for path in Path("figures/worst_files").rglob("*") if path.is_file()]
-    assert any("saucer (found, IoU 0.00)" in path.read_text("utf-8") for path in beside if path.suffix == ".js")
-    assert any('"thumbnail":"../x.png"' in path.read_text("utf-8") for path in beside if path.suffix == ".js")
+    assert any(
+        "saucer (found, IoU 0.00)" in path.read_text("utf-8")
+        for path in beside
+        if path.suffix == ".js"
+    )
+    assert any(
+        '"thumbnail":"../x.png"' in path.read_text("utf-8")
+        for path in beside
+        if path.suffix == ".js"
+    )
 
 
 def test_another_tools_record(folder: Path) -> None:
-    write("a.jsonl", {"image": "x.png", "expressions": [{"text": "CUP", "instances": [{"bbox": [0, 0, 10, 10.0]}]}]})
+    write(
+        "a.jsonl",
+        {
+            "image": "x.png",
+            "expressions": [{"text": "CUP", "instances": [{"bbox": [0, 0, 10, 10.0]}]}],
+        },
+    )
     said = figures("a.jsonl")
-    assert (said["acc_0.5"], said["ece"], said["span_exact_f1"], said["expressions_missing"]) == (0.3333, None, None, 3)
-    assert said["notes"] == ["no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"]
+    assert (said["acc_0.5"], said["ece"], said["span_exact_f1"], said["expressions_missing"]) == (
+        0.3333,
+        None,
+        None,
+        3,
+    )
+    assert said["notes"] == [
+        "no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"
+    ]
 
 
 def test_spans_and_all_statuses(folder: Path) -> None:
@@ -131,7 +180,14 @@ def test_spans_and_all_statuses(folder: Path) -> None:
     gold = [phrase(text, [LEFT], char_span=span) for text, span in spans.items()]
     write("gold.jsonl", {**row, "expressions": gold})
     write(
-        "a.jsonl", {**row, "expressions": [gold[0], {"text": "saucer", "status": "ambiguous", "char_span": [13, 19]}]}
+        "a.jsonl",
+        {
+            **row,
+            "expressions": [
+                gold[0],
+                {"text": "saucer", "status": "ambiguous", "char_span": [13, 19]},
+            ],
+        },
     )
     said = figures("a.jsonl")
     assert (said["span_exact_f1"], said["joint"], said["acc_0.5"]) == (1.0, 0.6667, 0.5)
@@ -152,11 +208,23 @@ WRONG = {
         "box.jsonl, line 1: column 'expressions', expression 0: an",
     ),
     "empty gold": (["a.jsonl", "--gold", "nothing.jsonl"], "nothing.jsonl has no boxes"),
-    "other images": (["other.jsonl", "--gold", "gold.jsonl"], "other.jsonl and gold.jsonl have no record of the same"),
-    "three runs": (["a.jsonl", "b", "b", "--gold", "gold.jsonl"], "eval takes one or two PRED, not 3"),
+    "other images": (
+        ["other.jsonl", "--gold", "gold.jsonl"],
+        "other.jsonl and gold.jsonl have no record of the same",
+    ),
+    "three runs": (
+        ["a.jsonl", "b", "b", "--gold", "gold.jsonl"],
+        "eval takes one or two PRED, not 3",
+    ),
     "no gold": (["a.jsonl"], "Missing option '--gold'"),
-    "an IoU above 1": (["a.jsonl", "--gold", "gold.jsonl", "--iou", "2"], "Invalid value for '--iou'"),
-    "a file where the folder should be": (["a.jsonl", "--gold", "gold.jsonl", "-o", "a.jsonl"], "can't write a.jsonl"),
+    "an IoU above 1": (
+        ["a.jsonl", "--gold", "gold.jsonl", "--iou", "2"],
+        "Invalid value for '--iou'",
+    ),
+    "a file where the folder should be": (
+        ["a.jsonl", "--gold", "gold.jsonl", "-o", "a.jsonl"],
+        "can't write a.jsonl",
+    ),
 }
 
 
@@ -178,10 +246,14 @@ def test_bad_input_is_told_in_one_line(case: str, folder: Path) -> None:
 
 def test_agree(folder: Path) -> None:
     said = json.loads(done("agree", "a.jsonl", "b", "--json").out)
-    # Of common phrases: cup equal, saucer apart, fork in one alone; spoon is in b alone. Boxes: 3 and 3; matched: 1.
+    # Of common phrases: cup equal, saucer apart, fork in one alone; spoon is in b alone. Boxes: 3
+    # and 3; matched: 1.
     assert (said["f1_0.5"], said["expressions"], said["expressions_of_one"]) == (0.3333, 3, 1)
     lines = done("agree", "b", "a.jsonl").out.splitlines()
     assert "f1 0.5                       0.3333" in lines
     assert "kappa status                 -" in lines
     ended = command(["agree", "a.jsonl", "nowhere"])
-    assert (ended.code, ended.err) == (2, "Error: no nowhere: is nowhere the results_dir of a finished run?\n")
+    assert (ended.code, ended.err) == (
+        2,
+        "Error: no nowhere: is nowhere the results_dir of a finished run?\n",
+    )

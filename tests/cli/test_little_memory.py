@@ -15,7 +15,9 @@ BYTES = 700 * 2**20
 
 
 @pytest.mark.parametrize(
-    "command", ["generate", "report", "stats", "lint", "export"], ids=lambda command: f"{command} in 700 MB"
+    "command",
+    ["generate", "report", "stats", "lint", "export"],
+    ids=lambda command: f"{command} in 700 MB",
 )
 def test_a_limit_of_memory_is_kept_to(workplace: Workplace, tmp_path: Path, command: str) -> None:
     with LoopbackServer() as server:
@@ -24,7 +26,11 @@ def test_a_limit_of_memory_is_kept_to(workplace: Workplace, tmp_path: Path, comm
         assert command == "generate" or workplace.run().code == 0
         results, out = str(workplace.results), str(tmp_path / "out")
         more = {"export": [results, "--format", "coco", "-o", out]}
-        line = workplace.arguments() if command == "generate" else [command, *more.get(command, [results])]
+        line = (
+            workplace.arguments()
+            if command == "generate"
+            else [command, *more.get(command, [results])]
+        )
         limited = partial(resource.setrlimit, resource.RLIMIT_AS, (BYTES, BYTES))
         done = ended(process(line, preexec_fn=limited, cwd=workplace.folder), 60)
     assert done.code == 0, done

@@ -16,8 +16,15 @@ from benchmarks.workplace import REPOSITORY, Done, ended
 from dataflow_grounding.testing import LoopbackServer
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-[MINE] = [block for block in re.findall(r"^```python\n(.*?)^```", README, re.M | re.S) if "(Pipeline)" in block]
-SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "api_pipelines").glob("*.py")}
+[MINE] = [
+    block
+    for block in re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    if "(Pipeline)" in block
+]
+SCRIPTS = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in (REPOSITORY / "api_pipelines").glob("*.py")
+}
 
 
 @pytest.fixture
@@ -30,7 +37,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def started(folder: Path, name: str, **environment: str) -> subprocess.Popen[str]:
-    whole = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(REPOSITORY), "DF_BOX_FORMAT": "xyxy_px"}
+    whole = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONPATH": str(REPOSITORY),
+        "DF_BOX_FORMAT": "xyxy_px",
+    }
     line = [sys.executable, str(folder / "api_pipelines" / name)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(line, cwd=folder, env={**whole, **environment}, text=True, **pipes)
@@ -44,7 +56,10 @@ def test_ctrl_c_says_in_a_line_how_to_go_on(folder: Path, name: str) -> None:
         running.send_signal(signal.SIGINT)
         done = ended(running)
     assert done.code == 130, done
-    assert done.err == "Error: interrupted: every reply so far is kept. Run the same command again to go on\n"
+    assert (
+        done.err
+        == "Error: interrupted: every reply so far is kept. Run the same command again to go on\n"
+    )
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

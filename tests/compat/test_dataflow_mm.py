@@ -1,7 +1,8 @@
-"""DataFlow-MM: its operators on our servings, our operators on its servings, and its names over ours.
+"""DataFlow-MM: its operators on our servings, our operators on its servings, and its names over
+ours.
 
-DataFlow-MM is not on a package index. What is called `Their…` here is written from its public interfaces: the same
-arguments, in the same order, and the same calls.
+DataFlow-MM is not on a package index. What is called `Their…` here is written from its public
+interfaces: the same arguments, in the same order, and the same calls.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ import pytest
 from PIL import Image
 
 from benchmarks.workplace import REPOSITORY, command
-from dataflow_grounding import FileStorage, GeminiServing, GroundingError, PhraseGrounder, Pipeline, RunOptions
+from dataflow_grounding import (
+    FileStorage,
+    GeminiServing,
+    GroundingError,
+    PhraseGrounder,
+    Pipeline,
+    RunOptions,
+)
 from dataflow_grounding.compat import (
     APIVLMServing_openai,
     DataFlowServing,
@@ -33,10 +41,21 @@ from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 
 
 class TheirPromptedVQAGenerator:
-    """Reads conversations or prompts and pictures, a list for each row; to a serving that isn't its own in ShareGPT's format."""
+    """Reads conversations or prompts and pictures, a list for each row; to a serving that isn't its
+    own in ShareGPT's format.
+    """
 
-    def __init__(self, serving: Any, system_prompt: str = "You are a helpful assistant.", prompt_template: Any = None):
-        self.serving, self.system_prompt, self.prompt_template = serving, system_prompt, prompt_template
+    def __init__(
+        self,
+        serving: Any,
+        system_prompt: str = "You are a helpful assistant.",
+        prompt_template: Any = None,
+    ):
+        self.serving, self.system_prompt, self.prompt_template = (
+            serving,
+            system_prompt,
+            prompt_template,
+        )
 
     def run(
         self,
@@ -53,25 +72,44 @@ class TheirPromptedVQAGenerator:
         else:
             talks = frame[input_conversation_key].tolist()
             if self.prompt_template is not None:
-                talks = [[{**talk[0], "value": self.prompt_template.build_prompt()}, *talk[1:]] for talk in talks]
+                talks = [
+                    [{**talk[0], "value": self.prompt_template.build_prompt()}, *talk[1:]]
+                    for talk in talks
+                ]
         pictures = None
         if input_image_key is not None:
-            pictures = [given if isinstance(given, list) else [given] for given in frame[input_image_key]]
+            pictures = [
+                given if isinstance(given, list) else [given] for given in frame[input_image_key]
+            ]
         for place, talk in enumerate(talks):
             there = [path for path in pictures[place] if path is not None] if pictures else []
             talk[0] = {**talk[0], "value": "<image>" * len(there) + talk[0]["value"]}
         frame[output_answer_key] = self.serving.generate_from_input_messages(
-            conversations=talks, image_list=pictures, video_list=None, system_prompt=self.system_prompt
+            conversations=talks,
+            image_list=pictures,
+            video_list=None,
+            system_prompt=self.system_prompt,
         )
         storage.write(frame)
         return output_answer_key
 
 
 class TheirPromptTemplatedVQAGenerator:
-    """Fills a template's fields from columns; always gives a list of pictures for each row, an empty one for none."""
+    """Fills a template's fields from columns; always gives a list of pictures for each row, an
+    empty one for none.
+    """
 
-    def __init__(self, serving: Any, prompt_template: Any, system_prompt: str = "You are a helpful assistant."):
-        self.serving, self.system_prompt, self.prompt_template = serving, system_prompt, prompt_template
+    def __init__(
+        self,
+        serving: Any,
+        prompt_template: Any,
+        system_prompt: str = "You are a helpful assistant.",
+    ):
+        self.serving, self.system_prompt, self.prompt_template = (
+            serving,
+            system_prompt,
+            prompt_template,
+        )
 
     def run(
         self,
@@ -86,11 +124,16 @@ class TheirPromptTemplatedVQAGenerator:
         for _, row in frame.iterrows():
             values = {name: row.get(column, "") for name, column in input_keys.items()}
             given = row[input_image_key]
-            pictures.append(given if isinstance(given, list) else [given] if pandas.notna(given) else [])
+            pictures.append(
+                given if isinstance(given, list) else [given] if pandas.notna(given) else []
+            )
             text = self.prompt_template.build_prompt(set(input_keys), **values)
             talks.append([{"from": "human", "value": "<image>" * len(pictures[-1]) + "\n" + text}])
         frame[output_answer_key] = self.serving.generate_from_input_messages(
-            conversations=talks, image_list=pictures, video_list=None, system_prompt=self.system_prompt
+            conversations=talks,
+            image_list=pictures,
+            video_list=None,
+            system_prompt=self.system_prompt,
         )
         storage.write(frame)
         return [output_answer_key]
@@ -102,7 +145,9 @@ class TheirPromptedQAGenerator:
     def __init__(self, serving: Any, system_prompt: str = "You are a helpful assistant."):
         self.serving, self.system_prompt = serving, system_prompt
 
-    def run(self, storage: Any, input_prompt_key: str = "prompt", output_answer_key: str = "answer") -> list[str]:
+    def run(
+        self, storage: Any, input_prompt_key: str = "prompt", output_answer_key: str = "answer"
+    ) -> list[str]:
         frame = storage.read("dataframe")
         talks = [[{"role": "user", "content": str(prompt)}] for prompt in frame[input_prompt_key]]
         frame[output_answer_key] = self.serving.generate_from_input_messages(
@@ -115,12 +160,16 @@ class TheirPromptedQAGenerator:
 class TheirTemplate:
     def build_prompt(self, need_fields: Any = (), **values: Any) -> str:
         return (
-            "Find " + " and ".join(str(values[name]) for name in sorted(need_fields)) if need_fields else "Templated?"
+            "Find " + " and ".join(str(values[name]) for name in sorted(need_fields))
+            if need_fields
+            else "Templated?"
         )
 
 
 class TheirServing:
-    """Its serving of an endpoint: several methods, of which the one for messages takes any number of pictures."""
+    """Its serving of an endpoint: several methods, of which the one for messages takes any number
+    of pictures.
+    """
 
     model_name, max_workers = "theirs", 2
 
@@ -162,7 +211,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
 
 
 def ours_at(server: LoopbackServer) -> APIVLMServing_openai:
-    return APIVLMServing_openai(api_url=server.base_url, model_name="loopback", timeout=20, box_format="xyxy_px")
+    return APIVLMServing_openai(
+        api_url=server.base_url, model_name="loopback", timeout=20, box_format="xyxy_px"
+    )
 
 
 @pytest.fixture
@@ -173,7 +224,11 @@ def storage(tmp_path: Path) -> FileStorage:
         Image.new("RGB", (60 + n, 40), "navy").save(path)
     one, two, three = map(str, paths)
     asked = {"from": "human", "value": "<image>\nWhat is it?"}
-    talk = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "Hello."}, {"from": "human", "value": "Go on."}]
+    talk = [
+        {"from": "human", "value": "hi"},
+        {"from": "gpt", "value": "Hello."},
+        {"from": "human", "value": "Go on."},
+    ]
     rows: list[dict[str, Any]] = [
         {"image": one, "prompt": "First?", "conversation": [asked], "word": "a cup"},
         {"image": [two, three], "prompt": "Second?", "conversation": talk, "word": "a cat"},
@@ -191,10 +246,18 @@ TEXTS = ["[] [] What is it?", "[] ['hi', 'Hello.'] Go on.", "[] [] What is it?"]
 @pytest.mark.parametrize("kind", [TheirPromptedVQAGenerator, PromptedVQAGenerator])
 @pytest.mark.parametrize(
     ("keys", "wanted"),
-    [(("conversation", "prompt", "image"), PROMPTS), (("conversation", None, "image"), TALKS), ((), TEXTS)],
+    [
+        (("conversation", "prompt", "image"), PROMPTS),
+        (("conversation", None, "image"), TALKS),
+        ((), TEXTS),
+    ],
 )
 def test_its_operator_and_ours_of_that_name_ask_the_same(
-    server: LoopbackServer, storage: FileStorage, kind: type, keys: tuple[Any, ...], wanted: list[str]
+    server: LoopbackServer,
+    storage: FileStorage,
+    kind: type,
+    keys: tuple[Any, ...],
+    wanted: list[str],
 ) -> None:
     assert kind(ours_at(server), "Be brief.").run(storage.step(), *keys) == "answer"
     assert [row["answer"] for row in storage.step().read("dict")] == wanted
@@ -236,7 +299,9 @@ def test_a_runs_limits_hold_for_its_operators_on_our_serving(
     """However often they call it: the third of three calls is the one too many."""
 
     class Each(TheirPromptedQAGenerator):
-        def run(self, storage: Any, input_prompt_key: str = "prompt", output_answer_key: str = "answer") -> list[str]:
+        def run(
+            self, storage: Any, input_prompt_key: str = "prompt", output_answer_key: str = "answer"
+        ) -> list[str]:
             frame = storage.read("dataframe")
             said = [{"role": "user", "content": prompt} for prompt in frame[input_prompt_key]]
             answers = [self.serving.generate_from_input_messages([[turn]])[0] for turn in said]
@@ -264,8 +329,12 @@ def test_a_runs_limits_hold_for_its_operators_on_our_serving(
 def test_ours_takes_the_arguments_of_its_operator_in_their_order() -> None:
     for ours, theirs in ((PromptedVQAGenerator, TheirPromptedVQAGenerator),):
         for name in ("__init__", "run"):
-            one, other = (inspect.signature(getattr(kind, name)).parameters for kind in (ours, theirs))
-            assert [(p.name, p.default) for p in one.values()] == [(p.name, p.default) for p in other.values()]
+            one, other = (
+                inspect.signature(getattr(kind, name)).parameters for kind in (ours, theirs)
+            )
+            assert [(p.name, p.default) for p in one.values()] == [
+                (p.name, p.default) for p in other.values()
+            ]
     names = [
         "api_url",
         "key_name_of_api_key",
@@ -281,10 +350,18 @@ def test_ours_takes_the_arguments_of_its_operator_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("kind", [TheirPromptedVQAGenerator, PromptedVQAGenerator])
-def test_a_template_gives_the_first_turn(server: LoopbackServer, storage: FileStorage, kind: type) -> None:
-    kind(ours_at(server), prompt_template=TheirTemplate()).run(storage.step(), input_image_key="image")
+def test_a_template_gives_the_first_turn(
+    server: LoopbackServer, storage: FileStorage, kind: type
+) -> None:
+    kind(ours_at(server), prompt_template=TheirTemplate()).run(
+        storage.step(), input_image_key="image"
+    )
     answers = [row["answer"] for row in storage.step().read("dict")]
-    assert answers == ["[60] [] Templated?", "[61, 62] ['Templated?', 'Hello.'] Go on.", "[] [] Templated?"]
+    assert answers == [
+        "[60] [] Templated?",
+        "[61, 62] ['Templated?', 'Hello.'] Go on.",
+        "[] [] Templated?",
+    ]
 
 
 def test_a_template_that_gives_no_text_is_refused(server: LoopbackServer) -> None:
@@ -296,12 +373,18 @@ def test_a_template_that_gives_no_text_is_refused(server: LoopbackServer) -> Non
         PromptedVQAGenerator(ours_at(server), prompt_template=Pairs())
 
 
-def test_its_operators_with_templates_and_without_pictures(server: LoopbackServer, storage: FileStorage) -> None:
+def test_its_operators_with_templates_and_without_pictures(
+    server: LoopbackServer, storage: FileStorage
+) -> None:
     serving = ours_at(server)
     TheirPromptTemplatedVQAGenerator(serving, TheirTemplate()).run(storage.step(), word="word")
     TheirPromptedQAGenerator(serving).run(storage.step(), output_answer_key="text")
     rows = storage.step().read("dict")
-    assert [row["answer"] for row in rows] == ["[60] [] Find a cup", "[61, 62] [] Find a cat", "[] [] Find a dog"]
+    assert [row["answer"] for row in rows] == [
+        "[60] [] Find a cup",
+        "[61, 62] [] Find a cat",
+        "[] [] Find a dog",
+    ]
     assert [row["text"] for row in rows] == ["[] [] First?", "[] [] Second?", "[] [] Third?"]
 
 
@@ -309,7 +392,9 @@ def test_the_request_for_one_prompt_and_one_picture_is_as_it_always_was(
     server: LoopbackServer, storage: FileStorage
 ) -> None:
     """Else a folder of results begun before would be paid for again."""
-    PromptedVQAGenerator(ours_at(server)).run(storage.step(), input_prompt_key="prompt", input_image_key="image")
+    PromptedVQAGenerator(ours_at(server)).run(
+        storage.step(), input_prompt_key="prompt", input_image_key="image"
+    )
     [first] = [request for request in server.requests if len(request.images) == 1]
     assert first.input == {"task": "prompted_vqa", "prompt": "First?"}
     assert first.text.startswith(
@@ -334,11 +419,15 @@ def test_a_picture_that_is_missing_is_no_row_without_one(
     server: LoopbackServer, storage: FileStorage, tmp_path: Path
 ) -> None:
     (tmp_path / "2.png").unlink()
-    PromptedVQAGenerator(ours_at(server)).run(storage.step(), input_prompt_key="prompt", input_image_key="image")
+    PromptedVQAGenerator(ours_at(server)).run(
+        storage.step(), input_prompt_key="prompt", input_image_key="image"
+    )
     [failure] = read_records(storage.failures_path)
     assert (failure["line"], failure["kind"]) == (2, "image_missing")
     with pytest.raises(GroundingError, match="no image"):
-        ours_at(server).generate_from_input_messages([[{"role": "user", "content": "?"}]], [[str(tmp_path / "2.png")]])
+        ours_at(server).generate_from_input_messages(
+            [[{"role": "user", "content": "?"}]], [[str(tmp_path / "2.png")]]
+        )
     assert server.count() == 2
     with pytest.raises(PlanError, match="reads column 'img', which nobody provides"):
         PromptedVQAGenerator(ours_at(server)).run(storage.reset().step(), input_image_key="img")
@@ -350,11 +439,16 @@ def test_a_picture_that_is_missing_is_no_row_without_one(
         (None, "should be a list of turns"),
         ([], "should be a list of turns"),
         ([{"from": "human"}], "should be a list of turns"),
-        ([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "Hello."}], "should be the user's"),
+        (
+            [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "Hello."}],
+            "should be the user's",
+        ),
         ([{"from": "human", "value": " <image>"}], "and ask something"),
     ],
 )
-def test_a_conversation_that_asks_nothing_fails_alone(server: LoopbackServer, turns: Any, says: str) -> None:
+def test_a_conversation_that_asks_nothing_fails_alone(
+    server: LoopbackServer, turns: Any, says: str
+) -> None:
     done = PromptedVQAGenerator(ours_at(server))([{"conversation": turns}, {"prompt": "Fine?"}])
     assert [row["answer"] for row in done] == ["[] [] Fine?"]
     assert turns is None or says in str(done.failures[0][1])
@@ -363,22 +457,43 @@ def test_a_conversation_that_asks_nothing_fails_alone(server: LoopbackServer, tu
 def test_what_it_calls_of_a_serving_besides(server: LoopbackServer, tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
     serving, path = ours_at(server), str(tmp_path / "a.png")
-    assert serving.generate_from_input(["One?", "Two?"], "s", [[path], None]) == ["[60] [] One?", "[] [] Two?"]
+    assert serving.generate_from_input(["One?", "Two?"], "s", [[path], None]) == [
+        "[60] [] One?",
+        "[] [] Two?",
+    ]
     assert serving.generate_from_input(["One?"], system_prompt="s") == ["[] [] One?"]
     assert serving.generate_from_input([path], "What?") == ["[60] [] What?"]
     for call, says in (
-        (lambda: serving.generate_from_input(["One?"], video_inputs=[["a.mp4"]]), "video_inputs is not supported"),
-        (lambda: serving.generate_from_input_messages([[]], None, [["a.mp4"]]), "video_list is not supported"),
-        (lambda: serving.generate_from_input_messages([[]], audio_list=["a.wav"]), "audio_list is not supported"),
-        (lambda: serving.generate_from_input_one_image([path], ["?"], model="x"), "model is not supported"),
-        (lambda: serving.generate_from_input([path], json_schema={"type": "object"}), "json_schema is not supported"),
+        (
+            lambda: serving.generate_from_input(["One?"], video_inputs=[["a.mp4"]]),
+            "video_inputs is not supported",
+        ),
+        (
+            lambda: serving.generate_from_input_messages([[]], None, [["a.mp4"]]),
+            "video_list is not supported",
+        ),
+        (
+            lambda: serving.generate_from_input_messages([[]], audio_list=["a.wav"]),
+            "audio_list is not supported",
+        ),
+        (
+            lambda: serving.generate_from_input_one_image([path], ["?"], model="x"),
+            "model is not supported",
+        ),
+        (
+            lambda: serving.generate_from_input([path], json_schema={"type": "object"}),
+            "json_schema is not supported",
+        ),
     ):
         with pytest.raises(GroundingError, match=says):
             call()
     for wrong, says in (
         (lambda: serving.generate_from_input([path, "One?"]), "give these as image_inputs"),
         (lambda: serving.generate_from_input(["?"], "", []), "same length"),
-        (lambda: serving.generate_from_input_one_image([path, None], ["?", "?"]), "a path for every prompt"),
+        (
+            lambda: serving.generate_from_input_one_image([path, None], ["?", "?"]),
+            "a path for every prompt",
+        ),
     ):
         with pytest.raises(ValueError, match=says):
             wrong()
@@ -400,14 +515,20 @@ def test_an_answer_in_json_of_its_own_stays_whole(server: LoopbackServer) -> Non
 
 
 def test_gemini_answers_without_a_picture_too(server: LoopbackServer) -> None:
-    gemini = GeminiServing("gemini-2.5-flash", api_key="k", base_url=f"http://127.0.0.1:{server.port}")
+    gemini = GeminiServing(
+        "gemini-2.5-flash", api_key="k", base_url=f"http://127.0.0.1:{server.port}"
+    )
     serving = ServingForDataFlow(gemini)
-    assert serving.generate_from_input_messages([[{"role": "user", "content": "Why?"}]]) == ["[] [] Why?"]
+    assert serving.generate_from_input_messages([[{"role": "user", "content": "Why?"}]]) == [
+        "[] [] Why?"
+    ]
 
 
 def test_our_operators_ask_its_servings_with_any_number_of_pictures(storage: FileStorage) -> None:
     theirs = TheirServing("A cup.")
-    PromptedVQAGenerator(theirs).run(storage.step(), input_prompt_key="prompt", input_image_key="image")
+    PromptedVQAGenerator(theirs).run(
+        storage.step(), input_prompt_key="prompt", input_image_key="image"
+    )
     assert [row["answer"] for row in storage.step().read("dict")] == ["A cup."] * 3
     assert sorted(sizes for _, sizes, _ in theirs.seen) == [[], [(60, 40)], [(61, 40), (62, 40)]]
     for turn, sizes, system in theirs.seen:
@@ -432,14 +553,18 @@ def test_nothing_is_sent_for_a_picture_without_regions(
     (tmp_path / "in.jsonl").write_text('{"image": "empty.png"}\n')
     storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
     ImageBboxGenerator().run(storage.step())
-    kind(ours_at(server)).run(storage.step(), input_prompt_key="prompt", input_image_key="image_with_bbox")
+    kind(ours_at(server)).run(
+        storage.step(), input_prompt_key="prompt", input_image_key="image_with_bbox"
+    )
     [row] = storage.step().read("dict")
     assert (row["valid_bboxes_num"], row["answer"], server.count()) == (0, None, 0)
 
 
 def test_its_own_prompt_column_may_go_by_another_name(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
-    (tmp_path / "in.jsonl").write_text('{"image": "a.png", "bbox": [[1, 1, 9, 9]], "prompt": "mine"}\n')
+    (tmp_path / "in.jsonl").write_text(
+        '{"image": "a.png", "bbox": [[1, 1, 9, 9]], "prompt": "mine"}\n'
+    )
     storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
     with pytest.raises(PlanError, match="give it another output key"):
         ImageBboxGenerator().run(storage.step())

@@ -1,4 +1,6 @@
-"""DataFlow's names: the script of its documentation runs with its imports changed and nothing else."""
+"""DataFlow's names: the script of its documentation runs with its imports changed and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ from dataflow_grounding.compat import (
 from dataflow_grounding.rows import read_records
 from dataflow_grounding.testing import LoopbackServer
 
-SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "dataflow_mm_image_region_caption.txt"
+SEED_PAGE = (
+    Path(__file__).resolve().parents[3]
+    / "shared"
+    / "seeds"
+    / "dataflow_mm_image_region_caption.txt"
+)
 SERVICE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
 NINE = [
     "image",
@@ -48,11 +55,19 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
 
 
 def indented(page: str) -> str:
-    """The page's script; the copy of it that we have has lost its indentation, which is put back here."""
+    """The page's script; the copy of it that we have has lost its indentation, which is put back
+    here.
+    """
     head, of, body = page[page.rindex("import os\nos.environ") :].partition("class ")
     depth, lines = 0, []
     for line in (of + body).splitlines():
-        depth = 4 if line.startswith(("def ", "):")) else 0 if line.startswith(("class ", "if __name__")) else depth
+        depth = (
+            4
+            if line.startswith(("def ", "):"))
+            else 0
+            if line.startswith(("class ", "if __name__"))
+            else depth
+        )
         lines.append(" " * depth + line)
         depth = 8 if line.endswith("):") else 4
         if line.startswith(("def __init__", "if __name__")):
@@ -107,9 +122,13 @@ def pictures(folder: Path, count: int) -> list[str]:
     return [str(path) for path in paths]
 
 
-def test_our_serving_answers_what_dataflows_operators_call(tmp_path: Path, server: LoopbackServer) -> None:
+def test_our_serving_answers_what_dataflows_operators_call(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     server.answers = lambda request: f"{request.images[0].width}: {request.input['prompt']}"
-    serving = APIVLMServing_openai(api_url=server.base_url, model_name="loopback", max_workers=3, timeout=20)
+    serving = APIVLMServing_openai(
+        api_url=server.base_url, model_name="loopback", max_workers=3, timeout=20
+    )
     paths = pictures(tmp_path, 3)
     assert serving.generate_from_input(paths, "what?") == ["60: what?", "61: what?", "62: what?"]
     assert serving.generate_from_input_one_image(paths[:2], ["a", "b"], "s") == ["60: a", "61: b"]
@@ -137,7 +156,10 @@ class TheirServing:
     def generate_from_input_one_image(
         self, image_paths: list[str], text_prompts: list[str], system_prompt: str
     ) -> list[str]:
-        self.seen += [(Image.open(path).size, prompt) for path, prompt in zip(image_paths, text_prompts, strict=True)]
+        self.seen += [
+            (Image.open(path).size, prompt)
+            for path, prompt in zip(image_paths, text_prompts, strict=True)
+        ]
         return [self.reply for _ in image_paths]
 
 
@@ -165,7 +187,10 @@ def test_rows_without_boxes_and_the_storages_own_files(tmp_path: Path) -> None:
     scene.save(tmp_path / "scene.png")
     (tmp_path / "in.jsonl").write_text('{"image": "scene.png"}\n')
     storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"), "x")
-    assert ImageBboxGenerator(ExistingBBoxDataGenConfig(max_boxes=3)).run(storage.step()) == "image_with_bbox"
+    assert (
+        ImageBboxGenerator(ExistingBBoxDataGenConfig(max_boxes=3)).run(storage.step())
+        == "image_with_bbox"
+    )
     [record] = read_records(str(tmp_path / "cache" / "x_step1.jsonl"))
     assert record["type"] == "without_bbox"
     assert len(record["normalized_bbox"]) == 3
@@ -175,7 +200,9 @@ def test_rows_without_boxes_and_the_storages_own_files(tmp_path: Path) -> None:
 def test_the_registry_has_both_names() -> None:
     for name in ("ImageBboxGenerator", "PromptedVQAGenerator", "RegionMarker", "RegionCaptioner"):
         assert OPERATOR_REGISTRY.get(name).__name__ == name
-        assert OPERATOR_REGISTRY.get_obj_map()[name].get_desc("zh") != OPERATOR_REGISTRY.get(name).get_desc("en")
+        assert OPERATOR_REGISTRY.get_obj_map()[name].get_desc("zh") != OPERATOR_REGISTRY.get(
+            name
+        ).get_desc("en")
 
 
 def test_what_is_not_supported_is_said(tmp_path: Path, server: LoopbackServer) -> None:
@@ -183,7 +210,9 @@ def test_what_is_not_supported_is_said(tmp_path: Path, server: LoopbackServer) -
     serving = APIVLMServing_openai(api_url=server.base_url, model_name="loopback")
     with pytest.raises(GroundingError, match="input_video_key is not supported"):
         PromptedVQAGenerator(serving=serving).run(storage.step(), input_video_key="video")
-    with pytest.raises(GroundingError, match=r"image_io is not supported: .* Give max_workers by its name"):
+    with pytest.raises(
+        GroundingError, match=r"image_io is not supported: .* Give max_workers by its name"
+    ):
         APIVLMServing_openai(server.base_url, "DF_API_KEY", "loopback", 10)
 
 
@@ -193,6 +222,8 @@ def test_a_script_without_a_pipeline_is_told_of_rows_that_fail(
     [name] = pictures(tmp_path, 1)
     rows = [{"image": name, "bbox": [[1, 1, 9, 9]]}, {"image": "no.png", "bbox": [[1, 1, 9, 9]]}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    ImageBboxGenerator().run(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"), "x").step())
+    ImageBboxGenerator().run(
+        FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"), "x").step()
+    )
     assert "1 of 2 rows failed in image_bbox: see" in capsys.readouterr().err
     assert len(read_records(str(tmp_path / "cache" / "x_step1.jsonl"))) == 1

@@ -1,4 +1,6 @@
-"""Interoperation with the real `open-dataflow`, if DATAFLOW_PYTHON names a Python that has it (docs/dataflow.md)."""
+"""Interoperation with the real `open-dataflow`, if DATAFLOW_PYTHON names a Python that has it
+(docs/dataflow.md).
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,19 @@ def answers(request: ReceivedRequest) -> Any:
 def test_operators_servings_and_storages_of_both_libraries_work_together(tmp_path: Path) -> None:
     with LoopbackServer(answers) as server:
         done = subprocess.run(
-            [PYTHON, str(Path(__file__).with_name("with_dataflow.py")), server.base_url, str(tmp_path)],
+            [
+                PYTHON,
+                str(Path(__file__).with_name("with_dataflow.py")),
+                server.base_url,
+                str(tmp_path),
+            ],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), "DF_API_KEY": "k"},
             capture_output=True,
             text=True,
             timeout=120,
         )
-    told = [line for line in done.stdout.splitlines() if line and "\x1b" not in line]  # the others are DataFlow's log
+    # the others are DataFlow's log
+    told = [line for line in done.stdout.splitlines() if line and "\x1b" not in line]
     print("\n".join(["", *told]))
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(told) == 7

@@ -1,4 +1,5 @@
-"""Run by the Python of an environment that has `open-dataflow`: both libraries' parts at work together.
+"""Run by the Python of an environment that has `open-dataflow`: both libraries' parts at work
+together.
 
     PYTHONPATH=. DF_API_KEY=... PYTHON tests/compat/with_dataflow.py BASE_URL FOLDER
 
@@ -18,7 +19,8 @@ from typing import Any
 import dataflow
 from PIL import Image
 
-# Its serving package imports PyTorch, vLLM and more for local models; only the API's serving is wanted here.
+# Its serving package imports PyTorch, vLLM and more for local models; only the API's serving is
+# wanted here.
 servings = types.ModuleType("dataflow.serving")
 servings.__path__ = [f"{dataflow.__path__[0]}/serving"]
 sys.modules["dataflow.serving"] = servings
@@ -34,12 +36,19 @@ from dataflow_grounding.compat import DataFlowServing  # noqa: E402
 
 
 def rows(folder: Path) -> str:
-    """Two pictures, each with a caption's expressions, boxes, and its path again where their operator looks for it."""
+    """Two pictures, each with a caption's expressions, boxes, and its path again where their
+    operator looks for it.
+    """
     lines = []
     for number in range(2):
         path = folder / f"{number}.png"
         Image.new("RGB", (64 + number, 48), "navy").save(path)
-        row = {"image_path": str(path), "raw_content": str(path), "expressions": ["a mug"], "bbox": [[5, 5, 20, 20]]}
+        row = {
+            "image_path": str(path),
+            "raw_content": str(path),
+            "expressions": ["a mug"],
+            "bbox": [[5, 5, 20, 20]],
+        }
         lines.append(json.dumps(row))
     (folder / "in.jsonl").write_text("\n".join(lines) + "\n")
     return str(folder / "in.jsonl")
@@ -58,15 +67,28 @@ def boxes(storage: Any) -> list[Any]:
 
 def main(base_url: str, folder: Path) -> None:
     first = rows(folder)
-    arguments = [list(inspect.signature(kind).parameters.values())[:4] for kind in (dfg.FileStorage, TheirStorage)]
-    assert [(p.name, p.default) for p in arguments[0]] == [(p.name, p.default) for p in arguments[1]]
+    arguments = [
+        list(inspect.signature(kind).parameters.values())[:4]
+        for kind in (dfg.FileStorage, TheirStorage)
+    ]
+    assert [(p.name, p.default) for p in arguments[0]] == [
+        (p.name, p.default) for p in arguments[1]
+    ]
     for kind in ("jsonl", "json", "csv", "parquet"):
-        for name, (one, other) in {"o": (dfg.FileStorage, TheirStorage), "t": (TheirStorage, dfg.FileStorage)}.items():
-            path = one(first, str(folder / kind), name, kind).step().write(TheirStorage(first).step().read())
-            again = other(path, str(folder / kind), name, kind).step().read()
-            assert (os.path.basename(path), list(again["image_path"])) == (f"{name}_step1.{kind}", paths_in(first)), (
-                path
+        for name, (one, other) in {
+            "o": (dfg.FileStorage, TheirStorage),
+            "t": (TheirStorage, dfg.FileStorage),
+        }.items():
+            path = (
+                one(first, str(folder / kind), name, kind)
+                .step()
+                .write(TheirStorage(first).step().read())
             )
+            again = other(path, str(folder / kind), name, kind).step().read()
+            assert (os.path.basename(path), list(again["image_path"])) == (
+                f"{name}_step1.{kind}",
+                paths_in(first),
+            ), path
     print("each library's FileStorage reads what the other's wrote")
 
     ours = OurServing(api_url=base_url, model_name="loopback", timeout=20, box_format="xyxy_px")
@@ -82,7 +104,9 @@ def main(base_url: str, folder: Path) -> None:
     print(f"three operators of ours on their FileStorage: {list(frame.columns)}")
 
     storage = TheirStorage(first, str(folder / "b"), "b")
-    dfg.PhraseGrounder(DataFlowServing(theirs, box_format="xyxy_px")).run(storage.step(), input_image_key="image_path")
+    dfg.PhraseGrounder(DataFlowServing(theirs, box_format="xyxy_px")).run(
+        storage.step(), input_image_key="image_path"
+    )
     by_theirs = boxes(storage)
     print(f"our operator with their serving: {by_theirs}")
     storage = TheirStorage(first, str(folder / "c"), "c")

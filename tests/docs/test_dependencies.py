@@ -26,7 +26,9 @@ def required(key: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("heading", "key"), [("Core", "dependencies"), ("Development", "dev")])
-def test_every_dependency_is_in_the_page_and_every_one_there_is_required(heading: str, key: str) -> None:
+def test_every_dependency_is_in_the_page_and_every_one_there_is_required(
+    heading: str, key: str
+) -> None:
     assert sorted(listed(heading)) == sorted(required(key))
 
 

@@ -1,4 +1,6 @@
-"""Every spec in the docs runs, and every command in them, against loopback endpoints; README and tutorial: test_pages_run."""
+"""Every spec in the docs runs, and every command in them, against loopback endpoints; README and
+tutorial: test_pages_run.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ PAGES = [
     REPOSITORY / "init_template" / "README.md",
     REPOSITORY / "skills" / "dataflow-grounding" / "SKILL.md",
 ]
-BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
+)
 SERVERS = ("vllm", "llama-server", "ollama", "lms", "docker")
 """What starts a model server, which is not run here."""
 
@@ -54,7 +58,16 @@ SPECS = [block for block in blocks() if block.mark.startswith("endpoint: ")]
 WHOLE = tuple(REPOSITORY / name for name in ("README.md", "docs/tutorial.md", "docs/scale.md"))
 """Pages that are run from beginning to end, in test_pages_run.py."""
 COMMANDS = [block for block in blocks() if block.kind == "bash" and block.page not in WHOLE]
-ENDPOINTS = ["Gemini", "NVIDIA NIM", "TAO inference microservice", "vLLM", "SGLang", "llama.cpp", "Ollama", "LM Studio"]
+ENDPOINTS = [
+    "Gemini",
+    "NVIDIA NIM",
+    "TAO inference microservice",
+    "vLLM",
+    "SGLang",
+    "llama.cpp",
+    "Ollama",
+    "LM Studio",
+]
 ENDPOINTS += ["OpenRouter", "DashScope", "Azure OpenAI", "OpenAI"]
 
 
@@ -65,7 +78,9 @@ def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     workplace.picture("photo.jpg")
     workplace.picture("images/a.jpg")
     (workplace.folder / "labels").mkdir()
-    (workplace.folder / "boxes.jsonl").write_text('{"image": "photo.jpg", "bbox": [[5, 5, 25, 35]]}\n')
+    (workplace.folder / "boxes.jsonl").write_text(
+        '{"image": "photo.jpg", "bbox": [[5, 5, 25, 35]]}\n'
+    )
     (workplace.folder / "labels" / "a.txt").write_text("Car 0 0 0 5 5 30 40 1 1 1 0 0 0 0\n")
     [data] = [block.text for block in blocks() if block.mark == "file: data.yaml"]
     (workplace.folder / "data.yaml").write_text(data, encoding="utf-8")
@@ -82,7 +97,9 @@ def test_there_is_a_spec_for_each_endpoint() -> None:
         assert any(heading.startswith(endpoint) for heading in headings), endpoint
 
 
-@pytest.mark.parametrize("block", [pytest.param(b, id=f"{b.heading} {n}") for n, b in enumerate(SPECS)])
+@pytest.mark.parametrize(
+    "block", [pytest.param(b, id=f"{b.heading} {n}") for n, b in enumerate(SPECS)]
+)
 def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
     vlm = yaml.safe_load(block.text)["image_grounding"]["vlm"]
     if vlm["backend"] == "gemini":
@@ -92,7 +109,9 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
     model = vlm[vlm["backend"]].get("model_name") or vlm["gemini"]["model"]
     to_calibrate = stated == "calibrated" or "cosmos" in model
     written = "xyxy_1000" if to_calibrate else find_box_format(stated, model).name
-    key = vlm[vlm["backend"]].get("api_key") or vlm["openai"].get("extra_headers", {}).get("api-key")
+    key = vlm[vlm["backend"]].get("api_key") or vlm["openai"].get("extra_headers", {}).get(
+        "api-key"
+    )
     with LoopbackServer(ProbeModel(written), key=KEY if key else None) as server:
         address = {
             "endpoint: gemini": f"gemini.base_url={server.address}",
@@ -111,7 +130,10 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
         assert done.summary["grounded"] == done.summary["expressions"]
         extra = vlm.get("openai", {}).get("extra_body", {})
         assert extra.items() <= server.requests[-1].settings.items()
-        assert command(["cost", "results", "--json"]).summary["requests"] == len(server.requests) - before
+        assert (
+            command(["cost", "results", "--json"]).summary["requests"]
+            == len(server.requests) - before
+        )
 
 
 def run_line(words: list[str], server: LoopbackServer, address: str) -> Done | None:
@@ -131,7 +153,9 @@ def run_line(words: list[str], server: LoopbackServer, address: str) -> Done | N
     if program == "python":
         return python(words[1:])
     assert program == "dataflowgrounding", f"nobody runs {words}"
-    with_spec = words[1] in ("generate", "check", "estimate", "doctor", "calibrate") and "-e" in words
+    with_spec = (
+        words[1] in ("generate", "check", "estimate", "doctor", "calibrate") and "-e" in words
+    )
     others = ("image_referring_expression", "image_region_caption")
     pipeline = next((name for name in others if f"{name}.yaml" in words), "image_grounding")
     return command([*words[1:], *([f"{pipeline}.vlm.{address}"] if with_spec else [])])
@@ -146,8 +170,12 @@ def python(words: list[str]) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("block", [pytest.param(b, id=f"{b.page.name}, {b.heading}") for b in COMMANDS])
-def test_the_commands_of_the_pages_run(place: Workplace, monkeypatch: pytest.MonkeyPatch, block: Block) -> None:
+@pytest.mark.parametrize(
+    "block", [pytest.param(b, id=f"{b.page.name}, {b.heading}") for b in COMMANDS]
+)
+def test_the_commands_of_the_pages_run(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch, block: Block
+) -> None:
     pytest.importorskip("google.genai")
     for name in ("DF_API_KEY", "DF_BASE_URL", "DF_MODEL"):
         monkeypatch.setenv(name, "")  # set back afterwards, whatever a page exports
@@ -157,28 +185,51 @@ def test_the_commands_of_the_pages_run(place: Workplace, monkeypatch: pytest.Mon
         shutil.copytree(REPOSITORY / folder, folder)
     if "default_specs" not in block.text:  # an earlier block of the page has written them
         assert command(["default_specs"]).code == 0
-        filled = Path("image_grounding.yaml").read_text().replace("input_jsonl: ???", "input_jsonl: captions.jsonl")
-        Path("image_grounding.yaml").write_text(filled.replace("results_dir: ???", "results_dir: results"))
+        filled = (
+            Path("image_grounding.yaml")
+            .read_text()
+            .replace("input_jsonl: ???", "input_jsonl: captions.jsonl")
+        )
+        Path("image_grounding.yaml").write_text(
+            filled.replace("results_dir: ???", "results_dir: results")
+        )
     if "cache/" in block.text:
         assert python(["api_pipelines/image_grounding_api_pipeline.py"]).code == 0
     [vllm] = [b for b in SPECS if b.heading == "vLLM"]
     Path("endpoint.yaml").write_text(vllm.text, encoding="utf-8")
-    with LoopbackServer(ProbeModel("qwen3-vl")) as other, LoopbackServer(ProbeModel("gemini")) as server:
+    with (
+        LoopbackServer(ProbeModel("qwen3-vl")) as other,
+        LoopbackServer(ProbeModel("gemini")) as server,
+    ):
         for line in block.text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if not words:
                 continue
             split = "endpoint.yaml" in words
-            address = f"openai.base_url={other.base_url}" if split else f"gemini.base_url={server.address}"
+            address = (
+                f"openai.base_url={other.base_url}"
+                if split
+                else f"gemini.base_url={server.address}"
+            )
             done = run_line(words, other, address)
             assert done is None or done.code == 0, f"{line}\n{done}"
-            if done and words[:2] == ["dataflowgrounding", "eval"] and block.page.name == "measures.md":
-                [shown] = re.findall(r"^```text\n(.*?)^```", block.page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+            if (
+                done
+                and words[:2] == ["dataflowgrounding", "eval"]
+                and block.page.name == "measures.md"
+            ):
+                [shown] = re.findall(
+                    r"^```text\n(.*?)^```", block.page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+                )
                 assert {*shown.splitlines()} <= {*done.out.splitlines()}
 
 
-def test_the_command_in_a_sentence_of_the_readme_runs(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    sentences = re.findall(r"`(dataflowgrounding [^`]*)`", (REPOSITORY / "README.md").read_text(encoding="utf-8"))
+def test_the_command_in_a_sentence_of_the_readme_runs(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentences = re.findall(
+        r"`(dataflowgrounding [^`]*)`", (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    )
     assert sentences
     with LoopbackServer(ProbeModel("qwen3-vl")) as server:
         monkeypatch.setenv("DF_BASE_URL", server.base_url)

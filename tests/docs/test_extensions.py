@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import REPOSITORY, Workplace, command
-from dataflow_grounding import ExpressionExtractor, FileStorage, OpenAIServing, PhraseGrounder, Pipeline
+from dataflow_grounding import (
+    ExpressionExtractor,
+    FileStorage,
+    OpenAIServing,
+    PhraseGrounder,
+    Pipeline,
+)
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
 
 EXTENSIONS = REPOSITORY / "extensions"
@@ -51,7 +57,9 @@ def test_every_file_is_in_the_table_of_the_page() -> None:
 def test_the_operator_works_in_a_pipeline_and_on_a_record(workplace: Workplace) -> None:
     share = load("operator_of_your_own").BoxShare()
     boxes = [{"bbox": [0, 0, 50, 20], "score": None}]
-    record = share({"expressions": [{"text": "a mug", "instances": boxes}], "width": 100, "height": 100})
+    record = share(
+        {"expressions": [{"text": "a mug", "instances": boxes}], "width": 100, "height": 100}
+    )
     assert record["expressions"][0]["box_share"] == 0.1
     workplace.many(2)
     with LoopbackServer(EchoAnswers()) as server:
@@ -59,8 +67,14 @@ def test_the_operator_works_in_a_pipeline_and_on_a_record(workplace: Workplace) 
 
         class Mine(Pipeline):
             def __init__(self) -> None:
-                self.storage = FileStorage(str(workplace.input), str(workplace.folder / "cache"), "mine")
-                self.extractor, self.grounder, self.share = ExpressionExtractor(serving), PhraseGrounder(serving), share
+                self.storage = FileStorage(
+                    str(workplace.input), str(workplace.folder / "cache"), "mine"
+                )
+                self.extractor, self.grounder, self.share = (
+                    ExpressionExtractor(serving),
+                    PhraseGrounder(serving),
+                    share,
+                )
 
             def forward(self) -> None:
                 self.extractor.run(self.storage.step())
@@ -70,7 +84,9 @@ def test_the_operator_works_in_a_pipeline_and_on_a_record(workplace: Workplace) 
         pipeline = Mine()
         pipeline.compile()
         assert pipeline.forward().done == 2
-    lines = (workplace.folder / "cache" / "mine_step3.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (workplace.folder / "cache" / "mine_step3.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     assert all(e["box_share"] > 0 for line in lines for e in json.loads(line)["expressions"])
 
 
@@ -91,8 +107,13 @@ def test_the_serving_asks_the_second_what_the_first_refuses(workplace: Workplace
     fallback = load("serving_of_your_own").WithFallback
     refusing = on(faults.bad_request("your input was flagged"), task="phrase_grounding")
     picture = str(workplace.folder / workplace.picture())
-    with LoopbackServer(EchoAnswers(), faults=[refusing]) as first, LoopbackServer(EchoAnswers()) as second:
-        serving = fallback(*(OpenAIServing(s.base_url, "loopback", box_format="xyxy_px") for s in (first, second)))
+    with (
+        LoopbackServer(EchoAnswers(), faults=[refusing]) as first,
+        LoopbackServer(EchoAnswers()) as second,
+    ):
+        serving = fallback(
+            *(OpenAIServing(s.base_url, "loopback", box_format="xyxy_px") for s in (first, second))
+        )
         grounder = PhraseGrounder(serving, check_every=None)
         record = grounder({"image_path": picture, "expressions": ["a mug"]})
         assert record["expressions"][0]["status"] == "grounded"
@@ -126,7 +147,8 @@ class InPlaces(EchoAnswers):
         phrases = request.input["phrases"]
         return {
             "objects": [
-                {"id": p["id"], "label": p["text"], "place": [128, 128, 128, 128], "score": None} for p in phrases
+                {"id": p["id"], "label": p["text"], "place": [128, 128, 128, 128], "score": None}
+                for p in phrases
             ]
         }
 
@@ -140,10 +162,17 @@ def test_the_pipeline_runs_from_the_spec_that_its_file_shows(
     (workplace.folder / "shares.yaml").write_text(textwrap.dedent(lines), encoding="utf-8")
     monkeypatch.chdir(workplace.folder)
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
-        settings = [f"box_shares.vlm.openai.base_url={server.base_url}", "box_shares.vlm.box_format=xyxy_1000"]
+        settings = [
+            f"box_shares.vlm.openai.base_url={server.base_url}",
+            "box_shares.vlm.box_format=xyxy_1000",
+        ]
         for name in ("check", "estimate", "generate", "generate"):
-            done = command([name, "-e", "shares.yaml", *settings, "box_shares.vlm.check_every=null"])
+            done = command(
+                [name, "-e", "shares.yaml", *settings, "box_shares.vlm.check_every=null"]
+            )
             assert done.code == 0, done
         assert "nothing to do" in done.err + done.out, "the second run sends nothing"
-    records = (workplace.folder / "out" / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    records = (
+        (workplace.folder / "out" / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     assert [json.loads(line)["boxes"] > 0 for line in records] == [True, True]

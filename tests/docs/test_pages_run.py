@@ -1,4 +1,6 @@
-"""The commands of the README and the tutorial, as they stand and in their order, where only the core is installed."""
+"""The commands of the README and the tutorial, as they stand and in their order, where only the
+core is installed.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +18,30 @@ from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import REPOSITORY
 from dataflow_grounding.testing import LoopbackServer
 
-BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
+)
 EXPORT = re.compile(r"^export DF_BASE_URL=\S+ DF_MODEL=\S+ DF_API_KEY=\S+$", re.MULTILINE)
 README, TUTORIAL = REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md"
 
 
 def blocks(page: Path, kind: str) -> list[tuple[str, str]]:
     """The page's blocks of a kind, each with its mark."""
-    return [(b["mark"] or "", b["text"]) for b in BLOCK.finditer(page.read_text("utf-8")) if b["kind"] == kind]
+    return [
+        (b["mark"] or "", b["text"])
+        for b in BLOCK.finditer(page.read_text("utf-8"))
+        if b["kind"] == kind
+    ]
 
 
 def of_a_stranger(home: Path) -> dict[str, str]:
     """An environment in which nothing is set or installed, with a home of its own."""
     home.mkdir(parents=True, exist_ok=True)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DF_", "OPENAI_", "GOOGLE_", "PYTHON", "XDG_"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("DF_", "OPENAI_", "GOOGLE_", "PYTHON", "XDG_"))
+    }
     here = (sys.prefix, str(REPOSITORY))
     path = [part for part in os.environ["PATH"].split(os.pathsep) if not part.startswith(here)]
     return {**kept, "HOME": str(home), "PATH": os.pathsep.join(path)}
@@ -54,8 +66,8 @@ def run(command: str, folder: Path, home: Path, within: float = 600) -> str:
 
 
 def run_page(page: Path, folder: Path, home: Path, before: str = "") -> str:
-    """All bash blocks of a page in one shell, bar the first command, which `clone` has run; of its export line, the
-    values are the reader's own.
+    """All bash blocks of a page in one shell, bar the first command, which `clone` has run; of its
+    export line, the values are the reader's own.
     """
     texts = [text for mark, text in blocks(page, "bash") if mark not in ("first", "tests")]
     with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
@@ -69,9 +81,11 @@ def run_page(page: Path, folder: Path, home: Path, before: str = "") -> str:
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout in which the README's first command has run, and with it the core install.
+    """A copy of the checkout in which the README's first command has run, and with it the core
+    install.
 
-    `README_CLONE` names one, where that was done already, with what the command said in `first.out` beside it.
+    `README_CLONE` names one, where that was done already, with what the command said in `first.out`
+    beside it.
     """
     folder = Path(os.environ.get("README_CLONE") or made_clone(tmp_path_factory))
     assert "10 images: 10 done, 0 failed" in (folder.parent / "first.out").read_text("utf-8")
@@ -82,12 +96,16 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone") / "dataflow-grounding"
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout.split("\0"):
+    for name in subprocess.run(
+        listed, cwd=REPOSITORY, capture_output=True, check=True, text=True
+    ).stdout.split("\0"):
         if name and (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, folder / name)
     [first] = [text for mark, text in blocks(README, "bash") if mark == "first"]
-    (folder.parent / "first.out").write_text(run(first, folder, folder.parent / "home"), encoding="utf-8")
+    (folder.parent / "first.out").write_text(
+        run(first, folder, folder.parent / "home"), encoding="utf-8"
+    )
     return folder
 
 
@@ -116,7 +134,9 @@ def test_the_tutorial_runs_as_it_stands_to_a_file_for_training(clone: Path, tmp_
         for mark, text in blocks(TUTORIAL, kind):
             (work / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
     run_page(TUTORIAL, work, tmp_path / "home", before=f"source {clone}/.venv/bin/activate\n")
-    lines = [json.loads(line) for line in (work / "train" / "odvg.jsonl").read_text("utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in (work / "train" / "odvg.jsonl").read_text("utf-8").splitlines()
+    ]
     assert len(lines) == 11
     for line in lines:
         check_odvg(line, work / "train")
@@ -132,7 +152,9 @@ def turned(path: Path) -> None:
 
 
 def check_odvg(line: dict[str, object], images: Path) -> None:
-    """What MMDetection's ODVGDataset expects of a line, and that spans and boxes lie within caption and picture."""
+    """What MMDetection's ODVGDataset expects of a line, and that spans and boxes lie within caption
+    and picture.
+    """
     from PIL import Image
 
     with Image.open(images / str(line["filename"])) as picture:

@@ -33,11 +33,15 @@ def test_on_an_index_page_every_link_leads_to_the_release(monkeypatch: pytest.Mo
     readme = links((REPOSITORY / "README.md").read_text("utf-8"))  # all of them relative
     assert len(readme) > 10
     kinds = ["raw" if path.endswith(".jpg") else "blob" for path in readme]
-    assert links(text) == [f"{ADDRESS}/{kind}/v{__version__}/{path}" for kind, path in zip(kinds, readme, strict=True)]
+    assert links(text) == [
+        f"{ADDRESS}/{kind}/v{__version__}/{path}" for kind, path in zip(kinds, readme, strict=True)
+    ]
     assert urls["Repository"] == ADDRESS
 
 
-def test_without_an_address_it_links_nowhere_and_names_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_address_it_links_nowhere_and_names_no_url(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     text, urls = description(monkeypatch, "")
     assert links(text) == []
     assert not urls
@@ -57,7 +61,9 @@ def test_one_version_everywhere() -> None:
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text("utf-8"))
     assert citation["version"] == __version__
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
-    headings = re.findall(r"^## \[([^]]*)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    headings = re.findall(
+        r"^## \[([^]]*)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
+    )
     assert headings[:2] == ["Unreleased", __version__]
 
 
@@ -66,7 +72,10 @@ def test_issue_forms_ask_for_what_is_needed(name: str) -> None:
     form = yaml.safe_load(Path(REPOSITORY, ".github", "ISSUE_TEMPLATE", name).read_text("utf-8"))
     assert {"name", "description", "body"} <= form.keys()
     asked = " ".join(str(part["attributes"]) for part in form["body"])
-    wanted = {"bug.yml": ["version", "Command", "run.json"], "wrong_box.yml": ["reply", "Model", "format"]}[name]
+    wanted = {
+        "bug.yml": ["version", "Command", "run.json"],
+        "wrong_box.yml": ["reply", "Model", "format"],
+    }[name]
     assert all(word in asked for word in wanted)
     assert len({part["id"] for part in form["body"]}) == len(form["body"])
 

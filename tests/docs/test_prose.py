@@ -17,7 +17,9 @@ CODE = re.compile(r"(`+)[^`]+\1")
 
 
 def too_long(page: str) -> Iterator[int]:
-    """Numbers of the lines of prose that are too long and have several words, a span of code being one."""
+    """Numbers of the lines of prose that are too long and have several words, a span of code being
+    one.
+    """
     fence = ""
     for number, line in enumerate(page.splitlines(), 1):
         start = line.lstrip()[:3]
@@ -30,9 +32,18 @@ def too_long(page: str) -> Iterator[int]:
 
 
 def test_prose_keeps_to_120_columns() -> None:
-    pages = [*REPOSITORY.glob("*.md"), *(page for folder in FOLDERS for page in (REPOSITORY / folder).rglob("*.md"))]
-    assert {"README.md", "docs", "SKILL.md"} <= {name for page in pages for name in (page.name, page.parent.name)}
-    long = [f"{page}:{number}" for page in pages for number in too_long(page.read_text(encoding="utf-8"))]
+    pages = [
+        *REPOSITORY.glob("*.md"),
+        *(page for folder in FOLDERS for page in (REPOSITORY / folder).rglob("*.md")),
+    ]
+    assert {"README.md", "docs", "SKILL.md"} <= {
+        name for page in pages for name in (page.name, page.parent.name)
+    }
+    long = [
+        f"{page}:{number}"
+        for page in pages
+        for number in too_long(page.read_text(encoding="utf-8"))
+    ]
     assert not long, f"longer than {LONGEST} columns: {', '.join(long)}"
 
 
@@ -45,11 +56,15 @@ WORDS = "a word " * 20
         pytest.param(f"short\n{WORDS}\n", [2], id="prose"),
         pytest.param(f"- {WORDS}\n  {WORDS}", [1, 2], id="a list"),
         pytest.param(
-            f"| {WORDS} |\n# {WORDS}\n```\n{WORDS}\n```\n{WORDS}", [6], id="tables, headings and code don't count"
+            f"| {WORDS} |\n# {WORDS}\n```\n{WORDS}\n```\n{WORDS}",
+            [6],
+            id="tables, headings and code don't count",
         ),
         pytest.param(f"---\nname: {WORDS}\n---\n{WORDS}", [4], id="front matter doesn't count"),
         pytest.param(f"~~~\n```\n{WORDS}\n~~~\n{WORDS}", [5], id="a fence ends with its like"),
-        pytest.param(f"- `{WORDS}`.\n[a](https://{'x' * LONGEST})", [], id="one span of code or link"),
+        pytest.param(
+            f"- `{WORDS}`.\n[a](https://{'x' * LONGEST})", [], id="one span of code or link"
+        ),
         pytest.param(f"See `{WORDS}`", [1], id="a span of code behind a word"),
     ],
 )

@@ -8,7 +8,9 @@ from benchmarks.workplace import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "reading.md").read_text(encoding="utf-8")
 ROWS = re.findall(
-    r"^\| (\w*) ?\| \[[^]]*\]\(\.\./(dataflow_grounding/[^)]*\.py)\) \| (.*?) \| (.*) \|$", PAGE, re.MULTILINE
+    r"^\| (\w*) ?\| \[[^]]*\]\(\.\./(dataflow_grounding/[^)]*\.py)\) \| (.*?) \| (.*) \|$",
+    PAGE,
+    re.MULTILINE,
 )
 
 
@@ -18,7 +20,14 @@ def test_the_path_has_at_most_12_files() -> None:
 
 
 def test_it_goes_from_the_record_to_the_file() -> None:
-    assert [stage for stage, *_ in ROWS if stage] == ["record", "operator", "ask", "engine", "reply", "file"]
+    assert [stage for stage, *_ in ROWS if stage] == [
+        "record",
+        "operator",
+        "ask",
+        "engine",
+        "reply",
+        "file",
+    ]
 
 
 def test_each_file_has_what_the_page_says_and_names_where_to_go_next() -> None:
@@ -26,4 +35,6 @@ def test_each_file_has_what_the_page_says_and_names_where_to_go_next() -> None:
         source = (REPOSITORY / path).read_text(encoding="utf-8")
         for name in re.findall(r"`([\w.]+)`", f"{there} {next_one}"):
             last = name.removesuffix(".py").rpartition(".")[2]
-            assert re.search(rf"\b{last}\b", source) or name.endswith((".py", ".jsonl")), f"{path}: {name}"
+            assert re.search(rf"\b{last}\b", source) or name.endswith((".py", ".jsonl")), (
+                f"{path}: {name}"
+            )

@@ -24,7 +24,14 @@ def work(tmp_path: Path) -> Path:
     """What `init` writes, and what one machine leaves of it."""
     folder = tmp_path / "work"
     ended([start("dataflowgrounding init .", folder)])
-    ended([start("dataflowgrounding generate -e image_grounding.yaml results_dir=alone --no-progress", folder)])
+    ended(
+        [
+            start(
+                "dataflowgrounding generate -e image_grounding.yaml results_dir=alone --no-progress",
+                folder,
+            )
+        ]
+    )
     return folder
 
 
@@ -34,7 +41,9 @@ def start(script: str, folder: Path, **environment: str) -> subprocess.Popen[str
     command = folder.parent / "bin" / "dataflowgrounding"
     if not command.exists():
         command.parent.mkdir()
-        command.write_text(f'#!/bin/bash\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m dataflow_grounding "$@"\n')
+        command.write_text(
+            f'#!/bin/bash\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m dataflow_grounding "$@"\n'
+        )
         command.chmod(0o755)
     env["PATH"] = f"{command.parent}{os.pathsep}{env['PATH']}"
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -48,7 +57,9 @@ def ended(running: list[subprocess.Popen[str]]) -> None:
 
 
 def same(work: Path) -> None:
-    names = [path.relative_to(work / "alone") for path in (work / "alone").rglob("annotations.jsonl")]
+    names = [
+        path.relative_to(work / "alone") for path in (work / "alone").rglob("annotations.jsonl")
+    ]
     assert len(names) == 3
     for name in names:
         assert (work / "results" / name).read_bytes() == (work / "alone" / name).read_bytes(), name

@@ -25,15 +25,30 @@ CAPTIONS = {
         "a big, red ball in the top left corner of the picture",
         ["a big, red ball in the top left corner of the picture"],
     ),
-    "a place in something else does not": ("The vase in the middle of the room.", ["The vase", "the room"]),
-    "a cup of something is one thing": ("A cup of espresso on a red saucer.", ["A cup of espresso", "a red saucer"]),
+    "a place in something else does not": (
+        "The vase in the middle of the room.",
+        ["The vase", "the room"],
+    ),
+    "a cup of something is one thing": (
+        "A cup of espresso on a red saucer.",
+        ["A cup of espresso", "a red saucer"],
+    ),
     "two colours are one description": ("A black and white cat.", ["A black and white cat"]),
     "a list has one phrase each": ("a bowl, a spoon and a fork", ["a bowl", "a spoon", "a fork"]),
-    "plurals need no article": ("A cat with long white whiskers.", ["A cat", "long white whiskers"]),
-    "a headline needs no article": ("Man in red shirt holding a camera.", ["Man", "red shirt", "a camera"]),
+    "plurals need no article": (
+        "A cat with long white whiskers.",
+        ["A cat", "long white whiskers"],
+    ),
+    "a headline needs no article": (
+        "Man in red shirt holding a camera.",
+        ["Man", "red shirt", "a camera"],
+    ),
     "a participle describes": ("A smiling woman waves.", ["A smiling woman"]),
     "places and views are no things": ("In the background, a view of a city.", ["a city"]),
-    "whose it is belongs to it": ("The boy's red backpack hangs there.", ["The boy's red backpack"]),
+    "whose it is belongs to it": (
+        "The boy's red backpack hangs there.",
+        ["The boy's red backpack"],
+    ),
     "what is not there is left out": ("There are no dogs here.", []),
     "repeated phrases come twice": ("A cat looks at a cat.", ["A cat", "a cat"]),
     "German is not read": ("Ein Mann in einem roten Hemd steht auf der Straße.", []),
@@ -111,7 +126,18 @@ def test_any_text_gives_parts_of_itself_in_order(caption: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["a ", "red ", "a red ", "on the left of ", "left ", "of the ", "\x00", "🐈", "aaaa", "the cup of the cup of "],
+    [
+        "a ",
+        "red ",
+        "a red ",
+        "on the left of ",
+        "left ",
+        "of the ",
+        "\x00",
+        "🐈",
+        "aaaa",
+        "the cup of the cup of ",
+    ],
 )
 def test_a_megabyte_is_read_in_bounded_time(unit: str) -> None:
     caption = unit * (1_000_000 // len(unit))

@@ -1,4 +1,6 @@
-"""The embedded serving on given regions: what phrases mean among them, and which phrase means one alone."""
+"""The embedded serving on given regions: what phrases mean among them, and which phrase means one
+alone.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +68,12 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize(("text", "ids", "clear"), [pytest.param(*case, id=case[0]) for case in MEANINGS])
-def test_what_a_phrase_means_among_the_regions(text: str, ids: tuple[int, ...], clear: bool) -> None:
+@pytest.mark.parametrize(
+    ("text", "ids", "clear"), [pytest.param(*case, id=case[0]) for case in MEANINGS]
+)
+def test_what_a_phrase_means_among_the_regions(
+    text: str, ids: tuple[int, ...], clear: bool
+) -> None:
     meaning = seen().meaning(text)
     assert meaning is not None
     assert (meaning.ids, meaning.clear) == (ids, clear)
@@ -105,16 +111,23 @@ def test_a_neighbour_tells_apart_what_words_of_its_own_do_not() -> None:
 sides = st.floats(2, 200)
 things = st.lists(
     st.tuples(
-        st.floats(0, 600), st.floats(0, 440), sides, sides, st.sampled_from(["car", "van", "dog"]),
+        st.floats(0, 600),
+        st.floats(0, 440),
+        sides,
+        sides,
+        st.sampled_from(["car", "van", "dog"]),
         st.sampled_from(["red", "blue", ""]),
     ),
     max_size=12,
-)  # fmt: skip
+)
 
 
 @given(things)
 def test_a_phrase_always_means_its_thing_alone_and_says_nothing_false(rows: list[Any]) -> None:
-    made = [Thing(n, (x, y, x + w, y + h), kind, color) for n, (x, y, w, h, kind, color) in enumerate(rows, 1)]
+    made = [
+        Thing(n, (x, y, x + w, y + h), kind, color)
+        for n, (x, y, w, h, kind, color) in enumerate(rows, 1)
+    ]
     described = Descriptions(made, BLANK)
     for thing in made:
         text = described.shortest(thing)
@@ -129,7 +142,10 @@ def test_a_phrase_always_means_its_thing_alone_and_says_nothing_false(rows: list
         if text.endswith("on the left"):
             assert thing.bbox[0] + thing.bbox[2] < BLANK.width
     for text, ids in described.groups():
-        assert all(described.things[n - 1].kind in text or plural_of(described.things[n - 1].kind) in text for n in ids)
+        assert all(
+            described.things[n - 1].kind in text or plural_of(described.things[n - 1].kind) in text
+            for n in ids
+        )
     assert sum(len(ids) for _, ids in described.groups()) == len(made)
 
 
@@ -151,18 +167,33 @@ def test_captions_count(rows: list[tuple[str, str]], caption: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "plural"),
-    [("bus", "buses"), ("person sitting", "people sitting"), ("fly", "flies"), ("toy", "toys"), ("box", "boxes"),
-     ("traffic light", "traffic lights"), ("glasses", "glasses"), ("bench", "benches")],
-)  # fmt: skip
+    [
+        ("bus", "buses"),
+        ("person sitting", "people sitting"),
+        ("fly", "flies"),
+        ("toy", "toys"),
+        ("box", "boxes"),
+        ("traffic light", "traffic lights"),
+        ("glasses", "glasses"),
+        ("bench", "benches"),
+    ],
+)
 def test_plurals(kind: str, plural: str) -> None:
     assert plural_of(kind) == plural
 
 
 @pytest.mark.parametrize(
     ("fill", "color"),
-    [((200, 30, 38), "red"), ((30, 70, 190), "blue"), ((250, 250, 250), "white"), ((20, 20, 20), "black"),
-     ((120, 120, 120), "gray"), ((100, 66, 40), "brown"), ((240, 200, 40), "yellow")],
-)  # fmt: skip
+    [
+        ((200, 30, 38), "red"),
+        ((30, 70, 190), "blue"),
+        ((250, 250, 250), "white"),
+        ((20, 20, 20), "black"),
+        ((120, 120, 120), "gray"),
+        ((100, 66, 40), "brown"),
+        ((240, 200, 40), "yellow"),
+    ],
+)
 def test_the_dominant_colour_inside_a_box(fill: tuple[int, int, int], color: str) -> None:
     pixels = np.full((200, 300, 3), (180, 220, 200), np.uint8)
     pixels[50:150, 100:200] = fill[::-1]
@@ -181,7 +212,8 @@ def test_what_has_many_colours_is_called_by_none() -> None:
 def test_people_are_not_called_by_a_colour() -> None:
     picture = Picture(np.full((100, 100, 3), (40, 40, 200), np.uint8))
     given_regions = [
-        {"id": n, "bbox_2d": [0, 0, 50, 50], "type": kind} for n, kind in enumerate(("Pedestrian", "man", "Car"))
+        {"id": n, "bbox_2d": [0, 0, 50, 50], "type": kind}
+        for n, kind in enumerate(("Pedestrian", "man", "Car"))
     ]
     assert [thing.color for thing in read_things(picture, given_regions)] == ["", "", "red"]
 
@@ -203,7 +235,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def test_every_single_expression_of_the_example_data_means_exactly_its_region(results: Path) -> None:
+def test_every_single_expression_of_the_example_data_means_exactly_its_region(
+    results: Path,
+) -> None:
     lines = (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     assert len(records) == 13
@@ -211,8 +245,14 @@ def test_every_single_expression_of_the_example_data_means_exactly_its_region(re
     for record in records:
         assert record["model"] == "embedded-opencv"
         label = EXAMPLES / "labels" / f"{record['image_id']}.txt"
-        objects = [line.split() for line in label.read_text().splitlines() if not line.startswith("DontCare")]
-        assert [region["bbox"] for region in record["regions"]] == [[float(n) for n in o[4:8]] for o in objects]
+        objects = [
+            line.split()
+            for line in label.read_text().splitlines()
+            if not line.startswith("DontCare")
+        ]
+        assert [region["bbox"] for region in record["regions"]] == [
+            [float(n) for n in o[4:8]] for o in objects
+        ]
         with Image.open(EXAMPLES / record["image_path"]) as image:
             pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
         rows = [
@@ -232,8 +272,13 @@ def test_every_single_expression_of_the_example_data_means_exactly_its_region(re
     assert single >= 0.9 * described
 
 
-def test_swapped_expressions_are_found_and_mended_without_a_model(results: Path, tmp_path: Path) -> None:
-    records = [json.loads(line) for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()]
+def test_swapped_expressions_are_found_and_mended_without_a_model(
+    results: Path, tmp_path: Path
+) -> None:
+    records = [
+        json.loads(line)
+        for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     [parking] = [record for record in records if record["image_id"] == "crowds/parking"]
     first, second = [e for e in parking["expressions"] if e["text"] in ("the bus", "the van")]
     first["instances"], second["instances"] = second["instances"], first["instances"]
@@ -245,7 +290,10 @@ def test_swapped_expressions_are_found_and_mended_without_a_model(results: Path,
     spec = {"results_dir": str(tmp_path / "out"), "autolabel_type": name, name: block}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     assert command(["generate", "-e", str(tmp_path / "spec.json"), "--no-progress"]).code == 0
-    [record] = [json.loads(line) for line in (tmp_path / "out" / "annotations.jsonl").read_text("utf-8").splitlines()]
+    [record] = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "annotations.jsonl").read_text("utf-8").splitlines()
+    ]
     mended = {e["text"]: e for e in record["expressions"]}
     assert [i["region_id"] for i in mended["the bus"]["instances"]] == [10]
     assert [i["region_id"] for i in mended["the van"]["instances"]] == [11]

@@ -35,7 +35,9 @@ def test_gold_has_every_expression_of_every_caption() -> None:
         (row["image_path"], row["caption"]) for row in gold
     ]
     for row in gold:
-        read = [expression["text"] for expression in extract_expressions(row["caption"])["expressions"]]
+        read = [
+            expression["text"] for expression in extract_expressions(row["caption"])["expressions"]
+        ]
         assert [expression["text"] for expression in row["expressions"]] == read
 
 
@@ -79,7 +81,10 @@ def test_boxes_are_right_and_a_third_of_the_expressions_is_grounded() -> None:
 def test_drawn_scenes_are_what_their_script_draws(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(EXAMPLES / "draw_scenes.py"), str(tmp_path)], check=True)
     for name in sorted(DRAWN):
-        with Image.open(tmp_path / f"{name}.jpg") as drawn, Image.open(EXAMPLES / "images" / f"{name}.jpg") as shipped:
+        with (
+            Image.open(tmp_path / f"{name}.jpg") as drawn,
+            Image.open(EXAMPLES / "images" / f"{name}.jpg") as shipped,
+        ):
             assert drawn.size == shipped.size
             difference = np.abs(np.asarray(drawn).astype(int) - np.asarray(shipped).astype(int))
         # Another version of the JPEG library may round otherwise.

@@ -16,7 +16,13 @@ from dataflow_grounding.embedded.grounder import ground_phrases
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_data" / "images"
 PAPER = (244, 240, 230)
-RED, BLUE, GREEN, YELLOW, BLACK = (200, 30, 38), (30, 70, 190), (30, 140, 60), (240, 200, 40), (20, 20, 22)
+RED, BLUE, GREEN, YELLOW, BLACK = (
+    (200, 30, 38),
+    (30, 70, 190),
+    (30, 140, 60),
+    (240, 200, 40),
+    (20, 20, 22),
+)
 
 
 def scene() -> Image.Image:
@@ -43,7 +49,9 @@ def bgr(image: Image.Image) -> Any:
 
 def ask(image: Any, *phrases: str) -> dict[str, Any]:
     pixels = bgr(image) if isinstance(image, Image.Image) else image
-    return ground_phrases(pixels, [{"id": i, "text": text} for i, text in enumerate(phrases, start=1)])
+    return ground_phrases(
+        pixels, [{"id": i, "text": text} for i, text in enumerate(phrases, start=1)]
+    )
 
 
 def outcome(image: Any, phrase: str) -> Any:
@@ -147,7 +155,9 @@ def test_evidence_and_score_say_what_was_seen() -> None:
 
 def portraits(*names: str) -> Any:
     """Portraits of the example data side by side, 512 px wide each."""
-    images = [Image.open(EXAMPLES / f"{name}.jpg").convert("RGB").crop((0, 0, 512, 512)) for name in names]
+    images = [
+        Image.open(EXAMPLES / f"{name}.jpg").convert("RGB").crop((0, 0, 512, 512)) for name in names
+    ]
     return np.hstack([bgr(image) for image in images])
 
 
@@ -193,11 +203,16 @@ def test_the_eyes_of_the_only_face() -> None:
     eyes = outcome(portraits("astronaut"), "her eyes")
     assert len(eyes) == 2
     assert all(
-        iou(box, right) > 0.5 for box, right in zip(eyes, [[192, 95, 214, 108], [233, 97, 258, 109]], strict=True)
+        iou(box, right) > 0.5
+        for box, right in zip(eyes, [[192, 95, 214, 108], [233, 97, 258, 109]], strict=True)
     )
     assert outcome(portraits("astronaut", "grace_hopper"), "the eyes") == "unsupported"
     [entry] = ask(portraits("astronaut"), "green eyes")["statuses"]
-    assert entry == {"id": 1, "status": "unsupported", "reason": "'eye' can't be looked for by colour"}
+    assert entry == {
+        "id": 1,
+        "status": "unsupported",
+        "reason": "'eye' can't be looked for by colour",
+    }
 
 
 def test_a_face_is_skin_or_grey() -> None:
@@ -210,7 +225,12 @@ def test_a_face_is_skin_or_grey() -> None:
 
 @pytest.mark.parametrize(
     ("phrase", "expected"),
-    [("a license plate", "none"), ("the number plates", "none"), ("a cat's face", "none"), ("a cat", "unsupported")],
+    [
+        ("a license plate", "none"),
+        ("the number plates", "none"),
+        ("a cat's face", "none"),
+        ("a cat", "unsupported"),
+    ],
 )
 def test_plates_and_cats_are_looked_for(phrase: str, expected: str) -> None:
     assert outcome(scene(), phrase) == expected
@@ -244,14 +264,20 @@ def test_sky_and_grass_are_regions() -> None:
 
 
 def outdoors(*plants: tuple[int, int, int, int]) -> Any:
-    """Blue sky over a paler sea over sand, and plants: shadow and light in leaves of 8 px, with grain."""
+    """Blue sky over a paler sea over sand, and plants: shadow and light in leaves of 8 px, with
+    grain.
+    """
     rng = np.random.default_rng(5)
     picture = np.empty((480, 640, 3), np.uint8)
     picture[:200], picture[260:] = (230, 160, 100), (150, 190, 210)
     for row in range(200, 260):  # haze, not a line
-        picture[row] = np.array((230, 160, 100)) + min(row - 200, 12) * np.array((-40, -5, 30)) // 12
+        picture[row] = (
+            np.array((230, 160, 100)) + min(row - 200, 12) * np.array((-40, -5, 30)) // 12
+        )
     for x1, y1, x2, y2 in plants:
-        leaves = rng.integers(60, 210, ((y2 - y1) // 8, (x2 - x1) // 8, 1)).repeat(8, 0).repeat(8, 1)
+        leaves = (
+            rng.integers(60, 210, ((y2 - y1) // 8, (x2 - x1) // 8, 1)).repeat(8, 0).repeat(8, 1)
+        )
         tints = rng.integers(20, 70, leaves.shape[:2]).reshape(leaves.shape)
         colors = np.concatenate([leaves * 0.35, leaves, leaves * 0.6 + tints / 4], axis=2)
         picture[y1:y2, x1:x2] = np.clip(colors + rng.normal(0, 12, colors.shape), 0, 255)
@@ -264,7 +290,9 @@ LEFT, RIGHT = (0, 280, 160, 480), (440, 304, 640, 480)
 def test_plants_that_are_apart_get_a_box_each() -> None:
     found = outcome(outdoors(LEFT, RIGHT), "the trees")
     assert len(found) == 2
-    assert all(iou(box, right) > 0.8 for box, right in zip(sorted(found), [LEFT, RIGHT], strict=True))
+    assert all(
+        iou(box, right) > 0.8 for box, right in zip(sorted(found), [LEFT, RIGHT], strict=True)
+    )
     assert outcome(outdoors(LEFT, RIGHT), "the grass") == "none"
 
 
@@ -290,17 +318,47 @@ def test_a_blue_sky_may_be_hidden_in_part(horizon: int, hidden: int, expected: b
     assert found == "none" or iou(found[0], [hidden, 0, 640, horizon]) > 0.9
 
 
-# Around the astronaut of the example data, in its pixels: hair, suit and helmet, without flag, model and backdrop.
+# Around the astronaut of the example data, in its pixels: hair, suit and helmet, without flag,
+# model and backdrop.
 ASTRONAUT = [
-    (153, 60), (165, 40), (190, 22), (230, 15), (270, 25), (292, 50), (300, 85), (290, 115), (278, 125), (270, 150),
-    (262, 176), (300, 215), (305, 250), (345, 265), (360, 300), (362, 350), (400, 345), (450, 350), (485, 380),
-    (500, 450), (511, 512), (22, 512), (20, 400), (45, 290), (60, 250), (110, 205), (118, 170), (140, 152), (182, 150),
-    (175, 130), (160, 110),
-]  # fmt: skip
+    (153, 60),
+    (165, 40),
+    (190, 22),
+    (230, 15),
+    (270, 25),
+    (292, 50),
+    (300, 85),
+    (290, 115),
+    (278, 125),
+    (270, 150),
+    (262, 176),
+    (300, 215),
+    (305, 250),
+    (345, 265),
+    (360, 300),
+    (362, 350),
+    (400, 345),
+    (450, 350),
+    (485, 380),
+    (500, 450),
+    (511, 512),
+    (22, 512),
+    (20, 400),
+    (45, 290),
+    (60, 250),
+    (110, 205),
+    (118, 170),
+    (140, 152),
+    (182, 150),
+    (175, 130),
+    (160, 110),
+]
 
 
 def astronaut_before(backdrop: Image.Image, left: int, top: int, side: int) -> Image.Image:
-    """The astronaut, cut out and scaled to `side` px, in front of another backdrop; a head and shoulders portrait."""
+    """The astronaut, cut out and scaled to `side` px, in front of another backdrop; a head and
+    shoulders portrait.
+    """
     person = Image.open(EXAMPLES / "astronaut.jpg").convert("RGB")
     outline = Image.new("L", person.size, 0)
     ImageDraw.Draw(outline).polygon(ASTRONAUT, fill=255)
@@ -327,7 +385,14 @@ def blue_wall(width: int, height: int, color: tuple[int, int, int]) -> Image.Ima
         ((360, 640), (90, 140, 200), (-80, 128, 512)),
         ((360, 480), (110, 160, 215), (-72, 120, 360)),
     ],
-    ids=["whole", "a face that is hardly seen", "to the shoulders", "close", "a narrow side", "cut off at a side"],
+    ids=[
+        "whole",
+        "a face that is hardly seen",
+        "to the shoulders",
+        "close",
+        "a narrow side",
+        "cut off at a side",
+    ],
 )
 def test_a_blue_wall_behind_somebody_is_no_sky(
     size: tuple[int, int], color: tuple[int, int, int], place: tuple[int, int, int]
@@ -339,7 +404,9 @@ def test_a_blue_wall_behind_somebody_is_no_sky(
 
 @pytest.mark.parametrize(("left", "right"), [(200, 200), (300, 300), (300, 420), (420, 300)])
 def test_the_sky_behind_somebody_ends_above_the_chin_at_one_side(left: int, right: int) -> None:
-    """The chin is in about row 345. The land is uneven: it rises to the rows `left` and `right` beside the person."""
+    """The chin is in about row 345. The land is uneven: it rises to the rows `left` and `right`
+    beside the person.
+    """
     backdrop = blue_wall(400, 600, (110, 160, 215))
     land = ImageDraw.Draw(backdrop)
     land.rectangle((0, left, 170, 600), fill=(120, 110, 70))
@@ -373,20 +440,30 @@ def test_a_thing_of_a_color_is_large_and_plain() -> None:
     ImageDraw.Draw(bag).rectangle((200, 270, 480, 350), fill=RED)
     [box] = outcome(bag, "the red bag")
     assert iou(box, [200, 170, 480, 350]) > 0.9
-    assert [outcome(image, "the red bag") for image in (small, shaded)] == ["ambiguous", "ambiguous"]
+    assert [outcome(image, "the red bag") for image in (small, shaded)] == [
+        "ambiguous",
+        "ambiguous",
+    ]
 
 
 def test_a_plain_figure_is_a_box_and_no_umbrella() -> None:
     image = scene()
     ImageDraw.Draw(image).rectangle((250, 160, 450, 360), fill=RED)
     [entry] = ask(image, "a red umbrella")["statuses"]
-    assert (entry["status"], entry["reason"]) == ("ambiguous", "the red region is a plain figure, not an umbrella")
+    assert (entry["status"], entry["reason"]) == (
+        "ambiguous",
+        "the red region is a plain figure, not an umbrella",
+    )
     assert isinstance(outcome(image, "the red box"), list)
 
 
 def test_grain_and_jpeg_change_little(tmp_path: Any) -> None:
-    grainy = np.asarray(scene()).astype(float) + np.random.default_rng(1).normal(0, 10, (480, 640, 3))
-    Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8)).save(tmp_path / "scene.jpg", quality=60)
+    grainy = np.asarray(scene()).astype(float) + np.random.default_rng(1).normal(
+        0, 10, (480, 640, 3)
+    )
+    Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8)).save(
+        tmp_path / "scene.jpg", quality=60
+    )
     with Image.open(tmp_path / "scene.jpg") as image:
         [box] = outcome(image, "the small blue square")
     assert iou(box, SMALL_SQUARE) > 0.85
@@ -403,14 +480,29 @@ def test_boxes_are_pixels_of_a_small_image() -> None:
 
 
 EVERYTHING = (
-    "the red circle", "two squares", "a star", "the blue ball", "a yellow thing", "orange balls", "the pink box", "sky",
-    "the green thing", "grass", "a woman", "people", "a face", "the purple circle above the square", "the left triangle",
-)  # fmt: skip
+    "the red circle",
+    "two squares",
+    "a star",
+    "the blue ball",
+    "a yellow thing",
+    "orange balls",
+    "the pink box",
+    "sky",
+    "the green thing",
+    "grass",
+    "a woman",
+    "people",
+    "a face",
+    "the purple circle above the square",
+    "the left triangle",
+)
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.sampled_from([(1, 1), (1, 7), (9, 1), (3, 2), (24, 24), (40, 61), (5, 8000), (2000, 3), (130, 170)]),
+    st.sampled_from(
+        [(1, 1), (1, 7), (9, 1), (3, 2), (24, 24), (40, 61), (5, 8000), (2000, 3), (130, 170)]
+    ),
     st.sampled_from(["black", "white", "noise", "gray noise", "blue", "halves"]),
 )
 def test_any_picture_is_answered_with_boxes_inside_it(size: tuple[int, int], kind: str) -> None:

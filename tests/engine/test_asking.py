@@ -1,4 +1,6 @@
-"""A request is asked again when its reply can't be read or was cut off: how often, how, and what stays of it."""
+"""A request is asked again when its reply can't be read or was cut off: how often, how, and what
+stays of it.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Asking(Operator):
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        request: Request[Any] = Request("mine", {}, (image,), "Say x.", {"type": "object"}, self.read)
+        request: Request[Any] = Request(
+            "mine", {}, (image,), "Say x.", {"type": "object"}, self.read
+        )
         return {self.keys.x: await ask(request)}
 
 
@@ -76,15 +80,30 @@ def x_of(reply: str) -> tuple[Any, list[Note]]:
 
 CLUMSY: list[tuple[str, Read, str, str]] = [
     ("a missing key", x_of, '{"y": 1}', "reading it raised KeyError: 'x'."),
-    ("no JSON", x_of, "I see a cup.", "reading it raised JSONDecodeError: Expecting value: line 1 column 1 (char 0)."),
-    ("a list", x_of, "[]", "reading it raised TypeError: list indices must be integers or slices, not str."),
+    (
+        "no JSON",
+        x_of,
+        "I see a cup.",
+        "reading it raised JSONDecodeError: Expecting value: line 1 column 1 (char 0).",
+    ),
+    (
+        "a list",
+        x_of,
+        "[]",
+        "reading it raised TypeError: list indices must be integers or slices, not str.",
+    ),
     (
         "an empty reply",
         lambda reply: (reply.split()[0], []),
         "",
         "reading it raised IndexError: list index out of range.",
     ),
-    ("nothing to say", lambda reply: (_raise(ValueError()), []), "x", "reading it raised ValueError."),
+    (
+        "nothing to say",
+        lambda reply: (_raise(ValueError()), []),
+        "x",
+        "reading it raised ValueError.",
+    ),
 ]
 
 
@@ -92,7 +111,9 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-@pytest.mark.parametrize(("read", "reply", "message"), [c[1:] for c in CLUMSY], ids=[c[0] for c in CLUMSY])
+@pytest.mark.parametrize(
+    ("read", "reply", "message"), [c[1:] for c in CLUMSY], ids=[c[0] for c in CLUMSY]
+)
 def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
     row: dict[str, Any], read: Read, reply: str, message: str
 ) -> None:
@@ -100,19 +121,27 @@ def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
     with pytest.raises(UnreadableReply) as caught:
         Asking(serving, read)(row)
     assert str(caught.value) == message
-    assert (caught.value.kind, caught.value.attempts, caught.value.reply) == ("unreadable_reply", 3, reply)
+    assert (caught.value.kind, caught.value.attempts, caught.value.reply) == (
+        "unreadable_reply",
+        3,
+        reply,
+    )
     assert len(serving.asked) == 3
 
 
 @pytest.mark.parametrize("count", [numpy.int64(3), Decimal(3)])
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_tokens_may_be_counted_in_numbers_that_json_has_not(row: dict[str, Any], count: Any, on_disk: bool) -> None:
+def test_tokens_may_be_counted_in_numbers_that_json_has_not(
+    row: dict[str, Any], count: Any, on_disk: bool
+) -> None:
     asking = Asking(serving := Saying(Reply('{"x": 5}', usage=Usage(count, 0, count))), x_of)
     if on_disk:
         folder = Path(row["image_path"]).parent
         (folder / "in.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
         asking.run(FileStorage(str(folder / "in.jsonl"), str(folder / "cache")).step())
-        assert (folder / "cache" / "dataflow_cache_step_step1.jsonl").read_text().count('"x": 5') == 2
+        assert (folder / "cache" / "dataflow_cache_step_step1.jsonl").read_text().count(
+            '"x": 5'
+        ) == 2
     else:
         assert [found["x"] for found in asking([row, row])] == [5, 5]
     assert len(serving.asked) == 1
@@ -144,15 +173,23 @@ def test_what_stops_the_run_goes_through_and_is_not_asked_again(row: dict[str, A
 
 
 @pytest.mark.parametrize("answer", [5, "ab", (1, 2), ["a", []], None], ids=repr)
-def test_a_reader_that_forgets_its_notes_is_told_so_and_costs_one_request(row: dict[str, Any], answer: Any) -> None:
+def test_a_reader_that_forgets_its_notes_is_told_so_and_costs_one_request(
+    row: dict[str, Any], answer: Any
+) -> None:
     serving = Saying("x")
-    with pytest.raises(OperatorFailed, match=r"should return the answer and its notes: \(answer, \[\]\)"):
+    with pytest.raises(
+        OperatorFailed, match=r"should return the answer and its notes: \(answer, \[\]\)"
+    ):
         Asking(serving, lambda reply: answer)(row)
     assert len(serving.asked) == 1
 
 
-@pytest.mark.parametrize("note", [Note("halved", "half: of it"), "halved: half: of it", "halved"], ids=repr)
-def test_a_note_is_counted_by_its_code_as_a_note_or_as_text(tmp_path: Path, row: dict[str, Any], note: Any) -> None:
+@pytest.mark.parametrize(
+    "note", [Note("halved", "half: of it"), "halved: half: of it", "halved"], ids=repr
+)
+def test_a_note_is_counted_by_its_code_as_a_note_or_as_text(
+    tmp_path: Path, row: dict[str, Any], note: Any
+) -> None:
     class Alone(Pipeline):
         def forward(self) -> None:
             Asking(Saying('{"x": 5}'), lambda reply: (5, [note, note])).run(self.storage.step())
@@ -175,7 +212,9 @@ def temperatures(server: LoopbackServer) -> list[Any]:
 
 
 def endpoint(times: int | None, **settings: Any) -> LoopbackServer:
-    return LoopbackServer(lambda request: '{"x": 5, "why": "it is"}', faults=[cut(times)], **settings)
+    return LoopbackServer(
+        lambda request: '{"x": 5, "why": "it is"}', faults=[cut(times)], **settings
+    )
 
 
 def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(row: dict[str, Any]) -> None:
@@ -186,7 +225,9 @@ def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(row: dict[str, Any]) 
     assert ["cut off at the token limit" in text for text in texts] == [False, True, True]
 
 
-def test_one_that_always_is_fails_after_max_attempts_and_keeps_what_came(row: dict[str, Any]) -> None:
+def test_one_that_always_is_fails_after_max_attempts_and_keeps_what_came(
+    row: dict[str, Any],
+) -> None:
     with endpoint(None) as server, pytest.raises(TruncatedReply) as caught:
         Asking(OpenAIServing(server.base_url, "loopback"), x_of)(row)
     assert server.count() == 3
@@ -210,16 +251,24 @@ def test_how_cool(row: dict[str, Any], usual: float | None, sent: list[float | N
 
 
 def test_an_unreadable_reply_is_not_asked_for_cooler(row: dict[str, Any]) -> None:
-    with LoopbackServer(lambda request: "{}", faults=[on(faults.truncated(), indexes=[1])]) as server:
+    with LoopbackServer(
+        lambda request: "{}", faults=[on(faults.truncated(), indexes=[1])]
+    ) as server:
         with pytest.raises(UnreadableReply):
             Asking(OpenAIServing(server.base_url, "loopback"), x_of)(row)
         assert temperatures(server) == [0.7, 0.7, 0.2]
 
 
-def test_a_model_that_takes_no_temperature_but_its_own_is_asked_again_at_that(row: dict[str, Any]) -> None:
+def test_a_model_that_takes_no_temperature_but_its_own_is_asked_again_at_that(
+    row: dict[str, Any],
+) -> None:
     rule = cut(2, where=lambda request: request.settings["temperature"] == 1)
-    with LoopbackServer(lambda request: '{"x": 5}', faults=[rule], takes=Takes(temperature=False)) as server:
-        assert Asking(OpenAIServing(server.base_url, "loopback", temperature=1.0), x_of)(row)["x"] == 5
+    with LoopbackServer(
+        lambda request: '{"x": 5}', faults=[rule], takes=Takes(temperature=False)
+    ) as server:
+        assert (
+            Asking(OpenAIServing(server.base_url, "loopback", temperature=1.0), x_of)(row)["x"] == 5
+        )
         assert temperatures(server) == [1.0, 0.5, 1.0, 0.25, 1.0]
 
 
@@ -241,34 +290,48 @@ def looping(request: ReceivedRequest) -> Answer | dict[str, Any]:
         return answer
     beta = next(found for found in answer["objects"] if found["label"] == "Beta")
     again = [{**beta, "bbox_2d": [n % 7, 1, 20 + n % 7, 20]} for n in range(300)]
-    return Answer(json.dumps({"objects": [*answer["objects"], *again]})[:-40], finish_reason="length")
+    return Answer(
+        json.dumps({"objects": [*answer["objects"], *again]})[:-40], finish_reason="length"
+    )
 
 
 def names(place: Workplace, *captions: str) -> None:
     place.picture()
-    place.rows({"image_path": "a.jpg", "image_id": f"r{n}", "caption": text} for n, text in enumerate(captions))
+    place.rows(
+        {"image_path": "a.jpg", "image_id": f"r{n}", "caption": text}
+        for n, text in enumerate(captions)
+    )
 
 
 def sizes(server: LoopbackServer) -> list[int]:
     return [len(r.input["phrases"]) for r in server.requests if r.task == "phrase_grounding"]
 
 
-def test_a_phrase_that_always_loops_fails_its_record_and_none_of_its_boxes_is_kept(workplace: Workplace) -> None:
+def test_a_phrase_that_always_loops_fails_its_record_and_none_of_its_boxes_is_kept(
+    workplace: Workplace,
+) -> None:
     names(workplace, "Alpha Beta Gamma Delta", "Epsilon Zeta")
     with LoopbackServer(looping) as server:
         workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
         assert workplace.run().code == 1
-        # four phrases, the first two of them, Alpha, then Beta three times; and the other record's two
+        # four phrases, the first two of them, Alpha, then Beta three times; and the other record's
+        # two
         assert sorted(sizes(server)) == sorted([4, 2, 1, 1, 1, 1, 2])
         [failure] = workplace.failures()
         assert (failure["id"], failure["kind"], failure["attempts"]) == ("r0", "truncated_reply", 3)
         assert [record["image_id"] for record in workplace.annotations()] == ["r1"]
         sent = server.count()
-        assert (workplace.run().code, server.count() - sent) == (1, 0), "final: the same command doesn't pay again"
+        assert (workplace.run().code, server.count() - sent) == (1, 0), (
+            "final: the same command doesn't pay again"
+        )
         assert (workplace.run("--retry-failed").code, server.count() - sent) == (1, 3)
         server.answers = EchoAnswers()
-        assert (workplace.run("--retry-failed").code, server.count() - sent) == (0, 5), "Beta, then Gamma and Delta"
-    assert [e["status"] for record in workplace.annotations() for e in record["expressions"]] == ["grounded"] * 6
+        assert (workplace.run("--retry-failed").code, server.count() - sent) == (0, 5), (
+            "Beta, then Gamma and Delta"
+        )
+    assert [e["status"] for record in workplace.annotations() for e in record["expressions"]] == [
+        "grounded"
+    ] * 6
 
 
 def test_a_loop_that_comes_once_costs_its_parts(workplace: Workplace) -> None:
@@ -296,7 +359,9 @@ def test_killed_between_two_tries_it_ends_as_if_it_had_not_been(
     for place in (workplace, whole):
         names(place, "Alpha Beta")
         place.settings["workflow.max_workers"] = 1
-    rule = on(faults.truncated(), task="phrase_grounding", where=lambda r: r.settings["temperature"] > 0.2)
+    rule = on(
+        faults.truncated(), task="phrase_grounding", where=lambda r: r.settings["temperature"] > 0.2
+    )
     with LoopbackServer(faults=[rule]) as server:
         assert whole.run(**{"vlm.openai.base_url": server.base_url}).code == 0
         alone, cooler = server.count(), temperatures(server)

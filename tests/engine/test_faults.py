@@ -1,4 +1,6 @@
-"""Every line of the fault table, quickly; `python -m benchmarks.faults` plays them at full length."""
+"""Every line of the fault table, quickly; `python -m benchmarks.faults` plays them at
+full length.
+"""
 
 from __future__ import annotations
 

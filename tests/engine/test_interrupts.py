@@ -1,4 +1,6 @@
-"""An interrupt ends a run wherever it comes from: nothing is sent after it, the lock is held till then, nothing is paid twice."""
+"""An interrupt ends a run wherever it comes from: nothing is sent after it, the lock is held till
+then, nothing is paid twice.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def folder(tmp_path: Path) -> Path:
     from PIL import Image
 
     Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
-    rows = [{"image_path": "a.png", "image_id": f"r{n}", "caption": caption(n)} for n in range(COUNT)]
+    rows = [
+        {"image_path": "a.png", "image_id": f"r{n}", "caption": caption(n)} for n in range(COUNT)
+    ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "mine.py").write_text(MINE)
     return tmp_path
@@ -87,7 +91,9 @@ def finished(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("how", RAN)
-def test_one_ctrl_c_ends_it_and_the_same_again_pays_for_nothing_twice(folder: Path, how: str) -> None:
+def test_one_ctrl_c_ends_it_and_the_same_again_pays_for_nothing_twice(
+    folder: Path, how: str
+) -> None:
     with LoopbackServer(latency=0.1) as server:
         running = started(folder, RAN[how], server.base_url)
         wait_until(lambda: server.count() >= 20 or running.poll() is not None)
@@ -118,9 +124,16 @@ def test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again(
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{folder}")
     with LoopbackServer(latency=0.4) as server:
-        cells = [nbformat.v4.new_code_cell(code.format(url=server.base_url)) for code in NOTEBOOK.values()]
+        cells = [
+            nbformat.v4.new_code_cell(code.format(url=server.base_url))
+            for code in NOTEBOOK.values()
+        ]
         notebook = nbformat.v4.new_notebook(cells=cells)
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+        notebook.metadata["kernelspec"] = {
+            "name": "python3",
+            "display_name": "",
+            "language": "python",
+        }
         client = nbclient.NotebookClient(
             notebook, timeout=120, allow_errors=True, resources={"metadata": {"path": str(folder)}}
         )
@@ -140,7 +153,9 @@ def test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again(
 
 
 def test_a_cancelled_task_ends_a_call_in_memory(tmp_path: Path) -> None:
-    """The run is in a thread of its own while the loop that called it stands still: there is nothing that goes on after it."""
+    """The run is in a thread of its own while the loop that called it stands still: there is
+    nothing that goes on after it.
+    """
     script = """
 import asyncio, sys
 from dataflow_grounding import OpenAIServing, PhraseGrounder

@@ -1,4 +1,6 @@
-"""Leases: many workers keep to one limit, exactly where it is of requests or USD, whoever dies or is not heard of."""
+"""Leases: many workers keep to one limit, exactly where it is of requests or USD, whoever dies or
+is not heard of.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,16 @@ from benchmarks.leased import Served
 from benchmarks.workplace import Workplace, ended
 from dataflow_grounding import OpenAIServing
 from dataflow_grounding.engine import leases
-from dataflow_grounding.engine.leases import REQUESTS, USD, Grant, LeasePool, Outcomes, Part, Report, leasing
+from dataflow_grounding.engine.leases import (
+    REQUESTS,
+    USD,
+    Grant,
+    LeasePool,
+    Outcomes,
+    Part,
+    Report,
+    leasing,
+)
 from dataflow_grounding.engine.limiter import Level, Limiter, limiter_of
 from dataflow_grounding.errors import BudgetExceeded
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
@@ -43,7 +54,9 @@ class Worker:
         self.spent = self.reserved = self.may_spend = 0.0
         self.used_up = ""
 
-    def report(self, places: int = 0, outcomes: Outcomes | None = None, cost: float = 0.0) -> Report:
+    def report(
+        self, places: int = 0, outcomes: Outcomes | None = None, cost: float = 0.0
+    ) -> Report:
         self.number += 1
         used = self.spent + self.reserved
         parts = {
@@ -141,7 +154,9 @@ def test_what_a_worker_was_not_told_to_give_back_is_not_given_to_others() -> Non
 @pytest.mark.parametrize("places", [4, 8, 30])
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_level_is_what_one_limiter_alone_comes_to(places: int, count: int) -> None:
-    """An endpoint that takes so many at once and refuses the others; each turn all that may be in flight are sent."""
+    """An endpoint that takes so many at once and refuses the others; each turn all that may be in
+    flight are sent.
+    """
     alone = Level(10**6)
     pool = LeasePool()
     those = workers(pool, count)
@@ -160,7 +175,10 @@ def test_the_level_is_what_one_limiter_alone_comes_to(places: int, count: int) -
             accepted = min(worker.places, places - taken)
             taken += accepted
             worker.renew(
-                100, outcomes=Outcomes({(True, worker.tick): accepted, (False, worker.tick): worker.places - accepted})
+                100,
+                outcomes=Outcomes(
+                    {(True, worker.tick): accepted, (False, worker.tick): worker.places - accepted}
+                ),
             )
         levels.append((alone.places, pool.levels[KEY].places))
     last = levels[100:]
@@ -171,7 +189,9 @@ def test_the_level_is_what_one_limiter_alone_comes_to(places: int, count: int) -
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_limits_are_kept_to_the_last_request_whatever_is_lost(seed: int) -> None:
-    """Workers send, come, go and die, reports and grants are lost on the way, in an order that chance decides."""
+    """Workers send, come, go and die, reports and grants are lost on the way, in an order that
+    chance decides.
+    """
     chance, clock = random.Random(seed), Clock()
     pool = LeasePool(max_requests=200, budget_usd=150.0, now=clock)
     those, lost, worst = workers(pool, 5), 0, 1.0
@@ -184,7 +204,10 @@ def test_the_limits_are_kept_to_the_last_request_whatever_is_lost(seed: int) -> 
                 break
             worker.sent, worker.reserved = worker.sent + 1, worker.reserved + worst
         while worker.reserved and chance.random() < 0.8:
-            worker.reserved, worker.spent = worker.reserved - worst, worker.spent + chance.choice([0.5, 0.75])
+            worker.reserved, worker.spent = (
+                worker.reserved - worst,
+                worker.spent + chance.choice([0.5, 0.75]),
+            )
         report = worker.report(3, cost=worst)
         fate = chance.random()
         if fate > 0.1:
@@ -201,14 +224,19 @@ def test_the_limits_are_kept_to_the_last_request_whatever_is_lost(seed: int) -> 
         assert sum(one.sent for one in everyone) <= 200
         assert sum(one.spent + one.reserved for one in everyone) <= 150.0
     assert any(one.used_up for one in those)
-    assert 200 - lost - sum(one.sent for one in everyone) <= 0 or any("budget_usd=150" in one.used_up for one in those)
+    assert 200 - lost - sum(one.sent for one in everyone) <= 0 or any(
+        "budget_usd=150" in one.used_up for one in those
+    )
 
 
 # --- workers that are processes
 
 
 def places_of(server: LoopbackServer, folder: Path, count: int, rows: int) -> list[Workplace]:
-    made = [Workplace(folder / f"w{n}", server.base_url, **{"workflow.max_workers": 32}) for n in range(count)]
+    made = [
+        Workplace(folder / f"w{n}", server.base_url, **{"workflow.max_workers": 32})
+        for n in range(count)
+    ]
     for place in made:
         place.many(rows)
     return made
@@ -216,7 +244,9 @@ def places_of(server: LoopbackServer, folder: Path, count: int, rows: int) -> li
 
 @pytest.fixture
 def busy() -> Iterator[LoopbackServer]:
-    with LoopbackServer(EchoAnswers(), latency=0.03, capacity=8, limit_fault=faults.too_many_requests()) as server:
+    with LoopbackServer(
+        EchoAnswers(), latency=0.03, capacity=8, limit_fault=faults.too_many_requests()
+    ) as server:
         yield server
 
 
@@ -227,7 +257,9 @@ def wait_for(what: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_one_of_three_processes_is_killed_and_begun_again(busy: LoopbackServer, tmp_path: Path) -> None:
+def test_one_of_three_processes_is_killed_and_begun_again(
+    busy: LoopbackServer, tmp_path: Path
+) -> None:
     served = Served(LeasePool())
     those = places_of(busy, tmp_path, 3, 150)
     running = [served.start(place.arguments()) for place in those]
@@ -274,19 +306,27 @@ def test_the_last_request_of_all_is_sent_and_no_other(
 def test_a_budget_in_usd_is_of_all(busy: LoopbackServer, tmp_path: Path) -> None:
     served = Served(LeasePool(budget_usd=1.0))
     settings = {"workflow.budget_usd": 1.0, "vlm.prices": {"input": 1.0, "output": 1.0}}
-    done = [ended(served.start(place.arguments(**settings))) for place in places_of(busy, tmp_path, 1, 3)]
+    done = [
+        ended(served.start(place.arguments(**settings)))
+        for place in places_of(busy, tmp_path, 1, 3)
+    ]
     assert done[0].code == 0, done
     one = json.loads(done[0].out)["cost_usd"]
     limit = one * 20
     served = Served(LeasePool(budget_usd=limit))
     settings["workflow.budget_usd"] = limit
-    running = [served.start(place.arguments(**settings)) for place in places_of(busy, tmp_path / "more", 2, 60)]
+    running = [
+        served.start(place.arguments(**settings))
+        for place in places_of(busy, tmp_path / "more", 2, 60)
+    ]
     done = [ended(one) for one in running]
     assert [one.code for one in done] == [3, 3], done
     assert all(f"workflow.budget_usd={limit:g}" in one.err for one in done)
 
 
-def test_a_pool_that_is_gone_is_waited_for_and_then_stops_the_run(busy: LoopbackServer, tmp_path: Path) -> None:
+def test_a_pool_that_is_gone_is_waited_for_and_then_stops_the_run(
+    busy: LoopbackServer, tmp_path: Path
+) -> None:
     served = Served(LeasePool())
     [place] = places_of(busy, tmp_path, 1, 400)
     running = served.start(place.arguments(), max_wait=3.0)

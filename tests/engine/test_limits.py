@@ -1,4 +1,6 @@
-"""The limits that a user states hold: each line of the table in docs/reliability.md, with faults on the way."""
+"""The limits that a user states hold: each line of the table in docs/reliability.md, with faults on
+the way.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,16 @@ PRICES = {"input": 100.0, "output": 1000.0}
 def max_requests(place: Workplace) -> None:
     trouble = [on(faults.server_error(500), share=0.2), on(faults.says("?"), share=0.2, seed=1)]
     with LoopbackServer(faults=trouble) as one, LoopbackServer(faults=trouble) as other:
-        everywhere = {"vlm.openai.base_url": "", "vlm.openai.endpoints": [one.base_url, other.base_url]}
+        everywhere = {
+            "vlm.openai.base_url": "",
+            "vlm.openai.endpoints": [one.base_url, other.base_url],
+        }
         codes = []
         for _ in range(40):
             before = one.count() + other.count()
-            done = place.run("image_grounding.workflow.max_requests=13", **everywhere, **{"vlm.check_every": 5})
+            done = place.run(
+                "image_grounding.workflow.max_requests=13", **everywhere, **{"vlm.check_every": 5}
+            )
             codes.append(done.code)
             assert one.count() + other.count() - before <= 13
             if done.code != 3:
@@ -38,7 +45,11 @@ def max_requests(place: Workplace) -> None:
 def budget_usd(place: Workplace) -> None:
     trouble = [on(faults.server_error(500), share=0.2), on(faults.says("?"), share=0.2, seed=1)]
     with LoopbackServer(faults=trouble) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "vlm.prices": PRICES, "vlm.openai.max_tokens": 300}
+        settings = {
+            "vlm.openai.base_url": server.base_url,
+            "vlm.prices": PRICES,
+            "vlm.openai.max_tokens": 300,
+        }
         done = place.run("--budget-usd", "4", **settings, **{"vlm.check_every": 5})
     assert done.code == 3, done
     assert 0 < done.summary["cost_usd"] <= 4
@@ -49,7 +60,9 @@ def max_wait(place: Workplace) -> None:
         done = place.run(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 5})
     assert (done.code, server.count()) == (3, 1), done
     with LoopbackServer(faults=[on(faults.too_many_requests(0.2))]) as server:
-        done = ended(place.start(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 2}), 30)
+        done = ended(
+            place.start(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 2}), 30
+        )
     assert done.code == 3, done
 
 
@@ -60,7 +73,11 @@ def timeout(place: Workplace) -> None:
         if name == "gemini" and importlib.util.find_spec("google.genai") is None:
             continue
         backend = "gemini" if name == "gemini" else "openai"
-        limits = {f"vlm.{backend}.timeout": 1, "workflow.max_attempts": 2, "workflow.force_reprocess": True}
+        limits = {
+            f"vlm.{backend}.timeout": 1,
+            "workflow.max_attempts": 2,
+            "workflow.force_reprocess": True,
+        }
         for trouble in (faults.slow(20), faults.slow_drip(5)):
             with LoopbackServer(faults=[on(trouble)]) as server:
                 done = place.run(**settings_at(server.address), **limits)
@@ -86,7 +103,9 @@ def max_workers(place: Workplace) -> None:
 
 def memory(place: Workplace) -> None:
     with LoopbackServer() as server:
-        line = place.arguments(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 100})
+        line = place.arguments(
+            **{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 100}
+        )
         limited = partial(resource.setrlimit, resource.RLIMIT_AS, (700 * 2**20, 700 * 2**20))
         done = ended(process(line, preexec_fn=limited, cwd=place.folder), 60)
     assert done.code == 0, done
@@ -94,7 +113,9 @@ def memory(place: Workplace) -> None:
 
 def open_files(place: Workplace) -> None:
     with LoopbackServer(latency=0.05) as server:
-        line = place.arguments(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 100})
+        line = place.arguments(
+            **{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 100}
+        )
         limited = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64))
         done = ended(process(line, preexec_fn=limited, cwd=place.folder), 60)
         assert done.code == 0, done
@@ -120,6 +141,12 @@ def test_it_holds(workplace: Workplace, limit: str) -> None:
 
 
 def test_each_is_in_the_table() -> None:
-    section = RELIABILITY.read_text(encoding="utf-8").partition("## Limits\n")[2].partition("\n## ")[0]
-    rows = [line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.startswith("| ")]
+    section = (
+        RELIABILITY.read_text(encoding="utf-8").partition("## Limits\n")[2].partition("\n## ")[0]
+    )
+    rows = [
+        line.split(" | ")[0].removeprefix("| ")
+        for line in section.splitlines()
+        if line.startswith("| ")
+    ]
     assert rows[1:] == list(LIMITS)

@@ -1,4 +1,6 @@
-"""The law at the end of every run: rows read are rows written and failures, for every step's file."""
+"""The law at the end of every run: rows read are rows written and failures, for every
+step's file.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def look(record: Record) -> dict[str, int]:
 
 
 def outputs(folder: Path, **how: bool) -> Outputs:
-    """Two steps, three rows: both steps got through, the second failed, the first failed; earlier files are there."""
+    """Two steps, three rows: both steps got through, the second failed, the first failed; earlier
+    files are there.
+    """
     storage = FileStorage(str(folder / "in.jsonl"), str(folder / "cache"))
     found = Outputs([Step(look, storage.step()), Step(look, storage.step())], Summary())
     for number in (1, 2):
@@ -35,7 +39,10 @@ def outputs(folder: Path, **how: bool) -> Outputs:
 
 
 def files(folder: Path) -> list[str]:
-    return [(folder / "cache" / f"dataflow_cache_step_step{number}.jsonl").read_text() for number in (1, 2)]
+    return [
+        (folder / "cache" / f"dataflow_cache_step_step{number}.jsonl").read_text()
+        for number in (1, 2)
+    ]
 
 
 def test_where_the_numbers_add_up_the_files_are_put_in_place(tmp_path: Path) -> None:
@@ -44,15 +51,21 @@ def test_where_the_numbers_add_up_the_files_are_put_in_place(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("rows", "unexplained"), [(4, False), (2, False), (3, True)])
-def test_where_they_do_not_nothing_is_replaced(tmp_path: Path, rows: int, unexplained: bool) -> None:
+def test_where_they_do_not_nothing_is_replaced(
+    tmp_path: Path, rows: int, unexplained: bool
+) -> None:
     found = outputs(tmp_path, unexplained=unexplained)
-    with pytest.raises(RunStopped, match=f"of {rows} rows, step._look wrote . and . failed. Nothing was replaced"):
+    with pytest.raises(
+        RunStopped, match=f"of {rows} rows, step._look wrote . and . failed. Nothing was replaced"
+    ):
         found.commit(rows)
     found.close()
     assert files(tmp_path) == ["earlier\n", "earlier\n"]
 
 
-def test_earlier_failures_that_cannot_be_read_stop_the_run_as_a_full_disk_does(tmp_path: Path) -> None:
+def test_earlier_failures_that_cannot_be_read_stop_the_run_as_a_full_disk_does(
+    tmp_path: Path,
+) -> None:
     found = outputs(tmp_path)
     (tmp_path / "cache" / "dataflow_cache_step_failures.jsonl").mkdir()
     with pytest.raises(StorageFailed, match="run the same command again"):

@@ -1,4 +1,6 @@
-"""Pipelines written by hand, on the engine: streaming and step by step, order, limits, failures, resuming."""
+"""Pipelines written by hand, on the engine: streaming and step by step, order, limits, failures,
+resuming.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,14 @@ class Count(Operator):
 class Grounding(Pipeline):
     name = "by_hand"
 
-    def __init__(self, folder: Path, server: LoopbackServer, max_workers: int = 8, **storage: Any) -> None:
+    def __init__(
+        self, folder: Path, server: LoopbackServer, max_workers: int = 8, **storage: Any
+    ) -> None:
         self.folder = folder
         self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / "cache"), **storage)
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", max_workers=max_workers)
+        serving = OpenAIServing(
+            server.base_url, "loopback", box_format="xyxy_px", max_workers=max_workers
+        )
         self.extractor, self.grounder, self.count = (
             ExpressionExtractor(serving),
             PhraseGrounder(serving, check_every=None),
@@ -52,7 +58,9 @@ class Grounding(Pipeline):
         self.grounder.run(self.storage.step())
 
     def files(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in sorted((self.folder / "cache").glob("*.jsonl"))}
+        return {
+            path.name: path.read_bytes() for path in sorted((self.folder / "cache").glob("*.jsonl"))
+        }
 
 
 @pytest.fixture
@@ -60,7 +68,9 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
     from PIL import Image
 
     Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.jpg")
-    return [{"image_path": str(tmp_path / "a.jpg"), "caption": caption(n), "n": n} for n in range(20)]
+    return [
+        {"image_path": str(tmp_path / "a.jpg"), "caption": caption(n), "n": n} for n in range(20)
+    ]
 
 
 def pipeline(
@@ -80,17 +90,23 @@ def test_both_ways_give_the_same_bytes_whatever_the_order_of_replies(
         first = eager.forward()
         streamed.compile()
         second = streamed.forward()
-        # Streaming, the last two steps run side by side: record 5 is grounded before its count fails.
+        # Streaming, the last two steps run side by side: record 5 is grounded before its count
+        # fails.
         assert server.count() == (20 + 18) + (20 + 19)
     for summary in (first, second):
         assert (summary.records, summary.failed, summary.exit_code) == (20, 2, 1)
     steps = {name: data for name, data in eager.files().items() if "failures" not in name}
-    assert steps == {name: data for name, data in streamed.files().items() if "failures" not in name}
+    assert steps == {
+        name: data for name, data in streamed.files().items() if "failures" not in name
+    }
     assert len(steps) == 3
     last = [json.loads(line) for line in steps["dataflow_cache_step_step3.jsonl"].splitlines()]
     assert [record["n"] for record in last] == [n for n in range(20) if n not in (5, 9)]
     for each in (eager, streamed):
-        lines = [json.loads(line) for line in each.files()["dataflow_cache_step_failures.jsonl"].splitlines()]
+        lines = [
+            json.loads(line)
+            for line in each.files()["dataflow_cache_step_failures.jsonl"].splitlines()
+        ]
         assert {(line["step"], line["kind"]) for line in lines} == {
             ("step1_count", "operator_failed"),
             ("step0_expression_extraction", "refused"),
@@ -114,7 +130,9 @@ def test_rows_of_one_image_keep_their_ids_whatever_the_order_of_replies(
     assert files[0] == files[1]
 
 
-def test_resume_step_begins_with_an_earlier_steps_file(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_resume_step_begins_with_an_earlier_steps_file(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
     with LoopbackServer() as server:
         each = pipeline(tmp_path, "each", rows, server)
         with pytest.raises(InputError, match="dataflow_cache_step_step2"):
@@ -192,7 +210,9 @@ def test_two_servings_of_one_endpoint_keep_their_own_max_workers(
     many = [dict(rows[0], caption=caption(n)) for n in range(120)]
     with LoopbackServer(latency=0.1) as server:
         each = pipeline(tmp_path, "each", many, server, max_workers=2 if narrow_first else 48)
-        wide = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", max_workers=48 if narrow_first else 2)
+        wide = OpenAIServing(
+            server.base_url, "loopback", box_format="xyxy_px", max_workers=48 if narrow_first else 2
+        )
         each.grounder = PhraseGrounder(wide, check_every=None)
         assert each.forward().done == 120
         most = server.max_in_flight

@@ -1,4 +1,6 @@
-"""The progress line on a real terminal: as wide as it has room for, also when that changes; the rate is that of late."""
+"""The progress line on a real terminal: as wide as it has room for, also when that changes; the
+rate is that of late.
+"""
 
 from __future__ import annotations
 
@@ -54,22 +56,32 @@ def lines_of(text: str) -> list[str]:
     return [line for line in text.split(OVER)[1:] if " records" in line]
 
 
-def watched(workplace: Workplace, terminal: Terminal, server: LoopbackServer, narrow: int | None = None) -> str:
+def watched(
+    workplace: Workplace, terminal: Terminal, server: LoopbackServer, narrow: int | None = None
+) -> str:
     """What a run prints on the terminal."""
-    spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2}))
-    running = process(["generate", "-e", spec, "--json"], env={"TERM": "xterm"}, stderr=terminal.theirs)
+    spec = str(
+        workplace.spec(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2})
+    )
+    running = process(
+        ["generate", "-e", spec, "--json"], env={"TERM": "xterm"}, stderr=terminal.theirs
+    )
     terminal.read_while(running, narrow)
     running.communicate()
     assert running.returncode == 0, terminal.text
     return terminal.text
 
 
-def test_the_line_fits_the_terminal_also_when_it_is_resized(workplace: Workplace, terminal: Terminal) -> None:
+def test_the_line_fits_the_terminal_also_when_it_is_resized(
+    workplace: Workplace, terminal: Terminal
+) -> None:
     workplace.many(20)
     with LoopbackServer(latency=0.25) as server:
         text = watched(workplace, terminal, server, narrow=34)
     lines = lines_of(text)
-    assert re.fullmatch(r"expression_extraction \+ grounding: \d+/20 records, \d+\.\d/s, \d+ s left", lines[9])
+    assert re.fullmatch(
+        r"expression_extraction \+ grounding: \d+/20 records, \d+\.\d/s, \d+ s left", lines[9]
+    )
     assert max(map(len, lines)) < 70
     assert re.fullmatch(r"\d+/20 records, \d+\.\d/s, \d+ s left", lines[-1])
     assert "records" not in text.split(OVER)[-1], "it is taken away at the end"
@@ -94,7 +106,9 @@ def test_on_a_resume_the_time_left_is_told_when_it_is_known_and_what_was_stored_
     assert all("100 stored" in line for line in lines if " left" in line), lines
 
 
-def test_replayed_records_make_no_rate_and_no_time_left(workplace: Workplace, terminal: Terminal) -> None:
+def test_replayed_records_make_no_rate_and_no_time_left(
+    workplace: Workplace, terminal: Terminal
+) -> None:
     terminal.resize(120)
     latency = 0.0
     with LoopbackServer(latency=lambda _: latency) as server:

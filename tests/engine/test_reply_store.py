@@ -21,7 +21,9 @@ def run(place: Workplace, server: LoopbackServer) -> int:
     return place.run(**{"vlm.openai.base_url": server.base_url}).code
 
 
-def test_an_estimate_touches_no_store_not_even_a_line_that_is_being_written(place: Workplace) -> None:
+def test_an_estimate_touches_no_store_not_even_a_line_that_is_being_written(
+    place: Workplace,
+) -> None:
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         before = command(["estimate", "-e", str(place.spec()), "--json"]).summary

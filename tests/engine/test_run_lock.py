@@ -1,4 +1,6 @@
-"""The lock of a folder where the system has none: another machine's run is known by its heartbeat."""
+"""The lock of a folder where the system has none: another machine's run is known by
+its heartbeat.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,17 @@ def lock(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
 OTHER = {"host": "elsewhere", "pid": 1, "started": "5"}
 
 
-@pytest.mark.parametrize("left", [json.dumps(OTHER), "", "[]", '{"host":', '{"host": 3, "pid": "x"}'])
-def test_a_lock_whose_heart_has_stopped_keeps_nobody_out(workplace: Workplace, lock: Path, left: str) -> None:
+@pytest.mark.parametrize(
+    "left", [json.dumps(OTHER), "", "[]", '{"host":', '{"host": 3, "pid": "x"}']
+)
+def test_a_lock_whose_heart_has_stopped_keeps_nobody_out(
+    workplace: Workplace, lock: Path, left: str
+) -> None:
     lock.write_text(left)
     with LoopbackServer() as server:
-        first, second = (workplace.run(**{"vlm.openai.base_url": server.base_url}) for _ in range(2))
+        first, second = (
+            workplace.run(**{"vlm.openai.base_url": server.base_url}) for _ in range(2)
+        )
     assert (first.code, second.code) == (0, 0)
     assert "is locked" in first.err
     assert "is locked" not in second.err  # a run that has ended is not waited for

@@ -1,4 +1,6 @@
-"""What is found out before a run: once, before any step is paid for, and only where something will be asked."""
+"""What is found out before a run: once, before any step is paid for, and only where something will
+be asked.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +59,12 @@ def tasks(server: LoopbackServer) -> Counter[str]:
     return Counter(str(request.task) for request in server.requests)
 
 
-def test_a_script_settles_the_format_before_its_first_step_is_paid_for(tmp_path: Path, picture: str) -> None:
-    (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": picture, "caption": "A dog runs."}) + "\n")
+def test_a_script_settles_the_format_before_its_first_step_is_paid_for(
+    tmp_path: Path, picture: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        json.dumps({"image_path": picture, "caption": "A dog runs."}) + "\n"
+    )
     with LoopbackServer(blind) as server:
         with pytest.raises(SpecError, match="can't tell how 'odd' writes boxes"):
             TwoSteps(tmp_path / "in.jsonl", server).run(options=RunOptions(progress=False))
@@ -72,10 +78,16 @@ def test_a_script_settles_the_format_before_its_first_step_is_paid_for(tmp_path:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_probes_are_paid_for_once_though_the_run_is_tried_again(workplace: Workplace, stream: bool) -> None:
+def test_probes_are_paid_for_once_though_the_run_is_tried_again(
+    workplace: Workplace, stream: bool
+) -> None:
     workplace.many(3)
     with LoopbackServer(blind) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto", "workflow.stream": stream}
+        settings = {
+            "vlm.openai.base_url": server.base_url,
+            "vlm.box_format": "auto",
+            "workflow.stream": stream,
+        }
         first, second = workplace.run(**settings), workplace.run(**settings)
         assert (first.code, second.code) == (2, 2), first
         assert tasks(server) == {"phrase_grounding": 1}, "one probe, and nothing of step 0"
@@ -93,8 +105,13 @@ def test_where_nothing_would_be_asked_nothing_is_sent(tmp_path: Path, picture: s
             assert [place for place, _ in operator(rows).failures] == [1, 2]
         assert BoxRefiner(serving)({"image_path": picture, "expressions": large})["expressions"]
         assert RegionCaptioner(serving)({"image": picture, "regions": []})["region_captions"] == []
-        (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": picture, "caption": ""}) + "\n")
-        assert TwoSteps(tmp_path / "in.jsonl", server).run(options=RunOptions(progress=False)).failed == 1
+        (tmp_path / "in.jsonl").write_text(
+            json.dumps({"image_path": picture, "caption": ""}) + "\n"
+        )
+        assert (
+            TwoSteps(tmp_path / "in.jsonl", server).run(options=RunOptions(progress=False)).failed
+            == 1
+        )
         assert server.count() == 0
 
 
@@ -109,7 +126,10 @@ def test_a_grounder_of_the_users_own_is_calibrated_whatever_its_records_hold(pic
 
 
 def test_the_first_row_in_order_that_is_seen_to_be_wrong_is_named(picture: str) -> None:
-    rows = [{"image_path": picture, "expressions": "x"}, {"image_path": "no.jpg", "expressions": ["a"]}]
+    rows = [
+        {"image_path": picture, "expressions": "x"},
+        {"image_path": "no.jpg", "expressions": ["a"]},
+    ]
     with pytest.raises(BrokenRow, match="row 0: column 'expressions'"):
         PhraseGrounder(EmbeddedServing())(rows, on_error="raise")
 
@@ -124,7 +144,15 @@ def test_a_caption_without_a_model_says_so(tmp_path: Path, picture: str) -> None
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_requests": "x"}, {"max_wait": None}, {"pilot": True}, {"stream": 1}, {"prices": 3}, {"replies": 3}]
+    "wrong",
+    [
+        {"max_requests": "x"},
+        {"max_wait": None},
+        {"pilot": True},
+        {"stream": 1},
+        {"prices": 3},
+        {"replies": 3},
+    ],
 )
 def test_an_option_of_the_wrong_type_is_named(wrong: dict[str, Any]) -> None:
     [name] = wrong

@@ -1,4 +1,6 @@
-"""Several endpoints: requests go by weight and to whichever has room, a dead one is passed over, nothing is lost."""
+"""Several endpoints: requests go by weight and to whichever has room, a dead one is passed over,
+nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def servers() -> Iterator[list[LoopbackServer]]:
         yield [stack.enter_context(LoopbackServer(latency=0.02)) for _ in range(3)]
 
 
-def several(place: Workplace, *endpoints: str | LoopbackServer | dict[str, Any], **settings: Any) -> Workplace:
+def several(
+    place: Workplace, *endpoints: str | LoopbackServer | dict[str, Any], **settings: Any
+) -> Workplace:
     """The place with these endpoints; one may be a dict with more than its address."""
     listed = [one if isinstance(one, dict) else {"base_url": address_of(one)} for one in endpoints]
     place.settings |= {"vlm.openai.base_url": "", "vlm.openai.endpoints": listed, **settings}
@@ -47,10 +51,15 @@ def run_of(place: Workplace) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 16])
-def test_requests_go_by_weight(workplace: Workplace, servers: list[LoopbackServer], workers: int) -> None:
+def test_requests_go_by_weight(
+    workplace: Workplace, servers: list[LoopbackServer], workers: int
+) -> None:
     light, heavy, _ = servers
     workplace.many(150)
-    endpoints = [{"base_url": light.base_url, "weight": 1}, {"base_url": heavy.base_url, "weight": 3}]
+    endpoints = [
+        {"base_url": light.base_url, "weight": 1},
+        {"base_url": heavy.base_url, "weight": 3},
+    ]
     done = several(workplace, *endpoints).run(**{"workflow.max_workers": workers})
     assert done.code == 0, done
     assert light.paid + heavy.paid == 300
@@ -59,7 +68,9 @@ def test_requests_go_by_weight(workplace: Workplace, servers: list[LoopbackServe
     assert run_of(workplace)["endpoint"] == f"{light.base_url} + {heavy.base_url}"
 
 
-def test_a_limited_one_does_not_hold_up_the_other(workplace: Workplace, servers: list[LoopbackServer]) -> None:
+def test_a_limited_one_does_not_hold_up_the_other(
+    workplace: Workplace, servers: list[LoopbackServer]
+) -> None:
     limited, free, _ = servers
     limited.capacity = 4
     limited.limit_fault = faults.too_many_requests(1)
@@ -73,7 +84,9 @@ def test_a_limited_one_does_not_hold_up_the_other(workplace: Workplace, servers:
 
 
 @pytest.mark.parametrize("workers", [1, 8])
-def test_one_that_is_dead_from_the_start(workplace: Workplace, servers: list[LoopbackServer], workers: int) -> None:
+def test_one_that_is_dead_from_the_start(
+    workplace: Workplace, servers: list[LoopbackServer], workers: int
+) -> None:
     workplace.many(50)
     done = several(workplace, DEAD, servers[0]).run(**{"workflow.max_workers": workers})
     assert done.code == 0, done
@@ -84,16 +97,23 @@ def test_one_that_is_dead_from_the_start(workplace: Workplace, servers: list[Loo
 
 BROKEN = [
     ("a wrong key", {"key": "right"}, 7, "401"),
-    ("server errors", {"faults": on(faults.server_error())}, 9, "500"),  # tried again after 1 s, 2 s, 4 s, …
+    # tried again after 1 s, 2 s, 4 s, …
+    ("server errors", {"faults": on(faults.server_error())}, 9, "500"),
     ("answers to nothing", {"faults": on(faults.slow(30))}, 7, "did not answer within 1 s"),
     ("another model", {"models": ["other"]}, 9, "404"),
     ("a used-up quota", {"faults": on(faults.too_many_requests(90_000))}, 7, "429"),
 ]
 
 
-@pytest.mark.parametrize(("settings", "most", "said"), [pytest.param(*rest, id=name) for name, *rest in BROKEN])
+@pytest.mark.parametrize(
+    ("settings", "most", "said"), [pytest.param(*rest, id=name) for name, *rest in BROKEN]
+)
 def test_one_that_is_no_use(
-    workplace: Workplace, servers: list[LoopbackServer], settings: dict[str, Any], most: int, said: str
+    workplace: Workplace,
+    servers: list[LoopbackServer],
+    settings: dict[str, Any],
+    most: int,
+    said: str,
 ) -> None:
     workplace.many(60)
     with LoopbackServer(**settings) as broken:
@@ -134,16 +154,28 @@ def test_none_waits_only_where_nobody_is_let_in() -> None:
     assert asyncio.run(taken()).serving is servings[0]
 
 
-def test_one_that_dies_and_one_that_comes_back(workplace: Workplace, servers: list[LoopbackServer]) -> None:
+def test_one_that_dies_and_one_that_comes_back(
+    workplace: Workplace, servers: list[LoopbackServer]
+) -> None:
     stays, away, _ = servers
-    command = [sys.executable, "-m", "dataflow_grounding.testing", "--port", "0", "--latency", "0.02"]
+    command = [
+        sys.executable,
+        "-m",
+        "dataflow_grounding.testing",
+        "--port",
+        "0",
+        "--latency",
+        "0.02",
+    ]
     dies = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert dies.stdout is not None
         first = dies.stdout.readline()
         address = next(word for word in first.split() if word.startswith("http"))
         workplace.many(400)
-        running = several(workplace, stays, address.rstrip("/"), away).start(**{"workflow.max_workers": 12})
+        running = several(workplace, stays, address.rstrip("/"), away).start(
+            **{"workflow.max_workers": 12}
+        )
         wait_until(lambda: stays.paid > 20)
         dies.kill()
         away.refuse_connections(0.7)
@@ -169,7 +201,9 @@ def test_all_dead_stops_the_run(workplace: Workplace) -> None:
 
 
 def test_a_retry_goes_to_another(workplace: Workplace, servers: list[LoopbackServer]) -> None:
-    often = LoopbackServer(faults=lambda request: faults.server_error() if request.index % 2 else None)
+    often = LoopbackServer(
+        faults=lambda request: faults.server_error() if request.index % 2 else None
+    )
     workplace.many(100)
     with often:
         done = several(workplace, often, servers[0]).run(**{"workflow.max_attempts": 2})
@@ -208,7 +242,11 @@ def test_boxes_in_another_format_from_one_of_them(
 
 
 WRONG = [
-    ({"vlm.openai.base_url": "http://a/v1"}, [{"base_url": "http://b/v1"}], "leave one of them out"),
+    (
+        {"vlm.openai.base_url": "http://a/v1"},
+        [{"base_url": "http://b/v1"}],
+        "leave one of them out",
+    ),
     ({}, [{"base_url": "http://b/v1", "weight": 0}], "weight"),
     ({}, [{"base_url": "http://b/v1"}, {"base_url": "http://b/v1/"}], "each once"),
     ({}, ["http://b/v1", {"base_url": "http://b/v1/"}], "each once"),
@@ -217,9 +255,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("settings", "endpoints", "said"), WRONG)
-def test_what_is_wrong_is_said(workplace: Workplace, settings: dict[str, Any], endpoints: Any, said: str) -> None:
+def test_what_is_wrong_is_said(
+    workplace: Workplace, settings: dict[str, Any], endpoints: Any, said: str
+) -> None:
     workplace.many(1)
-    done = workplace.run(**{"vlm.openai.base_url": "", "vlm.openai.endpoints": endpoints, **settings})
+    done = workplace.run(
+        **{"vlm.openai.base_url": "", "vlm.openai.endpoints": endpoints, **settings}
+    )
     assert done.code == 2, done
     assert said in done.err
 
@@ -235,6 +277,8 @@ def test_in_python(servers: list[LoopbackServer], workplace: Workplace) -> None:
     inside = RecordedServing(
         workplace.folder / "replies.jsonl", SeveralEndpoints([OpenAIServing(DEAD, "any"), parts[0]])
     )
-    assert [CaptionGenerator(inside)({**row, "n": n})["caption"] for n in range(2)] == ["A cat."] * 2
+    assert [CaptionGenerator(inside)({**row, "n": n})["caption"] for n in range(2)] == [
+        "A cat."
+    ] * 2
     with pytest.raises(SpecError, match="not alike"):
         SeveralEndpoints([parts[0], OpenAIServing(servers[1].base_url, "other")])

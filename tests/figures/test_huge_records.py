@@ -19,16 +19,24 @@ COUNT = 4000
 
 def expressions(same: str) -> list[dict[str, Any]]:
     """All of one box, or of one text."""
-    boxes = [[1, 2, 30, 40] if same == "box" else [n % 600, n // 600, n % 600 + 9, n // 600 + 9] for n in range(COUNT)]
+    boxes = [
+        [1, 2, 30, 40] if same == "box" else [n % 600, n // 600, n % 600 + 9, n // 600 + 9]
+        for n in range(COUNT)
+    ]
     return [
-        {"text": "a cup" if same == "text" else f"the thing {n}", "instances": [{"bbox": box, "score": 0.5}]}
+        {
+            "text": "a cup" if same == "text" else f"the thing {n}",
+            "instances": [{"bbox": box, "score": 0.5}],
+        }
         for n, box in enumerate(boxes)
     ]
 
 
 @pytest.mark.parametrize("same", ["box", "text"])
 @pytest.mark.parametrize(
-    "line", [["stats"], ["lint"], ["report"], ["review", "--static", "page"]], ids=lambda line: line[0]
+    "line",
+    [["stats"], ["lint"], ["report"], ["review", "--static", "page"]],
+    ids=lambda line: line[0],
 )
 def test_a_record_of_thousands_of_expressions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: str, line: list[str]
@@ -36,7 +44,9 @@ def test_a_record_of_thousands_of_expressions(
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (640, 480), "navy").save("a.jpg")
     row = {"image_path": "a.jpg", "width": 640, "height": 480, "cleaned_caption": "a cup and a cup"}
-    Path("annotations.jsonl").write_text(json.dumps({**row, "expressions": expressions(same)}) + "\n")
+    Path("annotations.jsonl").write_text(
+        json.dumps({**row, "expressions": expressions(same)}) + "\n"
+    )
     start = time.monotonic()
     done = command([line[0], ".", *line[1:]])
     assert done.code in (0, 1), done
@@ -53,6 +63,8 @@ def test_boxes_are_compared_up_to_a_bound_and_below_it_all() -> None:
 
 def test_numbers_and_endless_words_are_not_misspelt() -> None:
     start = time.monotonic()
-    assert look_alikes(Counter({"x" * 10**6: 40, "x" * (10**6 - 1): 1, "12345": 40, "12346": 1})) == {}
+    assert (
+        look_alikes(Counter({"x" * 10**6: 40, "x" * (10**6 - 1): 1, "12345": 40, "12346": 1})) == {}
+    )
     assert len(look_alikes(Counter({"bottle": 40, "bottel": 1, "bottles": 3}))) >= 1
     assert time.monotonic() - start < 5

@@ -33,7 +33,9 @@ def lose_pixels(path: Path) -> None:
 
 
 def unreadable(place: Workplace) -> int:
-    counts: dict[str, int] = command(["lint", str(place.results), "--select", "DG4", "--json"]).summary["counts"]
+    counts: dict[str, int] = command(
+        ["lint", str(place.results), "--select", "DG4", "--json"]
+    ).summary["counts"]
     return counts.get("DG401", 0)
 
 
@@ -69,7 +71,9 @@ def test_a_png_is_opened_as_its_header_does_not_say_that_it_can_be_decoded(tmp_p
 
 
 @pytest.mark.parametrize("memory", [b"junk\n" * 9, b"", None])
-def test_a_memory_that_is_damaged_or_not_there_is_none(tmp_path: Path, memory: bytes | None) -> None:
+def test_a_memory_that_is_damaged_or_not_there_is_none(
+    tmp_path: Path, memory: bytes | None
+) -> None:
     place = worked(tmp_path, "a.jpg")
     kept = place.results / ".ckpt" / "images.jsonl"
     kept.unlink()

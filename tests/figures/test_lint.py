@@ -23,7 +23,11 @@ def good(name: str = "a.jpg") -> Row:
     """A record that no rule finds anything in."""
     boxes = [{"bbox": [1, 2, 30, 40], "score": 0.9, "bbox_id": f"{name}#0#0"}]
     two = [{"bbox": [3.5, 4, 9, 9], "score": None}, {"bbox": [40, 4, 49, 19], "score": None}]
-    said = [{"text": "a red mug", "instances": boxes}, {"text": "a cat"}, {"text": "two plates", "instances": two}]
+    said = [
+        {"text": "a red mug", "instances": boxes},
+        {"text": "a cat"},
+        {"text": "two plates", "instances": two},
+    ]
     return record(name, SIZE, said)
 
 
@@ -48,7 +52,12 @@ CASES: dict[str, Callable[[Row, Row], object]] = {
     "DG201": lambda row, one: one.update(char_span=[2, 11]),
     "DG202": lambda row, one: one.update(char_span=None),
     "DG204": lambda row, one: row["expressions"].append(
-        {"text": "A  red mug", "char_span": [0, 9], "status": "grounded", "instances": [{"bbox": [9, 2, 30, 40]}]}
+        {
+            "text": "A  red mug",
+            "char_span": [0, 9],
+            "status": "grounded",
+            "instances": [{"bbox": [9, 2, 30, 40]}],
+        }
     ),
     "DG205": lambda row, one: row["expressions"][1].update(
         status="grounded", instances=[{"bbox": [1, 2, 30, 40.2], "score": 1}]
@@ -61,7 +70,9 @@ CASES: dict[str, Callable[[Row, Row], object]] = {
 
 
 def lines(path: Path, *rows: Row | str) -> Path:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8"
+    )
     return path
 
 
@@ -93,7 +104,9 @@ def test_a_rule_finds_its_case_alone(tmp_path: Path, rule: str) -> None:
     assert lint(data, "--no-pictures", "--select", others).code == 0
 
 
-def test_parts_of_sides_are_found_also_where_nothing_says_how_large_the_picture_is(tmp_path: Path) -> None:
+def test_parts_of_sides_are_found_also_where_nothing_says_how_large_the_picture_is(
+    tmp_path: Path,
+) -> None:
     for bbox, found in (([0, 0, 1, 1], ["DG107"]), ([0, 0, 1, 2], [])):
         row = changed(lambda row, _: row.update(width=None))
         box(row, bbox)
@@ -101,9 +114,16 @@ def test_parts_of_sides_are_found_also_where_nothing_says_how_large_the_picture_
 
 
 @pytest.mark.parametrize("others", [["a red mug", "a dog"], ["a dog", "a red mug"]])
-def test_boxes_are_the_same_only_if_each_has_its_like_on_the_other_side(tmp_path: Path, others: list[str]) -> None:
-    near_far = {"a dog": [[1, 1, 40, 40], [50, 1, 60, 40]], "a red mug": [[1, 1, 40, 40], [1, 1, 40, 41]]}
-    said = [{"text": text, "instances": [{"bbox": box} for box in near_far[text]]} for text in others]
+def test_boxes_are_the_same_only_if_each_has_its_like_on_the_other_side(
+    tmp_path: Path, others: list[str]
+) -> None:
+    near_far = {
+        "a dog": [[1, 1, 40, 40], [50, 1, 60, 40]],
+        "a red mug": [[1, 1, 40, 40], [1, 1, 40, 41]],
+    }
+    said = [
+        {"text": text, "instances": [{"bbox": box} for box in near_far[text]]} for text in others
+    ]
     same = [*said[:1], {"text": "a cat", "instances": said[0]["instances"][::-1]}]
     for found, some in (([], said), (["DG205"], same)):
         data = lines(tmp_path / "a.jsonl", record("a.jpg", SIZE, copy.deepcopy(some)))
@@ -111,7 +131,9 @@ def test_boxes_are_the_same_only_if_each_has_its_like_on_the_other_side(tmp_path
 
 
 def test_rules_of_several_lines_and_whole_records(tmp_path: Path) -> None:
-    parts = record("p.jpg", SIZE, [{"text": "a dog", "instances": [{"bbox": [0.1, 0.2, 0.5, 0.9]}]}])
+    parts = record(
+        "p.jpg", SIZE, [{"text": "a dog", "instances": [{"bbox": [0.1, 0.2, 0.5, 0.9]}]}]
+    )
     data = lines(tmp_path / "a.jsonl", good(), "{", "[1]", good(), parts)
     said = lint(data, "--no-pictures", "--json")
     assert said.code == 1
@@ -139,7 +161,10 @@ def test_a_picture_that_lost_its_end_can_not_be_read(tmp_path: Path, name: str) 
     data = lines(tmp_path / "a.jsonl", good(name))
     assert rules_of(lint(data)) == []
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1500])
-    assert (rules_of(lint(data)), command(["stats", str(data), "--json"]).summary["unread"]) == (["DG401"], 1)
+    assert (rules_of(lint(data)), command(["stats", str(data), "--json"]).summary["unread"]) == (
+        ["DG401"],
+        1,
+    )
 
 
 def test_fix_does_what_leaves_no_question(tmp_path: Path) -> None:
@@ -147,17 +172,24 @@ def test_fix_does_what_leaves_no_question(tmp_path: Path) -> None:
     rows = []
     for rule in fixable:
         row = changed(CASES[rule])
-        rows.append(json.loads(json.dumps(row).replace("a.jpg", f"{rule}.jpg").replace('"a#', f'"{rule}#')))
+        rows.append(
+            json.loads(json.dumps(row).replace("a.jpg", f"{rule}.jpg").replace('"a#', f'"{rule}#'))
+        )
     data = lines(tmp_path / "a.jsonl", *rows)
     before = data.read_bytes()
     done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "fixed.jsonl")
     assert (done.code, done.out) == (0, "")
     assert "fixed in" in done.err
     assert data.read_bytes() == before
-    fixed = [json.loads(line) for line in (tmp_path / "fixed.jsonl").read_text(encoding="utf-8").splitlines()]
+    fixed = [
+        json.loads(line)
+        for line in (tmp_path / "fixed.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     for row in fixed:
         right = good()
-        assert [one["char_span"] for one in row["expressions"]] == [one["char_span"] for one in right["expressions"]]
+        assert [one["char_span"] for one in row["expressions"]] == [
+            one["char_span"] for one in right["expressions"]
+        ]
     boxes = {row["image_path"]: row["expressions"][0]["instances"] for row in fixed}
     assert [one["bbox"] for one in boxes["DG102.jpg"]] == [[0.0, 2, 30, 48]]
     assert [one["score"] for one in boxes["DG104.jpg"]] == [0.95]
@@ -166,7 +198,9 @@ def test_fix_does_what_leaves_no_question(tmp_path: Path) -> None:
 
 def test_fix_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
     rows = [changed(case) for rule, case in CASES.items() if "fix" not in RULES[rule]]
-    rows = [{**row, "mine": [1.5, None, "ü"]} for row in rows] + [{"image_path": "x.jpg", "regions": [{"type": "Car"}]}]
+    rows = [{**row, "mine": [1.5, None, "ü"]} for row in rows] + [
+        {"image_path": "x.jpg", "regions": [{"type": "Car"}]}
+    ]
     data = lines(tmp_path / "a.jsonl", *rows)
     found = lint(data, "--no-pictures")
     done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "b.jsonl")
@@ -190,7 +224,9 @@ REPEATED = {  # caption: spans given, spans mended; None where nothing is certai
 def test_a_span_is_mended_where_no_other_phrase_has_it(tmp_path: Path, caption: str) -> None:
     given, mended = REPEATED[caption]
     texts = ["a dog", "A  dog"]  # equal up to case and spacing
-    row = record("a.jpg", SIZE, [{"text": texts[n % 2], "status": "none"} for n in range(len(given))])
+    row = record(
+        "a.jpg", SIZE, [{"text": texts[n % 2], "status": "none"} for n in range(len(given))]
+    )
     row |= {"caption": caption, "cleaned_caption": caption}
     for one, span in zip(row["expressions"], given, strict=True):
         one["char_span"] = span
@@ -216,10 +252,15 @@ def test_fix_says_where_pictures_are_not_found_from_its_file(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("bbox", "mended", "rules"),
-    [([0, 0, 64, 48.4], [0, 0, 64, 48], ["DG106"]), ([63.8, 2, 64.9, 40], [63.8, 2, 64.9, 40], ["DG102"])],
+    [
+        ([0, 0, 64, 48.4], [0, 0, 64, 48], ["DG106"]),
+        ([63.8, 2, 64.9, 40], [63.8, 2, 64.9, 40], ["DG102"]),
+    ],
     ids=["over most of the picture", "no pixel of it inside"],
 )
-def test_what_is_left_after_a_mend_is_told(tmp_path: Path, bbox: list[float], mended: Any, rules: list[str]) -> None:
+def test_what_is_left_after_a_mend_is_told(
+    tmp_path: Path, bbox: list[float], mended: Any, rules: list[str]
+) -> None:
     data = lines(tmp_path / "a.jsonl", changed(lambda row, _: box(row, bbox)))
     done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "b.jsonl")
     assert (done.code, rules_of(done)) == (1, rules)
@@ -230,7 +271,10 @@ def test_what_is_left_after_a_mend_is_told(tmp_path: Path, bbox: list[float], me
 def test_a_box_that_stands_twice_is_mended_whatever_its_area(tmp_path: Path) -> None:
     boxes = ([5, 5, 5, 20], [50, 40, 20, 20], [1, 1, 1e-200, 1e-200], [-1e308, 0, 1e308, 1e308])
     given = [[{"bbox": box, "score": score} for score in (0.2, 0.7, None)] for box in boxes]
-    data = lines(tmp_path / "a.jsonl", *(changed(lambda _, one, own=own: one.update(instances=own)) for own in given))
+    data = lines(
+        tmp_path / "a.jsonl",
+        *(changed(lambda _, one, own=own: one.update(instances=own)) for own in given),
+    )
     words = ["lint", data.name, "--no-pictures", "--select", "DG104", "--fix", "-o", "b.jsonl"]
     done = ended(process(words, cwd=tmp_path), within=30)
     assert (done.code, done.err) == (0, "0 findings, 4 fixed in b.jsonl\n")
@@ -241,17 +285,27 @@ def test_a_box_that_stands_twice_is_mended_whatever_its_area(tmp_path: Path) -> 
 def test_a_file_with_a_line_that_can_not_be_read_is_not_fixed(tmp_path: Path) -> None:
     data = lines(tmp_path / "a.jsonl", good(), '{"image_path": "b.jpg", "score": NaN}')
     done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "b.jsonl")
-    assert (done.code, f"{data}, line 2: not JSON: NaN" in done.err, (tmp_path / "b.jsonl").exists()) == (
+    assert (
+        done.code,
+        f"{data}, line 2: not JSON: NaN" in done.err,
+        (tmp_path / "b.jsonl").exists(),
+    ) == (
         2,
         True,
         False,
     )
 
 
-@pytest.mark.parametrize("word", ["<loc0001>", "<box>", "<|im_end|>", "</s>", "<ref>", " . a", "<image>"])
+@pytest.mark.parametrize(
+    "word", ["<loc0001>", "<box>", "<|im_end|>", "</s>", "<ref>", " . a", "<image>"]
+)
 def test_words_that_some_trainer_takes_for_something_else(tmp_path: Path, word: str) -> None:
     text = f"a dog {word} b"
-    row = {"image_path": "a.jpg", "caption": text, "expressions": [{"text": "a dog", "char_span": [0, 5]}]}
+    row = {
+        "image_path": "a.jpg",
+        "caption": text,
+        "expressions": [{"text": "a dog", "char_span": [0, 5]}],
+    }
     assert rules_of(lint(lines(tmp_path / "a.jsonl", row), "--no-pictures")) == ["DG206"]
     row["expressions"] = [{"text": text, "char_span": [0, len(text)]}]
     assert rules_of(lint(lines(tmp_path / "b.jsonl", row), "--no-pictures")) == ["DG206", "DG206"]
@@ -259,8 +313,18 @@ def test_words_that_some_trainer_takes_for_something_else(tmp_path: Path, word: 
 
 def test_what_is_anything_but_annotations(tmp_path: Path) -> None:
     box = {"bbox": [1, 2, 3, 4], "score": ""}
-    one = {"text": "a", "status": ["x"], "char_span": {"a": 1}, "expression_id": [1], "instances": [box, box]}
-    rows = [{"image_path": 7, "caption": ["a"], "width": "x", "expressions": [one, "b"]}, {"regions": 7}, {}]
+    one = {
+        "text": "a",
+        "status": ["x"],
+        "char_span": {"a": 1},
+        "expression_id": [1],
+        "instances": [box, box],
+    }
+    rows = [
+        {"image_path": 7, "caption": ["a"], "width": "x", "expressions": [one, "b"]},
+        {"regions": 7},
+        {},
+    ]
     data = lines(tmp_path / "a.jsonl", *(json.dumps(row) for row in rows))
     done = lint(data, "--fix", "-o", tmp_path / "b.jsonl")
     assert (done.code, "Traceback" in done.err) == (1, False)
@@ -269,7 +333,13 @@ def test_what_is_anything_but_annotations(tmp_path: Path) -> None:
 
 def test_a_width_beyond_all_numbers_is_none(tmp_path: Path) -> None:
     one = {"text": "a", "instances": [{"bbox": [1, 2, 30, 40]}]}
-    row = {"image_path": "a.png", "width": 10**400, "height": 48, "caption": "a", "expressions": [one]}
+    row = {
+        "image_path": "a.png",
+        "width": 10**400,
+        "height": 48,
+        "caption": "a",
+        "expressions": [one],
+    }
     data = lines(tmp_path / "a.jsonl", json.dumps(row))
     for name in ("lint", "stats"):
         done = command([name, str(data), "--no-pictures"])

@@ -28,7 +28,10 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 def results(folder: Path, names: list[str], **more: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps(record(name, (64, 48), [{"text": f"thing {n}"}], **more)) for n, name in enumerate(names))
+    lines = (
+        json.dumps(record(name, (64, 48), [{"text": f"thing {n}"}], **more))
+        for n, name in enumerate(names)
+    )
     path = folder / "annotations.jsonl"
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return path
@@ -53,7 +56,11 @@ def test_every_record_as_it_was_in_one_part(tmp_path: Path) -> None:
     done = split(data.parent, tmp_path / "out")
     assert done.code == 0, done.err
     assert "told apart by path alone: 150 pictures" in done.err
-    written = [row for part in ("train", "val", "test") for row in rows_of(tmp_path / "out" / f"{part}.jsonl")]
+    written = [
+        row
+        for part in ("train", "val", "test")
+        for row in rows_of(tmp_path / "out" / f"{part}.jsonl")
+    ]
     key = str
     assert sorted(written, key=key) == sorted(rows_of(data), key=key)
     parts = parts_of(tmp_path / "out")
@@ -61,9 +68,13 @@ def test_every_record_as_it_was_in_one_part(tmp_path: Path) -> None:
     assert len(parts["train"]) > len(parts["val"]) > 0 < len(parts["test"])
 
 
-def test_the_same_seed_gives_the_same_parts_and_rows_added_later_change_none(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_parts_and_rows_added_later_change_none(
+    tmp_path: Path,
+) -> None:
     names = [f"{n}.jpg" for n in range(100)]
-    for place, (told, seed) in enumerate([(names, "7"), (names, "7"), ([*names, "new.jpg"], "7"), (names, "8")]):
+    for place, (told, seed) in enumerate(
+        [(names, "7"), (names, "7"), ([*names, "new.jpg"], "7"), (names, "8")]
+    ):
         data = results(tmp_path / str(place), told)
         assert split(data, tmp_path / f"out{place}", "--seed", seed).code == 0
     first, again, longer, other = (part_of(tmp_path / f"out{place}") for place in range(4))
@@ -73,7 +84,9 @@ def test_the_same_seed_gives_the_same_parts_and_rows_added_later_change_none(tmp
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(400, 800), st.integers(0, 99), st.lists(st.integers(1, 9), min_size=2, max_size=3))
+@given(
+    st.integers(400, 800), st.integers(0, 99), st.lists(st.integers(1, 9), min_size=2, max_size=3)
+)
 def test_parts_are_about_as_large_as_asked_for(
     tmp_path_factory: pytest.TempPathFactory, count: int, seed: int, weights: list[int]
 ) -> None:
@@ -90,14 +103,19 @@ def test_parts_are_about_as_large_as_asked_for(
 
 @pytest.fixture
 def alike(tmp_path: Path) -> tuple[Path, list[list[str]]]:
-    """Results of photographs, each also as other files: smaller, of less quality, as PNG, turned by EXIF."""
+    """Results of photographs, each also as other files: smaller, of less quality, as PNG, turned by
+    EXIF.
+    """
     groups = []
     (tmp_path / "run").mkdir()
     for photo in PHOTOS:
         with PIL.Image.open(photo) as opened:
             picture = opened.convert("RGB")
         stem = tmp_path / "run" / photo.stem
-        files = [f"{stem}{ending}" for ending in (".jpg", "_small.jpg", "_low.jpg", ".png", "_turned.jpg")]
+        files = [
+            f"{stem}{ending}"
+            for ending in (".jpg", "_small.jpg", "_low.jpg", ".png", "_turned.jpg")
+        ]
         picture.save(files[0], quality=95)
         picture.resize((picture.width // 2, picture.height // 2)).save(files[1])
         picture.save(files[2], quality=40)
@@ -127,12 +145,21 @@ def test_pictures_that_are_nearly_the_same_stay_together(
 
 def test_flat_pictures_are_alike_only_if_their_pixels_are(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    for name, color in (("red", "#f00"), ("red again", "#f00"), ("blue", "#00f"), ("large", "#f00")):
+    for name, color in (
+        ("red", "#f00"),
+        ("red again", "#f00"),
+        ("blue", "#00f"),
+        ("large", "#f00"),
+    ):
         size = (64, 48) if name != "large" else (80, 60)
         PIL.Image.new("RGB", size, color).save(tmp_path / "run" / f"{name}.png")
     data = results(tmp_path / "run", ["red.png", "blue.png", "red again.png", "large.png"])
     said = command(["stats", str(data), "--json"])
-    assert (said.summary["images"], said.summary["same_pictures"], said.summary["unread"]) == (4, 1, 0)
+    assert (said.summary["images"], said.summary["same_pictures"], said.summary["unread"]) == (
+        4,
+        1,
+        0,
+    )
 
 
 def look_of(bits: int, light: int = 0) -> bytes:
@@ -145,7 +172,9 @@ def test_products_on_white_are_not_alike_and_their_copies_are(tmp_path: Path) ->
     (tmp_path / "run").mkdir()
     for n in range(60):
         with PIL.Image.new("RGB", (160, 160), "white") as shot:
-            x, y, w, h = (draw.randint(*sides) for sides in ((25, 60), (25, 60), (30, 80), (30, 80)))
+            x, y, w, h = (
+                draw.randint(*sides) for sides in ((25, 60), (25, 60), (30, 80), (30, 80))
+            )
             shot.paste(tuple(draw.randint(0, 190) for _ in range(3)), (x, y, x + w, y + h))
             shot.save(tmp_path / "run" / f"{n}.png")
             shot.resize((80, 80)).save(tmp_path / "run" / f"{n}.jpg", quality=30)
@@ -166,7 +195,10 @@ def test_a_picture_is_one_by_whatever_path_and_without_one_by_its_id(tmp_path: P
     data.write_text('{"images": [], "annotations": []}\n')
     for words in (["stats", str(data)], ["split", str(data), "-o", str(tmp_path / "out")]):
         done = command(words)
-        assert (done.code, f"record 1 of {data} names no picture: `dataflowgrounding import`" in done.err) == (2, True)
+        assert (
+            done.code,
+            f"record 1 of {data} names no picture: `dataflowgrounding import`" in done.err,
+        ) == (2, True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -224,11 +256,38 @@ def test_a_folder_that_is_there_an_empty_part_and_wrong_ratios(tmp_path: Path) -
 def test_parts_go_on_from_where_their_pictures_are(tmp_path: Path) -> None:
     data = results(tmp_path / "run", [photo.name for photo in PHOTOS])
     done = ended(
-        process(["split", "run", "-o", "parts", "--image-root", str(PHOTOS[0].parent), "--ratios", "1/1"], cwd=tmp_path)
+        process(
+            [
+                "split",
+                "run",
+                "-o",
+                "parts",
+                "--image-root",
+                str(PHOTOS[0].parent),
+                "--ratios",
+                "1/1",
+            ],
+            cwd=tmp_path,
+        )
     )
     assert done.code == 0, done
     assert data.exists()
-    one = command(["export", str(tmp_path / "parts/train.jsonl"), "--format", "tao-refer", "-o", str(tmp_path / "o")])
+    one = command(
+        [
+            "export",
+            str(tmp_path / "parts/train.jsonl"),
+            "--format",
+            "tao-refer",
+            "-o",
+            str(tmp_path / "o"),
+        ]
+    )
     assert "no image" not in one.err
-    figures = command(["stats", str(tmp_path / "parts/train.jsonl"), str(tmp_path / "parts/test.jsonl"), "--json"])
-    assert (figures.summary["images"], figures.summary["unread"], figures.summary["leaks"]) == (len(PHOTOS), 0, 0)
+    figures = command(
+        ["stats", str(tmp_path / "parts/train.jsonl"), str(tmp_path / "parts/test.jsonl"), "--json"]
+    )
+    assert (figures.summary["images"], figures.summary["unread"], figures.summary["leaks"]) == (
+        len(PHOTOS),
+        0,
+        0,
+    )

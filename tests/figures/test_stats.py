@@ -23,7 +23,9 @@ def stats(*arguments: object) -> Done:
 
 def file_of(path: Path, *rows: dict[str, Any] | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8"
+    )
     return path
 
 
@@ -34,38 +36,74 @@ def boxes(*given: list[float]) -> list[dict[str, Any]]:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Two pictures, three records: by hand."""
-    small, wide, whole, middle = [0, 0, 20, 20], [10, 10, 210, 40], [0, 0, 400, 199], [180, 80, 220, 120]
+    small, wide, whole, middle = (
+        [0, 0, 20, 20],
+        [10, 10, 210, 40],
+        [0, 0, 400, 199],
+        [180, 80, 220, 120],
+    )
     first = [
         {"text": "the red mug on the left", "instances": boxes(small, wide), "verified": True},
         {"text": "a cup", "instances": boxes([0, 0, 20.5, 20])},
         {"text": "a dog", "status": "none"},
     ]
-    second = [{"text": "the wooden table", "instances": boxes(whole)}, {"text": "a dog", "instances": boxes(middle)}]
-    third = [{"text": "A dog", "instances": boxes(small)}, {"text": "a  dog", "instances": boxes(wide)}]
+    second = [
+        {"text": "the wooden table", "instances": boxes(whole)},
+        {"text": "a dog", "instances": boxes(middle)},
+    ]
+    third = [
+        {"text": "A dog", "instances": boxes(small)},
+        {"text": "a  dog", "instances": boxes(wide)},
+    ]
     rows = [
-        record("a.jpg", (W, H), first), {**record("b.jpg", (W, H), second), "reviewed_by": "ann"},
+        record("a.jpg", (W, H), first),
+        {**record("b.jpg", (W, H), second), "reviewed_by": "ann"},
         record("b.jpg", (W, H), third, image_id="again"),
-    ]  # fmt: skip
-    return file_of(tmp_path / "run/annotations.jsonl", *rows, "{", {"image_path": "b.jpg", "expressions": 7})
+    ]
+    return file_of(
+        tmp_path / "run/annotations.jsonl", *rows, "{", {"image_path": "b.jpg", "expressions": 7}
+    )
 
 
 def test_figures_by_hand(data: Path) -> None:
     said = stats(data, "--no-pictures", "--json").summary
     expected = {
-        "records": 3, "broken": 2, "images": 2, "phrases": 7, "pairs": 6, "statuses": {"grounded": 6, "none": 1},
-        "negatives_share": round(1 / 7, 4), "verified_share": round(1 / 7, 4), "reviewed_share": round(2 / 7, 4),
-        "multi_box_share": round(1 / 6, 4), "small_share": round(3 / 7, 4),
+        "records": 3,
+        "broken": 2,
+        "images": 2,
+        "phrases": 7,
+        "pairs": 6,
+        "statuses": {"grounded": 6, "none": 1},
+        "negatives_share": round(1 / 7, 4),
+        "verified_share": round(1 / 7, 4),
+        "reviewed_share": round(2 / 7, 4),
+        "multi_box_share": round(1 / 6, 4),
+        "small_share": round(3 / 7, 4),
         "phrases_per_image": {"mean": 3.5, "median": 3, "p5": 3, "p95": 4},
         "words_per_phrase": {"mean": round(19 / 7, 2), "median": 2, "p5": 2, "p95": 6},
         "boxes_per_phrase": {"mean": round(7 / 6, 2), "median": 1, "p5": 1, "p95": 2},
         "sizes": {"small": 3, "medium": 3, "large": 1},
-        "relative_sizes": {"0.0": 3, "0.2": 2, "0.9": 1, "0.1": 1}, "oversize_share": round(1 / 7, 4),
-        "edge_share": round(4 / 7, 4), "centred_share": round(2 / 7, 4), "types": 10, "tokens": 19,
-        "hapax_share": 0.7, "top_head_share": round(4 / 7, 4), "unread": None, "same_pictures": None,
-        "heads": {"dog": 4, "mug": 1, "cup": 1, "table": 1}, "attributes": {"colour": 1, "place": 1, "material": 1},
-        "plain_share": round(5 / 7, 4), "inconsistent": {"cup / mug": 1}, "same_phrase_twice": 1, "same_boxes": 0,
-        "leaks": 0, "type_token_ratio": round(10 / 19, 4), "look_alikes": {}, "known_test_images": 0,
-    }  # fmt: skip
+        "relative_sizes": {"0.0": 3, "0.2": 2, "0.9": 1, "0.1": 1},
+        "oversize_share": round(1 / 7, 4),
+        "edge_share": round(4 / 7, 4),
+        "centred_share": round(2 / 7, 4),
+        "types": 10,
+        "tokens": 19,
+        "hapax_share": 0.7,
+        "top_head_share": round(4 / 7, 4),
+        "unread": None,
+        "same_pictures": None,
+        "heads": {"dog": 4, "mug": 1, "cup": 1, "table": 1},
+        "attributes": {"colour": 1, "place": 1, "material": 1},
+        "plain_share": round(5 / 7, 4),
+        "inconsistent": {"cup / mug": 1},
+        "same_phrase_twice": 1,
+        "same_boxes": 0,
+        "leaks": 0,
+        "type_token_ratio": round(10 / 19, 4),
+        "look_alikes": {},
+        "known_test_images": 0,
+    }
     places = said.pop("places")
     said.pop("advice")
     assert said == expected
@@ -121,10 +159,13 @@ def test_leaks_between_data_sets_and_into_known_tests(tmp_path: Path) -> None:
     draws = {"a/x.png": 1, "a/y.png": 2, "b/z.jpg": 1, "b/w.jpg": 3, "c/000000000017.png": 4}
     for name, seed in draws.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        PIL.Image.effect_mandelbrot((90, 80), (-2.0 + seed / 3, -1.0, 0.5 + seed / 9, 1.0), 40).save(tmp_path / name)
+        PIL.Image.effect_mandelbrot(
+            (90, 80), (-2.0 + seed / 3, -1.0, 0.5 + seed / 9, 1.0), 40
+        ).save(tmp_path / name)
     files = [
         file_of(
-            tmp_path / f"{home}/{home}.jsonl", *(record(name[2:], (90, 80), []) for name in draws if name[0] == home)
+            tmp_path / f"{home}/{home}.jsonl",
+            *(record(name[2:], (90, 80), []) for name in draws if name[0] == home),
         )
         for home in "abc"
     ]
@@ -132,7 +173,12 @@ def test_leaks_between_data_sets_and_into_known_tests(tmp_path: Path) -> None:
     said = stats(*files, "--json", "--test-ids", tmp_path / "ids.txt").summary
     missing = stats(*files, "--test-ids", tmp_path / "none.txt")
     assert (missing.code, "none.txt" in missing.err) == (2, True)
-    assert (said["images"], said["leaks"], said["same_pictures"], said["known_test_images"]) == (5, 1, 0, 1)
+    assert (said["images"], said["leaks"], said["same_pictures"], said["known_test_images"]) == (
+        5,
+        1,
+        0,
+        1,
+    )
     assert stats(files[0], files[2], "--json").summary["leaks"] == 0
 
 
@@ -142,27 +188,44 @@ def test_a_picture_that_several_data_sets_have_is_one(tmp_path: Path, options: l
     for name in ("9.png", "x.png"):
         noise.save(tmp_path / name)
     rows = [record(name, (90, 80), [{"text": "a dog"}]) for name in ("9.png", "x.png", "gone.png")]
-    files = [file_of(tmp_path / f"{n}.jsonl", *rows[:: n or -1]) for n in (0, 1, 2)]  # the last without x.png
+    # the last without x.png
+    files = [file_of(tmp_path / f"{n}.jsonl", *rows[:: n or -1]) for n in (0, 1, 2)]
     (tmp_path / "ids.txt").write_text("9\n")
     said = stats(*files, "--json", "--test-ids", tmp_path / "ids.txt", *options).summary
     read = not options
     assert (said["records"], said["images"], said["known_test_images"]) == (8, 3, 1)
     assert said["phrases_per_image"]["mean"] == round(8 / 3, 2)
-    assert (said["leaks"], said["same_pictures"], said["unread"]) == ((2, 1, 1) if read else (3, None, None))
+    assert (said["leaks"], said["same_pictures"], said["unread"]) == (
+        (2, 1, 1) if read else (3, None, None)
+    )
 
 
 def test_terms_that_are_nearly_spelt_alike(tmp_path: Path) -> None:
-    texts = ["a damaged box", "a t-shirt", "a tshirt", "the glass", "the grass", "a skyscaper"] + ["a skyscraper"] * 20
-    data = file_of(tmp_path / "a.jsonl", record("a.jpg", (W, H), [{"text": text} for text in texts]))
+    texts = ["a damaged box", "a t-shirt", "a tshirt", "the glass", "the grass", "a skyscaper"] + [
+        "a skyscraper"
+    ] * 20
+    data = file_of(
+        tmp_path / "a.jsonl", record("a.jpg", (W, H), [{"text": text} for text in texts])
+    )
     said = stats(data, "--no-pictures", "--json").summary
-    assert said["look_alikes"] == {"skyscaper (1) / skyscraper (20)": 21, "t-shirt (1) / tshirt (1)": 2}
-    assert said["advice"]["look_alikes"].endswith("skyscaper (1) / skyscraper (20), t-shirt (1) / tshirt (1)")
+    assert said["look_alikes"] == {
+        "skyscaper (1) / skyscraper (20)": 21,
+        "t-shirt (1) / tshirt (1)": 2,
+    }
+    assert said["advice"]["look_alikes"].endswith(
+        "skyscaper (1) / skyscraper (20), t-shirt (1) / tshirt (1)"
+    )
 
 
 def test_phrases_with_the_same_boxes_are_counted_once_each(tmp_path: Path) -> None:
-    said = [{"text": f"the {word} dog", "instances": boxes([1, 1, 50, 50])} for word in ("red", "old", "wet", "wet")]
+    said = [
+        {"text": f"the {word} dog", "instances": boxes([1, 1, 50, 50])}
+        for word in ("red", "old", "wet", "wet")
+    ]
     said += [{"text": "a cat", "instances": boxes([1, 1, 50, 50], [60, 60, 90, 90])}]
-    data = file_of(tmp_path / "a.jsonl", *(record(f"{n}.jpg", (W, H), said[: n + 1]) for n in range(5)))
+    data = file_of(
+        tmp_path / "a.jsonl", *(record(f"{n}.jpg", (W, H), said[: n + 1]) for n in range(5))
+    )
     assert stats(data, "--no-pictures", "--json").summary["same_boxes"] == 0 + 2 + 3 + 4 + 4
 
 
@@ -176,29 +239,51 @@ def test_ids_of_test_pictures_may_have_dots(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("listed", ["9", "C:\\coco\\COCO_train2014_000000000009.JPG"])
 @pytest.mark.parametrize("image_id", ["COCO_train2014_000000000009", 9])
-def test_a_test_picture_is_found_by_its_own_id_too(tmp_path: Path, image_id: object, listed: str) -> None:
+def test_a_test_picture_is_found_by_its_own_id_too(
+    tmp_path: Path, image_id: object, listed: str
+) -> None:
     row = record("vg/2407890.jpg", (W, H), [], image_id=image_id)
     data = file_of(tmp_path / "a.jsonl", row, record("vg/1.jpg", (W, H), []), row)
     (tmp_path / "ids.txt").write_text(listed + "\r\n")
-    assert stats(data, "--no-pictures", "--json", "--test-ids", tmp_path / "ids.txt").summary["known_test_images"] == 1
+    assert (
+        stats(data, "--no-pictures", "--json", "--test-ids", tmp_path / "ids.txt").summary[
+            "known_test_images"
+        ]
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
     ("phrase", "head"),
     [
-        ("the two red mugs on the left", "mug"), ("a cup of tea", "cup"), ("A man wearing a hat", "man"),
-        ("the damaged box on the bottom shelf", "box"), ("the dog that is not wearing a collar", "dog"),
-        ("traffic light", "light"), ("a lot of cars", "car"), ("红色的杯子", "红色的杯子"), ("?", ""),
+        ("the two red mugs on the left", "mug"),
+        ("a cup of tea", "cup"),
+        ("A man wearing a hat", "man"),
+        ("the damaged box on the bottom shelf", "box"),
+        ("the dog that is not wearing a collar", "dog"),
+        ("traffic light", "light"),
+        ("a lot of cars", "car"),
+        ("红色的杯子", "红色的杯子"),
+        ("?", ""),
     ],
-)  # fmt: skip
+)
 def test_heads(phrase: str, head: str) -> None:
     assert head_of(phrase) == head
 
 
 def test_boxes_beyond_all_pictures(tmp_path: Path) -> None:
-    one = {"text": "a dog", "instances": boxes([-1e308, -1e308, -9e307, 0], [0, 0, 1e308, 1e308], [2, 1, 1, 0])}
-    said = stats(file_of(tmp_path / "a.jsonl", record("a.jpg", (W, H), [one])), "--no-pictures", "--json").summary
-    assert (said["oversize_share"], said["places"][0][0], said["places"][31][31]) == (round(2 / 3, 4), 2, 1)
+    one = {
+        "text": "a dog",
+        "instances": boxes([-1e308, -1e308, -9e307, 0], [0, 0, 1e308, 1e308], [2, 1, 1, 0]),
+    }
+    said = stats(
+        file_of(tmp_path / "a.jsonl", record("a.jpg", (W, H), [one])), "--no-pictures", "--json"
+    ).summary
+    assert (said["oversize_share"], said["places"][0][0], said["places"][31][31]) == (
+        round(2 / 3, 4),
+        2,
+        1,
+    )
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:

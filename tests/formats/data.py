@@ -1,4 +1,6 @@
-"""Records for the tests of formats: texts that readers stumble over, several boxes, nothing there, turned pictures."""
+"""Records for the tests of formats: texts that readers stumble over, several boxes, nothing there,
+turned pictures.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,33 @@ from hypothesis import strategies as st
 from dataflow_grounding.spans import clean_caption, find_spans
 
 PHRASES = (
-    "a red mug", "A red mug", "the mug", "two small plates", "a cat 🐈", "das große Schild", "a sign with <image> on it",
-    "car . red", "der İstanbuler Turm", 'a "quoted" word', "one, two: three; four", "红色的杯子", "a <bbox> tag", "a/b",
-    "<ref>x</ref>", "x & y <z>", "e\u0301clair",
-)  # fmt: skip
+    "a red mug",
+    "A red mug",
+    "the mug",
+    "two small plates",
+    "a cat 🐈",
+    "das große Schild",
+    "a sign with <image> on it",
+    "car . red",
+    "der İstanbuler Turm",
+    'a "quoted" word',
+    "one, two: three; four",
+    "红色的杯子",
+    "a <bbox> tag",
+    "a/b",
+    "<ref>x</ref>",
+    "x & y <z>",
+    "e\u0301clair",
+)
 SIZES = ((64, 48), (640, 427), (1024, 31))
 
 
-def record(name: str, size: tuple[int, int], expressions: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """A record as a run writes it; the caption has the phrases in it, unless they are `unplaced`."""
+def record(
+    name: str, size: tuple[int, int], expressions: list[dict[str, Any]], **more: Any
+) -> dict[str, Any]:
+    """A record as a run writes it; the caption has the phrases in it, unless they are
+    `unplaced`.
+    """
     image_id = more.pop("image_id", Path(name).with_suffix("").as_posix())
     said = [one["text"] for one in expressions if not one.pop("unplaced", False)]
     caption = clean_caption(more.pop("caption", " and ".join(said) + "."))
@@ -30,9 +50,15 @@ def record(name: str, size: tuple[int, int], expressions: list[dict[str, Any]], 
         one |= {"char_span": list(span) if span else None, "instances": one.get("instances", [])}
         one.setdefault("status", "grounded" if one["instances"] else "none")
     return {
-        "image_id": image_id, "image_path": name, "width": size[0], "height": size[1],
-        "caption": caption, "cleaned_caption": caption, "expressions": expressions, **more,
-    }  # fmt: skip
+        "image_id": image_id,
+        "image_path": name,
+        "width": size[0],
+        "height": size[1],
+        "caption": caption,
+        "cleaned_caption": caption,
+        "expressions": expressions,
+        **more,
+    }
 
 
 def draw(folder: Path, records: Iterable[Mapping[str, Any]], turn: int = 1) -> None:
@@ -84,18 +110,25 @@ def data_sets(draw: st.DrawFn) -> list[dict[str, Any]]:
     for number in range(draw(st.integers(1, 4))):
         size = draw(st.sampled_from(SIZES))
         own = {"image_id": f"picture {number}"} if draw(st.integers(0, 3)) == 0 else {}
-        found = draw(st.lists(expressions(size), max_size=4, unique_by=lambda one: str(one["text"])))
+        found = draw(
+            st.lists(expressions(size), max_size=4, unique_by=lambda one: str(one["text"]))
+        )
         rows.append(record(f"some/p{number}.png", size, found, **own))
-    sure = {"text": "a red mug", "instances": [{"bbox": [1, 2, 30, 40], "score": None}]}  # that any format can say
+    # that any format can say
+    sure = {"text": "a red mug", "instances": [{"bbox": [1, 2, 30, 40], "score": None}]}
     return [*rows, record("some/sure.png", SIZES[0], [sure])]
 
 
 def hostile() -> Iterator[dict[str, Any]]:
-    """What goes through every format: repeated phrases, emoji, tags of trainers, nothing there, several boxes."""
+    """What goes through every format: repeated phrases, emoji, tags of trainers, nothing there,
+    several boxes.
+    """
     box, other = [1.5, 2.25, 40.0, 30.0], [10, 5, 64, 48]
     both = [{"bbox": box, "score": 0.5}, {"bbox": other, "score": None}]
     one = [{"bbox": other, "score": 1.0}]
-    yield record("a b/ü x.png", (64, 48), [{"text": "a red mug", "instances": both}, {"text": "a dog"}])
+    yield record(
+        "a b/ü x.png", (64, 48), [{"text": "a red mug", "instances": both}, {"text": "a dog"}]
+    )
     yield record("v1.2.png", (64, 48), [{"text": text, "instances": one} for text in PHRASES])
     yield record("empty.png", (64, 48), [], caption="Nothing is here.", background=True)
     yield record("none.png", (64, 48), [{"text": "a dog"}])

@@ -1,4 +1,6 @@
-"""Files made to fill memory: sizes are looked at before reading; where memory doesn't do, a line says which file."""
+"""Files made to fill memory: sizes are looked at before reading; where memory doesn't do, a line
+says which file.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from dataflow_grounding.formats.public_sets import _plain
 from dataflow_grounding.rows import read_rows
 from dataflow_grounding.testing import LoopbackServer
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there a process keeps to RLIMIT_AS")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="only there a process keeps to RLIMIT_AS"
+)
 ROW = json.dumps({"caption": "a cup", "image_path": "a.png", "expressions": []}).encode()
 
 
@@ -74,15 +78,29 @@ def packed(path: Path, *parts: bytes, zeros: int = 0) -> None:
 
 def test_a_sample_of_a_shard_that_is_too_large_is_a_failure_of_its_own(tmp_path: Path) -> None:
     good = b"".join(member(f"{name}.json", len(ROW)) + ROW.ljust(512, b"\0") for name in "xy")
-    (tmp_path / "sparse.tar").write_bytes(good[:1024] + sparse("bomb.png", 2**33 - 1) + good[1024:] + bytes(1024))
+    (tmp_path / "sparse.tar").write_bytes(
+        good[:1024] + sparse("bomb.png", 2**33 - 1) + good[1024:] + bytes(1024)
+    )
     spec = Workplace(tmp_path / "work").spec(**{"data.input_jsonl": str(tmp_path / "sparse.tar")})
     found = bounded(["check", "-e", str(spec)])
     assert "bomb.png" in found.out + found.err, found
     assert "512 MiB" in found.out + found.err
-    refused(["import", str(tmp_path / "sparse.tar"), "--format", "webdataset", "-o", str(tmp_path / "o")], "bomb.png")
+    refused(
+        [
+            "import",
+            str(tmp_path / "sparse.tar"),
+            "--format",
+            "webdataset",
+            "-o",
+            str(tmp_path / "o"),
+        ],
+        "bomb.png",
+    )
 
 
-@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.REGTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.REGTYPE]
+)
 def test_what_a_shard_says_of_sizes_is_not_read_on_trust(tmp_path: Path, kind: bytes) -> None:
     size = 4 * 2**30
     packed(tmp_path / "packed.tar", member("a.json", size, kind), zeros=2**30)
@@ -92,11 +110,16 @@ def test_what_a_shard_says_of_sizes_is_not_read_on_trust(tmp_path: Path, kind: b
         refused(line, tmp_path / name)
 
 
-@pytest.mark.parametrize("bomb", [b"\x80\x02]r\xff\xff\xff\x07.", b"\x80\x02]r\xff\xff\xff\x7f.", b"(lp2147483647\n."])
+@pytest.mark.parametrize(
+    "bomb", [b"\x80\x02]r\xff\xff\xff\x07.", b"\x80\x02]r\xff\xff\xff\x7f.", b"(lp2147483647\n."]
+)
 def test_ten_bytes_of_a_pickle_make_no_table_of_gigabytes(tmp_path: Path, bomb: bytes) -> None:
     (tmp_path / "instances.json").write_text('{"images": [], "annotations": []}')
     (tmp_path / "refs(unc).p").write_bytes(bomb)
-    done = bounded(["import", str(tmp_path / "refs(unc).p"), "--format", "refcoco", "-o", str(tmp_path / "o")], 0.9)
+    done = bounded(
+        ["import", str(tmp_path / "refs(unc).p"), "--format", "refcoco", "-o", str(tmp_path / "o")],
+        0.9,
+    )
     assert done.code == 2, done
     assert "has nothing of split" in done.err
 
@@ -113,7 +136,10 @@ def test_pickles_of_plain_data_are_read_as_they_are(tmp_path: Path) -> None:
 
 def test_an_endless_attribute_of_xml_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
-    for begin, end in ((b'<annotations><image name="', b'"/></annotations>'), (b"<annotations>", b"</annotations>")):
+    for begin, end in (
+        (b'<annotations><image name="', b'"/></annotations>'),
+        (b"<annotations>", b"</annotations>"),
+    ):
         path.write_bytes(begin + b"x" * 2**26 + end)
         refused(["import", str(path), "--format", "cvat", "-o", str(tmp_path / "o")], path, "8 MiB")
 
@@ -121,36 +147,51 @@ def test_an_endless_attribute_of_xml_is_refused_at_once(tmp_path: Path) -> None:
 def test_a_parquet_file_is_read_by_bytes_not_by_rows(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 3000, pyarrow.int32()), ["x" * 10**6])
+    column = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * 3000, pyarrow.int32()), ["x" * 10**6]
+    )
     parquet.write_table(pyarrow.table({"caption": column, "text": column}), tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 200_000
     code = "import sys; from dataflow_grounding.rows import read_rows; print(sum(1 for _ in read_rows(sys.argv[1])))"
     most = 2 * 2**30
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "a.parquet")],
-        capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+    )
     assert done.stdout.strip() == "3000", done
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
 @pytest.mark.parametrize(
-    "line", [["stats"], ["lint"], ["export", "--format", "coco", "-o", "out"]], ids=lambda line: line[0]
+    "line",
+    [["stats"], ["lint"], ["export", "--format", "coco", "-o", "out"]],
+    ids=lambda line: line[0],
 )
-def test_a_file_that_memory_does_not_do_for_is_named(tmp_path: Path, name: str, line: list[str]) -> None:
+def test_a_file_that_memory_does_not_do_for_is_named(
+    tmp_path: Path, name: str, line: list[str]
+) -> None:
     path, size = tmp_path / name, 2**29
     if name.endswith("parquet"):
         pyarrow = pytest.importorskip("pyarrow")
-        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"caption": ["x" * size]}), path)
+        pytest.importorskip("pyarrow.parquet").write_table(
+            pyarrow.table({"caption": ["x" * size]}), path
+        )
     else:
         with path.open("wb") as file:
-            file.write({"a.csv": b'image_path\n"', "a.json": b'[{"caption": "'}.get(name, b'{"caption": "'))
+            file.write(
+                {"a.csv": b'image_path\n"', "a.json": b'[{"caption": "'}.get(name, b'{"caption": "')
+            )
             for _ in range(size >> 20):
                 file.write(b"x" * 2**20)
             file.write({"a.csv": b'"\n', "a.json": b'"}]'}.get(name, b'"}\n'))
     done = bounded([line[0], str(path), *line[1:]], 0.9)
     assert done.code == 2, done
-    assert done.err.strip().splitlines()[-1] == f"Error: can't read {path}: it takes more memory than there is"
+    assert (
+        done.err.strip().splitlines()[-1]
+        == f"Error: can't read {path}: it takes more memory than there is"
+    )
     assert not Path("out").exists()
 
 
@@ -187,6 +228,8 @@ def test_rows_of_tar_files_are_as_ever(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(ROW)
             tar.addfile(info, io.BytesIO(ROW))
-    done = command(["import", str(tmp_path / "a.tar"), "--format", "webdataset", "-o", str(tmp_path / "o")])
+    done = command(
+        ["import", str(tmp_path / "a.tar"), "--format", "webdataset", "-o", str(tmp_path / "o")]
+    )
     assert done.code == 0, done
     assert len([*read_rows(str(tmp_path / "o" / "annotations.jsonl"))]) == 2

@@ -1,4 +1,6 @@
-"""Conversations: numbers as each trainer's model sees them, what their readers ask for, and files by other tools."""
+"""Conversations: numbers as each trainer's model sees them, what their readers ask for, and files
+by other tools.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,12 @@ from dataflow_grounding.formats import find_format, read, write
 from dataflow_grounding.records import dump_line
 from tests.formats.data import draw, hostile, record
 
-NOTEBOOK = (640, 428), [146, 137, 615, 415]  # of Qwen's process_bbox.ipynb, with what comes out for each model
-CONVERSATIONS = [("ms-swift", {}), *(("llava", {"target": name}) for name in ("qwen3-vl", "qwen2-vl", "internvl"))]
+# of Qwen's process_bbox.ipynb, with what comes out for each model
+NOTEBOOK = (640, 428), [146, 137, 615, 415]
+CONVERSATIONS = [
+    ("ms-swift", {}),
+    *(("llava", {"target": name}) for name in ("qwen3-vl", "qwen2-vl", "internvl")),
+]
 CONVERSATIONS += [("sharegpt", {"target": "qwen2.5-vl"}), ("sharegpt", {"target": "gemini"})]
 
 
@@ -27,7 +33,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def exported(folder: Path, rows: list[dict[str, Any]], name: str, **options: Any) -> list[dict[str, Any]]:
+def exported(
+    folder: Path, rows: list[dict[str, Any]], name: str, **options: Any
+) -> list[dict[str, Any]]:
     draw(folder / "pictures", rows)
     write(rows, name, str(folder / "out"), folders=[str(folder / "pictures")], **options)
     return lines(folder / "out" / find_format(name, **options).data_file)
@@ -47,7 +55,10 @@ def answer(folder: Path, size: tuple[int, int], box: list[float], name: str, **o
     ("options", "expected"),
     [
         ({"target": "qwen3-vl"}, '[{"bbox_2d": [228, 320, 961, 970], "label": "a dog"}]'),
-        ({"target": "Qwen/Qwen3-VL-8B-Instruct"}, '[{"bbox_2d": [228, 320, 961, 970], "label": "a dog"}]'),
+        (
+            {"target": "Qwen/Qwen3-VL-8B-Instruct"},
+            '[{"bbox_2d": [228, 320, 961, 970], "label": "a dog"}]',
+        ),
         ({"target": "qwen2.5-vl"}, '[{"bbox_2d": [147, 134, 619, 407], "label": "a dog"}]'),
         ({"target": "gemini"}, '[{"box_2d": [320, 228, 970, 961], "label": "a dog"}]'),
         ({"target": "xyxy_1"}, '[{"bbox_2d": [0.2281, 0.3201, 0.9609, 0.9696], "label": "a dog"}]'),
@@ -111,7 +122,9 @@ def test_pixels_are_those_of_the_trainer(
     options: dict[str, Any] = {"trainer": trainer} if trainer else {}
     trainer = trainer or {"llava": "qwen", "sharegpt": "llama-factory"}[name]
     options |= {"min_pixels": limits[0], "max_pixels": limits[1]} if limits else {}
-    said = answer(tmp_path_factory.getbasetemp() / "pixels", size, box, name, target="qwen2.5-vl", **options)
+    said = answer(
+        tmp_path_factory.getbasetemp() / "pixels", size, box, name, target="qwen2.5-vl", **options
+    )
     new = as_trained(*size, trainer, *(limits or LIMITS[trainer]))
     expected = [value * new[i % 2] / size[i % 2] for i, value in enumerate(box)]
     assert json.loads(said)[0]["bbox_2d"] == pytest.approx(expected, abs=0.5 + 1e-6)
@@ -123,12 +136,21 @@ def test_the_readme_states_limits_and_rule(tmp_path: Path) -> None:
     assert "`image_min_pixels: 1024, image_max_pixels: 400000`" in readme
     assert "multiples of 28 px" in readme
     (tmp_path / "2").mkdir()
-    exported(tmp_path / "2", list(hostile()), "llava", target="qwen2.5-vl", min_pixels=784, max_pixels=50176)
+    exported(
+        tmp_path / "2",
+        list(hostile()),
+        "llava",
+        target="qwen2.5-vl",
+        min_pixels=784,
+        max_pixels=50176,
+    )
     readme = (tmp_path / "2/out/README.md").read_text(encoding="utf-8")
     assert "`smart_resize_28_784_50176`" in readme
     assert "`--min_pixels 784 --max_pixels 50176`" in readme
     exported(tmp_path / "2", list(hostile()), "llava", target="qwen2.5-vl")
-    assert "`--min_pixels 12544 --max_pixels 451584`" in (tmp_path / "2/out/README.md").read_text(encoding="utf-8")
+    assert "`--min_pixels 12544 --max_pixels 451584`" in (tmp_path / "2/out/README.md").read_text(
+        encoding="utf-8"
+    )
     exported(tmp_path / "2", list(hostile()), "llava", target="qwen3-vl")
     readme = (tmp_path / "2/out/README.md").read_text(encoding="utf-8")
     assert "from 0 to 1000 along each side" in readme
@@ -137,12 +159,16 @@ def test_the_readme_states_limits_and_rule(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
 def test_readers_rules(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
-    """Turns alternate and are even in number; as many <image> as pictures, which are there; nothing else is a token."""
+    """Turns alternate and are even in number; as many <image> as pictures, which are there; nothing
+    else is a token.
+    """
     for line in exported(tmp_path, list(hostile()), name, **options):
         turns = line.get("conversations") or line["messages"]
         roles = [turn.get("from") or turn["role"] for turn in turns]
         texts = [turn.get("value") or turn["content"] for turn in turns]
-        assert roles == (["user", "assistant"] if name == "ms-swift" else ["human", "gpt"]) * (len(turns) // 2)
+        assert roles == (["user", "assistant"] if name == "ms-swift" else ["human", "gpt"]) * (
+            len(turns) // 2
+        )
         assert turns
         pictures = line.get("images") or [line["image"]]
         assert all((tmp_path / "out" / picture).is_file() for picture in pictures)
@@ -160,7 +186,15 @@ def test_readers_rules(tmp_path: Path, name: str, options: dict[str, Any]) -> No
 def test_every_line_has_every_key(tmp_path: Path) -> None:
     for name, options in CONVERSATIONS:
         (tmp_path / name).mkdir(exist_ok=True)
-        assert len({tuple(line) for line in exported(tmp_path / name, list(hostile()), name, **options)}) == 1
+        assert (
+            len(
+                {
+                    tuple(line)
+                    for line in exported(tmp_path / name, list(hostile()), name, **options)
+                }
+            )
+            == 1
+        )
 
 
 def test_what_stands_beside(tmp_path: Path) -> None:
@@ -205,14 +239,23 @@ def test_nothing_there_is_an_empty_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "such as qwen3-vl, qwen2.5-vl, qwen2-vl, internvl, .* the format ms-swift needs no target"),
+        (
+            {},
+            "such as qwen3-vl, qwen2.5-vl, qwen2-vl, internvl, .* the format ms-swift needs no target",
+        ),
         ({"target": "no-such-model"}, "not 'no-such-model'"),
         ({"target": "molmo"}, "not 'molmo'"),
         ({"target": "florence-2"}, "not 'florence-2'"),
         ({"target": "kosmos-2"}, "not 'kosmos-2'"),
         ({"target": "qwen3-vl", "max_pixels": 9}, "leave out"),
-        ({"target": "qwen2.5-vl", "trainer": "unsloth"}, "trainer should be one of qwen, ms-swift, llama-factory"),
-        ({"target": "qwen2.5-vl", "max_pixels": 9}, r"max_pixels \(9\) should be at least min_pixels \(12544\)"),
+        (
+            {"target": "qwen2.5-vl", "trainer": "unsloth"},
+            "trainer should be one of qwen, ms-swift, llama-factory",
+        ),
+        (
+            {"target": "qwen2.5-vl", "max_pixels": 9},
+            r"max_pixels \(9\) should be at least min_pixels \(12544\)",
+        ),
         ({"target": "qwen2.5-vl", "min_pixels": -1}, "above 0"),
     ],
 )
@@ -221,7 +264,9 @@ def test_what_is_refused(options: dict[str, Any], said: str) -> None:
         find_format("llava", **options)
 
 
-def read_line(folder: Path, line: dict[str, Any], name: str, **options: Any) -> list[dict[str, Any]]:
+def read_line(
+    folder: Path, line: dict[str, Any], name: str, **options: Any
+) -> list[dict[str, Any]]:
     draw(folder, [record("a.png", (200, 100), [])])
     (folder / "data.jsonl").write_text(dump_line(line), encoding="utf-8")
     return list(read(str(folder / "data.jsonl"), name, **options))
@@ -229,7 +274,10 @@ def read_line(folder: Path, line: dict[str, Any], name: str, **options: Any) -> 
 
 def boxes_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     (row,) = rows
-    return {one["text"]: [instance["bbox"] for instance in one["instances"]] for one in row["expressions"]}
+    return {
+        one["text"]: [instance["bbox"] for instance in one["instances"]]
+        for one in row["expressions"]
+    }
 
 
 BOX, OTHER = [20.0, 10.0, 100.0, 50.0], [120.5, 10.0, 200.0, 50.0]
@@ -255,7 +303,9 @@ BOX, OTHER = [20.0, 10.0, 100.0, 50.0], [120.5, 10.0, 200.0, 50.0]
         ),
     ],
 )
-def test_ms_swift_by_others(tmp_path: Path, question: str, said: str, objects: dict[str, Any]) -> None:
+def test_ms_swift_by_others(
+    tmp_path: Path, question: str, said: str, objects: dict[str, Any]
+) -> None:
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": said}]
     line = {"objects": objects, "images": [{"path": "a.png", "bytes": None}], "messages": messages}
     found = boxes_of(read_line(tmp_path, line, "ms-swift"))
@@ -266,8 +316,16 @@ def test_ms_swift_by_others(tmp_path: Path, question: str, said: str, objects: d
     ("target", "question", "said"),
     [
         ("xyxy_1", "<image>\nGive the region of this: the mug", "[0.1, 0.1, 0.5, 0.5]"),
-        ("qwen3-vl", "Where is it: the mug<image>", '```json\n[{"bbox_2d": [100, 100, 500, 500]}]\n```'),
-        ("qwen3-vl", "<image>Detect all", '[{"label": "the mug", "bbox_2d": [100, 100, 500, 500]}]'),
+        (
+            "qwen3-vl",
+            "Where is it: the mug<image>",
+            '```json\n[{"bbox_2d": [100, 100, 500, 500]}]\n```',
+        ),
+        (
+            "qwen3-vl",
+            "<image>Detect all",
+            '[{"label": "the mug", "bbox_2d": [100, 100, 500, 500]}]',
+        ),
         ("internvl", "<image>\nFind <ref>the mug</ref>", "<box>[[100, 100, 500, 500]]</box>"),
         ("internvl", "<image>\nFind <ref>the mug</ref>", "[[100, 100, 500, 500]]"),
     ],
@@ -275,20 +333,30 @@ def test_ms_swift_by_others(tmp_path: Path, question: str, said: str, objects: d
 @pytest.mark.parametrize("name", ["llava", "sharegpt"])
 def test_llava_by_others(tmp_path: Path, name: str, target: str, question: str, said: str) -> None:
     talk = [("system", "Be brief. [1, 2, 3, 4]"), ("human", "Hello [1]"), ("gpt", "Good day.")]
-    turns = [{"from": who, "value": text} for who, text in [*talk, ("human", question), ("gpt", said)]]
+    turns = [
+        {"from": who, "value": text} for who, text in [*talk, ("human", question), ("gpt", said)]
+    ]
     line = {"conversations": turns, "image": "a.png", "more": 1}
-    assert boxes_of(read_line(tmp_path, line, name, target=target)) == {"the mug": [pytest.approx(BOX)]}
+    assert boxes_of(read_line(tmp_path, line, name, target=target)) == {
+        "the mug": [pytest.approx(BOX)]
+    }
     del line["image"]
     assert read_line(tmp_path, line, name, target=target) == []
 
 
 def test_words_with_numbers_in_brackets_are_passed_over(tmp_path: Path) -> None:
     draw(tmp_path, [record("a.png", (200, 100), [])])
-    texts = ["In [2021] it was built.", "From [1999, 2001], see [3].", "It's at [100, 100, 500, 500]."]
+    texts = [
+        "In [2021] it was built.",
+        "From [1999, 2001], see [3].",
+        "It's at [100, 100, 500, 500].",
+    ]
     turns = [part for text in texts for part in turn(text, "A mug")]
     (tmp_path / "data.jsonl").write_text(dump_line({"conversations": turns, "image": "a.png"}))
     made = find_format("llava", target="qwen3-vl")
-    assert boxes_of(list(read(str(tmp_path / "data.jsonl"), made))) == {"A mug": [pytest.approx(BOX)]}
+    assert boxes_of(list(read(str(tmp_path / "data.jsonl"), made))) == {
+        "A mug": [pytest.approx(BOX)]
+    }
     assert +made.passed_over == {"answers with numbers in brackets that are no box": 2}
 
 
@@ -303,14 +371,21 @@ def test_a_question_in_parts_about_no_box_is_passed_over(tmp_path: Path) -> None
 
 def test_a_json_list_is_read_too(tmp_path: Path) -> None:
     draw(tmp_path, [record("a.png", (200, 100), [])])
-    turns = [{"from": "human", "value": "<image>Find: a mug"}, {"from": "gpt", "value": "[[100, 100, 500, 500]]"}]
-    (tmp_path / "data.json").write_text(json.dumps([{"image": "a.png", "conversations": turns}] * 2), encoding="utf-8")
+    turns = [
+        {"from": "human", "value": "<image>Find: a mug"},
+        {"from": "gpt", "value": "[[100, 100, 500, 500]]"},
+    ]
+    (tmp_path / "data.json").write_text(
+        json.dumps([{"image": "a.png", "conversations": turns}] * 2), encoding="utf-8"
+    )
     rows = list(read(str(tmp_path / "data.json"), "llava", target="qwen3-vl"))
     assert [boxes_of([row]) for row in rows] == [{"a mug": [pytest.approx(BOX)]}] * 2
 
 
 @pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
-def test_texts_come_back_letter_by_letter(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+def test_texts_come_back_letter_by_letter(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
     texts = [
         "Tom &amp; Jerry",
         "none",
@@ -330,7 +405,9 @@ def test_texts_come_back_letter_by_letter(tmp_path: Path, name: str, options: di
     phrases = [{"text": text, "instances": [{"bbox": [1, 2, 30, 40]}]} for text in texts]
     exported(tmp_path, [record("a.png", (64, 48), phrases)], name, **options)
     (row,) = read(str(tmp_path / "out"), name, **options)
-    assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [(text, 1) for text in texts]
+    assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [
+        (text, 1) for text in texts
+    ]
 
 
 def turn(said: Any, question: Any = "<image>Find: a mug") -> list[dict[str, Any]]:
@@ -340,15 +417,38 @@ def turn(said: Any, question: Any = "<image>Find: a mug") -> list[dict[str, Any]
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"image": "a.png", "conversations": turn("[0.1, 0.2, 0.3, 0.4]")}, "where 0 to 1000 was asked for"),
-        ({"image": "a.png", "conversations": turn('[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [1, 2]}]')}, "points"),
         (
-            {"image": "a.png", "conversations": turn('[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [1, 2')},
+            {"image": "a.png", "conversations": turn("[0.1, 0.2, 0.3, 0.4]")},
+            "where 0 to 1000 was asked for",
+        ),
+        (
+            {
+                "image": "a.png",
+                "conversations": turn('[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [1, 2]}]'),
+            },
+            "points",
+        ),
+        (
+            {
+                "image": "a.png",
+                "conversations": turn(
+                    '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [1, 2'
+                ),
+            },
             "end",
         ),
-        ({"image": "a.png", "conversations": turn("[[1, 2, 30, 40]]", "<image>")}, "without a phrase"),
-        ({"image": "a.png", "conversations": turn('[{"box_2d": [1, 2, 3, 4]}]')}, "boxes are 'box_2d'.* 'bbox_2d'"),
-        ({"image": ["a.png", "b.png"], "conversations": turn("[1, 2, 30, 40]")}, "several pictures"),
+        (
+            {"image": "a.png", "conversations": turn("[[1, 2, 30, 40]]", "<image>")},
+            "without a phrase",
+        ),
+        (
+            {"image": "a.png", "conversations": turn('[{"box_2d": [1, 2, 3, 4]}]')},
+            "boxes are 'box_2d'.* 'bbox_2d'",
+        ),
+        (
+            {"image": ["a.png", "b.png"], "conversations": turn("[1, 2, 30, 40]")},
+            "several pictures",
+        ),
         ({"image": "b.png", "conversations": turn("[1, 2, 30, 40]")}, "b.png"),
         ({"image": "a.png"}, "messages"),
         ({"filename": "a.png", "grounding": {}}, "image"),
@@ -365,10 +465,14 @@ def test_broken_lines_are_named(tmp_path: Path, line: dict[str, Any], said: str)
 
 
 @pytest.mark.parametrize(
-    "bbox", [[[615, 226], BOX], [BOX], [BOX, OTHER, BOX], [[1, 2], BOX], [["a"] * 4, BOX], [{"x": 1}, BOX]]
+    "bbox",
+    [[[615, 226], BOX], [BOX], [BOX, OTHER, BOX], [[1, 2], BOX], [["a"] * 4, BOX], [{"x": 1}, BOX]],
 )
 def test_broken_objects_are_named(tmp_path: Path, bbox: list[Any]) -> None:
-    messages = [{"role": "user", "content": "<image><ref-object>"}, {"role": "assistant", "content": "<bbox><bbox>"}]
+    messages = [
+        {"role": "user", "content": "<image><ref-object>"},
+        {"role": "assistant", "content": "<bbox><bbox>"},
+    ]
     line = {"messages": messages, "images": ["a.png"], "objects": {"ref": ["a mug"], "bbox": bbox}}
     with pytest.raises(InputError, match=r"data\.jsonl, line 1"):
         read_line(tmp_path, line, "ms-swift")
@@ -388,12 +492,33 @@ def test_in_and_out_as_commands(tmp_path: Path) -> None:
     assert "qwen2.5-vl" in done.err
     numbers = ["--target", "qwen2.5-vl", "--min-pixels", "784", "--max-pixels", "50176"]
     assert command("export", run, "--format", "llava", "-o", tmp_path / "out", *numbers).code == 0
-    given = [word for one in ("target=qwen2.5-vl", "min_pixels=784", "max_pixels=50176") for word in ("--set", one)]
-    assert command("import", tmp_path / "out", "--format", "llava", "-o", tmp_path / "in", *given).code == 0
+    given = [
+        word
+        for one in ("target=qwen2.5-vl", "min_pixels=784", "max_pixels=50176")
+        for word in ("--set", one)
+    ]
+    assert (
+        command("import", tmp_path / "out", "--format", "llava", "-o", tmp_path / "in", *given).code
+        == 0
+    )
     (row,) = lines(tmp_path / "in/annotations.jsonl")
     assert row["expressions"][0]["instances"][0]["bbox"] == pytest.approx(NOTEBOOK[1], abs=2)
-    assert command("export", run, "--format", "sharegpt", "-o", tmp_path / "s", "--target", "qwen3-vl").code == 0
-    convert = ["convert", tmp_path / "s", "--from", "sharegpt", "--to", "odvg", "-o", tmp_path / "odvg"]
+    assert (
+        command(
+            "export", run, "--format", "sharegpt", "-o", tmp_path / "s", "--target", "qwen3-vl"
+        ).code
+        == 0
+    )
+    convert = [
+        "convert",
+        tmp_path / "s",
+        "--from",
+        "sharegpt",
+        "--to",
+        "odvg",
+        "-o",
+        tmp_path / "odvg",
+    ]
     assert command(*convert).code == 2
     assert command(*convert, "--set", "target=qwen3-vl").code == 0
     (line,) = lines(tmp_path / "odvg/odvg.jsonl")

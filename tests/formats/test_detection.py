@@ -23,7 +23,12 @@ BOX = [1.5, 2.25, 40.0, 30.0]
 
 
 def said(*phrases: str, name: str = "a.png", **more: Any) -> dict[str, Any]:
-    return record(name, SIZE, [{"text": one, "instances": [{"bbox": BOX, "score": 0.5}]} for one in phrases], **more)
+    return record(
+        name,
+        SIZE,
+        [{"text": one, "instances": [{"bbox": BOX, "score": 0.5}]} for one in phrases],
+        **more,
+    )
 
 
 def exported(folder: Path, format: str, rows: list[dict[str, Any]], **options: Any) -> Path:
@@ -33,7 +38,10 @@ def exported(folder: Path, format: str, rows: list[dict[str, Any]], **options: A
 
 
 def texts(rows: list[dict[str, Any]]) -> list[list[tuple[str, list[list[float]]]]]:
-    return [[(one["text"], [i["bbox"] for i in one["instances"]]) for one in row["expressions"]] for row in rows]
+    return [
+        [(one["text"], [i["bbox"] for i in one["instances"]]) for one in row["expressions"]]
+        for row in rows
+    ]
 
 
 def coco(folder: Path, **data: Any) -> str:
@@ -47,7 +55,9 @@ def test_boxes_found_again_have_full_marks(format: str, tmp_path: Path) -> None:
 
     gold = COCO(str(exported(tmp_path, format, list(hostile())) / "annotations.json"))
     keys = ("image_id", "category_id", "bbox")
-    found = [{**{key: box[key] for key in keys}, "score": 0.9} for box in gold.loadAnns(gold.getAnnIds())]
+    found = [
+        {**{key: box[key] for key in keys}, "score": 0.9} for box in gold.loadAnns(gold.getAnnIds())
+    ]
     run = COCOeval_faster(gold, gold.loadRes(found), "bbox", print_function=lambda *_: None)
     run.evaluate()
     run.accumulate()
@@ -58,7 +68,8 @@ def test_boxes_found_again_have_full_marks(format: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["coco", "coco-grounding", "yolo", "kitti"])
 def test_another_reader_finds_no_fault(format: str, tmp_path: Path) -> None:
-    rows = [row for row in hostile() if row["image_path"] != "v1.2.png"]  # it takes a name's first dot for its end
+    # it takes a name's first dot for its end
+    rows = [row for row in hostile() if row["image_path"] != "v1.2.png"]
     out = exported(tmp_path, format, rows)
     if format == "kitti":  # the names that it knows
         (out / "labels").rename(out / "label_2")
@@ -66,75 +77,126 @@ def test_another_reader_finds_no_fault(format: str, tmp_path: Path) -> None:
     place = out / "annotations.json" if format.startswith("coco") else out
     kind = format.partition("-")[0]
     tool = Path(sys.executable).with_name("panlabel")
-    done = subprocess.run([tool, "validate", "--format", kind, place], capture_output=True, text=True)
+    done = subprocess.run(
+        [tool, "validate", "--format", kind, place], capture_output=True, text=True
+    )
     assert "Validation passed" in done.stdout + done.stderr
 
 
-def test_a_picture_with_two_captions_is_one_image_of_coco_and_two_of_grounding(tmp_path: Path) -> None:
+def test_a_picture_with_two_captions_is_one_image_of_coco_and_two_of_grounding(
+    tmp_path: Path,
+) -> None:
     rows = [said("a red mug"), said("the mug", image_id="other")]
     for format, count in (("coco", 1), ("coco-grounding", 2)):
         out = exported(tmp_path, format, rows)
         data = json.loads((out / "annotations.json").read_text())
         assert len(data["images"]) == count
-        assert [one["text"] for row in read(str(out), format) for one in row["expressions"]] == ["a red mug", "the mug"]
+        assert [one["text"] for row in read(str(out), format) for one in row["expressions"]] == [
+            "a red mug",
+            "the mug",
+        ]
 
 
-@pytest.mark.parametrize("format", ["coco", "coco-grounding", "cvat", "tao", "datasets", "webdataset"])
-def test_phrases_of_two_captions_stay_apart_where_no_ids_are_stated(format: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "format", ["coco", "coco-grounding", "cvat", "tao", "datasets", "webdataset"]
+)
+def test_phrases_of_two_captions_stay_apart_where_no_ids_are_stated(
+    format: str, tmp_path: Path
+) -> None:
     rows = [said("a cat"), said("a dog")]
     for row in rows:
         del row["image_id"], row["expressions"][0]["expression_id"]
-    found = [one for row in read(str(exported(tmp_path, format, rows)), format) for one in row["expressions"]]
+    found = [
+        one
+        for row in read(str(exported(tmp_path, format, rows)), format)
+        for one in row["expressions"]
+    ]
     assert [(one["text"], len(one["instances"])) for one in found] == [("a cat", 1), ("a dog", 1)]
     assert [one["expression_id"] for one in found] == ["a#0", "a@2#0"]
 
 
 def test_grounding_as_its_trainers_read_it(tmp_path: Path) -> None:
-    """MDETR's and Ultralytics' rules: integers as ids, each phrase cut out of its image's caption, by annotation."""
-    data = json.loads((exported(tmp_path, "coco-grounding", list(hostile())) / "annotations.json").read_text())
+    """MDETR's and Ultralytics' rules: integers as ids, each phrase cut out of its image's caption,
+    by annotation.
+    """
+    data = json.loads(
+        (exported(tmp_path, "coco-grounding", list(hostile())) / "annotations.json").read_text()
+    )
     captions = {image["id"]: image["caption"] for image in data["images"]}
     assert all(isinstance(key, int) for key in captions)
     wanted = {
-        normalize("NFC", one["text"].lower()) for row in hostile() for one in row["expressions"] if one["instances"]
+        normalize("NFC", one["text"].lower())
+        for row in hostile()
+        for one in row["expressions"]
+        if one["instances"]
     }
     found = set()
     for box in data["annotations"]:
         assert box["iscrowd"] == 0
         assert all(isinstance(number, float) for number in box["bbox"])
         spans = box["tokens_positive"]
-        found.add(" ".join(captions[box["image_id"]][start:end] for start, end in spans).lower().strip())
+        found.add(
+            " ".join(captions[box["image_id"]][start:end] for start, end in spans).lower().strip()
+        )
     assert found == wanted
     for image in data["images"]:
         assert image["tokens_negative"] == [[0, len(image["caption"])]]
-        boxes = [box["tokens_positive"] for box in data["annotations"] if box["image_id"] == image["id"]]
+        boxes = [
+            box["tokens_positive"] for box in data["annotations"] if box["image_id"] == image["id"]
+        ]
         assert all(spans in image["tokens_positive_eval"] for spans in boxes)
 
 
 @pytest.mark.parametrize("format", ["coco", "kitti", "yolo"])
 def test_classes_of_a_file_have_its_order(format: str, tmp_path: Path) -> None:
     (tmp_path / "map.yaml").write_text("the dog: animal\nA red  mug: cup\n'*': rest\n")
-    out = exported(tmp_path, format, [said("a red mug", "a plate")], classes=str(tmp_path / "map.yaml"))
+    out = exported(
+        tmp_path, format, [said("a red mug", "a plate")], classes=str(tmp_path / "map.yaml")
+    )
     if format == "coco":
-        found = {one["id"]: one["name"] for one in json.loads((out / "annotations.json").read_text())["categories"]}
+        found = {
+            one["id"]: one["name"]
+            for one in json.loads((out / "annotations.json").read_text())["categories"]
+        }
         assert found == {1: "animal", 2: "cup", 3: "rest"}
     elif format == "yolo":
-        assert yaml.safe_load((out / "data.yaml").read_text())["names"] == {0: "animal", 1: "cup", 2: "rest"}
-        assert [line[0] for line in (out / "labels" / "a.txt").read_text().splitlines()] == ["1", "2"]
+        assert yaml.safe_load((out / "data.yaml").read_text())["names"] == {
+            0: "animal",
+            1: "cup",
+            2: "rest",
+        }
+        assert [line[0] for line in (out / "labels" / "a.txt").read_text().splitlines()] == [
+            "1",
+            "2",
+        ]
     else:
-        assert [line.split()[0] for line in (out / "labels" / "a.txt").read_text().splitlines()] == ["cup", "rest"]
+        assert [
+            line.split()[0] for line in (out / "labels" / "a.txt").read_text().splitlines()
+        ] == ["cup", "rest"]
 
 
 def test_head_nouns_as_classes(tmp_path: Path) -> None:
-    out = exported(tmp_path, "coco", [said("two small plates", "a red mug on the left")], classes="head")
+    out = exported(
+        tmp_path, "coco", [said("two small plates", "a red mug on the left")], classes="head"
+    )
     data = json.loads((out / "annotations.json").read_text())
     assert [one["name"] for one in data["categories"]] == ["plate", "mug"]
-    assert [one["phrase"] for one in data["annotations"]] == ["two small plates", "a red mug on the left"]
+    assert [one["phrase"] for one in data["annotations"]] == [
+        "two small plates",
+        "a red mug on the left",
+    ]
 
 
 def test_a_map_may_take_lines_from_another(tmp_path: Path) -> None:
-    (tmp_path / "map.yaml").write_text("<<: {a red mug: cup, a plate: cup}\nA plate: dish\na plate: dish")
-    out = exported(tmp_path, "coco", [said("a red mug", "a plate")], classes=str(tmp_path / "map.yaml"))
-    assert [one["name"] for one in json.loads((out / "annotations.json").read_text())["categories"]] == ["cup", "dish"]
+    (tmp_path / "map.yaml").write_text(
+        "<<: {a red mug: cup, a plate: cup}\nA plate: dish\na plate: dish"
+    )
+    out = exported(
+        tmp_path, "coco", [said("a red mug", "a plate")], classes=str(tmp_path / "map.yaml")
+    )
+    assert [
+        one["name"] for one in json.loads((out / "annotations.json").read_text())["categories"]
+    ] == ["cup", "dish"]
 
 
 @pytest.mark.parametrize(
@@ -142,8 +204,14 @@ def test_a_map_may_take_lines_from_another(tmp_path: Path) -> None:
     [
         ("a red mug: cup", r"has no class for 'a plate': add it, or '\*' for all others"),
         ("{}", "has no class for 'a red mug'"),
-        ("a red mug: cup\na plate: b\na red mug: mug", "has two lines of 'a red mug' that differ: leave one"),
-        ("a red mug: cup\na plate: b\nA red  mug: mug", "has two lines of 'a red mug' that differ: leave one"),
+        (
+            "a red mug: cup\na plate: b\na red mug: mug",
+            "has two lines of 'a red mug' that differ: leave one",
+        ),
+        (
+            "a red mug: cup\na plate: b\nA red  mug: mug",
+            "has two lines of 'a red mug' that differ: leave one",
+        ),
         ("- a red mug", "should have lines of a phrase and its class"),
         ("a: [", "is not YAML"),
         (None, "can't read"),
@@ -164,8 +232,20 @@ def test_coco_of_other_tools(tmp_path: Path) -> None:
     path = coco(
         tmp_path,
         annotations=[
-            {"category_id": 7, "bbox": [1, 2, 3, 4], "image_id": 1, "id": 0, "segmentation": [[1, 2, 3, 4, 5, 6]]},
-            {"image_id": 1, "bbox": [0, 0, 9, 9], "category_id": 7, "iscrowd": 1, "segmentation": rle},
+            {
+                "category_id": 7,
+                "bbox": [1, 2, 3, 4],
+                "image_id": 1,
+                "id": 0,
+                "segmentation": [[1, 2, 3, 4, 5, 6]],
+            },
+            {
+                "image_id": 1,
+                "bbox": [0, 0, 9, 9],
+                "category_id": 7,
+                "iscrowd": 1,
+                "segmentation": rle,
+            },
             {"image_id": 1, "bbox": [5, 5, 2.5, 0], "category_id": 7},
             {"image_id": 1, "bbox": [0.1, 0.2, 0.2, 9], "category_id": 99, "id": "x"},
             {"image_id": 404, "bbox": [0, 0, 9, 9], "category_id": 7},
@@ -179,19 +259,28 @@ def test_coco_of_other_tools(tmp_path: Path) -> None:
     )
     rows = list(read(path, "coco"))
     assert [row["image_path"] for row in rows] == ["sub/a.jpg", "b"]
-    assert texts(rows)[0] == [("cat", [[1, 2, 4, 6], [2, 2, 5, 6]]), ("object", [[0.1, 0.2, 0.3, 9.2]])]
+    assert texts(rows)[0] == [
+        ("cat", [[1, 2, 4, 6], [2, 2, 5, 6]]),
+        ("object", [[0.1, 0.2, 0.3, 9.2]]),
+    ]
     assert rows[0]["expressions"][0]["instances"][1]["score"] == 0.5
     assert (repr(rows[0]["width"]), rows[0]["height"]) == ("64", 48)
     assert (rows[0]["image_id"], rows[1]["expressions"]) == ("sub/a", [])
 
 
 def test_coco_by_way_of_tables(tmp_path: Path) -> None:
-    """Of a column with a gap, whole numbers are floats; of one of texts, numbers are texts; names may be missing."""
+    """Of a column with a gap, whole numbers are floats; of one of texts, numbers are texts; names
+    may be missing.
+    """
     box = {"bbox": [1, 2, 3, 4], "category_id": 1}
     path = coco(
         tmp_path,
         images=[{"id": 1.0, "file_name": "a.jpg"}],
-        annotations=[{**box, "image_id": 1}, {**box, "image_id": 1.0, "iscrowd": "1"}, {**box, "image_id": "1"}],
+        annotations=[
+            {**box, "image_id": 1},
+            {**box, "image_id": 1.0, "iscrowd": "1"},
+            {**box, "image_id": "1"},
+        ],
         categories=[{"id": 1.0, "name": None}],
     )
     made = find_format("coco")
@@ -202,7 +291,12 @@ def test_coco_by_way_of_tables(tmp_path: Path) -> None:
 
 def test_grounding_of_other_tools(tmp_path: Path) -> None:
     """Spans of one phrase in two parts, of a phrase of two boxes, and gRefCOCO's nothing there."""
-    image = {"id": 3, "file_name": "a.jpg", "caption": "A red mug, not a fork", "original_img_id": 33}
+    image = {
+        "id": 3,
+        "file_name": "a.jpg",
+        "caption": "A red mug, not a fork",
+        "original_img_id": 33,
+    }
     box = {"image_id": 3, "category_id": 1, "iscrowd": 0, "area": 1}
     path = coco(
         tmp_path,
@@ -211,28 +305,47 @@ def test_grounding_of_other_tools(tmp_path: Path) -> None:
             {**box, "id": 1, "bbox": [1, 2, 3, 4], "tokens_positive": [[2, 9]]},
             {**box, "id": 2, "bbox": [5, 6, 3, 4], "tokens_positive": [[2, 9]]},
             {**box, "id": 3, "bbox": [5, 6, 3, 4], "tokens_positive": [[0, 1], [6, 9]]},
-            {**box, "id": 4, "image_id": 4, "category_id": -1, "bbox": [0, 0, 0, 0], "tokens_positive": []},
+            {
+                **box,
+                "id": 4,
+                "image_id": 4,
+                "category_id": -1,
+                "bbox": [0, 0, 0, 0],
+                "tokens_positive": [],
+            },
         ],
     )
     first, second = read(path, "coco-grounding")
-    assert texts([first]) == [[("red mug", [[1, 2, 4, 6], [5, 6, 8, 10]]), ("A mug", [[5, 6, 8, 10]])]]
+    assert texts([first]) == [
+        [("red mug", [[1, 2, 4, 6], [5, 6, 8, 10]]), ("A mug", [[5, 6, 8, 10]])]
+    ]
     assert [one["char_span"] for one in first["expressions"]] == [[2, 9], None]
     assert (first["image_id"], first["caption"]) == (33, image["caption"])
     assert [(one["text"], one["status"]) for one in second["expressions"]] == [("a fork", "none")]
 
 
 def test_odvg_of_mmdetections_converter(tmp_path: Path) -> None:
-    """It writes a phrase in several parts as a list, and a span for each of its words, also where they are adjacent."""
-    said = [("red mug", [[2, 5], [6, 9]]), (["A", "mug"], [[0, 1], [6, 9]]), (["a fork"], [[15, 21]])]
-    regions = [{"bbox": [1, 2, 3, 4], "phrase": phrase, "tokens_positive": spans} for phrase, spans in said]
+    """It writes a phrase in several parts as a list, and a span for each of its words, also where
+    they are adjacent.
+    """
+    said = [
+        ("red mug", [[2, 5], [6, 9]]),
+        (["A", "mug"], [[0, 1], [6, 9]]),
+        (["a fork"], [[15, 21]]),
+    ]
+    regions = [
+        {"bbox": [1, 2, 3, 4], "phrase": phrase, "tokens_positive": spans} for phrase, spans in said
+    ]
     grounding = {"caption": "A red mug, not a fork", "regions": regions}
     (tmp_path / "x.jsonl").write_text(
         json.dumps({"filename": "a.jpg", "height": 48, "width": 64, "grounding": grounding})
     )
     (row,) = read(str(tmp_path / "x.jsonl"), "odvg-mmdet")
     assert [(one["text"], one["char_span"]) for one in row["expressions"]] == [
-        ("red mug", [2, 9]), ("A mug", None), ("a fork", [15, 21]),
-    ]  # fmt: skip
+        ("red mug", [2, 9]),
+        ("A mug", None),
+        ("a fork", [15, 21]),
+    ]
     (row,) = read(str(tmp_path / "x.jsonl"), "odvg")
     assert [one["text"] for one in row["expressions"]] == ["red mug", "A mug", "a fork"]
 
@@ -246,20 +359,30 @@ def test_odvg_of_mmdetections_converter(tmp_path: Path) -> None:
         ({"bbox": [1, 2, 3, 4], "tokens_positive": [5]}, "annotation 0: is not of this format"),
     ],
 )
-def test_what_is_wrong_in_a_coco_file_is_named(box: dict[str, Any], why: str, tmp_path: Path) -> None:
-    path = coco(tmp_path, images=[{"id": 1, "file_name": "a", "caption": "x"}], annotations=[{"image_id": 1, **box}])
+def test_what_is_wrong_in_a_coco_file_is_named(
+    box: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    path = coco(
+        tmp_path,
+        images=[{"id": 1, "file_name": "a", "caption": "x"}],
+        annotations=[{"image_id": 1, **box}],
+    )
     with pytest.raises(InputError, match=why) as caught:
         list(read(path, "coco"))
     assert path in str(caught.value)
 
 
 def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
-    path = coco(tmp_path, images=[{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], annotations=[])
+    path = coco(
+        tmp_path, images=[{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], annotations=[]
+    )
     with pytest.raises(InputError, match="two images have the id 1"):
         list(read(path, "coco"))
     for what in ("categories", "annotations"):
         twice = [{"id": 7, "name": "cat"}, {"id": 7, "name": "dog"}]
-        path = coco(tmp_path, images=[{"id": 1, "file_name": "a"}], **{"annotations": [], what: twice})
+        path = coco(
+            tmp_path, images=[{"id": 1, "file_name": "a"}], **{"annotations": [], what: twice}
+        )
         with pytest.raises(InputError, match=f"two {what} have the id 7"):
             list(read(path, "coco"))
 
@@ -267,9 +390,23 @@ def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
 CATEGORY, IMAGE = {"id": 7, "name": "a cat"}, {"id": "x", "file_name": "süß.jpg"}
 ANNOTATION = {"id": 1, "image_id": "x", "category_id": 7, "bbox": [1, 2, 3, 4], "rle": "x" * 70_000}
 TEXTS = [
-    json.dumps({"annotations": [ANNOTATION], "info": {"a": [1]}, "categories": [CATEGORY], "images": [IMAGE]}),
     json.dumps(
-        {"n": 1, "images": [IMAGE], "annotations": [ANNOTATION], "none": None, "categories": [CATEGORY]}, indent=9
+        {
+            "annotations": [ANNOTATION],
+            "info": {"a": [1]},
+            "categories": [CATEGORY],
+            "images": [IMAGE],
+        }
+    ),
+    json.dumps(
+        {
+            "n": 1,
+            "images": [IMAGE],
+            "annotations": [ANNOTATION],
+            "none": None,
+            "categories": [CATEGORY],
+        },
+        indent=9,
     ),
     json.dumps(
         {"licenses": [], "images": [IMAGE], "categories": [CATEGORY], "annotations": [ANNOTATION]},
@@ -280,7 +417,9 @@ TEXTS = [
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("text", TEXTS, ids=["annotations first", "indented", "much space"])
-def test_coco_is_read_whatever_the_order_and_the_space_in_it(text: str, encoding: str, tmp_path: Path) -> None:
+def test_coco_is_read_whatever_the_order_and_the_space_in_it(
+    text: str, encoding: str, tmp_path: Path
+) -> None:
     (tmp_path / "x.json").write_text(text, encoding=encoding)
     (row,) = read(str(tmp_path / "x.json"), "coco")
     assert row["image_path"] == "süß.jpg"
@@ -318,19 +457,29 @@ def test_a_number_that_goes_on_where_a_part_of_the_file_ends(cut: int, tmp_path:
 
 def test_a_large_coco_file_is_read_in_little_memory(tmp_path: Path) -> None:
     """As a process, by its peak: SQLite's memory isn't Python's."""
-    images = [{"id": n, "file_name": f"{n}.jpg", "width": 64, "height": 48, "url": "x" * 500} for n in range(30_000)]
-    boxes = [{"id": n, "image_id": n % 30_000, "category_id": 1, "bbox": [1, 2, 3, 4]} for n in range(60_000)]
+    images = [
+        {"id": n, "file_name": f"{n}.jpg", "width": 64, "height": 48, "url": "x" * 500}
+        for n in range(30_000)
+    ]
+    boxes = [
+        {"id": n, "image_id": n % 30_000, "category_id": 1, "bbox": [1, 2, 3, 4]}
+        for n in range(60_000)
+    ]
     path = coco(tmp_path, images=images, annotations=boxes, categories=[{"id": 1, "name": "a cat"}])
     code = "import sys; from dataflow_grounding.formats import read; print(sum(1 for _ in read(sys.argv[1], 'coco')));"
     code += "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
     count, kilobytes = map(int, done.stdout.split())
     assert count == 30_000
     assert kilobytes < 80_000
 
 
 def test_yolo_as_its_trainer_reads_it(tmp_path: Path) -> None:
-    """Ultralytics' rules: labels mirror pictures, five numbers, parts of 0 to 1, classes below the count of names."""
+    """Ultralytics' rules: labels mirror pictures, five numbers, parts of 0 to 1, classes below the
+    count of names.
+    """
     out = exported(tmp_path, "yolo", list(hostile()))
     names = yaml.safe_load((out / "data.yaml").read_text())["names"]
     assert list(names) == list(range(len(names)))
@@ -346,7 +495,9 @@ def test_yolo_as_its_trainer_reads_it(tmp_path: Path) -> None:
 def test_kitti_as_its_readers_split_it(tmp_path: Path) -> None:
     """Single blanks, 15 fields or 16 with the score, floats."""
     out = exported(tmp_path, "kitti", list(hostile()))
-    lines = [line for path in (out / "labels").rglob("*.txt") for line in path.read_text().splitlines()]
+    lines = [
+        line for path in (out / "labels").rglob("*.txt") for line in path.read_text().splitlines()
+    ]
     assert {len(line.split(" ")) for line in lines} == {15, 16}
     for line in lines:
         assert all(float(field) >= 0 for field in line.split(" ")[1:])
@@ -354,20 +505,27 @@ def test_kitti_as_its_readers_split_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["kitti", "yolo"])
 def test_two_pictures_of_one_label_file_are_refused(format: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.jpg and another picture would share labels/a\.txt: rename one"):
+    with pytest.raises(
+        InputError, match=r"a\.jpg and another picture would share labels/a\.txt: rename one"
+    ):
         exported(tmp_path, format, [said("a mug"), said("a mug", name="a.jpg")])
 
 
-@pytest.mark.parametrize(("format", "label"), [("kitti", "cat 0 0 0 16 12 48 36"), ("yolo", "0 .5 .5 .5 .5")])
-def test_two_pictures_of_one_label_file_both_come_in(format: str, label: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("format", "label"), [("kitti", "cat 0 0 0 16 12 48 36"), ("yolo", "0 .5 .5 .5 .5")]
+)
+def test_two_pictures_of_one_label_file_both_come_in(
+    format: str, label: str, tmp_path: Path
+) -> None:
     draw(tmp_path / "images", [said("x", name=name) for name in ("a.jpg", "a.png")])
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/a.txt").write_text(label)
     (tmp_path / "data.yaml").write_text("names: [cat]")
     rows = list(read(str(tmp_path), format))
     assert [(row["image_path"], row["image_id"]) for row in rows] == [
-        ("images/a.jpg", "images/a"), ("images/a.png", "images/a@2"),
-    ]  # fmt: skip
+        ("images/a.jpg", "images/a"),
+        ("images/a.png", "images/a@2"),
+    ]
     assert texts(rows) == [[("cat", [[16, 12, 48, 36]])]] * 2
 
 
@@ -377,8 +535,14 @@ def test_kitti_of_the_benchmark(tmp_path: Path) -> None:
     labels = tmp_path / "training" / "label_2"
     labels.mkdir()
     rest = "1.0 1.0 1.0 0 0 0 0"
-    lines = [f"Person_sitting 0.00 0 -1.5 1.50 2 40 30.25 {rest}", f"DontCare -1 -1 -10 5 5 9 9 {rest}", ""]
-    (labels / "000001.txt").write_text("\r\n".join([*lines, f"Person_sitting 0 0 0 5 5 9 9 {rest} 0.75"]))
+    lines = [
+        f"Person_sitting 0.00 0 -1.5 1.50 2 40 30.25 {rest}",
+        f"DontCare -1 -1 -10 5 5 9 9 {rest}",
+        "",
+    ]
+    (labels / "000001.txt").write_text(
+        "\r\n".join([*lines, f"Person_sitting 0 0 0 5 5 9 9 {rest} 0.75"])
+    )
     [row] = read(str(tmp_path), "kitti")
     assert row["image_path"] == "training/image_2/000001.png"
     assert texts([row]) == [[("Person_sitting", [[1.5, 2, 40, 30.25], [5, 5, 9, 9]])]]
@@ -394,7 +558,9 @@ def test_of_poses_the_box_is_read(shape: str, tmp_path: Path) -> None:
     (tmp_path / "labels/a.txt").write_text(f"0 .5 .5 .5 .5 {points}")
     assert texts(list(read(str(tmp_path), "yolo"))) == [[("cat", [[16, 12, 48, 36]])]]
     (tmp_path / "labels/a.txt").write_text("0 .5 .5 .5 .5 .1 .1")
-    with pytest.raises(InputError, match=r"a\.txt, line 1: has 7 fields, a YOLO label of this kpt_shape has 1"):
+    with pytest.raises(
+        InputError, match=r"a\.txt, line 1: has 7 fields, a YOLO label of this kpt_shape has 1"
+    ):
         list(read(str(tmp_path), "yolo"))
 
 
@@ -406,13 +572,18 @@ def test_yolo_of_roboflow(tmp_path: Path) -> None:
             "1 0.5 0.5 1 0.5 0.25\n1.000000e+00 .5 .5 0 .5\n0 .25 .5 .5 .25 1 1 .5 .75\n"
         )
         (tmp_path / split / "labels" / "stray.txt").write_text("1 0.5 0.5 1 0.5\n")
-    (tmp_path / "data.yaml").write_text("nc: 2\nnames: ['cat', 'red mug']\ntrain: ../train/images\n")
+    (tmp_path / "data.yaml").write_text(
+        "nc: 2\nnames: ['cat', 'red mug']\ntrain: ../train/images\n"
+    )
     for path in (tmp_path, tmp_path / "data.yaml"):
         rows = list(read(str(path), "yolo"))
         assert [row["image_path"] for row in rows] == [
             f"{split}/images/{name}.png" for split in ("train", "valid") for name in ("a", "none")
         ]
-        assert texts(rows[:2]) == [[("red mug", [[0, 12, 64, 36]]), ("cat", [[16, 12, 64, 48]])], []]
+        assert texts(rows[:2]) == [
+            [("red mug", [[0, 12, 64, 36]]), ("cat", [[16, 12, 64, 48]])],
+            [],
+        ]
         assert rows[0]["expressions"][0]["instances"][0]["score"] == 0.25
 
 
@@ -426,7 +597,9 @@ def test_yolo_of_roboflow(tmp_path: Path) -> None:
         ("0 .5 .5 1 x", "names: [cat]", "a.txt, line 1: 'x' is not a number"),
     ],
 )
-def test_what_is_wrong_in_a_yolo_folder_is_named(label: str, names: str | None, why: str, tmp_path: Path) -> None:
+def test_what_is_wrong_in_a_yolo_folder_is_named(
+    label: str, names: str | None, why: str, tmp_path: Path
+) -> None:
     draw(tmp_path / "images", [said("x")])
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text(label)
@@ -461,9 +634,20 @@ def test_a_value_of_another_kind_is_told_in_one_line(
     tmp_path: Path, format: str, what: str, key: str, value: Any
 ) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    entry = {"id": 1, "image_id": 1, "category_id": 1, "phrase": "a", "bbox": [1, 1, 5, 5], "tokens_positive": [[0, 1]]}
+    entry = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "phrase": "a",
+        "bbox": [1, 1, 5, 5],
+        "tokens_positive": [[0, 1]],
+    }
     image = {"id": 1, "file_name": "a.png", "width": 9, "height": 9, "caption": "a cup"}
-    data: dict[str, Any] = {"images": [image], "annotations": [entry], "categories": [{"id": 1, "name": "a"}]}
+    data: dict[str, Any] = {
+        "images": [image],
+        "annotations": [entry],
+        "categories": [{"id": 1, "name": "a"}],
+    }
     data[what][0][key] = value
     (tmp_path / "annotations.json").write_text(json.dumps(data))
     given = [str(tmp_path / "annotations.json"), "--format", format, "-o", str(tmp_path / "out")]

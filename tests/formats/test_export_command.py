@@ -1,4 +1,6 @@
-"""`export`, `import` and `convert` as a user runs them: files, pictures, what is told, and what is refused."""
+"""`export`, `import` and `convert` as a user runs them: files, pictures, what is told, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,12 @@ def test_counts_and_losses_are_told(run: Path, tmp_path: Path) -> None:
     done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
     assert done.code == 0
     assert done.out.splitlines() == [f"{tmp_path / 'out'}: 3 records, 20 phrases, 22 boxes"]
-    for told in ("odvg can't say", "phrases that aren't in their picture (2)", "scores (", "texts changed"):
+    for told in (
+        "odvg can't say",
+        "phrases that aren't in their picture (2)",
+        "scores (",
+        "texts changed",
+    ):
         assert told in done.err
     readme = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "phrases that aren't in their picture (2)" in readme
@@ -82,13 +89,17 @@ def test_a_turned_picture_is_copied_upright_or_refused(tmp_path: Path, turn: int
     run = results(tmp_path / "run", [mug(), mug("b.jpg")])
     draw(run, [mug()], turn)
     for images in ("copy", "link"):
-        done = command("export", run, "--format", "odvg", "-o", tmp_path / images, "--images", images)
+        done = command(
+            "export", run, "--format", "odvg", "-o", tmp_path / images, "--images", images
+        )
         assert done.code == 0, done.err
         with PIL.Image.open(tmp_path / images / "images/a.jpg") as picture:
             assert (picture.size, picture.getexif().get(0x0112, 1)) == (SIZE, 1)
         assert (tmp_path / images / "images/b.jpg").is_symlink() == (images == "link")
         assert (tmp_path / images / "images/b.jpg").read_bytes() == (run / "b.jpg").read_bytes()
-    done = command("export", run, "--format", "odvg", "-o", tmp_path / "out", "--images", "reference")
+    done = command(
+        "export", run, "--format", "odvg", "-o", tmp_path / "out", "--images", "reference"
+    )
     assert done.code == 1
     assert "'a.jpg' is turned by its EXIF" in done.err
     assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["b.jpg"]
@@ -105,9 +116,14 @@ def test_a_turned_webp_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_status_that_there_is_not_is_told(tmp_path: Path) -> None:
-    run = results(tmp_path / "run", [mug(status="Grounded"), mug("b.jpg", status="pending"), mug("c.jpg")])
+    run = results(
+        tmp_path / "run", [mug(status="Grounded"), mug("b.jpg", status="pending"), mug("c.jpg")]
+    )
     done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
-    assert (done.code, "record 1: the status 'Grounded' is not one of grounded, none, amb" in done.err) == (1, True)
+    assert (
+        done.code,
+        "record 1: the status 'Grounded' is not one of grounded, none, amb" in done.err,
+    ) == (1, True)
     assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["images/c.jpg"]
 
 
@@ -128,7 +144,12 @@ def test_a_picture_that_is_missing_or_another_is_left_out(tmp_path: Path) -> Non
 
 def test_pictures_of_one_name_stay_apart(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
-    rows = [mug(), record(str(elsewhere / "a.jpg"), (32, 32), [{"text": "a cup", "instances": [dict(ONE[0])]}])]
+    rows = [
+        mug(),
+        record(
+            str(elsewhere / "a.jpg"), (32, 32), [{"text": "a cup", "instances": [dict(ONE[0])]}]
+        ),
+    ]
     run = results(tmp_path / "run", rows)
     assert command("export", run, "--format", "odvg", "-o", tmp_path / "out").code == 0
     sizes = []
@@ -166,7 +187,9 @@ def test_what_is_wanted(tmp_path: Path) -> None:
     assert names("--status", "none") == {"none"}
 
 
-@pytest.mark.parametrize("format", ["yolo", "coco", "odvg", "label-studio", "cvat", "datasets", "tao"])
+@pytest.mark.parametrize(
+    "format", ["yolo", "coco", "odvg", "label-studio", "cvat", "datasets", "tao"]
+)
 def test_what_a_reviewer_rejected_is_left_out(format: str, tmp_path: Path) -> None:
     rejected = {"verified": False, "reviewed_by": "ann"}
     right, wrong = [1, 2, 30, 40], [5, 6, 50, 44]
@@ -188,7 +211,11 @@ def test_what_a_reviewer_rejected_is_left_out(format: str, tmp_path: Path) -> No
         assert done.code == 0, done.err
         assert ("boxes that a reviewer rejected: 3" in done.err) is not bool(options), done.err
         found = {Path(row["image_path"]).stem: row["expressions"] for row in read(str(out), format)}
-        return {name: [box for one in said for box in one["instances"]] for name, said in found.items() if said}
+        return {
+            name: [box for one in said for box in one["instances"]]
+            for name, said in found.items()
+            if said
+        }
 
     boxes_of = written()
     assert sorted(boxes_of) == ["by_a_check", "one_of_two"]
@@ -197,9 +224,13 @@ def test_what_a_reviewer_rejected_is_left_out(format: str, tmp_path: Path) -> No
     assert sum(map(len, written("--keep-rejected").values())) == 5
 
 
-@pytest.mark.parametrize("format", ["yolo", "coco", "odvg-mmdet", "label-studio", "cvat", "datasets", "tao"])
+@pytest.mark.parametrize(
+    "format", ["yolo", "coco", "odvg-mmdet", "label-studio", "cvat", "datasets", "tao"]
+)
 def test_a_picture_is_empty_only_by_what_is_asked_for(format: str, tmp_path: Path) -> None:
-    """A negative is a claim: neither what nobody confirmed nor a caption without a phrase makes one."""
+    """A negative is a claim: neither what nobody confirmed nor a caption without a phrase makes
+    one.
+    """
     nothing: dict[str, Any] = {"instances": [], "status": "none"}
     rows = [
         mug(verified=True, reviewed_by="ann"),
@@ -227,11 +258,29 @@ def test_a_background_picture_stays_one(tmp_path: Path) -> None:
     (tmp_path / "yolo/labels/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (tmp_path / "yolo/data.yaml").write_text("names: [cat]\n")
     there = tmp_path / "yolo"
-    ways = ["yolo", "coco", "kitti", "cvat", "label-studio", "datasets", "webdataset", "tao", "yolo"]
+    ways = [
+        "yolo",
+        "coco",
+        "kitti",
+        "cvat",
+        "label-studio",
+        "datasets",
+        "webdataset",
+        "tao",
+        "yolo",
+    ]
     for number, (given, wanted) in enumerate(pairwise(ways)):
-        assert command("convert", there, "--from", given, "--to", wanted, "-o", tmp_path / str(number)).code == 0
+        assert (
+            command(
+                "convert", there, "--from", given, "--to", wanted, "-o", tmp_path / str(number)
+            ).code
+            == 0
+        )
         there = tmp_path / str(number)
-    assert sorted(path.read_text() != "" for path in (there / "labels").rglob("*.txt")) == [False, True]
+    assert sorted(path.read_text() != "" for path in (there / "labels").rglob("*.txt")) == [
+        False,
+        True,
+    ]
 
 
 def test_a_picture_of_what_was_left_out_is_no_background(tmp_path: Path) -> None:
@@ -239,13 +288,24 @@ def test_a_picture_of_what_was_left_out_is_no_background(tmp_path: Path) -> None
     (tmp_path / "kitti/labels").mkdir()
     numbers = "0 0 0 1 1 9 9 0 0 0 0 0 0 0\n"
     (tmp_path / "kitti/labels/a.txt").write_text(f"DontCare {numbers}")
-    images = [{"id": n, "file_name": name, "width": 32, "height": 32} for n, name in enumerate(("a.jpg", "b.jpg"))]
+    images = [
+        {"id": n, "file_name": name, "width": 32, "height": 32}
+        for n, name in enumerate(("a.jpg", "b.jpg"))
+    ]
     crowd = {"id": 1, "image_id": 0, "category_id": 1, "iscrowd": 1, "bbox": [1, 1, 9, 9]}
     data = {"images": images, "annotations": [crowd], "categories": [{"id": 1, "name": "car"}]}
     (tmp_path / "kitti/images/coco.json").write_text(json.dumps(data))
-    for format, path in (("kitti", tmp_path / "kitti"), ("coco", tmp_path / "kitti/images/coco.json")):
+    for format, path in (
+        ("kitti", tmp_path / "kitti"),
+        ("coco", tmp_path / "kitti/images/coco.json"),
+    ):
         assert [row["background"] for row in read(str(path), format)] == [False, True]
-        assert command("convert", path, "--from", format, "--to", "yolo", "-o", tmp_path / "out" / format).code == 0
+        assert (
+            command(
+                "convert", path, "--from", format, "--to", "yolo", "-o", tmp_path / "out" / format
+            ).code
+            == 0
+        )
         assert [one.name for one in (tmp_path / "out" / format / "images").iterdir()] == ["b.jpg"]
 
 
@@ -257,7 +317,9 @@ def test_scores_that_are_none_are_left_out(tmp_path: Path, format: str) -> None:
     ]
     run, out = results(tmp_path / "run", [record("a.jpg", SIZE, expressions)]), tmp_path / "out"
     done = command("export", run, "--format", format, "-o", out)
-    assert (done.code, "scores that aren't numbers from 0 to 1 (3)" in done.err) == (0, True), done.err
+    assert (done.code, "scores that aren't numbers from 0 to 1 (3)" in done.err) == (0, True), (
+        done.err
+    )
     (row,) = read(str(out), format)
     scores = [one["instances"][0]["score"] for one in row["expressions"]]
     assert scores == [None, None, None, 1]
@@ -267,23 +329,36 @@ def test_scores_that_are_none_are_left_out(tmp_path: Path, format: str) -> None:
 
 @pytest.mark.parametrize("span", [[10, 15], [100, 105], [5, 0], [-5, 5], [14.0, 19.0], [0], "x"])
 @pytest.mark.parametrize("format", ["odvg-mmdet", "coco-grounding", "vi", "label-studio", "tao"])
-def test_spans_that_do_not_hold_their_phrase_are_looked_for(tmp_path: Path, format: str, span: Any) -> None:
-    row = record("a.jpg", SIZE, [{"text": "a cat", "instances": [dict(ONE[0])]}], caption="a red car and a cat")
+def test_spans_that_do_not_hold_their_phrase_are_looked_for(
+    tmp_path: Path, format: str, span: Any
+) -> None:
+    row = record(
+        "a.jpg",
+        SIZE,
+        [{"text": "a cat", "instances": [dict(ONE[0])]}],
+        caption="a red car and a cat",
+    )
     row["expressions"] += [
-        {**row["expressions"][0], "text": text, "expression_id": text} for text in ("a dog", "a cow")
+        {**row["expressions"][0], "text": text, "expression_id": text}
+        for text in ("a dog", "a cow")
     ]
     for one, stated in zip(row["expressions"], (span, span, None), strict=True):
         one["char_span"] = stated
     out = tmp_path / "out"
     done = command("export", results(tmp_path / "run", [row]), "--format", format, "-o", out)
-    assert (done.code, "hold their phrase, which was looked for in its caption: 2" in done.err) == (0, True), done.err
+    assert (done.code, "hold their phrase, which was looked for in its caption: 2" in done.err) == (
+        0,
+        True,
+    ), done.err
     (as_written,) = find_format(format).read(str(out), str(out))
     spans = {one["text"]: one.get("char_span") for one in as_written["expressions"]}
     assert spans.pop("a cat") == [14, 19]
     assert not any(spans.values())
 
 
-def test_a_caption_that_begins_with_blanks_is_written_as_its_trainer_strips_it(tmp_path: Path) -> None:
+def test_a_caption_that_begins_with_blanks_is_written_as_its_trainer_strips_it(
+    tmp_path: Path,
+) -> None:
     row = mug()
     row["caption"] = row["cleaned_caption"] = f"  {row['caption']}"
     row["expressions"][0]["char_span"] = [2, 11]
@@ -295,7 +370,9 @@ def test_a_caption_that_begins_with_blanks_is_written_as_its_trainer_strips_it(t
 
 
 @pytest.mark.parametrize("taken", ["file", "folder"])
-def test_a_place_that_is_taken_is_refused_and_an_earlier_export_replaced(tmp_path: Path, taken: str) -> None:
+def test_a_place_that_is_taken_is_refused_and_an_earlier_export_replaced(
+    tmp_path: Path, taken: str
+) -> None:
     run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
     if taken == "file":
         out.write_text("mine")
@@ -315,10 +392,14 @@ def test_a_place_that_is_taken_is_refused_and_an_earlier_export_replaced(tmp_pat
 
 @pytest.mark.parametrize("earlier", ["copy", "link"])
 @pytest.mark.parametrize("images", ["link", "reference"])
-def test_an_export_does_not_replace_what_it_is_made_of(tmp_path: Path, images: str, earlier: str) -> None:
+def test_an_export_does_not_replace_what_it_is_made_of(
+    tmp_path: Path, images: str, earlier: str
+) -> None:
     run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
     assert command("export", run, "--format", "odvg", "-o", out, "--images", earlier).code == 0
-    done = command("convert", out, "--from", "odvg", "--to", "ms-swift", "-o", out, "--images", images)
+    done = command(
+        "convert", out, "--from", "odvg", "--to", "ms-swift", "-o", out, "--images", images
+    )
     assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
     assert "'images/a.jpg' is in the export that would be replaced: copy it" in done.err
     assert (out / "images/a.jpg").read_bytes() == (run / "a.jpg").read_bytes()
@@ -342,12 +423,17 @@ def test_an_export_with_something_else_in_it_stays(tmp_path: Path, mine: str) ->
     ("options", "why"),
     [
         (("--status", "none"), "pictures without a phrase to write (1)"),
-        (("--min-score", "0.95"), "phrases that weren't asked for, by status, score, check or review: 1"),
+        (
+            ("--min-score", "0.95"),
+            "phrases that weren't asked for, by status, score, check or review: 1",
+        ),
         (("--min-score", "nan"), "nan is not in 0<=x<=1"),
         (("--image-root", "nowhere"), "no image 'a.jpg'"),
     ],
 )
-def test_an_export_of_nothing_leaves_what_is_there(tmp_path: Path, options: tuple[str, ...], why: str) -> None:
+def test_an_export_of_nothing_leaves_what_is_there(
+    tmp_path: Path, options: tuple[str, ...], why: str
+) -> None:
     run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
     assert command("export", run, "--format", "odvg", "-o", out).code == 0
     done = command("export", run, "--format", "odvg", "-o", out, *options)
@@ -358,13 +444,24 @@ def test_an_export_of_nothing_leaves_what_is_there(tmp_path: Path, options: tupl
 @pytest.mark.parametrize("format", ["yolo", "coco", "tao-refer", "webdataset", "label-studio"])
 def test_boxes_are_cut_to_their_picture(tmp_path: Path, format: str) -> None:
     inside = [[-5, 5, 70, 9.5], [1, 2, 64.004, 40]]
-    out_of_it = [{"text": "a dog", "instances": [{"bbox": box}]} for box in ([70, 1, 80, 9], [5, 5, 5, 9])]
+    out_of_it = [
+        {"text": "a dog", "instances": [{"bbox": box}]} for box in ([70, 1, 80, 9], [5, 5, 5, 9])
+    ]
     expressions = [{"text": "a mug", "instances": [{"bbox": box} for box in inside]}, *out_of_it]
-    rows = [record("a.jpg", SIZE, expressions), record("b.jpg", SIZE, [*out_of_it, {"text": "a cat"}])]
+    rows = [
+        record("a.jpg", SIZE, expressions),
+        record("b.jpg", SIZE, [*out_of_it, {"text": "a cat"}]),
+    ]
     rows[0]["expressions"].append({"text": "a cup", "status": "grounded", "instances": []})
-    done = command("export", results(tmp_path / "run", rows), "--format", format, "-o", tmp_path / "out")
+    done = command(
+        "export", results(tmp_path / "run", rows), "--format", format, "-o", tmp_path / "out"
+    )
     assert done.code == 0, done.err
-    for told in ("outside of their picture (1)", "without an area in their picture (4)", "left without a box (5)"):
+    for told in (
+        "outside of their picture (1)",
+        "without an area in their picture (4)",
+        "left without a box (5)",
+    ):
         assert told in done.err
     row, *more = read(str(tmp_path / "out"), format)
     (one,) = row["expressions"]
@@ -379,7 +476,9 @@ def test_one_export_at_a_time_is_made_at_a_place(tmp_path: Path) -> None:
 
     def meanwhile() -> Iterator[dict[str, Any]]:
         yield mug()
-        with pytest.raises(InputError, match=r"another run is working in .*out\.part: wait for it to end"):
+        with pytest.raises(
+            InputError, match=r"another run is working in .*out\.part: wait for it to end"
+        ):
             write([mug("b.jpg")], "odvg", out, folders=[str(tmp_path)])
 
     write(meanwhile(), "odvg", out, folders=[str(tmp_path)])
@@ -387,7 +486,9 @@ def test_one_export_at_a_time_is_made_at_a_place(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "b.jpg", "out"]
 
 
-def test_what_stands_where_an_export_is_made_stays_unless_it_is_of_one_that_broke_off(tmp_path: Path) -> None:
+def test_what_stands_where_an_export_is_made_stays_unless_it_is_of_one_that_broke_off(
+    tmp_path: Path,
+) -> None:
     run, part = results(tmp_path / "run", [mug()]), tmp_path / "out.part"
     code = "import os; from dataflow_grounding.formats import write;"
     code += f"write((os._exit(9) for _ in 'x'), 'odvg', {str(tmp_path / 'out')!r})"
@@ -397,8 +498,13 @@ def test_what_stands_where_an_export_is_made_stays_unless_it_is_of_one_that_brok
     part.mkdir()
     (part / "labels.txt").write_text("mine")
     for root in (run, "nowhere"):
-        done = command("export", run, "--format", "odvg", "-o", tmp_path / "out", "--image-root", root)
-        assert (done.code, f"{part}, where it would be made, is there already: move it" in done.err) == (2, True)
+        done = command(
+            "export", run, "--format", "odvg", "-o", tmp_path / "out", "--image-root", root
+        )
+        assert (
+            done.code,
+            f"{part}, where it would be made, is there already: move it" in done.err,
+        ) == (2, True)
         assert (part / "labels.txt").read_text() == "mine"
 
 
@@ -410,13 +516,18 @@ def test_single_files_are_not_written_over(tmp_path: Path) -> None:
     assert "mine.jsonl" in done.err
 
 
-def test_wrong_arguments_are_one_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_arguments_are_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for arguments, said in (
         (("--format", "odgv", "-o", "x"), "is it 'odvg'?"),
         (("--format", "odvg", "-o", "x", "--target", "qwen3-vl"), "has no option 'target'"),
         (("--format", "odvg", "-o", "x.jsonl", "--images", "copy"), "name a folder"),
-        (("--format", "odvg", "-o", "x.json"), "x.json is no name for odvg's odvg.jsonl: end it so, or name a folder"),
+        (
+            ("--format", "odvg", "-o", "x.json"),
+            "x.json is no name for odvg's odvg.jsonl: end it so, or name a folder",
+        ),
         (("--format", "yolo", "-o", "x.yaml"), "x.yaml is no name for yolo's labels"),
         (("--format", "no.such:Thing", "-o", "x"), "no module 'no'"),
     ):
@@ -437,7 +548,8 @@ def test_import_makes_a_folder_to_go_on_from(run: Path, tmp_path: Path) -> None:
     out, back = tmp_path / "out", tmp_path / "back"
     assert command("export", run, "--format", "odvg-mmdet", "-o", out).code == 0
     whole = (out / "odvg.jsonl").read_bytes()
-    (out / "odvg.jsonl").write_bytes(whole.replace(f'"width": {SIZE[0]}'.encode(), b'"width": 0'))  # not known
+    # not known
+    (out / "odvg.jsonl").write_bytes(whole.replace(f'"width": {SIZE[0]}'.encode(), b'"width": 0'))
     assert command("import", out, "--format", "odvg-mmdet", "-o", back).code == 0
     first = lines(back / "annotations.jsonl")[0]
     assert first["expressions"][0]["char_span"] == [0, 9]
@@ -446,7 +558,10 @@ def test_import_makes_a_folder_to_go_on_from(run: Path, tmp_path: Path) -> None:
     again = command("export", back, "--format", "odvg-mmdet", "-o", tmp_path / "again")
     assert again.code == 0, again.err
     assert (tmp_path / "again/odvg.jsonl").read_bytes() == whole
-    assert command("convert", out, "--from", "odvg-mmdet", "--to", "odvg", "-o", tmp_path / "c").code == 0
+    assert (
+        command("convert", out, "--from", "odvg-mmdet", "--to", "odvg", "-o", tmp_path / "c").code
+        == 0
+    )
     assert "is there already" in command("import", out, "--format", "odvg-mmdet", "-o", back).err
 
 
@@ -454,12 +569,23 @@ def test_one_import_at_a_time_is_made_in_a_folder(tmp_path: Path) -> None:
     there = tmp_path / "back/annotations.jsonl"
     with closing(RowWriter(str(there))) as first:
         done = command("import", tmp_path, "--format", "odvg", "-o", tmp_path / "back")
-        assert (done.code, done.err) == (2, f"Error: can't write {there}: another process is writing it\n")
+        assert (done.code, done.err) == (
+            2,
+            f"Error: can't write {there}: another process is writing it\n",
+        )
         first.commit()
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{", "{}", '{"filename": "a.jpg"}', '{"filename": 7, "grounding": {"regions": [{}]}}', "\x00"]
+    "text",
+    [
+        "[]",
+        "{",
+        "{}",
+        '{"filename": "a.jpg"}',
+        '{"filename": 7, "grounding": {"regions": [{}]}}',
+        "\x00",
+    ],
 )
 def test_a_file_of_another_kind_is_named_with_its_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.jsonl"

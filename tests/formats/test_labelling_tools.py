@@ -1,4 +1,6 @@
-"""Label Studio, CVAT and Vi: the rules of each tool's own reader, and what people and other tools make of the files."""
+"""Label Studio, CVAT and Vi: the rules of each tool's own reader, and what people and other tools
+make of the files.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def mugs() -> dict[str, Any]:
 
 
 def test_label_studios_rules(out: Callable[..., Path]) -> None:
-    """Every region is of a control of the configuration, on the object that it is for, with a label it has."""
+    """Every region is of a control of the configuration, on the object that it is for, with a label
+    it has.
+    """
     folder = out("label-studio", list(hostile()))
     view = ET.parse(folder / "labels.xml").getroot()
     controls = {tag.get("name"): tag for tag in view.iter() if tag.get("toName")}
@@ -92,12 +96,21 @@ def region(**more: Any) -> dict[str, Any]:
 
 
 def text_of(region_id: str, *texts: str) -> dict[str, Any]:
-    return {"id": region_id, "from_name": "phrase", "type": "textarea", "value": {"text": list(texts)}}
+    return {
+        "id": region_id,
+        "from_name": "phrase",
+        "type": "textarea",
+        "value": {"text": list(texts)},
+    }
 
 
-def imported(tmp_path: Path, task: dict[str, Any], format: str = "label-studio") -> list[dict[str, Any]]:
+def imported(
+    tmp_path: Path, task: dict[str, Any], format: str = "label-studio"
+) -> list[dict[str, Any]]:
     path = tmp_path / "x.json"
-    path.write_text(json.dumps([{"data": {"image": "a.png", "caption": CAPTION}, **task}]), encoding="utf-8")
+    path.write_text(
+        json.dumps([{"data": {"image": "a.png", "caption": CAPTION}, **task}]), encoding="utf-8"
+    )
     return list(read(str(path), format))
 
 
@@ -109,7 +122,12 @@ def result_of(tmp_path: Path, *parts: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_what_a_person_did_last_counts(tmp_path: Path) -> None:
     def made(text: str, when: str, **more: Any) -> dict[str, Any]:
-        return {"updated_at": when, "result": [region(), text_of("r1", text)], "completed_by": 7, **more}
+        return {
+            "updated_at": when,
+            "result": [region(), text_of("r1", text)],
+            "completed_by": 7,
+            **more,
+        }
 
     predicted = [made("model", "2026-09-09", completed_by=None)]
     person = {"completed_by": {"id": 3, "email": "ann@example.org"}}
@@ -132,7 +150,9 @@ def test_what_a_person_did_last_counts(tmp_path: Path) -> None:
 def test_scores_are_the_models_alone(tmp_path: Path) -> None:
     for more, score in (({}, 0.5), ({"origin": "prediction"}, 0.5), ({"origin": "manual"}, None)):
         parts = region(score=0.5, **more), text_of("r1", "a mug")
-        assert result_of(tmp_path, *parts)[0]["instances"] == [{"bbox": [32, 0, 64, 48], "score": score}]
+        assert result_of(tmp_path, *parts)[0]["instances"] == [
+            {"bbox": [32, 0, 64, 48], "score": score}
+        ]
 
 
 @pytest.mark.parametrize("units", [0, 2])  # code points; or UTF-16, in which each cat counts twice
@@ -150,19 +170,27 @@ def test_a_box_of_two_places_is_one_of_both_phrases(tmp_path: Path) -> None:
         value = {"start": start, "end": end, "text": CAPTION[start:end], "labels": ["phrase"]}
         return {"id": name, "from_name": "span", "type": "labels", "value": value}
 
-    ends = [("r1", "s"), ("t", "r1"), ("s", "r1"), ("s", "t")]  # once again the other way round, and among themselves
+    # once again the other way round, and among themselves
+    ends = [("r1", "s"), ("t", "r1"), ("s", "r1"), ("s", "t")]
     links = [{"type": "relation", "from_id": one, "to_id": other} for one, other in ends]
     parts = [region(), place("s", 5, 12), place("t", 17, 26), *links]
     for said in ([], [text_of("r1", "Red mug")]):
-        found = [(one["text"], one["char_span"], len(one["instances"])) for one in result_of(tmp_path, *parts, *said)]
+        found = [
+            (one["text"], one["char_span"], len(one["instances"]))
+            for one in result_of(tmp_path, *parts, *said)
+        ]
         assert found == [("Red mug" if said else "red mug", [5, 12], 1), ("a red mug", [17, 26], 1)]
-    with pytest.raises(InputError, match="r1 has several relations, and 'a cup' is at none: leave it one"):
+    with pytest.raises(
+        InputError, match="r1 has several relations, and 'a cup' is at none: leave it one"
+    ):
         result_of(tmp_path, *parts, text_of("r1", "a cup"))
 
 
 def test_phrases_without_a_relation_are_found_in_the_caption(tmp_path: Path) -> None:
     other = region(id="r2", value={"x": 0})
-    (one,) = result_of(tmp_path, region(), text_of("r1", "A red mug"), other, text_of("r2", "A red mug"))
+    (one,) = result_of(
+        tmp_path, region(), text_of("r1", "A red mug"), other, text_of("r2", "A red mug")
+    )
     assert (one["char_span"], len(one["instances"])) == ([3, 12], 2)
     (one,) = result_of(tmp_path, region(value={"rectanglelabels": ["Car"]}))
     assert (one["text"], one["char_span"]) == ("Car", None)
@@ -172,14 +200,21 @@ def test_what_is_drawn_beside_ours(out: Callable[..., Path]) -> None:
     folder = out("label-studio", [mugs()])
     (task,) = tasks_of(folder)
     ours = task["predictions"].pop()["result"]
-    task["annotations"] = [{"result": [*ours, region(id="new"), text_of("new", "a red mug")], "completed_by": 1}]
+    task["annotations"] = [
+        {"result": [*ours, region(id="new"), text_of("new", "a red mug")], "completed_by": 1}
+    ]
     (folder / "tasks.json").write_text(json.dumps([task]), encoding="utf-8")
     (row,) = read(str(folder), "label-studio")
-    found = {(one["text"], str(one["char_span"]), one["status"]): one["instances"] for one in row["expressions"]}
+    found = {
+        (one["text"], str(one["char_span"]), one["status"]): one["instances"]
+        for one in row["expressions"]
+    }
     assert row["image_path"] == "images/a b/ü & 100%25+#1.png"
     assert sorted(found) == [
-        ("a dog", "None", "none"), ("a red mug", "[17, 26]", "grounded"), ("a red mug", "[3, 12]", "grounded"),
-    ]  # fmt: skip
+        ("a dog", "None", "none"),
+        ("a red mug", "[17, 26]", "grounded"),
+        ("a red mug", "[3, 12]", "grounded"),
+    ]
     assert [i["bbox"] for i in found["a red mug", "[17, 26]", "grounded"]] == [BOX]
 
 
@@ -198,7 +233,9 @@ def test_what_is_drawn_beside_ours(out: Callable[..., Path]) -> None:
         (["x"], "is not of this format"),
     ],
 )
-def test_what_would_make_a_wrong_box_is_refused(tmp_path: Path, parts: list[Any], said: str) -> None:
+def test_what_would_make_a_wrong_box_is_refused(
+    tmp_path: Path, parts: list[Any], said: str
+) -> None:
     with pytest.raises(InputError, match=said) as error:
         result_of(tmp_path, *parts)
     assert str(tmp_path / "x.json") in str(error.value)
@@ -223,28 +260,44 @@ def test_cvats_own_export(tmp_path: Path) -> None:
     boxes = f'<box label="object" group_id="3" {CORNERS}>{phrase}</box><box label="car" group_id="0" {CORNERS}/>'
     tag = '<tag label="blurred" source="manual"/>'
     (row,) = cvat(tmp_path, "<version>1.1</version><meta/>" + IMAGE.format(tag + boxes + boxes))
-    assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("a mug", 2), ("car", 2)]
+    assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [
+        ("a mug", 2),
+        ("car", 2),
+    ]
     assert row["expressions"][0]["instances"][0]["bbox"] == [1, 2, 3.5, 4]
 
 
-def test_a_phrase_that_a_person_corrected_stays_so(out: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_phrase_that_a_person_corrected_stays_so(
+    out: Callable[..., Path], tmp_path: Path
+) -> None:
     """Of one of its two boxes: what was one expression are two, of two ids, in CVAT and in COCO."""
     both = [{"bbox": BOX, "score": None}, {"bbox": [5, 6, 9, 9], "score": None}]
-    path = out("cvat", [record("a.png", SIZE, [{"text": "animals", "instances": both}])]) / "annotations.xml"
+    path = (
+        out("cvat", [record("a.png", SIZE, [{"text": "animals", "instances": both}])])
+        / "annotations.xml"
+    )
     parts = path.read_text().rpartition(">animals<")
     path.write_text(f"{parts[0]}>a dog<{parts[2]}")
     there = list(read(str(path), "cvat"))
     write(there, "coco", str(tmp_path / "c.json"))
     for row in (*there, *read(str(tmp_path / "c.json"), "coco")):
-        found = [(one["text"], one["expression_id"], len(one["instances"])) for one in row["expressions"]]
+        found = [
+            (one["text"], one["expression_id"], len(one["instances"])) for one in row["expressions"]
+        ]
         assert found == [("animals", "a#0", 1), ("a dog", "a#0~2", 1)]
 
 
 def test_attributes_of_ones_own_that_are_called_as_ours(tmp_path: Path) -> None:
     own = {"score": "1.01", "status": "moving", "start": "2026-01-01", "end": "-1", "caption": "x"}
-    attributes = "".join(f'<attribute name="{name}">{text}</attribute>' for name, text in own.items())
+    attributes = "".join(
+        f'<attribute name="{name}">{text}</attribute>' for name, text in own.items()
+    )
     path = tmp_path / "x.xml"
-    path.write_text("<annotations>" + IMAGE.format(f'<box label="car" {CORNERS}>{attributes}</box>') + "</annotations>")
+    path.write_text(
+        "<annotations>"
+        + IMAGE.format(f'<box label="car" {CORNERS}>{attributes}</box>')
+        + "</annotations>"
+    )
     made = find_format("cvat")
     (row,) = read(str(path), made)
     assert [(one["text"], one["status"], one["instances"]) for one in row["expressions"]] == [
@@ -256,7 +309,10 @@ def test_attributes_of_ones_own_that_are_called_as_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["picture", "no box"])
 def test_a_class_named_as_our_tags_are(label: str, tmp_path: Path) -> None:
     (row,) = cvat(
-        tmp_path, IMAGE.format(f'<box label="{label}" {CORNERS}><attribute name="phrase">x</attribute></box>')
+        tmp_path,
+        IMAGE.format(
+            f'<box label="{label}" {CORNERS}><attribute name="phrase">x</attribute></box>'
+        ),
     )
     assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("x", 1)]
     with pytest.raises(InputError, match="a polygon: only boxes"):
@@ -293,7 +349,10 @@ def test_what_cvat_says_and_we_cant_read(tmp_path: Path, inside: str, said: str)
 
 def test_hostile_xml(tmp_path: Path) -> None:
     laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
-    for head in (f'<!DOCTYPE x [<!ENTITY l0 "ha">{laughs}]>', '<!DOCTYPE x SYSTEM "file:///etc/passwd">'):
+    for head in (
+        f'<!DOCTYPE x [<!ENTITY l0 "ha">{laughs}]>',
+        '<!DOCTYPE x SYSTEM "file:///etc/passwd">',
+    ):
         with pytest.raises(InputError, match="has a DOCTYPE"):
             cvat(tmp_path, IMAGE.format("&l9;"), head)
     cases = {
@@ -309,7 +368,15 @@ def test_hostile_xml(tmp_path: Path) -> None:
 
 def test_texts_that_xml_cant_hold(out: Callable[..., Path]) -> None:
     row = record(
-        "a.png", SIZE, [{"text": "a \x01mug\ufffe", "unplaced": True, "instances": [{"bbox": BOX, "score": None}]}]
+        "a.png",
+        SIZE,
+        [
+            {
+                "text": "a \x01mug\ufffe",
+                "unplaced": True,
+                "instances": [{"bbox": BOX, "score": None}],
+            }
+        ],
     )
     (back,) = read(str(out("cvat", [row])), "cvat")
     assert back["expressions"][0]["text"] == "a mug"
@@ -319,9 +386,17 @@ def test_a_second_reader_of_cvat(out: Callable[..., Path]) -> None:
     panlabel = shutil.which("panlabel", path=str(Path(sys.executable).parent))
     if panlabel is None:
         pytest.skip("panlabel is not installed")
-    row = record("a.png", SIZE, [{"text": "a <red> mug & co", "instances": [{"bbox": BOX, "score": 0.5}]}], caption="")
-    path = out("cvat", [{**row, "image_id": None}]) / "annotations.xml"  # it knows boxes, and no tags
-    done = subprocess.run([panlabel, "validate", "--format", "cvat", path], capture_output=True, text=True, timeout=60)
+    row = record(
+        "a.png",
+        SIZE,
+        [{"text": "a <red> mug & co", "instances": [{"bbox": BOX, "score": 0.5}]}],
+        caption="",
+    )
+    # it knows boxes, and no tags
+    path = out("cvat", [{**row, "image_id": None}]) / "annotations.xml"
+    done = subprocess.run(
+        [panlabel, "validate", "--format", "cvat", path], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -342,12 +417,18 @@ def test_vis_rules(out: Callable[..., Path]) -> None:
             words = contents["caption"][phrase["startTokenIndex"] : phrase["endTokenIndex"]]
             assert words.casefold() == phrase["phrase"].casefold() or not words.isascii()
             assert phrase["bounds"]
-            assert all(0 <= n <= 1 and isinstance(n, float) for box in phrase["bounds"] for n in box)
+            assert all(
+                0 <= n <= 1 and isinstance(n, float) for box in phrase["bounds"] for n in box
+            )
 
 
 def test_two_pictures_of_one_name_are_refused(out: Callable[..., Path]) -> None:
     rows = [
-        record(f"{folder}/a.png", SIZE, [{"text": "a mug", "instances": [{"bbox": BOX, "score": None}]}])
+        record(
+            f"{folder}/a.png",
+            SIZE,
+            [{"text": "a mug", "instances": [{"bbox": BOX, "score": None}]}],
+        )
         for folder in "xy"
     ]
     with pytest.raises(InputError, match=r"two pictures are called 'a.png'"):
@@ -357,7 +438,10 @@ def test_two_pictures_of_one_name_are_refused(out: Callable[..., Path]) -> None:
 
 def test_indices_that_count_something_else_than_characters(tmp_path: Path) -> None:
     said = {"phrase": "a red mug", "bounds": [[0, 0, 0.5, 1]]}
-    words = [{**said, "startTokenIndex": 1, "endTokenIndex": 4}, {**said, "startTokenIndex": 5, "endTokenIndex": 8}]
+    words = [
+        {**said, "startTokenIndex": 1, "endTokenIndex": 4},
+        {**said, "startTokenIndex": 5, "endTokenIndex": 8},
+    ]
     asset = {"type": "Image", "filename": "a.png", "width": 64, "height": 48}
     contents = {"type": "PhraseGrounding", "caption": CAPTION, "groundedPhrases": words}
     path = tmp_path / "x.jsonl"

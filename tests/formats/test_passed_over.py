@@ -28,7 +28,10 @@ def coco(folder: Path) -> str:
         {"image_id": 1, "category_id": 7, "bbox": [1, 2, 0, 4], "iscrowd": 1},
         {"image_id": 9, "category_id": 7, "bbox": [1, 2, 3, 4]},
     ]
-    data = {"images": [{"id": 1, "file_name": "a.png", **SIDES}], "categories": [{"id": 7, "name": "cat"}]}
+    data = {
+        "images": [{"id": 1, "file_name": "a.png", **SIDES}],
+        "categories": [{"id": 7, "name": "cat"}],
+    }
     (folder / "x.json").write_text(json.dumps({**data, "annotations": boxes}))
     return str(folder / "x.json")
 
@@ -83,21 +86,29 @@ FLAT, LOST = "boxes without an area", "phrases left without a box"
             coco,
             1,
             {
-                "crowd annotations": 1, "annotations of no image": 1, "annotations without a box": 2, FLAT: 1,
-                "annotations whose category isn't listed, which are read as 'object'": 1, "scores outside of 0 to 1": 1,
+                "crowd annotations": 1,
+                "annotations of no image": 1,
+                "annotations without a box": 2,
+                FLAT: 1,
+                "annotations whose category isn't listed, which are read as 'object'": 1,
+                "scores outside of 0 to 1": 1,
             },
         ),
         (
             label_studio,
             2,
-            {"tasks without an annotation": 2, "cancelled annotations": 1, "annotations before a task's last one": 1},
+            {
+                "tasks without an annotation": 2,
+                "cancelled annotations": 1,
+                "annotations before a task's last one": 1,
+            },
         ),
         (visual_genome, 1, {"regions without a phrase": 1, FLAT: 2, LOST: 2}),
         (cvat, 1, {"attributes 'colour'": 2, "tags 'night'": 1, FLAT: 1}),
         (grit, 1, {"parts of boxes outside of their picture": 2, FLAT: 1, LOST: 1}),
         (kitti, 1, {FLAT: 1, "label files without a picture": 1}),
     ],
-)  # fmt: skip
+)
 def test_what_is_left_out_is_told(
     make: Callable[[Path], str], records: int, left_out: dict[str, int], tmp_path: Path
 ) -> None:
@@ -108,12 +119,31 @@ def test_what_is_left_out_is_told(
     told = command(["import", path, "--format", name, "-o", str(tmp_path / "two")]).out.splitlines()
     assert [line for line in told if line.startswith("left out: ")] == [told[1]]
     assert all(f"{what} ({count})" in told[1] for what, count in left_out.items())
-    to = ["--from", name, "--to", "tao-refer", "-o", str(tmp_path / "x.jsonl"), "--images", "reference", "--json"]
+    to = [
+        "--from",
+        name,
+        "--to",
+        "tao-refer",
+        "-o",
+        str(tmp_path / "x.jsonl"),
+        "--images",
+        "reference",
+        "--json",
+    ]
     if name not in ("label-studio",):  # of which nothing is left to write
         assert json.loads(command(["convert", path, *to]).out)["not_read"] == left_out
 
 
 def test_label_studios_other_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps([{"image": "a.png", "id": 1, "label": []}]))
-    done = command(["import", str(tmp_path / "x.json"), "--format", "label-studio", "-o", str(tmp_path / "out")])
+    done = command(
+        [
+            "import",
+            str(tmp_path / "x.json"),
+            "--format",
+            "label-studio",
+            "-o",
+            str(tmp_path / "out"),
+        ]
+    )
     assert (done.code, "as JSON, not as JSON-MIN" in done.err) == (2, True), done.err

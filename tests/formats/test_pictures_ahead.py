@@ -1,4 +1,6 @@
-"""Many records: another process finds their pictures ahead, and whatever becomes of it, what is written is the same."""
+"""Many records: another process finds their pictures ahead, and whatever becomes of it, what is
+written is the same.
+"""
 
 import json
 import subprocess
@@ -41,18 +43,26 @@ def records(many: int) -> list[dict[str, Any]]:
     made = []
     for number in range(many):
         name, size = f"{number % 4}.jpg", (64, 48 + number % 4)
-        name = {300: "broken.jpg", 301: "turned.jpg", 302: "missing.jpg", 303: "1.jpg"}.get(number, name)
-        said = {} if number == 302 else {"width": size[0], "height": 44 if number == 305 else size[1]}
+        name = {300: "broken.jpg", 301: "turned.jpg", 302: "missing.jpg", 303: "1.jpg"}.get(
+            number, name
+        )
+        said = (
+            {} if number == 302 else {"width": size[0], "height": 44 if number == 305 else size[1]}
+        )
         box = {"text": f"thing {number}", "instances": [{"bbox": [1, 2, 30, 40]}]}
         made.append({"image_path": name, **said, "expressions": [box]})
     return made
 
 
 def helper_is(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Puts another program in the place of the one that helps; returns the file in which it writes when it starts."""
+    """Puts another program in the place of the one that helps; returns the file in which it writes
+    when it starts.
+    """
     log, program = folder / "started", folder / "program"
     if WRAPPERS[kind]:
-        program.write_text(f"#!/bin/sh\necho started >> {log}\n{WRAPPERS[kind].format(python=sys.executable)}\n")
+        program.write_text(
+            f"#!/bin/sh\necho started >> {log}\n{WRAPPERS[kind].format(python=sys.executable)}\n"
+        )
         program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     return log
@@ -65,7 +75,9 @@ def exported(folder: Path, pictures: Path, many: int) -> tuple[str, list[str], i
 
 
 @pytest.mark.parametrize("kind", WRAPPERS)
-def test_an_export_is_the_same(kind: str, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_is_the_same(
+    kind: str, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "other").mkdir()
     expected = exported(tmp_path / "one", pictures, 1500)
@@ -73,16 +85,25 @@ def test_an_export_is_the_same(kind: str, tmp_path: Path, pictures: Path, monkey
     assert exported(tmp_path / "other", pictures, 1500) == expected
     assert log.exists() == (kind != "not there")
     assert len(expected[0].splitlines()) == 1500 - expected[2] == 1500 - 5
-    assert all(word in reason for word, reason in zip(("broken.jpg", "turned", "missing"), expected[1], strict=True))
+    assert all(
+        word in reason
+        for word, reason in zip(("broken.jpg", "turned", "missing"), expected[1], strict=True)
+    )
     assert "broken.jpg' is not a readable image (these can be read: JPEG, PNG" in expected[1][0]
 
 
 @pytest.mark.parametrize("kind", ["as it is", "ends at once", "breaks off in a picture"])
-def test_pictures_are_packed_as_they_are(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_packed_as_they_are(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     box = {"text": "a thing", "instances": [{"bbox": [1, 2, 30, 40]}]}
     large = Image.effect_noise((200, 200), 90)  # too large to come with its header
     for number in range(700):
-        picture = large if number % 4 == 3 else Image.new("RGB", (64, 48), (number % 256, number // 256, 0))
+        picture = (
+            large
+            if number % 4 == 3
+            else Image.new("RGB", (64, 48), (number % 256, number // 256, 0))
+        )
         picture.save(tmp_path / f"{number}.png")
     helper_is(kind, tmp_path, monkeypatch)
     rows = [{"image_path": f"{number}.png", "expressions": [box]} for number in range(700)]
@@ -93,7 +114,9 @@ def test_pictures_are_packed_as_they_are(kind: str, tmp_path: Path, monkeypatch:
     assert {name: data for name, data in packed.items() if not name.endswith(".json")} == expected
 
 
-def test_few_records_start_none(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_records_start_none(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = helper_is("as it is", tmp_path, monkeypatch)
     exported(tmp_path, pictures, 100)
     assert not log.exists()
@@ -101,11 +124,28 @@ def test_few_records_start_none(tmp_path: Path, pictures: Path, monkeypatch: pyt
 
 def test_paths_longer_than_pipes(tmp_path: Path, pictures: Path) -> None:
     name = "./" * 1900 + "0.jpg"
-    rows = [json.dumps({"image_path": name, "expressions": [{"text": "all", "instances": [{"bbox": [1, 2, 30, 40]}]}]})]
+    rows = [
+        json.dumps(
+            {
+                "image_path": name,
+                "expressions": [{"text": "all", "instances": [{"bbox": [1, 2, 30, 40]}]}],
+            }
+        )
+    ]
     (tmp_path / "annotations.jsonl").write_text("\n".join(rows * 1500))
-    command = [sys.executable, "-m", "dataflow_grounding", "export", str(tmp_path), "--format", "odvg"]
+    command = [
+        sys.executable,
+        "-m",
+        "dataflow_grounding",
+        "export",
+        str(tmp_path),
+        "--format",
+        "odvg",
+    ]
     options = ["--images", "reference", "--image-root", str(pictures), "-o", str(tmp_path / "out")]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, timeout=120, check=True
+    )
     assert "1,500 records" in done.stdout
 
 

@@ -1,4 +1,6 @@
-"""Published data sets, in small and as each is laid out: RefCOCO, gRefCOCO, Flickr30k Entities, GRIT, Visual Genome."""
+"""Published data sets, in small and as each is laid out: RefCOCO, gRefCOCO, Flickr30k Entities,
+GRIT, Visual Genome.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,14 @@ from benchmarks.workplace import command as in_process
 from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.formats import FORMATS, WRITTEN, read, write
 
-IMAGES = [{"id": n, "file_name": f"COCO_train2014_{n:012}.jpg", "width": 640, "height": 480} for n in (5, 6)]
-OBJECTS = [{"id": 11, "image_id": 5, "bbox": [10.5, 20, 30, 40]}, {"id": 12, "image_id": 6, "bbox": [0, 0, 640, 480]}]
+IMAGES = [
+    {"id": n, "file_name": f"COCO_train2014_{n:012}.jpg", "width": 640, "height": 480}
+    for n in (5, 6)
+]
+OBJECTS = [
+    {"id": 11, "image_id": 5, "bbox": [10.5, 20, 30, 40]},
+    {"id": 12, "image_id": 6, "bbox": [0, 0, 640, 480]},
+]
 
 
 def command(*arguments: object) -> Done:
@@ -26,20 +34,39 @@ def command(*arguments: object) -> Done:
 
 
 def ref(image_id: int, ann_id: Any, split: str, *sentences: str) -> dict[str, Any]:
-    said = [{"sent_id": f"{image_id}{n}", "raw": text.upper(), "sent": text} for n, text in enumerate(sentences)]
+    said = [
+        {"sent_id": f"{image_id}{n}", "raw": text.upper(), "sent": text}
+        for n, text in enumerate(sentences)
+    ]
     name = f"COCO_train2014_{image_id:012}_{ann_id}.jpg"
-    return {"ref_id": 1, "ann_id": ann_id, "image_id": image_id, "split": split, "file_name": name, "sentences": said}
+    return {
+        "ref_id": 1,
+        "ann_id": ann_id,
+        "image_id": image_id,
+        "split": split,
+        "file_name": name,
+        "sentences": said,
+    }
 
 
 def refcoco(folder: Path, refs: list[dict[str, Any]], name: str = "refs(unc).p") -> Path:
-    (folder / "instances.json").write_text(json.dumps({"images": IMAGES, "annotations": OBJECTS, "categories": []}))
-    (folder / name).write_bytes(json.dumps(refs).encode() if name.endswith("json") else pickle.dumps(refs, 0))
+    (folder / "instances.json").write_text(
+        json.dumps({"images": IMAGES, "annotations": OBJECTS, "categories": []})
+    )
+    (folder / name).write_bytes(
+        json.dumps(refs).encode() if name.endswith("json") else pickle.dumps(refs, 0)
+    )
     return folder
 
 
 def test_refcoco(tmp_path: Path) -> None:
     folder = refcoco(
-        tmp_path, [ref(5, 11, "val", "the cat", "left one"), ref(6, 12, "testA", "all"), ref(5, 11, "val", " ")]
+        tmp_path,
+        [
+            ref(5, 11, "val", "the cat", "left one"),
+            ref(6, 12, "testA", "all"),
+            ref(5, 11, "val", " "),
+        ],
     )
     first, second = read(str(folder), "refcoco")
     assert (first["image_path"], first["width"], first["image_id"]) == (
@@ -53,7 +80,9 @@ def test_refcoco(tmp_path: Path) -> None:
     ]
     assert first["expressions"][1]["instances"][0]["bbox"] == [10.5, 20, 40.5, 60]
     assert first["expressions"][0]["char_span"] is None
-    assert [row["expressions"] for row in read(str(folder), "refcoco", split="testA")] == [second["expressions"]]
+    assert [row["expressions"] for row in read(str(folder), "refcoco", split="testA")] == [
+        second["expressions"]
+    ]
     with pytest.raises(InputError, match="nothing of split 'test'"):
         list(read(str(folder), "refcoco", split="test"))
 
@@ -64,9 +93,12 @@ def test_grefcoco(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         (row,) = read(str(refcoco(folder, refs, name)), "refcoco")
-        assert [(one["text"], one["status"], len(one["instances"])) for one in row["expressions"]] == [
-            ("both", "grounded", 2), ("a dog", "none", 0),
-        ]  # fmt: skip
+        assert [
+            (one["text"], one["status"], len(one["instances"])) for one in row["expressions"]
+        ] == [
+            ("both", "grounded", 2),
+            ("a dog", "none", 0),
+        ]
 
 
 @pytest.mark.parametrize("side", ["NaN", '"wide"', "Infinity", "640.5", "true"])
@@ -95,7 +127,15 @@ class _Evil:
 
 
 @pytest.mark.parametrize(
-    "bad", [pickle.dumps([_Evil()]), b"", b"\x80\x04.", b"(lp0\nI1\n", pickle.dumps([{"split": 1}]), b"\x82\x01."]
+    "bad",
+    [
+        pickle.dumps([_Evil()]),
+        b"",
+        b"\x80\x04.",
+        b"(lp0\nI1\n",
+        pickle.dumps([{"split": 1}]),
+        b"\x82\x01.",
+    ],
 )
 def test_a_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: bytes) -> None:
     monkeypatch.chdir(tmp_path)
@@ -126,14 +166,27 @@ def flickr(folder: Path, sentence: str = SENTENCE, xml: str = XML) -> Path:
 def test_flickr30k(tmp_path: Path) -> None:
     first, second = read(str(flickr(tmp_path)), "flickr30k")
     assert first["caption"] == "Two men and two men at night near it ."
-    assert (first["image_id"], second["image_id"], first["width"], first["height"]) == ("1", "1@2", 500, 300)
-    found = [(one["text"], one["char_span"], one["status"], len(one["instances"])) for one in first["expressions"]]
+    assert (first["image_id"], second["image_id"], first["width"], first["height"]) == (
+        "1",
+        "1@2",
+        500,
+        300,
+    )
+    found = [
+        (one["text"], one["char_span"], one["status"], len(one["instances"]))
+        for one in first["expressions"]
+    ]
     assert found == [
-        ("Two men", [0, 7], "grounded", 2), ("two men", [12, 19], "grounded", 2),
-        ("night", [23, 28], "unsupported", 0), ("it", [34, 36], "unsupported", 0),
-    ]  # fmt: skip
+        ("Two men", [0, 7], "grounded", 2),
+        ("two men", [12, 19], "grounded", 2),
+        ("night", [23, 28], "unsupported", 0),
+        ("it", [34, 36], "unsupported", 0),
+    ]
     assert first["expressions"][0]["instances"][0]["bbox"] == [1, 2, 500, 300]
-    assert (first["expressions"][0]["chain"], first["expressions"][0]["kinds"]) == ("1", ["people", "other"])
+    assert (first["expressions"][0]["chain"], first["expressions"][0]["kinds"]) == (
+        "1",
+        ["people", "other"],
+    )
     assert second["expressions"] == []
 
 
@@ -145,14 +198,28 @@ def test_flickr30ks_options_on_the_command_line(tmp_path: Path) -> None:
     assert row["expressions"][0]["instances"][0]["bbox"] == [0, 1, 499, 299]
     place = tmp_path / "odvg.jsonl"
     done = command(
-        "convert", folder, "--from", "flickr30k", "--to", "odvg", "-o", place, "--images", "reference", *options
+        "convert",
+        folder,
+        "--from",
+        "flickr30k",
+        "--to",
+        "odvg",
+        "-o",
+        place,
+        "--images",
+        "reference",
+        *options,
     )
     assert done.code == 0, done.err
     assert "[0.0, 1.0, 499.0, 299.0]" in place.read_text(encoding="utf-8")
     for options, said in (
-        (("offset=2",), "neither 0 nor 1"), (("split=test",), "2.xml"), (("colour=1",), "has no option 'colour'"),
-        (("offset",), "should be an option"), (("path=x",), "should be an option"), (("split=a", "split=b"), "each once"),
-    ):  # fmt: skip
+        (("offset=2",), "neither 0 nor 1"),
+        (("split=test",), "2.xml"),
+        (("colour=1",), "has no option 'colour'"),
+        (("offset",), "should be an option"),
+        (("path=x",), "should be an option"),
+        (("split=a", "split=b"), "each once"),
+    ):
         given = [part for option in options for part in ("--set", option)]
         done = command("import", folder, "--format", "flickr30k", "-o", tmp_path / "no", *given)
         assert (done.code, said in done.err) == (2, True), done.err
@@ -163,7 +230,11 @@ def test_flickr30ks_options_on_the_command_line(tmp_path: Path) -> None:
     ("sentence", "xml", "said"),
     [
         ("[/EN#1/people Two men and a dog", XML, "1.txt, line 1: .*isn't whole"),
-        (SENTENCE, XML.replace("<annotation>", '<!DOCTYPE a [<!ENTITY x "y">]><annotation>'), "1.xml.*DOCTYPE"),
+        (
+            SENTENCE,
+            XML.replace("<annotation>", '<!DOCTYPE a [<!ENTITY x "y">]><annotation>'),
+            "1.xml.*DOCTYPE",
+        ),
         (SENTENCE, XML.replace("<xmin>1<", "<xmin>one<"), "1.xml: "),
         (SENTENCE, XML.replace("<xmin>1<", "<xmin>501<"), "ends before it begins"),
         (SENTENCE, "<annotation/>", "1.xml: "),
@@ -189,7 +260,9 @@ def grit(folder: Path, found: list[list[float]], **more: Any) -> Path:
         "height": 100,
         "noun_chunks": [[2, 11, 0, 0, 0.5, 1, 0.75]],
     }
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{**row, "ref_exps": found, **more}]), folder / "x.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist([{**row, "ref_exps": found, **more}]), folder / "x.parquet"
+    )
     return folder
 
 
@@ -208,7 +281,10 @@ def test_grit(tmp_path: Path) -> None:
 
 
 def test_a_broken_grit(tmp_path: Path) -> None:
-    for found, said in (([[90.0, 99.0, 0.0, 0.0, 1.0, 1.0, 0.5]], "no 'text'"), ([[2.0, 11.0, 0.5]], "entry 1: ")):
+    for found, said in (
+        ([[90.0, 99.0, 0.0, 0.0, 1.0, 1.0, 0.5]], "no 'text'"),
+        ([[2.0, 11.0, 0.5]], "entry 1: "),
+    ):
         with pytest.raises(InputError, match=said):
             list(read(str(grit(tmp_path, found)), "grit"))
     with pytest.raises(InputError, match="no 'other' in it"):
@@ -229,10 +305,25 @@ def genome(folder: Path, **more: Any) -> Path:
             "height": 50,
             "phrase": "the clock is green. ",
         },
-        {"region_id": 2, "image_id": 2, "x": 10, "y": 20, "width": 0, "height": 5, "phrase": "a line", **more},
+        {
+            "region_id": 2,
+            "image_id": 2,
+            "x": 10,
+            "y": 20,
+            "width": 0,
+            "height": 5,
+            "phrase": "a line",
+            **more,
+        },
     ]
     (folder / "region_descriptions.json").write_text(json.dumps([{"id": 2, "regions": regions}]))
-    image = {"image_id": 2, "width": 800, "height": 600, "url": "https://example.org/VG_100K_2/2.jpg", "coco_id": 7}
+    image = {
+        "image_id": 2,
+        "width": 800,
+        "height": 600,
+        "url": "https://example.org/VG_100K_2/2.jpg",
+        "coco_id": 7,
+    }
     (folder / "image_data.json").write_text(json.dumps([image]))
     return folder
 

@@ -20,12 +20,29 @@ from dataflow_grounding.formats.export import Exported
 from tests.formats.data import data_sets, draw, hostile
 
 EXACT = 0.01  # px
-ROUNDING: dict[str, float] = {"llava": 1 / 28, "sharegpt": 1 / 28, "paligemma": 1 / 1023, "florence-2": 1 / 1000}
+ROUNDING: dict[str, float] = {
+    "llava": 1 / 28,
+    "sharegpt": 1 / 28,
+    "paligemma": 1 / 1023,
+    "florence-2": 1 / 1000,
+}
 """Formats that round, by their table → the most that a number may be off, in parts of its side."""
 OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "llava": [{"target": "qwen3-vl"}, {"target": "qwen2-vl"}, {"target": "internvl"}, {"target": "qwen2.5-vl"}],
-    "sharegpt": [{"target": "gemini"}, {"target": "qwen2.5-vl"}, {"target": "qwen2.5-vl", "trainer": "ms-swift"}],
-    **{name: [{"classes": how} for how in ("phrase", "head", "one")] for name in ("coco", "kitti", "yolo")},
+    "llava": [
+        {"target": "qwen3-vl"},
+        {"target": "qwen2-vl"},
+        {"target": "internvl"},
+        {"target": "qwen2.5-vl"},
+    ],
+    "sharegpt": [
+        {"target": "gemini"},
+        {"target": "qwen2.5-vl"},
+        {"target": "qwen2.5-vl", "trainer": "ms-swift"},
+    ],
+    **{
+        name: [{"classes": how} for how in ("phrase", "head", "one")]
+        for name in ("coco", "kitti", "yolo")
+    },
 }
 """Formats with options → those that are tried."""
 CASES = [(name, options) for name in WRITTEN for options in OPTIONS.get(name, [{}])]
@@ -42,10 +59,15 @@ def out_and_in(
     return done, list(read(str(out), name, **options))
 
 
-def said(rows: list[dict[str, Any]], carries: Carries) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def said(
+    rows: list[dict[str, Any]], carries: Carries
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The expressions that a format can say, each with its record."""
     return [
-        (row, one) for row in rows for one in row["expressions"] if not carries.why_not(one["status"], one["char_span"])
+        (row, one)
+        for row in rows
+        for one in row["expressions"]
+        if not carries.why_not(one["status"], one["char_span"])
     ]
 
 
@@ -53,32 +75,47 @@ def picture_of(row: Mapping[str, Any]) -> str:
     return Path(str(row["image_path"])).stem.replace(".", "_")
 
 
-def check_boxes(rows: list[dict[str, Any]], found: list[dict[str, Any]], name: str, options: dict[str, Any]) -> None:
+def check_boxes(
+    rows: list[dict[str, Any]], found: list[dict[str, Any]], name: str, options: dict[str, Any]
+) -> None:
     """Every box of every phrase is there, of the right picture, and none more."""
     format = find_format(name, **options)
     wanted: dict[tuple[str, str], list[list[float]]] = {}
     sizes = {picture_of(row): (row["width"], row["height"]) for row in rows}
     for row, one in said(rows, format.carries):
-        wanted.setdefault((picture_of(row), format.safe(one["text"])), []).extend(i["bbox"] for i in one["instances"])
+        wanted.setdefault((picture_of(row), format.safe(one["text"])), []).extend(
+            i["bbox"] for i in one["instances"]
+        )
     got: dict[tuple[str, str], list[list[float]]] = {}
     for row in found:
         for one in row["expressions"]:
-            got.setdefault((picture_of(row), one["text"]), []).extend(i["bbox"] for i in one["instances"])
+            got.setdefault((picture_of(row), one["text"]), []).extend(
+                i["bbox"] for i in one["instances"]
+            )
     assert got.keys() == wanted.keys()
     for key, boxes in wanted.items():
         size = sizes[key[0]]
         assert len(got[key]) == len(boxes)
         part = ROUNDING.get(name, 0)
         limits = [max(EXACT, part * side) for side in (*size, *size)]
-        near = [[all(map(le, map(abs, map(sub, box, other)), limits)) for other in got[key]] for box in boxes]
-        assert any(all(map(list.__getitem__, near, order)) for order in permutations(range(len(near)))), (key, got[key])
+        near = [
+            [all(map(le, map(abs, map(sub, box, other)), limits)) for other in got[key]]
+            for box in boxes
+        ]
+        assert any(
+            all(map(list.__getitem__, near, order)) for order in permutations(range(len(near)))
+        ), (key, got[key])
 
 
-def of_expressions(rows: list[tuple[dict[str, Any], dict[str, Any]]], key: str) -> Counter[tuple[str, str, str]]:
+def of_expressions(
+    rows: list[tuple[dict[str, Any], dict[str, Any]]], key: str
+) -> Counter[tuple[str, str, str]]:
     return Counter((picture_of(row), one["text"], str(one.get(key))) for row, one in rows)
 
 
-def check_carried(rows: list[dict[str, Any]], found: list[dict[str, Any]], name: str, options: dict[str, Any]) -> None:
+def check_carried(
+    rows: list[dict[str, Any]], found: list[dict[str, Any]], name: str, options: dict[str, Any]
+) -> None:
     format = find_format(name, **options)
     carries = format.carries
     texts = {one["text"] for _, one in said(rows, carries)}
@@ -96,15 +133,25 @@ def check_carried(rows: list[dict[str, Any]], found: list[dict[str, Any]], name:
         assert of_expressions(got, "expression_id") == of_expressions(sent, "expression_id")
         ids = {row["image_id"] for row, _ in sent}
         assert {row["image_id"] for row in found} >= ids
-    scores = Counter((picture_of(r), one["text"], i.get("score")) for r, one in got for i in one["instances"])
+    scores = Counter(
+        (picture_of(r), one["text"], i.get("score")) for r, one in got for i in one["instances"]
+    )
     if carries.scores:
-        assert scores == Counter((picture_of(r), e["text"], i["score"]) for r, e in sent for i in e["instances"])
+        assert scores == Counter(
+            (picture_of(r), e["text"], i["score"]) for r, e in sent for i in e["instances"]
+        )
     else:
         assert all(score is None for _, _, score in scores)
     if carries.captions:
         pictures = {picture_of(row) for row, _ in sent}
-        captions = {picture_of(row): format.safe(row["cleaned_caption"]) for row in rows if picture_of(row) in pictures}
-        assert {picture_of(row): row["caption"] for row in found if picture_of(row) in pictures} == captions
+        captions = {
+            picture_of(row): format.safe(row["cleaned_caption"])
+            for row in rows
+            if picture_of(row) in pictures
+        }
+        assert {
+            picture_of(row): row["caption"] for row in found if picture_of(row) in pictures
+        } == captions
 
 
 def check_told(rows: list[dict[str, Any]], done: Exported, carries: Carries) -> None:
@@ -116,7 +163,9 @@ def check_told(rows: list[dict[str, Any]], done: Exported, carries: Carries) -> 
     if not carries.spans:
         expected["spans"] = sum(bool(one["char_span"]) for _, one in sent)
     if not carries.scores:
-        expected["scores"] = sum(i["score"] is not None for _, one in sent for i in one["instances"])
+        expected["scores"] = sum(
+            i["score"] is not None for _, one in sent for i in one["instances"]
+        )
     if not carries.verified:
         expected["verdicts of checks"] = sum("verified" in one for _, one in sent)
     for reason, count in expected.items():

@@ -30,18 +30,24 @@ def tao(folder: Path, **more: Any) -> str:
         "cleaned_caption": "Beside a red mug.",
     }
     path = folder / "annotations.jsonl"
-    path.write_text(json.dumps({**row, "width": 1920, "height": 1080, "expressions": [one], **more}) + "\n")
+    path.write_text(
+        json.dumps({**row, "width": 1920, "height": 1080, "expressions": [one], **more}) + "\n"
+    )
     return str(path)
 
 
 def test_the_names_are_those_of_its_code(tmp_path: Path) -> None:
     draw(tmp_path, hostile())
     write(hostile(), "tao", str(tmp_path / "out"), folders=[str(tmp_path)])
-    rows = [json.loads(line) for line in (tmp_path / "out" / "annotations.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "annotations.jsonl").read_text().splitlines()
+    ]
     assert len(rows) == 5
     for row in rows:
         assert row.keys() - {"background"} == RECORD
-        assert row["source"] == "image_grounding"  # whose boxes are pixels: the other's are parts of 1000
+        # whose boxes are pixels: the other's are parts of 1000
+        assert row["source"] == "image_grounding"
         for one in row["expressions"]:
             assert one.keys() == EXPRESSION
             assert all(box.keys() == {"bbox_id", "bbox", "bbox_score"} for box in one["instances"])
@@ -49,7 +55,9 @@ def test_the_names_are_those_of_its_code(tmp_path: Path) -> None:
 
 
 def test_load_dataset_reads_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its types stand in the README: boxes, spans that were looked up, a score of 1 before one of 0.5, ids as texts."""
+    """Its types stand in the README: boxes, spans that were looked up, a score of 1 before one of
+    0.5, ids as texts.
+    """
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     import datasets
 
@@ -57,14 +65,19 @@ def test_load_dataset_reads_the_folder(tmp_path: Path, monkeypatch: pytest.Monke
     for number, own, score in ((1, 7, 1), (2, "x7", 0.5)):
         box = {"bbox": [1, 2, 30, 40], "score": score, "bbox_id": own}
         one = record(
-            f"{number}.png", (64, 48), [{"text": "a mug", "instances": [box], "expression_id": own}], image_id=own
+            f"{number}.png",
+            (64, 48),
+            [{"text": "a mug", "instances": [box], "expression_id": own}],
+            image_id=own,
         )
         del one["expressions"][0]["char_span"]
         rows.append(one)
     rows.append(record("3.png", (64, 48), [], background=True))
     draw(tmp_path, rows)
     write(rows, "tao", str(tmp_path / "out"), folders=[str(tmp_path)])
-    data = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    data = datasets.load_dataset(
+        str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache")
+    )
     found = [(row["image_id"], row["background"], row["expressions"]) for row in data]
     assert [row[:2] for row in found] == [("7", None), ("x7", None), ("3", True)]
     boxes = [one["instances"][0] for _, _, expressions in found for one in expressions]
@@ -87,23 +100,33 @@ def test_boxes_of_referring_expressions_become_pixels(tmp_path: Path) -> None:
     """They are parts of 1000; the label that a region is gives the exact numbers."""
     draw(tmp_path, [record("a.png", (640, 427), [])])
     box = {"bbox": [100, 200, 500, 700], "bbox_score": 0.9}
-    more = {"source": "image_referring_expression", "expressions": [{"text": "a red mug", "instances": [box]}]}
+    more = {
+        "source": "image_referring_expression",
+        "expressions": [{"text": "a red mug", "instances": [box]}],
+    }
     regions = [{"bbox": [100, 200, 500, 700], "type": "Car"}]
     exact = [64.1, 85.5, 320.2, 298.9]
     [row] = read(tao(tmp_path, **more, regions=regions, kitti_bboxes=[[*exact, "Car"]]), "tao")
     assert row["expressions"][0]["instances"][0]["bbox"] == exact
-    with pytest.raises(InputError, match=r"line 1: .*without 'kitti_bboxes', boxes .* may be pixels or parts of 1000"):
+    with pytest.raises(
+        InputError,
+        match=r"line 1: .*without 'kitti_bboxes', boxes .* may be pixels or parts of 1000",
+    ):
         list(read(tao(tmp_path, **more), "tao"))
 
 
 @pytest.mark.parametrize("span", [["a", 3], [3, 1], [0], {"start": 0}])
 def test_a_span_that_is_none_is_looked_up(span: Any, tmp_path: Path) -> None:
-    [row] = read(tao(tmp_path, expressions=[{"text": "a red mug", "char_span": span, "instances": []}]), "tao")
+    [row] = read(
+        tao(tmp_path, expressions=[{"text": "a red mug", "char_span": span, "instances": []}]),
+        "tao",
+    )
     assert row["expressions"][0]["char_span"] == [7, 16]
 
 
 @pytest.mark.parametrize(
-    ("more", "why"), [({"expressions": None}, "is not of this format"), ({"kitti_bboxes": []}, "a.png")]
+    ("more", "why"),
+    [({"expressions": None}, "is not of this format"), ({"kitti_bboxes": []}, "a.png")],
 )
 def test_what_is_wrong_is_named(more: dict[str, Any], why: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"annotations\.jsonl, line 1: .*{why}"):

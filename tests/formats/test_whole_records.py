@@ -19,14 +19,18 @@ from tests.formats.data import draw, hostile, record
 SIZE = (64, 48)
 
 
-def exported(folder: Path, format: str, rows: list[dict[str, Any]], turn: int = 1, **more: Any) -> Path:
+def exported(
+    folder: Path, format: str, rows: list[dict[str, Any]], turn: int = 1, **more: Any
+) -> Path:
     draw(folder / "pictures", rows, turn)
     write(rows, format, str(folder / format), folders=[str(folder / "pictures")], **more)
     return folder / format
 
 
 def numbered(count: int, **more: Any) -> list[dict[str, Any]]:
-    """Records that have scores late, as a loader that guesses types by the first of them stumbles over."""
+    """Records that have scores late, as a loader that guesses types by the first of them stumbles
+    over.
+    """
     box = {"bbox": [1, 2, 30, 40.5]}
     return [
         record(
@@ -50,17 +54,26 @@ def test_load_dataset_reads_the_folder(
     monkeypatch.setattr(whole_records, "SHARD", 2**15)  # two or three records
     rows = numbered(9)
     out = exported(tmp_path, format, rows, turn=6)
-    data = datasets.load_dataset(str(out), split="train", streaming=streaming, cache_dir=str(tmp_path / "cache"))
+    data = datasets.load_dataset(
+        str(out), split="train", streaming=streaming, cache_dir=str(tmp_path / "cache")
+    )
     assert isinstance(data.features[picture], datasets.Image)
     found = list(data)
     assert [one[picture].size for one in found] == [SIZE] * 9
     bodies = [one if format == "datasets" else one["json"] for one in found]
-    assert [body["expressions"][0]["instances"][0]["score"] for body in bodies] == [None] * 7 + [0.5] * 2
+    assert [body["expressions"][0]["instances"][0]["score"] for body in bodies] == [None] * 7 + [
+        0.5
+    ] * 2
     assert bodies[0]["expressions"][0]["instances"][0]["bbox"] == [1, 2, 30, 40.5]
     assert [body["image_id"] for body in bodies] == [row["image_id"] for row in rows]
     shards = sorted(path.name for path in out.glob("*/*"))
     assert len(shards) > 2
-    assert shards[0] == {"datasets": f"train-00000-of-{len(shards):05}.parquet", "webdataset": "000000.tar"}[format]
+    assert (
+        shards[0]
+        == {"datasets": f"train-00000-of-{len(shards):05}.parquet", "webdataset": "000000.tar"}[
+            format
+        ]
+    )
     assert sorted(path.name for path in out.iterdir()) == ["README.md", Path(*out.glob("*/")).name]
 
 
@@ -74,13 +87,17 @@ def test_webdataset_reads_pictures_and_records_side_by_side(tmp_path: Path) -> N
     assert [one["__key__"] for one in found] == ["a b/ü x", "v1_2", "empty", "none", "twice"]
     for one, row in zip(found, rows, strict=True):
         assert one["png"].size == SIZE
-        assert [e["text"] for e in one["json"]["expressions"]] == [e["text"] for e in row["expressions"]]
+        assert [e["text"] for e in one["json"]["expressions"]] == [
+            e["text"] for e in row["expressions"]
+        ]
         assert one["json"]["image_path"] == row["image_path"]
 
 
 def test_equal_data_makes_equal_shards(tmp_path: Path) -> None:
     first, second = (exported(tmp_path / name, "webdataset", numbered(3)) for name in ("a", "b"))
-    assert (first / "shards" / "000000.tar").read_bytes() == (second / "shards" / "000000.tar").read_bytes()
+    assert (first / "shards" / "000000.tar").read_bytes() == (
+        second / "shards" / "000000.tar"
+    ).read_bytes()
 
 
 def test_no_two_samples_of_a_shard_have_one_name(tmp_path: Path) -> None:
@@ -95,9 +112,18 @@ def test_no_two_samples_of_a_shard_have_one_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
 def test_everything_in_a_record_comes_back(format: str, tmp_path: Path) -> None:
-    mine = {"my column": {"a": [1, None]}, "more": "mine too", "source": "image_grounding", "pipeline_steps": ["x"]}
+    mine = {
+        "my column": {"a": [1, None]},
+        "more": "mine too",
+        "source": "image_grounding",
+        "pipeline_steps": ["x"],
+    }
     [row] = numbered(1, **mine)
-    row["expressions"][0] |= {"verification": {"iou": 0.9}, "reviewed_by": "me", "noun_chunk": "mug"}
+    row["expressions"][0] |= {
+        "verification": {"iou": 0.9},
+        "reviewed_by": "me",
+        "noun_chunk": "mug",
+    }
     row["expressions"][0]["instances"][0] |= {"evidence": "seen", "more": [1]}
     [found] = read(str(exported(tmp_path, format, [row])), format)
     assert found == row
@@ -115,8 +141,12 @@ def test_import_takes_the_pictures_out(format: str, tmp_path: Path) -> None:
     for row in found:
         assert (back / row["image_path"]).resolve().is_relative_to(back)
         assert PIL.Image.open(back / row["image_path"]).size == SIZE
-    assert command(["export", str(back), "--format", "odvg", "-o", str(tmp_path / "again")]).code == 0
-    (out / "README.md").with_name("broken.parquet" if format == "datasets" else "broken.tar").write_bytes(b"no")
+    assert (
+        command(["export", str(back), "--format", "odvg", "-o", str(tmp_path / "again")]).code == 0
+    )
+    (out / "README.md").with_name(
+        "broken.parquet" if format == "datasets" else "broken.tar"
+    ).write_bytes(b"no")
     done = command(["import", str(out), "--format", format, "-o", str(tmp_path / "none")])
     assert (done.code, (tmp_path / "none").exists()) == (2, False)
 
@@ -131,18 +161,29 @@ def test_a_file_that_holds_pictures_is_no_records(tmp_path: Path) -> None:
     ):
         done = command(arguments)
         assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
-        assert f"{path} holds its pictures: make it records first: dataflowgrounding import" in done.err
+        assert (
+            f"{path} holds its pictures: make it records first: dataflowgrounding import"
+            in done.err
+        )
 
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
-def test_convert_takes_the_pictures_out_whatever_the_folder_is_called(format: str, tmp_path: Path) -> None:
+def test_convert_takes_the_pictures_out_whatever_the_folder_is_called(
+    format: str, tmp_path: Path
+) -> None:
     out, to = exported(tmp_path, format, numbered(1)), str(tmp_path / "train.v1")
     convert = ["convert", str(out), "--from", format, "--to", "odvg", "-o", to]
     assert command(convert).code == 0
     assert len(list(Path(to, "images").rglob("*.*"))) == 1
     done = command([*convert, "--images", "link"])
-    assert (done.code, f"the pictures are in {out} itself: leave --images link out" in done.err) == (2, True)
-    assert command([*convert, "--images", "link", "--image-root", str(tmp_path / "pictures")]).code == 0
+    assert (
+        done.code,
+        f"the pictures are in {out} itself: leave --images link out" in done.err,
+    ) == (2, True)
+    assert (
+        command([*convert, "--images", "link", "--image-root", str(tmp_path / "pictures")]).code
+        == 0
+    )
 
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
@@ -150,11 +191,16 @@ def test_pictures_can_not_be_left_where_they_are(format: str, tmp_path: Path) ->
     draw(tmp_path, numbered(1))
     (tmp_path / "annotations.jsonl").write_text(json.dumps(numbered(1)[0]))
     options = ["--format", format, "-o", str(tmp_path / "out"), "--image-root", str(tmp_path)]
-    done = command(["export", str(tmp_path / "annotations.jsonl"), *options, "--images", "reference"])
+    done = command(
+        ["export", str(tmp_path / "annotations.jsonl"), *options, "--images", "reference"]
+    )
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert "copy or link them" in done.err
     assert not (tmp_path / "out").exists()
-    assert command(["export", str(tmp_path / "annotations.jsonl"), *options, "--images", "link"]).code == 0
+    assert (
+        command(["export", str(tmp_path / "annotations.jsonl"), *options, "--images", "link"]).code
+        == 0
+    )
 
 
 @pytest.mark.parametrize(

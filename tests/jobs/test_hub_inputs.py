@@ -1,4 +1,6 @@
-"""Inputs and pictures on the Hub: huggingface_hub itself, and a server on this machine that answers what it asks."""
+"""Inputs and pictures on the Hub: huggingface_hub itself, and a server on this machine that answers
+what it asks.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,18 @@ from benchmarks.workplace import Workplace, command, ended
 from dataflow_grounding import elsewhere, images
 from tests.jobs import test_inputs_elsewhere as of_s3
 
-REPO, TOKEN, CLASSES = "datasets/someone/pictures", "hf_Loopback0123456789", {"data.classes": ["cup"]}
+REPO, TOKEN, CLASSES = (
+    "datasets/someone/pictures",
+    "hf_Loopback0123456789",
+    {"data.classes": ["cup"]},
+)
 place = of_s3.place
 
 
 class Hub(ThreadingHTTPServer):
-    """Repositories by name, revision and path, private where `token` is set. `faults`: by what is asked (`tree`, `cdn`)
-    and the end of its path, what goes wrong with the first few: a status, or `cut`.
+    """Repositories by name, revision and path, private where `token` is set. `faults`: by what is
+    asked (`tree`, `cdn`) and the end of its path, what goes wrong with the first few: a status, or
+    `cut`.
     """
 
     request_queue_size, daemon_threads = 256, True
@@ -38,12 +45,18 @@ class Hub(ThreadingHTTPServer):
         self.asked: Counter[tuple[str, str]] = Counter()
 
     def put_all(self, folder: Path, repo: str = REPO, revision: str = "main") -> str:
-        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        files = {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
         self.repos.setdefault(repo, {})[revision] = files
         return f"hf://{repo}" + (f"@{revision}" if revision != "main" else "")
 
     def count(self, kind: str, ending: str = "") -> int:
-        return sum(n for (asked, path), n in self.asked.items() if asked == kind and path.endswith(ending))
+        return sum(
+            n for (asked, path), n in self.asked.items() if asked == kind and path.endswith(ending)
+        )
 
 
 class _Api(BaseHTTPRequestHandler):
@@ -54,16 +67,31 @@ class _Api(BaseHTTPRequestHandler):
         hub, url = self.server, urlsplit(self.path)
         parts = [unquote(part) for part in url.path.removeprefix("/api").strip("/").split("/")]
         own = 3 if parts[0] == "datasets" else 2 + (parts[0] == "models")
-        repo, (kind, revision) = "/".join(parts[:own]).removeprefix("models/"), [*parts[own:], "main", "main"][:2]
-        path, sent = "/".join(parts[own + 2 :]), self.headers.get("Authorization", "").removeprefix("Bearer ")
+        repo, (kind, revision) = (
+            "/".join(parts[:own]).removeprefix("models/"),
+            [*parts[own:], "main", "main"][:2],
+        )
+        path, sent = (
+            "/".join(parts[own + 2 :]),
+            self.headers.get("Authorization", "").removeprefix("Bearer "),
+        )
         files = hub.repos.get(repo, {}).get(revision, {})
         hub.asked[kind, path] += 1
-        faults = next((f for (what, end), f in hub.faults.items() if what == kind and path.endswith(end) and f), [])
+        faults = next(
+            (
+                f
+                for (what, end), f in hub.faults.items()
+                if what == kind and path.endswith(end) and f
+            ),
+            [],
+        )
         fault = faults.pop(0) if faults else ""
         if fault.isdigit():
             self.answer(int(fault), headers={"Retry-After": "0"} if fault == "429" else {})
         elif sent not in ("", hub.token):
-            self.answer(401, headers={"X-Error-Message": "Invalid credentials in Authorization header"})
+            self.answer(
+                401, headers={"X-Error-Message": "Invalid credentials in Authorization header"}
+            )
         elif repo not in hub.repos or sent != hub.token:
             self.answer(404 if sent else 401, headers={"X-Error-Code": "RepoNotFound"})
         elif not files:
@@ -75,20 +103,33 @@ class _Api(BaseHTTPRequestHandler):
         elif path not in files:
             self.answer(404, headers={"X-Error-Code": "EntryNotFound"})
         elif kind == "resolve":
-            self.answer(302, headers={"Location": f"/{repo}/cdn/{quote(revision, safe='')}/{quote(path)}"})
+            self.answer(
+                302, headers={"Location": f"/{repo}/cdn/{quote(revision, safe='')}/{quote(path)}"}
+            )
         else:
             first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
             self.answer(206, files[path][first : last + 1], cut=fault == "cut")
 
     def tree(self, files: dict[str, bytes], folder: str, query: dict[str, list[str]]) -> None:
         """What is below a folder, two a page, as the Hub gives a thousand."""
-        below = [path.removeprefix(f"{folder}/") for path in files if not folder or path.startswith(f"{folder}/")]
-        every = {path[:n] for path in below for n in range(1, len(path) + 1) if path[n : n + 1] in ("", "/")}
+        below = [
+            path.removeprefix(f"{folder}/")
+            for path in files
+            if not folder or path.startswith(f"{folder}/")
+        ]
+        every = {
+            path[:n]
+            for path in below
+            for n in range(1, len(path) + 1)
+            if path[n : n + 1] in ("", "/")
+        }
         names = sorted(name for name in every if query["recursive"] == ["true"] or "/" not in name)
         at, entries = int(query.get("cursor", ["0"])[0]), []
         for path in (f"{folder}/{name}".lstrip("/") for name in names[at : at + 2]):
             data, kind = files.get(path, b""), "file" if path in files else "directory"
-            entries.append({"type": kind, "path": path, "size": len(data), "oid": f"{hash(data):x}"})
+            entries.append(
+                {"type": kind, "path": path, "size": len(data), "oid": f"{hash(data):x}"}
+            )
         more = f"{self.server.url}{self.path.partition('&cursor')[0]}&cursor={at + 2}"
         links = {"Link": f'<{more}>; rel="next"'} if at + 2 < len(names) else {}
         if names:
@@ -97,7 +138,11 @@ class _Api(BaseHTTPRequestHandler):
             self.answer(404, headers={"X-Error-Code": "EntryNotFound"})
 
     def answer(
-        self, status: int, data: bytes = b"{}", headers: dict[str, str] | None = None, cut: bool = False
+        self,
+        status: int,
+        data: bytes = b"{}",
+        headers: dict[str, str] | None = None,
+        cut: bool = False,
     ) -> None:
         self.send_response(status)
         for name, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
@@ -116,7 +161,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         constants, made = "huggingface_hub.constants.", "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setenv("HF_ENDPOINT", running.url)
-        monkeypatch.setattr(f"{constants}ENDPOINT", running.url)  # the environment is read when it is imported
+        # the environment is read when it is imported
+        monkeypatch.setattr(f"{constants}ENDPOINT", running.url)
         monkeypatch.setattr(f"{constants}HUGGINGFACE_CO_URL_TEMPLATE", running.url + made)
         monkeypatch.setattr(f"{constants}HF_TOKEN_PATH", str(tmp_path / "none"))
         monkeypatch.setenv("HF_TOKEN", "")
@@ -136,7 +182,9 @@ def rows_of(place: Workplace) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "tar", "b"])
-def test_a_file_there_gives_what_the_same_one_here_does(place: Workplace, hub: Hub, kind: str) -> None:
+def test_a_file_there_gives_what_the_same_one_here_does(
+    place: Workplace, hub: Hub, kind: str
+) -> None:
     place.input = of_s3.KINDS[kind](rows_of(place), place.folder / "data")
     expected = of_s3.alone(place)
     given = {"data.input_jsonl": f"{hub.put_all(place.folder / 'data')}/{place.input.name}"}
@@ -146,12 +194,18 @@ def test_a_file_there_gives_what_the_same_one_here_does(place: Workplace, hub: H
     hub.asked.clear()
     done = place.run(**given, **{"workflow.max_workers": 32})
     assert (done.code, place.files()) == (0, expected), done
-    assert max(n for (asked, _), n in hub.asked.items() if asked == "tree") <= 4  # all threads share a folder's list
+    # all threads share a folder's list
+    assert max(n for (asked, _), n in hub.asked.items() if asked == "tree") <= 4
     forget()
     hub.asked.clear()
     (place.results / "annotations.jsonl").unlink()
     again = place.run(**given)
-    assert (again.code, again.summary["requests"], hub.count("cdn", ".jpg"), place.files()) == (0, 0, 0, expected)
+    assert (again.code, again.summary["requests"], hub.count("cdn", ".jpg"), place.files()) == (
+        0,
+        0,
+        0,
+        expected,
+    )
 
 
 @pytest.mark.parametrize("how", ["addresses", "image_root", "revision", "folder", "glob", "models"])
@@ -166,7 +220,9 @@ def test_however_they_are_named(place: Workplace, hub: Hub, how: str) -> None:
         "hf://some", "hf://models/some"
     )
     if how == "addresses":
-        place.rows({**row, "image_path": f"{root}/{row['image_path'][2:]}"} for row in rows_of(place))
+        place.rows(
+            {**row, "image_path": f"{root}/{row['image_path'][2:]}"} for row in rows_of(place)
+        )
     elif how == "image_root":
         here["data.image_root"] = root
     else:
@@ -178,22 +234,29 @@ def test_however_they_are_named(place: Workplace, hub: Hub, how: str) -> None:
 
 
 @pytest.mark.parametrize("token", [TOKEN, f"{TOKEN}wrong", ""])
-def test_a_private_repository(place: Workplace, hub: Hub, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_repository(
+    place: Workplace, hub: Hub, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address, hub.token = f"{hub.put_all(place.folder / 'data')}/captions.jsonl", TOKEN
     monkeypatch.setenv("HF_TOKEN", token)
     done = place.run(**{"data.input_jsonl": address})
     why = f"can't read {address}: no such repository, or no token that may use it: set HF_TOKEN to one\n"
-    assert (done.code, place.results.exists()) == ((0, True) if token == TOKEN else (2, False)), done
+    assert (done.code, place.results.exists()) == ((0, True) if token == TOKEN else (2, False)), (
+        done
+    )
     assert token == TOKEN or done.err.endswith(why), done
     assert TOKEN not in done.out + done.err + "".join(str(data) for _, data in place.everything())
 
 
-@pytest.mark.parametrize("path", ["none.jsonl", "@v2/captions.jsonl", "captions.json", "captions.parquet"])
+@pytest.mark.parametrize(
+    "path", ["none.jsonl", "@v2/captions.jsonl", "captions.json", "captions.parquet"]
+)
 def test_what_is_not_there_is_told_in_a_line(place: Workplace, hub: Hub, path: str) -> None:
     (place.folder / "data/captions.json").write_text("{}")
     (place.folder / "data/captions.parquet").write_text("")
     address = f"{hub.put_all(place.folder / 'data')}/{path}".replace("/@", "@")
-    hub.faults["cdn", "json"], hub.faults["resolve", "parquet"] = ["403"], ["404"]  # gone, or forbidden, since
+    # gone, or forbidden, since
+    hub.faults["cdn", "json"], hub.faults["resolve", "parquet"] = ["403"], ["404"]
     done = place.run(**{"data.input_jsonl": address})
     assert (done.code, done.err.count("\n"), address in done.err) == (2, 1, True), done
 
@@ -223,11 +286,15 @@ def test_a_picture_that_went_fails_its_records_alone(place: Workplace, hub: Hub)
     forget()
     assert command(["stats", address, "--json"]).summary["records"] == of_s3.ROWS
     assert command(["lint", address]).code in (0, 1)
-    assert command(["export", address, "--format", "coco", "-o", str(place.folder / "out")]).code == 0
+    assert (
+        command(["export", address, "--format", "coco", "-o", str(place.folder / "out")]).code == 0
+    )
 
 
 def test_without_its_library(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "hf", raising=False)
     done = place.run(**{"data.input_jsonl": "hf://datasets/someone/pictures/rows.jsonl"})
-    assert (done.code, done.err.endswith("pip install 'dataflow-grounding[hf]'\n")) == (2, True), done
+    assert (done.code, done.err.endswith("pip install 'dataflow-grounding[hf]'\n")) == (2, True), (
+        done
+    )

@@ -1,4 +1,6 @@
-"""`data.input_jsonl` names whatever people have: tables, image folders, COCO captions, data sets, pictures alone."""
+"""`data.input_jsonl` names whatever people have: tables, image folders, COCO captions, data sets,
+pictures alone.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from dataflow_grounding.testing import LoopbackServer
 NAMES = ["red.jpg", "green.jpg", "sub/blue.jpg"]
 TEXTS = ["A red cup.", "A green dog.", "A blue hat."]
 ROWS: list[dict[str, Any]] = [
-    {"number": n + 1, "file_name": name, "text": text} for n, (name, text) in enumerate(zip(NAMES, TEXTS, strict=True))
+    {"number": n + 1, "file_name": name, "text": text}
+    for n, (name, text) in enumerate(zip(NAMES, TEXTS, strict=True))
 ]
 COLUMNS = {"image": "file_name", "caption": "text"}
 IN_BYTES = {"image": "image", "caption": "text"}
@@ -53,7 +56,9 @@ def json_file(place: Workplace, name: str, value: Any) -> str:
 
 
 def json_lines(place: Workplace, name: str, rows: list[dict[str, Any]]) -> str:
-    (place.folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (place.folder / name).write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     return str(place.folder / name)
 
 
@@ -67,14 +72,22 @@ def with_bytes(place: Workplace) -> list[dict[str, Any]]:
     """The rows as `datasets` stores them."""
     pictures = [(place.folder / "pictures" / name).read_bytes() for name in NAMES]
     return [
-        {"number": row["number"], "image": {"bytes": data, "path": row["file_name"]}, "text": row["text"]}
+        {
+            "number": row["number"],
+            "image": {"bytes": data, "path": row["file_name"]},
+            "text": row["text"],
+        }
         for row, data in zip(ROWS, pictures, strict=True)
     ]
 
 
 def dataset(place: Workplace) -> Any:
     datasets = pytest.importorskip("datasets")
-    features = {"number": datasets.Value("int64"), "image": datasets.Image(), "text": datasets.Value("string")}
+    features = {
+        "number": datasets.Value("int64"),
+        "image": datasets.Image(),
+        "text": datasets.Value("string"),
+    }
     return datasets.Dataset.from_list(with_bytes(place), features=datasets.Features(features))
 
 
@@ -112,13 +125,24 @@ KINDS: dict[str, Kind] = {
     "Parquet": (lambda p: parquet(p, ROWS), {"columns": COLUMNS}),
     "Parquet with pictures": (lambda p: parquet(p, with_bytes(p)), {"columns": IN_BYTES}),
     "a saved data set": (saved, {"columns": IN_BYTES}),
-    "a split of a saved one": (lambda p: saved(p, splits=True), {"columns": IN_BYTES, "split": "test"}),
+    "a split of a saved one": (
+        lambda p: saved(p, splits=True),
+        {"columns": IN_BYTES, "split": "test"},
+    ),
     "a data set by name": (by_name, {"columns": IN_BYTES}),
-    "an image folder": (lambda p: image_folder(p, "metadata.jsonl"), {"columns": {"caption": "text"}}),
-    "an image folder with CSV": (lambda p: image_folder(p, "metadata.csv"), {"columns": {"caption": "text"}}),
+    "an image folder": (
+        lambda p: image_folder(p, "metadata.jsonl"),
+        {"columns": {"caption": "text"}},
+    ),
+    "an image folder with CSV": (
+        lambda p: image_folder(p, "metadata.csv"),
+        {"columns": {"caption": "text"}},
+    ),
     "COCO captions": (coco, {}),
 }
-all_kinds = pytest.mark.parametrize("kind", [pytest.param(kind, id=name) for name, kind in KINDS.items()])
+all_kinds = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, id=name) for name, kind in KINDS.items()]
+)
 
 
 def settings_of(place: Workplace, kind: Kind) -> dict[str, Any]:
@@ -141,10 +165,17 @@ def test_every_kind_of_input_becomes_the_same_records(place: Workplace, kind: Ki
     assert [record["caption"] for record in records] == TEXTS
     assert [(record["width"], record["height"]) for record in records] == [(64, 48)] * 3
     assert [int(record.get("number", n + 1)) for n, record in enumerate(records)] == [1, 2, 3]
-    assert all(expression["status"] == "grounded" for record in records for expression in record["expressions"])
+    assert all(
+        expression["status"] == "grounded"
+        for record in records
+        for expression in record["expressions"]
+    )
     assert len({record["image_id"] for record in records}) == 3
     for record in records:
-        at = [place.folder / "pictures" / record["image_path"], place.results / record["image_path"]]
+        at = [
+            place.folder / "pictures" / record["image_path"],
+            place.results / record["image_path"],
+        ]
         assert any(path.is_file() for path in at), record["image_path"]
         assert "text" not in record or kind is KINDS["COCO captions"]
 
@@ -161,17 +192,24 @@ def test_check_and_estimate_know_every_kind(place: Workplace, kind: Kind) -> Non
         assert (estimated["records"], estimated["requests"], server.count()) == (3, 6, 0)
 
 
-@pytest.mark.parametrize("name", ["CSV", "JSON lines", "Parquet", "Parquet with pictures", "a saved data set"])
+@pytest.mark.parametrize(
+    "name", ["CSV", "JSON lines", "Parquet", "Parquet with pictures", "a saved data set"]
+)
 def test_check_prints_what_to_paste(place: Workplace, name: str) -> None:
-    settings = {key: value for key, value in settings_of(place, KINDS[name]).items() if key != "data.columns"}
+    settings = {
+        key: value
+        for key, value in settings_of(place, KINDS[name]).items()
+        if key != "data.columns"
+    }
     spec = str(place.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1", **settings}))
     done = command(["check", "-e", spec])
     assert done.code == 2
     [keys] = set(re.findall(r"add (image_grounding\.data\.columns\..*)", done.err))
     image = "file_name" if "file_name" in keys else "image"
     assert shlex.split(keys) == [
-        f"image_grounding.data.columns.image={image}", "image_grounding.data.columns.caption=text"
-    ]  # fmt: skip
+        f"image_grounding.data.columns.image={image}",
+        "image_grounding.data.columns.caption=text",
+    ]
     assert command(["generate", "-e", spec]).err.count(keys) == 1
     assert command(["estimate", "-e", spec]).err.count(keys) == 1
     assert command(["check", "-e", spec, *shlex.split(keys)]).code == 0
@@ -183,12 +221,20 @@ def test_columns_are_told_by_what_they_hold_where_their_names_say_nothing(place:
         for name, text in zip(NAMES, TEXTS, strict=True)
     ]
     place.rows(rows)
-    done = command(["check", "-e", str(place.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"}))])
+    done = command(
+        ["check", "-e", str(place.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"}))]
+    )
     assert "columns.image=b image_grounding.data.columns.caption=d" in done.err, done
 
 
 def test_a_row_keeps_its_line_and_what_is_wrong_with_it(place: Workplace) -> None:
-    lines = ["", json.dumps(ROWS[0]), '{"file_name": "brok', "", json.dumps({**ROWS[1], "file_name": "gone.jpg"})]
+    lines = [
+        "",
+        json.dumps(ROWS[0]),
+        '{"file_name": "brok',
+        "",
+        json.dumps({**ROWS[1], "file_name": "gone.jpg"}),
+    ]
     place.input.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     with LoopbackServer() as server:
         place.settings |= {"vlm.openai.base_url": server.base_url, "data.image_root": "pictures"}
@@ -202,17 +248,29 @@ def test_a_row_keeps_its_line_and_what_is_wrong_with_it(place: Workplace) -> Non
 
 def test_a_sample_of_a_shard_that_can_not_be_read_fails_alone(place: Workplace) -> None:
     picture = (place.folder / "pictures/red.jpg").read_bytes()
-    inside = {"0.txt": "é".encode("latin-1"), "1.json": b"[1]", "2.json": b'{"n": 3}', "2.txt": b"A red cup."}
+    inside = {
+        "0.txt": "é".encode("latin-1"),
+        "1.json": b"[1]",
+        "2.json": b'{"n": 3}',
+        "2.txt": b"A red cup.",
+    }
     with tarfile.open(place.folder / "a.tar", "w") as tar:
         for name, content in inside.items():
-            for member, data in ((name, content), (f"{name[0]}.jpg", picture))[: 1 if name == "2.json" else 2]:
+            for member, data in ((name, content), (f"{name[0]}.jpg", picture))[
+                : 1 if name == "2.json" else 2
+            ]:
                 info = tarfile.TarInfo(member)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
     with LoopbackServer() as server:
-        place.settings |= {"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(place.folder / "a.tar")}
+        place.settings |= {
+            "vlm.openai.base_url": server.base_url,
+            "data.input_jsonl": str(place.folder / "a.tar"),
+        }
         assert place.run().code == 1
-    assert [(record["caption"], record["n"]) for record in place.annotations()] == [("A red cup.", 3)]
+    assert [(record["caption"], record["n"]) for record in place.annotations()] == [
+        ("A red cup.", 3)
+    ]
     found = [(failure["line"], failure["kind"], failure["message"]) for failure in place.failures()]
     assert [one[:2] for one in found] == [(1, "broken_row"), (2, "broken_row")]
     assert "a.tar, 0: 'utf-8' codec can't decode" in found[0][2]
@@ -230,9 +288,12 @@ def test_a_column_in_the_way_keeps_its_values(place: Workplace) -> None:
 
 @pytest.mark.parametrize("pattern", ["pictures", "pictures/**/*.jpg"])
 def test_pictures_alone_are_captioned_first(place: Workplace, pattern: str) -> None:
-    place.results = place.folder / "pictures" / "results"  # whose pictures are not taken for the user's
+    # whose pictures are not taken for the user's
+    place.results = place.folder / "pictures" / "results"
     (place.results / "pictures").mkdir(parents=True)
-    (place.results / "pictures" / "drawn.jpg").write_bytes((place.folder / "pictures" / "red.jpg").read_bytes())
+    (place.results / "pictures" / "drawn.jpg").write_bytes(
+        (place.folder / "pictures" / "red.jpg").read_bytes()
+    )
     settings = {"data.input_jsonl": pattern}
     with LoopbackServer() as server:
         place.settings["vlm.openai.base_url"] = server.base_url
@@ -240,8 +301,10 @@ def test_pictures_alone_are_captioned_first(place: Workplace, pattern: str) -> N
         assert "3 records checked, 0 problems" in checked.out, checked
         estimated = command(["estimate", "-e", str(place.spec(**settings)), "--json"]).summary
         assert [step["step"] for step in estimated["steps"]] == [
-            "image_caption", "step0_expression_extraction", "step1_grounding"
-        ]  # fmt: skip
+            "image_caption",
+            "step0_expression_extraction",
+            "step1_grounding",
+        ]
         done = place.run(**settings)
         assert done.code == 0, done
         assert server.by_task["image_caption"] == 3
@@ -249,17 +312,26 @@ def test_pictures_alone_are_captioned_first(place: Workplace, pattern: str) -> N
         assert place.run(**settings, **{"workflow.steps": ["1"]}).code == 0
         assert place.run(**settings).code == 0
         assert server.count() == sent
-    captions = [json.loads(line) for line in (place.results / "captions/annotations.jsonl").read_text().splitlines()]
+    captions = [
+        json.loads(line)
+        for line in (place.results / "captions/annotations.jsonl").read_text().splitlines()
+    ]
     assert [record["image_path"] for record in captions] == sorted(NAMES)
     for record, captioned in zip(place.annotations(), captions, strict=True):
         assert record["caption"] == captioned["caption"]
-        assert record["pipeline_steps"] == ["image_caption", "step0_expression_extraction", "step1_grounding"]
+        assert record["pipeline_steps"] == [
+            "image_caption",
+            "step0_expression_extraction",
+            "step1_grounding",
+        ]
     assert (place.results / "step_0_expression_extraction/annotations.jsonl").exists()
 
 
 @pytest.mark.parametrize("classes", [["red car", "dog"], {"a red car": "vehicle", "dog": "animal"}])
 def test_classes_are_asked_for_in_every_picture(place: Workplace, classes: Any) -> None:
-    pairs = list(classes.items()) if isinstance(classes, dict) else [(name, name) for name in classes]
+    pairs = (
+        list(classes.items()) if isinstance(classes, dict) else [(name, name) for name in classes]
+    )
     with LoopbackServer() as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         done = place.run(**{"data.input_jsonl": "pictures", "data.classes": classes})
@@ -272,11 +344,22 @@ def test_classes_are_asked_for_in_every_picture(place: Workplace, classes: Any) 
 
 
 def test_a_class_that_is_not_there_is_said_to_be_none(place: Workplace) -> None:
-    place.settings = {"vlm.backend": "embedded", "data.input_jsonl": "pictures", "data.classes": ["red thing", "dog"]}
+    place.settings = {
+        "vlm.backend": "embedded",
+        "data.input_jsonl": "pictures",
+        "data.classes": ["red thing", "dog"],
+    }
     assert place.run().code == 0
     found = [expression for record in place.annotations() for expression in record["expressions"]]
-    assert {expression["class"] for expression in found if expression["status"] in ("none", "unsupported")}
-    assert all(bool(expression["instances"]) == (expression["status"] == "grounded") for expression in found)
+    assert {
+        expression["class"]
+        for expression in found
+        if expression["status"] in ("none", "unsupported")
+    }
+    assert all(
+        bool(expression["instances"]) == (expression["status"] == "grounded")
+        for expression in found
+    )
 
 
 def test_region_captions_take_other_columns_and_pictures_alone(place: Workplace) -> None:
@@ -285,7 +368,11 @@ def test_region_captions_take_other_columns_and_pictures_alone(place: Workplace)
         "vlm": {"backend": "embedded"},
         "data": {"input_jsonl": json_lines(place, "boxes.jsonl", rows), "image_root": "pictures"},
     }
-    spec = {"results_dir": "results", "autolabel_type": "image_region_caption", "image_region_caption": block}
+    spec = {
+        "results_dir": "results",
+        "autolabel_type": "image_region_caption",
+        "image_region_caption": block,
+    }
     path = json_file(place, "regions.yaml", spec)
     checked = command(["check", "-e", path])
     assert "add image_region_caption.data.columns.image=file" in checked.err, checked
@@ -294,7 +381,10 @@ def test_region_captions_take_other_columns_and_pictures_alone(place: Workplace)
     assert [(record["number"], record["regions"][0]["bbox"]) for record in place.annotations()] == [
         (n, [5, 5, 25, 25]) for n in range(3)
     ]
-    alone = [f"image_region_caption.data.input_jsonl={place.folder / 'pictures'}", f"results_dir={place.folder}/more"]
+    alone = [
+        f"image_region_caption.data.input_jsonl={place.folder / 'pictures'}",
+        f"results_dir={place.folder}/more",
+    ]
     assert command(["generate", "-e", path, *alone]).code == 0
 
 
@@ -305,7 +395,9 @@ def _empty(place: Workplace) -> str:
 
 def _boxes(place: Workplace) -> str:
     item = {"id": 1, "image_id": 1, "bbox": [1, 2, 3, 4], "category_id": 1}
-    return json_file(place, "boxes.json", {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [item]})
+    return json_file(
+        place, "boxes.json", {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [item]}
+    )
 
 
 def _pipe(place: Workplace) -> str:
@@ -342,31 +434,55 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
     ),
     "an empty folder": (_empty, {}, "{folder}/empty has no pictures in it (.jpg, "),
     "no picture matches": (lambda p: "nothing/*.png", {}, "matches {folder}/nothing/*.png"),
-    "COCO without captions": (_boxes, {}, "boxes.json is a COCO file without captions: boxes go into the pipeline"),
+    "COCO without captions": (
+        _boxes,
+        {},
+        "boxes.json is a COCO file without captions: boxes go into the pipeline",
+    ),
     "no Parquet file": (_junk, {}, "{folder}/junk.parquet is not a Parquet file"),
-    "several splits": (lambda p: saved(p, splits=True), {}, "saved has several splits: set data.split to one of train, test"),
+    "several splits": (
+        lambda p: saved(p, splits=True),
+        {},
+        "saved has several splits: set data.split to one of train, test",
+    ),
     "no such split": (
         *(lambda p: saved(p, splits=True), {"data.split": "val"}),
         "saved has no split 'val': set data.split to one of train, test",
     ),
     "pictures at addresses": (
-        lambda p: json_lines(p, "web.jsonl", [{"image_path": "https://example.org/a.jpg", "caption": TEXTS[0]}]),
+        lambda p: json_lines(
+            p, "web.jsonl", [{"image_path": "https://example.org/a.jpg", "caption": TEXTS[0]}]
+        ),
         {},
         "web.jsonl has pictures at http addresses, which are not fetched unasked: add image_grounding.data.allow_http=true",
     ),
-    "a class twice": (lambda p: "pictures", {"data.classes": ["dog", "cat", "dog"]}, "data.classes: 'dog' stands there twice"),
-    "a class that is no text": (lambda p: "pictures", {"data.classes": [False]}, "data.classes: false is not a text to look for"),
-    "classes that are no list": (lambda p: "pictures", {"data.classes": "dog"}, "data.classes: should be a list of class names"),
+    "a class twice": (
+        lambda p: "pictures",
+        {"data.classes": ["dog", "cat", "dog"]},
+        "data.classes: 'dog' stands there twice",
+    ),
+    "a class that is no text": (
+        lambda p: "pictures",
+        {"data.classes": [False]},
+        "data.classes: false is not a text to look for",
+    ),
+    "classes that are no list": (
+        lambda p: "pictures",
+        {"data.classes": "dog"},
+        "data.classes: should be a list of class names",
+    ),
     "nobody who can write captions": (
         *(lambda p: "pictures", {"vlm.backend": "embedded"}),
         "pictures without captions, and embedded-opencv can't write captions: choose another vlm.backend, or name what",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in BAD.items()])
 def test_what_is_wrong_is_one_line_before_anything_is_sent(
-    place: Workplace, monkeypatch: pytest.MonkeyPatch, case: tuple[Callable[[Workplace], str], dict[str, Any], str]
+    place: Workplace,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[Callable[[Workplace], str], dict[str, Any], str],
 ) -> None:
     make, settings, expected = case
     settings = {"data.input_jsonl": make(place), **settings}
@@ -376,15 +492,27 @@ def test_what_is_wrong_is_one_line_before_anything_is_sent(
         for name in ("check", "estimate", "generate"):
             done = command([name, "-e", spec])
             assert done.code == 2, done
-            told = [line for line in done.err.splitlines() if expected.format(folder=place.folder) in line]
+            told = [
+                line
+                for line in done.err.splitlines()
+                if expected.format(folder=place.folder) in line
+            ]
             assert len(told) == 1, done
         assert server.count() == 0
 
 
-def test_a_data_set_without_its_library_names_the_extra(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_without_its_library_names_the_extra(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = settings_of(place, KINDS["a saved data set"])
     monkeypatch.setitem(sys.modules, "datasets", None)
-    done = command(["check", "-e", str(place.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1", **settings}))])
+    done = command(
+        [
+            "check",
+            "-e",
+            str(place.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1", **settings})),
+        ]
+    )
     assert done.code == 2
     assert done.err.count("pip install 'dataflow-grounding[datasets]'") == 1
 
@@ -394,21 +522,32 @@ def test_pictures_in_parquet_are_never_all_in_memory(workplace: Workplace) -> No
 
     picture = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     schema = pyarrow.schema([("image", picture), ("caption", pyarrow.string())])
-    with pyarrow.parquet.ParquetWriter(workplace.folder / "big.parquet", schema, compression=None) as writer:
+    with pyarrow.parquet.ParquetWriter(
+        workplace.folder / "big.parquet", schema, compression=None
+    ) as writer:
         for group in range(40):
             rows = [
-                {"image": {"bytes": os.urandom(100_000), "path": f"{n}.jpg"}, "caption": f"A cup {group}."}
+                {
+                    "image": {"bytes": os.urandom(100_000), "path": f"{n}.jpg"},
+                    "caption": f"A cup {group}.",
+                }
                 for n in range(100)
             ]
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
-    settings = {"vlm.backend": "embedded", "data.input_jsonl": "big.parquet", "data.columns": {"image": "image"}}
+    settings = {
+        "vlm.backend": "embedded",
+        "data.input_jsonl": "big.parquet",
+        "data.columns": {"image": "image"},
+    }
     arguments = ["dataflowgrounding", "check", "--json", "-e", str(workplace.spec(**settings))]
     code = (
         f"import re, sys; sys.argv = {arguments!r}\nfrom dataflow_grounding.cli.main import main\n"
         "try:\n    main()\nfinally:\n    print(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr)"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert json.loads(done.stdout)["records"] == 4000, done.stderr[-2000:]
     assert len(list((workplace.results / "pictures").iterdir())) == 4000
     assert int(done.stderr.split()[-1]) < 300 * 1024  # kB; the pictures are 400 MB
@@ -437,7 +576,9 @@ def test_a_pilot_takes_out_no_more_pictures_than_it_needs(place: Workplace) -> N
         assert server.count() == 3 * sent
 
 
-def test_a_data_set_that_can_not_be_had_is_told_in_one_line(place: Workplace, tmp_path: Path) -> None:
+def test_a_data_set_that_can_not_be_had_is_told_in_one_line(
+    place: Workplace, tmp_path: Path
+) -> None:
     pytest.importorskip("datasets")
     script = """
 import logging
@@ -450,7 +591,11 @@ finally:
     spec = place.spec(**{"vlm.backend": "embedded", "data.input_jsonl": "datasets:no/such"})
     offline = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", script, "check", "-e", spec], env=offline, cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", script, "check", "-e", spec],
+        env=offline,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "0 records checked, 1 problem. Nothing was sent.\n"
     asks = r"is the name right, and this machine online\?"

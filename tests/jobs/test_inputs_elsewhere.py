@@ -1,4 +1,6 @@
-"""Inputs and pictures elsewhere: an S3 on this machine, with faults; what comes of them is what local files give."""
+"""Inputs and pictures elsewhere: an S3 on this machine, with faults; what comes of them is what
+local files give.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ import s3fs
 
 from benchmarks.object_store import BUCKET, ObjectStore, object_store
 from benchmarks.workplace import Files, Workplace, caption, command
-from dataflow_grounding import EmbeddedServing, ExpressionExtractor, FileStorage, PhraseGrounder, Pipeline, ground
+from dataflow_grounding import (
+    EmbeddedServing,
+    ExpressionExtractor,
+    FileStorage,
+    PhraseGrounder,
+    Pipeline,
+    ground,
+)
 from dataflow_grounding.elsewhere import joined, look
 from dataflow_grounding.errors import ImageMissing, MissingExtra
 from dataflow_grounding.rows import read_rows, write_rows
@@ -52,9 +61,13 @@ def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
     workplace.settings["vlm.openai.base_url"] = server.base_url
     pictures = workplace.folder / "data"
     for n in range(6):
-        workplace.picture(f"data/{n % 2}/b c{n}.jpg", size=(64 + n, 48), orientation=6 if n == 3 else 1)
+        workplace.picture(
+            f"data/{n % 2}/b c{n}.jpg", size=(64 + n, 48), orientation=6 if n == 3 else 1
+        )
     workplace.input = pictures / "captions.jsonl"
-    workplace.rows({"image_path": f"./{n % 2}/b c{n % 6}.jpg", "caption": caption(n)} for n in range(ROWS))
+    workplace.rows(
+        {"image_path": f"./{n % 2}/b c{n % 6}.jpg", "caption": caption(n)} for n in range(ROWS)
+    )
     return workplace
 
 
@@ -71,7 +84,10 @@ def as_tar(rows: list[dict[str, Any]], folder: Path) -> Path:
     """A WebDataset shard of rows and their pictures."""
     with tarfile.open(folder / "a.tar", "w") as tar:
         for n, row in enumerate(rows):
-            data = {".jpg": (folder / row["image_path"]).read_bytes(), ".txt": row["caption"].encode()}
+            data = {
+                ".jpg": (folder / row["image_path"]).read_bytes(),
+                ".txt": row["caption"].encode(),
+            }
             for ending, content in {**data, ".json": json.dumps({"n": n}).encode()}.items():
                 info = tarfile.TarInfo(f"part/{n:04}{ending}")
                 info.size = len(content)
@@ -84,7 +100,10 @@ def with_bytes(rows: list[dict[str, Any]], folder: Path) -> Path:
     import pyarrow
     import pyarrow.parquet
 
-    stored = [{**row, "image_path": {"bytes": (folder / row["image_path"]).read_bytes(), "path": "a"}} for row in rows]
+    stored = [
+        {**row, "image_path": {"bytes": (folder / row["image_path"]).read_bytes(), "path": "a"}}
+        for row in rows
+    ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(stored), folder / "b.parquet")
     return folder / "b.parquet"
 
@@ -97,11 +116,17 @@ def of_type(ending: str) -> Callable[[list[dict[str, Any]], Path], Path]:
     return write
 
 
-KINDS = {**{ending: of_type(ending) for ending in ("jsonl", "json", "csv", "parquet")}, "tar": as_tar, "b": with_bytes}
+KINDS = {
+    **{ending: of_type(ending) for ending in ("jsonl", "json", "csv", "parquet")},
+    "tar": as_tar,
+    "b": with_bytes,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_elsewhere_gives_what_the_same_one_here_does(place: Workplace, store: ObjectStore, kind: str) -> None:
+def test_a_file_elsewhere_gives_what_the_same_one_here_does(
+    place: Workplace, store: ObjectStore, kind: str
+) -> None:
     rows = [row.data for row in read_rows(str(place.input)) if row.data is not None]
     place.input = KINDS[kind](rows, place.folder / "data")
     expected = alone(place)
@@ -112,7 +137,9 @@ def test_a_file_elsewhere_gives_what_the_same_one_here_does(place: Workplace, st
     assert place.files() == expected
     run = json.loads((place.results / "run.json").read_text())
     assert root in run["image_folders"] or kind in ("tar", "b")
-    assert place.run(**{"data.input_jsonl": f"{root}/{place.input.name}"}).summary["already_complete"]
+    assert place.run(**{"data.input_jsonl": f"{root}/{place.input.name}"}).summary[
+        "already_complete"
+    ]
 
 
 @pytest.mark.parametrize("how", ["image_root", "addresses", "file", "folder", "glob"])
@@ -122,7 +149,9 @@ def test_however_pictures_are_named(place: Workplace, store: ObjectStore, how: s
         classes = {"data.classes": ["cup"]}
         given = f"{place.folder}/data" if how == "folder" else f"{place.folder}/data/**/*.jpg"
         expected = alone(place, **{"data.input_jsonl": given, **classes})
-        done = place.run(**{"data.input_jsonl": root if how == "folder" else f"{root}/**/*.jpg", **classes})
+        done = place.run(
+            **{"data.input_jsonl": root if how == "folder" else f"{root}/**/*.jpg", **classes}
+        )
         (place.folder / "data/captions.jsonl").unlink()
         assert (done.code, place.files()) == (0, expected), done
         return
@@ -133,16 +162,21 @@ def test_however_pictures_are_named(place: Workplace, store: ObjectStore, how: s
         place.rows({**row, "image_path": f"{start}/{row['image_path'][2:]}"} for row in rows)
     shutil.move(str(place.input), place.folder / "rows.jsonl")
     place.input = place.folder / "rows.jsonl"
-    done = place.run(**{"data.image_root": f"file://{place.folder}/data" if how == "file" else root})
+    done = place.run(
+        **{"data.image_root": f"file://{place.folder}/data" if how == "file" else root}
+    )
     assert done.code == 0, done
     assert [
-        {**record, "image_path": row["image_path"]} for record, row in zip(place.annotations(), rows, strict=True)
+        {**record, "image_path": row["image_path"]}
+        for record, row in zip(place.annotations(), rows, strict=True)
     ] == [json.loads(line) for line in (expected.annotations or b"").splitlines()]
 
 
 def twice(*faults: str, ending: str = ".jpg") -> Callable[[str, str, int], str | None]:
     """Each object fails so often at first."""
-    return lambda method, key, before: faults[before] if key.endswith(ending) and before < len(faults) else None
+    return lambda method, key, before: (
+        faults[before] if key.endswith(ending) and before < len(faults) else None
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,8 +202,9 @@ def test_what_passes_changes_nothing(place: Workplace, store: ObjectStore, fault
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "passing"), [("404", "image_missing", True), ("403", "image_missing", True), ("503", "machine_busy", True)]
-)  # fmt: skip
+    ("status", "kind", "passing"),
+    [("404", "image_missing", True), ("403", "image_missing", True), ("503", "machine_busy", True)],
+)
 def test_what_does_not_pass_fails_its_records_alone(
     place: Workplace, store: ObjectStore, status: str, kind: str, passing: bool
 ) -> None:
@@ -180,10 +215,16 @@ def test_what_does_not_pass_fails_its_records_alone(
     assert all(failure["passing"] is passing for failure in place.failures())
     store.forget()
     again = place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"})
-    assert (again.code, again.summary["done"], again.summary["requests"]) == (0, ROWS, 2 * ROWS // 6), again
+    assert (again.code, again.summary["done"], again.summary["requests"]) == (
+        0,
+        ROWS,
+        2 * ROWS // 6,
+    ), again
 
 
-def test_a_resume_fetches_no_picture_whose_reply_is_stored(place: Workplace, store: ObjectStore) -> None:
+def test_a_resume_fetches_no_picture_whose_reply_is_stored(
+    place: Workplace, store: ObjectStore
+) -> None:
     expected = alone(place)
     for path in (place.folder / "data").rglob("*.jpg"):
         store.put(f"once/{path.relative_to(place.folder / 'data')}", path.read_bytes())
@@ -231,7 +272,9 @@ def test_pictures_are_fetched_side_by_side(place: Workplace, store: ObjectStore)
 def test_a_store_that_hangs_holds_no_interrupt_up(place: Workplace, store: ObjectStore) -> None:
     root = store.put_all(place.folder / "data", "hanging/")
     released = threading.Event()
-    store.fault = lambda method, key, before: (key.endswith(".jpg") and released.wait(120) and None) or None
+    store.fault = lambda method, key, before: (
+        (key.endswith(".jpg") and released.wait(120) and None) or None
+    )
     running = place.start(**{"data.input_jsonl": f"{root}/captions.jsonl", "vlm.check_every": None})
     try:
         while not store.count("GET", ".jsonl") and running.poll() is None:
@@ -248,7 +291,10 @@ def test_a_store_that_hangs_holds_no_interrupt_up(place: Workplace, store: Objec
 class OfS3(Pipeline):
     def __init__(self, root: str, cache: Path) -> None:
         self.storage = FileStorage(f"{root}/captions.jsonl", str(cache), image_root=root)
-        self.extractor, self.grounder = ExpressionExtractor(EmbeddedServing()), PhraseGrounder(EmbeddedServing())
+        self.extractor, self.grounder = (
+            ExpressionExtractor(EmbeddedServing()),
+            PhraseGrounder(EmbeddedServing()),
+        )
 
     def forward(self) -> None:
         self.extractor.run(self.storage.step(), input_caption_key="caption")
@@ -266,10 +312,15 @@ def test_a_pipeline_in_python(place: Workplace, store: ObjectStore) -> None:
 
 def test_labels_elsewhere(place: Workplace, store: ObjectStore) -> None:
     data = place.folder / "data"
-    images = [{"id": n, "file_name": f"{n % 2}/b c{n}.jpg", "width": 64 + n, "height": 48} for n in range(3)]
+    images = [
+        {"id": n, "file_name": f"{n % 2}/b c{n}.jpg", "width": 64 + n, "height": 48}
+        for n in range(3)
+    ]
     boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 2, 30, 20]} for n in range(3)]
     (data / "coco.json").write_text(
-        json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cup"}]})
+        json.dumps(
+            {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cup"}]}
+        )
     )
     for n in range(6):
         (data / f"kitti/{n % 2}").mkdir(parents=True, exist_ok=True)
@@ -278,14 +329,26 @@ def test_labels_elsewhere(place: Workplace, store: ObjectStore) -> None:
         (data / f"yolo/{n % 2}/b c{n}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (data / "yolo/classes.txt").write_text("cup\n")
     root, block = store.put_all(data, "labels/"), "image_referring_expression"
-    for key, name in {"coco_json": "coco.json", "kitti_label_dir": "kitti", "yolo_label_dir": "yolo"}.items():
+    for key, name in {
+        "coco_json": "coco.json",
+        "kitti_label_dir": "kitti",
+        "yolo_label_dir": "yolo",
+    }.items():
         told = []
         for start in (str(data), root):
             out = place.folder / f"{key}{len(told)}"
-            settings = [f"results_dir={out}", f"{block}.data.image_dir={start}", f"{block}.data.{key}={start}/{name}"]
+            settings = [
+                f"results_dir={out}",
+                f"{block}.data.image_dir={start}",
+                f"{block}.data.{key}={start}/{name}",
+            ]
             spec = place.folder / "referring.yaml"
-            spec.write_text(f"autolabel_type: {block}\n{block}: {{vlm: {{backend: embedded}}, data: {{}}}}\n")
-            done = command(["generate", "-e", str(spec), "--json", "--no-progress", "--no-report", *settings])
+            spec.write_text(
+                f"autolabel_type: {block}\n{block}: {{vlm: {{backend: embedded}}, data: {{}}}}\n"
+            )
+            done = command(
+                ["generate", "-e", str(spec), "--json", "--no-progress", "--no-report", *settings]
+            )
             assert done.code in (0, 1), done
             told.append((out / "seed_annotations.jsonl").read_bytes())
         assert told[0] == told[1]
@@ -302,10 +365,14 @@ def test_reports_and_exports_show_pictures_elsewhere(place: Workplace, store: Ob
     assert command(["export", str(place.results), "--format", "coco", "-o", str(out)]).code == 0
     assert len(list(out.rglob("*.jpg"))) == 6
     assert command(["lint", str(place.results)]).code in (0, 1)
-    address = store.put("report/annotations.jsonl", (place.results / "annotations.jsonl").read_bytes())
+    address = store.put(
+        "report/annotations.jsonl", (place.results / "annotations.jsonl").read_bytes()
+    )
     for what in ("stats", "lint"):
         told = [command([what, given, "--json"]) for given in (str(place.results), address)]
-        assert told[0].out.replace(str(place.results / "annotations.jsonl"), address) == told[1].out, told
+        assert (
+            told[0].out.replace(str(place.results / "annotations.jsonl"), address) == told[1].out
+        ), told
     halves = ["-o", str(place.folder / "s"), "--ratios", "0.5/0.5", "--seed", "1", "--json"]
     assert command(["split", str(place.results), *halves]).summary["unread"] == 0
 
@@ -333,7 +400,9 @@ def test_no_secret_of_an_address_is_told(place: Workplace, store: ObjectStore) -
     done = place.run(**{"data.image_root": f"s3://user:{secret}@{BUCKET}/root"})
     assert done.code == 1, done
     told = done.out + done.err + (place.results / "failures.jsonl").read_text()
-    told += (place.results / "run.json").read_text() + (place.results / ".ckpt/images.jsonl").read_text()
+    told += (place.results / "run.json").read_text() + (
+        place.results / ".ckpt/images.jsonl"
+    ).read_text()
     assert secret not in told
     assert "hunter2" not in told
     assert signature not in told

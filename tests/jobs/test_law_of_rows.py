@@ -1,4 +1,6 @@
-"""The law of rows: whatever a row says of its picture, it is that record's failure, and no host is asked unasked."""
+"""The law of rows: whatever a row says of its picture, it is that record's failure, and no host is
+asked unasked.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,47 @@ from dataflow_grounding.testing import LoopbackServer
 
 OWN = {"file", "http", "https", "s3", "s3a", "gs", "gcs", "hf"}
 SCHEMES = sorted({*known_implementations, "gopher", "x-unheard.of"} - OWN)
-STORES = ["s3://bucket/a.jpg", "gs://bucket/a.jpg", "hf://datasets/a/b/c.jpg", "hf://", "S3://bucket/b.jpg"]
+STORES = [
+    "s3://bucket/a.jpg",
+    "gs://bucket/a.jpg",
+    "hf://datasets/a/b/c.jpg",
+    "hf://",
+    "S3://bucket/b.jpg",
+]
 WEB = ["http://127.0.0.1:9/a.jpg", "HTTPS://127.0.0.1:9/a.jpg"]
 ODD: list[Any] = [
-    "", None, 7, 1.5, True, [], ["a.jpg"], {}, {"bytes": 7}, "\0", "a\0.jpg", "gone.jpg", "x" * 5000, "/" * 5000,
-    "..", ".", "/", "/dev/zero", "~", "\ud800.jpg", "a\nb.jpg", "file://", "file:///gone.jpg", "file:///dev/zero",
-    "://x", "s3:/bucket", "simplecache::ftp://127.0.0.1/x", "pipe", "locked/a.jpg", "empty.jpg", 10**400,
-]  # fmt: skip
+    "",
+    None,
+    7,
+    1.5,
+    True,
+    [],
+    ["a.jpg"],
+    {},
+    {"bytes": 7},
+    "\0",
+    "a\0.jpg",
+    "gone.jpg",
+    "x" * 5000,
+    "/" * 5000,
+    "..",
+    ".",
+    "/",
+    "/dev/zero",
+    "~",
+    "\ud800.jpg",
+    "a\nb.jpg",
+    "file://",
+    "file:///gone.jpg",
+    "file:///dev/zero",
+    "://x",
+    "s3:/bucket",
+    "simplecache::ftp://127.0.0.1/x",
+    "pipe",
+    "locked/a.jpg",
+    "empty.jpg",
+    10**400,
+]
 
 
 @pytest.fixture
@@ -48,7 +84,11 @@ def rows() -> list[dict[str, Any]]:
     addresses = [f"{scheme}://127.0.0.1:9/a.jpg" for scheme in SCHEMES]
     addresses += [f"{scheme.upper()}://u:p@127.0.0.1:9/a.jpg" for scheme in SCHEMES]
     given = ["good.jpg", *addresses, *STORES, *WEB, *ODD, "good.jpg"]
-    box = {"text": "a cup", "status": "grounded", "instances": [{"bbox": [1, 2, 30, 40], "score": 0.5}]}
+    box = {
+        "text": "a cup",
+        "status": "grounded",
+        "instances": [{"bbox": [1, 2, 30, 40], "score": 0.5}],
+    }
     return [
         {"image_path": path, "image_id": f"r{n}", "caption": caption(n), "expressions": [box]}
         for n, path in enumerate(given)
@@ -56,7 +96,9 @@ def rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def place(workplace: Workplace, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+def place(
+    workplace: Workplace, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> Workplace:
     workplace.settings["vlm.openai.base_url"] = server.base_url
     workplace.picture("good.jpg")
     (workplace.folder / "empty.jpg").touch()
@@ -66,7 +108,9 @@ def place(workplace: Workplace, server: LoopbackServer, monkeypatch: pytest.Monk
 
 
 def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[str]) -> None:
-    place.rows(json.dumps({name: row[name] for name in row if name != "expressions"}) for row in rows())
+    place.rows(
+        json.dumps({name: row[name] for name in row if name != "expressions"}) for row in rows()
+    )
     done = place.run()
     assert done.code == 1, done
     assert [record["image_id"] for record in place.annotations()] == ["r0", f"r{len(rows()) - 1}"]
@@ -87,18 +131,39 @@ def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[st
 @pytest.mark.parametrize(
     "line",
     [
-        ["stats"], ["stats", "--no-pictures"], ["lint"], ["lint", "--fix", "-o", "out.jsonl"], ["report"],
-        ["report", "--single-file"], ["split", "-o", "parts", "--ratios", "0.5/0.5"], ["review", "--static", "page"],
-        *(["export", "--format", name, "-o", f"as_{name}"] for name in ("coco", "odvg", "webdataset", "yolo")),
-        ["export", "--format", "llava", "-o", "llava", "--images", "reference", "--target", "qwen3-vl"],
+        ["stats"],
+        ["stats", "--no-pictures"],
+        ["lint"],
+        ["lint", "--fix", "-o", "out.jsonl"],
+        ["report"],
+        ["report", "--single-file"],
+        ["split", "-o", "parts", "--ratios", "0.5/0.5"],
+        ["review", "--static", "page"],
+        *(
+            ["export", "--format", name, "-o", f"as_{name}"]
+            for name in ("coco", "odvg", "webdataset", "yolo")
+        ),
+        [
+            "export",
+            "--format",
+            "llava",
+            "-o",
+            "llava",
+            "--images",
+            "reference",
+            "--target",
+            "qwen3-vl",
+        ],
     ],
     ids="_".join,
-)  # fmt: skip
+)
 def test_no_row_ends_a_command(place: Workplace, asked: list[str], line: list[str]) -> None:
     results = place.folder / "given"
     results.mkdir()
     (results / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
-    (results / "run.json").write_text(json.dumps({"image_folders": [str(place.folder), "ftp://127.0.0.1:9/x"]}))
+    (results / "run.json").write_text(
+        json.dumps({"image_folders": [str(place.folder), "ftp://127.0.0.1:9/x"]})
+    )
     done = command([line[0], str(results), *line[1:]])
     assert done.code == (1 if line[0] in ("lint", "export") else 0), done
     assert "Traceback" not in done.err
@@ -127,7 +192,14 @@ def test_a_scheme_that_the_user_named_may_stand_in_rows(monkeypatch: pytest.Monk
         return elsewhere.State(1, 1, "file")
 
     monkeypatch.setattr("dataflow_grounding.images.look", look)
-    for path in ("abfs://box/b.jpg", "ABFS://box/b.jpg", "b.jpg", "s3://bucket/b.jpg", "/b.jpg", "file:///b.jpg"):
+    for path in (
+        "abfs://box/b.jpg",
+        "ABFS://box/b.jpg",
+        "b.jpg",
+        "s3://bucket/b.jpg",
+        "/b.jpg",
+        "file:///b.jpg",
+    ):
         find_image(Record({"image": path}, ("abfs://box/a",)), "image")
     assert len(looked) == 6
     for path in ("ftp://box/b.jpg", "abf://box/b.jpg"):
@@ -136,13 +208,23 @@ def test_a_scheme_that_the_user_named_may_stand_in_rows(monkeypatch: pytest.Monk
 
 
 def test_a_folder_that_run_json_names_is_no_more_trusted_than_a_row(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(json.dumps({"image_folders": ["/data", "ftp://a/b", "s3://bucket/a", "http:x"]}))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"image_folders": ["/data", "ftp://a/b", "s3://bucket/a", "http:x"]})
+    )
     (tmp_path / "annotations.jsonl").touch()
-    assert image_folders_of(str(tmp_path)) == ("/data", "s3://bucket/a", "http:x", str(tmp_path), ".")
+    assert image_folders_of(str(tmp_path)) == (
+        "/data",
+        "s3://bucket/a",
+        "http:x",
+        str(tmp_path),
+        ".",
+    )
     assert image_folders_of(str(tmp_path), "ftp://a/b") == ("ftp://a/b",)
 
 
-def test_a_store_that_is_not_there_is_not_waited_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_not_there_is_not_waited_for_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls = []
 
     def slow() -> None:
@@ -189,7 +271,9 @@ def test_a_deep_row_of_a_file_ends_nothing(place: Workplace) -> None:
     place.rows(lines)
     done = place.run()
     assert done.code in (0, 1), done
-    named = [record["image_id"] for record in place.annotations()] + [str(one["line"]) for one in place.failures()]
+    named = [record["image_id"] for record in place.annotations()] + [
+        str(one["line"]) for one in place.failures()
+    ]
     assert len(named) == len(texts)
     for line in (["stats"], ["lint"], ["report"], ["review", "--static", "page"], ["cost"]):
         assert command([line[0], str(place.results), *line[1:]]).code in (0, 1), line

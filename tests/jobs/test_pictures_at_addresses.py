@@ -1,7 +1,8 @@
-"""Pictures at http(s) addresses: only where switched on, once, within limits, and never from this machine's own networks.
+"""Pictures at http(s) addresses: only where switched on, once, within limits, and never from this
+machine's own networks.
 
-`Downloads` takes who may be connected to as an argument, which no spec, option or variable reaches: here it lets a server
-on 127.0.0.1 be reached, and still refuses 127.0.0.2 and all others.
+`Downloads` takes who may be connected to as an argument, which no spec, option or variable reaches:
+here it lets a server on 127.0.0.1 be reached, and still refuses 127.0.0.2 and all others.
 """
 
 from __future__ import annotations
@@ -100,12 +101,16 @@ def only_the_site(address: object) -> bool:
 def door(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command fetches from 127.0.0.1."""
     monkeypatch.setattr(
-        "dataflow_grounding.jobs.rows_job.Downloads", functools.partial(Downloads, allowed=only_the_site)
+        "dataflow_grounding.jobs.rows_job.Downloads",
+        functools.partial(Downloads, allowed=only_the_site),
     )
 
 
 def rows(place: Workplace, *addresses: str) -> None:
-    place.rows({"image_path": address, "caption": f"Cup {n} on a table."} for n, address in enumerate(addresses))
+    place.rows(
+        {"image_path": address, "caption": f"Cup {n} on a table."}
+        for n, address in enumerate(addresses)
+    )
 
 
 @pytest.mark.usefixtures("door")
@@ -184,7 +189,9 @@ def test_what_is_sent_squeezed_is_not_unpacked(workplace: Workplace, site: Site)
         "127.0.0.1:{port}#@example.org",
     ],
 )
-def test_without_the_door_nothing_here_is_connected_to(workplace: Workplace, site: Site, host: str) -> None:
+def test_without_the_door_nothing_here_is_connected_to(
+    workplace: Workplace, site: Site, host: str
+) -> None:
     rows(workplace, f"http://{host.format(port=site.port)}/a.jpg")
     workplace.settings |= {"vlm.backend": "embedded", "data.allow_http": True}
     done = workplace.run()
@@ -198,7 +205,11 @@ def test_without_the_door_nothing_here_is_connected_to(workplace: Workplace, sit
 def test_names_of_private_addresses_are_refused_by_whatever_way(
     workplace: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {"ten.example": "10.0.0.1", "mapped.example": "::ffff:10.0.0.1", "site.example": "127.0.0.1"}
+    names = {
+        "ten.example": "10.0.0.1",
+        "mapped.example": "::ffff:10.0.0.1",
+        "site.example": "127.0.0.1",
+    }
     real = socket.getaddrinfo
 
     def lookup(host: str, port: int, *more: Any, **settings: Any) -> Any:
@@ -207,7 +218,15 @@ def test_names_of_private_addresses_are_refused_by_whatever_way(
         if host not in names:
             return real(host, port, *more, **settings)
         kind = socket.AF_INET6 if ":" in names[host] else socket.AF_INET
-        return [(kind, socket.SOCK_STREAM, 6, "", (names[host], port, *((0, 0) if ":" in names[host] else ())))]
+        return [
+            (
+                kind,
+                socket.SOCK_STREAM,
+                6,
+                "",
+                (names[host], port, *((0, 0) if ":" in names[host] else ())),
+            )
+        ]
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
     refused = ("ten.example", "mapped.example", "both.example")
@@ -220,7 +239,10 @@ def test_names_of_private_addresses_are_refused_by_whatever_way(
     workplace.settings |= {"vlm.backend": "embedded", "data.allow_http": True}
     assert workplace.run().code == 1
     assert [failure["line"] for failure in workplace.failures()] == [*range(2, 8)]
-    assert all("of this machine or of a private network" in failure["message"] for failure in workplace.failures())
+    assert all(
+        "of this machine or of a private network" in failure["message"]
+        for failure in workplace.failures()
+    )
     assert site.asked == {"/a.jpg": 1, "/to": 3}
 
 
@@ -234,14 +256,34 @@ def test_nothing_is_fetched_unless_switched_on(workplace: Workplace, site: Site)
 @pytest.mark.parametrize(
     ("address", "public"),
     [
-        ("93.184.216.34", True), ("2606:2800:220:1::1", True), ("64:ff9b::5db8:d822", True),
-        ("127.0.0.1", False), ("10.1.2.3", False), ("172.16.0.1", False), ("192.168.1.1", False),
-        ("169.254.169.254", False), ("0.0.0.0", False), ("100.64.0.1", False), ("224.0.0.1", False), ("255.255.255.255", False),
-        ("::1", False), ("::", False), ("fe80::1", False), ("fc00::1", False), ("ff02::1", False),
-        ("::ffff:127.0.0.1", False), ("::ffff:10.0.0.1", False), ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False),
-        ("::7f00:1", False), ("fec0::1", False), ("64:ff9b:1::a00:1", False), ("2001:0:7f00:1::", False), ("4000::1", False),
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        ("64:ff9b::5db8:d822", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),
+        ("0.0.0.0", False),
+        ("100.64.0.1", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::1", False),
+        ("::", False),
+        ("fe80::1", False),
+        ("fc00::1", False),
+        ("ff02::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:10.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+        ("::7f00:1", False),
+        ("fec0::1", False),
+        ("64:ff9b:1::a00:1", False),
+        ("2001:0:7f00:1::", False),
+        ("4000::1", False),
     ],
-)  # fmt: skip
+)
 def test_which_addresses_are_public(address: str, public: bool) -> None:
     assert is_public(ip_address(address)) is public
 
@@ -254,4 +296,6 @@ def test_the_list_of_what_was_fetched_is_read_again(tmp_path: Path, site: Site) 
     (tmp_path / str(first[url])).unlink()
     assert Downloads(str(tmp_path), only_the_site).fetch([url]) == first
     assert site.asked["/a.jpg"] == 2
-    assert json.loads((tmp_path / ".ckpt/addresses.jsonl").read_text().splitlines()[0])["url"] == url
+    assert (
+        json.loads((tmp_path / ".ckpt/addresses.jsonl").read_text().splitlines()[0])["url"] == url
+    )

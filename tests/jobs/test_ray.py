@@ -1,4 +1,6 @@
-"""Runs on Ray: the content that one machine leaves, nothing paid for twice, and exit codes as everywhere."""
+"""Runs on Ray: the content that one machine leaves, nothing paid for twice, and exit codes as
+everywhere.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,11 @@ RAY = ("--engine", "ray", "--workers", "2")
 
 def left(results: Path) -> dict[str, bytes]:
     """What a run leaves for its user, bar run.json."""
-    names = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
+    names = (
+        "annotations.jsonl",
+        "failures.jsonl",
+        *(f"{step}/annotations.jsonl" for step in STEPS),
+    )
     return {name: (results / name).read_bytes() for name in names if (results / name).exists()}
 
 
@@ -74,12 +80,16 @@ def paid(server: LoopbackServer) -> int:
 
 def workers_of(driver: subprocess.Popen[str]) -> list[int]:
     """The processes of a driver's workers."""
-    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(
+        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout
     lines = [line.split(None, 2) for line in found.splitlines()[1:]]
     family = {driver.pid}
     for _ in range(4):
         family |= {int(pid) for pid, parent, _ in lines if int(parent) in family}
-    return [int(pid) for pid, _, what in lines if int(pid) in family and what.startswith("ray::Worker")]
+    return [
+        int(pid) for pid, _, what in lines if int(pid) in family and what.startswith("ray::Worker")
+    ]
 
 
 def until(there: Callable[[], Any], driver: subprocess.Popen[str]) -> None:
@@ -88,7 +98,9 @@ def until(there: Callable[[], Any], driver: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(workplace: Workplace, slow: LoopbackServer) -> None:
+def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(
+    workplace: Workplace, slow: LoopbackServer
+) -> None:
     place = place_at(workplace, slow, 600)
     expected, once = alone(place)
     before = paid(slow)
@@ -150,10 +162,15 @@ def test_results_in_a_bucket_are_those_of_a_folder(
         os.kill(workers_of(driver)[0], signal.SIGKILL)
         done = ended(driver, 120)
         assert done.code == 0, done
-        found = {name: bucket.get_object(Bucket=BUCKET, Key=f"run/{name}")["Body"].read() for name in expected}
+        found = {
+            name: bucket.get_object(Bucket=BUCKET, Key=f"run/{name}")["Body"].read()
+            for name in expected
+        }
         assert found == expected
         assert once <= paid(slow) - before <= once + 8
-        names = [one["Key"] for one in bucket.list_objects_v2(Bucket=BUCKET, MaxKeys=1000)["Contents"]]
+        names = [
+            one["Key"] for one in bucket.list_objects_v2(Bucket=BUCKET, MaxKeys=1000)["Contents"]
+        ]
         assert not [name for name in names if name.endswith("/rows.jsonl")]
         assert not [*Path(os.environ["XDG_CACHE_HOME"]).rglob("rows.jsonl")]
         again = ended(place.start("--no-progress"), 60)
@@ -162,12 +179,20 @@ def test_results_in_a_bucket_are_those_of_a_folder(
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A cluster that is there already, with room for two workers, started elsewhere; this process is connected to it."""
+    """A cluster that is there already, with room for two workers, started elsewhere; this process
+    is connected to it.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with pytest.MonkeyPatch.context() as there:
         there.chdir(folder := tmp_path_factory.mktemp("cluster"))
         there.setenv("PWD", str(folder))
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
@@ -192,38 +217,71 @@ class Mine(Pipeline):
 """
 
 
-def test_a_pipeline_beside_its_spec_and_the_pictures_that_it_draws(workplace: Workplace, cluster: str) -> None:
-    """Nothing is where the workers were started, and what a step names by the row's number is of that row alone."""
+def test_a_pipeline_beside_its_spec_and_the_pictures_that_it_draws(
+    workplace: Workplace, cluster: str
+) -> None:
+    """Nothing is where the workers were started, and what a step names by the row's number is of
+    that row alone.
+    """
     folder = workplace.folder
     (folder / "owned.py").write_text(OWN)
     (folder / "wordy.py").write_text("def words(text):\n    return len(text.split())\n")
     colors = ("red", "lime", "blue", "yellow", "cyan", "magenta", "orange", "black")
     for color in colors:
         workplace.picture(f"{color}.png", (60, 40), color=color)
-    rows = [{"image": f"{color}.png", "bbox": [[5, 5, 20, 20]], "caption": "A cup."} for color in colors]
+    rows = [
+        {"image": f"{color}.png", "bbox": [[5, 5, 20, 20]], "caption": "A cup."} for color in colors
+    ]
     workplace.rows([rows[0], "", *rows[1:]])
-    mine = {"data": {"input_jsonl": str(workplace.input)}, "settings": {"out": str(folder / "drawn")}}
+    mine = {
+        "data": {"input_jsonl": str(workplace.input)},
+        "settings": {"out": str(folder / "drawn")},
+    }
     spec = {"autolabel_type": "owned:Mine", "mine": {"vlm": {"backend": "embedded"}, **mine}}
     (folder / "own.yaml").write_text(json.dumps(spec))
     ray = ("--engine", "ray", "--ray-address", cluster, "--workers", "2")
-    for name, *ways in (("here", ()), ("there", ray), ("parts", ("--shard", "1/2"), ("--shard", "2/2"))):
+    for name, *ways in (
+        ("here", ()),
+        ("there", ray),
+        ("parts", ("--shard", "1/2"), ("--shard", "2/2")),
+    ):
         for how in ways:
-            command = ["generate", "-e", str(folder / "own.yaml"), f"results_dir={folder / name}", "--no-report", *how]
+            command = [
+                "generate",
+                "-e",
+                str(folder / "own.yaml"),
+                f"results_dir={folder / name}",
+                "--no-report",
+                *how,
+            ]
             done = ended(process(command, cwd=folder.parent, env={"PWD": str(folder.parent)}), 120)
             assert done.code == 0, done
     assert ended(process(["merge", str(folder / "parts"), "--no-report"])).code == 0
-    found = {name: (folder / name / "annotations.jsonl").read_bytes() for name in ("here", "there", "parts")}
+    found = {
+        name: (folder / name / "annotations.jsonl").read_bytes()
+        for name in ("here", "there", "parts")
+    }
     assert found["there"] == found["parts"] == found["here"]
     for color, line in zip(colors, found["there"].splitlines(), strict=True):
         with PIL.Image.open(json.loads(line)["image_with_bbox"]) as drawn:
             pixel = drawn.getpixel((50, 35))
-        assert max(abs(a - b) for a, b in zip(pixel, PIL.ImageColor.getrgb(color), strict=True)) < 20, color
+        assert (
+            max(abs(a - b) for a, b in zip(pixel, PIL.ImageColor.getrgb(color), strict=True)) < 20
+        ), color
 
 
-def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(workplace: Workplace, cluster: str) -> None:
+def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(
+    workplace: Workplace, cluster: str
+) -> None:
     with LoopbackServer(EchoAnswers()) as server:
         place = place_at(workplace, server, 120)
-        place.rows([*place.input.read_text().splitlines(), "{broken", {"image_path": "gone.jpg", "caption": "A cup."}])
+        place.rows(
+            [
+                *place.input.read_text().splitlines(),
+                "{broken",
+                {"image_path": "gone.jpg", "caption": "A cup."},
+            ]
+        )
         expected, once = alone(place)
         before = paid(server)
         assert place.run(**{"workflow.max_requests": 40}).code == 3
@@ -232,7 +290,9 @@ def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(workplace: Workpl
         assert stopped.code == 3, stopped
         assert "workflow.max_requests=30" in stopped.err
         assert "The same command goes on" in stopped.err
-        done = ended(place.start("--engine", "ray", "--ray-address", cluster, "--workers", "2"), 120)
+        done = ended(
+            place.start("--engine", "ray", "--ray-address", cluster, "--workers", "2"), 120
+        )
         assert done.code == 1, done
         assert left(place.results) == expected
         assert paid(server) - before == once
@@ -242,18 +302,24 @@ def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(workplace: Workpl
         assert left(place.results) == expected
 
 
-def test_rows_that_only_moved_are_put_where_they_are_now(workplace: Workplace, cluster: str) -> None:
+def test_rows_that_only_moved_are_put_where_they_are_now(
+    workplace: Workplace, cluster: str
+) -> None:
     """Though each block has the rows that it had, in the order that it had them in."""
     with LoopbackServer(EchoAnswers()) as server:
         place = place_at(workplace, server, 40)
         assert place.run(*RAY).code == 0
-        rows = [Row(n, json.loads(line)) for n, line in enumerate(place.input.read_text().splitlines())]
+        rows = [
+            Row(n, json.loads(line)) for n, line in enumerate(place.input.read_text().splitlines())
+        ]
         rows.sort(key=lambda row: shard_of(row, ray_run.FEWEST, "image_path", None))
         place.rows([row.data or {} for row in rows])
         asked = server.count()
         done = place.run(*RAY)
         assert (done.code, server.count()) == (0, asked), done
-        assert [record["image_id"] for record in place.annotations()] == [(row.data or {})["image_id"] for row in rows]
+        assert [record["image_id"] for record in place.annotations()] == [
+            (row.data or {})["image_id"] for row in rows
+        ]
 
 
 def test_each_step_reads_there_what_the_one_before_it_wrote(tmp_path: Path, cluster: str) -> None:
@@ -261,13 +327,19 @@ def test_each_step_reads_there_what_the_one_before_it_wrote(tmp_path: Path, clus
         place = ReferringPlace(tmp_path / "work", server.base_url)
         for number in range(6):
             place.picture(f"{number}.png", (320 + number, 240))
-            place.label(f"{number}.txt", [kitti("Car", 10, 20, 110, 120), kitti("Car", 150, 20, 250, 90)])
+            place.label(
+                f"{number}.txt", [kitti("Car", 10, 20, 110, 120), kitti("Car", 150, 20, 250, 90)]
+            )
         assert place.run().code == 0
-        expected = {step: (place.results / step / "annotations.jsonl").read_bytes() for step in OF_BOXES}
+        expected = {
+            step: (place.results / step / "annotations.jsonl").read_bytes() for step in OF_BOXES
+        }
         place.results = tmp_path / "there"
         done = place.run(*RAY)
         assert done.code == 0, done
-        assert {step: (place.results / step / "annotations.jsonl").read_bytes() for step in OF_BOXES} == expected
+        assert {
+            step: (place.results / step / "annotations.jsonl").read_bytes() for step in OF_BOXES
+        } == expected
 
 
 def test_a_wrong_key_stops_all(workplace: Workplace, cluster: str) -> None:
@@ -280,7 +352,9 @@ def test_a_wrong_key_stops_all(workplace: Workplace, cluster: str) -> None:
 
 
 class Told(Pipeline):
-    """With an operator of its own, in a file that no worker can import, and paths from the current folder."""
+    """With an operator of its own, in a file that no worker can import, and paths from the current
+    folder.
+    """
 
     def __init__(self, operator: Any) -> None:
         self.storage = FileStorage("rows.jsonl", "cache", file_name_prefix="told", cache_type="csv")
@@ -314,7 +388,9 @@ def test_a_script_of_a_users_own_runs_there(tmp_path: Path, cluster: str) -> Non
     rows = "".join(f'{{"image_id": "{n}", "caption": "{"a " * n}cup"}}\n' for n in range(40))
     (tmp_path / "rows.jsonl").write_text(rows)
     (tmp_path / "mine.py").write_text(SCRIPT.replace("ADDRESS", repr(cluster)))
-    run = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert (run.stdout, run.returncode) == ("40\n", 0), run.stderr
     lines = (tmp_path / "cache" / "mine_step1.csv").read_text().splitlines()
     assert [line.rsplit(",", 1)[1] for line in lines] == ["words", *(str(n + 1) for n in range(40))]
@@ -327,13 +403,18 @@ class ElsewhereOperator:
         raise AssertionError("it should not be run")
 
 
-def test_what_works_on_whole_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: str) -> None:
+def test_what_works_on_whole_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("rows.jsonl").write_text('{"image_id": "1"}\n')
     with pytest.raises(PlanError, match="works on whole files"):
         Told(ElsewhereOperator()).run_on_ray()
     rows: Any = [{"image_id": "1"}]
-    for wrong, said in (({"address": rows}, "list is none: rows are read"), ({"workers": 0}, "workers should be 1")):
+    for wrong, said in (
+        ({"address": rows}, "list is none: rows are read"),
+        ({"workers": 0}, "workers should be 1"),
+    ):
         with pytest.raises(SpecError, match=said):
             Told(operator(reads=["image_id"], writes=["n"])(len)).run_on_ray(**wrong)
 
@@ -348,20 +429,32 @@ def test_a_cluster_without_room_says_what_is_wanted(
     monkeypatch.setattr(OpenAIServing, "num_gpus", 1, raising=False)
     done = place_at(workplace, server, 4).run(*RAY, **{"workflow.max_wait": 1})
     assert done.code == 2, done
-    assert done.err.count("2 workers of 1 CPU and 1 GPU each are wanted, and Ray has 2 of 2 CPU free on 1 node") == 2
+    assert (
+        done.err.count(
+            "2 workers of 1 CPU and 1 GPU each are wanted, and Ray has 2 of 2 CPU free on 1 node"
+        )
+        == 2
+    )
     assert server.count() == 0
 
 
-def test_machines_that_come_late_and_one_that_is_lost(workplace: Workplace, slow: LoopbackServer) -> None:
+def test_machines_that_come_late_and_one_that_is_lost(
+    workplace: Workplace, slow: LoopbackServer
+) -> None:
     """As a cluster is that begins with no machine to work on, and has some taken away."""
     place = place_at(workplace, slow, 200)
     expected, once = alone(place)
     before = paid(slow)
-    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    machines = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     try:
         driver = place.start("--engine", "ray", "--ray-address", machines.address, "--workers", "2")
         assert driver.stderr is not None
-        assert "2 workers of 1 CPU each are wanted, and Ray has 0 of 0 CPU free" in driver.stderr.readline()
+        assert (
+            "2 workers of 1 CPU each are wanted, and Ray has 0 of 0 CPU free"
+            in driver.stderr.readline()
+        )
         lost, _ = machines.add_node(num_cpus=1), machines.add_node(num_cpus=1)
         until(lambda: paid(slow) - before > 100, driver)
         machines.remove_node(lost, allow_graceful=False)
@@ -374,7 +467,9 @@ def test_machines_that_come_late_and_one_that_is_lost(workplace: Workplace, slow
 
 
 def test_a_cluster_that_is_not_there(workplace: Workplace, server: LoopbackServer) -> None:
-    done = ended(place_at(workplace, server, 4).start("--engine", "ray", "--ray-address", "127.0.0.1:1"), 90)
+    done = ended(
+        place_at(workplace, server, 4).start("--engine", "ray", "--ray-address", "127.0.0.1:1"), 90
+    )
     assert done.code == 2, done
     assert "can't reach Ray at 127.0.0.1:1" in done.err
     assert len(done.err.splitlines()) == 1
@@ -428,14 +523,20 @@ def test_the_sums_have_what_a_lost_worker_sent(workplace: Workplace, slow: Loopb
     assert abs(paid(slow) - told) <= 40  # five times a second it tells what it sends
 
 
-@pytest.mark.parametrize("engine", [(), ("--engine", "ray", "--workers", "1")], ids=["one process", "blocks"])
+@pytest.mark.parametrize(
+    "engine", [(), ("--engine", "ray", "--workers", "1")], ids=["one process", "blocks"]
+)
 def test_small_blocks_end_with_a_check_as_one_run_does(
     workplace: Workplace, server: LoopbackServer, engine: tuple[str, ...]
 ) -> None:
     place = place_at(workplace, server, 96)
     done = ended(place.start(*engine, **{"vlm.check_every": 100}), 120)
     assert done.code == 0, done
-    asked = [request.image_digests[0] for request in server.requests if request.task == "phrase_grounding"]
+    asked = [
+        request.image_digests[0]
+        for request in server.requests
+        if request.task == "phrase_grounding"
+    ]
     [(own, count)] = Counter(asked).most_common(1)
     assert count == 96
     assert asked[-1] != own

@@ -1,4 +1,6 @@
-"""Results in an S3 bucket: what is left there is what a folder would have, and no reply is paid for twice."""
+"""Results in an S3 bucket: what is left there is what a folder would have, and no reply is paid for
+twice.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ import s3fs
 
 from benchmarks.store import BUCKET, FaultyStore, environment, faulty_store
 from benchmarks.workplace import REPOSITORY, Done, Workplace, caption, command, ended
-from dataflow_grounding import ExpressionExtractor, FileStorage, OpenAIServing, PhraseGrounder, Pipeline
+from dataflow_grounding import (
+    ExpressionExtractor,
+    FileStorage,
+    OpenAIServing,
+    PhraseGrounder,
+    Pipeline,
+)
 from dataflow_grounding.engine import run_lock
 from dataflow_grounding.engine.run_lock import HeartLock
 from dataflow_grounding.errors import InputError
@@ -70,16 +78,28 @@ class Elsewhere:
         """A process that rolls and beats more often than usual."""
         env = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
         line = [sys.executable, "-c", QUICK, *self.arguments(*more)]
-        return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def there(self, name: str) -> bytes:
-        data = boto3.client("s3").get_object(Bucket=BUCKET, Key=f"{self.name}/{name}")["Body"].read()
+        data = (
+            boto3.client("s3").get_object(Bucket=BUCKET, Key=f"{self.name}/{name}")["Body"].read()
+        )
         assert isinstance(data, bytes)
         return data
 
     def names(self) -> list[str]:
-        pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{self.name}/")
-        return [one["Key"].removeprefix(f"{self.name}/") for page in pages for one in page.get("Contents", [])]
+        pages = (
+            boto3.client("s3")
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=BUCKET, Prefix=f"{self.name}/")
+        )
+        return [
+            one["Key"].removeprefix(f"{self.name}/")
+            for page in pages
+            for one in page.get("Contents", [])
+        ]
 
     def stored(self) -> int:
         """How many replies are in the bucket."""
@@ -100,7 +120,9 @@ class Elsewhere:
 @pytest.fixture
 def run(workplace: Workplace, store: FaultyStore, request: pytest.FixtureRequest) -> Elsewhere:
     workplace.many(ROWS)
-    return Elsewhere(workplace, request.node.name.replace("[", "/").replace("]", "").replace(" ", "_"))
+    return Elsewhere(
+        workplace, request.node.name.replace("[", "/").replace("]", "").replace(" ", "_")
+    )
 
 
 @pytest.fixture
@@ -169,13 +191,19 @@ def test_the_estimate_of_a_new_machine_knows_what_is_stored_there(
     done = command(["estimate", "-e", str(run.place.spec()), "--json"])
     assert done.code == 0, done
     assert done.summary["stored"] == run.stored() > 0
-    whole = command(["estimate", "-e", str(run.place.spec(**{"workflow.force_reprocess": True})), "--json"])
+    whole = command(
+        ["estimate", "-e", str(run.place.spec(**{"workflow.force_reprocess": True})), "--json"]
+    )
     assert done.summary["requests"] == whole.summary["requests"] - server.count()
 
 
 @pytest.mark.parametrize("late", [0.0, 5.0])
 def test_a_lost_machine_loses_what_it_had_not_rolled(
-    run: Elsewhere, store: FaultyStore, slow: LoopbackServer, late: float, monkeypatch: pytest.MonkeyPatch
+    run: Elsewhere,
+    store: FaultyStore,
+    slow: LoopbackServer,
+    late: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run.place.settings["vlm.openai.base_url"] = slow.base_url
     killed_at(run.start(), slow, 120)
@@ -191,7 +219,9 @@ def test_a_lost_machine_loses_what_it_had_not_rolled(
     assert run.left() == run.alone()
 
 
-def test_shards_with_kills_are_merged_to_what_one_machine_leaves(run: Elsewhere, slow: LoopbackServer) -> None:
+def test_shards_with_kills_are_merged_to_what_one_machine_leaves(
+    run: Elsewhere, slow: LoopbackServer
+) -> None:
     run.place.settings["vlm.openai.base_url"] = slow.base_url
     running = [run.start("--shard", f"{number}/8") for number in range(1, 9)]
     for wanted, one in enumerate(running[:4]):
@@ -271,7 +301,10 @@ def test_a_copy_of_the_folder_here_keeps_out_of_its_run(
     run.place.settings["workflow.max_workers"] = 8
     while slow.count() < 10:
         time.sleep(0.01)
-    copied, folder = tmp_path / "copy", Path(os.environ["XDG_CACHE_HOME"], "dataflow-grounding", "elsewhere")
+    copied, folder = (
+        tmp_path / "copy",
+        Path(os.environ["XDG_CACHE_HOME"], "dataflow-grounding", "elsewhere"),
+    )
     shutil.copytree(folder, copied, ignore=shutil.ignore_patterns("*.part"))
     with monkeypatch.context() as patch:
         patch.setenv("DF_WORK_FOLDER", str(copied))
@@ -315,7 +348,9 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(
 
 def test_results_that_cant_be_sent_are_kept(run: Elsewhere, store: FaultyStore) -> None:
     with LoopbackServer(EchoAnswers(), latency=0.1) as server:
-        server.faults = [lambda request: setattr(store, "down", True) if request.index == 20 else None]
+        server.faults = [
+            lambda request: setattr(store, "down", True) if request.index == 20 else None
+        ]
         run.place.settings["vlm.openai.base_url"] = server.base_url
         stopped = run.run()
         assert stopped.code == 130, stopped
@@ -330,11 +365,15 @@ def test_results_that_cant_be_sent_are_kept(run: Elsewhere, store: FaultyStore) 
 def test_a_machine_that_comes_back_leaves_what_it_ran_last(
     run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another one worked there meanwhile: with other captions of the same length, or with a row more, that failed."""
+    """Another one worked there meanwhile: with other captions of the same length, or with a row
+    more, that failed.
+    """
     run.place.settings["vlm.openai.base_url"] = server.base_url
     run.place.many(4)
     first = run.place.input.read_text()
-    for number, other in enumerate((first.replace("Cup", "Mug"), first + '{"caption": "No picture."}\n')):
+    for number, other in enumerate(
+        (first.replace("Cup", "Mug"), first + '{"caption": "No picture."}\n')
+    ):
         monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "one machine"))
         run.place.input.write_text(first)
         assert run.run().code == 0
@@ -361,7 +400,9 @@ def test_what_is_gone_there_is_sent_again(run: Elsewhere, server: LoopbackServer
         for name in gone:
             boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/{name}")
         done = run.run()
-        assert (done.code, done.summary["already_complete"], server.count()) == (0, True, asked), done
+        assert (done.code, done.summary["already_complete"], server.count()) == (0, True, asked), (
+            done
+        )
         assert {name: run.there(name) for name in left} == left
 
 
@@ -435,7 +476,9 @@ def test_an_address_may_be_spelled_otherwise(run: Elsewhere, server: LoopbackSer
     assert (refused.code, "s3:// names no bucket" in refused.err) == (2, True), refused
 
 
-def test_what_reads_a_folder_reads_one_there(run: Elsewhere, server: LoopbackServer, tmp_path: Path) -> None:
+def test_what_reads_a_folder_reads_one_there(
+    run: Elsewhere, server: LoopbackServer, tmp_path: Path
+) -> None:
     """As it reads one of this machine, and finds the pictures as well."""
     run.place.settings["vlm.openai.base_url"] = server.base_url
     run.place.many(4)
@@ -447,7 +490,9 @@ def test_what_reads_a_folder_reads_one_there(run: Elsewhere, server: LoopbackSer
         assert said[0].code == said[1].code, said
         assert len({one.out.replace(there, here) for one in said}) == 1
     assert '"counts": {}' in said[1].out
-    exported = command(["export", there, "--format", "odvg", "-o", str(tmp_path / "odvg"), "--json"])
+    exported = command(
+        ["export", there, "--format", "odvg", "-o", str(tmp_path / "odvg"), "--json"]
+    )
     assert (exported.code, exported.summary["records"]) == (0, 4), exported
     assert len([*(tmp_path / "odvg").rglob("*.jpg")]) == 1
     refused = command(["review", there])

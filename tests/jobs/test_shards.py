@@ -1,4 +1,6 @@
-"""Shards: each works on its part, `merge` leaves what one machine would have left, and no reply is paid for twice."""
+"""Shards: each works on its part, `merge` leaves what one machine would have left, and no reply is
+paid for twice.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ ROWS = 120
 
 
 def rows(place: Workplace) -> list[dict[str, Any]]:
-    """Rows with their own ids or without, several of one picture, broken ones, one whose picture is missing."""
+    """Rows with their own ids or without, several of one picture, broken ones, one whose picture is
+    missing.
+    """
     place.picture("a.jpg")
     place.picture("deep/b c.jpg")
     made: list[dict[str, Any]] = []
@@ -35,7 +39,11 @@ def rows(place: Workplace) -> list[dict[str, Any]]:
 
 def left(results: Path) -> dict[str, bytes]:
     """What a run leaves for its user, bar run.json."""
-    names = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
+    names = (
+        "annotations.jsonl",
+        "failures.jsonl",
+        *(f"{step}/annotations.jsonl" for step in STEPS),
+    )
     return {name: (results / name).read_bytes() for name in names if (results / name).exists()}
 
 
@@ -59,7 +67,9 @@ def merged(place: Workplace) -> Done:
     return command(["merge", str(place.results), "--no-report", "--json"])
 
 
-def test_merged_shards_are_what_one_machine_leaves(place: Workplace, server: LoopbackServer) -> None:
+def test_merged_shards_are_what_one_machine_leaves(
+    place: Workplace, server: LoopbackServer
+) -> None:
     alone = in_folder(place, "alone").run()
     assert alone.code == 1, alone  # the rows that can't be done
     one_by_one = server.count()
@@ -89,11 +99,15 @@ def test_merge_says_what_steps_cost_at_the_prices_of_the_spec(place: Workplace) 
     assert cost["steps"] == steps
 
 
-def test_the_estimate_knows_what_shards_have_paid_for(place: Workplace, server: LoopbackServer) -> None:
+def test_the_estimate_knows_what_shards_have_paid_for(
+    place: Workplace, server: LoopbackServer
+) -> None:
     for number in (1, 2):
         in_folder(place, "results").run("--shard", f"{number}/2")
     done, anew = (
-        command(["estimate", "-e", str(place.spec(**{"workflow.force_reprocess": again})), "--json"]).summary
+        command(
+            ["estimate", "-e", str(place.spec(**{"workflow.force_reprocess": again})), "--json"]
+        ).summary
         for again in (False, True)
     )
     assert (done["requests"], done["stored"]) == (0, server.count())
@@ -117,8 +131,12 @@ def test_a_folder_goes_on_as_shards_and_back(place: Workplace, server: LoopbackS
     assert left(place.results) == left(place.folder / "alone")
 
 
-def test_what_the_whole_was_refused_or_answered_shards_ask_again(place: Workplace, server: LoopbackServer) -> None:
-    """In folders whose own store holds nothing yet; from then on the later answer counts, also for other shards."""
+def test_what_the_whole_was_refused_or_answered_shards_ask_again(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    """In folders whose own store holds nothing yet; from then on the later answer counts, also for
+    other shards.
+    """
     place.many(8)
     server.faults = lambda request: refusal() if caption(5) in request.text else None
     assert place.run().code == 1
@@ -131,7 +149,12 @@ def test_what_the_whole_was_refused_or_answered_shards_ask_again(place: Workplac
             assert done.code == 0, done
         assert server.received - before == sent
     before = server.received
-    place.rows([*map(json.loads, place.input.read_text().splitlines()), {"image_path": "a.jpg", "caption": caption(9)}])
+    place.rows(
+        [
+            *map(json.loads, place.input.read_text().splitlines()),
+            {"image_path": "a.jpg", "caption": caption(9)},
+        ]
+    )
     done = place.run()
     assert done.code == 0, done
     assert server.received - before == 2
@@ -142,7 +165,11 @@ def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer
         place.run("--shard", f"{number}/3")
     before = server.count()
     with place.input.open("a") as file:
-        file.write("\n" + json.dumps({"image_path": "a.jpg", "image_id": "new", "caption": caption(1000)}) + "\n")
+        file.write(
+            "\n"
+            + json.dumps({"image_path": "a.jpg", "image_id": "new", "caption": caption(1000)})
+            + "\n"
+        )
     refused = merged(place)
     codes = [place.run("--shard", f"{number}/3").code for number in (1, 2)]
     assert refused.code == 0 or refused.code == 1
@@ -192,7 +219,9 @@ def test_where_all_records_failed_merge_ends_as_one_machine_does(place: Workplac
     assert left(place.results)["failures.jsonl"] == left(place.folder / "alone")["failures.jsonl"]
 
 
-def test_merge_says_which_output_format_is_still_to_be_written(place: Workplace, server: LoopbackServer) -> None:
+def test_merge_says_which_output_format_is_still_to_be_written(
+    place: Workplace, server: LoopbackServer
+) -> None:
     place.many(10)
     code = "def write(step):\n    open(step.storage.output_path + '.mine', 'w').write('here')\n"
     (place.folder / "writer_of_mine.py").write_text(code)
@@ -222,7 +251,9 @@ def test_merge_has_the_pictures_of_an_input_that_holds_them(place: Workplace) ->
     assert merged(place).code == 0
     assert left(place.results) == left(place.folder / "alone")
     pictures = {path.name: path.read_bytes() for path in (place.results / "pictures").iterdir()}
-    assert pictures == {path.name: path.read_bytes() for path in (place.folder / "alone" / "pictures").iterdir()}
+    assert pictures == {
+        path.name: path.read_bytes() for path in (place.folder / "alone" / "pictures").iterdir()
+    }
     shutil.rmtree(place.results / "shards")
     moved = place.results.rename(place.folder / "moved")
     assert json.loads((moved / "run.json").read_text())["image_folders"][-1] == str(place.results)
@@ -231,7 +262,9 @@ def test_merge_has_the_pictures_of_an_input_that_holds_them(place: Workplace) ->
 
 
 def test_shards_killed_side_by_side_go_on(place: Workplace) -> None:
-    """What is paid for again is at most what was in flight: 8 requests for each run that was killed."""
+    """What is paid for again is at most what was in flight: 8 requests for each run that was
+    killed.
+    """
     kills = 0
     with LoopbackServer(EchoAnswers(), latency=0.05) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
@@ -260,7 +293,9 @@ def test_a_wrong_shard_is_refused(place: Workplace, text: str) -> None:
     assert "--shard" in done.err
 
 
-def test_a_shard_killed_before_its_last_file_is_finished_by_the_same_command(place: Workplace) -> None:
+def test_a_shard_killed_before_its_last_file_is_finished_by_the_same_command(
+    place: Workplace,
+) -> None:
     """The files are all there, and `run.json` is that of the run before, which was stopped."""
     place.many(20)
     said = place.results / "shards" / "1-of-2" / "run.json"
@@ -276,7 +311,9 @@ def test_a_shard_killed_before_its_last_file_is_finished_by_the_same_command(pla
     assert place.run("--shard", "1/2").summary["already_complete"]
 
 
-def test_a_complete_shard_takes_on_what_the_spec_states_now(place: Workplace, server: LoopbackServer) -> None:
+def test_a_complete_shard_takes_on_what_the_spec_states_now(
+    place: Workplace, server: LoopbackServer
+) -> None:
     place.many(10)
     place.run("--shard", "1/2")
     place.run("--shard", "2/2", **{"workflow.output_format": "jsonl"})
@@ -307,19 +344,34 @@ class Mine(Pipeline):
 
 def test_shards_of_other_code_or_settings_are_told(place: Workplace) -> None:
     place.many(8)
-    mine = {"vlm": {"backend": "embedded"}, "data": {"input_jsonl": str(place.input)}, "settings": {"timeout": 1}}
+    mine = {
+        "vlm": {"backend": "embedded"},
+        "data": {"input_jsonl": str(place.input)},
+        "settings": {"timeout": 1},
+    }
     spec = {"results_dir": str(place.results), "autolabel_type": "counting:Mine", "mine": mine}
     (place.folder / "own.yaml").write_text(json.dumps(spec))
-    for added, timeout, said in ((1, 1, ""), (2, 1, "another code of an operator"), (1, 2, "mine.settings.timeout")):
+    for added, timeout, said in (
+        (1, 1, ""),
+        (2, 1, "another code of an operator"),
+        (1, 2, "mine.settings.timeout"),
+    ):
         for number, other in (("1/2", 1), ("2/2", added)):
             (place.folder / "counting.py").write_text(OWN.replace("ADDED", str(other)))
-            more = [f"mine.settings.timeout={timeout if number == '2/2' else 1}", "--shard", number, "--no-report"]
+            more = [
+                f"mine.settings.timeout={timeout if number == '2/2' else 1}",
+                "--shard",
+                number,
+                "--no-report",
+            ]
             assert command(["generate", "-e", str(place.folder / "own.yaml"), *more]).code == 0
         done = merged(place)
         assert (done.code, said in done.err) == (2 if said else 0, True), done
 
 
-def test_the_steps_of_a_shard_begin_with_the_input(place: Workplace, server: LoopbackServer) -> None:
+def test_the_steps_of_a_shard_begin_with_the_input(
+    place: Workplace, server: LoopbackServer
+) -> None:
     place.many(10)
     for number in (1, 2):
         assert place.run("--shard", f"{number}/2", **{"workflow.steps": ["0"]}).code == 0
@@ -364,11 +416,14 @@ def test_shards_go_on_as_more_and_are_merged(place: Workplace, server: LoopbackS
     assert "4 shards are missing: run --shard 1/4, 2/4, 3/4, 4/4 first" in other.err
 
 
-def test_merge_refuses_what_no_one_machine_could_leave(place: Workplace, server: LoopbackServer) -> None:
+def test_merge_refuses_what_no_one_machine_could_leave(
+    place: Workplace, server: LoopbackServer
+) -> None:
     place.run("--shard", "1/2")
     place.run("--shard", "2/2", **{"vlm.openai.temperature": 0.9})
     assert "another image_grounding.vlm.openai.temperature" in merged_err(place)
-    place.run("--shard", "2/2", **{"vlm.openai.base_url": f"{server.base_url}/"})  # a server of its own is no matter
+    # a server of its own is no matter
+    place.run("--shard", "2/2", **{"vlm.openai.base_url": f"{server.base_url}/"})
     assert merged(place).code == 1
     whole = left(place.results)
     [step, *_] = sorted((place.results / "shards" / "1-of-2").glob("step_1*/*.lines"))
@@ -377,7 +432,8 @@ def test_merge_refuses_what_no_one_machine_could_leave(place: Workplace, server:
     assert left(place.results) == whole
     (place.folder / "aside").rename(step)
     [first] = (place.results / "shards" / "1-of-2").glob("step_0*/annotations.jsonl")
-    first.write_text((found := first.read_text()).replace("}\n", " }\n"))  # as a run that was killed after it leaves it
+    # as a run that was killed after it leaves it
+    first.write_text((found := first.read_text()).replace("}\n", " }\n"))
     assert "copy it again, whole" in merged_err(place)
     first.write_text(found)
     text = place.input.read_text()
@@ -388,7 +444,9 @@ def test_merge_refuses_what_no_one_machine_could_leave(place: Workplace, server:
     assert merged(place).code == 1
 
 
-def test_shards_that_calibrated_on_other_days_are_merged(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_that_calibrated_on_other_days_are_merged(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.many(10)
     del place.settings["vlm.box_format"]
     place.run("--shard", "1/2")
@@ -409,7 +467,9 @@ def test_shards_of_two_versions_of_an_input_are_told_apart_by_its_rows(place: Wo
     """Also where both have as many bytes and rows: two captions were exchanged."""
     names = [place.picture(f"p{n}.jpg") for n in range(8)]
     made = [{"image_path": name, "caption": caption(n)} for n, name in enumerate(names)]
-    of = [next(i for i in (1, 2) if Shard(i, 2).has(Row(1, row), "image_path", None)) for row in made]
+    of = [
+        next(i for i in (1, 2) if Shard(i, 2).has(Row(1, row), "image_path", None)) for row in made
+    ]
     first, second = of.index(1), of.index(2)
     place.rows(made)
     place.run("--shard", "1/2")
@@ -423,7 +483,9 @@ def test_shards_of_two_versions_of_an_input_are_told_apart_by_its_rows(place: Wo
     assert sorted(row["caption"] for row in place.annotations()) == [caption(n) for n in range(8)]
 
 
-def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read(place: Workplace) -> None:
+def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read(
+    place: Workplace,
+) -> None:
     place.many(40)
     place.input.with_name(f"{place.input.name}.lines").write_text("a file of the user's own")
     place.settings["workflow.stream"] = False
@@ -438,9 +500,17 @@ def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read(place
     [
         ("results_dir", "https://bucket/x", "results can't be written to https://bucket/x"),
         ("results_dir", "s3:/bucket/x", "name a folder, or a bucket as s3://bucket/run"),
-        ("results_dir", "s3://AKIAKEYKEY:SECRETSECRETKEY@bucket/x", "keys belong into the environment"),
+        (
+            "results_dir",
+            "s3://AKIAKEYKEY:SECRETSECRETKEY@bucket/x",
+            "keys belong into the environment",
+        ),
         ("image_grounding.vlm.openai.endpoints", '[{base_url: ""}]', "base_url"),
-        ("image_grounding.vlm.openai.endpoints.0.base_url", "http://127.0.0.1:9/v1", "give the whole list"),
+        (
+            "image_grounding.vlm.openai.endpoints.0.base_url",
+            "http://127.0.0.1:9/v1",
+            "give the whole list",
+        ),
     ],
 )
 def test_places_that_are_none_are_refused(
@@ -448,7 +518,9 @@ def test_places_that_are_none_are_refused(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if key.endswith("0.base_url"):
-        place.settings["vlm.openai.endpoints"] = [{"base_url": place.settings.pop("vlm.openai.base_url")}]
+        place.settings["vlm.openai.endpoints"] = [
+            {"base_url": place.settings.pop("vlm.openai.base_url")}
+        ]
     done = command([*place.arguments(), f"{key}={value}"])
     assert done.code == 2, done
     assert why in done.err
@@ -467,7 +539,11 @@ def merged_err(place: Workplace) -> str:
 def test_all_rows_of_a_picture_are_in_one_shard() -> None:
     for n in range(200):
         homes = {
-            tuple(number for number in range(1, 6) if Shard(number, 5).has(Row(line, row), "image_path", "/data"))
+            tuple(
+                number
+                for number in range(1, 6)
+                if Shard(number, 5).has(Row(line, row), "image_path", "/data")
+            )
             for line, row in enumerate(
                 [
                     {"image_path": f"a/{n}.jpg"},
@@ -481,7 +557,14 @@ def test_all_rows_of_a_picture_are_in_one_shard() -> None:
 
 
 HOSTILE = [
-    *("../../../.profile", "/", "~/.bashrc", "step_0_a/../../x", "step_1_x\\..\\..\\x", "step_1_a\n/annotations.jsonl"),
+    *(
+        "../../../.profile",
+        "/",
+        "~/.bashrc",
+        "step_0_a/../../x",
+        "step_1_x\\..\\..\\x",
+        "step_1_a\n/annotations.jsonl",
+    ),
     *(
         "run.json",
         "failures.jsonl",
@@ -496,7 +579,11 @@ HOSTILE = [
 
 
 def files_of(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "lock"
+    }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -510,7 +597,8 @@ def test_merge_writes_no_file_but_those_of_steps(place: Workplace, name: Any) ->
     run["shard"].pop("digests", None)
     if isinstance(name, str) and not os.path.exists(brought := os.path.normpath(shard / name)):
         os.makedirs(os.path.dirname(brought), exist_ok=True)
-        for ending in ("", ".lines"):  # what it would write stands there, as an archive can bring it
+        for ending in ("", ".lines"):
+            # what it would write stands there, as an archive can bring it
             shutil.copy(f"{shard / STEPS[1]}/annotations.jsonl{ending}", f"{brought}{ending}")
     (shard / "run.json").write_text(json.dumps(run))
     before = files_of(place.folder.parent)
@@ -532,7 +620,9 @@ def test_merge_refuses_steps_that_are_one_file_on_some_system(place: Workplace) 
 
 @pytest.mark.parametrize("known", [True, False], ids=["digests", "as earlier versions left them"])
 @pytest.mark.parametrize("file", ["annotations.jsonl", "annotations.jsonl.lines"])
-def test_merge_takes_files_only_as_their_shard_left_them(place: Workplace, file: str, known: bool) -> None:
+def test_merge_takes_files_only_as_their_shard_left_them(
+    place: Workplace, file: str, known: bool
+) -> None:
     place.many(12)
     for number in (1, 2):
         assert place.run("--shard", f"{number}/2").code == 0
@@ -568,7 +658,10 @@ def test_pictures_replaced_between_two_shards_are_told(place: Workplace) -> None
     names = [f"p{number}.jpg" for number in range(8)]
     for name in names:
         place.picture(name)
-    place.rows({"image_path": name, "image_id": name, "caption": caption(n)} for n, name in enumerate(names))
+    place.rows(
+        {"image_path": name, "image_id": name, "caption": caption(n)}
+        for n, name in enumerate(names)
+    )
     assert place.run("--shard", "1/2").code == 0
     for name in names:
         place.picture(name, (80, 60))
@@ -580,7 +673,9 @@ def test_pictures_replaced_between_two_shards_are_told(place: Workplace) -> None
     assert "not those" not in merged(place).err
 
 
-def test_a_later_part_s_readable_reply_goes_before_an_own_that_is_not(place: Workplace, server: LoopbackServer) -> None:
+def test_a_later_part_s_readable_reply_goes_before_an_own_that_is_not(
+    place: Workplace, server: LoopbackServer
+) -> None:
     place.many(6)
     says_nothing = on(says("?"), task="phrase_grounding")
     server.faults = [says_nothing]
@@ -662,4 +757,6 @@ def test_a_half_surrogate_of_a_stranger_s_store_ends_no_run(place: Workplace) ->
     (place.results / ".ckpt" / "finished.json").unlink()
     done = place.run()
     assert done.code == 0, done
-    assert [step["step"] for step in json.loads((place.results / "run.json").read_text())["steps"]] == [HALF]
+    assert [
+        step["step"] for step in json.loads((place.results / "run.json").read_text())["steps"]
+    ] == [HALF]

@@ -209,7 +209,11 @@ def write_moods(step):
 
 
 def answers(request: Any) -> Any:
-    return {"mood": f"calm, {request.input['language']}"} if request.task == "mood" else EchoAnswers()(request)
+    return (
+        {"mood": f"calm, {request.input['language']}"}
+        if request.task == "mood"
+        else EchoAnswers()(request)
+    )
 
 
 @pytest.fixture
@@ -219,7 +223,9 @@ def server() -> Iterator[LoopbackServer]:
 
 
 class Moods:
-    """A folder with a module, a spec beside it, and 4 rows; each module has a name that no other test's has."""
+    """A folder with a module, a spec beside it, and 4 rows; each module has a name that no other
+    test's has.
+    """
 
     def __init__(self, folder: Path, base_url: str) -> None:
         self.place = Workplace(folder, base_url)
@@ -239,7 +245,9 @@ class Moods:
         return str(path)
 
     def do(self, name: str, *more: str) -> Done:
-        """A command in a process of its own: nothing is imported yet, and the folder is not the current one."""
+        """A command in a process of its own: nothing is imported yet, and the folder is not the
+        current one.
+        """
         return ended(process([name, "-e", self.path(), *more], cwd="/"))
 
     def told(self, name: str, *more: str) -> Any:
@@ -270,7 +278,9 @@ def test_check_estimate_generate_again_and_report(moods: Moods, server: Loopback
     done = moods.do("generate", "--json", "--no-progress")
     assert done.code == 0, done
     assert server.count() == 12 == estimated["requests"]
-    records = [json.loads(line) for line in (moods.results / "annotations.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (moods.results / "annotations.jsonl").read_text().splitlines()
+    ]
     assert [record["mood"] for record in records] == ["calm, sv"] * 4
     assert all(e["instances"] for record in records for e in record["expressions"])
     assert {record["source"] for record in records} == {"moods"}
@@ -292,7 +302,9 @@ def test_a_secret_among_the_settings_stands_in_no_file_and_no_message(moods: Moo
     secret = "my-key-0123456789abcdef"
     moods.block["settings"] = {"api_token": secret}
     assert moods.do("generate", "--no-progress").code == 0
-    assert json.loads((moods.results / "run.json").read_text())["spec"]["moods"]["settings"] == {"api_token": "***"}
+    assert json.loads((moods.results / "run.json").read_text())["spec"]["moods"]["settings"] == {
+        "api_token": "***"
+    }
     moods.block["settings"]["language"] = secret
     done = moods.do("generate", "--no-progress")
     assert (done.code, "no entry with ***" in done.err) == (2, True), done
@@ -307,7 +319,9 @@ def test_after_a_stop_nothing_is_asked_twice(moods: Moods, server: LoopbackServe
     assert server.count() == 12
 
 
-def test_a_pilot_asks_the_pipelines_own_question_and_serves_the_full_run(moods: Moods, server: LoopbackServer) -> None:
+def test_a_pilot_asks_the_pipelines_own_question_and_serves_the_full_run(
+    moods: Moods, server: LoopbackServer
+) -> None:
     pilot = moods.do("generate", "--pilot", "1", "--no-progress")
     assert (pilot.code, server.count()) == (0, 3), pilot
     assert "step_0_mood/annotations.jsonl: Would you call it that?" in pilot.err
@@ -317,9 +331,16 @@ def test_a_pilot_asks_the_pipelines_own_question_and_serves_the_full_run(moods: 
 
 def test_steps_in_parts(moods: Moods, server: LoopbackServer) -> None:
     done = moods.do("generate", "moods.workflow.steps=[1]")
-    assert (done.code, "step_0_mood" in done.err, "run step 0 first" in done.err) == (2, True, True), done
+    assert (done.code, "step_0_mood" in done.err, "run step 0 first" in done.err) == (
+        2,
+        True,
+        True,
+    ), done
     done = moods.do("generate", "moods.workflow.steps=[0,2]")
-    assert (done.code, "between step0_mood and step2_grounding there is a step" in done.err) == (2, True), done
+    assert (done.code, "between step0_mood and step2_grounding there is a step" in done.err) == (
+        2,
+        True,
+    ), done
     assert server.count() == 0
     assert moods.do("generate", "moods.workflow.steps=[0]").code == 0
     assert moods.do("generate", "moods.workflow.steps=[1,2]").code == 0
@@ -335,11 +356,17 @@ def test_a_pipeline_without_boxes_has_no_box_format(moods: Moods, server: Loopba
     assert moods.told("estimate")["calibration_first"] is False
     assert moods.do("generate", "--no-progress").code == 0
     assert server.count() == 4
-    assert json.loads((moods.results / "run.json").read_text())["box_format"] == {"name": None, "from": None}
+    assert json.loads((moods.results / "run.json").read_text())["box_format"] == {
+        "name": None,
+        "from": None,
+    }
 
 
 def test_a_pipeline_without_a_name_has_its_block_under_pipeline(moods: Moods) -> None:
-    moods.spec |= {"autolabel_type": f"{moods.module}:Nameless", "pipeline": moods.spec.pop("moods")}
+    moods.spec |= {
+        "autolabel_type": f"{moods.module}:Nameless",
+        "pipeline": moods.spec.pop("moods"),
+    }
     assert moods.told("generate", "--no-progress")["done"] == 4
     [record, *_] = (moods.results / "annotations.jsonl").read_text().splitlines()
     assert "source" not in json.loads(record)
@@ -361,8 +388,13 @@ def test_what_user_code_prints_is_not_in_the_answer(moods: Moods) -> None:
     path = moods.place.folder / f"{moods.module}.py"
     told = ["imported", "made", "planned", "at work", "by a process", "written"]
     text = "import os\nprint('imported')\n" + path.read_text()
-    text = text.replace("        self.storage = storage\n", "        self.storage = storage\n        print('made')\n")
-    text = text.replace("        self.mood.run(", "        print('planned')\n        self.mood.run(")
+    text = text.replace(
+        "        self.storage = storage\n",
+        "        self.storage = storage\n        print('made')\n",
+    )
+    text = text.replace(
+        "        self.mood.run(", "        print('planned')\n        self.mood.run("
+    )
     at_work = "        print('at work')\n        os.system('echo by a process')\n        image = open_image("
     text = text.replace("        image = open_image(", at_work)
     path.write_text(text.replace("    import json\n", "    import json\n    print('written')\n"))
@@ -401,11 +433,15 @@ def test_settings_left_empty_are_none(moods: Moods) -> None:
     assert json.loads((moods.results / "run.json").read_text())["spec"]["moods"]["settings"] == {}
 
 
-def test_a_column_that_no_plan_can_know_of_fails_its_record(moods: Moods, server: LoopbackServer) -> None:
+def test_a_column_that_no_plan_can_know_of_fails_its_record(
+    moods: Moods, server: LoopbackServer
+) -> None:
     moods.spec["autolabel_type"] = f"{moods.module}:UntidyMoods"
     done = moods.do("generate", "--no-progress")
     assert done.code == 4, done
-    failures = [json.loads(line) for line in (moods.results / "failures.jsonl").read_text().splitlines()]
+    failures = [
+        json.loads(line) for line in (moods.results / "failures.jsonl").read_text().splitlines()
+    ]
     said = "mood returned column 'shade', which its output_keys don't declare: add it there"
     assert [said in failure["message"] for failure in failures] == [True] * 4, failures
     path = moods.place.folder / f"{moods.module}.py"
@@ -416,20 +452,26 @@ def test_a_column_that_no_plan_can_know_of_fails_its_record(moods: Moods, server
         )
     )
     assert moods.do("generate", "--no-progress").code == 0
-    records = [json.loads(line) for line in (moods.results / "annotations.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (moods.results / "annotations.jsonl").read_text().splitlines()
+    ]
     assert [(record["mood"], record["shade"]) for record in records] == [("calm, en", "dark")] * 4
     assert server.count() == 4, "what the records had asked is not asked again"
 
 
 @pytest.mark.parametrize("leaves", ["raise SystemExit(0)", "1 / 0", "exit('bye')"])
-def test_a_writer_that_breaks_off_costs_no_results(moods: Moods, server: LoopbackServer, leaves: str) -> None:
+def test_a_writer_that_breaks_off_costs_no_results(
+    moods: Moods, server: LoopbackServer, leaves: str
+) -> None:
     path = moods.place.folder / f"{moods.module}.py"
     path.write_text(path.read_text().replace("raise SystemExit(0)\n", f"{leaves}\n"))
     moods.block["workflow"] = {"output_format": f"{moods.module}:leave"}
     done = moods.do("generate", "--json", "--no-progress")
     assert (done.code, done.out) == (2, ""), done
     [line] = done.err.splitlines()
-    assert line.startswith(f"Error: workflow.output_format {moods.module}:leave failed; the annotations are written")
+    assert line.startswith(
+        f"Error: workflow.output_format {moods.module}:leave failed; the annotations are written"
+    )
     assert f"{moods.module}.py, line " in line or "exit" in leaves
     assert len((moods.results / "annotations.jsonl").read_text().splitlines()) == 4
     assert json.loads((moods.results / "run.json").read_text())["summary"]["done"] == 4
@@ -440,7 +482,9 @@ def test_a_writer_that_breaks_off_costs_no_results(moods: Moods, server: Loopbac
     assert server.count() == 12
 
 
-def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(workplace: Workplace) -> None:
+def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(
+    workplace: Workplace,
+) -> None:
     workplace.many(1)
     (workplace.folder / "supervision.py").write_text("raise SystemExit('imported')")
     before = [*sys.path]
@@ -451,9 +495,18 @@ def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(wo
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"autolabel_type": "no_such_module:Moods"}, "spec.yaml, line 3: autolabel_type: no module 'no_such_module'"),
-        ({"autolabel_type": "MODULE:Mods"}, "autolabel_type: there is no 'Mods' in WORK/MODULE.py; is it 'Moods'?"),
-        ({"autolabel_type": "MODULE:MoodFinder"}, "MODULE:MoodFinder is not a subclass of dataflow_grounding.Pipeline"),
+        (
+            {"autolabel_type": "no_such_module:Moods"},
+            "spec.yaml, line 3: autolabel_type: no module 'no_such_module'",
+        ),
+        (
+            {"autolabel_type": "MODULE:Mods"},
+            "autolabel_type: there is no 'Mods' in WORK/MODULE.py; is it 'Moods'?",
+        ),
+        (
+            {"autolabel_type": "MODULE:MoodFinder"},
+            "MODULE:MoodFinder is not a subclass of dataflow_grounding.Pipeline",
+        ),
         (
             {"autolabel_type": "MODULE"},
             "is not one of image_grounding, image_referring_expression, image_region_caption, nor",
@@ -463,21 +516,51 @@ def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(wo
             "autolabel_type: module 'MODULEbroken' can't be imported: SyntaxError: ",
         ),
         ({"autolabel_type": "MODULEraising:Moods"}, "WORK/MODULEraising.py, line 2"),
-        ({"autolabel_type": "MODULEending:Moods"}, "can't be imported: SystemExit: 0 (WORK/MODULEending.py, line 1)"),
-        ({"autolabel_type": "MODULE:Leaving", "pipeline": None}, "autolabel_type MODULE:Leaving: SystemExit: 0"),
-        ({"autolabel_type": "MODULE:Numbered", "pipeline": None}, "MODULE:Numbered needs a `name`, a text"),
-        ({"autolabel_type": "MODULEneedy:Moods"}, "module 'MODULEneedy' needs 'not_installed', which is not installed"),
+        (
+            {"autolabel_type": "MODULEending:Moods"},
+            "can't be imported: SystemExit: 0 (WORK/MODULEending.py, line 1)",
+        ),
+        (
+            {"autolabel_type": "MODULE:Leaving", "pipeline": None},
+            "autolabel_type MODULE:Leaving: SystemExit: 0",
+        ),
+        (
+            {"autolabel_type": "MODULE:Numbered", "pipeline": None},
+            "MODULE:Numbered needs a `name`, a text",
+        ),
+        (
+            {"autolabel_type": "MODULEneedy:Moods"},
+            "module 'MODULEneedy' needs 'not_installed', which is not installed",
+        ),
         ({"autolabel_type": "image_groundin"}, "is it 'image_grounding'?"),
-        ({"autolabel_type": "MODULE:Breaks", "pipeline": None}, "autolabel_type MODULE:Breaks: IndexError: list index"),
-        ({"autolabel_type": "MODULE:Astray"}, "operator '../mood': a name with a slash names no folder"),
-        ({"autolabel_type": "MODULE:Idle", "pipeline": None}, "autolabel_type MODULE:Idle: forward() should run each"),
-        ({"moods.settings": {"langage": "sv"}}, "moods.settings.langage is not a setting of Moods; is it 'language'?"),
+        (
+            {"autolabel_type": "MODULE:Breaks", "pipeline": None},
+            "autolabel_type MODULE:Breaks: IndexError: list index",
+        ),
+        (
+            {"autolabel_type": "MODULE:Astray"},
+            "operator '../mood': a name with a slash names no folder",
+        ),
+        (
+            {"autolabel_type": "MODULE:Idle", "pipeline": None},
+            "autolabel_type MODULE:Idle: forward() should run each",
+        ),
+        (
+            {"moods.settings": {"langage": "sv"}},
+            "moods.settings.langage is not a setting of Moods; is it 'language'?",
+        ),
         (
             {"moods.settings": {"zzz": 1}},
             "moods.settings.zzz is not a setting of Moods; it takes language, boxes, api_",
         ),
-        ({"moods.settings": {"self": 1}}, "moods.settings.self is not a setting of Moods; it takes language,"),
-        ({"moods.settings": {"storage": 1}}, "moods.settings.storage is not a setting of Moods; it takes language,"),
+        (
+            {"moods.settings": {"self": 1}},
+            "moods.settings.self is not a setting of Moods; it takes language,",
+        ),
+        (
+            {"moods.settings": {"storage": 1}},
+            "moods.settings.storage is not a setting of Moods; it takes language,",
+        ),
         (
             {"autolabel_type": "MODULE:Open", "moods.settings": {"self": 1}},
             "and what moods.settings holds as keyword arguments: multiple values for argument 'self'",
@@ -490,21 +573,32 @@ def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(wo
             {"autolabel_type": "MODULE:Unmade", "pipeline": None},
             "pipeline.settings holds as keyword arguments: write def __init__(self, storage, serving), which keeps both",
         ),
-        ({"autolabel_type": "MODULE:Skipping"}, "MODULE:Skipping: forward() should run each operator on a step() of"),
-        ({"autolabel_type": "MODULE:IdleCompiled", "pipeline": None}, "IdleCompiled.forward() calls no operator"),
+        (
+            {"autolabel_type": "MODULE:Skipping"},
+            "MODULE:Skipping: forward() should run each operator on a step() of",
+        ),
+        (
+            {"autolabel_type": "MODULE:IdleCompiled", "pipeline": None},
+            "IdleCompiled.forward() calls no operator",
+        ),
         ({"moods.settings": {"language": "xx"}}, "there is no language 'xx'"),
         ({"moods.stetings": {}}, "moods.stetings is not a key of the spec; is it 'settings'?"),
         (
             {"moods.workflow": {"output_format": "unifed"}},
             "workflow.output_format 'unifed' is not one of unified, jsonl",
         ),
-        ({"moods.workflow": {"output_format": "MODULE:nothing"}}, "workflow.output_format: there is no 'nothing' in"),
+        (
+            {"moods.workflow": {"output_format": "MODULE:nothing"}},
+            "workflow.output_format: there is no 'nothing' in",
+        ),
         ({"moods.workflow": {"steps": ["7"]}}, "workflow.steps ['7']: the steps are 0, 1, 2"),
         ({"moods": "DROP"}, "there is no block moods, which the pipeline needs"),
     ],
 )
 @pytest.mark.parametrize("name", ["check", "generate"])
-def test_what_is_wrong_is_told_in_a_line(moods: Moods, name: str, changes: dict[str, Any], expected: str) -> None:
+def test_what_is_wrong_is_told_in_a_line(
+    moods: Moods, name: str, changes: dict[str, Any], expected: str
+) -> None:
     (moods.place.folder / f"{moods.module}broken.py").write_text("def f(:\n")
     (moods.place.folder / f"{moods.module}raising.py").write_text("\n1 / 0\n")
     (moods.place.folder / f"{moods.module}ending.py").write_text("raise SystemExit(0)\n")
@@ -525,21 +619,29 @@ def test_what_is_wrong_is_told_in_a_line(moods: Moods, name: str, changes: dict[
     assert done.code == 2, done
     assert expected in said
     assert "Traceback" not in said
-    assert [line for line in said.splitlines() if not line.startswith(("Problem: ", "Error: "))] == []
+    assert [
+        line for line in said.splitlines() if not line.startswith(("Problem: ", "Error: "))
+    ] == []
     assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS.keys())
 def test_the_questions_of_a_pilot_are_about_operators_that_there_are(job: type[SpecJob]) -> None:
     kinds = vars(operators).values()
-    names = {kind.name for kind in kinds if isinstance(kind, type) and issubclass(kind, operators.Operator)}
+    names = {
+        kind.name
+        for kind in kinds
+        if isinstance(kind, type) and issubclass(kind, operators.Operator)
+    }
     assert set(job.questions) <= names
 
 
 @pytest.mark.parametrize("name", ["facts", "needs"])
 def test_what_an_operator_cannot_say_of_itself_costs_no_results(moods: Moods, name: str) -> None:
     path = moods.place.folder / f"{moods.module}.py"
-    path.write_text(path.read_text().replace(f"def {name}(self):", f"def {name}(self):\n        1 / 0"))
+    path.write_text(
+        path.read_text().replace(f"def {name}(self):", f"def {name}(self):\n        1 / 0")
+    )
     done = command(["check", "-e", moods.path()])
     assert done.code == 0, done
     assert ("raised ZeroDivisionError" in done.out) == (name == "needs")
@@ -548,7 +650,9 @@ def test_what_an_operator_cannot_say_of_itself_costs_no_results(moods: Moods, na
     assert ("ZeroDivisionError" in facts.get("error", "")) == (name == "facts")
 
 
-def test_a_pipeline_that_ends_with_an_operator_from_elsewhere_publishes_its_file(moods: Moods) -> None:
+def test_a_pipeline_that_ends_with_an_operator_from_elsewhere_publishes_its_file(
+    moods: Moods,
+) -> None:
     moods.spec["autolabel_type"] = f"{moods.module}:EndsElsewhere"
     moods.spec["loud"] = moods.spec.pop("moods")
     annotations = moods.results / "annotations.jsonl"
@@ -557,21 +661,33 @@ def test_a_pipeline_that_ends_with_an_operator_from_elsewhere_publishes_its_file
     for steps in (["1"], ["0", "1"]):
         annotations.unlink()
         moods.told("generate", f"loud.workflow.steps={steps}")
-        assert [json.loads(line)["loud"] for line in annotations.read_text().splitlines()] == ["CALM, EN"] * 4
+        assert [json.loads(line)["loud"] for line in annotations.read_text().splitlines()] == [
+            "CALM, EN"
+        ] * 4
 
 
-def test_rows_with_several_pictures_or_none_are_checked_and_run(moods: Moods, server: LoopbackServer) -> None:
+def test_rows_with_several_pictures_or_none_are_checked_and_run(
+    moods: Moods, server: LoopbackServer
+) -> None:
     moods.spec["autolabel_type"] = f"{moods.module}:Asking"
     moods.spec["asking"] = moods.spec.pop("moods")
     path = moods.place.folder / "captions.jsonl"
     first, *rows = [json.loads(line) for line in path.read_text().splitlines()]
     several = [row["image_path"] for row in rows]
-    rows = [first, {"caption": "Which?", "image_path": several}, {"caption": "Why?", "image_path": None}]
+    rows = [
+        first,
+        {"caption": "Which?", "image_path": several},
+        {"caption": "Why?", "image_path": None},
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     checked = moods.do("check")
     assert (checked.code, "3 records checked, 0 problems" in checked.out) == (0, True), checked
     assert moods.told("estimate")["requests"] == 3
-    path.write_text(json.dumps({"caption": "Where?", "image_path": [*several, "gone.jpg"]}) + "\n" + path.read_text())
+    path.write_text(
+        json.dumps({"caption": "Where?", "image_path": [*several, "gone.jpg"]})
+        + "\n"
+        + path.read_text()
+    )
     checked = moods.do("check")
     assert "line 1: no image 'gone.jpg'" in checked.out + checked.err, checked
     path.write_text(path.read_text().split("\n", 1)[1])

@@ -15,18 +15,32 @@ from tests.metrics.cases import FAR, LEFT, RIGHT, record
 
 
 def whole_evaluation(gold: list[Any], found: list[Any], folder: Path) -> float:
-    """AP of COCO files: an image for each phrase of each image, one class; all of the library's own settings."""
-    images: list[tuple[str, str]] = [(r["image_path"], e["text"]) for r in gold for e in r["expressions"]]
+    """AP of COCO files: an image for each phrase of each image, one class; all of the library's own
+    settings.
+    """
+    images: list[tuple[str, str]] = [
+        (r["image_path"], e["text"]) for r in gold for e in r["expressions"]
+    ]
     sets: dict[str, list[dict[str, Any]]] = {"gold": [], "found": []}
     for name, records in (("gold", gold), ("found", found)):
         for r in records:
             for e in r["expressions"]:
                 for i in e["instances"] if (r["image_path"], e["text"]) in images else ():
                     x1, y1, x2, y2 = i["bbox"]
-                    box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "category_id": 7}
-                    place = {"image_id": images.index((r["image_path"], e["text"])), "id": len(sets[name]) + 1}
+                    box = {
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": (x2 - x1) * (y2 - y1),
+                        "category_id": 7,
+                    }
+                    place = {
+                        "image_id": images.index((r["image_path"], e["text"])),
+                        "id": len(sets[name]) + 1,
+                    }
                     sets[name].append({**box, **place, "iscrowd": 0, "score": i.get("score")})
-    head = {"images": [{"id": n} for n in range(len(images))], "categories": [{"id": 7, "name": "thing"}]}
+    head = {
+        "images": [{"id": n} for n in range(len(images))],
+        "categories": [{"id": 7, "name": "thing"}],
+    }
     (folder / "gold.json").write_text(json.dumps({**head, "annotations": sets["gold"]}))
     (folder / "found.json").write_text(json.dumps(sets["found"]))
     truth = COCO(str(folder / "gold.json"))
@@ -41,18 +55,26 @@ def whole_evaluation(gold: list[Any], found: list[Any], folder: Path) -> float:
 def test_it_is_the_librarys(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
     gold, found = [], []
-    scores = iter(chance.sample(range(10_000), 2_000))  # no two equal: those would be told apart by names
+    # no two equal: those would be told apart by names
+    scores = iter(chance.sample(range(10_000), 2_000))
     for image in range(12):
         boxes = {
-            f"p{n}": [[x := chance.randint(0, 300), 5, x + chance.randint(8, 200), 90] for _ in range(n)]
+            f"p{n}": [
+                [x := chance.randint(0, 300), 5, x + chance.randint(8, 200), 90] for _ in range(n)
+            ]
             for n in range(4)
         }
         gold.append(record(f"{image:02}.png", **boxes))
         noisy = {
-            name: [([e + chance.randint(-6, 6) for e in b], next(scores) / 10_000) for b in of if chance.random() < 0.8]
+            name: [
+                ([e + chance.randint(-6, 6) for e in b], next(scores) / 10_000)
+                for b in of
+                if chance.random() < 0.8
+            ]
             for name, of in boxes.items()
         }
-        noisy["p0"] = [(FAR, next(scores) / 10_000)] * (image % 3 == 0)  # where the gold says that there is none
+        # where the gold says that there is none
+        noisy["p0"] = [(FAR, next(scores) / 10_000)] * (image % 3 == 0)
         found.append(record(f"{image:02}.png", **noisy, unasked=[(FAR, 1.0)]))
     ours = evaluate(found, gold).figures["ap"]
     assert ours == pytest.approx(whole_evaluation(gold, found, tmp_path), abs=6e-5)
@@ -78,7 +100,8 @@ def test_a_gold_box_counts_whatever_its_corners_and_size() -> None:
     huge = [record(a=[[0, 0, 2e5, 2e5]])]
     assert evaluate(huge, huge).figures["ap"] == 1.0
     assert evaluate([record(a=[FAR])], huge).figures["ap"] == 0.0
-    turned = [record(a=[(LEFT, 0.9)], b=[([60, 60, 50, 50], 0.1)])]  # no box meets the second, not even itself
+    # no box meets the second, not even itself
+    turned = [record(a=[(LEFT, 0.9)], b=[([60, 60, 50, 50], 0.1)])]
     assert evaluate(turned, turned).figures["ap"] == pytest.approx(51 / 101, abs=6e-5)
 
 
@@ -93,9 +116,14 @@ def test_the_order_of_the_records_does_not_count_where_scores_are_equal() -> Non
 def test_without_scores_the_place_in_the_answer_ranks() -> None:
     gold = [record(f"{n}.png", a=[LEFT]) for n in range(4)]
     # All first boxes are right, and come before any second one.
-    assert evaluate([record(f"{n}.png", a=[LEFT, FAR]) for n in range(4)], gold).figures["ap"] == 1.0
+    assert (
+        evaluate([record(f"{n}.png", a=[LEFT, FAR]) for n in range(4)], gold).figures["ap"] == 1.0
+    )
     # The sure one comes first: of 5 boxes the last 4 are right, at best 4 of 5.
-    mixed = [record("0.png", a=[(FAR, 0.0), LEFT]), *(record(f"{n}.png", a=[LEFT]) for n in range(1, 4))]
+    mixed = [
+        record("0.png", a=[(FAR, 0.0), LEFT]),
+        *(record(f"{n}.png", a=[LEFT]) for n in range(1, 4)),
+    ]
     assert 0 < evaluate(mixed, gold).figures["ap"] < 0.81
 
 

@@ -20,7 +20,10 @@ def figures(found: list[Any], gold: list[Any], **rules: Any) -> Evaluation:
 def approx(**expected: float | None) -> dict[str, Any]:
     """Figures as they should be, to the four decimals that are kept."""
     names = {name.replace("__", "."): value for name, value in expected.items()}
-    return {name: value if value is None else pytest.approx(value, abs=6e-5) for name, value in names.items()}
+    return {
+        name: value if value is None else pytest.approx(value, abs=6e-5)
+        for name, value in names.items()
+    }
 
 
 def check(run: Evaluation, **expected: float | None) -> None:
@@ -28,12 +31,16 @@ def check(run: Evaluation, **expected: float | None) -> None:
     assert {name: run.figures[name] for name in wanted} == wanted
 
 
-THREE = ([record(a=[LEFT], b=[HALF], c=[])], [record(a=[LEFT], b=[LEFT], c=[LEFT])])  # IoU 1, 0.5, no answer
+# IoU 1, 0.5, no answer
+THREE = ([record(a=[LEFT], b=[HALF], c=[])], [record(a=[LEFT], b=[LEFT], c=[LEFT])])
 
 
 def test_rec() -> None:
-    # At 0.5: 2 of 3; at each of the other nine thresholds: 1 of 3; so mAcc = (2/3 + 9/3) / 10 = 11/30.
-    check(figures(*THREE), acc_0__5=2 / 3, acc_0__75=1 / 3, acc_0__9=1 / 3, macc=11 / 30, miou=1.5 / 3)
+    # At 0.5: 2 of 3; at each of the other nine thresholds: 1 of 3; so mAcc = (2/3 + 9/3) / 10 =
+    # 11/30.
+    check(
+        figures(*THREE), acc_0__5=2 / 3, acc_0__75=1 / 3, acc_0__9=1 / 3, macc=11 / 30, miou=1.5 / 3
+    )
     # Above 0.5: only the first.
     check(figures(*THREE, strict=True), acc_0__5=1 / 3, macc=1 / 3, miou=1.5 / 3)
     # With the edge pixels LEFT has 11 · 11, HALF 11 · 6 pixels: IoU 66 / 121 = 0.5455.
@@ -45,17 +52,21 @@ def test_of_several_answers_rec_takes_the_surest_and_of_equal_ones_the_first() -
     check(figures([record(a=[(FAR, 0.2), (LEFT, 0.9)])], gold), acc_0__5=1.0)
     check(figures([record(a=[(FAR, 0.9), (LEFT, 0.2)])], gold), acc_0__5=0.0, r5_any=1.0)
     check(figures([record(a=[LEFT, FAR])], gold), acc_0__5=1.0)
-    check(figures([record(a=[LEFT, (FAR, 0.1)])], gold), acc_0__5=0.0)  # one without score comes after those with one
+    # one without score comes after those with one
+    check(figures([record(a=[LEFT, (FAR, 0.1)])], gold), acc_0__5=0.0)
 
 
 def test_rec_leaves_out_phrases_with_several_or_no_gold_boxes() -> None:
     gold = [record(a=[LEFT], b=[LEFT, RIGHT], c=[])]
     check(figures([record(a=[LEFT], b=[], c=[LEFT])], gold), acc_0__5=1.0, miou=1.0)
-    check(figures([record(b=[LEFT])], [record(b=[LEFT, RIGHT])]), acc_0__5=None, macc=None, miou=None)
+    check(
+        figures([record(b=[LEFT])], [record(b=[LEFT, RIGHT])]), acc_0__5=None, macc=None, miou=None
+    )
 
 
 def test_giou_is_held_against_thresholds_and_mean_iou_stays() -> None:
-    # IoU: 8.2² / (200 - 8.2²) = 67.24 / 132.76 = 0.5065. Hull 11.8² = 139.24: GIoU = 0.5065 - 6.48 / 139.24 = 0.4599.
+    # IoU: 8.2² / (200 - 8.2²) = 67.24 / 132.76 = 0.5065. Hull 11.8² = 139.24: GIoU = 0.5065 - 6.48
+    # / 139.24 = 0.4599.
     found, gold = [record(a=[[1.8, 1.8, 11.8, 11.8]])], [record(a=[LEFT])]
     check(figures(found, gold), acc_0__5=1.0, miou=0.5065, gprec_f1=1.0, r1_any=1.0)
     check(figures(found, gold, giou=True), acc_0__5=0.0, miou=0.5065, gprec_f1=0.0, r1_any=0.0)
@@ -82,12 +93,17 @@ FIVE = (
 
 
 def test_generalised_rec() -> None:
-    # F1 = 1 for a and c: 2 of 5. Without target c, d: 1 of 2. With target a, b, e: boxes for 2 of 3.
+    # F1 = 1 for a and c: 2 of 5. Without target c, d: 1 of 2. With target a, b, e: boxes for 2 of
+    # 3.
     check(figures(*FIVE), gprec_f1=0.4, n_acc=0.5, t_acc=2 / 3)
     # Two boxes where one is right: F1 = 2 · 1 / 3.
     check(figures([record(a=[LEFT, FAR])], [record(a=[LEFT])]), gprec_f1=0.0)
     # One box can't be two: LEFT twice for LEFT and a gold box of which it covers a third.
-    check(figures([record(a=[LEFT, LEFT])], [record(a=[LEFT, MIDDLE])]), gprec_f1=0.0, recall_at_iou_0__5=0.5)
+    check(
+        figures([record(a=[LEFT, LEFT])], [record(a=[LEFT, MIDDLE])]),
+        gprec_f1=0.0,
+        recall_at_iou_0__5=0.5,
+    )
 
 
 @pytest.mark.parametrize("status", ["ambiguous", "unsupported", "pending", "failed"])
@@ -95,29 +111,46 @@ def test_gold_that_leaves_open_what_is_there_judges_nothing(status: str) -> None
     gold = [record(a=[LEFT], b=[], open=[])]
     gold[0]["expressions"][2]["status"] = status
     plain = figures([record(a=[(LEFT, 0.5)], b=[])], [record(a=[LEFT], b=[])])
-    for found in (record(a=[(LEFT, 0.5)], b=[], open=[(FAR, 0.9)]), record(a=[(LEFT, 0.5)], b=[], open=[])):
+    for found in (
+        record(a=[(LEFT, 0.5)], b=[], open=[(FAR, 0.9)]),
+        record(a=[(LEFT, 0.5)], b=[], open=[]),
+    ):
         run = figures([found], gold)
         counts = {"expressions": 3, "expressions_not_judged": 1}
         assert run.figures == {**plain.figures, **counts}
         assert run.right.all()
-    check(figures([record(open=[LEFT])], [record(open=[LEFT])]), expressions_not_judged=0, acc_0__5=1.0)
+    check(
+        figures([record(open=[LEFT])], [record(open=[LEFT])]),
+        expressions_not_judged=0,
+        acc_0__5=1.0,
+    )
 
 
-@pytest.mark.parametrize("status", ["ambiguous", "unsupported", "pending", "failed", "no key", "none", "not stated"])
+@pytest.mark.parametrize(
+    "status", ["ambiguous", "unsupported", "pending", "failed", "no key", "none", "not stated"]
+)
 def test_no_answer_is_not_there_is_none(status: str) -> None:
     said = phrase("b", [], status=status)
     [found] = [record(a=[LEFT])]
-    found["expressions"].append({"no key": {"text": "b"}, "not stated": phrase("b", [])}.get(status, said))
+    found["expressions"].append(
+        {"no key": {"text": "b"}, "not stated": phrase("b", [])}.get(status, said)
+    )
     right = status in ("none", "not stated")
-    check(figures([found], [record(a=[LEFT], b=[])]), n_acc=float(right), gprec_f1=0.5 + 0.5 * right)
+    check(
+        figures([found], [record(a=[LEFT], b=[])]), n_acc=float(right), gprec_f1=0.5 + 0.5 * right
+    )
 
 
 def test_cgf1() -> None:
     # Said and there: a, b; said, not there: d; not said, there: e; neither: c.
-    # MCC = (2 · 1 - 1 · 1) / √(3 · 3 · 2 · 2) = 1/6. Where it is there: 2 right of 2 found and 4 gold: F1 = 4/6.
+    # MCC = (2 · 1 - 1 · 1) / √(3 · 3 · 2 · 2) = 1/6. Where it is there: 2 right of 2 found and 4
+    # gold: F1 = 4/6.
     check(figures(*FIVE), il_mcc=1 / 6, pmf1=2 / 3, cgf1=1 / 9)
-    # HALF is right at the first of the ten thresholds alone: pmF1 = 1/10. Both kinds told apart: MCC 1.
-    check(figures([record(a=[HALF], b=[])], [record(a=[LEFT], b=[])]), pmf1=0.1, il_mcc=1.0, cgf1=0.1)
+    # HALF is right at the first of the ten thresholds alone: pmF1 = 1/10. Both kinds told apart:
+    # MCC 1.
+    check(
+        figures([record(a=[HALF], b=[])], [record(a=[LEFT], b=[])]), pmf1=0.1, il_mcc=1.0, cgf1=0.1
+    )
     # All said to be there: no correlation.
     check(figures([record(a=[LEFT], b=[FAR])], [record(a=[LEFT], b=[])]), il_mcc=0.0, cgf1=0.0)
     # All told the wrong way round.
@@ -129,7 +162,8 @@ def test_cgf1() -> None:
 def test_density_f1() -> None:
     # 1 right of 2 found, 1 gold: F1 2/3, times 1/2.
     check(figures([record(a=[LEFT, FAR])], [record(a=[LEFT])]), density_f1=1 / 3)
-    # HALF for LEFT: 1 at 0.5, 0 at the nine others. A phrase that isn't there is left out; one not found is 0.
+    # HALF for LEFT: 1 at 0.5, 0 at the nine others. A phrase that isn't there is left out; one not
+    # found is 0.
     found, gold = [record(a=[HALF], b=[FAR], c=[])], [record(a=[LEFT], b=[], c=[LEFT])]
     check(figures(found, gold), density_f1=0.05)
 
@@ -138,17 +172,38 @@ def test_a_score_cut_counts_where_boxes_are_counted_not_where_they_are_ranked() 
     found, gold = [record(a=[(LEFT, 0.4)], b=[(FAR, 0.6), LEFT])], [record(a=[LEFT], b=[])]
     check(figures(found, gold), gprec_f1=0.5, acc_0__5=1.0, boxes=3, grounded=2)
     # 0.4 goes, and what has no score stays.
-    check(figures(found, gold, score_cut=0.5), gprec_f1=0.0, acc_0__5=1.0, boxes=2, grounded=1, r1_any=1.0)
+    check(
+        figures(found, gold, score_cut=0.5),
+        gprec_f1=0.0,
+        acc_0__5=1.0,
+        boxes=2,
+        grounded=1,
+        r1_any=1.0,
+    )
     check(figures(found, gold, score_cut=0.6), boxes=2)  # at the cut it counts
 
 
 def test_precision_and_recall_count_phrases_that_the_gold_does_not_have() -> None:
-    run = figures([record(a=[LEFT, RIGHT], z=[FAR]), record("other.png", a=[LEFT])], [record(a=[LEFT], b=[RIGHT])])
+    run = figures(
+        [record(a=[LEFT, RIGHT], z=[FAR]), record("other.png", a=[LEFT])],
+        [record(a=[LEFT], b=[RIGHT])],
+    )
     # Right: 1. Found: 2 for a, 1 for z; what is of another image isn't compared. Gold: 2.
     check(
-        run, precision_at_iou_0__5=1 / 3, recall_at_iou_0__5=1 / 2, mean_iou_of_right_boxes=1.0, boxes=3, gold_boxes=2
+        run,
+        precision_at_iou_0__5=1 / 3,
+        recall_at_iou_0__5=1 / 2,
+        mean_iou_of_right_boxes=1.0,
+        boxes=3,
+        gold_boxes=2,
     )
-    check(run, expressions=2, expressions_missing=1, expressions_not_in_gold=1, expressions_of_other_records=1)
+    check(
+        run,
+        expressions=2,
+        expressions_missing=1,
+        expressions_not_in_gold=1,
+        expressions_of_other_records=1,
+    )
     check(run, grounded=1, grounded_share=0.5, images=1)
 
 
@@ -158,7 +213,10 @@ def test_the_largest_overlap_is_matched_first() -> None:
         run = figures([record(a=found)], [record(a=[LEFT])])
         check(run, mean_iou_of_right_boxes=1.0, precision_at_iou_0__5=0.5)
     # Crossed, each meets its own.
-    check(figures([record(a=[LEFT, [0, 0, 10, 9]])], [record(a=[[0, 0, 10, 9], LEFT])]), mean_iou_of_right_boxes=1.0)
+    check(
+        figures([record(a=[LEFT, [0, 0, 10, 9]])], [record(a=[[0, 0, 10, 9], LEFT])]),
+        mean_iou_of_right_boxes=1.0,
+    )
 
 
 RED, BLUE = [0, 9], [14, 24]  # of "a red cup and a blue cup"
@@ -171,21 +229,39 @@ def caption_of(
 
 
 def test_spans_and_joint() -> None:
-    gold = [caption_of(phrase("a red cup", [LEFT], char_span=RED), phrase("a blue cup", [RIGHT], char_span=BLUE))]
-    found = [caption_of(phrase("a red cup", [LEFT], char_span=RED), phrase("blue cup", [RIGHT], char_span=[16, 24]))]
+    gold = [
+        caption_of(
+            phrase("a red cup", [LEFT], char_span=RED),
+            phrase("a blue cup", [RIGHT], char_span=BLUE),
+        )
+    ]
+    found = [
+        caption_of(
+            phrase("a red cup", [LEFT], char_span=RED),
+            phrase("blue cup", [RIGHT], char_span=[16, 24]),
+        )
+    ]
     run = figures(found, gold)
-    # Equal: 1 of 2 and 2. Overlapping: both. Characters: 9 + 8 in common, of 9 + 10 and 9 + 8: F1 = 2 · 17 / 36.
+    # Equal: 1 of 2 and 2. Overlapping: both. Characters: 9 + 8 in common, of 9 + 10 and 9 + 8: F1 =
+    # 2 · 17 / 36.
     check(run, span_exact_f1=0.5, span_overlap_f1=1.0, span_char_f1=34 / 36)
     # Pairs of span and box: 2 in the gold, 2 found; with an equal span 1 is right.
     check(run, joint=2 / 4)
     begins = [caption_of(phrase("a red", [LEFT], char_span=[0, 5]))]
     check(figures(begins, gold), span_exact_f1=0.0, span_overlap_f1=2 / 3, joint=0.0)
-    wrong = [caption_of(phrase("a red cup", [FAR], char_span=RED), phrase("blue cup", [RIGHT], char_span=[16, 24]))]
+    wrong = [
+        caption_of(
+            phrase("a red cup", [FAR], char_span=RED),
+            phrase("blue cup", [RIGHT], char_span=[16, 24]),
+        )
+    ]
     check(figures(wrong, gold), joint=0.0)
 
 
 def test_boxes_of_one_span_are_one_answer_in_any_order() -> None:
-    one, two = (phrase(text, [box], char_span=RED) for text, box in (("a red cup", LEFT), ("cup", RIGHT)))
+    one, two = (
+        phrase(text, [box], char_span=RED) for text, box in (("a red cup", LEFT), ("cup", RIGHT))
+    )
     gold = [caption_of(one, two)]
     for found in (caption_of(one, two), caption_of(two, one)):
         check(figures([found], gold), span_exact_f1=1.0, joint=1.0)
@@ -208,14 +284,24 @@ def test_a_text_that_is_equal_but_elsewhere_is_another_span() -> None:
 def test_spans_of_captions_that_differ_are_left_out_and_without_spans_there_is_no_figure() -> None:
     spans = [phrase("a red cup", [LEFT], char_span=RED)]
     [gold], [found] = ([caption_of(*spans)] for _ in range(2))
-    check(figures([{**found, "cleaned_caption": "A RED CUP."}], [gold]), span_exact_f1=None, acc_0__5=1.0)
-    check(figures([record(caption=gold["caption"], a_red_cup=[LEFT])], [gold]), span_exact_f1=None, joint=None)
+    check(
+        figures([{**found, "cleaned_caption": "A RED CUP."}], [gold]),
+        span_exact_f1=None,
+        acc_0__5=1.0,
+    )
+    check(
+        figures([record(caption=gold["caption"], a_red_cup=[LEFT])], [gold]),
+        span_exact_f1=None,
+        joint=None,
+    )
 
 
 def test_confidence() -> None:
-    # Right with 0.9 and 0.8, wrong with 0.9 and 0.3. Bins by 0.1: [0.9, 0.9] is right half the time, said 0.9;
-    # [0.8] always; [0.3] never. ECE = 2/4 · 0.4 + 1/4 · 0.2 + 1/4 · 0.3 = 0.325.
-    found = [record(a=[(LEFT, 0.9)], b=[(FAR, 0.9)], c=[(LEFT, 0.8)], d=[(FAR, 0.3), FAR], z=[(FAR, 1)])]
+    # Right with 0.9 and 0.8, wrong with 0.9 and 0.3. Bins by 0.1: [0.9, 0.9] is right half the
+    # time, said 0.9; [0.8] always; [0.3] never. ECE = 2/4 · 0.4 + 1/4 · 0.2 + 1/4 · 0.3 = 0.325.
+    found = [
+        record(a=[(LEFT, 0.9)], b=[(FAR, 0.9)], c=[(LEFT, 0.8)], d=[(FAR, 0.3), FAR], z=[(FAR, 1)])
+    ]
     run = figures(found, [record(a=[LEFT], b=[LEFT], c=[LEFT], d=[LEFT])])
     check(run, ece=0.325, scored_boxes=4)
     assert run.to_json()["cuts"] == []  # no score keeps boxes of which 80 % are right
@@ -225,11 +311,25 @@ def test_confidence() -> None:
 
 
 def test_the_score_to_cut_at_is_the_lowest_that_is_right_often_enough() -> None:
-    # From 0.9 on: 1 of 1; from 0.8 on: 1 of 2; from 0.7 on: 2 of 3; from 0.6 on: 4 of 5 (two have 0.6); from 0.5 on: 4 of 6.
-    scores = {"a": (LEFT, 0.9), "b": (FAR, 0.8), "c": (LEFT, 0.7), "d": (LEFT, 0.6), "e": (LEFT, 0.6), "f": (FAR, 0.5)}
-    run = figures([record(**{n: [b] for n, b in scores.items()})], [record(**{n: [LEFT] for n in scores})])
+    # From 0.9 on: 1 of 1; from 0.8 on: 1 of 2; from 0.7 on: 2 of 3; from 0.6 on: 4 of 5 (two have
+    # 0.6); from 0.5 on: 4 of 6.
+    scores = {
+        "a": (LEFT, 0.9),
+        "b": (FAR, 0.8),
+        "c": (LEFT, 0.7),
+        "d": (LEFT, 0.6),
+        "e": (LEFT, 0.6),
+        "f": (FAR, 0.5),
+    }
+    run = figures(
+        [record(**{n: [b] for n, b in scores.items()})], [record(**{n: [LEFT] for n in scores})]
+    )
     at_80, at_90 = run.to_json()["cuts"]
-    assert at_80 == {"score": 0.6, "kept": pytest.approx(5 / 6, abs=6e-5), "right": pytest.approx(0.8)}
+    assert at_80 == {
+        "score": 0.6,
+        "kept": pytest.approx(5 / 6, abs=6e-5),
+        "right": pytest.approx(0.8),
+    }
     assert at_90 == {"score": 0.9, "kept": pytest.approx(1 / 6, abs=6e-5), "right": 1.0}
 
 
@@ -239,10 +339,16 @@ def test_groups() -> None:
         record("y.png", tall_lightning_towers=[]),
     ]
     gold[0]["expressions"][0]["type"] = ["drinking", "kitchen"]
-    found = [{**record(a_cup=[[0, 0, 31, 31]]), "model": "m"}, record("y.png", tall_lightning_towers=[])]
+    found = [
+        {**record(a_cup=[[0, 0, 31, 31]]), "model": "m"},
+        record("y.png", tall_lightning_towers=[]),
+    ]
     found[1]["expressions"][0]["status"] = "none"
     groups = figures(found, gold).to_json()["groups"]
-    names = {kind: {name: row["expressions"] for name, row in table.items()} for kind, table in groups.items()}
+    names = {
+        kind: {name: row["expressions"] for name, row in table.items()}
+        for kind, table in groups.items()
+    }
     assert names == {
         "size": {"small, < 32² px": 1, "large": 1},
         "words": {"1-3": 2, "4-6": 1},
@@ -256,7 +362,8 @@ def test_groups() -> None:
 
 def test_intervals_are_of_images() -> None:
     gold = [record(f"{n}.png", a=[LEFT], b=[LEFT]) for n in range(2)]
-    # Two images, one all right and one all wrong: a quarter of the draws has the one twice, a quarter the other.
+    # Two images, one all right and one all wrong: a quarter of the draws has the one twice, a
+    # quarter the other.
     half = figures([gold[0], record("1.png", a=[FAR], b=[FAR])], gold).to_json()
     assert half["intervals"]["acc_0.5"] == [0.0, 1.0]
     assert half["intervals"]["r1_any"] == [0.0, 1.0]
@@ -265,7 +372,9 @@ def test_intervals_are_of_images() -> None:
     assert even["intervals"]["acc_0.5"] == [0.5, 0.5]
     # 400 images of which 80 % are right: 0.8 ± 1.96 · √(0.8 · 0.2 / 400) = 0.8 ± 0.039.
     gold = [record(f"{n}.png", a=[LEFT]) for n in range(400)]
-    many = figures([record(f"{n}.png", a=[FAR if n % 5 == 0 else LEFT]) for n in range(400)], gold).to_json()
+    many = figures(
+        [record(f"{n}.png", a=[FAR if n % 5 == 0 else LEFT]) for n in range(400)], gold
+    ).to_json()
     assert many["intervals"]["acc_0.5"] == pytest.approx([0.761, 0.839], abs=0.006)
     assert "ap" not in many["intervals"]
 
@@ -276,12 +385,20 @@ def test_two_runs() -> None:
     second = figures([record(f"{n}.png", a=[FAR if n < 1 else LEFT]) for n in range(6)], gold)
     said = first.against(second)
     # 1 right and 5 wrong against 5 right and 1 wrong, never both: p = 2 · (1 + 6) / 2⁶ = 0.21875.
-    assert said["mcnemar"] == {"only_first_right": 1, "only_second_right": 5, "p": pytest.approx(0.21875)}
+    assert said["mcnemar"] == {
+        "only_first_right": 1,
+        "only_second_right": 5,
+        "p": pytest.approx(0.21875),
+    }
     assert said["difference"]["acc_0.5"] == pytest.approx(4 / 6, abs=2e-4)
     low, high = said["intervals"]["acc_0.5"]
     assert -0.4 < low < 4 / 6 < high <= 1
     same = first.against(first)
-    assert (same["mcnemar"]["p"], same["intervals"]["acc_0.5"], same["difference"]["acc_0.5"]) == (1.0, [0, 0], 0)
+    assert (same["mcnemar"]["p"], same["intervals"]["acc_0.5"], same["difference"]["acc_0.5"]) == (
+        1.0,
+        [0, 0],
+        0,
+    )
     absent = figures([record(a=[LEFT], b=[])], [record(a=[], b=[])])
     assert absent.right.tolist() == [False, True]  # no box where nothing is: right
 
@@ -291,10 +408,14 @@ boxes = st.tuples(edges, edges, edges, edges).map(
     lambda e: [min(e[0], e[2]), min(e[1], e[3]), max(e[::2]) + 1, max(e[1::2]) + 1]
 )
 phrases = st.dictionaries(
-    st.sampled_from("abcd"), st.lists(st.tuples(boxes, st.sampled_from([0.1, 0.5, 0.9])), max_size=4)
+    st.sampled_from("abcd"),
+    st.lists(st.tuples(boxes, st.sampled_from([0.1, 0.5, 0.9])), max_size=4),
 )
 records = st.lists(phrases, min_size=1, max_size=5).map(
-    lambda images: [record(f"{n}.png", **{k: list(v) for k, v in image.items()}) for n, image in enumerate(images)]
+    lambda images: [
+        record(f"{n}.png", **{k: list(v) for k, v in image.items()})
+        for n, image in enumerate(images)
+    ]
 )
 
 
@@ -310,9 +431,21 @@ def test_a_perfect_prediction_is_right_by_every_measure(gold: list[dict[str, Any
         return
     run = evaluate(gold, gold).figures
     ones = [
-        n for n in run if n.startswith(("acc", "macc", "miou", "r1", "r5", "gprec", "n_acc", "t_acc", "span_", "joint"))
+        n
+        for n in run
+        if n.startswith(
+            ("acc", "macc", "miou", "r1", "r5", "gprec", "n_acc", "t_acc", "span_", "joint")
+        )
     ]
-    ones += ["pmf1", "density_f1", "ap", "precision_at_iou_0.5", "recall_at_iou_0.5", "cgf1", "il_mcc"]
+    ones += [
+        "pmf1",
+        "density_f1",
+        "ap",
+        "precision_at_iou_0.5",
+        "recall_at_iou_0.5",
+        "cgf1",
+        "il_mcc",
+    ]
     assert {run[name] for name in ones} <= {1.0, None}
     assert len([name for name in ones if run[name] == 1.0]) > 1
 
@@ -333,6 +466,14 @@ def test_giou_never_makes_more_right(found: Any, gold: Any) -> None:
     if not any(row["expressions"] for row in gold):
         return
     iou, giou = (evaluate(found, gold, Rules(giou=g)).figures for g in (False, True))
-    for name in ("acc_0.5", "macc", "r1_any", "r10_merged", "recall_at_iou_0.5", "pmf1", "density_f1"):
+    for name in (
+        "acc_0.5",
+        "macc",
+        "r1_any",
+        "r10_merged",
+        "recall_at_iou_0.5",
+        "pmf1",
+        "density_f1",
+    ):
         assert iou[name] is None or giou[name] <= iou[name]
     assert iou["miou"] == giou["miou"]

@@ -23,8 +23,18 @@ def test_eval_of_thousands_of_records_takes_little_memory(tmp_path: Path) -> Non
     sides = [*zip(*records(20_000, 4), strict=True)]
     for name, rows in zip(("gold", "found"), sides, strict=True):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [*COMMAND, "eval", str(tmp_path / "found.jsonl"), "--gold", str(tmp_path / "gold.jsonl"), "--json"]
-    done = subprocess.run([sys.executable, "-c", MEASURED, *command], capture_output=True, text=True, check=True)
+    command = [
+        *COMMAND,
+        "eval",
+        str(tmp_path / "found.jsonl"),
+        "--gold",
+        str(tmp_path / "gold.jsonl"),
+        "--json",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *command], capture_output=True, text=True, check=True
+    )
     peak_kib, figures = done.stdout.split("\n", 1)
     assert json.loads(figures)["expressions"] == 20_000
-    assert int(peak_kib) < 200 * 1024  # 76 MB; 284 MB where all records and COCO's objects were kept
+    # 76 MB; 284 MB where all records and COCO's objects were kept
+    assert int(peak_kib) < 200 * 1024

@@ -27,70 +27,117 @@ def partners(found: list[Any], gold: list[Any]) -> list[int]:
 
 
 def with_ids(*given: tuple[Any, str]) -> dict[str, Any]:
-    return {**record(), "expressions": [phrase(text, [], expression_id=own_id) for own_id, text in given]}
+    return {
+        **record(),
+        "expressions": [phrase(text, [], expression_id=own_id) for own_id, text in given],
+    }
 
 
 def test_phrases_by_text_up_to_case_and_spacing() -> None:
-    assert partners([record(The__Dog=[], cat=[])], [record(cat=[], the_dog=[], fox=[])]) == [1, 0, -1]
+    assert partners([record(The__Dog=[], cat=[])], [record(cat=[], the_dog=[], fox=[])]) == [
+        1,
+        0,
+        -1,
+    ]
 
 
 def test_a_repeated_phrase_is_its_own_occurrence() -> None:
-    both = {**record(), "expressions": [phrase("a dog", []), phrase("a cat", []), phrase("a dog", [])]}
+    both = {
+        **record(),
+        "expressions": [phrase("a dog", []), phrase("a cat", []), phrase("a dog", [])],
+    }
     assert partners([both], [both]) == [0, 1, 2]
     assert partners([{**both, "expressions": both["expressions"][:2]}], [both]) == [0, 1, -1]
 
 
 def test_phrases_by_id_where_both_have_one() -> None:
-    assert partners([with_ids(("e1", "dog"), ("e2", "dog"))], [with_ids(("e2", "dog"), ("e1", "a dog"))]) == [1, 0]
+    assert partners(
+        [with_ids(("e1", "dog"), ("e2", "dog"))], [with_ids(("e2", "dog"), ("e1", "a dog"))]
+    ) == [1, 0]
     assert partners([with_ids(("e7", "a dog"))], [with_ids(("e7", "the dog"))]) == [0]
-    assert partners([with_ids((7, "a dog"))], [with_ids(("7", "a cat"))]) == [-1]  # a place, for all that is known
+    # a place, for all that is known
+    assert partners([with_ids((7, "a dog"))], [with_ids(("7", "a cat"))]) == [-1]
     assert partners([record(dog=[])], [with_ids(("e2", "dog"))]) == [0]
-    again = {**with_ids(("0", "dog")), "image_path": "y.png"}  # "0" is no name for one: another tool's place
+    # "0" is no name for one: another tool's place
+    again = {**with_ids(("0", "dog")), "image_path": "y.png"}
     assert partners([with_ids(("0", "dog")), again], [with_ids(("0", "a cat")), again]) == [-1, 1]
 
 
 def test_ids_that_say_a_place_do_not_join_other_texts() -> None:
-    assert partners([with_ids(("x#0", "dog"), ("x#1", "cat"))], [with_ids(("x#0", "cat"), ("x#1", "dog"))]) == [1, 0]
+    assert partners(
+        [with_ids(("x#0", "dog"), ("x#1", "cat"))], [with_ids(("x#0", "cat"), ("x#1", "dog"))]
+    ) == [1, 0]
     assert partners([with_ids(("x#0", "dog"))], [with_ids(("x#0", "cat"))]) == [-1]
     same = with_ids(("x#0", "dog"), ("x#1", "dog"))
     assert partners([same], [with_ids(("x#1", "dog"))]) == [1]
 
 
 def test_records_by_image_and_caption() -> None:
-    gold = [record("a.png", "one", dog=[]), record("a.png", "two", dog=[]), record("b.png", "one", dog=[])]
+    gold = [
+        record("a.png", "one", dog=[]),
+        record("a.png", "two", dog=[]),
+        record("b.png", "one", dog=[]),
+    ]
     assert partners(gold[::-1], gold) == [2, 1, 0]
     assert partners([record("./a.png", "two", dog=[])], gold) == [-1, 0, -1]
     with pytest.raises(InputError, match="have no record of the same image"):
         partners([record("c.png", "one", dog=[])], gold)
-    assert partners([record("a.png", "  three", dog=[]), record("b.png", " one", dog=[])], gold) == [0, -1, 1]
-    twice = [record(dog=[LEFT]), record(dog=[])]  # the same image and caption in two rows: by their boxes
+    assert partners(
+        [record("a.png", "  three", dog=[]), record("b.png", " one", dog=[])], gold
+    ) == [0, -1, 1]
+    # the same image and caption in two rows: by their boxes
+    twice = [record(dog=[LEFT]), record(dog=[])]
     assert (partners(twice, twice), partners(twice[::-1], twice)) == ([0, 1], [1, 0])
 
 
 @pytest.mark.parametrize("captioned", [True, False])
 @pytest.mark.parametrize("owner", ["own", "id", "none"])
-def test_neither_the_order_of_lines_nor_how_phrases_lie_in_records_counts(captioned: bool, owner: str) -> None:
+def test_neither_the_order_of_lines_nor_how_phrases_lie_in_records_counts(
+    captioned: bool, owner: str
+) -> None:
     chance = random.Random(0)
     lines, whole = [], []
     for image in range(9):
-        own: dict[str, Any] = {"image_id": image, "image_path": None if owner == "id" else f"{image}.png"}
+        own: dict[str, Any] = {
+            "image_id": image,
+            "image_path": None if owner == "id" else f"{image}.png",
+        }
         texts = [chance.choice(["man", "a dog", "the cat", "caf\u00e9"]) for _ in range(5)]
         said = [phrase(text, [[n, n, n + 5, n + 9]]) for n, text in enumerate(texts)]
         if owner == "own":
             said = [{**one, "expression_id": f"e{image}.{n}"} for n, one in enumerate(said)]
-        lines += [{**own, "caption": one["text"] if captioned else None, "expressions": [one]} for one in said]
+        lines += [
+            {**own, "caption": one["text"] if captioned else None, "expressions": [one]}
+            for one in said
+        ]
         whole.append({**own, "caption": None, "expressions": said})
     gold = chance.sample(lines, len(lines))
     right = evaluate(gold, gold).to_json()
     assert (right["acc_0.5"], right["ap"]) == (1.0, 1.0)
-    nfd = [{**row, "expressions": [{**one, "text": one["text"].replace("\u00e9", "e\u0301")} for one in row["expressions"]]}
-           for row in lines]  # fmt: skip
+    nfd = [
+        {
+            **row,
+            "expressions": [
+                {**one, "text": one["text"].replace("\u00e9", "e\u0301")}
+                for one in row["expressions"]
+            ],
+        }
+        for row in lines
+    ]
     for found, truth in ((lines, gold), (whole, gold), (gold, whole), (nfd, lines)):
         run = evaluate(found, truth).to_json()
-        assert (run["acc_0.5"], run["expressions_missing"], run["intervals"]) == (1.0, 0, right["intervals"])
+        assert (run["acc_0.5"], run["expressions_missing"], run["intervals"]) == (
+            1.0,
+            0,
+            right["intervals"],
+        )
 
 
-FIRST, SECOND, NONE = phrase("a man", [LEFT]), phrase("a man", [RIGHT]), phrase("a man", [], status="none")
+FIRST, SECOND, NONE = (
+    phrase("a man", [LEFT]),
+    phrase("a man", [RIGHT]),
+    phrase("a man", [], status="none"),
+)
 
 
 @pytest.mark.parametrize("found", [[FIRST, NONE], [NONE, SECOND]], ids=["first", "second"])
@@ -104,7 +151,11 @@ def test_equal_phrases_are_one_by_their_boxes_whether_a_line_is_an_image_or_a_ph
         files.append(([{**record(), "expressions": said}], lines, lines[::-1]))
     for given, truth in itertools.product(*files):
         run = evaluate(given, truth).figures
-        assert (run["acc_0.5"], run["precision_at_iou_0.5"], agreement(given, truth)["f1_0.5"]) == (0.5, 1.0, 0.6667)
+        assert (run["acc_0.5"], run["precision_at_iou_0.5"], agreement(given, truth)["f1_0.5"]) == (
+            0.5,
+            1.0,
+            0.6667,
+        )
 
 
 def test_equal_phrases_are_one_by_their_spans() -> None:
@@ -119,27 +170,46 @@ def test_equal_phrases_are_one_by_their_spans() -> None:
 
 def test_very_many_equal_phrases_are_paired_in_time() -> None:
     whole = [{**record(), "expressions": [phrase("leaf", [[n, 0, n + 5, 5]]) for n in range(3000)]}]
-    assert evaluate(whole, [{**whole[0], "expressions": whole[0]["expressions"][::-1]}]).figures["acc_0.5"] == 1.0
+    assert (
+        evaluate(whole, [{**whole[0], "expressions": whole[0]["expressions"][::-1]}]).figures[
+            "acc_0.5"
+        ]
+        == 1.0
+    )
 
 
 def test_a_file_without_records_or_pictures_is_named(tmp_path: Path) -> None:
-    (tmp_path / "gold.jsonl").write_text('{"image": "x.png", "expressions": [{"text": "a", "instances": []}]}\n')
-    cases = {"": "has no records", '{"images": [], "annotations": []}': "names no picture: `dataflowgrounding import`"}
+    (tmp_path / "gold.jsonl").write_text(
+        '{"image": "x.png", "expressions": [{"text": "a", "instances": []}]}\n'
+    )
+    cases = {
+        "": "has no records",
+        '{"images": [], "annotations": []}': "names no picture: `dataflowgrounding import`",
+    }
     for text, said in cases.items():
         (tmp_path / "found.jsonl").write_text(text)
-        for words in (["eval", "found.jsonl", "--gold", "gold.jsonl"], ["agree", "found.jsonl", "gold.jsonl"]):
-            done = command([word if word[-5:] != "jsonl" else str(tmp_path / word) for word in words])
+        for words in (
+            ["eval", "found.jsonl", "--gold", "gold.jsonl"],
+            ["agree", "found.jsonl", "gold.jsonl"],
+        ):
+            done = command(
+                [word if word[-5:] != "jsonl" else str(tmp_path / word) for word in words]
+            )
             assert (done.code, f"found.jsonl {said}" in done.err) == (2, True), done
 
 
-@pytest.mark.parametrize("of", [int, float, str, np.int64, np.float32])  # pandas writes ints beside a null as floats
+# pandas writes ints beside a null as floats
+@pytest.mark.parametrize("of", [int, float, str, np.int64, np.float32])
 def test_boxes_of_a_resized_picture_are_scaled_and_it_is_said(of: Callable[[int], Any]) -> None:
     gold = {**record(a=[[10, 20, 30, 60]], b=[LEFT]), "width": 100, "height": 200}
     found = {**record(a=[[5, 40, 15, 120]], z=[LEFT]), "width": of(50), "height": of(400)}
     run = evaluate([found], [gold]).to_json()
     assert run["acc_0.5"] == 0.5
     assert run["miou"] == 0.5
-    assert "boxes of 1 records of what was given are scaled to the size that what was given states" in run["notes"]
+    assert (
+        "boxes of 1 records of what was given are scaled to the size that what was given states"
+        in run["notes"]
+    )
     assert found["expressions"][0]["instances"][0]["bbox"] == [5, 40, 15, 120]
     assert agreement([found], [gold])["mean_iou"] == 1.0
 
@@ -151,17 +221,25 @@ def test_images_by_id_and_records_without_caption() -> None:
     assert partners([record("a.png", "one", dog=[])], [record("a.png", None, dog=[])]) == [0]
 
 
-STATED = [{**record("1/0.jpg", dog=[]), "image_id": "v"}, {**record("2/0.jpg", dog=[]), "image_id": "v"}]
+STATED = [
+    {**record("1/0.jpg", dog=[]), "image_id": "v"},
+    {**record("2/0.jpg", dog=[]), "image_id": "v"},
+]
 
 
 @pytest.mark.parametrize(
     ("found", "gold", "same"),
     [
-        ([record("/1/0.jpg", dog=[]), record("/2/0.jpg", dog=[])], [record("/1/0.jpg", dog=[])], True),
+        (
+            [record("/1/0.jpg", dog=[]), record("/2/0.jpg", dog=[])],
+            [record("/1/0.jpg", dog=[])],
+            True,
+        ),
         ([record("0.png", dog=[]), record("0.jpg", dog=[])], [record("0.png", dog=[])], True),
         (STATED, STATED[:1], True),  # two frames of what is called v
         (STATED[1:], [STATED[0], record("3/0.jpg", dog=[])], True),
-        ([record("2/0.jpg", dog=[]), STATED[0]], STATED[1:], True),  # whose path both have is found by that alone
+        # whose path both have is found by that alone
+        ([record("2/0.jpg", dog=[]), STATED[0]], STATED[1:], True),
         ([record("/1/0.jpg", dog=[])], [record("/2/0.jpg", dog=[])], False),
         ([record("0.png", dog=[]), record("0.jpg", dog=[])], [record("0.webp", dog=[])], False),
         (STATED, [{**STATED[0], "image_path": None}], False),
@@ -185,7 +263,12 @@ def test_texts_for_expressions_and_bbox_score_are_read() -> None:
     cat = {"text": "cat", "instances": [{"bbox": LEFT, "bbox_score": 1}]}
     rows = [{"image_path": "x", "expressions": ["dog", cat]}]
     run = evaluate(rows, rows).figures
-    assert (run["scored_boxes"], run["acc_0.5"], run["n_acc"], run["expressions_not_judged"]) == (1, 1.0, None, 1)
+    assert (run["scored_boxes"], run["acc_0.5"], run["n_acc"], run["expressions_not_judged"]) == (
+        1,
+        1.0,
+        None,
+        1,
+    )
 
 
 @pytest.mark.parametrize("of", [np.array, np.float32, np.int64, tuple])
@@ -195,13 +278,20 @@ def test_boxes_and_scores_of_numpy_are_read(of: Callable[[Any], Any]) -> None:
     assert (run.figures["acc_0.5"], run.figures["ap"], run.figures["scored_boxes"]) == (1.0, 1.0, 1)
 
 
-@pytest.mark.parametrize("given", [record(a=[LEFT]), ["gold.jsonl"]], ids=["one record", "a list of paths"])
+@pytest.mark.parametrize(
+    "given", [record(a=[LEFT]), ["gold.jsonl"]], ids=["one record", "a list of paths"]
+)
 def test_what_is_no_list_of_records_is_named(given: Any) -> None:
-    with pytest.raises(InputError, match=r"record 1 should be an object, not '.*': give a path or a list of records"):
+    with pytest.raises(
+        InputError,
+        match=r"record 1 should be an object, not '.*': give a path or a list of records",
+    ):
         evaluate([record(a=[LEFT])], given)
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 2}, {"threshold": "x"}, {"score_cut": -1}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": 2}, {"threshold": "x"}, {"score_cut": -1}], ids=str
+)
 def test_rules_that_nothing_can_pass_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=f"{next(iter(wrong))} should be a number from 0 to 1, not"):
         Rules(**wrong)
@@ -238,7 +328,8 @@ def test_a_run_of_regions_alone_is_refused(column: str) -> None:
     for compare in (evaluate, agreement):
         with pytest.raises(InputError, match=f"has no `expressions`, but `{column}`; compared are"):
             compare([regions], [record(a=[LEFT])])
-    failed = {**regions, "image_path": "y.png"}  # what a run that makes expressions of regions leaves of a row it lost
+    # what a run that makes expressions of regions leaves of a row it lost
+    failed = {**regions, "image_path": "y.png"}
     assert evaluate([record(a=[LEFT]), failed], [record(a=[LEFT])]).figures["acc_0.5"] == 1.0
 
 
@@ -266,7 +357,12 @@ def test_odd_values_of_other_tools_are_no_crash() -> None:
         "image_path": {"x": 1},
         "image_id": 0,
     }
-    row["expressions"][0] |= {"status": ["s"], "verified": {}, "type": {"t": 1}, "expression_id": ["i"]}
+    row["expressions"][0] |= {
+        "status": ["s"],
+        "verified": {},
+        "type": {"t": 1},
+        "expression_id": ["i"],
+    }
     run = evaluate([row], [row])
     assert run.figures["acc_0.5"] == 1.0
     assert run.to_json()["groups"]["status"] == {"['s']": run.to_json()["groups"]["model"]["['m']"]}

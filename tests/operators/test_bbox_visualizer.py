@@ -1,4 +1,6 @@
-"""BBoxVisualizer: pictures of the right size, drawn again only when need be, under names that stay in their folder."""
+"""BBoxVisualizer: pictures of the right size, drawn again only when need be, under names that stay
+in their folder.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,10 @@ def test_ids_that_look_alike_have_pictures_of_their_own(photo: Path) -> None:
         "图" * 100,
         "图" * 101,
     ]
-    rows = [{"image_path": str(photo), "expressions": [MUG], "image_id": image_id} for image_id in [*ids, *ids]]
+    rows = [
+        {"image_path": str(photo), "expressions": [MUG], "image_id": image_id}
+        for image_id in [*ids, *ids]
+    ]
     done = BBoxVisualizer(photo.parent / "out")(rows)
     assert not done.failures
     paths = [record["image_with_bbox"] for record in done]
@@ -125,13 +130,30 @@ def test_ids_that_look_alike_have_pictures_of_their_own(photo: Path) -> None:
 
 
 def test_plain_ids_keep_their_folders(photo: Path) -> None:
-    assert drawn(photo, [MUG], image_id="street/süß 1") == photo.parent / "out" / "street" / "süß 1.jpg"
+    assert (
+        drawn(photo, [MUG], image_id="street/süß 1")
+        == photo.parent / "out" / "street" / "süß 1.jpg"
+    )
 
 
 @pytest.mark.parametrize(
     "bbox",
-    [[0, 0, 64, 48], [-50, -50, 500, 500], [30, 20, 5, 5], [5, 5, 5, 5], [100, 100, 200, 200], [1e300, 0, 1e301, 1]],
-    ids=["all of it", "far over the edge", "corners swapped", "no area", "wholly outside", "beyond all measure"],
+    [
+        [0, 0, 64, 48],
+        [-50, -50, 500, 500],
+        [30, 20, 5, 5],
+        [5, 5, 5, 5],
+        [100, 100, 200, 200],
+        [1e300, 0, 1e301, 1],
+    ],
+    ids=[
+        "all of it",
+        "far over the edge",
+        "corners swapped",
+        "no area",
+        "wholly outside",
+        "beyond all measure",
+    ],
 )
 def test_any_box_gives_a_picture(photo: Path, bbox: list[float]) -> None:
     path = drawn(photo, [{"text": "a mug", "instances": [{"bbox": bbox}]}])
@@ -146,7 +168,8 @@ def test_a_record_without_boxes_has_its_picture_too(photo: Path) -> None:
 
 def test_a_full_disk_stops_the_run_and_fails_no_record(photo: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # Python ignores the signal that comes with it
+    # Python ignores the signal that comes with it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
         with pytest.raises(StorageFailed, match=r"File too large.*run the same command again"):
             drawn(photo, [MUG])

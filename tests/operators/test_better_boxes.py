@@ -1,4 +1,6 @@
-"""Samples, zoom and verification, against a loopback model that looks at the pictures that it is sent."""
+"""Samples, zoom and verification, against a loopback model that looks at the pictures that it is
+sent.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from hypothesis import strategies as st
 
 from benchmarks.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from benchmarks.workplace import Workplace
-from dataflow_grounding import BoxRefiner, BoxVerifier, FileStorage, Merger, Operator, PhraseGrounder, Pipeline
+from dataflow_grounding import (
+    BoxRefiner,
+    BoxVerifier,
+    FileStorage,
+    Merger,
+    Operator,
+    PhraseGrounder,
+    Pipeline,
+)
 from dataflow_grounding.boxes.agreement import merged
 from dataflow_grounding.boxes.matching import agreement, match_boxes
 from dataflow_grounding.engine.options import RunOptions, current_options
@@ -37,7 +47,11 @@ def photo(tmp_path: Path) -> str:
 
 
 def ground(
-    server: LoopbackServer, photo: str, *phrases: str, then: tuple[type[Operator], ...] = (), samples: int = 1
+    server: LoopbackServer,
+    photo: str,
+    *phrases: str,
+    then: tuple[type[Operator], ...] = (),
+    samples: int = 1,
 ) -> list[dict[str, Any]]:
     serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
     record = {"image_path": photo, "expressions": list(phrases)}
@@ -56,16 +70,52 @@ def found(*boxes: list[int]) -> Found:
 A, A2, A3, B = [10, 10, 50, 50], [12, 10, 52, 50], [14, 14, 54, 50], [200, 200, 260, 240]
 MERGED = [
     ("all agree", [found(A), found(A), found(A)], [(A, 1.0)], "grounded", False),
-    ("the median of each edge", [found(A), found(A2), found(A3)], [([12, 10, 52, 50], 1.0)], "grounded", False),
+    (
+        "the median of each edge",
+        [found(A), found(A2), found(A3)],
+        [([12, 10, 52, 50], 1.0)],
+        "grounded",
+        False,
+    ),
     ("one of three sees nothing", [found(A), found(), found(A)], [(A, 0.6667)], "grounded", True),
-    ("a box of one answer alone goes", [found(A, B), found(A), found(A)], [(A, 1.0)], "grounded", True),
-    ("two things", [found(A, B), found(B, A), found(B, A2)], [(A, 1.0), (B, 1.0)], "grounded", False),
+    (
+        "a box of one answer alone goes",
+        [found(A, B), found(A), found(A)],
+        [(A, 1.0)],
+        "grounded",
+        True,
+    ),
+    (
+        "two things",
+        [found(A, B), found(B, A), found(B, A2)],
+        [(A, 1.0), (B, 1.0)],
+        "grounded",
+        False,
+    ),
     ("half is enough", [found(A), found()], [(A, 0.5)], "grounded", True),
     ("all see nothing", [found(), found(), found()], [], "none", False),
     ("most see nothing", [found(A), found(), found()], [], "none", True),
-    ("all see different things", [found(A), found(B), found([400, 400, 440, 440])], [], "ambiguous", True),
-    ("another box close by is no second vote", [found(A), found(A, A2)], [(A, 1.0), (A2, 0.5)], "grounded", True),
-    ("one answer's boxes stay apart", [found(A, A2), found(A, A2)], [(A, 1.0), (A2, 1.0)], "grounded", False),
+    (
+        "all see different things",
+        [found(A), found(B), found([400, 400, 440, 440])],
+        [],
+        "ambiguous",
+        True,
+    ),
+    (
+        "another box close by is no second vote",
+        [found(A), found(A, A2)],
+        [(A, 1.0), (A2, 0.5)],
+        "grounded",
+        True,
+    ),
+    (
+        "one answer's boxes stay apart",
+        [found(A, A2), found(A, A2)],
+        [(A, 1.0), (A2, 1.0)],
+        "grounded",
+        False,
+    ),
 ]
 
 
@@ -83,7 +133,11 @@ def test_answers_are_merged(
 BOX = st.tuples(*[st.integers(0, 80)] * 2, *[st.integers(1, 20)] * 2).map(
     lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
 )
-ANSWERS = st.lists(st.lists(BOX, max_size=4, unique_by=tuple).map(lambda boxes: found(*boxes)), min_size=1, max_size=6)
+ANSWERS = st.lists(
+    st.lists(BOX, max_size=4, unique_by=tuple).map(lambda boxes: found(*boxes)),
+    min_size=1,
+    max_size=6,
+)
 
 
 @given(ANSWERS)
@@ -98,7 +152,9 @@ def test_what_is_merged_is_what_at_least_half_say(answers: list[Found]) -> None:
             edges = [i["bbox"][place] for answer in answers for i in answer.instances]
             assert min(edges) <= instance["bbox"][place] <= max(edges)
     assert (result.status == "grounded") is bool(result.instances)
-    assert sum(len(answer.instances) for answer in answers) >= len(result.instances) * len(answers) / 2
+    assert (
+        sum(len(answer.instances) for answer in answers) >= len(result.instances) * len(answers) / 2
+    )
 
 
 def test_samples_make_boxes_better_and_say_how_sure_they_are(photo: str) -> None:
@@ -120,7 +176,9 @@ def test_a_single_sample_is_as_before(photo: str) -> None:
 
 
 @pytest.mark.parametrize(("unreadable", "kept"), [(1, True), (2, False)])
-def test_up_to_half_of_the_answers_may_be_unreadable(photo: str, unreadable: int, kept: bool) -> None:
+def test_up_to_half_of_the_answers_may_be_unreadable(
+    photo: str, unreadable: int, kept: bool
+) -> None:
     seeing, count = SeeingModel(), itertools.count()
 
     def answers(request: ReceivedRequest) -> Answer | dict[str, Any]:
@@ -168,12 +226,17 @@ def test_small_things_side_by_side_stay_apart(tmp_path: Path, seed: int) -> None
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         # Whatever its colour, each is a box of the one phrase.
         size, seen = look(picture_in(request))
-        noisy = [[round(edge + chance.gauss(0, 0.005) * max(size)) for edge in bbox] for [bbox] in seen.values()]
+        noisy = [
+            [round(edge + chance.gauss(0, 0.005) * max(size)) for edge in bbox]
+            for [bbox] in seen.values()
+        ]
         return in_px(*chance.sample(noisy, len(noisy)), size=size)
 
     with LoopbackServer(answers, keep_bodies=True) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
-        record = PhraseGrounder(serving, samples=3)({"image_path": path, "expressions": ["the blue box"]})
+        record = PhraseGrounder(serving, samples=3)(
+            {"image_path": path, "expressions": ["the blue box"]}
+        )
         record = BoxRefiner(serving, samples=3)(record)
     boxes = [tuple(instance["bbox"]) for instance in record["expressions"][0]["instances"]]
     assert len(boxes) == len(match_boxes(boxes, wanted)) == len(wanted)
@@ -187,7 +250,9 @@ CLOSER = [
 ]
 
 
-@pytest.mark.parametrize(("replies", "asked"), [pytest.param(*case[1:], id=case[0]) for case in CLOSER])
+@pytest.mark.parametrize(
+    ("replies", "asked"), [pytest.param(*case[1:], id=case[0]) for case in CLOSER]
+)
 def test_from_closer_by_the_last_answer_is_asked_for_where_it_counts(
     photo: str, replies: list[str | None], asked: int
 ) -> None:
@@ -195,10 +260,14 @@ def test_from_closer_by_the_last_answer_is_asked_for_where_it_counts(
 
     def answers(request: ReceivedRequest) -> Answer | dict[str, Any]:
         reply = next(coming)
-        return seeing(request) if reply == "found" else Answer("no idea") if reply else {"objects": []}
+        return (
+            seeing(request) if reply == "found" else Answer("no idea") if reply else {"objects": []}
+        )
 
     given = [{"bbox": [905, 330, 930, 350], "score": None}]
-    expressions = [{"expression_id": "a", "text": "the blue box", "instances": given, "status": "grounded"}]
+    expressions = [
+        {"expression_id": "a", "text": "the blue box", "instances": given, "status": "grounded"}
+    ]
     token = current_options.set(RunOptions(max_attempts=1))
     try:
         with LoopbackServer(answers, keep_bodies=True) as server:
@@ -212,8 +281,12 @@ def test_from_closer_by_the_last_answer_is_asked_for_where_it_counts(
     assert instance["bbox"] == (TINY if "found" in replies else given[0]["bbox"])
 
 
-@pytest.mark.parametrize("box_format", ["xyxy_1000", "yxyx_1000", "xyxy_px", "xywh_1", "xyxy_px@smart_resize_28"])
-def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(photo: str, box_format: str) -> None:
+@pytest.mark.parametrize(
+    "box_format", ["xyxy_1000", "yxyx_1000", "xyxy_px", "xywh_1", "xyxy_px@smart_resize_28"]
+)
+def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(
+    photo: str, box_format: str
+) -> None:
     with LoopbackServer(SeeingModel(box_format), keep_bodies=True) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format=box_format)
         record = PhraseGrounder(serving, check_every=None)(
@@ -271,7 +344,9 @@ def test_what_the_crop_does_not_show_stays(photo: str) -> None:
 def test_of_several_in_the_crop_the_nearest_is_taken(photo: str) -> None:
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         if request.image_sizes == ((1200, 900),):
-            return {"objects": [{"id": 1, "label": "the blue box", "bbox_2d": [760, 370, 774, 390]}]}
+            return {
+                "objects": [{"id": 1, "label": "the blue box", "bbox_2d": [760, 370, 774, 390]}]
+            }
         boxes = ([20, 20, 80, 80], [450, 460, 550, 560], [900, 900, 990, 990])
         return {"objects": [{"id": 1, "label": "the blue box", "bbox_2d": box} for box in boxes]}
 
@@ -293,7 +368,9 @@ def test_of_several_in_the_crop_the_nearest_is_taken(photo: str) -> None:
         pytest.param([A], [], 0.0, id="nothing again"),
     ],
 )
-def test_how_well_two_answers_agree(one: list[list[int]], other: list[list[int]], expected: float) -> None:
+def test_how_well_two_answers_agree(
+    one: list[list[int]], other: list[list[int]], expected: float
+) -> None:
     boxes = ([{"bbox": bbox} for bbox in answer] for answer in (one, other))
     assert agreement(*boxes) == expected
 
@@ -330,7 +407,9 @@ def album(workplace: Workplace) -> Workplace:
     for n in range(3):
         boxes = {"red": [(100 + n, 120, 480, 600)], "blue": [(900 + n, 333, 918 + n, 351)]}
         draw(str(workplace.folder / f"p{n}.png"), (1200, 900), boxes)  # type: ignore[arg-type]
-    rows = [{"image_path": f"p{n}.png", "caption": "the red box and the blue box"} for n in range(3)]
+    rows = [
+        {"image_path": f"p{n}.png", "caption": "the red box and the blue box"} for n in range(3)
+    ]
     workplace.rows(rows)
     return workplace
 
@@ -359,7 +438,8 @@ def test_everything_at_once_is_replayed_from_the_stored_replies(album: Workplace
         assert album.run(**settings).code == 0
         before = album.annotations()
         sent = server.count()
-        # 3 extractions; 3 x 3 answers; 3 x 2 of a crop, as they agree; two phrases once more, one of them with a crop
+        # 3 extractions; 3 x 3 answers; 3 x 2 of a crop, as they agree; two phrases once more, one
+        # of them with a crop
         assert sent == 3 + 3 * 3 + 3 * 2 + 3 * (1 + 2)
         (album.results / ".ckpt" / "finished.json").unlink()
         again = album.run(**settings)
@@ -380,7 +460,11 @@ def test_a_record_whose_verification_fails_keeps_its_boxes(album: Workplace) -> 
 
     def failing(request: ReceivedRequest) -> Answer | dict[str, Any]:
         alone = request.task == "phrase_grounding" and len(request.input["phrases"]) == 1
-        return Answer("no idea") if alone and "red" in request.input["phrases"][0]["text"] else answers(request)
+        return (
+            Answer("no idea")
+            if alone and "red" in request.input["phrases"][0]["text"]
+            else answers(request)
+        )
 
     with LoopbackServer(failing, keep_bodies=True) as server:
         done = album.run(**{"vlm.openai.base_url": server.base_url, "workflow.verify": "reground"})
@@ -395,7 +479,9 @@ def test_a_record_whose_verification_fails_keeps_its_boxes(album: Workplace) -> 
 
 def test_a_picture_and_its_parts_are_told_apart_in_the_store(album: Workplace) -> None:
     with LoopbackServer(model(), keep_bodies=True) as server:
-        assert album.run(**{"vlm.openai.base_url": server.base_url, "workflow.zoom": True}).code == 0
+        assert (
+            album.run(**{"vlm.openai.base_url": server.base_url, "workflow.zoom": True}).code == 0
+        )
     lines = map(json.loads, (album.results / ".ckpt" / "replies.jsonl").read_text().splitlines())
     keys = [line["key"] for line in lines if line["task"] == "phrase_grounding"]
     assert len(set(keys)) == len(keys) == 6
@@ -433,8 +519,15 @@ def test_zoom_and_verify_add_steps_with_files_of_their_own(album: Workplace) -> 
         assert album.run(**settings, **FURTHER, **{"workflow.steps": ["3"]}).code == 0
         assert server.count() == sent
     assert (album.results / GROUNDED / "annotations.jsonl").read_bytes() == grounded
-    assert album.annotations() == [json.loads(line) for line in (album.results / VERIFIED / "annotations.jsonl").open()]
-    names = ["step0_expression_extraction", "step1_grounding", "step2_box_refinement", "step3_box_verification"]
+    assert album.annotations() == [
+        json.loads(line) for line in (album.results / VERIFIED / "annotations.jsonl").open()
+    ]
+    names = [
+        "step0_expression_extraction",
+        "step1_grounding",
+        "step2_box_refinement",
+        "step3_box_verification",
+    ]
     assert all(record["pipeline_steps"] == names for record in album.annotations())
 
 
@@ -454,8 +547,12 @@ def test_a_step_chosen_alone_says_which_one_to_run_first(album: Workplace) -> No
 
 
 @pytest.mark.parametrize("samples", [1, 2])
-def test_the_questions_of_further_steps_are_numbered_as_ever(album: Workplace, samples: int) -> None:
-    """A crop's are those of the answers, a verification's comes after all answers: what is stored under them counts."""
+def test_the_questions_of_further_steps_are_numbered_as_ever(
+    album: Workplace, samples: int
+) -> None:
+    """A crop's are those of the answers, a verification's comes after all answers: what is stored
+    under them counts.
+    """
     with LoopbackServer(model(), keep_bodies=True) as server:
         settings = {"vlm.openai.base_url": server.base_url, "workflow.samples": samples}
         assert album.run(**settings, **FURTHER).code == 0
@@ -472,22 +569,33 @@ def test_the_questions_of_further_steps_are_numbered_as_ever(album: Workplace, s
 def test_the_steps_of_a_run_watch_their_boxes_together(album: Workplace) -> None:
     asked, echo = model(), EchoAnswers("xyxy_px")
     with LoopbackServer(lambda r: echo(r) if probe_in(r) else asked(r), keep_bodies=True) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "workflow.force_reprocess": True, "vlm.check_every": 100}
+        settings = {
+            "vlm.openai.base_url": server.base_url,
+            "workflow.force_reprocess": True,
+            "vlm.check_every": 100,
+        }
         probes = [album.run(**settings, **ways).summary["probes"] for ways in ({}, FURTHER)]
         assert probes == [1, 1], "one check before the first box, whichever step asks for it"
 
 
 def test_what_was_verified_is_not_when_its_box_is_another(photo: str) -> None:
     with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
-        red, blue = ground(server, photo, "the red box", "the blue box", then=(BoxVerifier, BoxRefiner))
+        red, blue = ground(
+            server, photo, "the red box", "the blue box", then=(BoxVerifier, BoxRefiner)
+        )
     assert (red["verified"], "zoomed" in red["instances"][0]) == (True, False)
     assert blue["instances"][0]["zoomed"] is True
     assert not {"verified", "verification"} & set(blue)
 
 
 def test_boxes_that_are_not_looked_at_again_stay_to_the_last_one(photo: str) -> None:
-    given = [{"bbox_id": "mine", "bbox": BIG, "score": None}, {"bbox_id": "too", "bbox": BIG, "score": None}]
-    expressions = [{"expression_id": "a", "text": "the red box", "instances": given, "status": "grounded"}]
+    given = [
+        {"bbox_id": "mine", "bbox": BIG, "score": None},
+        {"bbox_id": "too", "bbox": BIG, "score": None},
+    ]
+    expressions = [
+        {"expression_id": "a", "text": "the red box", "instances": given, "status": "grounded"}
+    ]
     with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
         record = BoxRefiner(serving)({"image_path": photo, "expressions": expressions})
@@ -497,7 +605,9 @@ def test_boxes_that_are_not_looked_at_again_stay_to_the_last_one(photo: str) -> 
 
 class Steps(Pipeline):
     def __init__(self, folder: Path, cache: str, server: LoopbackServer) -> None:
-        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / cache), file_name_prefix="s")
+        self.storage = FileStorage(
+            str(folder / "in.jsonl"), str(folder / cache), file_name_prefix="s"
+        )
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
         self.grounder = PhraseGrounder(serving, check_every=None)
         self.refiner = BoxRefiner(serving, check_every=None)
@@ -506,19 +616,27 @@ class Steps(Pipeline):
     def forward(self) -> None:
         self.grounder.run(self.storage.step())
         self.refiner.run(self.storage.step(), input_expressions_key="expressions")
-        self.verifier.run(self.storage.step(), input_expressions_key="expressions", output_key="checked")
+        self.verifier.run(
+            self.storage.step(), input_expressions_key="expressions", output_key="checked"
+        )
 
 
 def test_by_hand_each_step_writes_its_file_compiled_or_not(photo: str, tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": photo, "expressions": ["the blue box"]}) + "\n")
+    (tmp_path / "in.jsonl").write_text(
+        json.dumps({"image_path": photo, "expressions": ["the blue box"]}) + "\n"
+    )
     with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
         plain, compiled = Steps(tmp_path, "plain", server), Steps(tmp_path, "compiled", server)
         compiled.compile()
         assert [pipeline.forward().done for pipeline in (plain, compiled)] == [1, 1]
     files = [f"s_step{step}.jsonl" for step in (1, 2, 3)]
     for name in files:
-        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "compiled" / name).read_bytes()
-    grounded, refined, verified = (json.loads((tmp_path / "plain" / name).read_bytes()) for name in files)
+        assert (tmp_path / "plain" / name).read_bytes() == (
+            tmp_path / "compiled" / name
+        ).read_bytes()
+    grounded, refined, verified = (
+        json.loads((tmp_path / "plain" / name).read_bytes()) for name in files
+    )
     assert "zoomed" not in grounded["expressions"][0]["instances"][0]
     assert refined["expressions"][0]["instances"][0]["zoomed"] is True
     assert verified["expressions"] == refined["expressions"]
@@ -531,4 +649,7 @@ def test_who_asks_one_serving_shares_its_box_format() -> None:
     assert grounder.format_choice is refiner.format_choice is merger.format_choice
     assert grounder.format_choice.pending
     assert PhraseGrounder(serving, box_format="xyxy_1").format_choice is not grounder.format_choice
-    assert PhraseGrounder(OpenAIServing("http://127.0.0.1:9/v1", "other")).format_choice is not grounder.format_choice
+    assert (
+        PhraseGrounder(OpenAIServing("http://127.0.0.1:9/v1", "other")).format_choice
+        is not grounder.format_choice
+    )

@@ -28,7 +28,9 @@ def row(tmp_path: Path) -> dict[str, Any]:
     return {"image_path": str(tmp_path / "a.png"), "expressions": ["a cat", "a dog"]}
 
 
-def test_a_row_of_the_users_own_settles_how_an_unknown_model_writes_boxes(row: dict[str, Any]) -> None:
+def test_a_row_of_the_users_own_settles_how_an_unknown_model_writes_boxes(
+    row: dict[str, Any],
+) -> None:
     serving = Answering('{"objects": [{"id": 1, "label": "a cat", "box": [100, 200, 500, 600]}]}')
     serving.box_formats = [{"models": ["our-own-*"], "order": "yxyx", "scale": 1000, "key": "box"}]
     record = PhraseGrounder(serving)(row)
@@ -44,7 +46,10 @@ def test_a_row_that_makes_no_sense_is_refused_with_what_it_may_say(row: dict[str
 
 
 def test_a_record_whose_boxes_were_mostly_moved_is_marked_doubtful(row: dict[str, Any]) -> None:
-    cat, dog = '"label": "a cat", "bbox_2d": [900, 10, 1060, 400]', '"label": "a dog", "bbox_2d": [10, 900, 400, 1080]'
+    cat, dog = (
+        '"label": "a cat", "bbox_2d": [900, 10, 1060, 400]',
+        '"label": "a dog", "bbox_2d": [10, 900, 400, 1080]',
+    )
     far = f'{{"objects": [{{"id": 1, {cat}}}, {{"id": 2, {dog}}}]}}'
     record = PhraseGrounder(Answering(far), box_format="xyxy_1000")(row)
     assert record["doubtful"] is True

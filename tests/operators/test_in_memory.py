@@ -1,4 +1,6 @@
-"""Operators on records in memory: pictures that are no files, rows that fail, and what comes back."""
+"""Operators on records in memory: pictures that are no files, rows that fail, and
+what comes back.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,11 @@ class Seeing:
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         self.sizes += request.image_sizes
-        return {"objects": [{"id": p["id"], "bbox_2d": [0, 0, 500, 1000]} for p in request.input["phrases"]]}
+        return {
+            "objects": [
+                {"id": p["id"], "bbox_2d": [0, 0, 500, 1000]} for p in request.input["phrases"]
+            ]
+        }
 
 
 @pytest.fixture
@@ -93,9 +99,13 @@ GIVEN: list[tuple[str, Callable[[], Any]]] = [
 
 
 @pytest.mark.parametrize("given", [case[1] for case in GIVEN], ids=[case[0] for case in GIVEN])
-def test_a_picture_in_memory_is_asked_about_and_given_back(given: Any, model: tuple[Serving, Seeing]) -> None:
+def test_a_picture_in_memory_is_asked_about_and_given_back(
+    given: Any, model: tuple[Serving, Seeing]
+) -> None:
     picture = given()
-    record = PhraseGrounder(model[0], check_every=None)({"image_path": picture, "expressions": ["a mug"]})
+    record = PhraseGrounder(model[0], check_every=None)(
+        {"image_path": picture, "expressions": ["a mug"]}
+    )
     assert record["image_path"] is picture
     assert model[1].sizes == [(40, 30)]
     assert (record["width"], record["height"]) == (40, 30)
@@ -103,7 +113,9 @@ def test_a_picture_in_memory_is_asked_about_and_given_back(given: Any, model: tu
     assert record.draw().size == (40, 30)
 
 
-def test_operators_chain_on_a_picture_in_memory(model: tuple[Serving, Seeing], tmp_path: Path) -> None:
+def test_operators_chain_on_a_picture_in_memory(
+    model: tuple[Serving, Seeing], tmp_path: Path
+) -> None:
     row = {"photo": PIXELS, "expressions": ["a mug"]}
     grounded = PhraseGrounder(model[0], check_every=None)(row, input_image_key="photo")
     record = BoxRefiner(model[0], check_every=None)(grounded, input_image_key="photo")
@@ -125,15 +137,24 @@ def test_exact_pixels_reach_the_operator_and_ids_are_the_same_everywhere() -> No
         return {"name": Path(record["image_path"]).name}
 
     from_array, from_image, from_bytes = look(
-        [{"image_path": p} for p in (PIXELS, Image.fromarray(PIXELS), file_of(Image.fromarray(PIXELS)))]
+        [
+            {"image_path": p}
+            for p in (PIXELS, Image.fromarray(PIXELS), file_of(Image.fromarray(PIXELS)))
+        ]
     )
     assert all((pixels == PIXELS).all() for pixels in seen)
     assert from_array["name"] == from_image["name"] == f"{DIGEST}.png"
     assert from_bytes["name"] != from_array["name"], "of a file, its bytes count"
     grounder = PhraseGrounder(EmbeddedServing())
     records = grounder([{"image_path": PIXELS, "expressions": ["the sky"]}] * 2)
-    assert [record["expressions"][0]["expression_id"] for record in records] == [f"{DIGEST}#0", f"{DIGEST}@2#0"]
-    assert grounder({"image_path": PIXELS, "image_id": "mine", "expressions": ["the sky"]})["image_id"] == "mine"
+    assert [record["expressions"][0]["expression_id"] for record in records] == [
+        f"{DIGEST}#0",
+        f"{DIGEST}@2#0",
+    ]
+    assert (
+        grounder({"image_path": PIXELS, "image_id": "mine", "expressions": ["the sky"]})["image_id"]
+        == "mine"
+    )
 
 
 def test_the_folder_of_pictures_is_gone_when_the_process_is(tmp_path: Path) -> None:
@@ -148,13 +169,21 @@ os.wait()
 print(os.path.exists(path), path)
 """
     environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"True {tmp_path}/"), "a process that is forked off leaves its parent's alone"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"True {tmp_path}/"), (
+        "a process that is forked off leaves its parent's alone"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 BAD: list[tuple[str, Any, str]] = [
-    ("nothing", None, "should be a path, the bytes of an image file, a PIL image or a NumPy array of uint8, not None"),
+    (
+        "nothing",
+        None,
+        "should be a path, the bytes of an image file, a PIL image or a NumPy array of uint8, not None",
+    ),
     ("a number", 5, "not int"),
     ("a list", ["a.png"], "not list"),
     ("a folder", "/", "is a folder"),
@@ -168,25 +197,35 @@ BAD: list[tuple[str, Any, str]] = [
     ("floats", numpy.zeros((4, 4)), "array of float64 is not a picture: give uint8, 0 to 255"),
     ("objects", numpy.array([object()]), "array of object is not a picture"),
     ("an empty array", numpy.zeros((0, 4), "uint8"), r"shape \(0, 4\) is not a picture: give H×W"),
-    ("colors first", numpy.zeros((3, 8, 9), "uint8"), r"\(3, 8, 9\) has its colors first: transpose\(1, 2, 0\)"),
+    (
+        "colors first",
+        numpy.zeros((3, 8, 9), "uint8"),
+        r"\(3, 8, 9\) has its colors first: transpose\(1, 2, 0\)",
+    ),
     ("two colors", numpy.zeros((8, 9, 2), "uint8"), r"H×W×3 \(RGB\) or H×W×4 \(RGBA\)"),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("given", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+@pytest.mark.parametrize(
+    ("given", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
+)
 def test_what_is_not_a_picture_is_said_in_one_sentence(given: Any, says: str) -> None:
     grounder = PhraseGrounder(EmbeddedServing())
     with pytest.raises(RecordError, match=says) as caught:
         grounder({"image_path": given, "expressions": ["the sky"]})
     assert "\n" not in str(caught.value)
-    rows = [{"image_path": picture, "expressions": ["the sky"]} for picture in (PIXELS, given, PIXELS)]
+    rows = [
+        {"image_path": picture, "expressions": ["the sky"]} for picture in (PIXELS, given, PIXELS)
+    ]
     done = grounder(rows)
     assert [place for place, _ in done.failures] == [1]
     assert len(done) == 2
 
 
 @pytest.mark.parametrize(
-    "data", [None, 5, "a.jpg", b"x", [5], [None], [["a.jpg"]], object()], ids=lambda data: type(data).__name__
+    "data",
+    [None, 5, "a.jpg", b"x", [5], [None], [["a.jpg"]], object()],
+    ids=lambda data: type(data).__name__,
 )
 def test_what_is_not_a_record_is_said_too(data: Any) -> None:
     wanted = r"PhraseGrounder takes a record \(a dict\), a list of records or a DataFrame"
@@ -199,7 +238,9 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
     """Four rows, the second and the fourth without a picture."""
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     paths = [str(tmp_path / name) for name in ("a.png", "gone.png", "a.png", "lost.png")]
-    return [{"image_path": path, "expressions": ["the sky"], "n": n} for n, path in enumerate(paths)]
+    return [
+        {"image_path": path, "expressions": ["the sky"], "n": n} for n, path in enumerate(paths)
+    ]
 
 
 def test_rows_that_fail_are_left_out_and_told_once(
@@ -211,12 +252,17 @@ def test_rows_that_fail_are_left_out_and_told_once(
     assert "2 of 4 rows failed and are left out. Row 1: no image" in told
     assert "on_error='keep'" in told
     assert [record["n"] for record in done] == [0, 2]
-    assert [(place, type(error)) for place, error in done.failures] == [(1, ImageMissing), (3, ImageMissing)]
+    assert [(place, type(error)) for place, error in done.failures] == [
+        (1, ImageMissing),
+        (3, ImageMissing),
+    ]
     assert PhraseGrounder(EmbeddedServing())(rows[:1]).failures == []
     assert capsys.readouterr().err == ""
 
 
-def test_rows_that_fail_are_kept_with_nulls(rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_fail_are_kept_with_nulls(
+    rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
     done = PhraseGrounder(EmbeddedServing())(rows, on_error="keep", output_key="boxed")
     assert capsys.readouterr().err == ""
     assert [record["n"] for record in done] == [0, 1, 2, 3]
@@ -239,8 +285,12 @@ def test_the_first_that_fails_is_raised_and_no_other_row_begun() -> None:
         picky([{"n": n} for n in range(200)], on_error="raise")
     assert len(begun) < 20
     with pytest.raises(ImageBroken, match=r"^row 0: 'image_path of 1 bytes"):
-        PhraseGrounder(EmbeddedServing())([{"image_path": b"x", "expressions": ["a"]}] * 2, on_error="raise")
-    with pytest.raises(GroundingError, match="on_error should be 'drop', 'raise' or 'keep', not 'skip'"):
+        PhraseGrounder(EmbeddedServing())(
+            [{"image_path": b"x", "expressions": ["a"]}] * 2, on_error="raise"
+        )
+    with pytest.raises(
+        GroundingError, match="on_error should be 'drop', 'raise' or 'keep', not 'skip'"
+    ):
         picky([], on_error="skip")  # type: ignore[call-overload]
 
 
@@ -253,7 +303,9 @@ INDEXES = [
 
 @pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("on_error", ["drop", "keep"])
-def test_a_dataframe_keeps_index_order_and_types(rows: list[dict[str, Any]], index: Any, on_error: Any) -> None:
+def test_a_dataframe_keeps_index_order_and_types(
+    rows: list[dict[str, Any]], index: Any, on_error: Any
+) -> None:
     frame = pandas.DataFrame(rows, index=index)
     frame["n"] = frame["n"].astype("Int64")
     frame["kind"] = pandas.Categorical(list("abab"))
@@ -265,14 +317,19 @@ def test_a_dataframe_keeps_index_order_and_types(rows: list[dict[str, Any]], ind
     pandas.testing.assert_frame_equal(done[untouched], frame.iloc[kept][untouched])
     assert [value is None for value in done["expressions"]] == [place in (1, 3) for place in kept]
     failures = json.loads(json.dumps(done.attrs["failures"]))
-    assert [(f["place"], f["kind"]) for f in failures] == [(1, "image_missing"), (3, "image_missing")]
+    assert [(f["place"], f["kind"]) for f in failures] == [
+        (1, "image_missing"),
+        (3, "image_missing"),
+    ]
     assert "gone.png" in failures[0]["error"]
     label = frame.index[1]
     assert failures[0]["index"] == (list(label) if isinstance(label, tuple) else label)
     pandas.testing.assert_frame_equal(frame, before)
 
 
-def test_a_dataframe_in_which_every_row_fails_still_has_the_columns(rows: list[dict[str, Any]]) -> None:
+def test_a_dataframe_in_which_every_row_fails_still_has_the_columns(
+    rows: list[dict[str, Any]],
+) -> None:
     done = PhraseGrounder(EmbeddedServing())(pandas.DataFrame(rows[1:2]), output_key="boxed")
     assert len(done) == 0
     assert "boxed" in done
@@ -283,7 +340,9 @@ def test_a_dataframe_in_which_every_row_fails_still_has_the_columns(rows: list[d
 def test_a_dataframe_may_hold_pictures() -> None:
     data = file_of(Image.fromarray(PIXELS))
     given = [PIXELS, Image.fromarray(PIXELS), data, {"bytes": data, "path": None}]
-    frame = pandas.DataFrame({"image_path": given, "expressions": [["the sky"]] * 4, "n": [1, 2, 3, 2**53 + 1]})
+    frame = pandas.DataFrame(
+        {"image_path": given, "expressions": [["the sky"]] * 4, "n": [1, 2, 3, 2**53 + 1]}
+    )
     done = PhraseGrounder(EmbeddedServing())(frame)
     assert all(one is other for one, other in zip(done["image_path"], given, strict=True))
     assert done["n"].tolist() == [1, 2, 3, 2**53 + 1]
@@ -298,7 +357,9 @@ def test_rows_that_can_not_be_asked_for_cost_nothing_not_even_a_calibration(tmp_
         operator = PhraseGrounder(OpenAIServing(server.base_url, "a-model-nobody-knows"))
         with pytest.raises(RecordError, match=r"gone\.png"):
             operator({"image_path": "gone.png", "expressions": ["a cat"]})
-        assert len(operator([{**given, "image_path": f"gone{n}.png"} for n in range(2)]).failures) == 2
+        assert (
+            len(operator([{**given, "image_path": f"gone{n}.png"} for n in range(2)]).failures) == 2
+        )
         assert server.count() == 0
 
 
@@ -309,10 +370,15 @@ def test_threads_may_share_an_operator_and_its_serving(tmp_path: Path) -> None:
         operator = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl"))
 
         def work(number: int) -> None:
-            rows = [{"image_path": str(tmp_path / "a.png"), "expressions": [f"thing {number} {n}"]} for n in range(4)]
+            rows = [
+                {"image_path": str(tmp_path / "a.png"), "expressions": [f"thing {number} {n}"]}
+                for n in range(4)
+            ]
             done.append(len(operator(rows)))
 
-        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(6)]
+        threads = [
+            threading.Thread(target=work, args=(number,), daemon=True) for number in range(6)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -334,11 +400,27 @@ SHAPES = [
 ]
 CAPTIONED = {"image_path": "a.png", "capton": "A cat."}
 LACKING = [
-    (CAPTIONED, {}, r"needs column 'caption', and there is only 'image_path', 'capton': .* input_caption_key='capton'$"),
-    ({"file": "a.png", "words": "A cat."}, {}, "needs column 'image_path' and 'caption'.* input_image_key=…, input_cap"),
-    ({"image": "a.png", "caption": "A cat."}, {}, "there is only 'image', 'caption': .* input_image_key='image'$"),
-    (CAPTIONED, {"input_caption_key": "captain"}, "needs column 'captain', .* input_caption_key='capton'$"),
-]  # fmt: skip
+    (
+        CAPTIONED,
+        {},
+        r"needs column 'caption', and there is only 'image_path', 'capton': .* input_caption_key='capton'$",
+    ),
+    (
+        {"file": "a.png", "words": "A cat."},
+        {},
+        "needs column 'image_path' and 'caption'.* input_image_key=…, input_cap",
+    ),
+    (
+        {"image": "a.png", "caption": "A cat."},
+        {},
+        "there is only 'image', 'caption': .* input_image_key='image'$",
+    ),
+    (
+        CAPTIONED,
+        {"input_caption_key": "captain"},
+        "needs column 'captain', .* input_caption_key='capton'$",
+    ),
+]
 
 
 @pytest.mark.parametrize("shaped", SHAPES)
@@ -360,11 +442,15 @@ def test_columns_that_one_row_has_or_that_are_not_needed_may_lack(tmp_path: Path
     rows = [{"image_path": PIXELS, "expressions": ["the sky"]}, {"image_path": PIXELS}]
     assert [place for place, _ in PhraseGrounder(EmbeddedServing())(rows).failures] == [1]
     assert PhraseGrounder(EmbeddedServing())([]) == []
-    assert operator(reads=["doubtful"])(lambda record: {"sure": not record.get("doubtful")})({})["sure"]
+    assert operator(reads=["doubtful"])(lambda record: {"sure": not record.get("doubtful")})({})[
+        "sure"
+    ]
     assert dict(operator(lambda record: {})({7: "a"})) == {"7": "a"}
     assert len(PhraseGrounder(EmbeddedServing())(pandas.DataFrame())) == 0
     region = {"bbox": [1, 2, 20, 20], "type": "mug", "description": "the mug"}
-    assert Merger(EmbeddedServing())([{"image_path": PIXELS, "regions": [region]}])[0]["expressions"]
+    assert Merger(EmbeddedServing())([{"image_path": PIXELS, "regions": [region]}])[0][
+        "expressions"
+    ]
     assert RegionMarker(str(tmp_path))({"image": PIXELS})["type"] == "without_bbox"
     with LoopbackServer(CannedAnswers("It is red.")) as server:
         asker = PromptedVQAGenerator(OpenAIServing(server.base_url, "any-model"))
@@ -372,7 +458,8 @@ def test_columns_that_one_row_has_or_that_are_not_needed_may_lack(tmp_path: Path
             assert asker([row])[0]["answer"] == "It is red."
         before = server.count()
         with pytest.raises(
-            GroundingError, match=r"needs column 'prompt', .*: name yours with input_prompt_key='promt'"
+            GroundingError,
+            match=r"needs column 'prompt', .*: name yours with input_prompt_key='promt'",
         ):
             asker([{"image": PIXELS, "promt": "What?"}])
         assert server.count() == before
@@ -383,11 +470,21 @@ MISSING = [float("nan"), numpy.float64("nan"), pandas.NaT, pandas.NA, numpy.date
 
 @pytest.mark.parametrize("missing", MISSING, ids=lambda mark: f"{type(mark).__name__} {mark}")
 @pytest.mark.parametrize("shaped", SHAPES)
-def test_pandas_marks_for_a_missing_value_are_no_text(missing: Any, shaped: Any, tmp_path: Path) -> None:
+def test_pandas_marks_for_a_missing_value_are_no_text(
+    missing: Any, shaped: Any, tmp_path: Path
+) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    row = {"image_path": str(tmp_path / "a.png"), "caption": "The sky.", "note": missing, "image_id": missing}
+    row = {
+        "image_path": str(tmp_path / "a.png"),
+        "caption": "The sky.",
+        "note": missing,
+        "image_id": missing,
+    }
     extractor = ExpressionExtractor(EmbeddedServing())
-    for spoilt, says in (({"caption": missing}, "'caption' should be a text, not missing"), ({"image_path": missing}, "image_path should be a path, .* not None")):  # fmt: skip
+    for spoilt, says in (
+        ({"caption": missing}, "'caption' should be a text, not missing"),
+        ({"image_path": missing}, "image_path should be a path, .* not None"),
+    ):
         with pytest.raises(BrokenRow, match=says):
             extractor(shaped({**row, **spoilt}), on_error="raise")
     done = extractor(shaped(row))
@@ -398,7 +495,11 @@ def test_pandas_marks_for_a_missing_value_are_no_text(missing: Any, shaped: Any,
 
 
 def test_what_the_operator_does_not_touch_comes_back_as_it_was_given() -> None:
-    own = {"vector": numpy.arange(3), "at": pandas.Timestamp("2020-01-01"), "nested": {"n": float("nan"), "t": (1, 2)}}
+    own = {
+        "vector": numpy.arange(3),
+        "at": pandas.Timestamp("2020-01-01"),
+        "nested": {"n": float("nan"), "t": (1, 2)},
+    }
     grounder = PhraseGrounder(EmbeddedServing())
     first = grounder([{"image_path": PIXELS, "expressions": ["the sky"], **own}])
     for record in (first[0], grounder(first)[0], grounder(first[0])):
@@ -407,6 +508,7 @@ def test_what_the_operator_does_not_touch_comes_back_as_it_was_given() -> None:
 
 def test_a_column_is_not_a_record() -> None:
     with pytest.raises(
-        GroundingError, match=r"takes a record \(a dict\), a list of records or a DataFrame: row 0 is str"
+        GroundingError,
+        match=r"takes a record \(a dict\), a list of records or a DataFrame: row 0 is str",
     ):
         ExpressionExtractor(EmbeddedServing())(pandas.Series(["A cat.", "A dog."]))  # type: ignore[call-overload]

@@ -27,7 +27,10 @@ LOOSE_CAT = [110, 100, 310, 310]  # IoU 0.864 with the first, 0.881 with the sec
 
 
 def objects(*boxes: tuple[int, list[int], float | None]) -> str:
-    listed = [{"id": n, "label": ["a cat", "a dog"][n - 1], "bbox_2d": box, "score": s} for n, box, s in boxes]
+    listed = [
+        {"id": n, "label": ["a cat", "a dog"][n - 1], "bbox_2d": box, "score": s}
+        for n, box, s in boxes
+    ]
     return json.dumps({"objects": listed})
 
 
@@ -53,23 +56,34 @@ def row(tmp_path: Path) -> dict[str, Any]:
 
 
 def boxes_of(record: dict[str, Any], place: int = 0) -> list[tuple[list[int], float | None]]:
-    return [(instance["bbox"], instance["score"]) for instance in record["expressions"][place]["instances"]]
+    return [
+        (instance["bbox"], instance["score"])
+        for instance in record["expressions"][place]["instances"]
+    ]
 
 
-MERGED: list[tuple[str, list[tuple[int, list[int], float | None]], list[tuple[list[int], float | None]]]] = [
+MERGED: list[
+    tuple[str, list[tuple[int, list[int], float | None]], list[tuple[list[int], float | None]]]
+] = [
     ("the higher score stays", [(1, CAT, 0.4), (1, NEAR_CAT, 0.9)], [(NEAR_CAT, 0.9)]),
     ("the first of equal ones", [(1, CAT, 0.5), (1, NEAR_CAT, 0.5)], [(CAT, 0.5)]),
     ("the first without scores", [(1, CAT, None), (1, NEAR_CAT, None)], [(CAT, None)]),
     ("a score before none", [(1, CAT, None), (1, NEAR_CAT, 0.0)], [(NEAR_CAT, 0.0)]),
     ("below 0.9 both stay", [(1, CAT, 0.4), (1, LOOSE_CAT, 0.9)], [(CAT, 0.4), (LOOSE_CAT, 0.9)]),
     ("another phrase's is another thing", [(1, CAT, 0.4), (2, NEAR_CAT, 0.9)], [(CAT, 0.4)]),
-    ("the reply's order stays", [(1, DOG, 0.1), (1, CAT, 0.4), (1, NEAR_CAT, 0.9)], [(DOG, 0.1), (NEAR_CAT, 0.9)]),
+    (
+        "the reply's order stays",
+        [(1, DOG, 0.1), (1, CAT, 0.4), (1, NEAR_CAT, 0.9)],
+        [(DOG, 0.1), (NEAR_CAT, 0.9)],
+    ),
 ]
 
 
 @pytest.mark.parametrize(("said", "kept"), [m[1:] for m in MERGED], ids=[m[0] for m in MERGED])
 def test_near_duplicates_of_a_phrase_are_one(
-    row: dict[str, Any], said: list[tuple[int, list[int], float | None]], kept: list[tuple[list[int], float | None]]
+    row: dict[str, Any],
+    said: list[tuple[int, list[int], float | None]],
+    kept: list[tuple[list[int], float | None]],
 ) -> None:
     assert boxes_of(PhraseGrounder(Answering(objects(*said)))(row)) == kept
 
@@ -77,7 +91,8 @@ def test_near_duplicates_of_a_phrase_are_one(
 def test_merge_iou_is_the_users(row: dict[str, Any]) -> None:
     reply = objects((1, CAT, None), (1, NEAR_CAT, None), (1, LOOSE_CAT, None))
     counts = {
-        at: len(boxes_of(PhraseGrounder(Answering(reply), merge_iou=at)(row))) for at in (None, 1.0, 0.97, 0.9, 0.8)
+        at: len(boxes_of(PhraseGrounder(Answering(reply), merge_iou=at)(row)))
+        for at in (None, 1.0, 0.97, 0.9, 0.8)
     }
     assert counts == {None: 3, 1.0: 3, 0.97: 3, 0.9: 2, 0.8: 1}
     for wrong in (0, -1, 1.1):
@@ -100,7 +115,11 @@ def test_small_boxes_that_are_one_from_closer_by_are_merged(row: dict[str, Any])
 
     def refined(merge_iou: float | None) -> list[tuple[list[int], float | None]]:
         serving = Answering(whole, *crops)
-        return boxes_of(BoxRefiner(serving, merge_iou=merge_iou)(PhraseGrounder(serving, merge_iou=merge_iou)(row)))
+        return boxes_of(
+            BoxRefiner(serving, merge_iou=merge_iou)(
+                PhraseGrounder(serving, merge_iou=merge_iou)(row)
+            )
+        )
 
     kept, apart = refined(0.9), refined(None)
     assert (len(kept), len(apart)) == (1, 2)
@@ -127,7 +146,9 @@ def test_no_two_that_stay_are_near_and_each_that_goes_is_near_a_better_one(
         return -1.0 if instance["score"] is None else instance["score"]
 
     kept = without_duplicates(given_, at)
-    assert all(iou(tuple(a["bbox"]), tuple(b["bbox"])) < at for a, b in itertools.combinations(kept, 2))
+    assert all(
+        iou(tuple(a["bbox"]), tuple(b["bbox"])) < at for a, b in itertools.combinations(kept, 2)
+    )
     for gone in given_:
         near = [k for k in kept if iou(tuple(k["bbox"]), tuple(gone["bbox"])) >= at]
         assert any(rank(k) >= rank(gone) for k in near)
@@ -136,7 +157,9 @@ def test_no_two_that_stay_are_near_and_each_that_goes_is_near_a_better_one(
 
 
 @given(st.lists(instances(), max_size=10), st.randoms())
-def test_the_order_of_boxes_with_different_scores_decides_nothing(given_: list[dict[str, Any]], dice: Any) -> None:
+def test_the_order_of_boxes_with_different_scores_decides_nothing(
+    given_: list[dict[str, Any]], dice: Any
+) -> None:
     ranked = [{**instance, "score": n / 100} for n, instance in enumerate(given_)]
     shuffled = dice.sample(ranked, len(ranked))
     assert sorted(i["score"] for i in without_duplicates(ranked, 0.9)) == sorted(
@@ -147,7 +170,11 @@ def test_the_order_of_boxes_with_different_scores_decides_nothing(given_: list[d
 def test_ten_thousand_boxes() -> None:
     """What takes time in the square of that would never end."""
     boxes = [{"bbox": [5 * n, 0, 5 * n + 40, 40], "score": None} for n in range(10_000)]
-    assert len(without_duplicates([*boxes, *boxes], 0.9)) == len(without_duplicates(boxes, 0.9)) == 10_000
+    assert (
+        len(without_duplicates([*boxes, *boxes], 0.9))
+        == len(without_duplicates(boxes, 0.9))
+        == 10_000
+    )
 
 
 # --- boxes over the whole picture
@@ -174,7 +201,9 @@ def test_a_record_in_whose_reply_several_phrases_have_the_whole_picture_is_doubt
 
 def test_equal_phrases_are_one_thing(row: dict[str, Any]) -> None:
     row["expressions"] = ["the sky", "The sky"]
-    reply = json.dumps({"objects": [{"id": n, "label": "the sky", "bbox_2d": WHOLE} for n in (1, 2)]})
+    reply = json.dumps(
+        {"objects": [{"id": n, "label": "the sky", "bbox_2d": WHOLE} for n in (1, 2)]}
+    )
     assert "doubtful" not in PhraseGrounder(Answering(reply))(row)
 
 
@@ -190,9 +219,14 @@ def test_a_run_counts_both_and_null_keeps_all_at_no_cost(workplace: Workplace) -
 
     def answer(request: ReceivedRequest) -> dict[str, Any]:
         if request.task == "expression_extraction":
-            return {"cleaned_caption": "Alpha Beta", "expressions": [{"text": "Alpha", "noun_chunk": "x"}] * 2}
+            return {
+                "cleaned_caption": "Alpha Beta",
+                "expressions": [{"text": "Alpha", "noun_chunk": "x"}] * 2,
+            }
         boxes = [CAT, NEAR_CAT, [99, 100, 300, 300], WHOLE]
-        return {"objects": [{"id": 1, "label": "Alpha", "bbox_2d": box, "score": None} for box in boxes]}
+        return {
+            "objects": [{"id": 1, "label": "Alpha", "bbox_2d": box, "score": None} for box in boxes]
+        }
 
     with LoopbackServer(answer) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
@@ -201,7 +235,12 @@ def test_a_run_counts_both_and_null_keeps_all_at_no_cost(workplace: Workplace) -
         [record] = workplace.annotations()
         assert [i["bbox"] for i in record["expressions"][0]["instances"]] == [CAT, WHOLE]
         sent = server.count()
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url, "workflow.merge_iou": None}).code == 0
+        assert (
+            workplace.run(
+                **{"vlm.openai.base_url": server.base_url, "workflow.merge_iou": None}
+            ).code
+            == 0
+        )
         assert server.count() == sent
     [record] = workplace.annotations()
     assert len(record["expressions"][0]["instances"]) == 4

@@ -1,4 +1,6 @@
-"""Operators alone: on one record, a list, a DataFrame, a file; their keys, their descriptions, custom ones."""
+"""Operators alone: on one record, a list, a DataFrame, a file; their keys, their descriptions,
+custom ones.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,13 @@ from dataflow_grounding import (
     Serving,
     operator,
 )
-from dataflow_grounding.errors import BrokenRow, ImageMissing, OperatorFailed, PlanError, RecordError
+from dataflow_grounding.errors import (
+    BrokenRow,
+    ImageMissing,
+    OperatorFailed,
+    PlanError,
+    RecordError,
+)
 from dataflow_grounding.tasks import Request
 
 
@@ -37,9 +45,14 @@ class Small(Serving):
     async def answer(self, request: Request[Any]) -> str:
         if request.task == "expression_extraction":
             return json.dumps(
-                {"cleaned_caption": "A red mug.", "expressions": [{"text": "a red mug", "noun_chunk": "mug"}]}
+                {
+                    "cleaned_caption": "A red mug.",
+                    "expressions": [{"text": "a red mug", "noun_chunk": "mug"}],
+                }
             )
-        return json.dumps({"objects": [{"id": 1, "label": "a red mug", "bbox_2d": [1, 2, 30, 20], "score": 0.5}]})
+        return json.dumps(
+            {"objects": [{"id": 1, "label": "a red mug", "bbox_2d": [1, 2, 30, 20], "score": 0.5}]}
+        )
 
 
 @pytest.fixture
@@ -52,10 +65,13 @@ def photo(tmp_path: Path) -> str:
 def test_one_record_gets_the_update_merged_in(photo: str) -> None:
     given = {"image_path": photo, "caption": "A red   mug.", "mine": [1]}
     record = PhraseGrounder(Small())(ExpressionExtractor(Small())(given))
-    assert given == {"image_path": photo, "caption": "A red   mug.", "mine": [1]}, "what was given stays as it was"
+    assert given == {"image_path": photo, "caption": "A red   mug.", "mine": [1]}, (
+        "what was given stays as it was"
+    )
     assert record["mine"] == [1]
     assert (record["width"], record["height"], record["cleaned_caption"]) == (40, 30, "A red mug.")
-    name = os.path.basename(photo).removesuffix(".png")  # the folder says nothing on another machine
+    # the folder says nothing on another machine
+    name = os.path.basename(photo).removesuffix(".png")
     assert record["image_id"] == name
     assert record["expressions"] == [
         {
@@ -90,7 +106,9 @@ def test_a_list_leaves_out_what_fails_and_names_it(photo: str) -> None:
 
 
 def test_a_dataframe_gives_a_dataframe(photo: str) -> None:
-    frame = pandas.DataFrame([{"image_path": path, "caption": "x", "n": 1} for path in (photo, "gone.jpg")])
+    frame = pandas.DataFrame(
+        [{"image_path": path, "caption": "x", "n": 1} for path in (photo, "gone.jpg")]
+    )
     done = PhraseGrounder(Small())(ExpressionExtractor(Small())(frame))
     assert isinstance(done, pandas.DataFrame)
     assert done["n"].tolist() == [1]
@@ -109,12 +127,18 @@ def test_a_file_is_worked_through_with_renamed_columns(photo: str, tmp_path: Pat
     path.write_text(json.dumps({"photo": photo, "text": "A red mug."}) + "\n")
     storage = FileStorage(str(path), str(tmp_path / "cache"), "demo")
     key = ExpressionExtractor(Small()).run(
-        storage.step(), input_image_key="photo", input_caption_key="text", output_expressions_key="phrases"
+        storage.step(),
+        input_image_key="photo",
+        input_caption_key="text",
+        output_expressions_key="phrases",
     )
     assert key == "phrases"
     grounder = PhraseGrounder(Small())
     assert (
-        grounder.run(storage.step(), input_image_key="photo", input_expressions_key=key, output_key="boxed") == "boxed"
+        grounder.run(
+            storage.step(), input_image_key="photo", input_expressions_key=key, output_key="boxed"
+        )
+        == "boxed"
     )
     [row] = storage.step().read("dict")
     assert not row["phrases"][0]["instances"]
@@ -124,7 +148,9 @@ def test_a_file_is_worked_through_with_renamed_columns(photo: str, tmp_path: Pat
 
 @pytest.mark.parametrize("argument", ["input_imagekey", "image_key", "output_caption_key", "key"])
 def test_a_wrong_key_names_the_right_ones(argument: str, photo: str) -> None:
-    with pytest.raises(PlanError, match=r"ExpressionExtractor takes no .* input_image_key, .*input_caption_key"):
+    with pytest.raises(
+        PlanError, match=r"ExpressionExtractor takes no .* input_image_key, .*input_caption_key"
+    ):
         ExpressionExtractor(Small())({"image_path": photo}, **{argument: "x"})
 
 
@@ -135,7 +161,9 @@ def test_a_column_that_is_not_there_names_the_nearest(photo: str, tmp_path: Path
         ExpressionExtractor(Small()).run(FileStorage(str(path), str(tmp_path / "cache")).step())
 
 
-@pytest.mark.parametrize("storage", [None, "file.jsonl", object()], ids=["none", "a path", "an object"])
+@pytest.mark.parametrize(
+    "storage", [None, "file.jsonl", object()], ids=["none", "a path", "an object"]
+)
 def test_what_is_no_storage_is_refused(storage: Any) -> None:
     with pytest.raises(GroundingError, match=r"storage\.step\(\)"):
         ExpressionExtractor(Small()).run(storage)
@@ -203,7 +231,12 @@ async def later(record: dict[str, Any]) -> dict[str, Any]:
 CUSTOM: list[tuple[str, Any, dict[str, str], dict[str, Any]]] = [
     ("decorated", shout, {}, {"loud": "AB"}),
     ("a class", Length(), {}, {"length": 2}),
-    ("a class with other columns", Length(), {"input_caption_key": "text", "output_key": "n"}, {"n": 3}),
+    (
+        "a class with other columns",
+        Length(),
+        {"input_caption_key": "text", "output_key": "n"},
+        {"n": 3},
+    ),
     ("an async function", operator(later), {}, {"later": True}),
     ("a lambda", operator(lambda record: {"x": 1}), {}, {"x": 1}),
     ("a function with a default", operator(with_default), {}, {"limit": 3}),
@@ -212,8 +245,12 @@ CUSTOM: list[tuple[str, Any, dict[str, str], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("custom", "keys", "update"), [case[1:] for case in CUSTOM], ids=[case[0] for case in CUSTOM])
-def test_custom_operators(custom: Any, keys: dict[str, str], update: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("custom", "keys", "update"), [case[1:] for case in CUSTOM], ids=[case[0] for case in CUSTOM]
+)
+def test_custom_operators(
+    custom: Any, keys: dict[str, str], update: dict[str, Any], tmp_path: Path
+) -> None:
     row = {"caption": "ab", "text": "abc"}
     assert custom(row, **keys) == {**row, **update}
     path = tmp_path / "in.jsonl"
@@ -237,7 +274,9 @@ def test_a_custom_operator_may_ask(photo: str) -> None:
             self.serving = serving
 
         async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
-            answer = await ask(expression_extraction(open_image(record, "image_path"), "what is there?"))
+            answer = await ask(
+                expression_extraction(open_image(record, "image_path"), "what is there?")
+            )
             return {"seen": [text for text, _ in answer.expressions]}
 
     assert Asking(Small())({"image_path": photo})["seen"] == ["a red mug"]
@@ -270,8 +309,12 @@ BAD: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("function", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_a_custom_operator_that_fails_fails_its_record_in_one_line(function: Any, says: str) -> None:
+@pytest.mark.parametrize(
+    ("function", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
+)
+def test_a_custom_operator_that_fails_fails_its_record_in_one_line(
+    function: Any, says: str
+) -> None:
     bad = operator(function)
     with pytest.raises(OperatorFailed, match=says) as caught:
         bad({"a": 1})
@@ -319,7 +362,9 @@ def test_what_is_drawn_alone(photo: str, tmp_path: Path) -> None:
         assert picture.size == (40, 30)
 
 
-def test_rows_of_a_table_that_fail_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_rows_of_a_table_that_fail_are_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     from dataflow_grounding import EmbeddedServing, PhraseGrounder
 
     table = pandas.DataFrame([{"image_path": str(tmp_path / "none.png"), "expressions": ["a cat"]}])

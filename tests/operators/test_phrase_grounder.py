@@ -1,4 +1,6 @@
-"""PhraseGrounder: requests of so many phrases, halves after a cut-off reply, and what is not asked at all."""
+"""PhraseGrounder: requests of so many phrases, halves after a cut-off reply, and what is not asked
+at all.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from dataflow_grounding.tasks import Request
 
 
 class Counting(Serving):
-    """Notes what it is asked; a reply to more than `most` phrases is cut off; phrase number n is found at x = n."""
+    """Notes what it is asked; a reply to more than `most` phrases is cut off; phrase number n is
+    found at x = n.
+    """
 
     model = "counting"
     box_format = "xyxy_px"
@@ -38,7 +42,9 @@ class Counting(Serving):
             for phrase in request.input["phrases"]
             if phrase["text"] != self.absent
         ]
-        return Reply(json.dumps({"objects": objects}), "stop" if len(texts) <= self.most else "length")
+        return Reply(
+            json.dumps({"objects": objects}), "stop" if len(texts) <= self.most else "length"
+        )
 
 
 @pytest.fixture
@@ -48,18 +54,29 @@ def photo(tmp_path: Path) -> str:
     return str(path)
 
 
-def grounded(serving: Serving, photo: str, phrases: list[Any], **settings: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = PhraseGrounder(serving, **settings)({"image_path": photo, "expressions": phrases})[
-        "expressions"
-    ]
+def grounded(
+    serving: Serving, photo: str, phrases: list[Any], **settings: Any
+) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = PhraseGrounder(serving, **settings)(
+        {"image_path": photo, "expressions": phrases}
+    )["expressions"]
     return found
 
 
 @pytest.mark.parametrize(
     ("phrases", "per_request", "sizes"),
-    [(0, 16, []), (1, 16, [1]), (16, 16, [16]), (17, 16, [16, 1]), (40, 16, [16, 16, 8]), (3, 1, [1, 1, 1])],
+    [
+        (0, 16, []),
+        (1, 16, [1]),
+        (16, 16, [16]),
+        (17, 16, [16, 1]),
+        (40, 16, [16, 16, 8]),
+        (3, 1, [1, 1, 1]),
+    ],
 )
-def test_phrases_are_asked_for_in_portions(photo: str, phrases: int, per_request: int, sizes: list[int]) -> None:
+def test_phrases_are_asked_for_in_portions(
+    photo: str, phrases: int, per_request: int, sizes: list[int]
+) -> None:
     serving = Counting()
     texts = [str(number) for number in range(phrases)]
     found = grounded(serving, photo, texts, phrases_per_request=per_request)
@@ -73,7 +90,9 @@ def test_a_cut_off_reply_is_asked_for_in_halves(photo: str) -> None:
     texts = [str(number) for number in range(5)]
     found = grounded(serving, photo, texts)
     assert serving.asked == [texts, ["0", "1"], ["2", "3", "4"], ["2"], ["3", "4"]]
-    assert [(e["text"], e["instances"][0]["bbox"][0]) for e in found] == [(str(n), n) for n in range(5)]
+    assert [(e["text"], e["instances"][0]["bbox"][0]) for e in found] == [
+        (str(n), n) for n in range(5)
+    ]
     assert len({i["bbox_id"] for e in found for i in e["instances"]}) == 5
 
 
@@ -85,7 +104,13 @@ def test_one_phrase_whose_replies_are_all_cut_off_fails_its_record(photo: str) -
 
 
 def test_a_phrase_without_box_is_none_and_has_no_instances(photo: str) -> None:
-    earlier = {"text": "7", "instances": [{"bbox": [1, 2, 3, 4]}], "reason": "old", "status": "unsupported", "mine": 1}
+    earlier = {
+        "text": "7",
+        "instances": [{"bbox": [1, 2, 3, 4]}],
+        "reason": "old",
+        "status": "unsupported",
+        "mine": 1,
+    }
     [found] = grounded(Counting(absent="7"), photo, [earlier])
     assert found["instances"] == []
     assert found["status"] == "none"
@@ -99,8 +124,12 @@ def test_equal_phrases_have_boxes_of_their_own(photo: str) -> None:
     assert len({e["expression_id"] for e in found}) == 2
 
 
-@pytest.mark.parametrize("expressions", [[5], [{"text": None}], [""], "a dog", None, [["a"]]], ids=repr)
-def test_what_is_no_expression_fails_its_record_alone_and_sends_nothing(photo: str, expressions: Any) -> None:
+@pytest.mark.parametrize(
+    "expressions", [[5], [{"text": None}], [""], "a dog", None, [["a"]]], ids=repr
+)
+def test_what_is_no_expression_fails_its_record_alone_and_sends_nothing(
+    photo: str, expressions: Any
+) -> None:
     serving = Counting()
     rows = [{"image_path": photo, "expressions": value} for value in (expressions, ["1"])]
     done = PhraseGrounder(serving)(rows)
@@ -137,15 +166,29 @@ class Extracting(Serving):
 
 
 def extracted(photo: str, reply: Any, caption: str = "a dog and a dog") -> dict[str, Any]:
-    record: dict[str, Any] = ExpressionExtractor(Extracting(reply))({"image_path": photo, "caption": caption})
+    record: dict[str, Any] = ExpressionExtractor(Extracting(reply))(
+        {"image_path": photo, "caption": caption}
+    )
     return record
 
 
 def test_spans_are_computed_here_and_never_the_models(photo: str) -> None:
-    expressions = [{"text": "A dog", "char_span": [50, 99]}, "a dog", {"text": "a cat", "noun_chunk": None}]
-    record = extracted(photo, {"cleaned_caption": "A dog and a dog.", "expressions": expressions}, "a  dog and a dog")
+    expressions = [
+        {"text": "A dog", "char_span": [50, 99]},
+        "a dog",
+        {"text": "a cat", "noun_chunk": None},
+    ]
+    record = extracted(
+        photo,
+        {"cleaned_caption": "A dog and a dog.", "expressions": expressions},
+        "a  dog and a dog",
+    )
     found = [(e["text"], e["char_span"], e["caption_span"]) for e in record["expressions"]]
-    assert found == [("A dog", [0, 5], [0, 6]), ("a dog", [10, 15], [11, 16]), ("a cat", None, None)]
+    assert found == [
+        ("A dog", [0, 5], [0, 6]),
+        ("a dog", [10, 15], [11, 16]),
+        ("a cat", None, None),
+    ]
 
 
 def test_a_caption_without_expressions_is_done(photo: str) -> None:
@@ -160,7 +203,13 @@ def test_without_a_cleaned_caption_ours_is_taken(photo: str) -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    [{"cleaned_caption": "x"}, {"expressions": "a dog"}, {"expressions": [{}, {"txt": 1}]}, "", "sorry"],
+    [
+        {"cleaned_caption": "x"},
+        {"expressions": "a dog"},
+        {"expressions": [{}, {"txt": 1}]},
+        "",
+        "sorry",
+    ],
     ids=["no list", "a text", "no texts in it", "nothing", "prose"],
 )
 def test_an_unreadable_reply_is_a_failure_and_not_an_empty_list(photo: str, reply: Any) -> None:

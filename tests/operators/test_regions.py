@@ -61,14 +61,17 @@ near = st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(6, 9), st.int
 
 
 @given(st.lists(near, max_size=5), st.lists(near, max_size=5), st.sampled_from([0.3, 0.5, 0.7]))
-def test_as_many_pairs_are_matched_as_can_be(found: list[Bbox], wanted: list[Bbox], threshold: float) -> None:
+def test_as_many_pairs_are_matched_as_can_be(
+    found: list[Bbox], wanted: list[Bbox], threshold: float
+) -> None:
     pairs = match_boxes(found, wanted, threshold, most=True)
     assert len({which for which, _ in pairs.values()}) == len(pairs)
     for want, (which, overlap) in pairs.items():
         assert overlap == iou(found[which], wanted[want]) >= threshold
     few, many = sorted((found, wanted), key=len)
     best = max(
-        sum(iou(a, b) >= threshold for a, b in zip(few, order, strict=False)) for order in itertools.permutations(many)
+        sum(iou(a, b) >= threshold for a, b in zip(few, order, strict=False))
+        for order in itertools.permutations(many)
     )
     assert len(pairs) == best
 
@@ -87,9 +90,17 @@ def test_without_that_pairs_are_made_by_falling_iou() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, "x", [1], [{"bbox": [1, 2, 3]}], [{"bbox": [1, 2, 3, "4"]}], [{"bbox": [1, 2, 3, float("nan")]}],
-     [{"bbox": [3, 2, 1, 4]}], [{"type": "Car"}]],
-)  # fmt: skip
+    [
+        None,
+        "x",
+        [1],
+        [{"bbox": [1, 2, 3]}],
+        [{"bbox": [1, 2, 3, "4"]}],
+        [{"bbox": [1, 2, 3, float("nan")]}],
+        [{"bbox": [3, 2, 1, 4]}],
+        [{"type": "Car"}],
+    ],
+)
 def test_what_is_no_region_is_refused(value: Any) -> None:
     with pytest.raises(BrokenRow, match="column 'regions'"):
         read_regions(Record({"regions": value}), "regions")
@@ -139,7 +150,12 @@ def test_operators_say_what_they_do_in_both_languages() -> None:
 )
 def test_without_regions_or_expressions_nothing_is_sent(tmp_path: Path, make: Any) -> None:
     Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
-    row = {"image_path": str(tmp_path / "a.png"), "image": str(tmp_path / "a.png"), "regions": [], "expressions": []}
+    row = {
+        "image_path": str(tmp_path / "a.png"),
+        "image": str(tmp_path / "a.png"),
+        "regions": [],
+        "expressions": [],
+    }
     with LoopbackServer() as server:
         make(OpenAIServing(server.base_url, "loopback", api_key="k", box_format="xyxy_px"))(row)
         assert server.count() == 0

@@ -1,4 +1,6 @@
-"""What help(), repr(), a notebook and one-sentence errors show of operators, servings, records and pipelines."""
+"""What help(), repr(), a notebook and one-sentence errors show of operators, servings, records and
+pipelines.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ from dataflow_grounding.testing import LoopbackServer
 
 PIXELS = numpy.full((30, 40, 3), 200, "uint8")
 EXPRESSIONS = [
-    {"text": "a <b>mug</b>", "status": "grounded", "instances": [{"bbox": [1, 2, 30, 20], "score": 0.5}]},
+    {
+        "text": "a <b>mug</b>",
+        "status": "grounded",
+        "instances": [{"bbox": [1, 2, 30, 20], "score": 0.5}],
+    },
     {"text": "a dog", "status": "unsupported", "reason": "no <dogs>", "instances": []},
 ]
 
@@ -67,12 +73,16 @@ def count(record: Any) -> dict[str, Any]:
     return {"count": len(record["expressions"])}
 
 
-GROUNDER = "input_image_key='image_path', input_expressions_key='expressions', output_key='expressions'"
+GROUNDER = (
+    "input_image_key='image_path', input_expressions_key='expressions', output_key='expressions'"
+)
 
 
 def test_run_lists_the_columns_of_its_operator() -> None:
     assert str(inspect.signature(PhraseGrounder.run)) == f"(self, storage, *, {GROUNDER})"
-    assert str(inspect.signature(PhraseGrounder(EmbeddedServing()).run)) == f"(storage, *, {GROUNDER})"
+    assert (
+        str(inspect.signature(PhraseGrounder(EmbeddedServing()).run)) == f"(storage, *, {GROUNDER})"
+    )
     own = "input_picture_key='photo', input_key='text', output_key='mine', output_more_key='more'"
     assert str(inspect.signature(Own().run)) == f"(storage, *, {own})"
     assert (
@@ -82,7 +92,9 @@ def test_run_lists_the_columns_of_its_operator() -> None:
     assert "Work through a storage's step" in (inspect.getdoc(PhraseGrounder.run) or "")
 
 
-@pytest.mark.parametrize("made", [PhraseGrounder(EmbeddedServing()), Own(), count], ids=["ours", "own", "function"])
+@pytest.mark.parametrize(
+    "made", [PhraseGrounder(EmbeddedServing()), Own(), count], ids=["ours", "own", "function"]
+)
 def test_all_that_run_lists_it_takes(made: Any, tmp_path: Path) -> None:
     storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
     (tmp_path / "in.jsonl").write_text("")
@@ -101,7 +113,9 @@ def test_columns_that_are_no_names_of_arguments_change_nothing() -> None:
 
 def test_servings_and_operators_show_how_they_are_made() -> None:
     serving = OpenAIServing(
-        "http://host:8000/v1?api-version=3&sig=s3cr3t-t0ken", "qwen3-vl", api_key="sk-1234567890abcdef"
+        "http://host:8000/v1?api-version=3&sig=s3cr3t-t0ken",
+        "qwen3-vl",
+        api_key="sk-1234567890abcdef",
     )
     assert repr(serving) == "OpenAIServing('qwen3-vl', 'http://host:8000/v1')"
     shown = repr(PhraseGrounder(serving, box_format="xyxy_1000", samples=3, merge_iou=0.9))
@@ -113,7 +127,9 @@ def test_servings_and_operators_show_how_they_are_made() -> None:
     assert repr(count) == "operator(count, reads=['expressions'], writes=['count'])"
     assert repr(Own(level=4, tone="warm")) == "Own(level=4, tone='warm')"
     assert "hunter2" not in repr(Own(api_key="hunter2"))
-    assert repr(pickle.loads(pickle.dumps(PhraseGrounder(EmbeddedServing())))).startswith("PhraseGrounder(serving=Emb")
+    assert repr(pickle.loads(pickle.dumps(PhraseGrounder(EmbeddedServing())))).startswith(
+        "PhraseGrounder(serving=Emb"
+    )
     with pytest.raises(TypeError, match="takes no arguments"):
         type("Bare", (Operator,), {"annotate": None})(5)
     assert repr(type("Mine", (Serving,), {"model": "m", "answer": None})()) == "Mine('m')"
@@ -126,7 +142,11 @@ def test_storages_pipelines_and_what_they_give_show_themselves_in_a_line(tmp_pat
 
     class Mine(Pipeline):
         def __init__(self, storage: Any) -> None:
-            self.storage, self.count, self.more = storage, count, [PhraseGrounder(EmbeddedServing())]
+            self.storage, self.count, self.more = (
+                storage,
+                count,
+                [PhraseGrounder(EmbeddedServing())],
+            )
 
         def forward(self) -> None:
             self.count.run(self.storage.step())
@@ -139,10 +159,16 @@ def test_storages_pipelines_and_what_they_give_show_themselves_in_a_line(tmp_pat
     assert told.startswith("Summary(2 images: 1 done, 1 failed, 0 requests, ")
     assert told.endswith(f" s: {tmp_path}/cache/dataflow_cache_step_step1.jsonl)")
     found = ground(PIXELS, ["a <dog>", "x" * 99, "the sky", "a cat"], serving=EmbeddedServing())
-    assert repr(found).startswith("Grounded(None, 40×30 px, embedded-opencv: 'a <dog>' unsupported; 'xxx")
+    assert repr(found).startswith(
+        "Grounded(None, 40×30 px, embedded-opencv: 'a <dog>' unsupported; 'xxx"
+    )
     assert repr(found).endswith("; 4 phrases)")
     secret = "https://me:hunter2@example.org/in.jsonl"
-    for one in (FileStorage(secret, "cache"), Mine(FileStorage(secret, "cache")), Summary(annotations=secret)):
+    for one in (
+        FileStorage(secret, "cache"),
+        Mine(FileStorage(secret, "cache")),
+        Summary(annotations=secret),
+    ):
         assert "hunter2" not in repr(one)
     for one in (pipeline, found, Summary(annotations="a" * 999), FileStorage("a" * 999, "b")):
         assert len(repr(one)) <= 300
@@ -187,7 +213,9 @@ def test_region_captions_and_renamed_expressions_are_drawn_too() -> None:
     ],
 )
 def test_showing_never_fails(spoilt: dict[str, Any], shows: str | None) -> None:
-    record = operator(lambda record: {})({"image_path": PIXELS, "expressions": EXPRESSIONS, **spoilt})
+    record = operator(lambda record: {})(
+        {"image_path": PIXELS, "expressions": EXPRESSIONS, **spoilt}
+    )
     page = record._repr_html_()
     assert page is None if shows is None else shows in (page or "")
 
@@ -201,23 +229,35 @@ def test_a_list_shows_its_records_and_its_failures() -> None:
 
 def test_what_was_grounded_draws_and_shows_itself_and_is_plain_json(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    with LoopbackServer(lambda request: {"objects": [{"id": 1, "bbox_2d": [1, 2, 30, 20], "score": 0.5}]}) as server:
+    with LoopbackServer(
+        lambda request: {"objects": [{"id": 1, "bbox_2d": [1, 2, 30, 20], "score": 0.5}]}
+    ) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
         for picture, path in ((PIXELS, None), (tmp_path / "a.png", str(tmp_path / "a.png"))):
-            found = ground(picture, (text for text in ["a <mug>", "a dog"]), serving=serving, check_every=None)
+            found = ground(
+                picture, (text for text in ["a <mug>", "a dog"]), serving=serving, check_every=None
+            )
             boxes = [{"bbox": [1, 2, 30, 20], "score": 0.5}]
             phrases = [
                 {"text": "a <mug>", "status": "grounded", "boxes": boxes, "reason": None},
                 {"text": "a dog", "status": "none", "boxes": [], "reason": None},
             ]
-            said = {"image_path": path, "width": 40, "height": 30, "model": "loopback", "phrases": phrases}
+            said = {
+                "image_path": path,
+                "width": 40,
+                "height": 30,
+                "model": "loopback",
+                "phrases": phrases,
+            }
             assert json.loads(json.dumps(found.to_dict())) == said
             assert found.image_path == path
             assert (numpy.array(found.draw()) != PIXELS).any()
             page = found._repr_html_() or ""
             assert "<img" in page
             assert "a &lt;mug&gt;" in page
-            assert repr(found).endswith("40×30 px, loopback: 'a <mug>' [1, 2, 30, 20]; 'a dog' none)")
+            assert repr(found).endswith(
+                "40×30 px, loopback: 'a <mug>' [1, 2, 30, 20]; 'a dog' none)"
+            )
     (tmp_path / "a.png").unlink()
     assert "<img" not in (found._repr_html_() or "")
     assert "a dog" in (found._repr_html_() or "")
@@ -225,22 +265,48 @@ def test_what_was_grounded_draws_and_shows_itself_and_is_plain_json(tmp_path: Pa
 
 SERVING = EmbeddedServing()
 SENTENCES: list[tuple[str, Any, str]] = [
-    ("a text", lambda: PhraseGrounder("x"), r"PhraseGrounder needs a serving, such as OpenAIServing\(.*not 'x'"),  # type: ignore[arg-type]
+    (
+        "a text",
+        lambda: PhraseGrounder("x"),
+        r"PhraseGrounder needs a serving, such as OpenAIServing\(.*not 'x'",
+    ),  # type: ignore[arg-type]
     ("None", lambda: PhraseGrounder(None), "needs a serving, .*not None"),  # type: ignore[arg-type]
     ("a dict", lambda: ExpressionExtractor({}), "ExpressionExtractor needs a serving, .*not dict"),  # type: ignore[arg-type]
     ("in ground()", lambda: ground(PIXELS, "x", serving=5), "needs a serving, .*not int"),  # type: ignore[arg-type]
-    ("a record", lambda: count.run({}), r"run\(\) takes a FileStorage's step\(\), not dict: call the operator itself"),
+    (
+        "a record",
+        lambda: count.run({}),
+        r"run\(\) takes a FileStorage's step\(\), not dict: call the operator itself",
+    ),
     ("records", lambda: count.run([{}]), "not list: call the operator itself"),
     ("a table", lambda: count.run(pandas.DataFrame()), "not DataFrame: call the operator itself"),
     ("phrases: None", lambda: ground(PIXELS, None, serving=SERVING), "a text or several, not None"),  # type: ignore[arg-type]
-    ("phrases: bytes", lambda: ground(PIXELS, b"x", serving=SERVING), "a text or several, not bytes"),  # type: ignore[arg-type]
-    ("a setting", lambda: ground(PIXELS, "a", serving=SERVING, zooom=1), r"takes no zooom: it has zoom, box_format"),
-    ("of a wrong type", lambda: ground(PIXELS, "a", serving=SERVING, samples="x"), "samples should be 1 or more"),
-    ("box_format", lambda: ground(PIXELS, "a", serving=SERVING, box_format=5), "can't use box_format as given"),
-]  # fmt: skip
+    (
+        "phrases: bytes",
+        lambda: ground(PIXELS, b"x", serving=SERVING),
+        "a text or several, not bytes",
+    ),  # type: ignore[arg-type]
+    (
+        "a setting",
+        lambda: ground(PIXELS, "a", serving=SERVING, zooom=1),
+        r"takes no zooom: it has zoom, box_format",
+    ),
+    (
+        "of a wrong type",
+        lambda: ground(PIXELS, "a", serving=SERVING, samples="x"),
+        "samples should be 1 or more",
+    ),
+    (
+        "box_format",
+        lambda: ground(PIXELS, "a", serving=SERVING, box_format=5),
+        "can't use box_format as given",
+    ),
+]
 
 
-@pytest.mark.parametrize(("wrong", "says"), [case[1:] for case in SENTENCES], ids=[case[0] for case in SENTENCES])
+@pytest.mark.parametrize(
+    ("wrong", "says"), [case[1:] for case in SENTENCES], ids=[case[0] for case in SENTENCES]
+)
 def test_one_sentence_says_what_is_wanted(wrong: Any, says: str) -> None:
     with pytest.raises(GroundingError, match=says) as caught:
         wrong()
@@ -251,7 +317,9 @@ def test_one_sentence_says_what_is_wanted(wrong: Any, says: str) -> None:
 def test_a_pipeline_without_a_storage_says_so(storage: Any) -> None:
     pipeline = ImageGroundingPipeline(storage, SERVING)
     for call in (pipeline.run, pipeline.forward, pipeline.compile):
-        with pytest.raises(PlanError, match=r"ImageGroundingPipeline has .*storage: .* FileStorage\('captions"):
+        with pytest.raises(
+            PlanError, match=r"ImageGroundingPipeline has .*storage: .* FileStorage\('captions"
+        ):
             call()
 
     class Mine(Pipeline):
@@ -302,7 +370,10 @@ def test_the_operator_of_the_page_works_in_the_servings_own_format(box_format: s
     photo = REPOSITORY / "example_data" / "images" / "astronaut.jpg"
     with Image.open(photo) as picture:
         size = picture.size
-    written = [n if box_format.endswith("px") else n * 1000 / size[place % 2] for place, n in enumerate(FACE)]
+    written = [
+        n if box_format.endswith("px") else n * 1000 / size[place % 2]
+        for place, n in enumerate(FACE)
+    ]
     if box_format.startswith("yxyx"):
         written = [written[place] for place in (1, 0, 3, 2)]
     key = "box_2d" if box_format.startswith("yxyx") else "bbox_2d"
@@ -359,7 +430,9 @@ NAMED: list[tuple[str, Any, dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("call", "settings", "in_python", "in_a_spec"), [c[1:] for c in NAMED], ids=[c[0] for c in NAMED]
+    ("call", "settings", "in_python", "in_a_spec"),
+    [c[1:] for c in NAMED],
+    ids=[c[0] for c in NAMED],
 )
 def test_settings_are_called_as_their_reader_does(
     call: Any, settings: dict[str, Any], in_python: str, in_a_spec: str, workplace: Workplace
@@ -378,9 +451,16 @@ def test_settings_are_called_as_their_reader_does(
 
 
 def test_limits_are_called_as_in_python(tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": "a.png", "expressions": []}) + "\n")
-    pipeline = ImageGroundingPipeline(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")), SERVING)
-    with pytest.raises(GroundingError, match=r"^budget_usd needs the model's prices: set prices \(input and output\)$"):
+    (tmp_path / "in.jsonl").write_text(
+        json.dumps({"image_path": "a.png", "expressions": []}) + "\n"
+    )
+    pipeline = ImageGroundingPipeline(
+        FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")), SERVING
+    )
+    with pytest.raises(
+        GroundingError,
+        match=r"^budget_usd needs the model's prices: set prices \(input and output\)$",
+    ):
         pipeline.run(options=RunOptions(budget_usd=1))
 
 

@@ -1,4 +1,6 @@
-"""Step 3 of `image_referring_expression`: what is found, what is mended, and what an unreadable answer leaves."""
+"""Step 3 of `image_referring_expression`: what is found, what is mended, and what an unreadable
+answer leaves.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +17,47 @@ from benchmarks.referring_place import ReferringPlace
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 
 CAR, BUS, VAN = [10, 20, 110.5, 90], [300, 40, 600, 260], [200, 300, 260, 420.25]
-TEXTS = {"the red car": [CAR], "the bus": [BUS], "the van": [VAN], "the car and the bus": [CAR, BUS]}
+TEXTS = {
+    "the red car": [CAR],
+    "the bus": [BUS],
+    "the van": [VAN],
+    "the car and the bus": [CAR, BUS],
+}
 
 
 def gold(texts: dict[str, list[list[float]]] = TEXTS) -> list[dict[str, Any]]:
-    expressions = [{"text": text, "instances": [{"bbox": box} for box in boxes]} for text, boxes in texts.items()]
+    expressions = [
+        {"text": text, "instances": [{"bbox": box} for box in boxes]}
+        for text, boxes in texts.items()
+    ]
     regions = [
-        {"bbox": box, "type": "thing", "color": "red", "description": f"d{n}"} for n, box in enumerate((CAR, BUS, VAN))
+        {"bbox": box, "type": "thing", "color": "red", "description": f"d{n}"}
+        for n, box in enumerate((CAR, BUS, VAN))
     ]
     size = {"width": 640, "height": 480}
     return [
-        {"image_path": "a.png", "caption": "A car, the bus.", **size, "regions": regions, "expressions": expressions}
+        {
+            "image_path": "a.png",
+            "caption": "A car, the bus.",
+            **size,
+            "regions": regions,
+            "expressions": expressions,
+        }
     ]
 
 
 class Swapping:
-    """Answers as the gold does, but for the regions of the first two expressions of step 2, which change places."""
+    """Answers as the gold does, but for the regions of the first two expressions of step 2, which
+    change places.
+    """
 
     reads = "images"
 
     def __init__(
-        self, folder: Path, swapped: bool = True, **changes: Callable[[dict[str, Any]], dict[str, Any]]
+        self,
+        folder: Path,
+        swapped: bool = True,
+        **changes: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         self.gold = GoldAnswers(gold(), image_root=folder)
         self.swapped = swapped
@@ -53,9 +75,15 @@ def placed(folder: Path, base_url: str = "", **settings: Any) -> ReferringPlace:
     """One picture with three regions, as annotations."""
     place = ReferringPlace(folder, base_url, **settings)
     place.picture("a.png")
-    row = {"image_path": "a.png", "regions": [{"bbox": box, "type": "thing"} for box in (CAR, BUS, VAN)]}
+    row = {
+        "image_path": "a.png",
+        "regions": [{"bbox": box, "type": "thing"} for box in (CAR, BUS, VAN)],
+    }
     (folder / "given.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    place.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": str(folder / "given.jsonl")}
+    place.settings |= {
+        "data.kitti_label_dir": None,
+        "data.input_annotations_jsonl": str(folder / "given.jsonl"),
+    }
     return place
 
 
@@ -64,7 +92,9 @@ def boxes(expression: dict[str, Any]) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("method", ["ask", "reground", "both"])
-def test_swapped_expressions_are_found_and_mended_and_it_is_said(tmp_path: Path, method: str) -> None:
+def test_swapped_expressions_are_found_and_mended_and_it_is_said(
+    tmp_path: Path, method: str
+) -> None:
     with LoopbackServer() as server:
         place = placed(tmp_path, server.base_url, **{"double_check.method": method})
         server.answers = Swapping(place.images)
@@ -72,7 +102,10 @@ def test_swapped_expressions_are_found_and_mended_and_it_is_said(tmp_path: Path,
         assert done.code == 0, done
         tasks = server.by_task
         assert done.summary["notes"]["mended"] == 2
-    assert ("phrase_grounding" in tasks, "double_check" in tasks) == (method != "ask", method != "reground")
+    assert ("phrase_grounding" in tasks, "double_check" in tasks) == (
+        method != "ask",
+        method != "reground",
+    )
     before = {e["text"]: boxes(e) for e in place.annotations(2)[0]["expressions"]}
     assert before["the red car"] == [BUS]
     expressions = {e["text"]: e for e in place.annotations()[0]["expressions"]}
@@ -116,9 +149,12 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"), [pytest.param(*case, id=f"{n} {case[1]}") for n, case in enumerate(UNREADABLE)]
+    ("fault", "kind"),
+    [pytest.param(*case, id=f"{n} {case[1]}") for n, case in enumerate(UNREADABLE)],
 )
-def test_an_answer_that_cannot_be_had_changes_nothing_and_is_a_failure(tmp_path: Path, fault: Any, kind: str) -> None:
+def test_an_answer_that_cannot_be_had_changes_nothing_and_is_a_failure(
+    tmp_path: Path, fault: Any, kind: str
+) -> None:
     with LoopbackServer() as server:
         place = placed(tmp_path, server.base_url, **{"workflow.max_attempts": 2})
         server.answers = Swapping(place.images)
@@ -131,7 +167,11 @@ def test_an_answer_that_cannot_be_had_changes_nothing_and_is_a_failure(tmp_path:
         assert kept == earlier["expressions"]
         assert all(e["verified"] is None for e in record["expressions"])
         [failure] = place.failures()
-        assert (failure["id"], failure["step"], failure["kind"]) == ("a", "step3_double_check", kind)
+        assert (failure["id"], failure["step"], failure["kind"]) == (
+            "a",
+            "step3_double_check",
+            kind,
+        )
         server.faults = []
         again = place.run("--retry-failed")
         assert again.code == 0, again
@@ -182,20 +222,34 @@ def nowhere(answer: dict[str, Any]) -> dict[str, Any]:
 
 def elsewhere(answer: dict[str, Any]) -> dict[str, Any]:
     return {
-        "objects": [{**t, "bbox_2d": [1, 400, 60, 470]} if t["label"] == "the van" else t for t in answer["objects"]]
+        "objects": [
+            {**t, "bbox_2d": [1, 400, 60, 470]} if t["label"] == "the van" else t
+            for t in answer["objects"]
+        ]
     }
 
 
 def at_the_bus(answer: dict[str, Any]) -> dict[str, Any]:
-    return {"objects": [{**t, "bbox_2d": BUS} if t["label"] == "the van" else t for t in answer["objects"]]}
+    return {
+        "objects": [
+            {**t, "bbox_2d": BUS} if t["label"] == "the van" else t for t in answer["objects"]
+        ]
+    }
 
 
 @pytest.mark.parametrize(
     ("method", "change", "reason"),
     [
         pytest.param("reground", nowhere, "nothing is found", id="found nowhere"),
-        pytest.param("reground", elsewhere, "1 of 1 boxes are on no region", id="found where there is no region"),
-        pytest.param("both", at_the_bus, "disagree", id="asked it is right, found on another region"),
+        pytest.param(
+            "reground",
+            elsewhere,
+            "1 of 1 boxes are on no region",
+            id="found where there is no region",
+        ),
+        pytest.param(
+            "both", at_the_bus, "disagree", id="asked it is right, found on another region"
+        ),
     ],
 )
 def test_what_does_not_match_and_can_not_be_mended_is_false_and_keeps_its_boxes(
@@ -218,7 +272,9 @@ def test_a_second_model_may_ground_afresh(tmp_path: Path) -> None:
             "box_format": "yxyx_1000",
             "openai": {"base_url": second.base_url, "model_name": "two"},
         }
-        place = placed(tmp_path, first.base_url, **{"double_check.method": "both", "double_check.vlm": other})
+        place = placed(
+            tmp_path, first.base_url, **{"double_check.method": "both", "double_check.vlm": other}
+        )
         first.answers = Swapping(place.images)
         second.answers = GoldAnswers(gold(), image_root=place.images, box_format="yxyx_1000")
         done = place.run()
@@ -260,20 +316,48 @@ def test_equal_texts_on_two_regions_are_grounded_once_and_found_ambiguous(tmp_pa
         [asked] = [r for r in server.requests if r.task == "phrase_grounding"]
         assert len(asked.input["phrases"]) == 1
     found = place.annotations()[0]["expressions"]
-    assert [(e["status"], e["verification"]["region_ids"]) for e in found] == [("ambiguous", [1, 3])] * 2
+    assert [(e["status"], e["verification"]["region_ids"]) for e in found] == [
+        ("ambiguous", [1, 3])
+    ] * 2
 
 
 def test_the_check_runs_alone_on_annotations_of_the_other_pipeline(tmp_path: Path) -> None:
     """Its boxes are in no region: they are checked all the same, and stay exact."""
     expressions = [
-        {"expression_id": "x#0", "text": "the bus", "noun_chunk": "bus", "char_span": [7, 14],
-         "instances": [{"bbox_id": "x#0.0", "bbox": CAR, "score": 0.7}], "status": "grounded"},
-        {"expression_id": "x#1", "text": "the van", "char_span": None,
-         "instances": [{"bbox_id": "x#1.0", "bbox": VAN, "score": 0.9}], "status": "grounded"},
-        {"expression_id": "x#2", "text": "a cat", "char_span": None, "instances": [], "status": "none"},
-    ]  # fmt: skip
-    row = {"image_id": "x", "image_path": "a.png", "caption": "A car, the bus.", "source": "image_grounding"}
-    row |= {"cleaned_caption": row["caption"], "expressions": expressions, "pipeline_steps": ["step0", "step1"]}
+        {
+            "expression_id": "x#0",
+            "text": "the bus",
+            "noun_chunk": "bus",
+            "char_span": [7, 14],
+            "instances": [{"bbox_id": "x#0.0", "bbox": CAR, "score": 0.7}],
+            "status": "grounded",
+        },
+        {
+            "expression_id": "x#1",
+            "text": "the van",
+            "char_span": None,
+            "instances": [{"bbox_id": "x#1.0", "bbox": VAN, "score": 0.9}],
+            "status": "grounded",
+        },
+        {
+            "expression_id": "x#2",
+            "text": "a cat",
+            "char_span": None,
+            "instances": [],
+            "status": "none",
+        },
+    ]
+    row = {
+        "image_id": "x",
+        "image_path": "a.png",
+        "caption": "A car, the bus.",
+        "source": "image_grounding",
+    }
+    row |= {
+        "cleaned_caption": row["caption"],
+        "expressions": expressions,
+        "pipeline_steps": ["step0", "step1"],
+    }
     with LoopbackServer() as server:
         place = placed(tmp_path, server.base_url, **{"workflow.steps": ["3"]})
         (tmp_path / "given.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")

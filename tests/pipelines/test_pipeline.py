@@ -1,4 +1,6 @@
-"""Pipelines: step by step, streaming and stage by stage leave the same bytes; plans are checked before anything is sent."""
+"""Pipelines: step by step, streaming and stage by stage leave the same bytes; plans are checked
+before anything is sent.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ Calls = list[tuple[Any, dict[str, str]]]
 
 
 class EveryWord(Serving):
-    """Each word of a caption is an expression with one box; it refuses to read captions and phrases with "bad" in them."""
+    """Each word of a caption is an expression with one box; it refuses to read captions and phrases
+    with "bad" in them.
+    """
 
     model = "words"
     box_format = "xyxy_px"
@@ -94,13 +98,22 @@ class Undeclared(Operator):
 
 
 PHOTO = {"input_image_key": "photo"}
-EXTRACT = {**PHOTO, "input_caption_key": "text", "output_expressions_key": "e", "output_cleaned_caption_key": "c"}
+EXTRACT = {
+    **PHOTO,
+    "input_caption_key": "text",
+    "output_expressions_key": "e",
+    "output_cleaned_caption_key": "c",
+}
 SECOND = {"output_expressions_key": "again", "output_cleaned_caption_key": "c2"}
 
 
 def calls_of(name: str, serving: Serving, folder: Path) -> Calls:
     """The steps of one kind of pipeline."""
-    extract, ground, draw = ExpressionExtractor(serving), PhraseGrounder(serving), BBoxVisualizer(folder / "boxed")
+    extract, ground, draw = (
+        ExpressionExtractor(serving),
+        PhraseGrounder(serving),
+        BBoxVisualizer(folder / "boxed"),
+    )
     renamed_ground = {**PHOTO, "input_expressions_key": "e", "output_key": "boxed"}
     kinds: dict[str, Calls] = {
         "three steps": [(extract, {}), (ground, {}), (draw, {})],
@@ -116,7 +129,11 @@ def calls_of(name: str, serving: Serving, folder: Path) -> Calls:
         "undeclared columns": [(shorten, {}), (extract, {}), (Undeclared(), {}), (count, {})],
         "changed in place": [(extract, {}), (Vandal(), {}), (ground, {})],
         "renamed": [(extract, EXTRACT), (ground, renamed_ground)],
-        "renamed, custom first": [(Length(), {"input_text_key": "text"}), (extract, EXTRACT), (ground, renamed_ground)],
+        "renamed, custom first": [
+            (Length(), {"input_text_key": "text"}),
+            (extract, EXTRACT),
+            (ground, renamed_ground),
+        ],
     }
     return kinds[name]
 
@@ -133,7 +150,14 @@ class Length(Operator):
 
 
 KINDS = [
-    *("three steps", "custom first", "custom between", "custom last", "side by side", "undeclared columns"),
+    *(
+        "three steps",
+        "custom first",
+        "custom between",
+        "custom last",
+        "side by side",
+        "undeclared columns",
+    ),
     *("changed in place", "renamed", "renamed, custom first"),
 ]
 ROWS: list[dict[str, Any]] = [
@@ -149,7 +173,9 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def pipeline_of(folder: Path, calls: Calls, where: str = "cache", name: str | None = "demo", **more: Any) -> Pipeline:
+def pipeline_of(
+    folder: Path, calls: Calls, where: str = "cache", name: str | None = "demo", **more: Any
+) -> Pipeline:
     class Made(Pipeline):
         def __init__(self) -> None:
             self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / where), "s", **more)
@@ -181,7 +207,9 @@ def forward(pipeline: Pipeline, options: RunOptions = QUIET, **more: Any) -> Sum
 
 
 def without_lines(files: dict[str, bytes]) -> dict[str, Any]:
-    """The failures without the line in their step's own input, which step by step is another file's."""
+    """The failures without the line in their step's own input, which step by step is another
+    file's.
+    """
     failures = [json.loads(line) for line in files["s_failures.jsonl"].splitlines()]
     told = sorted(json.dumps({**failure, "line": 0}) for failure in failures)
     return {**files, "s_failures.jsonl": told}
@@ -201,27 +229,52 @@ def test_all_ways_to_run_leave_the_same_files(tmp_path: Path, kind: str, name: s
             pipeline.compile()
         summary = forward(pipeline, RunOptions(progress=False, stream=way != "staged"))
         results.append(without_lines(files_of(tmp_path / way)))
-        counts.append((summary.records, summary.done, summary.failed, dict(summary.failures), summary.exit_code))
+        counts.append(
+            (
+                summary.records,
+                summary.done,
+                summary.failed,
+                dict(summary.failures),
+                summary.exit_code,
+            )
+        )
     assert results[0] == results[1] == results[2]
     assert counts[0] == counts[1] == counts[2]
     steps = len(calls_of(kind, EveryWord(), tmp_path))
-    assert counts[0][:3] == (9, len(results[0][f"s_step{steps}.jsonl"].splitlines()), 9 - counts[0][1])
+    assert counts[0][:3] == (
+        9,
+        len(results[0][f"s_step{steps}.jsonl"].splitlines()),
+        9 - counts[0][1],
+    )
     assert counts[0][4] == 1
 
 
 def test_input_order_and_every_column_stay(tmp_path: Path) -> None:
     rows = [
-        {"image_path": "b/x.png", "caption": "a", "number": n, "f": 1.0, "big": 2**60, "image_id": n}
+        {
+            "image_path": "b/x.png",
+            "caption": "a",
+            "number": n,
+            "f": 1.0,
+            "big": 2**60,
+            "image_id": n,
+        }
         for n in range(150)
     ]
     workspace(tmp_path, rows)
     pipeline = pipeline_of(tmp_path, calls_of("three steps", EveryWord(), tmp_path))
     pipeline.compile()
     assert forward(pipeline).done == 150
-    found = [json.loads(line) for line in files_of(tmp_path / "cache")["s_step3.jsonl"].splitlines()]
+    found = [
+        json.loads(line) for line in files_of(tmp_path / "cache")["s_step3.jsonl"].splitlines()
+    ]
     assert [{name: record[name] for name in rows[0]} for record in found] == rows
     assert repr(found[0]["f"]) == "1.0"
-    assert found[0]["pipeline_steps"] == ["step0_expression_extraction", "step1_grounding", "step2_bbox_visualization"]
+    assert found[0]["pipeline_steps"] == [
+        "step0_expression_extraction",
+        "step1_grounding",
+        "step2_bbox_visualization",
+    ]
 
 
 def test_forward_again_sends_nothing_and_changes_nothing(tmp_path: Path) -> None:
@@ -236,7 +289,9 @@ def test_forward_again_sends_nothing_and_changes_nothing(tmp_path: Path) -> None
         assert (forward(pipeline).done, serving.asked) == (2, asked)
         assert files_of(tmp_path / way) == before
     again = EveryWord()
-    assert forward(pipeline_of(tmp_path, calls_of("three steps", again, tmp_path), "eager")).done == 2
+    assert (
+        forward(pipeline_of(tmp_path, calls_of("three steps", again, tmp_path), "eager")).done == 2
+    )
     assert again.asked == 0, "another process, the same folder"
 
 
@@ -264,7 +319,9 @@ def test_resume_step_begins_with_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["eager", "streamed", "staged"])
-def test_when_no_record_gets_through_the_rest_is_not_tried_and_old_results_stay(tmp_path: Path, way: str) -> None:
+def test_when_no_record_gets_through_the_rest_is_not_tried_and_old_results_stay(
+    tmp_path: Path, way: str
+) -> None:
     workspace(tmp_path, [ROWS[0]])
     calls = calls_of("three steps", EveryWord(), tmp_path)
     forward(pipeline_of(tmp_path, calls))
@@ -293,7 +350,9 @@ def limited(record: dict[str, Any]) -> dict[str, Any]:
     return {"limit": LIMIT}
 
 
-def test_a_value_that_a_custom_step_uses_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_a_custom_step_uses_is_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace(tmp_path, [ROWS[0]])
     assert not forward(pipeline_of(tmp_path, [(limited, {})])).already_complete
     assert forward(pipeline_of(tmp_path, [(limited, {})])).already_complete
@@ -333,19 +392,35 @@ WRONG: list[tuple[str, Calls, str]] = [
         [(ExpressionExtractor(EveryWord()), {}), (misspelt, {})],
         "step1_misspelt reads column 'expression', which nobody provides; is it 'expressions'",
     ),
-    ("too early", [(PhraseGrounder(EveryWord()), {}), (ExpressionExtractor(EveryWord()), {})], "'expressions'"),
-    ("an input column overwritten", [(clash, {})], "step0_clash would overwrite column 'caption' of the input"),
+    (
+        "too early",
+        [(PhraseGrounder(EveryWord()), {}), (ExpressionExtractor(EveryWord()), {})],
+        "'expressions'",
+    ),
+    (
+        "an input column overwritten",
+        [(clash, {})],
+        "step0_clash would overwrite column 'caption' of the input",
+    ),
     (
         "a step's column overwritten",
         [(ExpressionExtractor(EveryWord()), {}), (ExpressionExtractor(EveryWord()), {})],
         "step1_expression_extraction would overwrite column 'expressions' of step0_expression_extraction",
     ),
-    ("a wrong key", [(ExpressionExtractor(EveryWord()), {"input_key_image": "x"})], "takes no input_key_image"),
+    (
+        "a wrong key",
+        [(ExpressionExtractor(EveryWord()), {"input_key_image": "x"})],
+        "takes no input_key_image",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("calls", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
-def test_a_wrong_plan_is_refused_before_anything_is_sent(tmp_path: Path, calls: Calls, says: str) -> None:
+@pytest.mark.parametrize(
+    ("calls", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG]
+)
+def test_a_wrong_plan_is_refused_before_anything_is_sent(
+    tmp_path: Path, calls: Calls, says: str
+) -> None:
     workspace(tmp_path, ROWS)
     with pytest.raises(PlanError, match=says):
         pipeline_of(tmp_path, calls).compile()
@@ -360,7 +435,11 @@ def test_right_plans_are_not_refused(tmp_path: Path) -> None:
             [(extract, {}), (area, {})],
             [(mend, {}), (extract, {})],
             [(shorten, {}), (misspelt, {})],
-            [(extract, {}), (PhraseGrounder(EveryWord()), {"output_key": "boxed"}), (PhraseGrounder(EveryWord()), {})],
+            [
+                (extract, {}),
+                (PhraseGrounder(EveryWord()), {"output_key": "boxed"}),
+                (PhraseGrounder(EveryWord()), {}),
+            ],
         )
     ):
         pipeline = pipeline_of(tmp_path, calls, f"cache{number}")
@@ -395,7 +474,9 @@ def test_two_storages(tmp_path: Path) -> None:
                 str(tmp_path / "in.jsonl"), str(tmp_path / way / "1"), "s", image_root=str(tmp_path)
             )
             self.second = FileStorage(str(tmp_path / "other.jsonl"), str(tmp_path / way / "2"), "s")
-            self.third = FileStorage(str(tmp_path / way / "1" / "s_step2.jsonl"), str(tmp_path / way / "3"), "s")
+            self.third = FileStorage(
+                str(tmp_path / way / "1" / "s_step2.jsonl"), str(tmp_path / way / "3"), "s"
+            )
 
         def forward(self) -> None:
             ExpressionExtractor(EveryWord()).run(self.first.step())
@@ -439,7 +520,9 @@ def test_compile_does_not_eat_a_pipe(tmp_path: Path) -> None:
     piped.compile()
     assert forward(piped).done == 120
     writer.join()
-    found = [json.loads(line) for line in files_of(tmp_path / "cache")["s_step2.jsonl"].splitlines()]
+    found = [
+        json.loads(line) for line in files_of(tmp_path / "cache")["s_step2.jsonl"].splitlines()
+    ]
     assert [record["number"] for record in found] == list(range(120))
 
 
@@ -498,10 +581,15 @@ def test_operators_of_other_libraries_run_in_their_turn(tmp_path: Path) -> None:
         results.append(files_of(tmp_path / way))
     assert results[0] == results[1]
     last = [json.loads(line) for line in results[0]["s_step4.jsonl"].splitlines()]
-    assert [(record["loud"], record["length"]) for record in last] == [("RED DOG, AND MORE", 17), ("A CAT", 5)]
+    assert [(record["loud"], record["length"]) for record in last] == [
+        ("RED DOG, AND MORE", 17),
+        ("A CAT", 5),
+    ]
 
 
-def test_the_file_of_an_operator_from_elsewhere_is_the_result_where_it_comes_last(tmp_path: Path) -> None:
+def test_the_file_of_an_operator_from_elsewhere_is_the_result_where_it_comes_last(
+    tmp_path: Path,
+) -> None:
     class EndsElsewhere(Mixed):
         def forward(self) -> None:
             self.extractor.run(self.storage.step())
@@ -515,12 +603,19 @@ def test_the_file_of_an_operator_from_elsewhere_is_the_result_where_it_comes_las
         for _ in range(2):
             summary = forward(pipeline)
             assert summary.annotations == str(tmp_path / way / "s_step2.jsonl")
-            assert (summary.records, summary.done, summary.failed, summary.exit_code) == (3, 2, 1, 1)
+            assert (summary.records, summary.done, summary.failed, summary.exit_code) == (
+                3,
+                2,
+                1,
+                1,
+            )
             assert summary.expressions["total"] == 6
             assert isinstance(pipeline.theirs, Elsewhere)
 
 
-def test_an_operator_from_elsewhere_that_writes_nothing_leaves_the_result_as_it_was(tmp_path: Path) -> None:
+def test_an_operator_from_elsewhere_that_writes_nothing_leaves_the_result_as_it_was(
+    tmp_path: Path,
+) -> None:
     class Looks(Elsewhere):
         def run(self, storage: Any, input_key: str = "caption", output_key: str = "upper") -> str:
             return str(len(storage.read()))
@@ -554,7 +649,11 @@ class TheirStorage:
         return copy.copy(self)
 
     def _path(self, step: int) -> str:
-        return os.path.join(self.cache_path, f"theirs_step{step}.jsonl") if step else self.first_entry_file_name
+        return (
+            os.path.join(self.cache_path, f"theirs_step{step}.jsonl")
+            if step
+            else self.first_entry_file_name
+        )
 
     def read(self, output_type: str) -> Any:
         return pandas.read_json(self._path(self.operator_step), lines=True)
@@ -615,7 +714,9 @@ def test_a_copy_of_a_pipeline_runs_on_its_own_storage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
 def test_every_type_of_cache_gives_the_same_annotations(tmp_path: Path, kind: str) -> None:
-    workspace(tmp_path, [{"image_path": row["image_path"], "caption": row["caption"]} for row in ROWS[:2]])
+    workspace(
+        tmp_path, [{"image_path": row["image_path"], "caption": row["caption"]} for row in ROWS[:2]]
+    )
     found = []
     for cache_type in ("jsonl", kind):
         for compiled in (False, True):
@@ -628,16 +729,25 @@ def test_every_type_of_cache_gives_the_same_annotations(tmp_path: Path, kind: st
             if compiled:
                 pipeline.compile()
             assert forward(pipeline).done == 2
-            rows = FileStorage(str(tmp_path / f"{cache_type}{compiled}" / f"s_step3.{cache_type}")).step().read("dict")
+            rows = (
+                FileStorage(str(tmp_path / f"{cache_type}{compiled}" / f"s_step3.{cache_type}"))
+                .step()
+                .read("dict")
+            )
             found.append(
-                [(row["image_id"], str(row["width"]), row["cleaned_caption"], row["expressions"]) for row in rows]
+                [
+                    (row["image_id"], str(row["width"]), row["cleaned_caption"], row["expressions"])
+                    for row in rows
+                ]
             )
     assert found[0] == found[1] == found[2] == found[3]
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
 def test_every_type_of_input_gives_the_same_annotations(tmp_path: Path, kind: str) -> None:
-    workspace(tmp_path, [{"image_path": row["image_path"], "caption": row["caption"]} for row in ROWS[:2]])
+    workspace(
+        tmp_path, [{"image_path": row["image_path"], "caption": row["caption"]} for row in ROWS[:2]]
+    )
     frame = pandas.read_json(tmp_path / "in.jsonl", lines=True)
     path = tmp_path / f"in.{kind}"
     {

@@ -15,7 +15,11 @@ from dataflow_grounding.rows import read_records
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 
 SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
-CARS = [("614.24", "181.78", "727.31", "284.77"), ("0.00", "100.5", "1242", "375.00"), ("1", "2", "30.125", "41.0001")]
+CARS = [
+    ("614.24", "181.78", "727.31", "284.77"),
+    ("0.00", "100.5", "1242", "375.00"),
+    ("1", "2", "30.125", "41.0001"),
+]
 
 
 @pytest.fixture
@@ -29,7 +33,9 @@ def street(place: ReferringPlace) -> None:
     place.picture("night ä/000.png", (1242, 375), "black")
     dont_care = kitti("DontCare", 503.89, 169.71, 590.61, 190.13)
     place.label(
-        "000.txt", [kitti("Car", *CARS[0]), dont_care, "", f"  {kitti('Van', *CARS[1], score='0.93')}  "], "\r\n"
+        "000.txt",
+        [kitti("Car", *CARS[0]), dont_care, "", f"  {kitti('Van', *CARS[1], score='0.93')}  "],
+        "\r\n",
     )
     place.label("night ä/000.txt", [kitti("Person_sitting", *CARS[2]).replace(" ", "   ")])
 
@@ -38,31 +44,44 @@ def street(place: ReferringPlace) -> None:
 
 
 @pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000", "xywh_1"])
-def test_boxes_are_the_label_files_numbers_whatever_the_model_is_told(tmp_path: Path, box_format: str) -> None:
+def test_boxes_are_the_label_files_numbers_whatever_the_model_is_told(
+    tmp_path: Path, box_format: str
+) -> None:
     with LoopbackServer(EchoAnswers(box_format)) as server:
         place = ReferringPlace(tmp_path, server.base_url, **{"vlm.box_format": box_format})
         street(place)
         done = place.run()
         assert done.code == 0, done
         assert server.by_task == {
-            "region_expression": 2, "image_caption": 2, "grounding_expression": 2, "double_check": 2,
-        }  # fmt: skip
+            "region_expression": 2,
+            "image_caption": 2,
+            "grounding_expression": 2,
+            "double_check": 2,
+        }
     records = place.annotations()
     assert [record["image_id"] for record in records] == ["000", "night ä/000"]
     given = [[float(n) for n in corners] for corners in CARS]
     assert [region["bbox"] for record in records for region in record["regions"]] == given
-    assert [r["type"] for record in records for r in record["regions"]] == ["Car", "Van", "Person_sitting"]
+    assert [r["type"] for record in records for r in record["regions"]] == [
+        "Car",
+        "Van",
+        "Person_sitting",
+    ]
     instances = [i for record in records for e in record["expressions"] for i in e["instances"]]
     assert [instance["bbox"] for instance in instances] == given
     assert [instance["region_id"] for instance in instances] == [1, 2, 1]
     assert all(instance["score"] is None for instance in instances)
-    ids = [i["bbox_id"] for i in instances] + [e["expression_id"] for r in records for e in r["expressions"]]
+    ids = [i["bbox_id"] for i in instances] + [
+        e["expression_id"] for r in records for e in r["expressions"]
+    ]
     assert len(set(ids)) == len(ids) == 6
     assert (records[0]["width"], records[0]["height"]) == (1242, 375)
     assert all(e["verified"] is True for record in records for e in record["expressions"])
 
 
-def test_legacy_files_hold_boxes_in_0_to_1000_under_the_images_folder(place: ReferringPlace) -> None:
+def test_legacy_files_hold_boxes_in_0_to_1000_under_the_images_folder(
+    place: ReferringPlace,
+) -> None:
     street(place)
     assert place.run(**{"workflow.output_format": "both"}).code == 0
     [car, van] = json.loads(place.legacy(0, "000"))
@@ -76,8 +95,13 @@ def test_legacy_files_hold_boxes_in_0_to_1000_under_the_images_folder(place: Ref
     assert place.legacy(1, "night ä/000") == place.annotations()[1]["caption"]
     for step in (2, 3):
         lines = [line.rsplit(": ", 1) for line in place.legacy(step, "000").splitlines()]
-        assert [json.loads(boxes) for _, boxes in lines] == [[[495, 485, 586, 759]], [[0, 268, 1000, 1000]]]
-        assert [text for text, _ in lines] == [e["text"] for e in place.annotations()[0]["expressions"]]
+        assert [json.loads(boxes) for _, boxes in lines] == [
+            [[495, 485, 586, 759]],
+            [[0, 268, 1000, 1000]],
+        ]
+        assert [text for text, _ in lines] == [
+            e["text"] for e in place.annotations()[0]["expressions"]
+        ]
 
 
 def test_another_output_format_costs_nothing(place: ReferringPlace, server: LoopbackServer) -> None:
@@ -124,20 +148,35 @@ def test_legacy_files_have_no_phrase_without_a_box(tmp_path: Path) -> None:
 
 
 def test_ids_and_legacy_files_mirror_the_images_folder_whatever_the_paths(tmp_path: Path) -> None:
-    """On two machines: the pictures lie in folders of other names, one of them outside of the images' folder."""
+    """On two machines: the pictures lie in folders of other names, one of them outside of the
+    images' folder.
+    """
     found = []
     for machine in ("here", "there"):
         with LoopbackServer() as server:
             place = ReferringPlace(tmp_path / machine, server.base_url)
-            outside = [tmp_path / f"{machine}s pictures" / name for name in ("a/x.png", "b/x.png", "b/y.png")]
-            paths = ["sub/x.png", str(place.images / "sub" / "y.png"), "../beside/x.png", *map(str, outside)]
+            outside = [
+                tmp_path / f"{machine}s pictures" / name
+                for name in ("a/x.png", "b/x.png", "b/y.png")
+            ]
+            paths = [
+                "sub/x.png",
+                str(place.images / "sub" / "y.png"),
+                "../beside/x.png",
+                *map(str, outside),
+            ]
             rows = []
             for number, path in enumerate(paths):
                 place.picture(path, color=(number, 20 * number, 90))
-                rows.append({"image_path": path, "regions": [{"bbox": [1, 2, 30, 40], "type": "Car"}]})
+                rows.append(
+                    {"image_path": path, "regions": [{"bbox": [1, 2, 30, 40], "type": "Car"}]}
+                )
             given = place.folder / "given.jsonl"
             given.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-            place.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": str(given)}
+            place.settings |= {
+                "data.kitti_label_dir": None,
+                "data.input_annotations_jsonl": str(given),
+            }
             done = place.run(**{"workflow.output_format": "both"})
         assert done.code == 0, done
         files = {str(p.relative_to(place.results)) for p in place.results.rglob("*.txt.step0")}
@@ -160,7 +199,9 @@ def test_legacy_files_of_a_picture_that_is_gone_go_too(place: ReferringPlace) ->
 # --- what fails alone, what is reported
 
 
-def test_what_is_wrong_with_one_image_fails_it_alone(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_what_is_wrong_with_one_image_fails_it_alone(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     street(place)
     whole = place.picture("cut.jpg").read_bytes()
     (place.images / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -169,7 +210,9 @@ def test_what_is_wrong_with_one_image_fails_it_alone(place: ReferringPlace, serv
     assert done.code == 1, done
     assert [r["image_path"] for r in place.annotations()] == ["000.png", "night ä/000.png"]
     assert server.count() == 8
-    assert {failure["id"]: failure["kind"] for failure in place.failures()} == {"cut": "image_broken"}
+    assert {failure["id"]: failure["kind"] for failure in place.failures()} == {
+        "cut": "image_broken"
+    }
     found = command(["check", "-e", str(place.spec())])
     assert (found.code, found.err.count("Problem: ")) == (2, 1)
 
@@ -191,7 +234,10 @@ def test_a_bad_label_line_leaves_out_its_box_alone(place: ReferringPlace, line: 
     place.label("a.txt", [kitti("Car", 1, 2, 30, 40), "", line, kitti("Van", 5, 6, 70, 80)])
     done = place.run()
     assert done.code == 0, done
-    assert [region["bbox"] for region in place.annotations()[0]["regions"]] == [[1, 2, 30, 40], [5, 6, 70, 80]]
+    assert [region["bbox"] for region in place.annotations()[0]["regions"]] == [
+        [1, 2, 30, 40],
+        [5, 6, 70, 80],
+    ]
     assert "Note: labels that can't be read are left out: 1 (" in done.err
     assert "a.txt, line 3: " in done.err
     assert place.run_json()["input"]["labels_left_out"]["count"] == 1
@@ -209,12 +255,17 @@ def test_label_lines_of_8_to_17_fields_are_read(place: ReferringPlace, fields: i
 
 
 @pytest.mark.parametrize("box", [(-3, 2, 30, 40), (600, 400, 640.75, 480), (700, 2, 800, 40)])
-def test_a_box_that_reaches_beyond_its_picture_is_kept_and_told(place: ReferringPlace, box: tuple[float, ...]) -> None:
+def test_a_box_that_reaches_beyond_its_picture_is_kept_and_told(
+    place: ReferringPlace, box: tuple[float, ...]
+) -> None:
     place.picture("a.png")
     place.label("a.txt", [kitti("Car", *box), kitti("Van", 0, 0, 640.25, 480)])
     done = place.run()
     assert done.code == 0, done
-    assert [region["bbox"] for region in place.annotations()[0]["regions"]] == [list(box), [0, 0, 640.25, 480]]
+    assert [region["bbox"] for region in place.annotations()[0]["regions"]] == [
+        list(box),
+        [0, 0, 640.25, 480],
+    ]
     assert f"kept as they are: 1 (a.png: {list(box)} in 640 x 480 px)" in done.err
 
 
@@ -230,7 +281,9 @@ def test_labels_without_a_single_box_are_refused_before_anything_is_sent(
     assert place.run(**{"workflow.steps": ["1"]}).code == 0, "a caption needs no box"
 
 
-def test_a_step_whose_input_lacks_what_it_needs_is_refused(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_a_step_whose_input_lacks_what_it_needs_is_refused(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     many(place, 2)
     assert place.run(**{"workflow.steps": ["1"]}).code == 0
     sent = server.count()
@@ -245,7 +298,9 @@ def test_a_step_whose_input_lacks_what_it_needs_is_refused(place: ReferringPlace
     assert place.run(**{"workflow.steps": ["1", "2"]}).code == 0
 
 
-def test_missing_and_spare_labels_are_reported_and_fail_nothing(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_missing_and_spare_labels_are_reported_and_fail_nothing(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     street(place)
     place.picture("bare.png")
     place.picture("empty.png", color="red")
@@ -264,7 +319,9 @@ def test_missing_and_spare_labels_are_reported_and_fail_nothing(place: Referring
     assert server.by_task["region_expression"] == 2
 
 
-def test_a_record_that_fails_beside_a_good_step_fails_alone(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_a_record_that_fails_beside_a_good_step_fails_alone(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     street(place)
     server.faults = [on(faults.content_filter(), task="image_caption", times=1)]
     done = place.run()
@@ -281,7 +338,9 @@ def test_a_record_that_fails_beside_a_good_step_fails_alone(place: ReferringPlac
 def many(place: ReferringPlace, count: int) -> None:
     for n in range(count):
         place.picture(f"{n:02}.png", color=(n, 2 * n, 90))
-        place.label(f"{n:02}.txt", [kitti("Car", n, 2, 60.5 + n, 40), kitti("Van", 100, 200, 300 + n, 400)])
+        place.label(
+            f"{n:02}.txt", [kitti("Car", n, 2, 60.5 + n, 40), kitti("Van", 100, 200, 300 + n, 400)]
+        )
 
 
 def test_a_finished_run_sends_nothing_and_a_changed_label_asks_for_its_image_alone(
@@ -301,7 +360,9 @@ def test_a_finished_run_sends_nothing_and_a_changed_label_asks_for_its_image_alo
     assert [a == b for a, b in zip(after, earlier, strict=True)] == [n != 3 for n in range(6)]
 
 
-def test_a_budget_stops_and_the_same_command_goes_on(tmp_path: Path, server: LoopbackServer) -> None:
+def test_a_budget_stops_and_the_same_command_goes_on(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     whole = ReferringPlace(tmp_path / "whole", server.base_url)
     many(whole, 6)
     assert whole.run().code == 0
@@ -321,7 +382,9 @@ def test_a_budget_stops_and_the_same_command_goes_on(tmp_path: Path, server: Loo
 def test_streaming_and_step_by_step_give_the_same_bytes(tmp_path: Path, method: str) -> None:
     files = []
     for stream in (True, False):
-        with LoopbackServer(faults=[on(faults.says("?"), task="double_check", containing='"the red Car"')]) as server:
+        with LoopbackServer(
+            faults=[on(faults.says("?"), task="double_check", containing='"the red Car"')]
+        ) as server:
             place = ReferringPlace(tmp_path / str(stream), server.base_url)
             many(place, 12)
             done = place.run(**{"workflow.stream": stream, "double_check.method": method})
@@ -330,11 +393,15 @@ def test_streaming_and_step_by_step_give_the_same_bytes(tmp_path: Path, method: 
     assert files[0] == files[1]
 
 
-def test_a_dry_run_and_a_check_write_and_send_nothing(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_a_dry_run_and_a_check_write_and_send_nothing(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     street(place)
     plan = place.run("--dry-run")
     assert plan.code == 0, plan
-    assert [step["step"] for step in plan.summary["steps"]] == [s.replace("step_", "step", 1) for s in STEPS]
+    assert [step["step"] for step in plan.summary["steps"]] == [
+        s.replace("step_", "step", 1) for s in STEPS
+    ]
     checked = command(["check", "-e", str(place.spec()), "--json"])
     assert checked.code == 0, checked
     assert checked.summary["records"] == 2
@@ -345,7 +412,9 @@ def test_a_dry_run_and_a_check_write_and_send_nothing(place: ReferringPlace, ser
 # --- steps
 
 
-def test_steps_0_and_1_of_an_image_are_asked_side_by_side(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_steps_0_and_1_of_an_image_are_asked_side_by_side(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     many(place, 8)
     server.latency = 0.1
     assert place.run(**{"workflow.max_workers": 32}).code == 0
@@ -368,7 +437,9 @@ def test_steps_0_and_1_of_an_image_are_asked_side_by_side(place: ReferringPlace,
         pytest.param([["3", "2", "1", "0"]], id="written backwards"),
     ],
 )
-def test_steps_in_parts_give_what_one_run_gives(tmp_path: Path, server: LoopbackServer, runs: list[list[Any]]) -> None:
+def test_steps_in_parts_give_what_one_run_gives(
+    tmp_path: Path, server: LoopbackServer, runs: list[list[Any]]
+) -> None:
     whole = ReferringPlace(tmp_path / "whole", server.base_url)
     many(whole, 3)
     assert whole.run().code == 0
@@ -379,7 +450,9 @@ def test_steps_in_parts_give_what_one_run_gives(tmp_path: Path, server: Loopback
         assert done.code == 0, done
     assert server.count() == 24
     plain = [{k: v for k, v in r.items() if k != "pipeline_steps"} for r in place.annotations()]
-    assert plain == [{k: v for k, v in r.items() if k != "pipeline_steps"} for r in whole.annotations()]
+    assert plain == [
+        {k: v for k, v in r.items() if k != "pipeline_steps"} for r in whole.annotations()
+    ]
 
 
 WRONG = [
@@ -402,7 +475,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "expected"), [pytest.param(*case, id=case[1]) for case in WRONG])
+@pytest.mark.parametrize(
+    ("settings", "expected"), [pytest.param(*case, id=case[1]) for case in WRONG]
+)
 def test_what_is_wrong_is_found_before_the_first_request(
     place: ReferringPlace, server: LoopbackServer, settings: dict[str, Any], expected: str
 ) -> None:
@@ -424,22 +499,33 @@ def test_labels_that_mirror_nothing_are_refused(place: ReferringPlace) -> None:
 # --- many regions
 
 
-def test_200_boxes_are_all_described_in_groups_of_at_most_16(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_200_boxes_are_all_described_in_groups_of_at_most_16(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     place.picture("crowd.png", (1600, 900))
-    corners = [(8 * n % 1500 + 0.5, 37 * n % 800, 8 * n % 1500 + 30, 37 * n % 800 + 50.25) for n in range(200)]
+    corners = [
+        (8 * n % 1500 + 0.5, 37 * n % 800, 8 * n % 1500 + 30, 37 * n % 800 + 50.25)
+        for n in range(200)
+    ]
     place.label("crowd.txt", [kitti("Pedestrian", *box) for box in corners])
     done = place.run()
     assert done.code == 0, done
     groups = [r.input["regions"] for r in server.requests if r.task == "region_expression"]
     assert max(map(len, groups)) <= 16
-    assert all([region["id"] for region in group] == list(range(1, len(group) + 1)) for group in groups)
+    assert all(
+        [region["id"] for region in group] == list(range(1, len(group) + 1)) for group in groups
+    )
     assert sum(map(len, groups)) == 200
     [record] = place.annotations()
     assert [tuple(region["bbox"]) for region in record["regions"]] == corners
     assert all(region["description"] for region in record["regions"])
     named = sorted(i["region_id"] for e in record["expressions"] for i in e["instances"])
     assert named == list(range(1, 201))
-    assert all(i["bbox"] == list(corners[i["region_id"] - 1]) for e in record["expressions"] for i in e["instances"])
+    assert all(
+        i["bbox"] == list(corners[i["region_id"] - 1])
+        for e in record["expressions"]
+        for i in e["instances"]
+    )
     checks = [r.input for r in server.requests if r.task == "double_check"]
     assert max(len(check["expressions"]) for check in checks) <= 16
 
@@ -449,7 +535,9 @@ def items_of(request: Any) -> int:
     return len(request.input.get("expressions") or request.input.get("regions") or ())
 
 
-def test_a_reply_that_is_cut_off_is_asked_for_in_halves(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_a_reply_that_is_cut_off_is_asked_for_in_halves(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     place.picture("row.png")
     place.label("row.txt", [kitti("Car", 40 * n, 10, 40 * n + 30, 60) for n in range(12)])
     server.faults = [lambda request: faults.truncated() if items_of(request) > 5 else None]
@@ -491,7 +579,12 @@ def test_the_users_types_stay_and_the_models_fill_empty_ones(tmp_path: Path) -> 
             region["type"] = "lorry"
         return answer
 
-    rows = [{"image_path": "a.png", "regions": [{"bbox": [1, 2, 30, 40], "type": "Car"}, {"bbox": [5, 6, 70.5, 80]}]}]
+    rows = [
+        {
+            "image_path": "a.png",
+            "regions": [{"bbox": [1, 2, 30, 40], "type": "Car"}, {"bbox": [5, 6, 70.5, 80]}],
+        }
+    ]
     with LoopbackServer(renaming) as server:
         place = annotated(tmp_path, server, rows)
         assert place.run().code == 0
@@ -516,7 +609,13 @@ def test_region_ids_that_were_not_asked_about_are_dropped(tmp_path: Path) -> Non
     def inventive(request: Any) -> Any:
         if request.task != "grounding_expression":
             return echo(request)
-        found = [("the car", [1, 9]), ("a ghost", [7]), ("both", ["2", 1, 1]), ("", [1]), ("the van", 2)]
+        found = [
+            ("the car", [1, 9]),
+            ("a ghost", [7]),
+            ("both", ["2", 1, 1]),
+            ("", [1]),
+            ("the van", 2),
+        ]
         return {"expressions": [{"text": text, "region_ids": ids} for text, ids in found]}
 
     with LoopbackServer(inventive) as server:
@@ -539,7 +638,9 @@ def test_spans_are_where_the_caption_has_the_words(tmp_path: Path) -> None:
         if request.task == "grounding_expression":
             assert request.input["caption"] == "Two cars and The Van."
             texts = {"two cars": [1, 2], "the van": [2], "the bike": [1]}
-            return {"expressions": [{"text": text, "region_ids": ids} for text, ids in texts.items()]}
+            return {
+                "expressions": [{"text": text, "region_ids": ids} for text, ids in texts.items()]
+            }
         return echo(request)
 
     with LoopbackServer(speaking) as server:
@@ -572,7 +673,9 @@ def test_marks_are_drawn_in_the_picture_of_the_steps_that_show_regions(
     assert server.count() == sent
 
 
-def test_each_group_of_regions_has_its_own_marks(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_each_group_of_regions_has_its_own_marks(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     place.picture("row.png")
     place.label("row.txt", [kitti("Car", 30 * n, 10, 30 * n + 20, 60) for n in range(20)])
     assert place.run(**{"workflow.marks": "outline"}).code == 0
@@ -593,7 +696,9 @@ def test_the_seed_pages_spec_runs_unchanged_on_an_openai_endpoint(tmp_path: Path
         many(place, 2)
         spec = tmp_path / "tao.yaml"
         spec.write_text(TAO_SPEC.format(url=server.base_url, folder=tmp_path), encoding="utf-8")
-        done = command(["generate", "-e", str(spec), f"results_dir={place.results}", "module_name=auto_label"])
+        done = command(
+            ["generate", "-e", str(spec), f"results_dir={place.results}", "module_name=auto_label"]
+        )
     assert done.code == 0, done
     assert len(place.annotations()) == 2
 
@@ -642,11 +747,18 @@ def test_records_of_both_pipelines_are_one_data_set(tmp_path: Path, server: Loop
     captions.many(2)
     assert captions.run().code == 0
     both = tmp_path / "both.jsonl"
-    both.write_bytes(b"".join((p.results / "annotations.jsonl").read_bytes() for p in (place, captions)))
+    both.write_bytes(
+        b"".join((p.results / "annotations.jsonl").read_bytes() for p in (place, captions))
+    )
     records = read_records(str(both))
-    assert {record["source"] for record in records} == {"image_referring_expression", "image_grounding"}
+    assert {record["source"] for record in records} == {
+        "image_referring_expression",
+        "image_grounding",
+    }
     expressions = [e for record in records for e in read_expressions(Record(record), "expressions")]
-    ids = [e["expression_id"] for e in expressions] + [i["bbox_id"] for e in expressions for i in e["instances"]]
+    ids = [e["expression_id"] for e in expressions] + [
+        i["bbox_id"] for e in expressions for i in e["instances"]
+    ]
     assert len(set(ids)) == len(ids) > 8
     common = {"expression_id", "text", "char_span", "instances", "status"}
     assert all(common <= set(expression) for expression in expressions)

@@ -1,4 +1,6 @@
-"""`image_region_caption`: pictures with boxes, or without, in; the boxes drawn and a text for each out."""
+"""`image_region_caption`: pictures with boxes, or without, in; the boxes drawn and a text for each
+out.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,13 @@ import pytest
 from PIL import Image
 
 from benchmarks.workplace import REPOSITORY, command
-from dataflow_grounding import EmbeddedServing, GroundingError, OpenAIServing, RegionCaptioner, RegionMarker
+from dataflow_grounding import (
+    EmbeddedServing,
+    GroundingError,
+    OpenAIServing,
+    RegionCaptioner,
+    RegionMarker,
+)
 from dataflow_grounding.rows import read_records
 from dataflow_grounding.tasks.captions import read_marked_text
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
@@ -23,13 +31,17 @@ SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 
 PROMPT = "Describe the content of each marked region in the image. There are {0} regions: <region1> to <region{0}>."
 
 
-def picture(folder: Path, name: str = "20.png", size: tuple[int, int] = SIZE, color: str = "teal") -> str:
+def picture(
+    folder: Path, name: str = "20.png", size: tuple[int, int] = SIZE, color: str = "teal"
+) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(folder / name)
     return name
 
 
-def generate(folder: Path, url: str, rows: list[dict[str, Any]], *overrides: str) -> tuple[int, dict[str, Any]]:
+def generate(
+    folder: Path, url: str, rows: list[dict[str, Any]], *overrides: str
+) -> tuple[int, dict[str, Any]]:
     (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     vlm = {
         "backend": "openai",
@@ -53,16 +65,24 @@ def annotations(folder: Path) -> list[dict[str, Any]]:
 
 def by_box(request: ReceivedRequest) -> dict[str, Any]:
     """A text that tells which box it is about."""
-    return {"captions": [{"id": r["id"], "text": f"box {r['bbox_2d']}"} for r in request.input["regions"]]}
+    return {
+        "captions": [
+            {"id": r["id"], "text": f"box {r['bbox_2d']}"} for r in request.input["regions"]
+        ]
+    }
 
 
 def serving(server: LoopbackServer) -> OpenAIServing:
     return OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
 
 
-def test_the_seeds_example_row_gives_its_nine_fields(tmp_path: Path, server: LoopbackServer) -> None:
+def test_the_seeds_example_row_gives_its_nine_fields(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     picture(tmp_path)
-    code, _ = generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": [[196, 104, 310, 495]]}])
+    code, _ = generate(
+        tmp_path, server.base_url, [{"image": "20.png", "bbox": [[196, 104, 310, 495]]}]
+    )
     assert code == 0
     [record] = annotations(tmp_path)
     nine = {
@@ -98,14 +118,22 @@ def test_the_seeds_example_row_gives_its_nine_fields(tmp_path: Path, server: Loo
         pytest.param([[10**400, 9, 5, 5]], ["not_finite"], id="beyond a double"),
         pytest.param([[60, 40, 95, 79]], ["xyxy"], id="corners that leave the image as a size"),
         pytest.param(
-            [[60, 40, 95, 79], [1, 1, 20, 20]], ["xyxy", "xyxy"], id="a row of corners, some of which would fit"
+            [[60, 40, 95, 79], [1, 1, 20, 20]],
+            ["xyxy", "xyxy"],
+            id="a row of corners, some of which would fit",
         ),
-        pytest.param([[60, 40, 95, 79], [50, 40, 10, 10]], [], id="cut, where another box of the row is no corners"),
+        pytest.param(
+            [[60, 40, 95, 79], [50, 40, 10, 10]],
+            [],
+            id="cut, where another box of the row is no corners",
+        ),
         pytest.param([[50, 40, 51, 41]], [], id="a little over the edge: cut"),
         pytest.param([9, 9, 5, 5], [], id="one box without its list"),
     ],
 )
-def test_what_is_wrong_with_a_box_is_told_apart(tmp_path: Path, boxes: list[Any], kinds: list[str]) -> None:
+def test_what_is_wrong_with_a_box_is_told_apart(
+    tmp_path: Path, boxes: list[Any], kinds: list[str]
+) -> None:
     name = str(tmp_path / picture(tmp_path, size=(100, 80)))
     good = [2, 3, 30, 40]
     marker = RegionMarker(tmp_path)
@@ -131,7 +159,9 @@ def test_nan_in_python_fails_its_row_alone(tmp_path: Path) -> None:
     assert [place for place, _ in done.failures] == [0]
 
 
-def test_of_more_boxes_than_max_boxes_the_largest_stay_in_their_order(tmp_path: Path, server: LoopbackServer) -> None:
+def test_of_more_boxes_than_max_boxes_the_largest_stay_in_their_order(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     picture(tmp_path)
     rows = [{"image": "20.png", "bbox": [[10, 10, 5 + n % 7, 20] for n in range(14)]}]
     server.answers = by_box
@@ -139,7 +169,8 @@ def test_of_more_boxes_than_max_boxes_the_largest_stay_in_their_order(tmp_path: 
     assert code == 0
     assert summary["notes"]["over_max_boxes"] == 10
     [record] = annotations(tmp_path)
-    assert [c["bbox"][2] for c in record["region_captions"]] == [20, 21, 20, 21]  # boxes 5, 6, 12, 13
+    # boxes 5, 6, 12, 13
+    assert [c["bbox"][2] for c in record["region_captions"]] == [20, 21, 20, 21]
     assert len(record["normalized_bbox"]) == record["valid_bboxes_num"] == 4
     assert {p["box"] for p in record["bbox_problems"]} == set(range(14)) - {5, 6, 12, 13}
     assert len(record["bbox"]) == 14
@@ -151,20 +182,29 @@ def test_all_boxes_go_out_in_several_requests_and_each_text_comes_back_to_its_bo
     picture(tmp_path)
     boxes = [[(37 * n) % 1400, (91 * n) % 700, 40 + n, 50] for n in range(40)]
     server.answers = by_box
-    generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": boxes}], "workflow.max_boxes=null")
+    generate(
+        tmp_path, server.base_url, [{"image": "20.png", "bbox": boxes}], "workflow.max_boxes=null"
+    )
     [record] = annotations(tmp_path)
     assert server.by_task["region_caption"] >= 3
     expected = [[x, y, x + w, y + h] for x, y, w, h in boxes]
     assert [c["bbox"] for c in record["region_captions"]] == expected
     assert [c["text"] for c in record["region_captions"]] == [f"box {bbox}" for bbox in expected]
-    assert sorted(record["answer"].splitlines()) == sorted(f"<region{n}>: box {b}" for n, b in enumerate(expected, 1))
+    assert sorted(record["answer"].splitlines()) == sorted(
+        f"<region{n}>: box {b}" for n, b in enumerate(expected, 1)
+    )
 
 
-def test_rows_without_boxes_get_the_models_proposals_labelled_as_such(tmp_path: Path, server: LoopbackServer) -> None:
+def test_rows_without_boxes_get_the_models_proposals_labelled_as_such(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     picture(tmp_path)
-    code, _ = generate(tmp_path, server.base_url, [{"image": "20.png"}, {"image": "20.png", "bbox": []}])
+    code, _ = generate(
+        tmp_path, server.base_url, [{"image": "20.png"}, {"image": "20.png", "bbox": []}]
+    )
     assert code == 0
-    assert server.by_task["phrase_grounding"] == 1 + 1  # the check; two equal rows are paid for once
+    # the check; two equal rows are paid for once
+    assert server.by_task["phrase_grounding"] == 1 + 1
     for record in annotations(tmp_path):
         [caption] = record["region_captions"]
         [[x, y, w, h]] = record["bbox"]
@@ -184,7 +224,9 @@ def test_opencv_proposes_what_stands_out(tmp_path: Path, server: LoopbackServer)
     assert {caption["proposed_by"] for caption in record["region_captions"]} == {"opencv"}
     found = [caption["bbox"] for caption in record["region_captions"]]
     for known in ([50, 60, 150, 160], [250, 100, 350, 250]):
-        assert any(max(abs(a - b) for a, b in zip(known, bbox, strict=True)) <= 4 for bbox in found), found
+        assert any(
+            max(abs(a - b) for a, b in zip(known, bbox, strict=True)) <= 4 for bbox in found
+        ), found
 
 
 def test_nothing_to_propose_is_no_invention(tmp_path: Path) -> None:
@@ -201,10 +243,16 @@ def test_nothing_to_propose_is_no_invention(tmp_path: Path) -> None:
 IN_WORDS = "In <region1>, there is a cup on a table. It is white.\nIn <region2>, the lower half of a person is visible."
 
 
-def test_an_answer_in_the_models_own_words_is_kept_and_divided(tmp_path: Path, server: LoopbackServer) -> None:
+def test_an_answer_in_the_models_own_words_is_kept_and_divided(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     picture(tmp_path)
     server.answers = lambda request: IN_WORDS
-    generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": [[1, 1, 90, 90], [200, 200, 90, 90]]}])
+    generate(
+        tmp_path,
+        server.base_url,
+        [{"image": "20.png", "bbox": [[1, 1, 90, 90], [200, 200, 90, 90]]}],
+    )
     [record] = annotations(tmp_path)
     assert record["answer"] == IN_WORDS
     assert [caption["text"] for caption in record["region_captions"]] == [
@@ -213,19 +261,27 @@ def test_an_answer_in_the_models_own_words_is_kept_and_divided(tmp_path: Path, s
     ]
 
 
-def test_own_words_of_a_later_request_name_the_rows_regions(tmp_path: Path, server: LoopbackServer) -> None:
+def test_own_words_of_a_later_request_name_the_rows_regions(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     name = str(tmp_path / picture(tmp_path))
     server.answers = lambda request: "<region1>: a thing"
     regions = [{"bbox": [10, 10, 60, 60], "type": ""}, {"bbox": [800, 500, 900, 600], "type": ""}]
-    record = RegionCaptioner(serving(server), regions_per_request=1)({"image": name, "regions": regions})
+    record = RegionCaptioner(serving(server), regions_per_request=1)(
+        {"image": name, "regions": regions}
+    )
     assert record["answer"] == "<region1>: a thing\n<region2>: a thing"
     assert [caption["text"] for caption in record["region_captions"]] == ["a thing", "a thing"]
 
 
-def test_a_reply_that_leaves_a_region_out_is_asked_again_and_then_fails(tmp_path: Path, server: LoopbackServer) -> None:
+def test_a_reply_that_leaves_a_region_out_is_asked_again_and_then_fails(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     picture(tmp_path)
     server.answers = lambda request: {"captions": [{"id": 1, "text": "a cup"}]}
-    code, summary = generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": [[1, 1, 9, 9], [20, 20, 9, 9]]}])
+    code, summary = generate(
+        tmp_path, server.base_url, [{"image": "20.png", "bbox": [[1, 1, 9, 9], [20, 20, 9, 9]]}]
+    )
     assert code == 4
     assert summary["requests"] == 3
     [failure] = read_records(str(tmp_path / "out" / "failures.jsonl"))
@@ -246,13 +302,22 @@ def differs(shown: Image.Image, area: tuple[int, int, int, int]) -> bool:
     return any(high - low > 40 for low, high in shown.crop(area).getextrema())
 
 
-@pytest.mark.parametrize("size", [SIZE, (4096, 3072), (96, 64)], ids=["seed's", "reduced before it is sent", "tiny"])
+@pytest.mark.parametrize(
+    "size", [SIZE, (4096, 3072), (96, 64)], ids=["seed's", "reduced before it is sent", "tiny"]
+)
 @pytest.mark.parametrize("marks", ["outline", "tag"])
-def test_marks_stand_beside_the_region_and_not_in_it(tmp_path: Path, marks: str, size: tuple[int, int]) -> None:
+def test_marks_stand_beside_the_region_and_not_in_it(
+    tmp_path: Path, marks: str, size: tuple[int, int]
+) -> None:
     picture(tmp_path, size=size)
     with LoopbackServer(by_box, keep_bodies=True) as server:
         box = [size[0] // 2, size[1] // 2, size[0] // 4, size[1] // 4]
-        generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": [box]}], f"workflow.marks={marks}")
+        generate(
+            tmp_path,
+            server.base_url,
+            [{"image": "20.png", "bbox": [box]}],
+            f"workflow.marks={marks}",
+        )
         shown = sent(server.requests[0])
     w, h = shown.size
     assert max(w, h) <= 2048
@@ -268,8 +333,10 @@ def test_crops_are_pictures_of_their_own(tmp_path: Path) -> None:
     scene.paste("red", (50, 60, 150, 160))
     scene.save(tmp_path / "scene.png")
     Image.new("RGB", (6000, 4000), "blue").save(tmp_path / "large.png")
-    rows = [{"image": "scene.png", "bbox": [[50, 60, 100, 100], [300, 200, 50, 80]]},
-            {"image": "large.png", "bbox": [[0, 0, 5000, 3000]]}]  # fmt: skip
+    rows = [
+        {"image": "scene.png", "bbox": [[50, 60, 100, 100], [300, 200, 50, 80]]},
+        {"image": "large.png", "bbox": [[0, 0, 5000, 3000]]},
+    ]
     with LoopbackServer(keep_bodies=True) as server:
         code, _ = generate(tmp_path, server.base_url, rows, "workflow.marks=crop")
         assert code == 0
@@ -283,15 +350,24 @@ def test_crops_are_pictures_of_their_own(tmp_path: Path) -> None:
 
 def test_the_embedded_serving_says_what_it_knows_and_that_it_is_all(tmp_path: Path) -> None:
     picture(tmp_path, size=(400, 300), color="red")
-    generate(tmp_path, "", [{"image": "20.png", "bbox": [[0, 0, 100, 90]]}],
-             "vlm.backend=embedded", "vlm.box_format=auto")  # fmt: skip
+    generate(
+        tmp_path,
+        "",
+        [{"image": "20.png", "bbox": [[0, 0, 100, 90]]}],
+        "vlm.backend=embedded",
+        "vlm.box_format=auto",
+    )
     [record] = annotations(tmp_path)
     [caption] = record["region_captions"]
     assert record["model"] == "embedded-opencv"
-    assert all(word in caption["text"] for word in ("red", "8%", "top left", "can't tell what it is"))
+    assert all(
+        word in caption["text"] for word in ("red", "8%", "top left", "can't tell what it is")
+    )
 
 
-def test_a_second_run_sends_nothing_and_check_names_each_bad_box(tmp_path: Path, server: LoopbackServer) -> None:
+def test_a_second_run_sends_nothing_and_check_names_each_bad_box(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     picture(tmp_path)
     rows = [{"image": "20.png", "bbox": [[1, 1, 90, 90], [9999, 1, 5, 5]]}, {"image": "20.png"}]
     assert generate(tmp_path, server.base_url, rows)[0] == 0
@@ -302,8 +378,14 @@ def test_a_second_run_sends_nothing_and_check_names_each_bad_box(tmp_path: Path,
     assert "line 1: box 1 lies outside of the image" in checked.out + checked.err
 
 
-def test_the_script_takes_the_seeds_arguments(tmp_path: Path, server: LoopbackServer, monkeypatch: Any) -> None:
-    for name, value in (("DF_BASE_URL", server.base_url), ("DF_MODEL", "loopback"), ("DF_BOX_FORMAT", "xyxy_px")):
+def test_the_script_takes_the_seeds_arguments(
+    tmp_path: Path, server: LoopbackServer, monkeypatch: Any
+) -> None:
+    for name, value in (
+        ("DF_BASE_URL", server.base_url),
+        ("DF_MODEL", "loopback"),
+        ("DF_BOX_FORMAT", "xyxy_px"),
+    ):
         monkeypatch.setenv(name, value)
     script = REPOSITORY / "api_pipelines" / "image_region_caption_api_pipeline.py"
     spec = importlib.util.spec_from_file_location("region_script", script)
@@ -335,23 +417,39 @@ def test_the_script_takes_the_seeds_arguments(tmp_path: Path, server: LoopbackSe
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("<region1>: a cup; <region2>: a spoon", {1: "a cup", 2: "a spoon"}, id="one line"),
-        pytest.param("- <region 1>: a cup\n- <Region2>: a spoon", {1: "a cup", 2: "a spoon"}, id="a list"),
-        pytest.param("1. <region1> a cup.\nIt is red.", {1: "<region1> a cup. It is red."}, id="a sentence more"),
         pytest.param(
-            "<region1> and <region2> are cups.", dict.fromkeys((1, 2), "<region1> and <region2> are cups."), id="both"
+            "<region1>: a cup; <region2>: a spoon", {1: "a cup", 2: "a spoon"}, id="one line"
         ),
-        pytest.param("<region3>: not asked for\nand more of it", {}, id="a region that is not there"),
+        pytest.param(
+            "- <region 1>: a cup\n- <Region2>: a spoon", {1: "a cup", 2: "a spoon"}, id="a list"
+        ),
+        pytest.param(
+            "1. <region1> a cup.\nIt is red.",
+            {1: "<region1> a cup. It is red."},
+            id="a sentence more",
+        ),
+        pytest.param(
+            "<region1> and <region2> are cups.",
+            dict.fromkeys((1, 2), "<region1> and <region2> are cups."),
+            id="both",
+        ),
+        pytest.param(
+            "<region3>: not asked for\nand more of it", {}, id="a region that is not there"
+        ),
         pytest.param("A kitchen with cups.", {}, id="no region named"),
     ],
 )
-def test_a_text_is_divided_among_the_regions_that_it_names(text: str, expected: dict[int, str]) -> None:
+def test_a_text_is_divided_among_the_regions_that_it_names(
+    text: str, expected: dict[int, str]
+) -> None:
     assert read_marked_text(text, 2) == expected
 
 
 def test_a_runaway_text_about_many_regions_is_divided_in_a_moment() -> None:
     begun = time.process_time()
-    found = read_marked_text("".join(f"<region{number}>" for number in range(1, 51)) + " It is so. " * 40_000, 50)
+    found = read_marked_text(
+        "".join(f"<region{number}>" for number in range(1, 51)) + " It is so. " * 40_000, 50
+    )
     assert len(found) == 50
     assert time.process_time() - begun < 3
 
@@ -372,12 +470,15 @@ def test_the_report_shows_pictures_and_texts(tmp_path: Path, server: LoopbackSer
     assert command(["report", str(tmp_path / "out")]).code == 0
     (data,) = (tmp_path / "out" / "report_files").glob("*/records-1.js")
     assert "box [50, 60, 120, 140]" in data.read_text(encoding="utf-8")
-    assert '"thumbnail":"../20.png"' in data.read_text(encoding="utf-8")  # a small picture is shown itself
+    # a small picture is shown itself
+    assert '"thumbnail":"../20.png"' in data.read_text(encoding="utf-8")
     assert "not there" not in data.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("on_suspect", "code"), [("stop", 2), ("warn", 0)])
-def test_proposed_boxes_in_another_format_stop_the_run(tmp_path: Path, on_suspect: str, code: int) -> None:
+def test_proposed_boxes_in_another_format_stop_the_run(
+    tmp_path: Path, on_suspect: str, code: int
+) -> None:
     rows = [{"image": picture(tmp_path, f"p{n}.png", (320, 200 + n))} for n in range(3)]
     with LoopbackServer(EchoAnswers("yxyx_1000")) as server:
         settings = ("vlm.box_format=xyxy_1000", f"vlm.on_suspect_boxes={on_suspect}")

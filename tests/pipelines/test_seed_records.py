@@ -21,7 +21,9 @@ def place(tmp_path: Path, server: LoopbackServer) -> ReferringPlace:
 
 
 def regions(place: ReferringPlace) -> dict[str, list[tuple[str, list[float]]]]:
-    return {r["image_path"]: [(x["type"], x["bbox"]) for x in r["regions"]] for r in place.annotations()}
+    return {
+        r["image_path"]: [(x["type"], x["bbox"]) for x in r["regions"]] for r in place.annotations()
+    }
 
 
 # --- KITTI
@@ -36,14 +38,20 @@ def test_seeds_are_sorted_by_path_and_have_size_and_source(place: ReferringPlace
     assert place.run().code == 0
     seeds = place.seeds()
     assert [(s["image_id"], s["image_path"], s["width"], s["height"]) for s in seeds] == [
-        ("A", "A.png", 640, 480), ("a", "a.png", 200, 100), ("sub/b", "sub/b.JPG", 640, 480),
-    ]  # fmt: skip
+        ("A", "A.png", 640, 480),
+        ("a", "a.png", 200, 100),
+        ("sub/b", "sub/b.JPG", 640, 480),
+    ]
     assert all(s["source"] == "image_referring_expression" for s in seeds)
-    assert all(set(s) == {"image_id", "image_path", "width", "height", "regions", "source"} for s in seeds)
+    assert all(
+        set(s) == {"image_id", "image_path", "width", "height", "regions", "source"} for s in seeds
+    )
     assert '"bbox": [1, 2, 30, 40.5]' in (place.results / "seed_annotations.jsonl").read_text()
 
 
-def test_boxes_are_those_of_the_upright_image(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_boxes_are_those_of_the_upright_image(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     from PIL import Image
 
     exif = Image.Exif()
@@ -53,26 +61,43 @@ def test_boxes_are_those_of_the_upright_image(place: ReferringPlace, server: Loo
     done = place.run()
     assert done.code == 0, done
     turned = next(record for record in place.annotations() if record["image_id"] == "turned")
-    assert (turned["width"], turned["height"], turned["regions"][0]["bbox"]) == (200, 300, [10, 20, 190, 290])
+    assert (turned["width"], turned["height"], turned["regions"][0]["bbox"]) == (
+        200,
+        300,
+        [10, 20, 190, 290],
+    )
     [shown] = [r for r in server.requests if r.task == "region_expression"]
-    assert (shown.image_sizes, shown.input["regions"][0]["bbox_2d"]) == (((200, 300),), [10, 20, 190, 290])
+    assert (shown.image_sizes, shown.input["regions"][0]["bbox_2d"]) == (
+        ((200, 300),),
+        [10, 20, 190, 290],
+    )
 
 
 def test_labels_may_lie_beside_the_images(place: ReferringPlace) -> None:
     for name in ("a", "sub/b"):
         (place.images / f"{name}.txt").write_text(kitti("Car", 1, 2, 30, 40))
     assert place.run(**{"data.kitti_label_dir": str(place.images)}).code == 0
-    assert regions(place) == {"a.png": [("Car", [1, 2, 30, 40])], "sub/b.JPG": [("Car", [1, 2, 30, 40])]}
+    assert regions(place) == {
+        "a.png": [("Car", [1, 2, 30, 40])],
+        "sub/b.JPG": [("Car", [1, 2, 30, 40])],
+    }
 
 
 # --- COCO
 
 
-def coco(place: ReferringPlace, annotations: list[dict[str, Any]], images: list[dict[str, Any]] | None = None) -> None:
+def coco(
+    place: ReferringPlace,
+    annotations: list[dict[str, Any]],
+    images: list[dict[str, Any]] | None = None,
+) -> None:
     given = images or [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "sub/b.JPG"}]
     names = [{"id": 3, "name": "traffic light"}, {"id": 4, "name": "car"}]
     path = place.folder / "instances.json"
-    path.write_text(json.dumps({"images": given, "annotations": annotations, "categories": names}), encoding="utf-8")
+    path.write_text(
+        json.dumps({"images": given, "annotations": annotations, "categories": names}),
+        encoding="utf-8",
+    )
     place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
 
 
@@ -129,11 +154,17 @@ def test_what_is_no_coco_file_is_refused(place: ReferringPlace, text: str, expec
 # --- YOLO
 
 
-def yolo(place: ReferringPlace, lines: list[str], names: str = "person\ntraffic light\n", **settings: Any) -> None:
+def yolo(
+    place: ReferringPlace, lines: list[str], names: str = "person\ntraffic light\n", **settings: Any
+) -> None:
     for name in ("a", "sub/b"):
         place.label(f"{name}.txt", lines)
     (place.labels / "classes.txt").write_text(names)
-    place.settings |= {"data.kitti_label_dir": None, "data.yolo_label_dir": str(place.labels), **settings}
+    place.settings |= {
+        "data.kitti_label_dir": None,
+        "data.yolo_label_dir": str(place.labels),
+        **settings,
+    }
 
 
 def test_yolo_boxes_come_out_again_to_their_last_digit(place: ReferringPlace) -> None:
@@ -160,7 +191,9 @@ def test_yolo_boxes_come_out_again_to_their_last_digit(place: ReferringPlace) ->
         ("0 a b c d", "'a' is not a number"),
     ],
 )
-def test_a_broken_yolo_line_fails_its_image(place: ReferringPlace, line: str, expected: str) -> None:
+def test_a_broken_yolo_line_fails_its_image(
+    place: ReferringPlace, line: str, expected: str
+) -> None:
     yolo(place, [line])
     place.label("a.txt", ["0 0.5 0.5 0.1 0.1"])
     assert place.run().code == 1
@@ -171,9 +204,15 @@ def test_a_broken_yolo_line_fails_its_image(place: ReferringPlace, line: str, ex
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("data.yaml", "names: [one, two]"), ("data.yaml", "names: {0: one, 1: two}"), ("x.names", "one\n\ntwo\n")],
+    [
+        ("data.yaml", "names: [one, two]"),
+        ("data.yaml", "names: {0: one, 1: two}"),
+        ("x.names", "one\n\ntwo\n"),
+    ],
 )
-def test_class_names_come_from_a_list_or_a_data_sets_yaml(place: ReferringPlace, name: str, text: str) -> None:
+def test_class_names_come_from_a_list_or_a_data_sets_yaml(
+    place: ReferringPlace, name: str, text: str
+) -> None:
     (place.folder / name).write_text(text)
     yolo(place, ["1 0.5 0.5 0.5 0.5"], **{"data.yolo_names": str(place.folder / name)})
     assert place.run().code == 0
@@ -208,10 +247,19 @@ def given(place: ReferringPlace, *rows: dict[str, Any] | str) -> Path:
 
 
 def test_our_own_annotations_are_in_pixels_and_keep_their_columns(place: ReferringPlace) -> None:
-    row = {"image_path": "a.png", "image_id": "mine", "source": "image_referring_expression", "note": {"a": [1]},
-           "width": 1, "caption": "old", "expressions": [{"text": "old"}],
-           "regions": [{"bbox": [0.5, 1, 200, 99.25], "type": "Car", "track": 7}]}  # fmt: skip
-    given(place, row, "broken", {"image_path": "sub/b.JPG"}, {"image_path": "gone.png", "regions": []})
+    row = {
+        "image_path": "a.png",
+        "image_id": "mine",
+        "source": "image_referring_expression",
+        "note": {"a": [1]},
+        "width": 1,
+        "caption": "old",
+        "expressions": [{"text": "old"}],
+        "regions": [{"bbox": [0.5, 1, 200, 99.25], "type": "Car", "track": 7}],
+    }
+    given(
+        place, row, "broken", {"image_path": "sub/b.JPG"}, {"image_path": "gone.png", "regions": []}
+    )
     done = place.run()
     assert done.code == 1, done
     [record] = place.annotations()
@@ -224,12 +272,16 @@ def test_our_own_annotations_are_in_pixels_and_keep_their_columns(place: Referri
     assert "given.jsonl, line 2: not JSON" in done.err
 
 
-def test_annotations_go_on_from_where_they_stand(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_annotations_go_on_from_where_they_stand(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     """A results file of ours is what a further run may begin from: at step 2, or at step 3."""
     place.label("a.txt", [kitti("Car", 1, 2, 30, 40.5)])
     assert place.run().code == 0
     first = place.annotations()
-    again = ReferringPlace(place.folder / "again", server.base_url, **{"data.image_dir": str(place.images)})
+    again = ReferringPlace(
+        place.folder / "again", server.base_url, **{"data.image_dir": str(place.images)}
+    )
     given(again, *first)
     sent = dict(server.by_task)
     assert again.run(**{"workflow.steps": ["3"]}).code == 0
@@ -250,23 +302,40 @@ def tao(size: tuple[int, int], **more: Any) -> dict[str, Any]:
     written = [[round(v * 1000 / size[n % 2]) for n, v in enumerate(box[:4])] for box in boxes]
     instances = [{"bbox": written[0], "bbox_score": 0.9}]
     return {
-        "image_id": "t", "image_path": "a.png", "width": size[0], "height": size[1],
-        "source": "image_referring_expression", "kitti_bboxes": boxes,
-        "regions": [{"bbox": box, "type": "Car", "color": "red", "description": "d"} for box in written],
-        "cleaned_caption": "A car.", "caption": "A car.",
-        "expressions": [{"expression_id": "t_0", "text": "a car", "instances": instances}], **more,
-    }  # fmt: skip
+        "image_id": "t",
+        "image_path": "a.png",
+        "width": size[0],
+        "height": size[1],
+        "source": "image_referring_expression",
+        "kitti_bboxes": boxes,
+        "regions": [
+            {"bbox": box, "type": "Car", "color": "red", "description": "d"} for box in written
+        ],
+        "cleaned_caption": "A car.",
+        "caption": "A car.",
+        "expressions": [{"expression_id": "t_0", "text": "a car", "instances": instances}],
+        **more,
+    }
 
 
 @pytest.mark.parametrize(
-    "size", [pytest.param((200, 100), id="the file's size"), pytest.param((1920, 1080), id="TAO's default size")]
+    "size",
+    [
+        pytest.param((200, 100), id="the file's size"),
+        pytest.param((1920, 1080), id="TAO's default size"),
+    ],
 )
-def test_taos_boxes_get_the_numbers_of_their_labels_back(place: ReferringPlace, size: tuple[int, int]) -> None:
+def test_taos_boxes_get_the_numbers_of_their_labels_back(
+    place: ReferringPlace, size: tuple[int, int]
+) -> None:
     given(place, tao(size))
     done = place.run(**{"workflow.steps": ["3"]})
     assert done.code == 0, done
     [record] = place.annotations()
-    assert [region["bbox"] for region in record["regions"]] == [[14.24, 11.78, 127.31, 84.77], [0.0, 50.5, 100.0, 99.0]]
+    assert [region["bbox"] for region in record["regions"]] == [
+        [14.24, 11.78, 127.31, 84.77],
+        [0.0, 50.5, 100.0, 99.0],
+    ]
     [instance] = record["expressions"][0]["instances"]
     assert (instance["bbox"], instance["score"]) == ([14.24, 11.78, 127.31, 84.77], 0.9)
     assert (record["width"], record["height"]) == (200, 100)
@@ -288,12 +357,20 @@ def test_a_box_of_taos_that_is_no_label_is_converted(place: ReferringPlace) -> N
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        pytest.param({"kitti_bboxes": [[1, 2, 3, 4, "Car"]]}, "no region matches", id="labels that are others"),
+        pytest.param(
+            {"kitti_bboxes": [[1, 2, 3, 4, "Car"]]},
+            "no region matches",
+            id="labels that are others",
+        ),
         pytest.param({"kitti_bboxes": ["x"]}, "kitti_bboxes", id="labels that are none"),
         pytest.param(
-            {"kitti_bboxes": [], "width": 1920, "height": 1080}, "no region matches", id="another size, no labels"
+            {"kitti_bboxes": [], "width": 1920, "height": 1080},
+            "no region matches",
+            id="another size, no labels",
         ),
-        pytest.param({"regions": [{"bbox": [1, 2]}]}, "a region needs 'bbox'", id="a region without a box"),
+        pytest.param(
+            {"regions": [{"bbox": [1, 2]}]}, "a region needs 'bbox'", id="a region without a box"
+        ),
     ],
 )
 def test_what_can_not_be_told_for_certain_fails_and_is_not_guessed(

@@ -1,4 +1,6 @@
-"""Coming from TAO: its spec with every key that it has, its seeds and results, its own results folder."""
+"""Coming from TAO: its spec with every key that it has, its seeds and results, its own results
+folder.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from dataflow_grounding.testing import LoopbackServer
 
 NAME = "image_referring_expression"
 VIDEO = {"long_video_threshold_sec": 60, "long_video_sample_fps": 0.5, "long_video_max_frames": 60}
-VIDEO_ENDPOINT = {"tag": "", "base_urls": [], "frames_only": False, "reasoning_model": False, "top_p": -1, "top_k": -1}
+VIDEO_ENDPOINT = {
+    "tag": "",
+    "base_urls": [],
+    "frames_only": False,
+    "reasoning_model": False,
+    "top_p": -1,
+    "top_k": -1,
+}
 
 
 @pytest.fixture
@@ -33,26 +42,58 @@ def place(tmp_path: Path, server: LoopbackServer) -> ReferringPlace:
 
 
 def default_spec(folder: Path, base_url: str, **top: Any) -> Path:
-    """What TAO's `default_specs module_name=auto_label` writes, an endpoint put in: all its blocks and keys."""
-    gemini = {"api_key": "", "model": "gemini-3.1-flash-lite-preview", "media_resolution": "MEDIA_RESOLUTION_LOW",
-              "temperature": 0.3, "max_output_tokens": 8192, "timeout": 120, "tag": ""}  # fmt: skip
-    openai = {"api_key": "", "base_url": base_url, "model_name": "qwen2.5-vl-7b", "temperature": 0.7, "max_tokens": 4096,
-              "timeout": 60, **VIDEO_ENDPOINT}  # fmt: skip
+    """What TAO's `default_specs module_name=auto_label` writes, an endpoint put in: all its blocks
+    and keys.
+    """
+    gemini = {
+        "api_key": "",
+        "model": "gemini-3.1-flash-lite-preview",
+        "media_resolution": "MEDIA_RESOLUTION_LOW",
+        "temperature": 0.3,
+        "max_output_tokens": 8192,
+        "timeout": 120,
+        "tag": "",
+    }
+    openai = {
+        "api_key": "",
+        "base_url": base_url,
+        "model_name": "qwen2.5-vl-7b",
+        "temperature": 0.7,
+        "max_tokens": 4096,
+        "timeout": 60,
+        **VIDEO_ENDPOINT,
+    }
     vlm = {"backend": "openai", "gemini": gemini, "openai": openai}
     flow = {"max_workers": 4, "force_reprocess": False, **VIDEO}
     steps = ["0", "1", "2", "3"]
     spec = {
-        "gpu_ids": [0], "num_gpus": 1, "batch_size": 4, "num_workers": 8, "autolabel_type": "mal",
+        "gpu_ids": [0],
+        "num_gpus": 1,
+        "batch_size": 4,
+        "num_workers": 8,
+        "autolabel_type": "mal",
         "mal": {"dataset": {"type": "coco"}, "checkpoint": None, "results_dir": None},
         "grounding_dino": {"dataset": {"image_dir": None, "class_names": []}, "visualize": True},
-        "video_reasoning_annotation": {"vlm": vlm, "workflow": {"steps": ["0", "1a"], **flow}, "data": {"video_root": ""}},
-        "image_grounding": {"vlm": vlm, "workflow": {"steps": ["0", "1"], **flow},
-                            "data": {"input_jsonl": "", "image_root": ""}},
-        NAME: {"vlm": vlm, "workflow": {"steps": steps, "output_format": "jsonl", **flow},
-               "data": {"image_dir": "", "kitti_label_dir": "", "input_annotations_jsonl": ""}},
+        "video_reasoning_annotation": {
+            "vlm": vlm,
+            "workflow": {"steps": ["0", "1a"], **flow},
+            "data": {"video_root": ""},
+        },
+        "image_grounding": {
+            "vlm": vlm,
+            "workflow": {"steps": ["0", "1"], **flow},
+            "data": {"input_jsonl": "", "image_root": ""},
+        },
+        NAME: {
+            "vlm": vlm,
+            "workflow": {"steps": steps, "output_format": "jsonl", **flow},
+            "data": {"image_dir": "", "kitti_label_dir": "", "input_annotations_jsonl": ""},
+        },
         "vllm_captioning": {"inference": {}, "model": {"llm": {"tensor_parallel_size": 1}}},
-        "results_dir": "", "hydra": {"run": {"dir": "outputs/${now:%Y-%m-%d}"}}, **top,
-    }  # fmt: skip
+        "results_dir": "",
+        "hydra": {"run": {"dir": "outputs/${now:%Y-%m-%d}"}},
+        **top,
+    }
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
     return path
@@ -65,7 +106,9 @@ PASSED_OVER = [
 
 
 def named(name: str, other: str) -> str:
-    keys = [f"{name}.workflow.{key}" for key in VIDEO] + [f"{name}.vlm.openai.{key}" for key in VIDEO_ENDPOINT]
+    keys = [f"{name}.workflow.{key}" for key in VIDEO] + [
+        f"{name}.vlm.openai.{key}" for key in VIDEO_ENDPOINT
+    ]
     return ", ".join(sorted([*PASSED_OVER, other, *keys, f"{name}.vlm.gemini.tag"]))
 
 
@@ -74,9 +117,13 @@ def test_the_spec_that_tao_writes_runs_with_one_note_about_what_is_not_used(
 ) -> None:
     spec = str(default_spec(place.folder, server.base_url))
     overrides = [
-        f"autolabel_type={NAME}", f"results_dir={place.results}", f"{NAME}.data.image_dir={place.images}",
-        f"{NAME}.data.kitti_label_dir={place.labels}", "hydra.run.dir=outputs/${now:%Y}", "hydra/job_logging=stdout",
-    ]  # fmt: skip
+        f"autolabel_type={NAME}",
+        f"results_dir={place.results}",
+        f"{NAME}.data.image_dir={place.images}",
+        f"{NAME}.data.kitti_label_dir={place.labels}",
+        "hydra.run.dir=outputs/${now:%Y}",
+        "hydra/job_logging=stdout",
+    ]
     note = f"keys that {NAME} doesn't use are passed over: {named(NAME, 'image_grounding')}"
     checked = command(["check", "--experiment_spec_file", spec, *overrides])
     assert checked.code == 0, checked
@@ -101,9 +148,18 @@ def test_taos_spec_runs_for_captions_too(tmp_path: Path, server: LoopbackServer)
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        (f"{NAME}.workflow.max_worker=3", "max_worker is not a key of the spec; is it 'max_workers'?"),
-        (f"{NAME}.workflow.long_video_treshold_sec=3", "long_video_treshold_sec is not a key of the spec"),
-        (f"{NAME}.data.long_video_max_frames=3", "data.long_video_max_frames is not a key of the spec"),
+        (
+            f"{NAME}.workflow.max_worker=3",
+            "max_worker is not a key of the spec; is it 'max_workers'?",
+        ),
+        (
+            f"{NAME}.workflow.long_video_treshold_sec=3",
+            "long_video_treshold_sec is not a key of the spec",
+        ),
+        (
+            f"{NAME}.data.long_video_max_frames=3",
+            "data.long_video_max_frames is not a key of the spec",
+        ),
         ("hydro.run.dir=x", "hydro is not a key of the spec"),
         ("results_dir=", "results_dir: give it a folder"),
         ("autolabel_type=mal", "autolabel_type 'mal' is not one of image_grounding, "),
@@ -112,8 +168,13 @@ def test_taos_spec_runs_for_captions_too(tmp_path: Path, server: LoopbackServer)
 def test_a_misspelt_key_is_refused_all_the_same(
     place: ReferringPlace, server: LoopbackServer, override: str, expected: str
 ) -> None:
-    spec = default_spec(place.folder, server.base_url, autolabel_type=NAME, results_dir=str(place.results))
-    inputs = [f"{NAME}.data.image_dir={place.images}", f"{NAME}.data.kitti_label_dir={place.labels}"]
+    spec = default_spec(
+        place.folder, server.base_url, autolabel_type=NAME, results_dir=str(place.results)
+    )
+    inputs = [
+        f"{NAME}.data.image_dir={place.images}",
+        f"{NAME}.data.kitti_label_dir={place.labels}",
+    ]
     done = command(["generate", "-e", str(spec), *inputs, override])
     assert (done.code, server.count()) == (2, 0), done
     assert expected in done.err, done
@@ -139,21 +200,40 @@ def seed(name: str, **more: Any) -> dict[str, Any]:
     """A line of TAO's seed_annotations.jsonl: the path is that of the container that it ran in."""
     width, height = SIZES[name]
     return {
-        "image_id": name, "image_path": f"/data/images/{name}.png", "width": width, "height": height,
-        "kitti_bboxes": BOXES[name], "source": NAME, "pipeline_steps": [], **more,
-    }  # fmt: skip
+        "image_id": name,
+        "image_path": f"/data/images/{name}.png",
+        "width": width,
+        "height": height,
+        "kitti_bboxes": BOXES[name],
+        "source": NAME,
+        "pipeline_steps": [],
+        **more,
+    }
 
 
 def finished(name: str) -> dict[str, Any]:
     """A line of TAO's annotations.jsonl after all its steps."""
     cared = [box for box in BOXES[name] if box[4] != "DontCare"]
-    boxes = [[int(value / SIZES[name][n % 2] * 1000) for n, value in enumerate(box[:4])] for box in cared]
-    steps = ["step0_region_expr", "step1_image_caption", "step2_grounding_expr", "step3_double_check"]
+    boxes = [
+        [int(value / SIZES[name][n % 2] * 1000) for n, value in enumerate(box[:4])] for box in cared
+    ]
+    steps = [
+        "step0_region_expr",
+        "step1_image_caption",
+        "step2_grounding_expr",
+        "step3_double_check",
+    ]
     return seed(
         name,
         pipeline_steps=steps,
         regions=[
-            {"bbox_2d": box, "bbox": box, "type": kind.lower(), "color": "red", "description": f"the {kind}"}
+            {
+                "bbox_2d": box,
+                "bbox": box,
+                "type": kind.lower(),
+                "color": "red",
+                "description": f"the {kind}",
+            }
             for box, (*_, kind) in zip(boxes, cared, strict=True)
         ],
         caption="A street  with the Car.",
@@ -193,7 +273,9 @@ def numbers(value: Any) -> Iterator[float]:
         yield value
 
 
-@pytest.mark.parametrize("more", [{}, {"regions": []}, {"source": None}], ids=["no column", "empty", "no source"])
+@pytest.mark.parametrize(
+    "more", [{}, {"regions": []}, {"source": None}], ids=["no column", "empty", "no source"]
+)
 def test_the_boxes_of_taos_seeds_become_regions(
     place: ReferringPlace, server: LoopbackServer, more: dict[str, Any]
 ) -> None:
@@ -214,8 +296,15 @@ def test_taos_results_are_taken_over_whole(place: ReferringPlace, server: Loopba
     assert boxes(place) == KEPT
     records = place.annotations()
     assert "bbox_2d" not in json.dumps(records)
-    assert max(numbers([record["regions"] for record in records])) < 128, "none of them is in 0-1000"
-    steps = ["step0_region_expr", "step1_image_caption", "step2_grounding_expr", "step3_double_check"]
+    assert max(numbers([record["regions"] for record in records])) < 128, (
+        "none of them is in 0-1000"
+    )
+    steps = [
+        "step0_region_expr",
+        "step1_image_caption",
+        "step2_grounding_expr",
+        "step3_double_check",
+    ]
     assert all(record["pipeline_steps"] == steps for record in records)
     first, second = records[0]["expressions"]
     assert (first["status"], second["status"]) == ("grounded", "grounded")
@@ -235,9 +324,16 @@ def test_steps_that_are_made_anew_are_not_named_before_they_are(place: Referring
     assert all(record["pipeline_steps"] == ["step0_region_expr"] for record in place.annotations())
 
 
-def test_a_converted_box_is_certain_or_the_record_fails(place: ReferringPlace, server: LoopbackServer) -> None:
+def test_a_converted_box_is_certain_or_the_record_fails(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     """No region tells by which size TAO converted, and the row states another than the file has."""
-    row = seed("a", width=1920, height=1080, expressions=[{"text": "a dog", "instances": [{"bbox": [1, 2, 300, 400]}]}])
+    row = seed(
+        "a",
+        width=1920,
+        height=1080,
+        expressions=[{"text": "a dog", "instances": [{"bbox": [1, 2, 300, 400]}]}],
+    )
     given(place, [row])
     done = place.run(**{"workflow.steps": ["3"]})
     assert (done.code, server.count()) == (4, 0), done
@@ -288,31 +384,47 @@ def test_in_taos_own_results_folder_one_sentence_says_how_to_go_on(
     for name, rows in theirs.items():
         write(place.results / name, rows)
     before = {path: path.read_bytes() for path in place.results.rglob("*.jsonl")}
-    for done in (place.run(**{"workflow.steps": steps}), command(["check", "-e", str(place.spec())])):
+    for done in (
+        place.run(**{"workflow.steps": steps}),
+        command(["check", "-e", str(place.spec())]),
+    ):
         assert (done.code, server.count()) == (2, 0), done
         assert "holds TAO's own results" in done.err
         assert f"data.input_annotations_jsonl={place.results / 'annotations.jsonl'}" in done.err
     assert {path: path.read_bytes() for path in place.results.rglob("*.jsonl")} == before
     said = str(place.results / "annotations.jsonl")
     place.results = place.folder / "another"
-    place.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": said, "workflow.steps": ["3"]}
+    place.settings |= {
+        "data.kitti_label_dir": None,
+        "data.input_annotations_jsonl": said,
+        "workflow.steps": ["3"],
+    }
     assert place.run().code == 0
     assert boxes(place) == KEPT
 
 
-def test_a_folder_of_ours_that_a_run_without_images_left_is_not_taken_for_taos(place: ReferringPlace) -> None:
+def test_a_folder_of_ours_that_a_run_without_images_left_is_not_taken_for_taos(
+    place: ReferringPlace,
+) -> None:
     given(place, [seed(name) for name in SIZES])
     done = place.run(**{"data.image_dir": None})
     assert done.code == 4, done
-    assert "images can't be opened, give data.image_dir their folder: 2 (/data/images/a.png; " in done.err
+    assert (
+        "images can't be opened, give data.image_dir their folder: 2 (/data/images/a.png; "
+        in done.err
+    )
     assert [failure["kind"] for failure in place.failures()] == ["image_missing"] * 2
     assert "kitti_bboxes" in (place.results / "seed_annotations.jsonl").read_text()
     assert place.run().code == 0
     assert boxes(place) == KEPT
 
 
-def test_the_seeds_are_not_written_over_the_file_that_they_are_read_from(place: ReferringPlace) -> None:
+def test_the_seeds_are_not_written_over_the_file_that_they_are_read_from(
+    place: ReferringPlace,
+) -> None:
     assert place.run().code == 0
     place.settings |= {"data.kitti_label_dir": None}
-    done = place.run(**{"data.input_annotations_jsonl": str(place.results / "seed_annotations.jsonl")})
+    done = place.run(
+        **{"data.input_annotations_jsonl": str(place.results / "seed_annotations.jsonl")}
+    )
     assert (done.code, "would overwrite its input" in done.err) == (2, True), done

@@ -1,4 +1,5 @@
-"""Any text at all, and texts made of what models write: boxes inside the image, or one kind of error.
+"""Any text at all, and texts made of what models write: boxes inside the image, or one kind of
+error.
 
 A few hundred texts each time; FUZZ_TEXTS=200000 for a long run.
 """
@@ -23,43 +24,283 @@ from dataflow_grounding.replies.answer_text import answers_of
 from dataflow_grounding.replies.finding import parse_reply
 
 TEXTS = int(os.environ.get("FUZZ_TEXTS", "400"))
-FORMATS = ["xyxy_1000", "yxyx_1000", "xyxy_1", "xyxy_100", "xywh_px", "cxcywh_1", "xyxy_px@pad_square"]
+FORMATS = [
+    "xyxy_1000",
+    "yxyx_1000",
+    "xyxy_1",
+    "xyxy_100",
+    "xywh_px",
+    "cxcywh_1",
+    "xyxy_px@pad_square",
+]
 FORMATS += [name for name, known in known_formats().items() if known.boxes]
-PHRASES: list[Any] = [[], ["cat"], ["cat", "dog"], ["the red mug", "red mug", "cat", "cat"], {7: "猫", 9: "the cat"}]
+PHRASES: list[Any] = [
+    [],
+    ["cat"],
+    ["cat", "dog"],
+    ["the red mug", "red mug", "cat", "cat"],
+    {7: "猫", 9: "the cat"},
+]
 
-NUMBERS = st.integers(-50, 1200) | st.floats() | st.sampled_from(
-    [10**308, 10**309, -(10**400), 10**4000, 2**63, 1e308, "10", "٣", "1e999", "9" * 50, "-", "", None, True, "NaN", "0x10", "½", "²"]
-)  # fmt: skip
+NUMBERS = (
+    st.integers(-50, 1200)
+    | st.floats()
+    | st.sampled_from(
+        [
+            10**308,
+            10**309,
+            -(10**400),
+            10**4000,
+            2**63,
+            1e308,
+            "10",
+            "٣",
+            "1e999",
+            "9" * 50,
+            "-",
+            "",
+            None,
+            True,
+            "NaN",
+            "0x10",
+            "½",
+            "²",
+        ]
+    )
+)
 KEYS = st.sampled_from(
-    ["bbox_2d", "box_2d", "bbox", "boxes", "xywh", "quad", "polygon", "segmentation", "mask", "corners", "point_2d", "points", "x1", "y1",
-     "x2", "y2", "x", "y", "w", "h", "width", "height", "top_left", "bottom_right", "label", "labels", "name", "id", "ids", "score", "scores",
-     "evidence", "statuses", "status", "objects", "found", "error", "thinking", "answer", "message", "cat", "dog", "1", "0", "", "<OD>", "image"]
-)  # fmt: skip
+    [
+        "bbox_2d",
+        "box_2d",
+        "bbox",
+        "boxes",
+        "xywh",
+        "quad",
+        "polygon",
+        "segmentation",
+        "mask",
+        "corners",
+        "point_2d",
+        "points",
+        "x1",
+        "y1",
+        "x2",
+        "y2",
+        "x",
+        "y",
+        "w",
+        "h",
+        "width",
+        "height",
+        "top_left",
+        "bottom_right",
+        "label",
+        "labels",
+        "name",
+        "id",
+        "ids",
+        "score",
+        "scores",
+        "evidence",
+        "statuses",
+        "status",
+        "objects",
+        "found",
+        "error",
+        "thinking",
+        "answer",
+        "message",
+        "cat",
+        "dog",
+        "1",
+        "0",
+        "",
+        "<OD>",
+        "image",
+    ]
+)
 WORDS = st.sampled_from(
-    ["cat", "the dog", "red mug", "猫", "none", "not found", "No cat found.", "[1, 2, 3, 4]", "10,20,30,40", "<loc_1><loc_2><loc_3><loc_4>",
-     '{"bbox": [1, 2, 3, 4]}', "&amp;", "&#xD800;", "&#99999999;", "\ud800", "\x00", "seen", "ambiguous", "95%", "a\nb", "```", "<think>", "Wait, 5"]
-)  # fmt: skip
+    [
+        "cat",
+        "the dog",
+        "red mug",
+        "猫",
+        "none",
+        "not found",
+        "No cat found.",
+        "[1, 2, 3, 4]",
+        "10,20,30,40",
+        "<loc_1><loc_2><loc_3><loc_4>",
+        '{"bbox": [1, 2, 3, 4]}',
+        "&amp;",
+        "&#xD800;",
+        "&#99999999;",
+        "\ud800",
+        "\x00",
+        "seen",
+        "ambiguous",
+        "95%",
+        "a\nb",
+        "```",
+        "<think>",
+        "Wait, 5",
+    ]
+)
 VALUES = st.recursive(
     NUMBERS | WORDS | st.none() | st.booleans() | st.lists(NUMBERS, max_size=9),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
     max_leaves=12,
 )
 PIECES = st.sampled_from(
-    ["{", "}", "[", "]", "(", ")", '"', "'", ",", ":", "\\", "\n", " ", "`", "```", "```json\n", "\n```\n", "//", "/*", "*/", "# ", "“", "\x00", "\ud800",
-     "null", "NaN", "1e999", "-", "9" * 30, "9" * 5000, "true", "0.5", "12", "٣", "x1=1", "10, 20, 30, 40", "[1,2,3,4]", "(1,2),(3,4)", "[[", "]]",
-     '{"bbox_2d": [10, 20, 30, 40], "label": "cat"}', '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [10, 20, 30, 40]}]}', '"id": 1', "bbox",
-     "[" * 150, '{"a":' * 60, "]" * 60, "[1," * 40, '{"polygon": [[1,2],[3,4],', '"label": "ca', "cat: ", "- dog: ", "| cat | 1 | 2 | 3 | 4 |\n",
-     "<box>", "</box>", "<box>(1,2),(3,4)</box>", "<ref>", "</ref>", "<ref>cat</ref>", "<|det|>", "<|/det|>", "<|ref|>", "<|box_start|>", "<|box_end|>",
-     "<loc_12>", "<loc0512>", "<loc_1><loc_2><loc_3><loc_4>", "<patch_index_0044>", "<patch_index_9999>", "<phrase>", "</phrase>", "<object>",
-     "<point x=1 y=2", '<point x="1" y="2" alt="cat">', "<points x1='1' y1='2'/>", "<point_box mention='cat'>", "<collection mention='a'>", "<pred>",
-     "data-bbox='1 2 3 4'", "<p data-bbox='1 2 3 4'>", "<bbox>", "<10><20><30><40>", "click(x=1, y=2)", "<|begin_of_box|>", "<|end_of_box|>",
-     "<think>", "</think>", "<seed:think>", "</seed:think>", "<zorb>", "</zorb>", "<zorb>I see it is at [1,2,3,4]</zorb>", "<answer>", "</answer>",
-     "<|zorb|>", "◁think▷", "◁/think▷", "[THINK]", "[/THINK]", "<unused94>", "<unused95>", "<|channel>thought", "<channel|>", "to=self", "to=user",
-     "<|message|>", "<|start|>assistant", "<|channel|>final", "<|channel|>analysis", "<|end|>", "<|eot|>", "<|im_start|>user\n", "<|im_start|>assistant\n",
-     "<|im_end|>", "<start_of_turn>model\n", "<|turn>user", "<|start_header_id|>assistant<|end_header_id|>", "Assistant: ", "User: ", "analysisI", "assistantfinal",
-     "Wait, ", "Actually, ", "no, ", "Let me check again. ", "Therefore ", "another ", "等等，", "none", "No objects detected.", "there is no cat", "没有找到",
-     "I can't see the image.", "not ", "but ", "The cat is at ", "is ", "&lt;", "&amp;", "</input>", "<tool_call>", "</tool_call>", "\\boxed{", '<|"|>', "\\n", '\\"']
-)  # fmt: skip
+    [
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        '"',
+        "'",
+        ",",
+        ":",
+        "\\",
+        "\n",
+        " ",
+        "`",
+        "```",
+        "```json\n",
+        "\n```\n",
+        "//",
+        "/*",
+        "*/",
+        "# ",
+        "“",
+        "\x00",
+        "\ud800",
+        "null",
+        "NaN",
+        "1e999",
+        "-",
+        "9" * 30,
+        "9" * 5000,
+        "true",
+        "0.5",
+        "12",
+        "٣",
+        "x1=1",
+        "10, 20, 30, 40",
+        "[1,2,3,4]",
+        "(1,2),(3,4)",
+        "[[",
+        "]]",
+        '{"bbox_2d": [10, 20, 30, 40], "label": "cat"}',
+        '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [10, 20, 30, 40]}]}',
+        '"id": 1',
+        "bbox",
+        "[" * 150,
+        '{"a":' * 60,
+        "]" * 60,
+        "[1," * 40,
+        '{"polygon": [[1,2],[3,4],',
+        '"label": "ca',
+        "cat: ",
+        "- dog: ",
+        "| cat | 1 | 2 | 3 | 4 |\n",
+        "<box>",
+        "</box>",
+        "<box>(1,2),(3,4)</box>",
+        "<ref>",
+        "</ref>",
+        "<ref>cat</ref>",
+        "<|det|>",
+        "<|/det|>",
+        "<|ref|>",
+        "<|box_start|>",
+        "<|box_end|>",
+        "<loc_12>",
+        "<loc0512>",
+        "<loc_1><loc_2><loc_3><loc_4>",
+        "<patch_index_0044>",
+        "<patch_index_9999>",
+        "<phrase>",
+        "</phrase>",
+        "<object>",
+        "<point x=1 y=2",
+        '<point x="1" y="2" alt="cat">',
+        "<points x1='1' y1='2'/>",
+        "<point_box mention='cat'>",
+        "<collection mention='a'>",
+        "<pred>",
+        "data-bbox='1 2 3 4'",
+        "<p data-bbox='1 2 3 4'>",
+        "<bbox>",
+        "<10><20><30><40>",
+        "click(x=1, y=2)",
+        "<|begin_of_box|>",
+        "<|end_of_box|>",
+        "<think>",
+        "</think>",
+        "<seed:think>",
+        "</seed:think>",
+        "<zorb>",
+        "</zorb>",
+        "<zorb>I see it is at [1,2,3,4]</zorb>",
+        "<answer>",
+        "</answer>",
+        "<|zorb|>",
+        "◁think▷",
+        "◁/think▷",
+        "[THINK]",
+        "[/THINK]",
+        "<unused94>",
+        "<unused95>",
+        "<|channel>thought",
+        "<channel|>",
+        "to=self",
+        "to=user",
+        "<|message|>",
+        "<|start|>assistant",
+        "<|channel|>final",
+        "<|channel|>analysis",
+        "<|end|>",
+        "<|eot|>",
+        "<|im_start|>user\n",
+        "<|im_start|>assistant\n",
+        "<|im_end|>",
+        "<start_of_turn>model\n",
+        "<|turn>user",
+        "<|start_header_id|>assistant<|end_header_id|>",
+        "Assistant: ",
+        "User: ",
+        "analysisI",
+        "assistantfinal",
+        "Wait, ",
+        "Actually, ",
+        "no, ",
+        "Let me check again. ",
+        "Therefore ",
+        "another ",
+        "等等，",
+        "none",
+        "No objects detected.",
+        "there is no cat",
+        "没有找到",
+        "I can't see the image.",
+        "not ",
+        "but ",
+        "The cat is at ",
+        "is ",
+        "&lt;",
+        "&amp;",
+        "</input>",
+        "<tool_call>",
+        "</tool_call>",
+        "\\boxed{",
+        '<|"|>',
+        "\\n",
+        '\\"',
+    ]
+)
 JSON_TEXTS = VALUES.map(lambda value: json.dumps(value)) | VALUES.map(repr)
 REPLIES = st.one_of(
     st.text(max_size=60),
@@ -70,8 +311,19 @@ REPLIES = st.one_of(
 )
 
 
-@settings(max_examples=TEXTS, deadline=None, suppress_health_check=list(HealthCheck), database=None, print_blob=True)
-@given(REPLIES, st.sampled_from(FORMATS), st.tuples(*[st.integers(1, 9000)] * 4), st.sampled_from(PHRASES))
+@settings(
+    max_examples=TEXTS,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    print_blob=True,
+)
+@given(
+    REPLIES,
+    st.sampled_from(FORMATS),
+    st.tuples(*[st.integers(1, 9000)] * 4),
+    st.sampled_from(PHRASES),
+)
 def test_whatever_stands_in_a_reply_gives_boxes_inside_the_image_or_is_unreadable(
     reply: str, box_format: str, sizes: tuple[int, int, int, int], phrases: Any
 ) -> None:
@@ -79,7 +331,9 @@ def test_whatever_stands_in_a_reply_gives_boxes_inside_the_image_or_is_unreadabl
     ids = set(phrases) if isinstance(phrases, dict) else set(range(1, len(phrases) + 1))
     boxes, complaint = [], ""
     try:
-        boxes = read_boxes(reply, format=box_format, image_size=size, sent_size=sent, phrases=phrases).boxes
+        boxes = read_boxes(
+            reply, format=box_format, image_size=size, sent_size=sent, phrases=phrases
+        ).boxes
     except UnreadableReply as error:
         complaint = str(error)
     assert "\n" not in complaint
@@ -113,10 +367,12 @@ def test_whatever_stands_in_a_reply_gives_boxes_inside_the_image_or_is_unreadabl
         "<loc_%s><loc_1><loc_2><loc_3>",
         "<patch_index_%s><patch_index_1>",
     ],
-)  # fmt: skip
+)
 def test_a_number_of_any_length_is_a_number_or_none(reply: str, digits: int) -> None:
     try:
-        boxes = read_boxes(reply % ("9" * digits), format="xyxy_1000", image_size=(640, 480), phrases=["cat"]).boxes
+        boxes = read_boxes(
+            reply % ("9" * digits), format="xyxy_1000", image_size=(640, 480), phrases=["cat"]
+        ).boxes
     except UnreadableReply:
         return
     assert [box.bbox for box in boxes] in ([], [(0.0, 0.0, 320.0, 240.0)])
@@ -137,7 +393,9 @@ for piece in ["\\n", " ", "a ", "- ", "[1,2,3,4] no, ", "```", "~~", "1. the cat
 
 
 def test_a_long_reply_of_one_piece_over_and_over_holds_no_run_up() -> None:
-    """Linear work takes a tenth of the processor time that is allowed; one quadratic pattern takes several times it."""
+    """Linear work takes a tenth of the processor time that is allowed; one quadratic pattern takes
+    several times it.
+    """
     ended = subprocess.run([sys.executable, "-c", _LONG], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr or "killed by the limit"
 

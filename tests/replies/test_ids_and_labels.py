@@ -16,28 +16,48 @@ PHRASES = ["red car", "bus", "person"]
 
 def read(entries: list[dict[str, Any]], phrases: list[str]) -> Reading:
     objects = [{**entry, "bbox_2d": box} for entry, box in zip(entries, BOXES, strict=False)]
-    return read_boxes(json.dumps({"objects": objects}), format="xyxy_1000", image_size=(1000, 1000), phrases=phrases)
+    return read_boxes(
+        json.dumps({"objects": objects}),
+        format="xyxy_1000",
+        image_size=(1000, 1000),
+        phrases=phrases,
+    )
 
 
 @pytest.mark.parametrize(
     ("entries", "ids"),
     [
         ([{"id": 0}, {"id": 1}, {"id": 2}], [1, 2, 3]),
-        ([{"id": 0, "label": "red car"}, {"id": 1, "label": "bus"}, {"id": 2, "label": "person"}], [1, 2, 3]),
+        (
+            [
+                {"id": 0, "label": "red car"},
+                {"id": 1, "label": "bus"},
+                {"id": 2, "label": "person"},
+            ],
+            [1, 2, 3],
+        ),
         ([{"id": 0, "label": "a car"}, {"id": 2, "label": "the person"}], [1, 3]),
         ([{"id": 0, "label": "bus"}, {"id": 1, "label": "red car"}], [2, 1]),
-        ([{"id": 1, "label": "car"}, {"id": 2, "label": "car"}, {"id": 3, "label": "bus"}], [1, 1, 2]),
+        (
+            [{"id": 1, "label": "car"}, {"id": 2, "label": "car"}, {"id": 3, "label": "bus"}],
+            [1, 1, 2],
+        ),
         ([{"id": 2, "label": "red car"}, {"id": 1, "label": "bus"}], [1, 2]),
         ([{"id": 1, "label": "红色汽车"}, {"id": 2, "label": "公交车"}], [1, 2]),
     ],
-)  # fmt: skip
-def test_ids_that_count_otherwise_are_put_right_where_all_fits(entries: list[dict[str, Any]], ids: list[int]) -> None:
+)
+def test_ids_that_count_otherwise_are_put_right_where_all_fits(
+    entries: list[dict[str, Any]], ids: list[int]
+) -> None:
     assert [box.id for box in read(entries, PHRASES).boxes] == ids
 
 
 def test_ids_from_0_are_put_right_also_where_one_phrase_means_nearly_another() -> None:
     assert [
-        box.id for box in read([{"id": 0, "label": "red car"}, {"id": 1, "label": "car"}], ["red car", "car"]).boxes
+        box.id
+        for box in read(
+            [{"id": 0, "label": "red car"}, {"id": 1, "label": "car"}], ["red car", "car"]
+        ).boxes
     ] == [1, 2]
 
 
@@ -49,8 +69,10 @@ def test_ids_from_0_are_put_right_also_where_one_phrase_means_nearly_another() -
         [{"id": 2}, {"id": 3}, {"id": 4}],
         [{"id": 0, "label": "red car"}, {"id": 1, "label": "coach"}, {"id": 2, "label": "person"}],
     ],
-)  # fmt: skip
-def test_ids_that_count_otherwise_and_may_mean_several_phrases_are_unreadable(entries: list[dict[str, Any]]) -> None:
+)
+def test_ids_that_count_otherwise_and_may_mean_several_phrases_are_unreadable(
+    entries: list[dict[str, Any]],
+) -> None:
     with pytest.raises(UnreadableReply, match="ids"):
         read(entries, PHRASES)
 
@@ -72,10 +94,30 @@ def test_a_label_that_has_nothing_of_the_phrase_of_its_id_is_noted() -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [{"label": label} for label in ("red car (not visible)", "red car - not visible", "not found", "no red car", "red car (absent)", "Red car: none")]
-    + [{"label": "red car", key: value} for key, value in (
-        ("status", "not_found"), ("status", "none"), ("present", 0), ("match", False), ("correct", False), ("found", "no"), ("visible", "not visible"))],
-)  # fmt: skip
+    [
+        {"label": label}
+        for label in (
+            "red car (not visible)",
+            "red car - not visible",
+            "not found",
+            "no red car",
+            "red car (absent)",
+            "Red car: none",
+        )
+    ]
+    + [
+        {"label": "red car", key: value}
+        for key, value in (
+            ("status", "not_found"),
+            ("status", "none"),
+            ("present", 0),
+            ("match", False),
+            ("correct", False),
+            ("found", "no"),
+            ("visible", "not visible"),
+        )
+    ],
+)
 def test_an_object_that_says_that_its_thing_is_not_there_has_no_box(said: dict[str, Any]) -> None:
     for entry in (said, {"id": 1, **said}):
         reading = read([entry, {"id": 2, "label": "bus", "status": "ok", "present": 1}], PHRASES)
@@ -85,16 +127,26 @@ def test_an_object_that_says_that_its_thing_is_not_there_has_no_box(said: dict[s
 def test_a_phrase_may_itself_say_that_something_is_not_there() -> None:
     for phrase in ("no parking sign", "man without a hat", "missing tooth"):
         assert [box.id for box in read([{"label": phrase}], [phrase]).boxes] == [1]
-        assert [box.id for box in read([{"id": 1, "label": f"the {phrase}"}], [phrase]).boxes] == [1]
+        assert [box.id for box in read([{"id": 1, "label": f"the {phrase}"}], [phrase]).boxes] == [
+            1
+        ]
 
 
 @pytest.mark.parametrize(
     ("label", "phrase", "sure"),
     [
-        ("car", "red car", True), ("old car", "car", True), ("man", "man in a shirt", True), ("parked cars", "car", True), ("dogs", "two dogs", True),
-        ("hot dog", "dog", False), ("dog", "hot dog", False), ("teddy bear", "bear", False), ("toy car", "car", False), ("car", "police car", False),
+        ("car", "red car", True),
+        ("old car", "car", True),
+        ("man", "man in a shirt", True),
+        ("parked cars", "car", True),
+        ("dogs", "two dogs", True),
+        ("hot dog", "dog", False),
+        ("dog", "hot dog", False),
+        ("teddy bear", "bear", False),
+        ("toy car", "car", False),
+        ("car", "police car", False),
     ],
-)  # fmt: skip
+)
 def test_a_label_that_may_be_another_thing_is_noted_where_no_id_says_whose_it_is(
     label: str, phrase: str, sure: bool
 ) -> None:

@@ -16,14 +16,18 @@ values = st.recursive(
     | st.integers(-(10**15), 10**15)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
-    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=6), children, max_size=4),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=6), children, max_size=4)
+    ),
     max_leaves=20,
 )
 containers = st.lists(values, max_size=4) | st.dictionaries(st.text(max_size=6), values, max_size=4)
 
 
 @given(containers, st.sampled_from([None, 2]), st.booleans())
-def test_json_is_read_as_json_also_with_talk_before_it(value: Any, indent: int | None, ascii_only: bool) -> None:
+def test_json_is_read_as_json_also_with_talk_before_it(
+    value: Any, indent: int | None, ascii_only: bool
+) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
 
     for before in ("", "Here it is: "):
@@ -53,7 +57,9 @@ def _leaves(value: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        pytest.param("{'a': None, 'b': True, 'c': (1, 2)}", {"a": None, "b": True, "c": [1, 2]}, id="Python"),
+        pytest.param(
+            "{'a': None, 'b': True, 'c': (1, 2)}", {"a": None, "b": True, "c": [1, 2]}, id="Python"
+        ),
         pytest.param("{a: b c, d: 1}", {"a": "b c", "d": 1}, id="bare words"),
         pytest.param("[1, 2,, 3,]", [1, 2, 3], id="commas too many"),
         pytest.param('{"a": 1 "b": 2}', {"a": 1, "b": 2}, id="commas too few"),
@@ -63,15 +69,17 @@ def _leaves(value: Any) -> list[Any]:
         pytest.param("[NaN, -Infinity]", [None, None], id="numbers that are none"),
         pytest.param('{"a": "say "hi" now"}', {"a": 'say "hi" now'}, id="quotation marks within"),
         pytest.param('{"a": "two\nlines"}', {"a": "two\nlines"}, id="a raw line break"),
-        pytest.param('{“a”: “b”}', {"a": "b"}, id="curly quotation marks"),
+        pytest.param("{“a”: “b”}", {"a": "b"}, id="curly quotation marks"),
         pytest.param('["\\ud83d\\ude00", "\\ud83d"]', ["😀", "\ufffd"], id="surrogates"),
-        pytest.param('{"a": 1, // one\n /* two */ "b": 2 # three\n}', {"a": 1, "b": 2}, id="comments"),
+        pytest.param(
+            '{"a": 1, // one\n /* two */ "b": 2 # three\n}', {"a": 1, "b": 2}, id="comments"
+        ),
         pytest.param('{"a": [1, 2}', {"a": [1, 2]}, id="a bracket that is missing"),
         pytest.param('[{"a": 1}]]', [{"a": 1}], id="a bracket too many"),
         pytest.param('{"a": "b", "c": "d', {"a": "b", "c": None}, id="cut off in a string"),
         pytest.param("[12, 34", [12], id="cut off in a number"),
     ],
-)  # fmt: skip
+)
 def test_what_is_nearly_json_is_read_as_meant(text: str, value: Any) -> None:
     assert find_json("x " + text).found[0].value == value
 

@@ -24,68 +24,211 @@ def found(reading: Reading) -> list[tuple[str | None, tuple[float, ...]]]:
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param('{"objects": [{"label": "cat", "bbox_2d": [10,20,30,40]}, {"label": "dog", "bbox_2d": [50,60,70,80]}]}', id="an object with a list"),
-        pytest.param('[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]', id="a bare list"),
-        pytest.param('{"label": "cat", "box": [10,20,30,40]}\n{"label": "dog", "box": [50,60,70,80]}', id="an object a line"),
-        pytest.param('Sure!\n```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]\n```\nDone.', id="fenced, with talk around"),
-        pytest.param('[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}', id="a list without its end"),
-        pytest.param('[{"label": "cat", "bbox": [10,20,30,40],}, {"label": "dog", "bbox": [50,60,70,80],},]', id="trailing commas"),
-        pytest.param('[{"label": "cat" "bbox": [10 20 30 40]} {"label": "dog" "bbox": [50 60 70 80]}]', id="no commas"),
-        pytest.param("[{'label': 'cat', 'bbox': (10, 20, 30, 40), 'ok': True}, {'label': 'dog', 'bbox': (50, 60, 70, 80), 'ok': None}]", id="Python literals"),
-        pytest.param('[{label: cat, bbox: [10,20,30,40]}, {label: dog, bbox: [50,60,70,80]}]', id="bare keys and words"),
-        pytest.param('[ // found\n{"label": "cat", /* box */ "bbox": [10,20,30,40]}, # next\n{"label": "dog", "bbox": [50,60,70,80]}]', id="comments"),
-        pytest.param('[{"label": "cat", "bbox": ["10","20","30","40"]}, {"label": "dog", "bbox": "50, 60, 70, 80"}]', id="numbers as strings"),
-        pytest.param('[{"label": "cat", "bbox": [[10,20],[30,40]]}, {"label": "dog", "bbox": [[50,60,70,80]]}]', id="nested lists"),
-        pytest.param('{"label": "cat", "bbox": [10,20,30,40], "label": "dog", "bbox": [50,60,70,80]}', id="repeated keys"),
+        pytest.param(
+            '{"objects": [{"label": "cat", "bbox_2d": [10,20,30,40]}, {"label": "dog", "bbox_2d": [50,60,70,80]}]}',
+            id="an object with a list",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]',
+            id="a bare list",
+        ),
+        pytest.param(
+            '{"label": "cat", "box": [10,20,30,40]}\n{"label": "dog", "box": [50,60,70,80]}',
+            id="an object a line",
+        ),
+        pytest.param(
+            'Sure!\n```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]\n```\nDone.',
+            id="fenced, with talk around",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}',
+            id="a list without its end",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10,20,30,40],}, {"label": "dog", "bbox": [50,60,70,80],},]',
+            id="trailing commas",
+        ),
+        pytest.param(
+            '[{"label": "cat" "bbox": [10 20 30 40]} {"label": "dog" "bbox": [50 60 70 80]}]',
+            id="no commas",
+        ),
+        pytest.param(
+            "[{'label': 'cat', 'bbox': (10, 20, 30, 40), 'ok': True}, {'label': 'dog', 'bbox': (50, 60, 70, 80), 'ok': None}]",
+            id="Python literals",
+        ),
+        pytest.param(
+            "[{label: cat, bbox: [10,20,30,40]}, {label: dog, bbox: [50,60,70,80]}]",
+            id="bare keys and words",
+        ),
+        pytest.param(
+            '[ // found\n{"label": "cat", /* box */ "bbox": [10,20,30,40]}, # next\n{"label": "dog", "bbox": [50,60,70,80]}]',
+            id="comments",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": ["10","20","30","40"]}, {"label": "dog", "bbox": "50, 60, 70, 80"}]',
+            id="numbers as strings",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [[10,20],[30,40]]}, {"label": "dog", "bbox": [[50,60,70,80]]}]',
+            id="nested lists",
+        ),
+        pytest.param(
+            '{"label": "cat", "bbox": [10,20,30,40], "label": "dog", "bbox": [50,60,70,80]}',
+            id="repeated keys",
+        ),
         pytest.param('{"cat": [10,20,30,40], "dog": [[50,60,70,80]]}', id="labels as keys"),
-        pytest.param('{"bboxes": [[10,20,30,40],[50,60,70,80]], "labels": ["cat", "dog"]}', id="lists side by side"),
-        pytest.param('[["cat", [10,20,30,40]], ["dog", 50, 60, 70, 80]]', id="label and box in a list"),
-        pytest.param('[{"label":"cat","xmin":10,"xmax":30,"ymin":20,"ymax":40},{"label":"dog","bbox":{"x1":50,"y1":60,"x2":70,"y2":80}}]', id="named corners"),
-        pytest.param('[{"label":"cat","x":10,"y":20,"width":20,"height":20},{"label":"dog","top_left":{"x":50,"y":60},"bottom_right":{"x":70,"y":80}}]', id="named sizes and corner pairs"),
-        pytest.param('{"name": "mark", "arguments": "{\\"objects\\": [{\\"label\\": \\"cat\\", \\"bbox\\": [10,20,30,40]}, {\\"label\\": \\"dog\\", \\"bbox\\": [50,60,70,80]}]}"}', id="JSON in a string"),
+        pytest.param(
+            '{"bboxes": [[10,20,30,40],[50,60,70,80]], "labels": ["cat", "dog"]}',
+            id="lists side by side",
+        ),
+        pytest.param(
+            '[["cat", [10,20,30,40]], ["dog", 50, 60, 70, 80]]', id="label and box in a list"
+        ),
+        pytest.param(
+            '[{"label":"cat","xmin":10,"xmax":30,"ymin":20,"ymax":40},{"label":"dog","bbox":{"x1":50,"y1":60,"x2":70,"y2":80}}]',
+            id="named corners",
+        ),
+        pytest.param(
+            '[{"label":"cat","x":10,"y":20,"width":20,"height":20},{"label":"dog","top_left":{"x":50,"y":60},"bottom_right":{"x":70,"y":80}}]',
+            id="named sizes and corner pairs",
+        ),
+        pytest.param(
+            '{"name": "mark", "arguments": "{\\"objects\\": [{\\"label\\": \\"cat\\", \\"bbox\\": [10,20,30,40]}, {\\"label\\": \\"dog\\", \\"bbox\\": [50,60,70,80]}]}"}',
+            id="JSON in a string",
+        ),
         pytest.param("- cat: [10, 20, 30, 40]\n- dog: [50, 60, 70, 80]", id="a list in words"),
-        pytest.param("**Cat**\nBounding box: (10, 20), (30, 40)\n\n**Dog**\nBounding box: (50, 60), (70, 80)", id="headings and pairs"),
+        pytest.param(
+            "**Cat**\nBounding box: (10, 20), (30, 40)\n\n**Dog**\nBounding box: (50, 60), (70, 80)",
+            id="headings and pairs",
+        ),
         pytest.param("| cat | 10 | 20 | 30 | 40 |\n| dog | 50 | 60 | 70 | 80 |", id="a table"),
         pytest.param("cat[[10, 20, 30, 40]]\ndog[[50, 60, 70, 80]]", id="label and list glued"),
-        pytest.param("cat: x1=10, y1=20, x2=30, y2=40\ndog: x1=50, y1=60, x2=70, y2=80", id="coordinates by name"),
-        pytest.param("<think>[1, 2, 3, 4] or so</think>[{'label': 'cat', 'bbox': [10,20,30,40]}, {'label': 'dog', 'bbox': [50,60,70,80]}]", id="after thinking"),
-        pytest.param("the box [1,2,3,4]?</think><answer>cat: [10,20,30,40]\ndog: [50,60,70,80]</answer>", id="thinking without its beginning, an answer tag"),
-        pytest.param("<ref>cat</ref><box>(10,20),(30,40)</box> and <ref>dog</ref><box>(50,60),(70,80)</box>", id="Qwen-VL"),
-        pytest.param("<|object_ref_start|>cat<|object_ref_end|><|box_start|>(10,20),(30,40)<|box_end|><|object_ref_start|>dog<|object_ref_end|><|box_start|>(50,60),(70,80)<|box_end|><|im_end|>", id="Qwen2-VL"),
-        pytest.param("<ref>cat</ref><box>[[10, 20, 30, 40]]</box>\n<ref>dog</ref><box>[[50, 60, 70, 80]]</box>", id="InternVL"),
-        pytest.param("<ref>cat</ref><box>10 20 30 40</box><ref>dog</ref><box>50 60 70 80</box>", id="MiniCPM-V"),
-        pytest.param("<|ref|>cat<|/ref|><|det|>[[10, 20, 30, 40]]<|/det|><|ref|>dog<|/ref|><|det|>[[50, 60, 70, 80]]<|/det|><｜end▁of▁sentence｜>", id="DeepSeek-VL2"),
-        pytest.param("<|det|>cat [10, 20, 30, 40]<|/det|>text\n<|det|>dog [50, 60, 70, 80]<|/det|>", id="label in the det tag"),
-        pytest.param('Here: <|begin_of_box|>[{"label": "cat", "bbox_2d": [10,20,30,40]}, {"label": "dog", "bbox_2d": [50,60,70,80]}]<|end_of_box|>.', id="GLM"),
-        pytest.param('<point_box mention="cat"> (10,20) (30,40) </point_box> by <point_box mention="dog"> (50,60) (70,80) </point_box>', id="Isaac"),
-        pytest.param("<|object_ref_start|>cat<|object_ref_end|><|box_start|><10><20><30><40><|box_end|><|object_ref_start|>dog<|object_ref_end|><|box_start|><50><60><70><80><|box_end|>", id="Rex-Omni"),
-        pytest.param('<box x1="10" y1="20" x2="30" y2="40" label="cat"/><box x1="50" y1="60" x2="70" y2="80" label="dog"/>', id="attributes"),
-        pytest.param('[{"label": "cat", "bbox": [10, 20, 30, 40</bbox>}, {"label": "dog", "bbox": "<bbox>50 60 70 80</bbox>"}]', id="tags within JSON"),
+        pytest.param(
+            "cat: x1=10, y1=20, x2=30, y2=40\ndog: x1=50, y1=60, x2=70, y2=80",
+            id="coordinates by name",
+        ),
+        pytest.param(
+            "<think>[1, 2, 3, 4] or so</think>[{'label': 'cat', 'bbox': [10,20,30,40]}, {'label': 'dog', 'bbox': [50,60,70,80]}]",
+            id="after thinking",
+        ),
+        pytest.param(
+            "the box [1,2,3,4]?</think><answer>cat: [10,20,30,40]\ndog: [50,60,70,80]</answer>",
+            id="thinking without its beginning, an answer tag",
+        ),
+        pytest.param(
+            "<ref>cat</ref><box>(10,20),(30,40)</box> and <ref>dog</ref><box>(50,60),(70,80)</box>",
+            id="Qwen-VL",
+        ),
+        pytest.param(
+            "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(10,20),(30,40)<|box_end|><|object_ref_start|>dog<|object_ref_end|><|box_start|>(50,60),(70,80)<|box_end|><|im_end|>",
+            id="Qwen2-VL",
+        ),
+        pytest.param(
+            "<ref>cat</ref><box>[[10, 20, 30, 40]]</box>\n<ref>dog</ref><box>[[50, 60, 70, 80]]</box>",
+            id="InternVL",
+        ),
+        pytest.param(
+            "<ref>cat</ref><box>10 20 30 40</box><ref>dog</ref><box>50 60 70 80</box>",
+            id="MiniCPM-V",
+        ),
+        pytest.param(
+            "<|ref|>cat<|/ref|><|det|>[[10, 20, 30, 40]]<|/det|><|ref|>dog<|/ref|><|det|>[[50, 60, 70, 80]]<|/det|><｜end▁of▁sentence｜>",
+            id="DeepSeek-VL2",
+        ),
+        pytest.param(
+            "<|det|>cat [10, 20, 30, 40]<|/det|>text\n<|det|>dog [50, 60, 70, 80]<|/det|>",
+            id="label in the det tag",
+        ),
+        pytest.param(
+            'Here: <|begin_of_box|>[{"label": "cat", "bbox_2d": [10,20,30,40]}, {"label": "dog", "bbox_2d": [50,60,70,80]}]<|end_of_box|>.',
+            id="GLM",
+        ),
+        pytest.param(
+            '<point_box mention="cat"> (10,20) (30,40) </point_box> by <point_box mention="dog"> (50,60) (70,80) </point_box>',
+            id="Isaac",
+        ),
+        pytest.param(
+            "<|object_ref_start|>cat<|object_ref_end|><|box_start|><10><20><30><40><|box_end|><|object_ref_start|>dog<|object_ref_end|><|box_start|><50><60><70><80><|box_end|>",
+            id="Rex-Omni",
+        ),
+        pytest.param(
+            '<box x1="10" y1="20" x2="30" y2="40" label="cat"/><box x1="50" y1="60" x2="70" y2="80" label="dog"/>',
+            id="attributes",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10, 20, 30, 40</bbox>}, {"label": "dog", "bbox": "<bbox>50 60 70 80</bbox>"}]',
+            id="tags within JSON",
+        ),
     ],
-)  # fmt: skip
+)
 def test_two_labelled_boxes_are_read_in_every_shape(reply: str) -> None:
-    assert [((label or "").lower(), bbox) for label, bbox in found(read(reply))] == [("cat", CAT), ("dog", DOG)]
+    assert [((label or "").lower(), bbox) for label, bbox in found(read(reply))] == [
+        ("cat", CAT),
+        ("dog", DOG),
+    ]
 
 
 @pytest.mark.parametrize(
     ("reply", "format"),
     [
-        pytest.param('{"answer": "[{\\"bbox\\": [10,20,30,40], \\"label\\": \\"cat\\"}]"}', "xyxy_1000", id="a list of objects in a string"),
-        pytest.param('{"objects": "[{\\"bbox\\": [10,20,30,40], \\"label\\": \\"cat\\"}]"}', "xyxy_1000", id="the same under objects"),
-        pytest.param('{"response": "```json\\n[{\\"bbox_2d\\": [10,20,30,40], \\"label\\": \\"cat\\"}]\\n```"}', "xyxy_1000", id="a fence in a string"),
+        pytest.param(
+            '{"answer": "[{\\"bbox\\": [10,20,30,40], \\"label\\": \\"cat\\"}]"}',
+            "xyxy_1000",
+            id="a list of objects in a string",
+        ),
+        pytest.param(
+            '{"objects": "[{\\"bbox\\": [10,20,30,40], \\"label\\": \\"cat\\"}]"}',
+            "xyxy_1000",
+            id="the same under objects",
+        ),
+        pytest.param(
+            '{"response": "```json\\n[{\\"bbox_2d\\": [10,20,30,40], \\"label\\": \\"cat\\"}]\\n```"}',
+            "xyxy_1000",
+            id="a fence in a string",
+        ),
         pytest.param('{"content": "cat: [10, 20, 30, 40]"}', "xyxy_1000", id="a line in a string"),
-        pytest.param('{"ok": 1, "arguments": "[{\\"bbox\\": [10,20,30,40], \\"label\\": \\"cat\\"}]"}', "xyxy_1000", id="a string beside others"),
-        pytest.param('[{"bbox_2d"：[10，20，30，40]，"label"："cat"}]', "xyxy_1000", id="full-width punctuation"),
-        pytest.param('［｛“bbox_2d”： [10、20、30、40]， “label”：“cat”｝］', "xyxy_1000", id="full-width brackets and quotation marks"),
-        pytest.param('[{"bbox": ["10px","20px","30px","40px"], "label": "cat"}]', "xyxy_px", id="px in strings"),
-        pytest.param('[{"x1": "10px", "y1": "20px", "x2": "30px", "y2": "40px", "label": "cat"}]', "xyxy_px", id="px in named corners"),
-        pytest.param('[{"bbox": "10px, 20px, 30px, 40px", "label": "cat"}]', "xyxy_px", id="px in one string"),
+        pytest.param(
+            '{"ok": 1, "arguments": "[{\\"bbox\\": [10,20,30,40], \\"label\\": \\"cat\\"}]"}',
+            "xyxy_1000",
+            id="a string beside others",
+        ),
+        pytest.param(
+            '[{"bbox_2d"：[10，20，30，40]，"label"："cat"}]',
+            "xyxy_1000",
+            id="full-width punctuation",
+        ),
+        pytest.param(
+            "［｛“bbox_2d”： [10、20、30、40]， “label”：“cat”｝］",
+            "xyxy_1000",
+            id="full-width brackets and quotation marks",
+        ),
+        pytest.param(
+            '[{"bbox": ["10px","20px","30px","40px"], "label": "cat"}]',
+            "xyxy_px",
+            id="px in strings",
+        ),
+        pytest.param(
+            '[{"x1": "10px", "y1": "20px", "x2": "30px", "y2": "40px", "label": "cat"}]',
+            "xyxy_px",
+            id="px in named corners",
+        ),
+        pytest.param(
+            '[{"bbox": "10px, 20px, 30px, 40px", "label": "cat"}]', "xyxy_px", id="px in one string"
+        ),
         pytest.param("cat: [10px, 20px, 30px, 40px]", "xyxy_px", id="px in a line"),
-        pytest.param('[{"bbox": ["1%","2%","3%","4%"], "label": "cat"}]', "xyxy_100", id="per cent"),
-        pytest.param("- label: cat\n  bbox:\n    - 10\n    - 20\n    - 30\n    - 40\n", "xyxy_1000", id="a block list of YAML"),
-        pytest.param("图中cat位于左上角(10, 20)、右下角(30, 40)。", "xyxy_1000", id="corners in Chinese"),
+        pytest.param(
+            '[{"bbox": ["1%","2%","3%","4%"], "label": "cat"}]', "xyxy_100", id="per cent"
+        ),
+        pytest.param(
+            "- label: cat\n  bbox:\n    - 10\n    - 20\n    - 30\n    - 40\n",
+            "xyxy_1000",
+            id="a block list of YAML",
+        ),
+        pytest.param(
+            "图中cat位于左上角(10, 20)、右下角(30, 40)。", "xyxy_1000", id="corners in Chinese"
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_right_box_is_read_however_it_is_wrapped_and_punctuated(reply: str, format: str) -> None:
     assert [box.bbox for box in read(reply, format=format, phrases=["cat"]).boxes] == [CAT]
 
@@ -93,20 +236,44 @@ def test_a_right_box_is_read_however_it_is_wrapped_and_punctuated(reply: str, fo
 @pytest.mark.parametrize(
     ("reply", "label"),
     [
-        pytest.param('[{"bbox_2d": [10,20,30,40], "text_content": "Total"}]', "Total", id="text_content"),
-        pytest.param('[{"bbox_2d": [10,20,30,40], "name_zh": "米饭"}]', "米饭", id="a name in one language"),
-        pytest.param('[{"bbox_2d": [10,20,30,40], "names": {"zh": "米饭", "en": "Rice"}}]', "Rice", id="names in two"),
-        pytest.param('[{"bbox_2d": [10,20,30,40], "label": "the "red" one"}]', 'the "red" one', id="quotation marks within"),
-        pytest.param('[{"bbox_2d": [10,20,30,40], "label": "dog\'s bowl"}]', "dog's bowl", id="an apostrophe"),
-        pytest.param("[{'bbox_2d': [10,20,30,40], 'label': 'dog's bowl'}]", "dog's bowl", id="an apostrophe in its own quotes"),
+        pytest.param(
+            '[{"bbox_2d": [10,20,30,40], "text_content": "Total"}]', "Total", id="text_content"
+        ),
+        pytest.param(
+            '[{"bbox_2d": [10,20,30,40], "name_zh": "米饭"}]', "米饭", id="a name in one language"
+        ),
+        pytest.param(
+            '[{"bbox_2d": [10,20,30,40], "names": {"zh": "米饭", "en": "Rice"}}]',
+            "Rice",
+            id="names in two",
+        ),
+        pytest.param(
+            '[{"bbox_2d": [10,20,30,40], "label": "the "red" one"}]',
+            'the "red" one',
+            id="quotation marks within",
+        ),
+        pytest.param(
+            '[{"bbox_2d": [10,20,30,40], "label": "dog\'s bowl"}]', "dog's bowl", id="an apostrophe"
+        ),
+        pytest.param(
+            "[{'bbox_2d': [10,20,30,40], 'label': 'dog's bowl'}]",
+            "dog's bowl",
+            id="an apostrophe in its own quotes",
+        ),
         pytest.param('[{"bbox_2d": [10,20,30,40], "label": "猫"}]', "猫", id="not Latin"),
-        pytest.param('[{"bbox_2d": [10,20,30,40], "label": "\\u732b \\ud83d\\ude00"}]', "猫 😀", id="escaped"),
-        pytest.param('[{"bbox_2d": [10,20,30,40], "label": "cat", "color": [1, 2, 3, 4]}]', "cat", id="other lists beside"),
+        pytest.param(
+            '[{"bbox_2d": [10,20,30,40], "label": "\\u732b \\ud83d\\ude00"}]', "猫 😀", id="escaped"
+        ),
+        pytest.param(
+            '[{"bbox_2d": [10,20,30,40], "label": "cat", "color": [1, 2, 3, 4]}]',
+            "cat",
+            id="other lists beside",
+        ),
         pytest.param("[10, 20, 30, 40]", None, id="no label"),
         pytest.param("The cat is at [10, 20, 30, 40].", None, id="talk is no label"),
         pytest.param("[10, 20, 30, 40]: cat", "cat", id="label behind"),
     ],
-)  # fmt: skip
+)
 def test_the_label_is_read_as_it_stands(reply: str, label: str | None) -> None:
     assert found(read(reply)) == [(label, CAT)]
 
@@ -114,10 +281,18 @@ def test_the_label_is_read_as_it_stands(reply: str, label: str | None) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        "[]", '{"objects": []}', '{"objects": null}', '```json\n[]\n```', "None", "none.", '{"cat": null, "dog": []}',
-        "<think>no cat here</think>[]", "I see no such thing: []", "{'objects': [],}",
+        "[]",
+        '{"objects": []}',
+        '{"objects": null}',
+        "```json\n[]\n```",
+        "None",
+        "none.",
+        '{"cat": null, "dog": []}',
+        "<think>no cat here</think>[]",
+        "I see no such thing: []",
+        "{'objects': [],}",
     ],
-)  # fmt: skip
+)
 def test_an_answer_that_says_none_is_no_box_and_no_error(reply: str) -> None:
     assert read(reply, phrases=["cat", "dog"]).boxes == []
 
@@ -125,11 +300,16 @@ def test_an_answer_that_says_none_is_no_box_and_no_error(reply: str) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        '[{"label": "cat", "bbox_2d": null}]', '{"cat": "not found"}', '[{"label": "cat", "found": false}]',
-        '{"bbox_2d": [0, 0, 0, 0], "label": "cat"}', "<ref>cat</ref><box>None</box>",
+        '[{"label": "cat", "bbox_2d": null}]',
+        '{"cat": "not found"}',
+        '[{"label": "cat", "found": false}]',
+        '{"bbox_2d": [0, 0, 0, 0], "label": "cat"}',
+        "<ref>cat</ref><box>None</box>",
     ],
-)  # fmt: skip
-def test_an_answer_that_says_that_the_only_phrase_is_not_there_is_no_box_and_no_error(reply: str) -> None:
+)
+def test_an_answer_that_says_that_the_only_phrase_is_not_there_is_no_box_and_no_error(
+    reply: str,
+) -> None:
     assert read(reply, phrases=["cat"]).boxes == []
 
 
@@ -146,24 +326,66 @@ def test_an_answer_that_says_that_the_only_phrase_is_not_there_is_no_box_and_no_
         pytest.param('{"error": null, "message": "no"}', "no box", id="another object with a null"),
         pytest.param("<think>the cat is at [10, 20, 30, 40]", "thinking", id="thinking to the end"),
         pytest.param('[{"label": "cat", "bbox": [10, 20, 30]}]', "3 numbers", id="three numbers"),
-        pytest.param('[{"label": "cat", "bbox": [10, 20, 30, 40, 50]}]', "5 numbers", id="five numbers"),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10, 20, 30, 40, 50]}]', "5 numbers", id="five numbers"
+        ),
         pytest.param('[{"label": "cat", "bbox": [10, 20, NaN, 40]}]', "not a number", id="NaN"),
-        pytest.param('[{"label": "cat", "bbox": [10, 20, Infinity, 40]}]', "not a number", id="Infinity"),
-        pytest.param('[{"label": "cat", "bbox": [10, 20, 1e999, 40]}]', "not a number", id="a number past all bounds"),
-        pytest.param('[{"label": "cat", "bbox": [10, 20, ' + "9" * 5000 + ", 40]}]", "not a number", id="5,000 digits"),
-        pytest.param('[{"label": "cat", "bbox": [10, 20, true, 40]}]', "not a number", id="a boolean"),
-        pytest.param('[{"label": "cat", "bbox": [100, 200, 1900, 1000]}]', "0 to 1000 was asked for", id="pixels"),
-        pytest.param('[{"label": "cat", "bbox": [0.1, 0.2, 0.5, 0.6]}]', "0 to 1000 was asked for", id="fractions"),
-        pytest.param('[{"label": "cat", "bbox": [-900, 20, 30, 40]}]', "0 to 1000 was asked for", id="far out on the left"),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10, 20, Infinity, 40]}]', "not a number", id="Infinity"
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10, 20, 1e999, 40]}]',
+            "not a number",
+            id="a number past all bounds",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10, 20, ' + "9" * 5000 + ", 40]}]",
+            "not a number",
+            id="5,000 digits",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10, 20, true, 40]}]', "not a number", id="a boolean"
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [100, 200, 1900, 1000]}]',
+            "0 to 1000 was asked for",
+            id="pixels",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [0.1, 0.2, 0.5, 0.6]}]',
+            "0 to 1000 was asked for",
+            id="fractions",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [-900, 20, 30, 40]}]',
+            "0 to 1000 was asked for",
+            id="far out on the left",
+        ),
         pytest.param('[{"label": "cat", "bbox": [10, 20, 10, 40]}]', "no area", id="no width"),
         pytest.param('[{"label": "cat", "point_2d": [10, 20]}]', "points", id="points"),
-        pytest.param("<loc0256><loc0256><loc0768><loc0768><loc0800> cat", "5 location tokens", id="PaliGemma: five tokens"),
-        pytest.param('[{"label": "cow", "bbox": [10, 20, 30, 40]}]', "not one of the phrases", id="a label of no phrase"),
-        pytest.param("[[10, 20, 30, 40], [50, 60, 70, 80]]", "without an id or a label", id="boxes of nothing"),
+        pytest.param(
+            "<loc0256><loc0256><loc0768><loc0768><loc0800> cat",
+            "5 location tokens",
+            id="PaliGemma: five tokens",
+        ),
+        pytest.param(
+            '[{"label": "cow", "bbox": [10, 20, 30, 40]}]',
+            "not one of the phrases",
+            id="a label of no phrase",
+        ),
+        pytest.param(
+            "[[10, 20, 30, 40], [50, 60, 70, 80]]",
+            "without an id or a label",
+            id="boxes of nothing",
+        ),
         pytest.param("[" * 1000 + "10, 20, 30, 40" + "]" * 1000, "nested", id="nested without end"),
-        pytest.param('```json\n}\n{"box_2d": }10, 20]\n```', "no box", id="brackets that don't fit around nothing"),
+        pytest.param(
+            '```json\n}\n{"box_2d": }10, 20]\n```',
+            "no box",
+            id="brackets that don't fit around nothing",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_an_error_of_one_line_and_not_none(reply: str, told: str) -> None:
     with pytest.raises(UnreadableReply) as error:
         read(reply, phrases=["cat", "dog"])
@@ -188,7 +410,8 @@ def test_a_reply_cut_off_before_its_first_box_is_truncated_and_not_none(reply: s
 
 def test_a_reply_cut_off_later_keeps_its_whole_boxes_and_says_so() -> None:
     reading = read(
-        '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,8', phrases=["cat", "dog"]
+        '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,8',
+        phrases=["cat", "dog"],
     )
 
     assert found(reading) == [("cat", CAT)]
@@ -218,11 +441,19 @@ def test_wherever_a_reply_is_cut_no_number_is_made_up(end: int) -> None:
         ("[{'label': 'cat', 'bbox': [-50, 20, 30, 1100]}]", (0, 20, 30, 1000), "clamped"),
         ("[{'label': 'cat', 'bbox': [10, 20, 30, 99999]}]", (10, 20, 30, 999), "clamped"),
         ("[{'label': 'cat', 'bbox': [10, 20, 30, 40]}]", CAT, "repaired_json"),
-        ('[{"label": "cat", "bbox": [10, 20, 30, 40]}, {"label": "cat", "bbox": [10, 20, 30, 40]}]', CAT, "merged"),
+        (
+            '[{"label": "cat", "bbox": [10, 20, 30, 40]}, {"label": "cat", "bbox": [10, 20, 30, 40]}]',
+            CAT,
+            "merged",
+        ),
         ('[{"label": "the cat", "bbox": [10, 20, 30, 40]}]', CAT, "matched_by_label"),
         ('[{"label": "cat", "bbox": [10, 20, 30, 40], "score": 7}]', CAT, "score_ignored"),
         ('[{"label": "cat", "bbox": [10, 20, 30, 40], "score": ""}]', CAT, "score_ignored"),
-        ('[{"label": "cat", "bbox": [10, 20, 30, 40]}, {"label": "cow", "bbox": [1, 2, 3, 4]}]', CAT, "dropped"),
+        (
+            '[{"label": "cat", "bbox": [10, 20, 30, 40]}, {"label": "cow", "bbox": [1, 2, 3, 4]}]',
+            CAT,
+            "dropped",
+        ),
         ('[{"label": "cat", "bbox": [10, 20, 30, 40]}}, 1]', CAT, "broken_json"),
     ],
 )
@@ -236,7 +467,11 @@ def test_what_is_done_to_a_box_is_noted(reply: str, bbox: tuple[float, ...], cod
 def test_one_box_out_of_scale_among_many_is_dropped_but_two_spoil_the_reply() -> None:
     boxes = [{"label": "cat", "bbox": [i, i, i + 100, i + 100]} for i in range(20)]
     one = [*boxes, {"label": "cat", "bbox": [10, 20, 1800, 40]}]
-    more = [*one, {"label": "cat", "bbox": [10, 20, 1900, 40]}, {"label": "cat", "bbox": [10, 20, 1700, 40]}]
+    more = [
+        *one,
+        {"label": "cat", "bbox": [10, 20, 1900, 40]},
+        {"label": "cat", "bbox": [10, 20, 1700, 40]},
+    ]
 
     assert len(read(json.dumps(one)).boxes) == 20
     with pytest.raises(UnreadableReply, match="10 to 1900"):
@@ -248,23 +483,42 @@ def test_one_box_out_of_scale_among_many_is_dropped_but_two_spoil_the_reply() ->
     [
         pytest.param({"id": 2}, ["cat", "dog"], 2, id="by id"),
         pytest.param({"id": "2"}, ["cat", "dog"], 2, id="by an id in quotes"),
-        pytest.param({"id": 2, "label": "some animal"}, ["cat", "dog"], 2, id="by id, whatever the label"),
         pytest.param(
-            {"id": 1, "label": "dog"}, ["cat", "dog"], 2, id="by label where that is another phrase than the id's"
+            {"id": 2, "label": "some animal"}, ["cat", "dog"], 2, id="by id, whatever the label"
         ),
-        pytest.param({"id": 9, "label": "Dog"}, ["cat", "dog"], 2, id="by label where there is no such id"),
-        pytest.param({"label": " The  DOG. "}, ["cat", "the dog"], 2, id="case, spacing and full stops"),
+        pytest.param(
+            {"id": 1, "label": "dog"},
+            ["cat", "dog"],
+            2,
+            id="by label where that is another phrase than the id's",
+        ),
+        pytest.param(
+            {"id": 9, "label": "Dog"}, ["cat", "dog"], 2, id="by label where there is no such id"
+        ),
+        pytest.param(
+            {"label": " The  DOG. "}, ["cat", "the dog"], 2, id="case, spacing and full stops"
+        ),
         pytest.param({"label": "dog 3"}, ["cat", "a dog"], 2, id="articles and numbering"),
         pytest.param({"label": "mug"}, ["red mug", "table"], 1, id="a shorter label"),
-        pytest.param({"label": "red mug on the table"}, ["table", "mug on the table"], 2, id="a longer label"),
         pytest.param(
-            {"label": "woman wearing a hat"}, ["woman with a hat", "man"], 1, id="the same things in other words"
+            {"label": "red mug on the table"}, ["table", "mug on the table"], 2, id="a longer label"
+        ),
+        pytest.param(
+            {"label": "woman wearing a hat"},
+            ["woman with a hat", "man"],
+            1,
+            id="the same things in other words",
         ),
         pytest.param({"label": "杯子"}, ["红色的杯子", "桌子"], 1, id="a script without blanks"),
         pytest.param({}, ["cat"], 1, id="the only phrase"),
         pytest.param({"label": "blue mug"}, ["red mug", "table"], None, id="another colour"),
         pytest.param({"label": "mug"}, ["red mug", "blue mug"], None, id="either of two"),
-        pytest.param({"label": "table lamp"}, ["table"], None, id="another thing that has the phrase in its name"),
+        pytest.param(
+            {"label": "table lamp"},
+            ["table"],
+            None,
+            id="another thing that has the phrase in its name",
+        ),
         pytest.param({"label": "mug"}, ["big old red mug"], None, id="too little of the phrase"),
         pytest.param({"label": "man without a hat"}, ["man with a hat"], None, id="a negation"),
         pytest.param({"label": "dog"}, ["cat"], None, id="not the only phrase"),
@@ -277,7 +531,9 @@ def test_a_box_belongs_to_the_phrase_that_it_names(
     reply = json.dumps([{**entry, "bbox_2d": CAT}, {"id": 1, "bbox_2d": DOG}])
     reading = read(reply, phrases=phrases)
 
-    assert [box.id for box in reading.boxes if box.bbox == CAT] == ([phrase_id] if phrase_id else [])
+    assert [box.id for box in reading.boxes if box.bbox == CAT] == (
+        [phrase_id] if phrase_id else []
+    )
     assert reading.count("dropped") == (phrase_id is None)
 
 
@@ -290,11 +546,18 @@ def test_phrases_that_read_the_same_get_a_box_each() -> None:
 @pytest.mark.parametrize(
     ("written", "score"),
     [
-        ({"score": 0.5}, 0.5), ({"bbox_score": 1}, 1.0), ({"confidence": "91%"}, 0.91), ({"confidence": "0.25"}, 0.25),
-        ({}, None), ({"score": None}, None), ({"score": 91}, None), ({"score": -0.1}, None), ({"score": "high"}, None),
+        ({"score": 0.5}, 0.5),
+        ({"bbox_score": 1}, 1.0),
+        ({"confidence": "91%"}, 0.91),
+        ({"confidence": "0.25"}, 0.25),
+        ({}, None),
+        ({"score": None}, None),
+        ({"score": 91}, None),
+        ({"score": -0.1}, None),
+        ({"score": "high"}, None),
         ({"score": True}, None),
     ],
-)  # fmt: skip
+)
 def test_a_score_is_a_part_of_one_or_nothing(written: dict[str, Any], score: float | None) -> None:
     assert read(json.dumps([{"label": "cat", "bbox": CAT, **written}])).boxes[0].score == score
 
@@ -302,7 +565,10 @@ def test_a_score_is_a_part_of_one_or_nothing(written: dict[str, Any], score: flo
 def test_statuses_and_evidence_pass_through() -> None:
     reply = {
         "objects": [{"id": 1, "bbox_2d": CAT, "evidence": "seen"}],
-        "statuses": [{"id": 2, "status": "ambiguous", "reason": "two alike"}, {"id": 9, "status": "unsupported"}],
+        "statuses": [
+            {"id": 2, "status": "ambiguous", "reason": "two alike"},
+            {"id": 9, "status": "unsupported"},
+        ],
     }
     reading = read(json.dumps(reply), phrases=["cat", "dog"])
 
@@ -311,7 +577,9 @@ def test_statuses_and_evidence_pass_through() -> None:
 
 
 def test_an_answer_of_statuses_alone_is_readable() -> None:
-    reading = read('{"objects": [], "statuses": [{"id": 1, "status": "unsupported"}]}', phrases=["cat"])
+    reading = read(
+        '{"objects": [], "statuses": [{"id": 1, "status": "unsupported"}]}', phrases=["cat"]
+    )
 
     assert (reading.boxes, reading.statuses) == ([], {1: "unsupported"})
 
@@ -332,7 +600,9 @@ def test_tokens_that_one_family_writes_mean_what_that_family_means() -> None:
         ("xyxy_100", (100, 200, 300, 400)),
     ],
 )
-def test_the_format_and_not_the_key_settles_what_the_numbers_mean(name: str, bbox: tuple[float, ...]) -> None:
+def test_the_format_and_not_the_key_settles_what_the_numbers_mean(
+    name: str, bbox: tuple[float, ...]
+) -> None:
     for key in ("bbox_2d", "box_2d", "box"):
         assert read(json.dumps([{key: [10, 20, 30, 40]}]), format=name).boxes[0].bbox == bbox
 
@@ -344,7 +614,12 @@ def test_named_corners_keep_their_meaning_whatever_the_order_of_the_format() -> 
 
 
 def test_a_reduced_picture_is_put_on_the_original() -> None:
-    reading = read('{"bbox_2d": [10, 20, 30, 40]}', format="xyxy_px", image_size=(4000, 2000), sent_size=(2000, 1000))
+    reading = read(
+        '{"bbox_2d": [10, 20, 30, 40]}',
+        format="xyxy_px",
+        image_size=(4000, 2000),
+        sent_size=(2000, 1000),
+    )
 
     assert reading.boxes[0].bbox == (20, 40, 60, 80)
     assert reading.boxes[0].numbers == (10, 20, 30, 40)
@@ -359,7 +634,8 @@ def test_a_second_box_in_one_object_has_the_label_of_the_first() -> None:
 
 def test_a_loop_of_one_box_is_one_box() -> None:
     reading = read(
-        '[{"label": "cat", "bbox": [10, 20, 30, 40]}' + ', {"label": "cat", "bbox": [10, 20, 30, 40]}' * 500,
+        '[{"label": "cat", "bbox": [10, 20, 30, 40]}'
+        + ', {"label": "cat", "bbox": [10, 20, 30, 40]}' * 500,
         phrases=["cat"],
     )
 
@@ -390,10 +666,57 @@ def test_points_are_no_boxes(reply: str) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["[", "{", "(", "<box>", "<box ", "<|det|>", "<loc_1>", "<patch_index_1>", '"', '"a "a ', '{"a":', '[{"a":"', "[1,", "[1,2,3,4],",
-     "9", "\\", "```", "<think>", "//", "/*", "[/*/", "{}", "<points ", "x1=", "1_2_", "- a: [1,2,3,4]\n", "<|im_end|>", "<zorb>", "</zorb>", "<|zorb|>", "Wait, 5 ", "no cat or ", " ",
-     "Assistant: ", "“", "“”，1", "é\\\"", "~~a", "cat if it is wrong ", "not a cat ", "x, y, ", "x   ", "the cat is at 1, 2, 3, 4\n", "图中没有，", "# [1,2,3,4]\n", "a,b,c,d\n", '"bbox1": [1,2,3,4],', '{"id":1,"bbox_2d":[1,2,3,4]}\n'],
-)  # fmt: skip
+    [
+        "[",
+        "{",
+        "(",
+        "<box>",
+        "<box ",
+        "<|det|>",
+        "<loc_1>",
+        "<patch_index_1>",
+        '"',
+        '"a "a ',
+        '{"a":',
+        '[{"a":"',
+        "[1,",
+        "[1,2,3,4],",
+        "9",
+        "\\",
+        "```",
+        "<think>",
+        "//",
+        "/*",
+        "[/*/",
+        "{}",
+        "<points ",
+        "x1=",
+        "1_2_",
+        "- a: [1,2,3,4]\n",
+        "<|im_end|>",
+        "<zorb>",
+        "</zorb>",
+        "<|zorb|>",
+        "Wait, 5 ",
+        "no cat or ",
+        " ",
+        "Assistant: ",
+        "“",
+        "“”，1",
+        'é\\"',
+        "~~a",
+        "cat if it is wrong ",
+        "not a cat ",
+        "x, y, ",
+        "x   ",
+        "the cat is at 1, 2, 3, 4\n",
+        "图中没有，",
+        "# [1,2,3,4]\n",
+        "a,b,c,d\n",
+        '"bbox1": [1,2,3,4],',
+        '{"id":1,"bbox_2d":[1,2,3,4]}\n',
+    ],
+)
 def test_a_hundred_kilobytes_of_anything_come_to_an_end(piece: str) -> None:
     for head in ("", '[{"a":['):
         reply = head + piece * (100_000 // len(piece))
@@ -409,7 +732,9 @@ def test_a_hundred_kilobytes_of_anything_come_to_an_end(piece: str) -> None:
             {
                 "id": st.integers(-1, 4),
                 "label": st.sampled_from(["a cat", "A  Cat", "dog", " the dog ", "mouse"]),
-                "bbox_2d": st.lists(st.integers(-50, 1200) | st.floats(0, 1000), min_size=3, max_size=5),
+                "bbox_2d": st.lists(
+                    st.integers(-50, 1200) | st.floats(0, 1000), min_size=3, max_size=5
+                ),
             },
             optional={
                 "score": st.none() | st.floats(-1, 2) | st.just("0.5"),
@@ -419,12 +744,16 @@ def test_a_hundred_kilobytes_of_anything_come_to_an_end(piece: str) -> None:
         max_size=5,
     )
 )
-def test_a_reply_to_the_letter_is_read_as_the_same_in_a_fence(objects: list[dict[str, Any]]) -> None:
+def test_a_reply_to_the_letter_is_read_as_the_same_in_a_fence(
+    objects: list[dict[str, Any]],
+) -> None:
     reply = json.dumps({"objects": objects})
     readings = []
     for text in (reply, f"```json\n{reply}\n```"):
         try:
-            reading = read_boxes(text, format="xyxy_1000", image_size=(640, 480), phrases=["a cat", "the dog"])
+            reading = read_boxes(
+                text, format="xyxy_1000", image_size=(640, 480), phrases=["a cat", "the dog"]
+            )
             readings.append((reading.boxes, reading.notes, reading.unread))
         except UnreadableReply as error:
             readings.append(str(error))

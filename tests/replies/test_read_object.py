@@ -12,19 +12,49 @@ from dataflow_grounding.replies import read_object
     ("reply", "value"),
     [
         pytest.param('{"expressions": [{"text": "a cat"}]}', [{"text": "a cat"}], id="the object"),
-        pytest.param('Sure:\n```json\n{"expressions": [{"text": "a cat"}]}\n```\nDone {1}.', [{"text": "a cat"}], id="fenced"),
-        pytest.param("<think>{'expressions': []}</think>{'expressions': [{'text': 'a cat'}],}", [{"text": "a cat"}], id="after thinking"),
-        pytest.param('{"result": {"expressions": [{"text": "a cat"}]}}', [{"text": "a cat"}], id="within another object"),
-        pytest.param('[{"expressions": [{"text": "a cat"}]}]', [{"text": "a cat"}], id="in a list of one"),
-        pytest.param('{"Expressions": [{"text": "a cat"}]}', [{"text": "a cat"}], id="the key in other letters"),
+        pytest.param(
+            'Sure:\n```json\n{"expressions": [{"text": "a cat"}]}\n```\nDone {1}.',
+            [{"text": "a cat"}],
+            id="fenced",
+        ),
+        pytest.param(
+            "<think>{'expressions': []}</think>{'expressions': [{'text': 'a cat'}],}",
+            [{"text": "a cat"}],
+            id="after thinking",
+        ),
+        pytest.param(
+            '{"result": {"expressions": [{"text": "a cat"}]}}',
+            [{"text": "a cat"}],
+            id="within another object",
+        ),
+        pytest.param(
+            '[{"expressions": [{"text": "a cat"}]}]', [{"text": "a cat"}], id="in a list of one"
+        ),
+        pytest.param(
+            '{"Expressions": [{"text": "a cat"}]}',
+            [{"text": "a cat"}],
+            id="the key in other letters",
+        ),
         pytest.param('[{"text": "a cat"}]', [{"text": "a cat"}], id="a bare list"),
         pytest.param('["a cat"]', ["a cat"], id="a bare list of texts"),
         pytest.param("[]", [], id="an empty list"),
-        pytest.param('{"id": 1, "text": "a cat"}\n{"id": 2, "text": "a dog"}', [{"id": 1, "text": "a cat"}, {"id": 2, "text": "a dog"}], id="an item a line"),
-        pytest.param('{"expressions": []} no: {"expressions": [{"text": "a cat"}]}', [{"text": "a cat"}], id="the last of two"),
-        pytest.param('{"expressions": [{"text": "a “cat”, the "red" one"}]}', [{"text": 'a “cat”, the "red" one'}], id="quotation marks within"),
+        pytest.param(
+            '{"id": 1, "text": "a cat"}\n{"id": 2, "text": "a dog"}',
+            [{"id": 1, "text": "a cat"}, {"id": 2, "text": "a dog"}],
+            id="an item a line",
+        ),
+        pytest.param(
+            '{"expressions": []} no: {"expressions": [{"text": "a cat"}]}',
+            [{"text": "a cat"}],
+            id="the last of two",
+        ),
+        pytest.param(
+            '{"expressions": [{"text": "a “cat”, the "red" one"}]}',
+            [{"text": 'a “cat”, the "red" one'}],
+            id="quotation marks within",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_object_is_found(reply: str, value: Any) -> None:
     assert read_object(reply, required="expressions")[0]["expressions"] == value
 
@@ -33,7 +63,10 @@ def test_what_was_done_is_noted() -> None:
     assert read_object('{"caption": "x"}', required="caption")[1] == []
     assert read_object("{'caption': 'x'}", required="caption")[1][0].code == "repaired_json"
     assert read_object('[{"text": "x"}]', required="captions")[1][0].code == "wrapped"
-    assert read_object('{"captions": [{"text": "x"}, {"te', required="captions")[1][0].code == "truncated"
+    assert (
+        read_object('{"captions": [{"text": "x"}, {"te', required="captions")[1][0].code
+        == "truncated"
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +100,9 @@ def test_no_such_object_is_an_error(reply: str, error: type[Exception], told: st
 def test_a_key_that_stands_there_twice_loses_nothing_unsaid(reply: str, value: Any) -> None:
     found, notes = read_object(reply, required="expressions")
     assert found["expressions"] == value
-    assert [note.text for note in notes if note.code == "repeated_key"] == ["'expressions' stands there 2 times"]
+    assert [note.text for note in notes if note.code == "repeated_key"] == [
+        "'expressions' stands there 2 times"
+    ]
 
 
 def test_a_reply_of_nothing_but_the_same_key_is_read() -> None:

@@ -1,4 +1,6 @@
-"""Replies that real models gave, as published: the folder is not part of the project, so these tests run where it is."""
+"""Replies that real models gave, as published: the folder is not part of the project, so these
+tests run where it is.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,17 @@ FOLDER = Path(__file__).parents[2].parent / "shared" / "replies"
 
 def rows_of(name: str) -> list[dict[str, Any]]:
     path = FOLDER / name
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    return (
+        [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    )
 
 
 ROWS = rows_of("replies.jsonl")
 MORE = rows_of("more_replies.jsonl")
 WITH_BOXES = [row for row in ROWS if row["expected"] and row["expected"][0]["raw_order"] != "point"]
-WITH_POINTS = [row for row in ROWS if row["expected"] and row["expected"][0]["raw_order"] == "point"]
+WITH_POINTS = [
+    row for row in ROWS if row["expected"] and row["expected"][0]["raw_order"] == "point"
+]
 WITH_NOTHING = [row for row in ROWS if not row["expected"]]
 
 FORMATS = {
@@ -42,26 +48,56 @@ FORMATS = {
     None: "1000",
 }
 
-# Of the further replies, those where ours is not what the source expects, or where several readings are fair: what ours
-# gives, as boxes in pixels or None for unreadable, and why.
+# Of the further replies, those where ours is not what the source expects, or where several readings
+# are fair: what ours gives, as boxes in pixels or None for unreadable, and why.
 OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
-    "h006": ([(250, 250, 750, 750)], "a box without a label: the source leaves it out, a caller who asked for one thing has use for it"),
-    "h019": ([(20, 11.25, 200, 112.5), (100, 67.5, 220, 135)], "boxes without a label again; the object without a box is noted as dropped"),
-    "h078": ([(10.01, 20.02, 30.03, 40.04)], "a box without a label again; the source's parser wants one before it"),
-    "h090": (None, "one box of four reaches out of the picture by a quarter of its height, which is more than an eighth: the source cuts it off"),
-    "h107": ([(1.28, 47.09, 640, 149.43)], "a row of nines for the far edge and corners the wrong way round: both are noted, and it counts as doubtful"),
-    "h110": ([(0, 24.02, 35.24, 480)], "a loop of nines after the first whole box: that is kept and the reply noted as truncated"),
+    "h006": (
+        [(250, 250, 750, 750)],
+        "a box without a label: the source leaves it out, a caller who asked for one thing has use for it",
+    ),
+    "h019": (
+        [(20, 11.25, 200, 112.5), (100, 67.5, 220, 135)],
+        "boxes without a label again; the object without a box is noted as dropped",
+    ),
+    "h078": (
+        [(10.01, 20.02, 30.03, 40.04)],
+        "a box without a label again; the source's parser wants one before it",
+    ),
+    "h090": (
+        None,
+        "one box of four reaches out of the picture by a quarter of its height, which is more than an eighth: the source cuts it off",
+    ),
+    "h107": (
+        [(1.28, 47.09, 640, 149.43)],
+        "a row of nines for the far edge and corners the wrong way round: both are noted, and it counts as doubtful",
+    ),
+    "h110": (
+        [(0, 24.02, 35.24, 480)],
+        "a loop of nines after the first whole box: that is kept and the reply noted as truncated",
+    ),
     "h112": (None, "a bracket too many within the four numbers: not guessed"),
-    "h118": ([(1, 2, 3, 4), (2, 3, 4, 5), (4, 5, 6, 7)], "boxes of two frames of a video, which no picture has: the frames' numbers come as ids"),
-    "h202": ([(100, 100, 500, 500)], "corners the wrong way round: the source leaves the box out, ours is turned and noted"),
-    "h093": ([(100, 50, 200, 250)], "the whole outline gives its box, the one that is cut off does not"),
-    "h134": (None, "boxes that reach out of the picture by more than an eighth are in another scale"),
+    "h118": (
+        [(1, 2, 3, 4), (2, 3, 4, 5), (4, 5, 6, 7)],
+        "boxes of two frames of a video, which no picture has: the frames' numbers come as ids",
+    ),
+    "h202": (
+        [(100, 100, 500, 500)],
+        "corners the wrong way round: the source leaves the box out, ours is turned and noted",
+    ),
+    "h093": (
+        [(100, 50, 200, 250)],
+        "the whole outline gives its box, the one that is cut off does not",
+    ),
+    "h134": (
+        None,
+        "boxes that reach out of the picture by more than an eighth are in another scale",
+    ),
     "h147": (None, "the same"),
     "h168": (None, "the same"),
     "h198": (None, "the same"),
     "h169": (None, "fractions where 0 to 1000 was asked for are in another scale"),
     "h176": (None, "fractions where pixels were asked for are in another scale"),
-}  # fmt: skip
+}
 
 pytestmark = pytest.mark.skipif(not ROWS, reason="the recorded replies are not here")
 
@@ -70,7 +106,9 @@ def format_of(row: dict[str, Any]) -> BoxFormat:
     first = row["expected"][0]
     name = FORMATS[first["raw_scale"]]
     order = "xyxy" if first["raw_order"] == "point" else first["raw_order"]
-    return find_box_format(f"{order}_{name}" if name in ("px", "1", "100", "1000", "1024") else name, "")
+    return find_box_format(
+        f"{order}_{name}" if name in ("px", "1", "100", "1000", "1024") else name, ""
+    )
 
 
 def size_of(row: dict[str, Any]) -> tuple[int, int]:
@@ -95,7 +133,9 @@ def test_a_recorded_reply_gives_its_boxes_and_labels(row: dict[str, Any]) -> Non
         assert box.label in labels_of(expected)
 
 
-PIXEL_ROWS = [row for row in WITH_BOXES if row["image_width"] or row["expected"][0]["raw_scale"] == "pixel"]
+PIXEL_ROWS = [
+    row for row in WITH_BOXES if row["image_width"] or row["expected"][0]["raw_scale"] == "pixel"
+]
 
 
 @pytest.mark.parametrize("row", cases([row for row in PIXEL_ROWS if row["expected"][0]["box_px"]]))
@@ -107,7 +147,9 @@ def test_a_recorded_reply_gives_the_pixels_that_its_source_states(row: dict[str,
         assert box.bbox == pytest.approx(clamp(ordered(expected["box_px"]), size_of(row)), abs=1.0)
 
 
-@pytest.mark.parametrize("row", cases([row for row in WITH_BOXES if "box_norm" in row["expected"][0]]))
+@pytest.mark.parametrize(
+    "row", cases([row for row in WITH_BOXES if "box_norm" in row["expected"][0]])
+)
 def test_grid_cells_give_the_fractions_that_their_source_states(row: dict[str, Any]) -> None:
     reading = read_boxes(row["reply"], format="kosmos-2", image_size=(1, 1))
 
@@ -116,11 +158,17 @@ def test_grid_cells_give_the_fractions_that_their_source_states(row: dict[str, A
 
 
 @pytest.mark.parametrize("row", cases(WITH_BOXES))
-def test_with_its_labels_as_phrases_every_box_of_a_recorded_reply_finds_its_phrase(row: dict[str, Any]) -> None:
+def test_with_its_labels_as_phrases_every_box_of_a_recorded_reply_finds_its_phrase(
+    row: dict[str, Any],
+) -> None:
     phrases = list(dict.fromkeys(e["label"] or "the thing" for e in row["expected"]))
-    reading = read_boxes(row["reply"], format=format_of(row), image_size=size_of(row), phrases=phrases)
+    reading = read_boxes(
+        row["reply"], format=format_of(row), image_size=size_of(row), phrases=phrases
+    )
 
-    expected = {(phrases.index(e["label"] or "the thing") + 1, tuple(e["box_raw"])) for e in row["expected"]}
+    expected = {
+        (phrases.index(e["label"] or "the thing") + 1, tuple(e["box_raw"])) for e in row["expected"]
+    }
     assert {(box.id, box.numbers) for box in reading.boxes} == expected
 
 
@@ -131,7 +179,9 @@ def test_points_are_no_boxes(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("row", cases(WITH_NOTHING))
-def test_a_recorded_reply_without_a_usable_box_is_unreadable_and_not_none(row: dict[str, Any]) -> None:
+def test_a_recorded_reply_without_a_usable_box_is_unreadable_and_not_none(
+    row: dict[str, Any],
+) -> None:
     with pytest.raises(UnreadableReply):
         read_boxes(row["reply"], format="xyxy_1000", image_size=(1000, 1000))
 
@@ -161,16 +211,23 @@ def test_a_further_reply_is_read_as_its_source_expects(row: dict[str, Any]) -> N
             inside = clamp(ordered(expected["box_px"]), tuple(row["image_size"]))
             assert box.bbox == pytest.approx(inside, abs=row["tolerance_px"])
             assert expected["label"] in (None, box.label or "")
-            assert expected["label"] not in row["phrases"] or row["phrases"][box.id - 1] == expected["label"]
+            assert (
+                expected["label"] not in row["phrases"]
+                or row["phrases"][box.id - 1] == expected["label"]
+            )
     else:
         fair = {"none": ([],), "unreadable": (None,), "unreadable-or-none": ([], None)}[row["kind"]]
         assert boxes in fair
 
 
 @pytest.mark.parametrize("row", cases([row for row in MORE if row["id"] in OURS]))
-def test_a_further_reply_that_can_be_read_in_several_ways_is_read_as_the_table_says(row: dict[str, Any]) -> None:
+def test_a_further_reply_that_can_be_read_in_several_ways_is_read_as_the_table_says(
+    row: dict[str, Any],
+) -> None:
     boxes = boxes_of(row)
 
     expected, _ = OURS[row["id"]]
     found = None if boxes is None else [box.bbox for box in boxes]
-    assert found == (None if expected is None else [pytest.approx(bbox, abs=0.01) for bbox in expected])
+    assert found == (
+        None if expected is None else [pytest.approx(bbox, abs=0.01) for bbox in expected]
+    )

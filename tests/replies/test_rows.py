@@ -1,4 +1,6 @@
-"""Labels behind their boxes on lines, in rows and in columns: each box goes to its own phrase, or is refused."""
+"""Labels behind their boxes on lines, in rows and in columns: each box goes to its own phrase, or
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ FIRST, SECOND = (100, 200, 500, 800), (600, 100, 900, 400)
 def read(reply: str, phrases: list[str]) -> list[tuple[int | None, tuple[float, ...]]] | None:
     """The boxes of a reply with their phrases, by id; None where the reply is refused."""
     try:
-        boxes = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=phrases).boxes
+        boxes = read_boxes(
+            reply, format="xyxy_1000", image_size=(1000, 1000), phrases=phrases
+        ).boxes
     except UnreadableReply:
         return None
     return sorted(((box.id, box.bbox) for box in boxes), key=lambda box: (box[0] or 0, box[1]))
@@ -25,13 +29,40 @@ def read(reply: str, phrases: list[str]) -> list[tuple[int | None, tuple[float, 
 
 # `@` is a box, `*` its label; one item after another.
 ITEMS = [
-    "@\n*\n", "@ *\n", "@, *\n", "@ # *\n", "@ // *\n", "@, label: *\n", "@\n**\\***\n", "bbox: @\nlabel: *\n", "bbox: @, label: *\n",
-    "- bbox: @\n  label: *\n", "- bbox: @\n  label: *\n  score: 0.9\n", "bbox: @\nlabel: *\n\n", "bbox=@ label='*'\n", "Box: @\nObject: *\n",
-    "1. @\n   *\n", "@ shows *.\n", "| @ | * |\n", "| 1 | @ | * | 0.9 |\n", "@\t*\n", '"@",*\n', "<tr><td>@</td><td>*</td></tr>",
-    "<tr><td>@</td><td>*</td></tr>\n", '[[detections]]\nbbox = @\nlabel = "*"\n\n', "Bounding box: @. Label: *. ",
-    '{"bbox_2d": @} // *\n', '{"bbox_2d": @}\n*\n', "* @\n", "*: @\n", "*\n@\n\n", "label: *\nbbox: @\n", "- label: *\n  bbox: @\n",
-    "| * | @ |\n", '"*","@"\n',
-]  # fmt: skip
+    "@\n*\n",
+    "@ *\n",
+    "@, *\n",
+    "@ # *\n",
+    "@ // *\n",
+    "@, label: *\n",
+    "@\n**\\***\n",
+    "bbox: @\nlabel: *\n",
+    "bbox: @, label: *\n",
+    "- bbox: @\n  label: *\n",
+    "- bbox: @\n  label: *\n  score: 0.9\n",
+    "bbox: @\nlabel: *\n\n",
+    "bbox=@ label='*'\n",
+    "Box: @\nObject: *\n",
+    "1. @\n   *\n",
+    "@ shows *.\n",
+    "| @ | * |\n",
+    "| 1 | @ | * | 0.9 |\n",
+    "@\t*\n",
+    '"@",*\n',
+    "<tr><td>@</td><td>*</td></tr>",
+    "<tr><td>@</td><td>*</td></tr>\n",
+    '[[detections]]\nbbox = @\nlabel = "*"\n\n',
+    "Bounding box: @. Label: *. ",
+    '{"bbox_2d": @} // *\n',
+    '{"bbox_2d": @}\n*\n',
+    "* @\n",
+    "*: @\n",
+    "*\n@\n\n",
+    "label: *\nbbox: @\n",
+    "- label: *\n  bbox: @\n",
+    "| * | @ |\n",
+    '"*","@"\n',
+]
 MAY_BE_REFUSED = {"*\n@\n\n"}
 LEADS = ["", "Here are the boxes:\n"]
 HEADS = {
@@ -49,7 +80,8 @@ def test_each_box_in_a_row_goes_to_its_own_phrase(item: str, boxes: tuple[str, s
         pytest.skip("no JSON")
     placed = item.replace("\\*", "\0") if "\\" in item else item.replace("*", "\0")
     rows = "".join(
-        placed.replace("@", box).replace("\0", label) for box, label in zip(boxes, ["a cat", "the dog"], strict=True)
+        placed.replace("@", box).replace("\0", label)
+        for box, label in zip(boxes, ["a cat", "the dog"], strict=True)
     )
     heads = [head for begins, head in HEADS.items() if item.startswith(begins)]
     for lead in [*LEADS, *heads]:
@@ -61,18 +93,24 @@ def test_each_box_in_a_row_goes_to_its_own_phrase(item: str, boxes: tuple[str, s
             (["a horse"], None),
         ]:
             found = read(lead + rows, phrases)
-            assert found == expected or (found is None and item in MAY_BE_REFUSED), (lead + rows, phrases)
+            assert found == expected or (found is None and item in MAY_BE_REFUSED), (
+                lead + rows,
+                phrases,
+            )
 
 
 @pytest.mark.parametrize(
     "reply",
     [
-        f"[{A}, # a cat\n{B}] # the dog", f"[\n  {A}, // a cat\n  {B} // the dog\n]", f"[\n  // a cat\n  {A},\n  // the dog\n  {B}\n]",
+        f"[{A}, # a cat\n{B}] # the dog",
+        f"[\n  {A}, // a cat\n  {B} // the dog\n]",
+        f"[\n  // a cat\n  {A},\n  // the dog\n  {B}\n]",
         f"bbox: {A[1:-1].replace(',', '')}\nlabel: a cat\nbbox: {B[1:-1].replace(',', '')}\nlabel: the dog",
         f'```json\n{{"bbox_2d": {A}}}\n```\na cat\n```json\n{{"bbox_2d": {B}}}\n```\nthe dog',
-        f"{A}\na cat\n{B}", f"cats\n{A}\na cat\n{B}\nthe dog",
+        f"{A}\na cat\n{B}",
+        f"cats\n{A}\na cat\n{B}\nthe dog",
     ],
-)  # fmt: skip
+)
 def test_boxes_whose_labels_are_not_sure_are_refused_or_right(reply: str) -> None:
     assert read(reply, ["a cat", "the dog"]) in (None, [(1, FIRST), (2, SECOND)])
     assert read(reply, ["a cat"]) in (None, [(1, FIRST)])
@@ -82,35 +120,67 @@ def test_boxes_whose_labels_are_not_sure_are_refused_or_right(reply: str) -> Non
 @pytest.mark.parametrize(
     "reply",
     [
-        f"<obj name='the dog'>{A}</obj>", f'<obj label="the dog">{A}</obj>', f'<detection class="dog">{A}</detection>',
-        '<object name="the dog"><bbox>100 200 500 800</bbox></object>', '<object id="dog"><box>(100,200),(500,800)</box></object>',
-        '<phrase text="the dog"><box>100 200 500 800</box></phrase>', f"<region label=dog>{A}</region>", f"[dog]({A[1:-1]})",
-        '<div data-bbox="100,200,500,800" data-label="dog"></div>', f"[dog] {A}", f"[dog]\nbbox = {A}", f'[{A}, "dog"]', f"{A}\ndog",
-        f"{A}\nLabel: dog", f"bbox: {A}\nlabel: dog", "bbox: 100 200 500 800\nlabel: dog", f"bbox: {A}, label: dog",
+        f"<obj name='the dog'>{A}</obj>",
+        f'<obj label="the dog">{A}</obj>',
+        f'<detection class="dog">{A}</detection>',
+        '<object name="the dog"><bbox>100 200 500 800</bbox></object>',
+        '<object id="dog"><box>(100,200),(500,800)</box></object>',
+        '<phrase text="the dog"><box>100 200 500 800</box></phrase>',
+        f"<region label=dog>{A}</region>",
+        f"[dog]({A[1:-1]})",
+        '<div data-bbox="100,200,500,800" data-label="dog"></div>',
+        f"[dog] {A}",
+        f"[dog]\nbbox = {A}",
+        f'[{A}, "dog"]',
+        f"{A}\ndog",
+        f"{A}\nLabel: dog",
+        f"bbox: {A}\nlabel: dog",
+        "bbox: 100 200 500 800\nlabel: dog",
+        f"bbox: {A}, label: dog",
     ],
-)  # fmt: skip
+)
 def test_a_box_of_another_thing_is_refused_and_one_of_the_phrase_is_read(reply: str) -> None:
     assert read(reply, ["a cat"]) is None
     assert read(reply, ["the dog"]) == [(1, FIRST)]
 
 
 def test_lists_and_labels_behind_them_go_together() -> None:
-    assert read(f'[{A}, "a cat", {B}, "the dog"]', ["a cat", "the dog"]) == [(1, FIRST), (2, SECOND)]
+    assert read(f'[{A}, "a cat", {B}, "the dog"]', ["a cat", "the dog"]) == [
+        (1, FIRST),
+        (2, SECOND),
+    ]
     assert read(f'[{A}, {B}, "the dog"]', ["a cat", "the dog"]) is None
 
 
 @pytest.mark.parametrize(
     "reply",
-    [f"{A}\n{B}", f"1. {A}\n2. {B}", f"{A}\nand\n{B}", f"{A} (0.93)\n{B} (0.88)",
-     f"Here they are:\n{A}\n{B}\n\nLet me know if you need more.", f"cat:\n{A}\n{B}", f"Cats:\n{A} left one\n{B} right one",
-     f"Box 1: {A}\nBox 2: {B}", f"{A}\n{B}\nDone.", f"| bbox |\n|---|\n| {A} |\n| {B} |", f"cat\n{A}\n\ncat\n{B}\n\nBoth lie on the sofa."],
-)  # fmt: skip
+    [
+        f"{A}\n{B}",
+        f"1. {A}\n2. {B}",
+        f"{A}\nand\n{B}",
+        f"{A} (0.93)\n{B} (0.88)",
+        f"Here they are:\n{A}\n{B}\n\nLet me know if you need more.",
+        f"cat:\n{A}\n{B}",
+        f"Cats:\n{A} left one\n{B} right one",
+        f"Box 1: {A}\nBox 2: {B}",
+        f"{A}\n{B}\nDone.",
+        f"| bbox |\n|---|\n| {A} |\n| {B} |",
+        f"cat\n{A}\n\ncat\n{B}\n\nBoth lie on the sofa.",
+    ],
+)
 def test_rows_that_name_no_other_thing_leave_the_boxes_to_the_only_phrase(reply: str) -> None:
     assert read(reply, ["cat"]) == [(1, FIRST), (1, SECOND)]
 
 
 @pytest.mark.parametrize(
-    "row", [f"{A}\na cat\n", f"{A} a cat\n", f"<obj name='a cat'>{A}</obj>", f"[{A}, // a cat\n", "<obj name=' "]
+    "row",
+    [
+        f"{A}\na cat\n",
+        f"{A} a cat\n",
+        f"<obj name='a cat'>{A}</obj>",
+        f"[{A}, // a cat\n",
+        "<obj name=' ",
+    ],
 )
 def test_many_rows_are_read_in_linear_time(row: str) -> None:
     def seconds(count: int) -> float:
@@ -125,10 +195,13 @@ def test_many_rows_are_read_in_linear_time(row: str) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        f"The cat and the dog are at {A} and {B}, respectively.", f"a cat, the dog: {A}, {B}", f"a cat and the dog: {A}",
-        f'{{"label": "a cat and the dog", "bbox_2d": [{A}, {B}]}}', f"cat and dog: {A} {B}",
+        f"The cat and the dog are at {A} and {B}, respectively.",
+        f"a cat, the dog: {A}, {B}",
+        f"a cat and the dog: {A}",
+        f'{{"label": "a cat and the dog", "bbox_2d": [{A}, {B}]}}',
+        f"cat and dog: {A} {B}",
     ],
-)  # fmt: skip
+)
 def test_boxes_of_several_phrases_at_once_are_refused(reply: str) -> None:
     assert read(reply, ["a cat", "the dog"]) is None
 
@@ -137,4 +210,6 @@ def test_a_phrase_that_lists_things_is_one_phrase() -> None:
     phrases = ["a cat and a dog", "a cat"]
 
     assert read(f"the cat and the dog: {A}\na cat: {B}", phrases) == [(1, FIRST), (2, SECOND)]
-    assert read(f"a black and white cat: {A}\na dog: {B}", ["a black and white cat", "a white cat"]) == [(1, FIRST)]
+    assert read(
+        f"a black and white cat: {A}\na dog: {B}", ["a black and white cat", "a white cat"]
+    ) == [(1, FIRST)]

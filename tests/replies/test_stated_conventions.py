@@ -1,4 +1,6 @@
-"""What a reply itself says of its numbers: their order, their unit, and which of two boxes counts."""
+"""What a reply itself says of its numbers: their order, their unit, and which of two
+boxes counts.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +12,44 @@ from dataflow_grounding.replies import read_boxes
 A = (100, 50, 400, 250)
 
 
-def found(reply: str, format: str = "xyxy_1000", phrase: str = "red car") -> list[tuple[float, ...]] | None:
+def found(
+    reply: str, format: str = "xyxy_1000", phrase: str = "red car"
+) -> list[tuple[float, ...]] | None:
     try:
-        return [box.bbox for box in read_boxes(reply, format=format, image_size=(1000, 1000), phrases=[phrase]).boxes]
+        return [
+            box.bbox
+            for box in read_boxes(
+                reply, format=format, image_size=(1000, 1000), phrases=[phrase]
+            ).boxes
+        ]
     except UnreadableReply:
         return None
 
 
 @pytest.mark.parametrize(
     ("order", "numbers"),
-    [("ymin, xmin, ymax, xmax", "50, 100, 250, 400"), ("y1, x1, y2, x2", "50, 100, 250, 400"), ("x, y, width, height", "100, 50, 300, 200"),
-     ("cx, cy, w, h", "250, 150, 300, 200"), ("x1 y1 x2 y2", "100, 50, 400, 250"), ("top, left, bottom, right", "50, 100, 250, 400")],
-)  # fmt: skip
+    [
+        ("ymin, xmin, ymax, xmax", "50, 100, 250, 400"),
+        ("y1, x1, y2, x2", "50, 100, 250, 400"),
+        ("x, y, width, height", "100, 50, 300, 200"),
+        ("cx, cy, w, h", "250, 150, 300, 200"),
+        ("x1 y1 x2 y2", "100, 50, 400, 250"),
+        ("top, left, bottom, right", "50, 100, 250, 400"),
+    ],
+)
 @pytest.mark.parametrize(
     "reply",
     [
-        '| label | box ({order}) |\n|---|---|\n| red car | [{numbers}] |', 'The format is [{order}].\n[{{"label": "red car", "bbox": [{numbers}]}}]',
-        'Here are the boxes as [{order}]:\n```json\n[{{"label": "red car", "bbox": [{numbers}]}}]\n```', "red car [{order}]: [{numbers}]",
-        "red car ({order}): {numbers}", '{{"box_order": "{order}", "objects": [{{"label": "red car", "bbox": [{numbers}]}}]}}',
-        '[{{"label": "red car", "bbox": [{numbers}], "format": "[{order}]"}}]', '[{{"label": "red car", "bbox": [{numbers}]}}]\n(Coordinates: [{order}])',
+        "| label | box ({order}) |\n|---|---|\n| red car | [{numbers}] |",
+        'The format is [{order}].\n[{{"label": "red car", "bbox": [{numbers}]}}]',
+        'Here are the boxes as [{order}]:\n```json\n[{{"label": "red car", "bbox": [{numbers}]}}]\n```',
+        "red car [{order}]: [{numbers}]",
+        "red car ({order}): {numbers}",
+        '{{"box_order": "{order}", "objects": [{{"label": "red car", "bbox": [{numbers}]}}]}}',
+        '[{{"label": "red car", "bbox": [{numbers}], "format": "[{order}]"}}]',
+        '[{{"label": "red car", "bbox": [{numbers}]}}]\n(Coordinates: [{order}])',
     ],
-)  # fmt: skip
+)
 def test_an_order_that_the_reply_states_is_taken(reply: str, order: str, numbers: str) -> None:
     for format in ("xyxy_1000", "yxyx_1000", "xywh_1000"):
         assert found(reply.format(order=order, numbers=numbers), format) == [A]
@@ -38,27 +57,41 @@ def test_an_order_that_the_reply_states_is_taken(reply: str, order: str, numbers
 
 @pytest.mark.parametrize("key", ["format", "bbox_format", "bbox_mode", "coordinate_order"])
 def test_an_order_may_be_stated_by_its_letters(key: str) -> None:
-    for order, numbers in (("xywh", "100, 50, 300, 200"), ("yxyx", "50, 100, 250, 400"), ("XYXY", "100, 50, 400, 250")):
+    for order, numbers in (
+        ("xywh", "100, 50, 300, 200"),
+        ("yxyx", "50, 100, 250, 400"),
+        ("XYXY", "100, 50, 400, 250"),
+    ):
         box = f'{{"label": "red car", "bbox": [{numbers}]}}'
         assert (
-            found(f'{{"{key}": "{order}", "objects": [{box}]}}') == found(f'[{{"{key}": "{order}", {box[1:]}]') == [A]
+            found(f'{{"{key}": "{order}", "objects": [{box}]}}')
+            == found(f'[{{"{key}": "{order}", {box[1:]}]')
+            == [A]
         )
 
 
 @pytest.mark.parametrize(
     "reply",
-    ["The boxes are [x1, x2, y1, y2]: red car: [100, 50, 400, 250]", '{"format": "tlbr", "objects": [{"label": "red car", "bbox": [100, 50, 400, 250]}]}',
-     "[x, y, w, h] or [x1, y1, x2, y2]? red car: [100, 50, 400, 250]"],
-)  # fmt: skip
+    [
+        "The boxes are [x1, x2, y1, y2]: red car: [100, 50, 400, 250]",
+        '{"format": "tlbr", "objects": [{"label": "red car", "bbox": [100, 50, 400, 250]}]}',
+        "[x, y, w, h] or [x1, y1, x2, y2]? red car: [100, 50, 400, 250]",
+    ],
+)
 def test_an_order_that_is_not_clear_is_unreadable(reply: str) -> None:
     assert found(reply) is None
 
 
 @pytest.mark.parametrize(
     "reply",
-    ['[{{"label": "red car", "bbox": [100, 50, 400, 250], "unit": "{unit}"}}]', '{{"scale": "{unit}", "objects": [{{"label": "red car", "bbox": [100, 50, 400, 250]}}]}}',
-     'Coordinates are in {unit}:\n[{{"label": "red car", "bbox": [100, 50, 400, 250]}}]', "red car: [100, 50, 400, 250] ({unit})", "red car (in {unit}): [100, 50, 400, 250]"],
-)  # fmt: skip
+    [
+        '[{{"label": "red car", "bbox": [100, 50, 400, 250], "unit": "{unit}"}}]',
+        '{{"scale": "{unit}", "objects": [{{"label": "red car", "bbox": [100, 50, 400, 250]}}]}}',
+        'Coordinates are in {unit}:\n[{{"label": "red car", "bbox": [100, 50, 400, 250]}}]',
+        "red car: [100, 50, 400, 250] ({unit})",
+        "red car (in {unit}): [100, 50, 400, 250]",
+    ],
+)
 def test_a_unit_that_was_not_asked_for_is_unreadable(reply: str) -> None:
     assert found(reply.format(unit="pixels")) is None
     assert found(reply.format(unit="percent")) is None
@@ -83,7 +116,7 @@ def test_the_size_of_the_picture_is_no_unit_of_a_box() -> None:
         ('"box": [1, 2, 3, 4], "bbox": [100, 50, 400, 250]', None),
         ('"bbox_pixels": [100, 50, 400, 250]', None),
     ],
-)  # fmt: skip
+)
 def test_of_two_boxes_in_one_object_the_refined_or_the_one_asked_for_counts(
     fields: str, box: list[tuple[float, ...]] | None
 ) -> None:
@@ -92,15 +125,23 @@ def test_of_two_boxes_in_one_object_the_refined_or_the_one_asked_for_counts(
 
 @pytest.mark.parametrize(
     "stated",
-    ['"image_width": 640, "image_height": 480', '"image_size": [640, 480]', '"image": {"width": 640, "height": 480}', '"resolution": "640x480"',
-     '"image_shape": [480, 640, 3]'],
-)  # fmt: skip
+    [
+        '"image_width": 640, "image_height": 480',
+        '"image_size": [640, 480]',
+        '"image": {"width": 640, "height": 480}',
+        '"resolution": "640x480"',
+        '"image_shape": [480, 640, 3]',
+    ],
+)
 def test_numbers_beside_the_size_of_the_image_are_pixels_unless_they_exceed_it(stated: str) -> None:
     def said(box: str, format: str) -> list[tuple[float, ...]] | None:
         reply = f'{{{stated}, "objects": [{{"label": "red car", "bbox": {box}}}]}}'
         try:
             return [
-                box.bbox for box in read_boxes(reply, format=format, image_size=(640, 480), phrases=["red car"]).boxes
+                box.bbox
+                for box in read_boxes(
+                    reply, format=format, image_size=(640, 480), phrases=["red car"]
+                ).boxes
             ]
         except UnreadableReply:
             return None
@@ -111,4 +152,6 @@ def test_numbers_beside_the_size_of_the_image_are_pixels_unless_they_exceed_it(s
 
 
 def test_the_range_of_a_relative_format_is_no_size_in_pixels() -> None:
-    assert found('{"image_size": [1000, 1000], "objects": [{"label": "red car", "bbox": [100, 50, 400, 250]}]}') == [A]
+    assert found(
+        '{"image_size": [1000, 1000], "objects": [{"label": "red car", "bbox": [100, 50, 400, 250]}]}'
+    ) == [A]

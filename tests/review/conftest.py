@@ -9,13 +9,21 @@ from typing import Any
 import pytest
 
 CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-FLAGS += ["--renderer-process-limit=1", "--disable-features=SpareRendererForSitePerProcess"]  # each takes half a second
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
+# each takes half a second
+FLAGS += ["--renderer-process-limit=1", "--disable-features=SpareRendererForSitePerProcess"]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install playwright"
+    )
     if not os.path.exists(CHROMIUM):
         pytest.skip(f"needs a browser at {CHROMIUM}: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:

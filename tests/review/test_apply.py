@@ -1,4 +1,6 @@
-"""Decisions laid over records, as they were and as a later run left them: nothing is lost, nothing is made up."""
+"""Decisions laid over records, as they were and as a later run left them: nothing is lost, nothing
+is made up.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ from dataflow_grounding.review.record_view import expressions_of
 from dataflow_grounding.review.session import Session
 from dataflow_grounding.rows import RowWriter
 
-BOXES = {"A": [0, 0, 40, 40], "B": [50, 0, 90, 40], "C": [100, 0, 140, 40], "bus": [150, 0, 190, 40]}
+BOXES = {
+    "A": [0, 0, 40, 40],
+    "B": [50, 0, 90, 40],
+    "C": [100, 0, 140, 40],
+    "bus": [150, 0, 190, 40],
+}
 
 
 def phrase(text: str, box: str | None = None, **more: Any) -> dict[str, Any]:
@@ -27,7 +34,14 @@ def phrase(text: str, box: str | None = None, **more: Any) -> dict[str, Any]:
 
 def write(folder: Path, *rows: dict[str, Any], **more: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    record = {"image_id": "a", "caption": "A dog and a dog.", "width": 200, "height": 150, "expressions": rows, **more}
+    record = {
+        "image_id": "a",
+        "caption": "A dog and a dog.",
+        "width": 200,
+        "height": 150,
+        "expressions": rows,
+        **more,
+    }
     (folder / "annotations.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
     return folder
 
@@ -37,13 +51,17 @@ def phrases_of(folder: Path) -> dict[str, Any]:
     return expressions_of(Session(Reviewable(str(folder)), "ann").reviewable.record(0))
 
 
-def decided(folder: Path, id: str, after: dict[str, Any] | None, action: str = "accept", **more: Any) -> dict[str, Any]:
+def decided(
+    folder: Path, id: str, after: dict[str, Any] | None, action: str = "accept", **more: Any
+) -> dict[str, Any]:
     """The session's answer to a decision on an expression, by the id that it has now."""
     session = Session(Reviewable(str(folder)), "ann")
     versions = {e["id"]: e["version"] for e in session.view(0)["expressions"]}
     uid = f"{len((folder / 'reviews.jsonl').read_text()) if (folder / 'reviews.jsonl').exists() else 0}"
     change = {"id": id, "version": versions.get(id, ""), "after": after}
-    [answer] = session.decide([{"uid": uid, "record": "a", "action": action, "changes": [change], **more}])
+    [answer] = session.decide(
+        [{"uid": uid, "record": "a", "action": action, "changes": [change], **more}]
+    )
     return answer
 
 
@@ -51,13 +69,19 @@ def judged(box: str | None, verified: bool | None = True) -> dict[str, Any]:
     """What the page sends of a phrase with one box, or with none, that is judged as it is."""
     if box is None:
         return {"instances": [], "status": "none", "verified": verified}
-    return {"instances": [{"bbox": BOXES[box], "from": 0, "verified": verified}], "status": "grounded"}
+    return {
+        "instances": [{"bbox": BOXES[box], "from": 0, "verified": verified}],
+        "status": "grounded",
+    }
 
 
 def applied(folder: Path, code: int = 0) -> list[dict[str, Any]]:
     done = command(["apply", str(folder)])
     assert done.code == code, done
-    [record] = [json.loads(line) for line in (folder / "annotations.reviewed.jsonl").read_text().splitlines()]
+    [record] = [
+        json.loads(line)
+        for line in (folder / "annotations.reviewed.jsonl").read_text().splitlines()
+    ]
     rows = record["expressions"] or record.get("regions") or record.get("region_captions") or []
     assert isinstance(rows, list)
     return rows
@@ -67,13 +91,19 @@ def what_stands(folder: Path) -> list[tuple[str, Any, Any]]:
     """Of each phrase its text, the name of its box, and what a reviewer said."""
     names = {str(box): name for name, box in BOXES.items()}
     return [
-        (row["text"], names.get(str(row["instances"][0]["bbox"])) if row["instances"] else None, row.get("verified"))
+        (
+            row["text"],
+            names.get(str(row["instances"][0]["bbox"])) if row["instances"] else None,
+            row.get("verified"),
+        )
         for row in applied(folder)
     ]
 
 
 def test_phrases_with_one_id_are_all_kept(tmp_path: Path) -> None:
-    folder = write(tmp_path, phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="e"))
+    folder = write(
+        tmp_path, phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="e")
+    )
     decided(folder, "e", judged("A"))
     assert what_stands(folder) == [("a dog", "A", True), ("a cat", "B", None)]
     decided(folder, "e~2", judged("B", False), "reject")
@@ -81,12 +111,19 @@ def test_phrases_with_one_id_are_all_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verified", [True, False, None])
-def test_a_later_run_that_gives_other_ids_loses_nothing(tmp_path: Path, verified: bool | None) -> None:
+def test_a_later_run_that_gives_other_ids_loses_nothing(
+    tmp_path: Path, verified: bool | None
+) -> None:
     folder = write(tmp_path, *(phrase("a car", box) for box in "ABC"))
     decided(folder, "a#0", judged("A", verified) if verified is not None else None, "reject")
     write(tmp_path, phrase("a bus", "bus"), *(phrase("a car", box) for box in "ABC"))
     left = [("a car", "A", verified)] if verified is not None else []
-    assert what_stands(folder) == [("a bus", "bus", None), *left, ("a car", "B", None), ("a car", "C", None)]
+    assert what_stands(folder) == [
+        ("a bus", "bus", None),
+        *left,
+        ("a car", "B", None),
+        ("a car", "C", None),
+    ]
 
 
 def test_phrases_that_change_places_keep_their_own_verdicts(tmp_path: Path) -> None:
@@ -97,7 +134,9 @@ def test_phrases_that_change_places_keep_their_own_verdicts(tmp_path: Path) -> N
     assert sorted(what_stands(folder), key=str) == [("a dog", "A", True), ("a dog", "B", None)]
 
 
-def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(tmp_path: Path) -> None:
+def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(
+    tmp_path: Path,
+) -> None:
     dog = phrase("a dog", "A", char_span=[10, 15], caption_span=[10, 15])
     gone = phrase("A cat", "B", char_span=[0, 5]), phrase("two", "C", char_span=[17, 20])
     folder = write(tmp_path, dog, *gone, caption="A cat and a dog, two.")
@@ -110,21 +149,36 @@ def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(
         cleaned_caption="Two, a dog, two.",
     )
     assert [(e["text"], e["char_span"], e.get("caption_span")) for e in applied(folder)] == [
-        ("a dog", [5, 10], [6, 11]), ("A cat", None, None), ("two", [12, 15], None)
-    ]  # fmt: skip
+        ("a dog", [5, 10], [6, 11]),
+        ("A cat", None, None),
+        ("two", [12, 15], None),
+    ]
 
 
 def test_what_a_reviewer_added_takes_the_place_of_no_other(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
-    new = {"text": "a dog", "char_span": None, "status": "grounded", "instances": [{"bbox": BOXES["B"], "from": None}]}
-    decided(folder, "", {**new, "verified": True}, "add", changes=[{"fresh": True, "version": "", "after": new}])
+    new = {
+        "text": "a dog",
+        "char_span": None,
+        "status": "grounded",
+        "instances": [{"bbox": BOXES["B"], "from": None}],
+    }
+    decided(
+        folder,
+        "",
+        {**new, "verified": True},
+        "add",
+        changes=[{"fresh": True, "version": "", "after": new}],
+    )
     assert what_stands(folder) == [("a dog", "A", None), ("a dog", "B", True)]
 
 
 def test_a_box_that_is_moved_keeps_what_is_not_of_its_numbers(tmp_path: Path) -> None:
     own = {"track_id": 7, "label": "pet", "bbox_id": "b7"}
     folder = write(
-        tmp_path, phrase("a dog", "A") | {"instances": [{"bbox": BOXES["A"], "score": 0.5, "area": 1600, **own}]}
+        tmp_path,
+        phrase("a dog", "A")
+        | {"instances": [{"bbox": BOXES["A"], "score": 0.5, "area": 1600, **own}]},
     )
     moved = {"instances": [{"bbox": BOXES["B"], "from": 0, "verified": True}], "status": "grounded"}
     assert not decided(folder, "a#0", moved)["error"]
@@ -135,7 +189,13 @@ def test_a_box_that_is_moved_keeps_what_is_not_of_its_numbers(tmp_path: Path) ->
 
 def test_what_nobody_judged_stays_as_it_was_written(tmp_path: Path) -> None:
     bare = {"text": "a cat", "own": {"n": 1.50}}
-    folder = write(tmp_path, phrase("a dog", "A"), bare, "a bare text", {**bare, "instances": [{"bbox": [1, 2, 3, 4]}]})
+    folder = write(
+        tmp_path,
+        phrase("a dog", "A"),
+        bare,
+        "a bare text",
+        {**bare, "instances": [{"bbox": [1, 2, 3, 4]}]},
+    )
     decided(folder, "a#0", judged("A"))
     assert applied(folder)[1:] == [
         {**bare, "expression_id": "a#1"},
@@ -161,13 +221,18 @@ def test_a_phrase_nobody_looked_for_yet_is_none_once_a_person_found_nothing(
 ) -> None:
     folder = write(tmp_path, phrase("a dog", status="pending"), "a cat")
     for id in ("a#0", "a#1"):
-        assert not decided(folder, id, {"instances": [], "status": "pending", "verified": verified})["error"]
+        assert not decided(
+            folder, id, {"instances": [], "status": "pending", "verified": verified}
+        )["error"]
     assert [(row["status"], row["verified"]) for row in applied(folder)] == [(left, verified)] * 2
 
 
 def test_a_box_that_is_none_can_be_rejected_and_not_accepted(tmp_path: Path) -> None:
     folder = write(tmp_path, {"text": "a dog", "instances": [{"bbox": [40, 0, 0, 40]}]})
-    given = {"instances": [{"bbox": [40, 0, 0, 40], "from": 0, "verified": True}], "status": "grounded"}
+    given = {
+        "instances": [{"bbox": [40, 0, 0, 40], "from": 0, "verified": True}],
+        "status": "grounded",
+    }
     assert "x1 < x2" in decided(folder, "a#0", given)["error"]
     given["instances"][0]["verified"] = False  # type: ignore[index]
     assert decided(folder, "a#0", given, "reject")["error"] == ""
@@ -180,16 +245,27 @@ VERDICTS: list[tuple[str, Any, list[dict[str, Any]]]] = [
     ("its box deleted", {"instances": [], "status": "grounded"}, []),
     (
         "a second box",
-        {**judged("A"), "instances": [*judged("A")["instances"], {"bbox": BOXES["B"], "from": None}]},
+        {
+            **judged("A"),
+            "instances": [*judged("A")["instances"], {"bbox": BOXES["B"], "from": None}],
+        },
         [
             {**REGION, "verified": True, "reviewed_by": "ann"},
-            {"type": "mug", "bbox": BOXES["B"], "verified": True, "reviewed_by": "ann", "evidence": "person"},
+            {
+                "type": "mug",
+                "bbox": BOXES["B"],
+                "verified": True,
+                "reviewed_by": "ann",
+                "evidence": "person",
+            },
         ],
     ),
 ]
 
 
-@pytest.mark.parametrize(("after", "left"), [pytest.param(*rest, id=name) for name, *rest in VERDICTS])
+@pytest.mark.parametrize(
+    ("after", "left"), [pytest.param(*rest, id=name) for name, *rest in VERDICTS]
+)
 def test_regions_say_what_was_decided(tmp_path: Path, after: Any, left: Any) -> None:
     folder = write(tmp_path, expressions=None, regions=[REGION, {**REGION, "bbox": BOXES["C"]}])
     decided(folder, "a#0", after)
@@ -205,14 +281,21 @@ SECOND = {"bbox": BOXES["B"], "from": None, "verified": True}
     [
         pytest.param(None, [], id="region deleted"),
         pytest.param({"instances": [], "status": "none", "verified": None}, [], id="box deleted"),
-        pytest.param({**judged("A"), "instances": [*judged("A")["instances"], SECOND]}, ["A", "B"], id="box drawn"),
+        pytest.param(
+            {**judged("A"), "instances": [*judged("A")["instances"], SECOND]},
+            ["A", "B"],
+            id="box drawn",
+        ),
     ],
 )
 def test_a_region_that_goes_or_has_a_second_box_hands_no_decision_to_another(
     tmp_path: Path, column: str, first: Any, left: list[str]
 ) -> None:
     name = "text" if column == "region_captions" else "type"
-    items = [{"bbox": BOXES[box], name: "a mug", "score": score} for box, score in (("A", 0.5), ("C", 0.25))]
+    items = [
+        {"bbox": BOXES[box], name: "a mug", "score": score}
+        for box, score in (("A", 0.5), ("C", 0.25))
+    ]
     folder = write(tmp_path, expressions=None, **{column: items})
     page = Session(Reviewable(str(folder)), "ann")
     assert not decided(folder, "a#0", first, "delete")["error"]
@@ -227,8 +310,12 @@ def test_a_region_that_goes_or_has_a_second_box_hands_no_decision_to_another(
     assert (page.next({})["left"], page.view(0)["expressions"][-1]["reviewed_by"]) == (0, "ann")
 
 
-def test_of_phrases_with_one_id_the_second_keeps_its_own_when_the_first_goes(tmp_path: Path) -> None:
-    folder = write(tmp_path, phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="e"))
+def test_of_phrases_with_one_id_the_second_keeps_its_own_when_the_first_goes(
+    tmp_path: Path,
+) -> None:
+    folder = write(
+        tmp_path, phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="e")
+    )
     decided(folder, "e", None, "delete")
     assert not decided(folder, "e~2", judged("B", False), "reject")["error"]
     assert what_stands(folder) == [("a cat", "B", False)]
@@ -240,7 +327,8 @@ def test_lines_that_can_not_be_read_and_decisions_without_a_record_are_told(tmp_
     decided(folder, "a#1", judged("B"))
     log = folder / "reviews.jsonl"
     first, second = log.read_text().splitlines()
-    log.write_text(f"{first}{first}\n{second}")  # joined without a line break, and the last without its own
+    # joined without a line break, and the last without its own
+    log.write_text(f"{first}{first}\n{second}")
     done = command(["apply", str(folder)])
     assert (done.code, f"{log}, line 1 can't be read" in done.err) == (0, True)
     assert [row.get("verified") for row in applied(folder)] == [None, True]
@@ -250,29 +338,54 @@ def test_lines_that_can_not_be_read_and_decisions_without_a_record_are_told(tmp_
     assert "decisions on 1 record that" in command(["apply", str(folder)]).err
 
 
-def test_a_downloaded_decision_on_a_record_that_can_not_be_read_keeps_none_of_the_others_away(tmp_path: Path) -> None:
-    folder, other = write(tmp_path, phrase("a dog", "A")), write(tmp_path / "other", phrase("a dog"), image_id="b")
+def test_a_downloaded_decision_on_a_record_that_can_not_be_read_keeps_none_of_the_others_away(
+    tmp_path: Path,
+) -> None:
+    folder, other = (
+        write(tmp_path, phrase("a dog", "A")),
+        write(tmp_path / "other", phrase("a dog"), image_id="b"),
+    )
     version = version_of(phrases_of(folder)["a#0"])
-    broken = (other / "annotations.jsonl").read_text().replace('"instances": []', '"instances": [{"bbox": 1}]')
+    broken = (
+        (other / "annotations.jsonl")
+        .read_text()
+        .replace('"instances": []', '"instances": [{"bbox": 1}]')
+    )
     with (folder / "annotations.jsonl").open("a") as file:
         file.write(broken)
-    on_b = {"uid": "1", "record": "b", "action": "accept", "changes": [{"id": "b#0", "after": judged(None)}]}
+    on_b = {
+        "uid": "1",
+        "record": "b",
+        "action": "accept",
+        "changes": [{"id": "b#0", "after": judged(None)}],
+    }
     on_a = {"uid": "2", "record": "a", "action": "accept"}
     on_a |= {"changes": [{"id": "a#0", "version": version, "after": judged("A")}]}
     (folder / "decisions.jsonl").write_text(f"{json.dumps(on_b)}\n{json.dumps(on_a)}\n")
     done = command(["apply", str(folder), str(folder / "decisions.jsonl")])
     assert (done.code, "line 1: column 'expressions'" in done.err) == (1, True), done
     first, second = (folder / "annotations.reviewed.jsonl").read_text().splitlines()
-    assert (json.loads(first)["expressions"][0]["verified"], json.loads(second)) == (True, json.loads(broken))
+    assert (json.loads(first)["expressions"][0]["verified"], json.loads(second)) == (
+        True,
+        json.loads(broken),
+    )
 
 
-def test_what_a_review_of_a_copy_wrote_is_no_download_and_nothing_of_it_is_taken(tmp_path: Path) -> None:
-    folder, copy = (write(tmp_path / name, phrase("a dog", "A"), phrase("a cat", "B")) for name in ("one", "copy"))
+def test_what_a_review_of_a_copy_wrote_is_no_download_and_nothing_of_it_is_taken(
+    tmp_path: Path,
+) -> None:
+    folder, copy = (
+        write(tmp_path / name, phrase("a dog", "A"), phrase("a cat", "B"))
+        for name in ("one", "copy")
+    )
     decided(copy, "a#0", judged("A", False), "reject")
     log, own = copy / "reviews.jsonl", folder / "reviews.jsonl"
     done = command(["apply", str(folder), str(log)])
     assert (done.code, len(done.err.splitlines())) == (2, 1)
-    assert f"{log} is what `review` itself wrote: name what a page has downloaded, or copy it to {own}" in done.err
+    assert (
+        f"{log} is what `review` itself wrote: name what a page has downloaded, or copy it to {own}"
+        in done.err
+    )
     assert not own.exists()
     own.write_bytes(log.read_bytes())
     assert what_stands(folder) == [("a dog", "A", False), ("a cat", "B", None)]
@@ -294,14 +407,22 @@ def test_a_decision_of_no_form_is_refused(tmp_path: Path) -> None:
     assert "'uid'" in decided(folder, "a#0", judged("A"), uid=[1])["error"]
     for after in ("gone", 3, []):
         change = {"id": "a#0", "version": version_of(phrases_of(folder)["a#0"]), "after": after}
-        assert "should be an object or null" in decided(folder, "a#0", None, changes=[change])["error"]
+        assert (
+            "should be an object or null" in decided(folder, "a#0", None, changes=[change])["error"]
+        )
 
 
 def test_a_decision_changes_nothing_past_its_check(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     [row] = phrases_of(folder).values()
     forged = {**row, "text": "a cat", "verified": True, "reviewed_by": "bob"}
-    change = {"id": "a#0", "version": version_of(row), "after": judged("A"), "exact": forged, "before": forged}
+    change = {
+        "id": "a#0",
+        "version": version_of(row),
+        "after": judged("A"),
+        "exact": forged,
+        "before": forged,
+    }
     assert decided(folder, "a#0", None, changes=[change])["error"] == ""
     assert [(row["text"], row["reviewed_by"]) for row in applied(folder)] == [("a dog", "ann")]
 
@@ -313,7 +434,10 @@ def test_apply_writes_over_no_file_that_is_there(tmp_path: Path) -> None:
     done = command(["apply", str(folder), "-o", str(folder / "gold.jsonl")])
     assert (done.code, "is there already" in done.err) == (2, True)
     for _ in range(2):
-        assert command(["apply", str(folder), "-o", str(folder / "annotations.reviewed.jsonl")]).code == 0
+        assert (
+            command(["apply", str(folder), "-o", str(folder / "annotations.reviewed.jsonl")]).code
+            == 0
+        )
 
 
 def test_a_second_apply_at_the_same_time_touches_nothing(tmp_path: Path) -> None:
@@ -324,7 +448,9 @@ def test_a_second_apply_at_the_same_time_touches_nothing(tmp_path: Path) -> None
         done = command(["apply", str(folder)])
         assert (done.code, "another process is writing it" in done.err) == (2, True)
         first.commit()
-    assert json.loads((folder / "annotations.reviewed.jsonl").read_text()) == {"image_id": "of the first"}
+    assert json.loads((folder / "annotations.reviewed.jsonl").read_text()) == {
+        "image_id": "of the first"
+    }
     assert applied(folder)[0]["verified"] is True
 
 
@@ -333,7 +459,11 @@ def test_why_no_decision_counts_is_told(tmp_path: Path) -> None:
     other.write_text(json.dumps({"uid": "1", "record": "another", "changes": []}) + "\n")
     done = command(["apply", str(folder), str(other)])
     assert (done.code, "there is no record 'another' here" in done.err) == (2, True)
-    line = {"uid": "1", "record": "a", "changes": [{"id": "a#0", "version": "", "before": None, "after": "x"}]}
+    line = {
+        "uid": "1",
+        "record": "a",
+        "changes": [{"id": "a#0", "version": "", "before": None, "after": "x"}],
+    }
     (folder / "reviews.jsonl").write_text(json.dumps(line) + "\n")
     done = command(["apply", str(folder)])
     assert (done.code, "reviews.jsonl, line 1 can't be read" in done.err) == (2, True)
@@ -345,7 +475,10 @@ def test_export_says_that_reviewers_left_another_file(tmp_path: Path) -> None:
     assert "reviewers" not in command([*export, str(tmp_path / "one")]).err
     decided(folder, "a#0", judged("A"))
     applied(folder)
-    assert f"name {folder / 'annotations.reviewed.jsonl'}" in command([*export, str(tmp_path / "other")]).err
+    assert (
+        f"name {folder / 'annotations.reviewed.jsonl'}"
+        in command([*export, str(tmp_path / "other")]).err
+    )
 
 
 def test_files_of_one_stem_have_decisions_of_their_own(tmp_path: Path) -> None:
@@ -361,10 +494,17 @@ def test_joined_boxes_stay_what_they_were(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"), phrase("a cat", "B"))
     session = Session(Reviewable(str(folder)), "ann")
     first, second = expressions_of(session.reviewable.record(0)).values()
-    boxes = [{"bbox": BOXES["A"], "from": 0, "verified": None}, {"bbox": BOXES["B"], "from": None, "verified": None}]
+    boxes = [
+        {"bbox": BOXES["A"], "from": 0, "verified": None},
+        {"bbox": BOXES["B"], "from": None, "verified": None},
+    ]
     boxes[1]["of"] = {"id": "a#1", "box": 0}
     changes = [
-        {"id": "a#0", "version": version_of(first), "after": {"status": "grounded", "instances": boxes}},
+        {
+            "id": "a#0",
+            "version": version_of(first),
+            "after": {"status": "grounded", "instances": boxes},
+        },
         {"id": "a#1", "version": version_of(second), "after": None},
     ]
     decision = {"uid": "u", "record": "a", "action": "join", "changes": changes}
@@ -372,38 +512,62 @@ def test_joined_boxes_stay_what_they_were(tmp_path: Path) -> None:
     assert answer["error"] == ""
     [row] = applied(folder)
     assert [(box["bbox"], box["score"], box.get("evidence")) for box in row["instances"]] == [
-        (BOXES["A"], 0.5, None), (BOXES["B"], 0.5, None),
-    ]  # fmt: skip
+        (BOXES["A"], 0.5, None),
+        (BOXES["B"], 0.5, None),
+    ]
     assert not {"verified", "reviewed_by"} & {*row, *row["instances"][1]}
     boxes[1]["of"] = {"id": "a#7", "box": 0}
     version = session.view(0)["expressions"][0]["version"]
-    [answer] = session.decide([{**decision, "uid": "w", "changes": [{**changes[0], "version": version}]}])
+    [answer] = session.decide(
+        [{**decision, "uid": "w", "changes": [{**changes[0], "version": version}]}]
+    )
     assert "there is no box" in answer["error"]
 
 
 def test_a_comment_can_be_emptied_and_a_verdict_taken_back(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     decided(folder, "a#0", judged("A"), comment="odd")
-    assert decided(folder, "a#0", {"instances": [], "status": "none", "verified": None}, "delete", comment="")["view"][
-        "comment"
-    ] == ""  # fmt: skip
+    assert (
+        decided(
+            folder,
+            "a#0",
+            {"instances": [], "status": "none", "verified": None},
+            "delete",
+            comment="",
+        )["view"]["comment"]
+        == ""
+    )
     assert applied(folder) == [{**phrase("a dog"), "expression_id": "a#0"}]
 
 
 @pytest.mark.parametrize(
     "first", [{"bbox": [5, 5, 45, 45], "from": 0, "verified": True}, None], ids=["moved", "deleted"]
 )
-def test_a_rejection_beside_a_mended_box_is_lost_with_neither(tmp_path: Path, first: dict[str, Any] | None) -> None:
-    two = {"text": "dogs", "instances": [{"bbox": BOXES["A"]}, {"bbox": BOXES["B"]}], "status": "grounded"}
+def test_a_rejection_beside_a_mended_box_is_lost_with_neither(
+    tmp_path: Path, first: dict[str, Any] | None
+) -> None:
+    two = {
+        "text": "dogs",
+        "instances": [{"bbox": BOXES["A"]}, {"bbox": BOXES["B"]}],
+        "status": "grounded",
+    }
     folder = write(tmp_path, two)
     second = {"bbox": BOXES["B"], "from": 1, "verified": None}
     kept = [first] if first else []
-    decided(folder, "a#0", {"instances": [*kept, second], "status": "grounded"}, "move" if first else "delete")
-    rejected = [{**box, "from": n} for n, box in enumerate(kept)] + [{**second, "from": len(kept), "verified": False}]
+    decided(
+        folder,
+        "a#0",
+        {"instances": [*kept, second], "status": "grounded"},
+        "move" if first else "delete",
+    )
+    rejected = [{**box, "from": n} for n, box in enumerate(kept)] + [
+        {**second, "from": len(kept), "verified": False}
+    ]
     decided(folder, "a#0", {"instances": rejected, "status": "grounded"}, "reject")
     mended = [(box["bbox"], box["verified"]) for box in (*kept, {**second, "verified": False})]
     assert [(i["bbox"], i["verified"]) for i in applied(folder)[0]["instances"]] == mended
-    write(folder, {**two, "instances": [{"bbox": BOXES["C"]}]})  # another run: what a person drew stands
+    # another run: what a person drew stands
+    write(folder, {**two, "instances": [{"bbox": BOXES["C"]}]})
     assert [i["bbox"] for i in applied(folder)[0]["instances"]] == (
         [[5, 5, 45, 45], BOXES["B"]] if first else [BOXES["C"]]
     )
@@ -413,6 +577,11 @@ def test_a_rejection_of_other_boxes_takes_no_phrase_the_id_of_another(tmp_path: 
     folder = write(tmp_path, phrase("a car", "A"), phrase("a bus", "bus"))
     decided(folder, "a#0", judged("A", False), "reject")
     decided(folder, "a#1", judged("bus"))
-    write(tmp_path, phrase("a dog", "C"), phrase("a car", "B"), phrase("a bus", "bus"))  # the car has another box now
-    assert what_stands(folder) == [("a dog", "C", None), ("a car", "B", None), ("a bus", "bus", True)]
+    # the car has another box now
+    write(tmp_path, phrase("a dog", "C"), phrase("a car", "B"), phrase("a bus", "bus"))
+    assert what_stands(folder) == [
+        ("a dog", "C", None),
+        ("a car", "B", None),
+        ("a bus", "bus", True),
+    ]
     assert len({row["expression_id"] for row in applied(folder)}) == 3

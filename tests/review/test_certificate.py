@@ -1,4 +1,6 @@
-"""`certify`: the figures of a sample that was reviewed through the real server, attacked; and what it finds changed."""
+"""`certify`: the figures of a sample that was reviewed through the real server, attacked; and what
+it finds changed.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,23 @@ def record(n: int) -> dict[str, Any]:
     name = f"r{n}"
     large, small = [10, 10, 190, 140], [5.5, 5, 25, 25]
     rows: list[dict[str, Any]] = [
-        {"text": "two mugs", "status": "ambiguous", "instances": [box(f"{name}#0.0", large), box(f"{name}#0.1", small)]},
-        {"text": "a dog", "status": "grounded", "instances": [box(f"{name}#1.0", large)], "verified": n % 4 > 0, "verification": METHOD},
+        {
+            "text": "two mugs",
+            "status": "ambiguous",
+            "instances": [box(f"{name}#0.0", large), box(f"{name}#0.1", small)],
+        },
+        {
+            "text": "a dog",
+            "status": "grounded",
+            "instances": [box(f"{name}#1.0", large)],
+            "verified": n % 4 > 0,
+            "verification": METHOD,
+        },
         {"text": "grass", "status": "none", "instances": []},
-    ]  # fmt: skip
-    phrases = [{"expression_id": f"{name}#{i}", "char_span": None, **row} for i, row in enumerate(rows)]
+    ]
+    phrases = [
+        {"expression_id": f"{name}#{i}", "char_span": None, **row} for i, row in enumerate(rows)
+    ]
     made = {"model": "seer", "width": 200, "height": 150, "caption": "", "image_path": "a.png"}
     return {"image_id": name, **made, "expressions": phrases}
 
@@ -44,8 +58,13 @@ def results(tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     folder.mkdir()
     write(folder / "annotations.jsonl", [record(n) for n in range(20)])
-    run = {"model": "seer", "box_format": {"name": "xyxy_px"}, "version": "0.1.0", "image_folders": [str(tmp_path)],
-           "summary": {"notes": {"bbox_cut": 3}}}  # fmt: skip
+    run = {
+        "model": "seer",
+        "box_format": {"name": "xyxy_px"},
+        "version": "0.1.0",
+        "image_folders": [str(tmp_path)],
+        "summary": {"notes": {"bbox_cut": 3}},
+    }
     (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
     return folder
 
@@ -60,9 +79,13 @@ class Review:
 
     def __init__(self, results: Path, *options: str) -> None:
         self.results, self.server = results, Server(results, *options)
-        self.items = [tuple(item) for item in lines(results)[0]["sample"]["items"]] if lines(results) else []
+        self.items = (
+            [tuple(item) for item in lines(results)[0]["sample"]["items"]] if lines(results) else []
+        )
 
-    def change(self, key: str, id: str, boxes: Any = None, right: bool = True, **more: Any) -> dict[str, Any]:
+    def change(
+        self, key: str, id: str, boxes: Any = None, right: bool = True, **more: Any
+    ) -> dict[str, Any]:
         """A decision on some boxes of an expression, by default all, or on it where it has none."""
         seen = self.server.ask(f"record/{int(key[1:])}")["expressions"]
         e = next(e for e in seen if e["id"] == id)
@@ -80,9 +103,13 @@ class Review:
         assert answer["error"] == ""
         return {**answer, "uid": uid}
 
-    def judge(self, item: tuple[str, str, int | None], right: bool = True, **more: Any) -> dict[str, Any]:
+    def judge(
+        self, item: tuple[str, str, int | None], right: bool = True, **more: Any
+    ) -> dict[str, Any]:
         key, id, place = item
-        return self.decide(key, self.change(key, id, None if place is None else [place], right, **more))
+        return self.decide(
+            key, self.change(key, id, None if place is None else [place], right, **more)
+        )
 
     def judge_all(self, wrong: set[Any] = frozenset(), but: set[Any] = frozenset()) -> None:  # type: ignore[assignment]
         for item in self.items:
@@ -106,7 +133,11 @@ def review(results: Path) -> Iterator[Callable[..., Review]]:
 
 def lines(results: Path) -> list[Any]:
     path = results / "reviews.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.exists()
+        else []
+    )
 
 
 def certified(results: Path, *options: str, code: int = 0) -> dict[str, Any]:
@@ -128,17 +159,27 @@ def chance_of(at_least: int, of: int, share: float) -> float:
     return 1 - sum(comb(of, n) * share**n * (1 - share) ** (of - n) for n in range(at_least))
 
 
-@pytest.mark.parametrize(("found", "of"), [(0, 1), (1, 1), (0, 200), (4, 190), (200, 200), (30, 61), (3, 5000)])
-def test_bounds_are_those_at_which_what_was_found_has_a_chance_of_one_in_forty(found: int, of: int) -> None:
+@pytest.mark.parametrize(
+    ("found", "of"), [(0, 1), (1, 1), (0, 200), (4, 190), (200, 200), (30, 61), (3, 5000)]
+)
+def test_bounds_are_those_at_which_what_was_found_has_a_chance_of_one_in_forty(
+    found: int, of: int
+) -> None:
     low, high = clopper_pearson(found, of)
     assert low == 0 if not found else chance_of(found, of, low) == pytest.approx(0.025, rel=1e-4)
-    assert high == 1 if found == of else 1 - chance_of(found + 1, of, high) == pytest.approx(0.025, rel=1e-4)
+    assert (
+        high == 1
+        if found == of
+        else 1 - chance_of(found + 1, of, high) == pytest.approx(0.025, rel=1e-4)
+    )
     if not found:
         assert high == pytest.approx(1 - 0.025 ** (1 / of), abs=1e-8)
 
 
 @pytest.mark.parametrize("errors", [0, 2, None])
-def test_a_sample_says_what_is_wrong_of_all_with_bounds(results: Path, review: Any, errors: int | None) -> None:
+def test_a_sample_says_what_is_wrong_of_all_with_bounds(
+    results: Path, review: Any, errors: int | None
+) -> None:
     reviewer = review()
     boxes = boxes_of(reviewer.items)
     wrong = {*(boxes[:errors] if errors is not None else boxes)}
@@ -148,29 +189,60 @@ def test_a_sample_says_what_is_wrong_of_all_with_bounds(results: Path, review: A
     n, k = len(boxes), len(wrong)
     low, high = clopper_pearson(k, n)
     assert found["boxes"] == {
-        "wrong": k, "unsettled": 0, "looked_at": n, "of": 60, "share": round(k / n, 6),
-        "low": pytest.approx(max(low, k / 60), abs=1e-6), "high": pytest.approx(min(high, 1 - (n - k) / 60), abs=1e-6),
-    }  # fmt: skip
+        "wrong": k,
+        "unsettled": 0,
+        "looked_at": n,
+        "of": 60,
+        "share": round(k / n, 6),
+        "low": pytest.approx(max(low, k / 60), abs=1e-6),
+        "high": pytest.approx(min(high, 1 - (n - k) / 60), abs=1e-6),
+    }
     missed = found["phrases_missed"]
-    assert (missed["wrong"], missed["looked_at"], missed["of"], missed["phrases"]) == (0, 24 - n, 20, 60)
-    assert missed["high"] == pytest.approx(clopper_pearson(0, 24 - n)[1] / 3, abs=1e-6), "a third is without box"
+    assert (missed["wrong"], missed["looked_at"], missed["of"], missed["phrases"]) == (
+        0,
+        24 - n,
+        20,
+        60,
+    )
+    assert missed["high"] == pytest.approx(clopper_pearson(0, 24 - n)[1] / 3, abs=1e-6), (
+        "a third is without box"
+    )
     assert f"{100 * k / n:.1f}% of 60 boxes wrong (95%: " in found["sentence"]
     by = found["by"]
-    assert {name: sum(one["looked_at"] for one in groups.values()) for name, groups in by.items()} == {
-        **dict.fromkeys(("size", "status", "model"), n), "check": by["check"]["reground: verified"]["looked_at"]
-        + by["check"]["reground: not verified"]["looked_at"]}  # fmt: skip
-    assert {name: one["of"] for name, one in by["size"].items()} == {"large": 40, "small, < 32² px": 20}
-    assert {name: one["of"] for name, one in by["status"].items()} == {"ambiguous": 40, "grounded": 20}
+    assert {
+        name: sum(one["looked_at"] for one in groups.values()) for name, groups in by.items()
+    } == {
+        **dict.fromkeys(("size", "status", "model"), n),
+        "check": by["check"]["reground: verified"]["looked_at"]
+        + by["check"]["reground: not verified"]["looked_at"],
+    }
+    assert {name: one["of"] for name, one in by["size"].items()} == {
+        "large": 40,
+        "small, < 32² px": 20,
+    }
+    assert {name: one["of"] for name, one in by["status"].items()} == {
+        "ambiguous": 40,
+        "grounded": 20,
+    }
     assert found["checks"] == {
-        "reground: verified": {"phrases": 15, "share": 0.75}, "reground: not verified": {"phrases": 5, "share": 0.25}
-    }  # fmt: skip
+        "reground: verified": {"phrases": 15, "share": 0.75},
+        "reground: not verified": {"phrases": 5, "share": 0.25},
+    }
     assert found["statuses"] == {"ambiguous": 20, "grounded": 20, "none": 20}
-    assert (found["run"]["model"], found["run"]["box_format"], found["run"]["summary"]["notes"]) == (
-        "seer", {"name": "xyxy_px"}, {"bbox_cut": 3})  # fmt: skip
+    assert (
+        found["run"]["model"],
+        found["run"]["box_format"],
+        found["run"]["summary"]["notes"],
+    ) == ("seer", {"name": "xyxy_px"}, {"bbox_cut": 3})
     assert found["reviewers"] == {"ann": 24}
-    assert json.loads((results / "certificate.json").read_text(encoding="utf-8")).items() >= found.items()
+    assert (
+        json.loads((results / "certificate.json").read_text(encoding="utf-8")).items()
+        >= found.items()
+    )
     said = command(["certify", str(results)])
-    assert re.search(r"^by size: \d+\.\d% of large \(95%: \d+\.\d–\d+\.\d%\); ", said.out, re.MULTILINE)
+    assert re.search(
+        r"^by size: \d+\.\d% of large \(95%: \d+\.\d–\d+\.\d%\); ", said.out, re.MULTILINE
+    )
     assert "check reground: not verified: 25.0% of phrases" in said.out
     assert verified(results) == Done(0, "nothing has changed\n", "")
 
@@ -179,15 +251,21 @@ def test_a_target_is_held_against_the_upper_bound(results: Path, review: Any) ->
     review().judge_all()
     high = certified(results)["boxes"]["high"]
     for share, code in ((f"{100 * high + 0.1}%", 0), (str(high - 0.001), 1)):
-        assert certified(results, "--max-error", share, code=code)["target"]["accepted"] is (code == 0)
-    assert "; not accepted: at most 3%" in command(["certify", str(results), "--max-error", "3%"]).out
+        assert certified(results, "--max-error", share, code=code)["target"]["accepted"] is (
+            code == 0
+        )
+    assert (
+        "; not accepted: at most 3%" in command(["certify", str(results), "--max-error", "3%"]).out
+    )
     assert verified(results).code == 0, "to be refused is no change"
     for nonsense in ("3", "-1%", "nan", "a lot", "0"):
         assert command(["certify", str(results), "--max-error", nonsense]).code == 2
 
 
 def first(items: list[Any], boxes: int | None) -> Any:
-    """An item of the sample, the only one of its phrase: of the phrase with two boxes, with one, or (None) with none."""
+    """An item of the sample, the only one of its phrase: of the phrase with two boxes, with one, or
+    (None) with none.
+    """
     ids = [item[1] for item in items]
     end = {2: "#0", 1: "#1", None: "#2"}[boxes]
     return next(item for item in items if item[1].endswith(end) and ids.count(item[1]) == 1)
@@ -197,24 +275,77 @@ def first(items: list[Any], boxes: int | None) -> Any:
     ("act", "boxes", "right"),
     [
         pytest.param(lambda r, i: None, 1, None, id="not decided"),
-        pytest.param(lambda r, i: r.decide(i[0], None, action="comment", comment="fine"), 1, None, id="only a comment"),
-        pytest.param(lambda r, i: r.decide(i[0], None, action="undo", undoes=r.judge(i)["uid"]), 1, None, id="undone"),
-        pytest.param(lambda r, i: (r.decide(i[0], None, action="undo", undoes=r.judge(i, False)["uid"]), r.judge(i)), 1,
-            True, id="undone, then accepted"),
-        pytest.param(lambda r, i: (r.judge(i), r.judge(i, False)), 1, False, id="accepted, then rejected"),
-        pytest.param(lambda r, i: r.judge(i, instances=[{"from": 0, "bbox": [11, 10, 190, 140], "verified": True}]), 1,
-            False, id="moved by a pixel"),
+        pytest.param(
+            lambda r, i: r.decide(i[0], None, action="comment", comment="fine"),
+            1,
+            None,
+            id="only a comment",
+        ),
+        pytest.param(
+            lambda r, i: r.decide(i[0], None, action="undo", undoes=r.judge(i)["uid"]),
+            1,
+            None,
+            id="undone",
+        ),
+        pytest.param(
+            lambda r, i: (
+                r.decide(i[0], None, action="undo", undoes=r.judge(i, False)["uid"]),
+                r.judge(i),
+            ),
+            1,
+            True,
+            id="undone, then accepted",
+        ),
+        pytest.param(
+            lambda r, i: (r.judge(i), r.judge(i, False)), 1, False, id="accepted, then rejected"
+        ),
+        pytest.param(
+            lambda r, i: r.judge(
+                i, instances=[{"from": 0, "bbox": [11, 10, 190, 140], "verified": True}]
+            ),
+            1,
+            False,
+            id="moved by a pixel",
+        ),
         pytest.param(lambda r, i: r.judge(i, instances=[]), 1, False, id="box deleted"),
-        pytest.param(lambda r, i: r.decide(i[0], {**r.change(*i[:2]), "after": None}), 1, False, id="phrase deleted"),
-        pytest.param(lambda r, i: r.judge(i, text="a cat", char_span=None), 1, False, id="right box, wrong phrase"),
-        pytest.param(lambda r, i: r.judge((*i[:2], 1 - i[2]), False), 2, None, id="only the other box rejected"),
-        pytest.param(lambda r, i: (r.judge((*i[:2], 1 - i[2]), False), r.judge(i)), 2, True, id="the other box rejected"),
+        pytest.param(
+            lambda r, i: r.decide(i[0], {**r.change(*i[:2]), "after": None}),
+            1,
+            False,
+            id="phrase deleted",
+        ),
+        pytest.param(
+            lambda r, i: r.judge(i, text="a cat", char_span=None),
+            1,
+            False,
+            id="right box, wrong phrase",
+        ),
+        pytest.param(
+            lambda r, i: r.judge((*i[:2], 1 - i[2]), False),
+            2,
+            None,
+            id="only the other box rejected",
+        ),
+        pytest.param(
+            lambda r, i: (r.judge((*i[:2], 1 - i[2]), False), r.judge(i)),
+            2,
+            True,
+            id="the other box rejected",
+        ),
         pytest.param(lambda r, i: r.judge(i), None, True, id="nothing there"),
         pytest.param(lambda r, i: r.judge(i, False), None, False, id="missed"),
-        pytest.param(lambda r, i: r.judge(i, status="grounded", instances=[{"from": None, "bbox": [1, 1, 9, 9],
-            "verified": True}]), None, False, id="missed, and drawn"),
+        pytest.param(
+            lambda r, i: r.judge(
+                i,
+                status="grounded",
+                instances=[{"from": None, "bbox": [1, 1, 9, 9], "verified": True}],
+            ),
+            None,
+            False,
+            id="missed, and drawn",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_done_to_an_item_decides_whether_it_was_right(
     results: Path, review: Any, act: Any, boxes: int | None, right: bool | None
 ) -> None:
@@ -226,7 +357,10 @@ def test_what_is_done_to_an_item_decides_whether_it_was_right(
     part = 1 if boxes else 1 / 3
     assert (found["wrong"], found["unsettled"]) == (right is False, right is None)
     assert found["share"] == pytest.approx(part * (not right) / found["looked_at"], abs=1e-6)
-    least, most = part * (right is False) / found["of"], part * clopper_pearson(int(not right), found["looked_at"])[1]
+    least, most = (
+        part * (right is False) / found["of"],
+        part * clopper_pearson(int(not right), found["looked_at"])[1],
+    )
     assert found["low"] >= round(least, 6)
     assert (found["low"] == 0) is (right is not False), "what is open is not known to be wrong"
     assert found["high"] == pytest.approx(most, abs=1e-6), "nor known to be right"
@@ -272,14 +406,22 @@ def test_no_sample_no_certificate(results: Path, review: Any) -> None:
     )
     for edited, why in (
         ("".join(decisions), "has none"),
-        (json.dumps(sample) + "\n" + "".join(decisions), "the sample of seed 0 is not what it draws"),
-        (stated.replace('"seed": 0', '"seed": 7') + "".join(decisions), "the sample of seed 7 is not what it draws"),
+        (
+            json.dumps(sample) + "\n" + "".join(decisions),
+            "the sample of seed 0 is not what it draws",
+        ),
+        (
+            stated.replace('"seed": 0', '"seed": 7') + "".join(decisions),
+            "the sample of seed 7 is not what it draws",
+        ),
         ('{"sample": {"size": "all"}}\n' + "".join(decisions), "has changed since one was stated"),
     ):
         log.write_text(edited, encoding="utf-8")
         refused(why)
     log.write_text(whole, encoding="utf-8")
-    annotations.write_text(records.replace("[10, 10, 190, 140]", "[10, 10, 190, 141]", 1), encoding="utf-8")
+    annotations.write_text(
+        records.replace("[10, 10, 190, 140]", "[10, 10, 190, 141]", 1), encoding="utf-8"
+    )
     refused("has changed since one was stated")
     again = review("--sample", "5")
     assert certified(results)["samples"][0]["size"] == 5
@@ -311,12 +453,21 @@ def test_samples_stated_in_turn_count_as_one_with_wider_bounds(results: Path, re
     one.judge_all({boxes_of(one.items)[0]})
     one.server.kill()
     two = review("--sample", "10", "--seed", "5")
-    both = {tuple(item) for line in lines(results) if "sample" in line for item in line["sample"]["items"]}
+    both = {
+        tuple(item)
+        for line in lines(results)
+        if "sample" in line
+        for item in line["sample"]["items"]
+    }
     for item in both - {*one.items}:
         two.judge(item)
     found = certified(results)
     n = len(boxes_of([*both]))
-    assert (found["boxes"]["wrong"], found["boxes"]["looked_at"], found["boxes"]["unsettled"]) == (1, n, 0)
+    assert (found["boxes"]["wrong"], found["boxes"]["looked_at"], found["boxes"]["unsettled"]) == (
+        1,
+        n,
+        0,
+    )
     assert found["boxes"]["high"] == pytest.approx(clopper_pearson(1, n, 0.975)[1], abs=1e-6)
     assert [sample["size"] for sample in found["samples"]] == [24, 10]
 
@@ -325,7 +476,10 @@ def test_a_stale_decision_on_other_boxes_says_nothing(results: Path, review: Any
     reviewer = review()
     reviewer.judge_all()
     reviewer.server.kill()
-    rows = [json.loads(line) for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     for row in rows:
         row["expressions"][1]["instances"][0]["bbox"] = [0, 0, 50, 50]  # another run
     write(results / "annotations.jsonl", rows)
@@ -344,7 +498,9 @@ def test_the_other_box_of_a_rejected_phrase_is_still_asked_for(results: Path, re
     assert (asked["id"], asked["box"]) == item[1:]
 
 
-def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(results: Path, review: Any) -> None:
+def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(
+    results: Path, review: Any
+) -> None:
     reviewer = review("--sample", "80")
     item = ("r0", "r0#0", 1)
     reviewer.judge_all(but={item, (*item[:2], 0)})
@@ -361,21 +517,42 @@ def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(results: Path, 
 
 CHANGES: list[tuple[str, Any, str]] = [
     ("out/annotations.jsonl", lambda text: text + "\n", "files: annotations.jsonl: "),
-    ("out/annotations.jsonl", lambda text: text.replace("140", "141", 1), "sentence: .*has changed since"),
-    ("out/reviews.jsonl", lambda text: text[: text.rindex('{"record"')], "boxes: share: |phrases_missed: share: "),
+    (
+        "out/annotations.jsonl",
+        lambda text: text.replace("140", "141", 1),
+        "sentence: .*has changed since",
+    ),
+    (
+        "out/reviews.jsonl",
+        lambda text: text[: text.rindex('{"record"')],
+        "boxes: share: |phrases_missed: share: ",
+    ),
     ("out/reviews.jsonl", None, "sentence: .*, now 'no sample to certify"),
     ("out/run.json", lambda text: text.replace("seer", "liar"), "run: model: 'seer', now 'liar'"),
     ("a.png", lambda text: text[:-1], "files: a.png: "),
     ("gold.jsonl", lambda text: text.replace("10, 10", "10, 11"), "files: ../gold.jsonl: "),
     ("gold.jsonl", None, "sentence: .*gold.jsonl"),
-    ("out/certificate.json", lambda text: text.replace("{", '{"sentence": "0.0% wrong",', 1), "edited since"),
-    *[("out/certificate.json", lambda text, a=a, b=b: text.replace(a, b, 1), finds) for a, b, finds in (
-        ('"wrong": 2', '"wrong": 1', "boxes: wrong: 1, now 2"), ('"seed": 0', '"seed": 1', "samples: "),
-        ('"max_error": 0.5', '"max_error": 0.9', "edited since"), ('"when": "2', '"when": "1', "edited since"),
-        ("boxes wrong", "boxes right", "sentence: "), ('"prompts": "', '"prompts": "0', "prompts: "),
-        ('"version": "', '"version": "9', "version: "), ('"gold": {', '"gould": {', "gould: "),
-        ('"target": {', '"target": 3, "t": {', "edited since"), ('"checksum": "', '"checksum": "0', "edited since"))],
-]  # fmt: skip
+    (
+        "out/certificate.json",
+        lambda text: text.replace("{", '{"sentence": "0.0% wrong",', 1),
+        "edited since",
+    ),
+    *[
+        ("out/certificate.json", lambda text, a=a, b=b: text.replace(a, b, 1), finds)
+        for a, b, finds in (
+            ('"wrong": 2', '"wrong": 1', "boxes: wrong: 1, now 2"),
+            ('"seed": 0', '"seed": 1', "samples: "),
+            ('"max_error": 0.5', '"max_error": 0.9', "edited since"),
+            ('"when": "2', '"when": "1', "edited since"),
+            ("boxes wrong", "boxes right", "sentence: "),
+            ('"prompts": "', '"prompts": "0', "prompts: "),
+            ('"version": "', '"version": "9', "version: "),
+            ('"gold": {', '"gould": {', "gould: "),
+            ('"target": {', '"target": 3, "t": {', "edited since"),
+            ('"checksum": "', '"checksum": "0', "edited since"),
+        )
+    ],
+]
 """A file, what is done to it (None: it is removed), and what `certify --verify` finds."""
 
 
@@ -401,23 +578,45 @@ def test_verify_finds_any_change(results: Path, review: Any) -> None:
 
 @pytest.mark.parametrize(
     "ids",
-    [[{}, {}], [{"bbox_id": None}] * 2, [{"bbox_id": "one"}] * 2, [{"bbox_id": "one"}, {}], [{}, {"bbox_id": "one"}]],
+    [
+        [{}, {}],
+        [{"bbox_id": None}] * 2,
+        [{"bbox_id": "one"}] * 2,
+        [{"bbox_id": "one"}, {}],
+        [{}, {"bbox_id": "one"}],
+    ],
 )
-@pytest.mark.parametrize("boxes", [([10, 10, 60, 60], [90, 10, 140, 60]), ([10, 10, 60, 60], [10, 10, 60, 60])])
+@pytest.mark.parametrize(
+    "boxes", [([10, 10, 60, 60], [90, 10, 140, 60]), ([10, 10, 60, 60], [10, 10, 60, 60])]
+)
 @pytest.mark.parametrize("wrong", [0, 1, None])
 def test_boxes_without_ids_of_their_own_are_told_apart(
     results: Path, review: Any, ids: list[dict[str, Any]], boxes: Any, wrong: int | None
 ) -> None:
-    phrase = {"text": "a dog", "instances": [{"bbox": list(bbox), **own} for bbox, own in zip(boxes, ids, strict=True)]}
+    phrase = {
+        "text": "a dog",
+        "instances": [{"bbox": list(bbox), **own} for bbox, own in zip(boxes, ids, strict=True)],
+    }
     write(results / "annotations.jsonl", [{**record(0), "expressions": [phrase]}])
     reviewer = review()
     seen = reviewer.server.ask("record/0")["expressions"][0]
-    instances = [{"from": n, "bbox": i["bbox"], "verified": n != wrong} for n, i in enumerate(seen["instances"])]
-    change = {"id": seen["id"], "version": seen["version"], "after": {"status": "grounded", "instances": instances}}
+    instances = [
+        {"from": n, "bbox": i["bbox"], "verified": n != wrong}
+        for n, i in enumerate(seen["instances"])
+    ]
+    change = {
+        "id": seen["id"],
+        "version": seen["version"],
+        "after": {"status": "grounded", "instances": instances},
+    }
     reviewer.server.decide(change, "r0")
     reviewer.server.kill()
     found = certified(results)["boxes"]
-    assert (found["wrong"], found["looked_at"], found["unsettled"]) == (0 if wrong is None else 1, 2, 0)
+    assert (found["wrong"], found["looked_at"], found["unsettled"]) == (
+        0 if wrong is None else 1,
+        2,
+        0,
+    )
 
 
 def test_there_is_no_sample_of_nothing(results: Path) -> None:
@@ -468,7 +667,9 @@ def test_pictures_that_only_the_review_was_told_of_are_checked_too_and_those_not
         Image.new("RGB", (200, 150), "red").save(picture)
         assert "files: a.png: " in verified(results).out
     else:
-        assert done == Done(1, "not checked: 1 picture, not found when it was written nor now: ['a.png']\n", "")
+        assert done == Done(
+            1, "not checked: 1 picture, not found when it was written nor now: ['a.png']\n", ""
+        )
 
 
 @pytest.mark.parametrize(
@@ -490,10 +691,15 @@ def test_verify_without_a_certificate(results: Path) -> None:
         if text is not None:
             (results / "certificate.json").write_text(text, encoding="utf-8")
         done = verified(results)
-        assert (done.code, "certificate.json is no certificate: `dataflowgrounding certify " in done.err) == (2, True)
+        assert (
+            done.code,
+            "certificate.json is no certificate: `dataflowgrounding certify " in done.err,
+        ) == (2, True)
 
 
-def test_gold_is_mixed_in_unseen_and_tells_how_often_reviewers_err(results: Path, review: Any, tmp_path: Path) -> None:
+def test_gold_is_mixed_in_unseen_and_tells_how_often_reviewers_err(
+    results: Path, review: Any, tmp_path: Path
+) -> None:
     right = [record(n) for n in range(20)]
     for row in right[:10]:  # in ten of them other boxes are right, by somebody else's word
         row["expressions"][1]["instances"] = [box("x", [150, 100, 190, 140])]
@@ -517,19 +723,31 @@ def test_gold_is_mixed_in_unseen_and_tells_how_often_reviewers_err(results: Path
     found = certified(results, "--gold", str(gold))
     assert (found["gold"]["wrong"], found["gold"]["looked_at"]) == (len(wrong), len(known))
     assert len(wrong) > 0
-    assert found["gold"]["high"] == pytest.approx(clopper_pearson(len(wrong), len(known))[1], abs=1e-6)
-    assert found["boxes"]["looked_at"] == len(boxes_of(reviewer.items)), "gold is no part of the sample"
+    assert found["gold"]["high"] == pytest.approx(
+        clopper_pearson(len(wrong), len(known))[1], abs=1e-6
+    )
+    assert found["boxes"]["looked_at"] == len(boxes_of(reviewer.items)), (
+        "gold is no part of the sample"
+    )
     assert (
         f"reviewers wrong on {100 * len(wrong) / len(known):.1f}% of {len(known)} gold items (95%: "
         in found["sentence"]
     )
     command(["apply", str(results)])
-    for own, why in ((results / "annotations.reviewed.jsonl", "somebody else's"), (write(tmp_path / "x.jsonl", [{"image_id": "z", "expressions": []}]), "none of the phrases")):  # fmt: skip
+    for own, why in (
+        (results / "annotations.reviewed.jsonl", "somebody else's"),
+        (
+            write(tmp_path / "x.jsonl", [{"image_id": "z", "expressions": []}]),
+            "none of the phrases",
+        ),
+    ):
         done = command(["certify", str(results), "--gold", str(own)])
         assert (done.code, why in done.err) == (2, True)
 
 
-@pytest.mark.parametrize("rows", [[], [{"image_id": "a", "regions": [{"bbox": [0, 0, 9, 9], "type": "mug"}]}]])
+@pytest.mark.parametrize(
+    "rows", [[], [{"image_id": "a", "regions": [{"bbox": [0, 0, 9, 9], "type": "mug"}]}]]
+)
 def test_files_without_boxes_and_of_regions(tmp_path: Path, rows: list[Any]) -> None:
     write(tmp_path / "x.jsonl", [*rows, {"image_id": "b", "expressions": ["nothing"]}])
     server = Server(tmp_path / "x.jsonl", "--sample", "9")
@@ -548,18 +766,25 @@ def test_what_can_not_be_drawn_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", [*rows, {"image_id": "b", "expressions": ["a dog", broken]}])
     done = command(["review", str(path), "--no-open", "--sample", "9"])
     assert done.code == 2
-    assert f"{path}, record 2: column 'expressions', expression 1: an instance needs 'bbox'" in done.err
+    assert (
+        f"{path}, record 2: column 'expressions', expression 1: an instance needs 'bbox'"
+        in done.err
+    )
 
 
 def test_phrases_with_one_id_are_each_drawn(tmp_path: Path) -> None:
     row = {"text": "a mug", "expression_id": "e", "instances": [box("b", [1, 2, 30, 40])]}
-    path = write(tmp_path / "x.jsonl", [{"image_id": f"r{n}", "expressions": [row] * 4} for n in range(5)])
+    path = write(
+        tmp_path / "x.jsonl", [{"image_id": f"r{n}", "expressions": [row] * 4} for n in range(5)]
+    )
     Server(path, "--sample", "9").kill()
     assert " of 20 boxes wrong" in command(["certify", str(path)]).out
 
 
 @pytest.mark.parametrize("said", [[], {}, "yes", 1])
-def test_a_verdict_that_is_none_of_ours_settles_nothing(results: Path, review: Any, said: Any) -> None:
+def test_a_verdict_that_is_none_of_ours_settles_nothing(
+    results: Path, review: Any, said: Any
+) -> None:
     review().judge_all()
     looked_at = certified(results)["boxes"]["unsettled"]
     rows = lines(results)

@@ -1,4 +1,6 @@
-"""Texts that want to run, to deceive, or to break a page, in each place that data have: nothing runs, nothing is wide."""
+"""Texts that want to run, to deceive, or to break a page, in each place that data have: nothing
+runs, nothing is wide.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +51,32 @@ HARMLESS = [False, None, 0]
 
 
 def record(text: str, number: int = 0) -> dict[str, Any]:
-    caption, box = f"A cup, {text} and a dog", {"bbox": [10, 10, 100, 100], "score": 0.9, "evidence": text[:3000]}
+    caption, box = (
+        f"A cup, {text} and a dog",
+        {"bbox": [10, 10, 100, 100], "score": 0.9, "evidence": text[:3000]},
+    )
     row = {"text": text, "char_span": [7, 7 + len(text)], "instances": [box], "status": "grounded"}
     checked = {"verified": False, "verification": {"method": text, "reason": text}}
-    absent = {"text": f"not {text}", "char_span": None, "instances": [], "status": "none", "reason": text}
-    named = {"image_id": text, "image_path": NAMES[number % len(NAMES)], "model": text, "width": 300, "height": 200}
-    return {**named, "caption": caption, "cleaned_caption": caption, "expressions": [{**row, **checked}, absent]}
+    absent = {
+        "text": f"not {text}",
+        "char_span": None,
+        "instances": [],
+        "status": "none",
+        "reason": text,
+    }
+    named = {
+        "image_id": text,
+        "image_path": NAMES[number % len(NAMES)],
+        "model": text,
+        "width": 300,
+        "height": 200,
+    }
+    return {
+        **named,
+        "caption": caption,
+        "cleaned_caption": caption,
+        "expressions": [{**row, **checked}, absent],
+    }
 
 
 @pytest.fixture
@@ -64,10 +86,21 @@ def results(tmp_path: Path) -> Path:
     for name in NAMES:
         Image.new("RGB", (300, 200), (90, 120, 60)).save(folder / name, "PNG")
     rows = [record(text, number) for number, text in enumerate(TEXTS.values())]
-    failures = [{"id": text, "step": text, "kind": text, "message": text} for text in TEXTS.values()]
-    run = {"model": TEXTS["a megabyte in one word"], "summary": {"models": [TEXTS["a script"]], "seconds": 1.0}}
-    for name, written in (("annotations.jsonl", rows), ("failures.jsonl", failures), ("run.json", [run])):
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
+    failures = [
+        {"id": text, "step": text, "kind": text, "message": text} for text in TEXTS.values()
+    ]
+    run = {
+        "model": TEXTS["a megabyte in one word"],
+        "summary": {"models": [TEXTS["a script"]], "seconds": 1.0},
+    }
+    for name, written in (
+        ("annotations.jsonl", rows),
+        ("failures.jsonl", failures),
+        ("run.json", [run]),
+    ):
+        (folder / name).write_text(
+            "".join(json.dumps(row) + "\n" for row in written), encoding="utf-8"
+        )
     return folder
 
 
@@ -88,7 +121,9 @@ def opened(browser: Any) -> Iterator[Callable[[str], Any]]:
         page.close()
 
 
-def test_a_report_of_hostile_records_shows_all_of_them(results: Path, opened: Callable[[str], Any]) -> None:
+def test_a_report_of_hostile_records_shows_all_of_them(
+    results: Path, opened: Callable[[str], Any]
+) -> None:
     done = command(["report", str(results)])
     assert done.code == 0, done
     page = opened((results / "report.html").as_uri())
@@ -99,18 +134,35 @@ def test_a_report_of_hostile_records_shows_all_of_them(results: Path, opened: Ca
     page.locator(".views a").last.click()
     page.locator(".grid .cell").first.wait_for()
     assert page.evaluate(STATE) == HARMLESS
-    assert page.evaluate("Math.max(...[...document.querySelectorAll('.cell')].map(e => e.offsetHeight))") < 600
-    assert page.locator("label", has=page.get_by_text("toString", exact=True)).first.get_attribute("title") is None
+    assert (
+        page.evaluate(
+            "Math.max(...[...document.querySelectorAll('.cell')].map(e => e.offsetHeight))"
+        )
+        < 600
+    )
+    assert (
+        page.locator("label", has=page.get_by_text("toString", exact=True)).first.get_attribute(
+            "title"
+        )
+        is None
+    )
     assert page.said == []
 
 
-def test_a_review_of_hostile_records_can_be_worked_on(results: Path, opened: Callable[[str], Any]) -> None:
+def test_a_review_of_hostile_records_can_be_worked_on(
+    results: Path, opened: Callable[[str], Any]
+) -> None:
     server = Server(results)
     try:
         page = opened(server.address + "#order=file")
         page.locator(".cells:not([aria-busy])").wait_for()
         assert page.evaluate(STATE) == HARMLESS
-        assert page.evaluate("Math.max(...[...document.querySelectorAll('.cell')].map(e => e.offsetHeight))") < 600
+        assert (
+            page.evaluate(
+                "Math.max(...[...document.querySelectorAll('.cell')].map(e => e.offsetHeight))"
+            )
+            < 600
+        )
         page.locator("select[name=mode]").select_option("single")
         for _ in TEXTS:
             page.locator(".stage").wait_for()
@@ -143,12 +195,20 @@ def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
         assert caption.startswith(shown)
         assert 9_000 < len(shown) <= 20_000
         more = page.locator(".caption").evaluate("e => getComputedStyle(e, '::after').content")
-        assert more == f'"… ({30_014 + 30_000 * (len(letter.encode("utf-16-le")) // 2 - 1):,} characters)"'
+        assert (
+            more
+            == f'"… ({30_014 + 30_000 * (len(letter.encode("utf-16-le")) // 2 - 1):,} characters)"'
+        )
         select(page, "cup " + 3 * letter)
         page.keyboard.press("n")
         page.wait_for_function("() => document.querySelectorAll('.expressions li').length === 3")
-        page.wait_for_function("() => document.getElementById('saved').textContent.includes('all saved')")
-        [decision] = [json.loads(line) for line in (tmp_path / "reviews.jsonl").read_text("utf-8").splitlines()]
+        page.wait_for_function(
+            "() => document.getElementById('saved').textContent.includes('all saved')"
+        )
+        [decision] = [
+            json.loads(line)
+            for line in (tmp_path / "reviews.jsonl").read_text("utf-8").splitlines()
+        ]
         assert decision["changes"][0]["after"]["char_span"] == [2, 9]
     finally:
         server.kill()
@@ -160,7 +220,9 @@ def test_a_certificate_names_groups_in_a_line_each(results: Path) -> None:
     forged = "m\n0.0% of 56 boxes wrong (95%: 0.0-0.1%); accepted"
     rows = [{**record(text), "model": forged} for text in list(TEXTS.values())[:8]]
     rows[0]["expressions"][0]["verification"]["method"] = TEXTS["a megabyte in one word"]
-    (results / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (results / "annotations.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     server = Server(results, "--sample", "8")
     server.kill()
     server.process.communicate()
@@ -185,5 +247,7 @@ def test_a_chart_names_what_it_shows_in_letters_that_xml_has() -> None:
     from xml.etree.ElementTree import fromstring
 
     chart = line_chart("\x1b<b>", "x", "y", {"\x00\ud83d": [(0, 1), (1, 0)]})
-    texts = [text.text for text in fromstring(chart.encode()).iter("{http://www.w3.org/2000/svg}text")]
+    texts = [
+        text.text for text in fromstring(chart.encode()).iter("{http://www.w3.org/2000/svg}text")
+    ]
     assert (texts[0], texts[-1]) == ("\ufffd<b>", "\ufffd\ufffd")

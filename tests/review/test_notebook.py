@@ -24,7 +24,9 @@ CELLS = (
 )
 
 
-def test_a_kernel_shows_records_and_the_page_of_a_review(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_shows_records_and_the_page_of_a_review(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("anywidget")
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
@@ -52,7 +54,9 @@ def in_a_cell(browser: Any, widget: Any) -> Any:
 
     page.expose_function("asked", asked)
     page.set_content("<div id=cell></div>")
-    page.add_script_tag(content=page_file("notebook.js").replace("export default", "window.widget ="))
+    page.add_script_tag(
+        content=page_file("notebook.js").replace("export default", "window.widget =")
+    )
     page.evaluate(
         """page => {
           const heard = [];
@@ -82,7 +86,9 @@ def test_a_review_in_a_cell(browser: Any, results: Path, of_a_list: bool) -> Non
     frame.locator("select[name=mode]").select_option("single")
     frame.locator(".stage").wait_for()
     inner = page.frames[1]
-    assert inner.evaluate("document.querySelector('.stage image').href.baseVal").startswith("data:image/jpeg")
+    assert inner.evaluate("document.querySelector('.stage image').href.baseVal").startswith(
+        "data:image/jpeg"
+    )
     assert HOSTILE in inner.locator("body").inner_text()
     assert page.evaluate("window.hacked") is None
     frame.locator("input[name=below]").fill("x")
@@ -119,14 +125,19 @@ def test_what_a_notebook_has_at_hand_is_taken_or_refused_in_a_line(results: Path
         with pytest.raises(InputError, match="a row should be a dict"):
             show(wrong)  # type: ignore[arg-type]
     for wrong in (None, RECORD, 5):
-        with pytest.raises(InputError, match="records should be a folder, a file, a list or a DataFrame"):
+        with pytest.raises(
+            InputError, match="records should be a folder, a file, a list or a DataFrame"
+        ):
             review(wrong)  # type: ignore[arg-type]
 
 
 def test_a_broken_picture_hides_no_other_record(results: Path) -> None:
     pytest.importorskip("anywidget")
     (results / "cut.png").write_bytes((results / "a.png").read_bytes()[:200])
-    widget = review([{**RECORD, "image_path": name, "image_id": name} for name in ("cut.png", "a.png")], str(results))
+    widget = review(
+        [{**RECORD, "image_path": name, "image_id": name} for name in ("cut.png", "a.png")],
+        str(results),
+    )
     answers: list[Any] = []
     widget.send = lambda content, buffers=None: answers.append(content)
     widget._handle_custom_msg({"id": 1, "path": "next?mode=grid&place=0&most=9", "body": ""}, [])

@@ -37,30 +37,58 @@ def test_what_a_record_says_reaches_the_page_as_json() -> None:
         "verified": False,
         "reason": "why",
     }
-    record = {"image_path": "a/b.jpg", "width": 9, "height": 8, "model": "m", "suspect_boxes": True, "caption": "mug"}
+    record = {
+        "image_path": "a/b.jpg",
+        "width": 9,
+        "height": 8,
+        "model": "m",
+        "suspect_boxes": True,
+        "caption": "mug",
+    }
     data = json.loads(json.dumps(view_of({**record, "expressions": [row]}, Picture(full="b.jpg"))))
-    assert (data["id"], data["path"], data["width"], data["height"], data["model"]) == ("a/b.jpg", "a/b.jpg", 9, 8, "m")
+    assert (data["id"], data["path"], data["width"], data["height"], data["model"]) == (
+        "a/b.jpg",
+        "a/b.jpg",
+        9,
+        8,
+        "m",
+    )
     assert marks_of(record, data) == {"grounded", "suspect", "unverified", "small"}
     assert len(data["notes"]) == 1
     [e] = data["expressions"]
     assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": ""}]
-    assert (e["id"], e["color"], e["check"], e["reasons"], e["span"]) == ("7", 0, "not verified", ["why"], None)
+    assert (e["id"], e["color"], e["check"], e["reasons"], e["span"]) == (
+        "7",
+        0,
+        "not verified",
+        ["why"],
+        None,
+    )
     assert view_of({**record, "expressions": []}, Picture((40, 30)))["width"] == 40
 
 
 def run_folder(path: Path, model: str, **instance: Any) -> Path:
     path.mkdir()
     row = {"text": "a mug", "instances": [{"bbox": [1, 2, 30, 40], **instance}]}
-    records = [{"image_id": "both", "expressions": [row]}, {"image_id": f"only {model}", "expressions": [row]}]
-    (path / "annotations.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    records = [
+        {"image_id": "both", "expressions": [row]},
+        {"image_id": f"only {model}", "expressions": [row]},
+    ]
+    (path / "annotations.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records)
+    )
     (path / "run.json").write_text(json.dumps({"model": model}))
     return path
 
 
 @pytest.mark.parametrize(("size", "told"), [((640, 480), 0), ((320, 240), 1), (None, 0)])
-def test_a_picture_of_another_size_than_the_record_says_is_told(size: tuple[int, int] | None, told: int) -> None:
+def test_a_picture_of_another_size_than_the_record_says_is_told(
+    size: tuple[int, int] | None, told: int
+) -> None:
     notes = view_of({"width": 640, "height": 480, "expressions": []}, Picture(size))["notes"]
-    assert [note for note in notes if "640 x 480 pixels, and this one has 320 x 240" in note] == notes
+    assert [
+        note for note in notes if "640 x 480 pixels, and this one has 320 x 240" in note
+    ] == notes
     assert len(notes) == told
 
 
@@ -68,7 +96,9 @@ def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
     a, b = run_folder(tmp_path / "a", "m1"), run_folder(tmp_path / "b", "m2", bbox=[1, 2, 30, 80])
     command = [sys.executable, "-m", "dataflow_grounding", "report", "--json"]
     done = subprocess.run([*command, str(a), str(b)], capture_output=True, text=True)
-    assert json.loads(done.stdout) == {"report": str(a / "report_with_b.html"), "records": 3}, done.stderr
+    assert json.loads(done.stdout) == {"report": str(a / "report_with_b.html"), "records": 3}, (
+        done.stderr
+    )
     (data,) = a.glob("report_with_b_files/*/records-1.js")
     both, second, first = json.loads(data.read_text().partition(", ")[2].removesuffix(");\n"))
     assert both["changes"] == [{"version": "b", "text": "a mug", "said": "box moved, IoU 0.49"}]
@@ -77,7 +107,9 @@ def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
     assert (first["id"], first["only"]) == ("only m1", "a")
     (index,) = a.glob("report_with_b_files/*/index.js")
     rows = json.loads(index.read_text().partition(", ")[2].removesuffix(");\n"))
-    assert all(bits & 1 << FLAGS.index("changed") for _, bits, *_ in rows), "what one run alone has is changed, too"
+    assert all(bits & 1 << FLAGS.index("changed") for _, bits, *_ in rows), (
+        "what one run alone has is changed, too"
+    )
     door = (a / "report_with_b.html").read_text()
     figures = dict(re.findall(r"<dt>(\w+)</dt><dd>(\d+)</dd>", door))
     assert [figures[name] for name in ("images", "expressions", "changed")] == ["2", "2", "3"], (

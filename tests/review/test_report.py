@@ -1,4 +1,6 @@
-"""The report, opened from disk in a real browser: what it shows, where the boxes sit, and that data stays data."""
+"""The report, opened from disk in a real browser: what it shows, where the boxes sit, and that data
+stays data.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +47,16 @@ MUG_ON_TABLE = {
     "expressions": [
         expression(CAPTION, "A red mug on a wooden table", box(40, 30, 200, 150)),
         expression(CAPTION, "a wooden table", box(0, 100, 400, 300, evidence="region", score=None)),
-        expression(CAPTION, "two spoons", box(220, 60, 250, 200, score=0.5), box(260.5, 61.25, 300, 210, score=0.75)),
+        expression(
+            CAPTION,
+            "two spoons",
+            box(220, 60, 250, 200, score=0.5),
+            box(260.5, 61.25, 300, 210, score=0.75),
+        ),
         expression(CAPTION, "a cat", status="unsupported", reason="animals can't be looked for"),
         expression(CAPTION, "a dog", status="ambiguous"),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -64,7 +71,11 @@ def report(folder: Path, records: Any, name: str = "report.html", **options: Any
         return str(path) if path.exists() else None
 
     out = folder / name
-    write_report(records, out_path=out, **{"find_image": find_image, "title": "Run", "summary": {}, **options})
+    write_report(
+        records,
+        out_path=out,
+        **{"find_image": find_image, "title": "Run", "summary": {}, **options},
+    )
     return out
 
 
@@ -85,7 +96,9 @@ def show(browser: Any) -> Iterator[Any]:
     contexts = []
 
     def open_page(path: Path, more: str = "", **options: Any) -> Any:
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
+        contexts.append(
+            browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        )
         page = contexts[-1].new_page()
         page.goto(path.as_uri() + more)
         page.wait_for_selector("[role=status]:not(:empty), [role=alert]")
@@ -98,14 +111,20 @@ def show(browser: Any) -> Iterator[Any]:
 
 def opacity(page: Any, selector: str) -> list[float]:
     page.wait_for_timeout(250)  # let the fading end
-    return [float(v) for v in page.locator(selector).evaluate_all("all => all.map(e => getComputedStyle(e).opacity)")]
+    return [
+        float(v)
+        for v in page.locator(selector).evaluate_all(
+            "all => all.map(e => getComputedStyle(e).opacity)"
+        )
+    ]
 
 
 def background(page: Any, selector: str) -> str:
     return str(page.locator(selector).first.evaluate("e => getComputedStyle(e).backgroundColor"))
 
 
-# Where each box is on its picture as shown, and how large that is. From the geometry: the line's width doesn't count.
+# Where each box is on its picture as shown, and how large that is. From the geometry: the line's
+# width doesn't count.
 PLACES = """all => all.map(line => {
   const p = line.closest('.picture').firstElementChild.getBoundingClientRect();
   const b = line.getBBox(), m = line.getScreenCTM();
@@ -116,16 +135,21 @@ PLACES = """all => all.map(line => {
 
 @pytest.mark.parametrize("width", [1280, 800, 390], ids=["desktop", "tablet", "phone"])
 @pytest.mark.parametrize("there", [True, False], ids=["with its picture", "without its picture"])
-def test_boxes_sit_where_they_should_at_any_width(folder: Path, show: Any, width: int, there: bool) -> None:
+def test_boxes_sit_where_they_should_at_any_width(
+    folder: Path, show: Any, width: int, there: bool
+) -> None:
     record = {**MUG_ON_TABLE, "image_path": "mug.png" if there else "gone.png"}
     page = show(report(folder, [record]), viewport={"width": width, "height": 800})
     places = page.locator(".box .line").evaluate_all(PLACES)
     expected = [i["bbox"] for e in MUG_ON_TABLE["expressions"] for i in e["instances"]]  # type: ignore[attr-defined]
     assert len(places) == len(expected)
     for bbox in expected:
-        at = [[bbox[k] / (400, 300)[k % 2] * place[4 + k % 2] for k in range(4)] for place in places]
+        at = [
+            [bbox[k] / (400, 300)[k % 2] * place[4 + k % 2] for k in range(4)] for place in places
+        ]
         nearest = min(
-            max(abs(a - b) for a, b in zip(want, got, strict=False)) for want, got in zip(at, places, strict=True)
+            max(abs(a - b) for a, b in zip(want, got, strict=False))
+            for want, got in zip(at, places, strict=True)
         )
         assert nearest <= 1
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -142,7 +166,9 @@ def turned(folder: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size).save(folder / TURNED["image_path"], exif=exif)
 
 
-@pytest.mark.parametrize(("size", "copies"), [((1600, 800), True), ((1600, 1000), False)], ids=["asked for", "large"])
+@pytest.mark.parametrize(
+    ("size", "copies"), [((1600, 800), True), ((1600, 1000), False)], ids=["asked for", "large"]
+)
 def test_a_small_copy_is_upright_and_without_metadata(
     folder: Path, show: Any, size: tuple[int, int], copies: bool
 ) -> None:
@@ -155,21 +181,28 @@ def test_a_small_copy_is_upright_and_without_metadata(
     assert f"{size[1]:,} × 1,600 px" in show(path).locator("article").inner_text()
 
 
-def test_a_picture_that_is_neither_large_nor_odd_is_shown_itself_and_upright(folder: Path, show: Any) -> None:
+def test_a_picture_that_is_neither_large_nor_odd_is_shown_itself_and_upright(
+    folder: Path, show: Any
+) -> None:
     turned(folder, (1200, 800))
     path = report(folder, [TURNED])
     assert not list(folder.glob("report_files/thumbnails/*"))
     page = show(path)
     assert "800 × 1,200 px" in page.locator("article").inner_text()
     shown = page.locator("article img").first
-    assert shown.evaluate("e => e.decode().then(() => [e.naturalWidth, e.naturalHeight])") == [800, 1200]
+    assert shown.evaluate("e => e.decode().then(() => [e.naturalWidth, e.naturalHeight])") == [
+        800,
+        1200,
+    ]
     assert shown.get_attribute("src") == "turned.jpg"
 
 
 @pytest.mark.parametrize("name", ["large.png", "odd.bmp", "odd.jpg"])
 def test_large_pictures_and_those_of_odd_types_have_a_small_copy(folder: Path, name: str) -> None:
     kind = {"large.png": "PNG", "odd.bmp": "BMP", "odd.jpg": "TIFF"}[name]
-    picture = Image.effect_noise((700, 500), 90) if name == "large.png" else Image.new("RGB", (400, 300))
+    picture = (
+        Image.effect_noise((700, 500), 90) if name == "large.png" else Image.new("RGB", (400, 300))
+    )
     picture.save(folder / name, kind)
     report(folder, [{**TURNED, "image_path": name}])
     assert len(list(folder.glob("report_files/thumbnails/*.jpg"))) == 1
@@ -195,15 +228,22 @@ HOSTILE = [
     pytest.param("<script>document.title='hacked'</script>", id="a script"),
     pytest.param("<img src=x onerror=\"document.title='hacked'\">", id="an image with a handler"),
     pytest.param("\"'><svg onload=document.title='hacked'>", id="a quote that ends an attribute"),
-    pytest.param("</title></style><script>document.title='hacked'</script>", id="tags that end the head"),
+    pytest.param(
+        "</title></style><script>document.title='hacked'</script>", id="tags that end the head"
+    ),
     pytest.param("<style>body{display:none}</style>", id="a style sheet"),
-    pytest.param("$title ${style} {0} %s &lt;b&gt; <!-- records --><!-- failures -->", id="places of the template"),
+    pytest.param(
+        "$title ${style} {0} %s &lt;b&gt; <!-- records --><!-- failures -->",
+        id="places of the template",
+    ),
 ]
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["a folder", "a single file"])
 @pytest.mark.parametrize("text", HOSTILE)
-def test_text_stays_text_wherever_it_stands(folder: Path, show: Any, text: str, single: bool) -> None:
+def test_text_stays_text_wherever_it_stands(
+    folder: Path, show: Any, text: str, single: bool
+) -> None:
     caption = f"{text} and more"
     record = {
         "image_id": text,
@@ -212,12 +252,24 @@ def test_text_stays_text_wherever_it_stands(folder: Path, show: Any, text: str, 
         "height": 30,
         "cleaned_caption": caption,
         "expressions": [
-            expression(caption, text, box(1, 1, 20, 20, evidence=text), verified=False, verification={"reason": text}),
+            expression(
+                caption,
+                text,
+                box(1, 1, 20, 20, evidence=text),
+                verified=False,
+                verification={"reason": text},
+            ),
             expression(caption, "more", status=text),
         ],
     }
     failure = {"id": text, "step": text, "kind": text, "message": text}
-    versions = [version(folder, [{**record, "expressions": [expression(caption, "more", box(1, 1, 2, 2))]}], text)]
+    versions = [
+        version(
+            folder,
+            [{**record, "expressions": [expression(caption, "more", box(1, 1, 2, 2))]}],
+            text,
+        )
+    ]
     options = {
         "title": text,
         "summary": {"model": text},
@@ -243,10 +295,17 @@ def test_text_stays_text_wherever_it_stands(folder: Path, show: Any, text: str, 
     ):
         assert page.locator(selector).first.evaluate("e => e.textContent") == text
     assert page.locator("article").first.is_visible()
-    assert page.evaluate("document.querySelectorAll('article script, #report style, [onerror], [onload]').length") == 0
+    assert (
+        page.evaluate(
+            "document.querySelectorAll('article script, #report style, [onerror], [onload]').length"
+        )
+        == 0
+    )
     assert all(
         s.startswith("report_files/")
-        for s in page.locator("head script").evaluate_all("all => all.map(s => s.getAttribute('src'))")
+        for s in page.locator("head script").evaluate_all(
+            "all => all.map(s => s.getAttribute('src'))"
+        )
     )
 
 
@@ -274,8 +333,12 @@ def test_the_page_asks_no_network_and_runs_no_other_script(folder: Path, browser
     page.close()
 
 
-@pytest.mark.parametrize("text", ["a \u202egnp.exe", "nul\x00 and \x1b[31m", "half \ud83d of a pair", "\ufeffmark"])
-def test_characters_that_deceive_or_break_are_made_visible(folder: Path, show: Any, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["a \u202egnp.exe", "nul\x00 and \x1b[31m", "half \ud83d of a pair", "\ufeffmark"]
+)
+def test_characters_that_deceive_or_break_are_made_visible(
+    folder: Path, show: Any, text: str
+) -> None:
     page = show(report(folder, [{"image_id": "a", "caption": text, "expressions": []}]))
     shown = page.locator(".caption").evaluate("e => e.textContent")
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b\ud800-\udfff]", shown)
@@ -293,10 +356,20 @@ def test_characters_that_deceive_or_break_are_made_visible(folder: Path, show: A
         pytest.param([(0, 26)], id="all of it"),
     ],
 )
-def test_each_phrase_is_marked_exactly_whatever_overlaps(folder: Path, show: Any, spans: list[tuple[int, int]]) -> None:
+def test_each_phrase_is_marked_exactly_whatever_overlaps(
+    folder: Path, show: Any, spans: list[tuple[int, int]]
+) -> None:
     caption = "abc \U0001f600 <b>&amp;</b> e\u0301 xyz 12"
-    rows = [{"text": caption[s:e], "char_span": [s, e], "instances": [box(1, 1, 9, 9)]} for s, e in spans]
-    page = show(report(folder, [{"image_id": "a", "caption": caption, "width": 9, "height": 9, "expressions": rows}]))
+    rows = [
+        {"text": caption[s:e], "char_span": [s, e], "instances": [box(1, 1, 9, 9)]}
+        for s, e in spans
+    ]
+    page = show(
+        report(
+            folder,
+            [{"image_id": "a", "caption": caption, "width": 9, "height": 9, "expressions": rows}],
+        )
+    )
     assert page.locator(".caption").evaluate("e => e.textContent") == caption
     for n, (start, end) in enumerate(spans):
         parts = page.locator(f".mark.m{n}").evaluate_all("all => all.map(e => e.textContent)")
@@ -304,8 +377,12 @@ def test_each_phrase_is_marked_exactly_whatever_overlaps(folder: Path, show: Any
         assert page.locator(f'.mark.m{n}[data-n="{n + 1}"]').count() == 1
 
 
-@pytest.mark.parametrize("span", [None, [5, 3], [-1, 4], [0, 999], ["0", "3"], [0.0, 3.0], [True, False], "ab", 7])
-def test_a_span_that_is_none_leaves_the_phrase_in_the_list(folder: Path, show: Any, span: Any) -> None:
+@pytest.mark.parametrize(
+    "span", [None, [5, 3], [-1, 4], [0, 999], ["0", "3"], [0.0, 3.0], [True, False], "ab", 7]
+)
+def test_a_span_that_is_none_leaves_the_phrase_in_the_list(
+    folder: Path, show: Any, span: Any
+) -> None:
     rows = [{"text": "a mug", "char_span": span, "instances": []}]
     page = show(report(folder, [{"image_id": "a", "caption": "a mug", "expressions": rows}]))
     assert page.locator(".mark").count() == 0
@@ -366,17 +443,41 @@ def test_filters_stand_in_the_address_and_hold_after_a_reload(folder: Path, show
     checked = [expression("a cat", "a cat", box(1, 1, 20, 20, score=0.2), verified=True)]
     records = [
         MUG_ON_TABLE,
-        {"image_id": "b", "caption": "a cat", "model": "other", "expressions": [expression("a cat", "a cat")]},
-        {"image_id": "c", "caption": "a cat", "model": "other", "expressions": checked, "doubtful": True},
+        {
+            "image_id": "b",
+            "caption": "a cat",
+            "model": "other",
+            "expressions": [expression("a cat", "a cat")],
+        },
+        {
+            "image_id": "c",
+            "caption": "a cat",
+            "model": "other",
+            "expressions": checked,
+            "doubtful": True,
+        },
     ]
     path, mug = report(folder, records), "kitchen/0001"
     for more, expected in (
-        ("", ["c", mug, "b"]), ("#show=none", ["b"]), ("#show=ambiguous", [mug]), ("#show=verified", ["c"]),
-        ("#show=doubtful", ["c"]), ("#q=Wooden+TABLE", [mug]), ("#q=KITCHEN", [mug]), ("#head=cat", ["c", mug, "b"]),
-        ("#head=spoon", [mug]), ("#size=small", ["c"]), ("#size=large", [mug]), ("#low=0.9", [mug]),
-        ("#high=0.3", ["c"]), ("#model=other", ["c", "b"]), ("#model=other&show=none", ["b"]), ("#record=b", ["b"]),
-        ("#head=nothing", []), ("#show=<b>&page=99", ["c", mug, "b"]),
-    ):  # fmt: skip
+        ("", ["c", mug, "b"]),
+        ("#show=none", ["b"]),
+        ("#show=ambiguous", [mug]),
+        ("#show=verified", ["c"]),
+        ("#show=doubtful", ["c"]),
+        ("#q=Wooden+TABLE", [mug]),
+        ("#q=KITCHEN", [mug]),
+        ("#head=cat", ["c", mug, "b"]),
+        ("#head=spoon", [mug]),
+        ("#size=small", ["c"]),
+        ("#size=large", [mug]),
+        ("#low=0.9", [mug]),
+        ("#high=0.3", ["c"]),
+        ("#model=other", ["c", "b"]),
+        ("#model=other&show=none", ["b"]),
+        ("#record=b", ["b"]),
+        ("#head=nothing", []),
+        ("#show=<b>&page=99", ["c", mug, "b"]),
+    ):
         assert show(path, more).locator("article h2").all_inner_texts() == expected, more
     page = show(path)
     page.locator("label[for=show-none]").click()
@@ -416,7 +517,9 @@ def test_nothing_that_was_not_grounded_is_hidden(folder: Path, show: Any) -> Non
         "5 a dog ambiguous",
     ]
     assert page.locator(".caption .mark.grey").all_inner_texts() == ["a cat"]
-    assert "score 0.75 · evidence: seen" in (page.locator(".caption .link.e2").get_attribute("title") or "")
+    assert "score 0.75 · evidence: seen" in (
+        page.locator(".caption .link.e2").get_attribute("title") or ""
+    )
 
 
 def test_only_unchecked_regions_are_dashed(folder: Path, show: Any) -> None:
@@ -429,7 +532,9 @@ def test_only_unchecked_regions_are_dashed(folder: Path, show: Any) -> None:
 
 
 def figures(page: Any) -> dict[str, str]:
-    counts = page.locator(".figures div").evaluate_all("all => all.map(e => [...e.children].map(c => c.textContent))")
+    counts = page.locator(".figures div").evaluate_all(
+        "all => all.map(e => [...e.children].map(c => c.textContent))"
+    )
     return dict(counts)
 
 
@@ -445,17 +550,31 @@ STATUSES_OF_MUG = {"grounded": "3", "none": "0", "ambiguous": "1", "unsupported"
             {
                 **MUG_ON_TABLE,
                 "regions": REGIONS,
-                "expressions": [{**e, "verified": e["text"] != "two spoons"} for e in MUG_ON_TABLE["expressions"]],  # type: ignore[attr-defined]
+                "expressions": [
+                    {**e, "verified": e["text"] != "two spoons"}
+                    for e in MUG_ON_TABLE["expressions"]
+                ],  # type: ignore[attr-defined]
             },
-            {"regions": "2", "expressions": "5", **STATUSES_OF_MUG, "verified": "4", "unverified": "1"},
+            {
+                "regions": "2",
+                "expressions": "5",
+                **STATUSES_OF_MUG,
+                "verified": "4",
+                "unverified": "1",
+            },
             id="referring expressions",
         ),
         pytest.param(
-            {"regions": REGIONS, "region_captions": [{"bbox": REGIONS[0]["bbox"], "text": "A mug."}, REGIONS[1]]},
+            {
+                "regions": REGIONS,
+                "region_captions": [{"bbox": REGIONS[0]["bbox"], "text": "A mug."}, REGIONS[1]],
+            },
             {"regions": "2", "captions": "1"},
             id="region captions, one without text",
         ),
-        pytest.param({"regions": REGIONS}, {"regions": "2"}, id="regions that nothing describes yet"),
+        pytest.param(
+            {"regions": REGIONS}, {"regions": "2"}, id="regions that nothing describes yet"
+        ),
         pytest.param({"caption": "A mug."}, {}, id="captions only"),
     ],
 )
@@ -469,28 +588,56 @@ def test_the_figures_are_those_of_the_pipeline_shown(
 
 
 def test_of_the_summary_model_and_time_are_shown_and_nothing_else(folder: Path, show: Any) -> None:
-    summary = {"images": 1234, "failed": 7, "seconds": 754.2, "model": "embedded-opencv", "api_key": "sk-secret"}
+    summary = {
+        "images": 1234,
+        "failed": 7,
+        "seconds": 754.2,
+        "model": "embedded-opencv",
+        "api_key": "sk-secret",
+    }
     path = report(folder, [MUG_ON_TABLE], summary=summary)
     assert show(path).locator("header .facts").inner_text() == "embedded-opencv · 12 min 34 s"
     assert "sk-secret" not in path.read_text()
     assert figures(show(path))["images"] == "1", "the counts are those of the records"
-    again = report(folder, [MUG_ON_TABLE], summary={**summary, "seconds": 0.0, "already_complete": True})
+    again = report(
+        folder, [MUG_ON_TABLE], summary={**summary, "seconds": 0.0, "already_complete": True}
+    )
     assert show(again).locator("header .facts").inner_text() == "embedded-opencv"
 
 
 def failure(n: int, kind: str = "refused", message: str = "no") -> dict[str, Any]:
     step = "step_1_grounding"
-    return {"id": f"street/{n}", "line": n, "step": step, "kind": kind, "message": message, "reply": "long"}
+    return {
+        "id": f"street/{n}",
+        "line": n,
+        "step": step,
+        "kind": kind,
+        "message": message,
+        "reply": "long",
+    }
 
 
 def test_failures_are_first_with_reasons_and_a_filter_by_kind(folder: Path, show: Any) -> None:
-    failures = [failure(0), failure(1, "image_missing", "no image 'a.jpg'"), {**failure(2, "broken_row"), "id": None}]
+    failures = [
+        failure(0),
+        failure(1, "image_missing", "no image 'a.jpg'"),
+        {**failure(2, "broken_row"), "id": None},
+    ]
     page = show(report(folder, [MUG_ON_TABLE], failures=iter(failures)))
-    assert page.locator(".failures td").all_inner_texts()[:4] == ["street/0", "no", "refused", "step_1_grounding"]
+    assert page.locator(".failures td").all_inner_texts()[:4] == [
+        "street/0",
+        "no",
+        "refused",
+        "step_1_grounding",
+    ]
     assert page.locator(".failures td").all_inner_texts()[8] == "line 2"
     assert "long" not in page.locator(".failures").inner_text()
     above = page.locator(".failures").bounding_box()["y"]
-    assert above < page.locator(".by-show").bounding_box()["y"] < page.locator("article").bounding_box()["y"]
+    assert (
+        above
+        < page.locator(".by-show").bounding_box()["y"]
+        < page.locator("article").bounding_box()["y"]
+    )
     page.get_by_role("region", name="Failures").get_by_role("table").wait_for()
     for kind, name in (("image_missing", "street/1"), ("refused", "street/0")):
         page.locator(".by-kind label", has_text=kind).click()
@@ -505,19 +652,27 @@ def test_failures_are_first_with_reasons_and_a_filter_by_kind(folder: Path, show
 @pytest.mark.parametrize("width", [1280, 833, 400, 320])
 def test_nothing_is_cut_at_any_width(folder: Path, show: Any, width: int) -> None:
     kinds = ["refused", "image_missing", "unreadable_reply", "truncated_reply", "server_overloaded"]
-    failures = [failure(n, kind, "a_word_without_any_break_in_it_" * 3) for n, kind in enumerate(kinds)]
-    page = show(report(folder, [MUG_ON_TABLE], failures=failures), viewport={"width": width, "height": 900})
-    page.get_by_role("cell", name="server_overloaded").scroll_into_view_if_needed()
-    cut = (
-        "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map(e => e.outerHTML.slice(0, 90))"
+    failures = [
+        failure(n, kind, "a_word_without_any_break_in_it_" * 3) for n, kind in enumerate(kinds)
+    ]
+    page = show(
+        report(folder, [MUG_ON_TABLE], failures=failures), viewport={"width": width, "height": 900}
     )
+    page.get_by_role("cell", name="server_overloaded").scroll_into_view_if_needed()
+    cut = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map(e => e.outerHTML.slice(0, 90))"
     assert page.locator("html, fieldset, table, tr, .failures div, .text").evaluate_all(cut) == []
-    right = page.locator("label, td, h2").evaluate_all("all => all.map(e => e.getBoundingClientRect().right)")
+    right = page.locator("label, td, h2").evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect().right)"
+    )
     assert max(right) <= width
 
 
 def test_kinds_without_end_share_a_filter_and_stay_in_the_table(folder: Path, show: Any) -> None:
-    page = show(report(folder, [], failures=[failure(n, f"kind {n}") for n in range(99)] + [failure(99, "all")]))
+    page = show(
+        report(
+            folder, [], failures=[failure(n, f"kind {n}") for n in range(99)] + [failure(99, "all")]
+        )
+    )
     labels = page.locator(".by-kind label").all_inner_texts()
     assert (labels[0], labels[-1], len(labels)) == ("all100", "other80", 22)
     page.locator(".by-kind label").last.click()
@@ -535,7 +690,9 @@ def test_secrets_in_messages_do_not_reach_the_page(folder: Path) -> None:
         assert "sk-abcdef0123456789" not in text
 
 
-def test_doubtful_and_unverified_images_come_first_each_with_a_filter(folder: Path, show: Any) -> None:
+def test_doubtful_and_unverified_images_come_first_each_with_a_filter(
+    folder: Path, show: Any
+) -> None:
     caption = "a mug"
     checks = {
         "wrong": {"verified": False, "verification": {"reason": "it fits 2 regions"}},
@@ -545,14 +702,23 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(folder: Pa
         "plain": {},
     }
     records = [
-        {"image_id": name, "caption": caption, "expressions": [expression(caption, caption, box(1, 1, 9, 9), **check)]}
+        {
+            "image_id": name,
+            "caption": caption,
+            "expressions": [expression(caption, caption, box(1, 1, 9, 9), **check)],
+        }
         for name, check in checks.items()
     ]
     records += [{**records[-1], "image_id": "much dropped", "doubtful": True}]
     records += [{"image_id": "broken", "caption": caption, "expressions": "a mug"}]
     page = show(report(folder, records))
     doubtful, unverified = ["several", "much dropped", "broken"], ["wrong", "unchecked"]
-    assert page.locator("article h2").all_inner_texts() == [*doubtful, *unverified, "right", "plain"]
+    assert page.locator("article h2").all_inner_texts() == [
+        *doubtful,
+        *unverified,
+        "right",
+        "plain",
+    ]
     for name, expected in (("doubtful", doubtful), ("unverified", unverified)):
         page.locator(f"label[for=show-{name}]").click()
         page.locator("[role=status]", has_text=f"of {len(expected)}").wait_for()
@@ -565,7 +731,9 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(folder: Pa
         ("right", "1 a mug 1 box · 0.90 · seen · verified"),
         ("several", "1 a mug 1 box · 0.90 · seen · samples disagree"),
     ):
-        row = page.locator("article", has=page.locator("h2", has_text=re.compile(f"^{name}$"))).locator("li")
+        row = page.locator(
+            "article", has=page.locator("h2", has_text=re.compile(f"^{name}$"))
+        ).locator("li")
         assert re.sub(r"\s+", " ", row.inner_text()) == shown
     assert "Doubtful: much of a reply was dropped" in page.locator("article").nth(1).inner_text()
 
@@ -581,7 +749,9 @@ def broken_file(folder: Path) -> None:
         pytest.param(broken_file, "The image file can't be read.", id="broken"),
     ],
 )
-def test_a_record_without_its_picture_is_still_shown(folder: Path, show: Any, prepare: Any, note: str) -> None:
+def test_a_record_without_its_picture_is_still_shown(
+    folder: Path, show: Any, prepare: Any, note: str
+) -> None:
     prepare(folder)
     page = show(report(folder, [{**MUG_ON_TABLE, "image_path": "x.png"}]), "#show=without+picture")
     assert note in page.locator("article").inner_text()
@@ -591,13 +761,19 @@ def test_a_record_without_its_picture_is_still_shown(folder: Path, show: Any, pr
 @pytest.mark.parametrize(
     "expressions",
     [
-        pytest.param([{"text": "a", "instances": [{"bbox": [1, 2, 3]}]}], id="a bbox of three numbers"),
-        pytest.param([{"text": "a", "instances": [{"bbox": [1, 2, 3, float("nan")]}]}], id="a bbox with NaN"),
+        pytest.param(
+            [{"text": "a", "instances": [{"bbox": [1, 2, 3]}]}], id="a bbox of three numbers"
+        ),
+        pytest.param(
+            [{"text": "a", "instances": [{"bbox": [1, 2, 3, float("nan")]}]}], id="a bbox with NaN"
+        ),
         pytest.param([{"no": "text"}], id="an expression without text"),
         pytest.param("a mug", id="no list"),
     ],
 )
-def test_expressions_that_cannot_be_read_are_named(folder: Path, show: Any, expressions: Any) -> None:
+def test_expressions_that_cannot_be_read_are_named(
+    folder: Path, show: Any, expressions: Any
+) -> None:
     page = show(report(folder, [{"image_id": "a", "caption": "a", "expressions": expressions}]))
     assert "column 'expressions'" in page.locator("article .missing").all_inner_texts()[-1]
 
@@ -608,23 +784,36 @@ def test_all_records_and_failures_are_reached_from_page_to_page(
 ) -> None:
     monkeypatch.setattr(report_files, "PER_FILE", 7)
     monkeypatch.setattr("dataflow_grounding.review.report.PER_FILE", 7)
-    none = {"image_id": "37", "caption": "a cat", "expressions": [expression("a cat", "a cat", status="none")]}
-    records = [*({"image_id": str(n), "image_path": "mug.png", "expressions": []} for n in range(37)), none]
-    out = report(folder, records, name="a # b?.html", failures=map(failure, range(23)), single=single)
+    none = {
+        "image_id": "37",
+        "caption": "a cat",
+        "expressions": [expression("a cat", "a cat", status="none")],
+    }
+    records = [
+        *({"image_id": str(n), "image_path": "mug.png", "expressions": []} for n in range(37)),
+        none,
+    ]
+    out = report(
+        folder, records, name="a # b?.html", failures=map(failure, range(23)), single=single
+    )
     if single:
         assert sorted(os.listdir(folder)) == ["a # b?.html", "mug.png"]
         out = out.rename(folder.parent / "elsewhere.html")
     page = show(out)
     assert page.title() == "Run · page 1 of 2"
     found = page.locator("article h2").all_inner_texts()
-    assert page.locator("article img").first.evaluate("e => e.decode().then(() => e.naturalWidth)") == (
-        320 if single else 400
-    )
+    assert page.locator("article img").first.evaluate(
+        "e => e.decode().then(() => e.naturalWidth)"
+    ) == (320 if single else 400)
     failed = page.locator(".failures td:first-child").all_inner_texts()
-    page.get_by_role("navigation", name="Pages of failures").get_by_role("link", name="Next").click()
+    page.get_by_role("navigation", name="Pages of failures").get_by_role(
+        "link", name="Next"
+    ).click()
     page.locator(".failures td", has_text="street/22").wait_for()
     failed += page.locator(".failures td:first-child").all_inner_texts()
-    page.get_by_role("navigation", name="Pages", exact=True).first.get_by_role("link", name="Next").click()
+    page.get_by_role("navigation", name="Pages", exact=True).first.get_by_role(
+        "link", name="Next"
+    ).click()
     page.locator("[role=status]", has_text="Images 21 to 38 of 38").wait_for()
     found += page.locator("article h2").all_inner_texts()
     assert found == [str(n) for n in range(38)]
@@ -632,7 +821,9 @@ def test_all_records_and_failures_are_reached_from_page_to_page(
     assert page.title() == "Run · page 2 of 2"
 
 
-def test_a_single_file_that_browsers_do_not_open_well_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_file_that_browsers_do_not_open_well_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(report_files, "MOST_IN_ONE", 1000)
     before = sorted(os.listdir(folder))
     with pytest.raises(InputError, match="leave out --single-file"):
@@ -653,7 +844,9 @@ def test_what_earlier_reports_left_goes_and_files_of_the_user_stay(folder: Path)
     assert small.stat().st_mtime_ns == made, "the picture is the same"
     Image.new("RGB", (40, 30)).save(folder / "mug.png")
     report(folder, [MUG_ON_TABLE], copies=True)
-    assert [path.name.split("-")[1] for path in folder.glob("report_files/thumbnails/*")] == ["40x30.jpg"]
+    assert [path.name.split("-")[1] for path in folder.glob("report_files/thumbnails/*")] == [
+        "40x30.jpg"
+    ]
     (first.parent / "notes.txt").unlink()
     first.parent.rmdir()
     report(folder, [MUG_ON_TABLE], single=True)
@@ -665,7 +858,10 @@ def test_a_report_takes_no_place_of_the_users_files(folder: Path, name: str) -> 
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("the user's own")
     before = sorted(folder.rglob("*"))
-    with pytest.raises(FileExistsError, match=r"report(\.html|_files) is not the (page|folder) of a report: move it"):
+    with pytest.raises(
+        FileExistsError,
+        match=r"report(\.html|_files) is not the (page|folder) of a report: move it",
+    ):
         report(folder, [MUG_ON_TABLE])
     assert (folder / name).read_text() == "the user's own"
     assert sorted(folder.rglob("*")) == before
@@ -677,12 +873,16 @@ def test_a_report_takes_no_place_of_the_users_files(folder: Path, name: str) -> 
         pytest.param("pictures/a b.png", "pictures/a%20b.png", id="below"),
         pytest.param("../besides/a b.png", "../besides/a%20b.png", id="beside its folder"),
         pytest.param("../../../data/mug.png", None, id="elsewhere"),
-        pytest.param("javascript:alert(1).png", "javascript%3Aalert%281%29.png", id="an address that runs"),
+        pytest.param(
+            "javascript:alert(1).png", "javascript%3Aalert%281%29.png", id="an address that runs"
+        ),
         pytest.param('"><b>#x?y=%41&.png', None, id="characters of HTML and of addresses"),
         pytest.param("\u05d0\u202e\udcff.png", None, id="another direction, and no UTF-8"),
     ],
 )
-def test_a_picture_opens_in_full_size(tmp_path: Path, show: Any, name: str, href: str | None) -> None:
+def test_a_picture_opens_in_full_size(
+    tmp_path: Path, show: Any, name: str, href: str | None
+) -> None:
     folder = tmp_path / "a" / "b" / "out"
     path = folder / name
     for place in (folder, path.parent):
@@ -704,7 +904,11 @@ def test_a_folder_with_results_and_pictures_may_be_moved(tmp_path: Path, show: A
     for name in ("pictures", "results/run"):
         (place / name).mkdir(parents=True)
     Image.new("RGB", (1500, 900)).save(place / "pictures" / "a.png")
-    report(place / "results" / "run", [{"image_id": "a"}], find_image=lambda _: str(place / "pictures" / "a.png"))
+    report(
+        place / "results" / "run",
+        [{"image_id": "a"}],
+        find_image=lambda _: str(place / "pictures" / "a.png"),
+    )
     page = show(place.rename(tmp_path / "there") / "results" / "run" / "report.html")
     with page.expect_popup() as opened:
         page.locator("a.picture").click()
@@ -754,10 +958,13 @@ def test_crops_of_one_phrase_stand_side_by_side(folder: Path, show: Any) -> None
     picture = Image.new("RGB", (400, 300), "white")
     picture.paste("red", (220, 60, 250, 200))
     picture.save(folder / "mug.png")
-    page = show(report(folder, [MUG_ON_TABLE, {**MUG_ON_TABLE, "image_id": "b"}]), "#view=phrases&head=spoon")
-    assert page.locator(".cell").evaluate_all("all => all.map(e => e.innerText.split(/\\s*\\n/).join(' '))") == [
-        "two spoons kitchen/0001", "two spoons kitchen/0001", "two spoons b", "two spoons b"
-    ]  # fmt: skip
+    page = show(
+        report(folder, [MUG_ON_TABLE, {**MUG_ON_TABLE, "image_id": "b"}]),
+        "#view=phrases&head=spoon",
+    )
+    assert page.locator(".cell").evaluate_all(
+        "all => all.map(e => e.innerText.split(/\\s*\\n/).join(' '))"
+    ) == ["two spoons kitchen/0001", "two spoons kitchen/0001", "two spoons b", "two spoons b"]
     crop = page.locator(".crop").first
     page.wait_for_function("[...document.images].every(one => one.complete)")
     place, line = crop.bounding_box(), crop.locator(".line").bounding_box()
@@ -766,7 +973,9 @@ def test_crops_of_one_phrase_stand_side_by_side(folder: Path, show: Any) -> None
     assert line["height"] / line["width"] == pytest.approx(140 / 30, rel=0.05)
     page.screenshot(path=str(folder / "shot.png"))
     shot = Image.open(folder / "shot.png").convert("RGB")
-    inside, outside = (shot.getpixel((round(x), round(middle[1]))) for x in (middle[0], line["x"] - 12))
+    inside, outside = (
+        shot.getpixel((round(x), round(middle[1]))) for x in (middle[0], line["x"] - 12)
+    )
     assert inside[0] > 200 > 60 > inside[1]
     assert min(outside) > 200
     page.locator(".cell").nth(2).click()
@@ -776,7 +985,12 @@ def test_crops_of_one_phrase_stand_side_by_side(folder: Path, show: Any) -> None
 
 def test_many_boxes_are_one_canvas_that_lights_up(folder: Path, show: Any) -> None:
     rows = [
-        {"text": f"mug {n}", "instances": [box(4 + n % 20 * 19, 4 + n // 20 * 3, 20 + n % 20 * 19, 14 + n // 20 * 3)]}
+        {
+            "text": f"mug {n}",
+            "instances": [
+                box(4 + n % 20 * 19, 4 + n // 20 * 3, 20 + n % 20 * 19, 14 + n // 20 * 3)
+            ],
+        }
         for n in range(2000)
     ]
     page = show(report(folder, [{**MUG_ON_TABLE, "image_path": "gone.png", "expressions": rows}]))
@@ -796,27 +1010,48 @@ def test_what_a_step_changed_stands_beside_it(folder: Path, show: Any) -> None:
     def of(name: str, *rows: Any) -> dict[str, Any]:
         return {**MUG_ON_TABLE, "image_id": name, "expressions": list(rows)}
 
-    mug, table = (expression(CAPTION, text, box(40, 30, 200, 150)) for text in ("A red mug", "a wooden table"))
+    mug, table = (
+        expression(CAPTION, text, box(40, 30, 200, 150)) for text in ("A red mug", "a wooden table")
+    )
     cat = {"text": "a cat", "instances": []}
-    earlier = [of("same", mug), of("moved", mug), of("left", mug, table), of("told", mug), of("pending", cat)]
-    moved, none = {**mug, "instances": [box(40, 30, 120, 150)]}, {**mug, "instances": [], "status": "none"}
+    earlier = [
+        of("same", mug),
+        of("moved", mug),
+        of("left", mug, table),
+        of("told", mug),
+        of("pending", cat),
+    ]
+    moved, none = (
+        {**mug, "instances": [box(40, 30, 120, 150)]},
+        {**mug, "instances": [], "status": "none"},
+    )
     records = [
-        of("same", {**mug, "verified": True}), of("moved", moved), of("left", mug), of("told", none, table),
-        of("pending", mug), of("new", mug),
-    ]  # fmt: skip
-    page = show(report(folder, records, versions=[version(folder, earlier, "step 1")], called="step 2"))
+        of("same", {**mug, "verified": True}),
+        of("moved", moved),
+        of("left", mug),
+        of("told", none, table),
+        of("pending", mug),
+        of("new", mug),
+    ]
+    page = show(
+        report(folder, records, versions=[version(folder, earlier, "step 1")], called="step 2")
+    )
     page.goto(page.url.split("#")[0] + "#show=changed")
     page.locator("[role=status]", has_text="1 to 3 of 3").wait_for()
     assert page.locator("article h2").all_inner_texts() == ["moved", "left", "told"]
     for summary in page.locator(".beside summary").all():
         summary.click()
     assert page.locator(".changes li").all_inner_texts() == [
-        "step 2 A red mug: box moved, IoU 0.50", "step 2 a wooden table: left out",
-        "step 2 A red mug: grounded → none · 1 → 0 boxes", "step 2 a wooden table: added",
-    ]  # fmt: skip
+        "step 2 A red mug: box moved, IoU 0.50",
+        "step 2 a wooden table: left out",
+        "step 2 A red mug: grounded → none · 1 → 0 boxes",
+        "step 2 a wooden table: added",
+    ]
     beside = page.locator(".beside").first
     assert beside.locator("h3").all_inner_texts() == ["step 1", "step 2"]
-    assert beside.locator(".version:last-child .box .line").evaluate_all(PLACES)[0][2] == pytest.approx(
+    assert beside.locator(".version:last-child .box .line").evaluate_all(PLACES)[0][
+        2
+    ] == pytest.approx(
         120 / 400 * beside.locator(".version:last-child img").bounding_box()["width"], abs=1
     )
     assert figures(page)["changed"] == "3"
@@ -825,8 +1060,15 @@ def test_what_a_step_changed_stands_beside_it(folder: Path, show: Any) -> None:
 def test_a_caption_is_no_change_of_its_region(folder: Path, show: Any) -> None:
     regions = {name: value for name, value in MUG_ON_TABLE.items() if name != "expressions"}
     regions["regions"] = [{"bbox": [40, 30, 200, 150], "type": "mug"}]
-    captioned = {**regions, "region_captions": [{"region_id": 1, "text": "A red mug.", "bbox": [40, 30, 200, 150]}]}
-    page = show(report(folder, [captioned], versions=[version(folder, [regions], "step 0")], called="step 1"))
+    captioned = {
+        **regions,
+        "region_captions": [{"region_id": 1, "text": "A red mug.", "bbox": [40, 30, 200, 150]}],
+    }
+    page = show(
+        report(
+            folder, [captioned], versions=[version(folder, [regions], "step 0")], called="step 1"
+        )
+    )
     assert page.locator("article .phrase").all_inner_texts() == ["A red mug."]
     assert page.locator(".beside").count() == 0
     assert "changed" not in figures(page)
@@ -841,15 +1083,25 @@ def test_a_page_without_its_folder_says_so(folder: Path, show: Any) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("more", ["", "#view=phrases"])
 def test_axe_finds_nothing_serious(folder: Path, show: Any, more: str, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
+    )
     records = [{**MUG_ON_TABLE, "image_id": str(n)} for n in range(22)]
     versions = [version(folder, [{**records[0], "expressions": []}], "step 1")]
-    path = report(folder, records, failures=[failure(0), failure(1, "lost")], versions=versions, called="step 2")
+    path = report(
+        folder,
+        records,
+        failures=[failure(0), failure(1, "lost")],
+        versions=versions,
+        called="step 2",
+    )
     page = show(path, more, color_scheme=scheme, bypass_csp=True)
     for closed in page.locator("summary").all():
         closed.click()
     found = axe.Axe().run(page).response["violations"]
-    assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
+    assert [
+        (v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")
+    ] == []
 
 
 def test_it_prints_the_images_without_the_controls(folder: Path, show: Any) -> None:

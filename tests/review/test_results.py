@@ -1,4 +1,6 @@
-"""From a results folder to its report: the title, the names it may have, and failures without any record."""
+"""From a results folder to its report: the title, the names it may have, and failures without any
+record.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def title_of(page: str | os.PathLike[str]) -> str:
 
 
 def data_of(page: str | os.PathLike[str]) -> str:
-    return "".join(path.read_text(encoding="utf-8") for path in Path(page).parent.glob("report_files/*/*.js"))
+    return "".join(
+        path.read_text(encoding="utf-8") for path in Path(page).parent.glob("report_files/*/*.js")
+    )
 
 
 def spec(pipeline: Any, data: Any) -> dict[str, Any]:
@@ -47,8 +51,14 @@ def spec(pipeline: Any, data: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("run", "title"),
     [
-        (spec("image_grounding", {"input_jsonl": "../data/captions.jsonl"}), "image_grounding · captions.jsonl"),
-        (spec("image_grounding", {"image_dir": "", "coco_json": "a/<b>.json"}), "image_grounding · &lt;b&gt;.json"),
+        (
+            spec("image_grounding", {"input_jsonl": "../data/captions.jsonl"}),
+            "image_grounding · captions.jsonl",
+        ),
+        (
+            spec("image_grounding", {"image_dir": "", "coco_json": "a/<b>.json"}),
+            "image_grounding · &lt;b&gt;.json",
+        ),
         (spec("image_grounding", {"image_dir": "photos/"}), "image_grounding · photos"),
         (spec("image_grounding", None), "image_grounding"),
         (spec("my_module:Mugs", {"input_jsonl": "mugs.csv"}), "my_module:Mugs · mugs.csv"),
@@ -57,7 +67,9 @@ def spec(pipeline: Any, data: Any) -> dict[str, Any]:
         ({}, "{folder}"),
     ],
 )
-def test_the_title_says_the_pipeline_and_the_data(results: Path, run: dict[str, Any], title: str) -> None:
+def test_the_title_says_the_pipeline_and_the_data(
+    results: Path, run: dict[str, Any], title: str
+) -> None:
     (results / "run.json").write_text(json.dumps(run))
     page, shown = report_folder(str(results))
     assert shown == 1
@@ -65,14 +77,18 @@ def test_the_title_says_the_pipeline_and_the_data(results: Path, run: dict[str, 
 
 
 def test_the_report_of_a_steps_folder_says_what_ran(results: Path) -> None:
-    (results / "run.json").write_text(json.dumps(spec("image_grounding", {"input_jsonl": "captions.jsonl"})))
+    (results / "run.json").write_text(
+        json.dumps(spec("image_grounding", {"input_jsonl": "captions.jsonl"}))
+    )
     step = results / "step_1_grounding"
     step.mkdir()
     (step / "annotations.jsonl").write_text(json.dumps(RECORD) + "\n")
     assert title_of(report_folder(str(step))[0]) == "image_grounding · captions.jsonl"
     (results / "run.json").unlink()
     assert title_of(report_folder(str(step))[0]) == "step_1_grounding"
-    (step / "annotations.jsonl").write_text(json.dumps({**RECORD, "source": "image_grounding"}) + "\n")
+    (step / "annotations.jsonl").write_text(
+        json.dumps({**RECORD, "source": "image_grounding"}) + "\n"
+    )
     assert title_of(report_folder(str(step))[0]) == "image_grounding"
 
 
@@ -102,7 +118,9 @@ def test_the_failures_of_a_script_are_listed_by_the_command_too(results: Path) -
     storage = FileStorage(str(results / "captions.jsonl"), str(results), "mugs")
     failure = {"id": "b", "step": "step1", "kind": "refused", "message": "not for us"}
     Path(storage.failures_path).write_text(json.dumps(failure) + "\n")
-    summary = Summary(done=1, annotations=str(results / "annotations.jsonl"), failures_file=storage.failures_path)
+    summary = Summary(
+        done=1, annotations=str(results / "annotations.jsonl"), failures_file=storage.failures_path
+    )
     publish(summary, storage)
     assert "not for us" in data_of(summary.report)
     assert "not for us" in data_of(report_folder(str(results))[0])
@@ -125,7 +143,9 @@ def test_commands_find_the_pictures_of_a_scripts_run(results: Path, tmp_path: Pa
     (results / "step1.jsonl").write_text(json.dumps(record) + "\n")
     storage = FileStorage(str(tmp_path / "data" / "captions.jsonl"), str(results))
     publish(Summary(done=1, annotations=str(results / "step1.jsonl")), storage)
-    assert read_header(find_image(Record(record, image_folders_of(str(results))), "image_path").path).size == (40, 30)
+    assert read_header(
+        find_image(Record(record, image_folders_of(str(results))), "image_path").path
+    ).size == (40, 30)
     of_a_spec = json.dumps(spec("image_grounding", {"input_jsonl": "captions.jsonl"}))
     (results / "run.json").write_text(of_a_spec)
     publish(Summary(done=1, annotations=str(results / "step1.jsonl")), storage)
@@ -150,7 +170,11 @@ def test_the_report_takes_no_name_of_data(results: Path, name: str) -> None:
 
 @pytest.mark.parametrize("score", [1e308, -1e308, 10**400])
 def test_a_score_of_any_size_ends_no_report(tmp_path: Path, score: float) -> None:
-    box = {"text": "a cup", "status": "grounded", "instances": [{"bbox": [1, 2, 30, 40], "score": score}]}
+    box = {
+        "text": "a cup",
+        "status": "grounded",
+        "instances": [{"bbox": [1, 2, 30, 40], "score": score}],
+    }
     row = {"image_path": "a.jpg", "image_id": "x", "caption": "a cup", "expressions": [box]}
     (tmp_path / "annotations.jsonl").write_text(json.dumps(row) + "\n")
     done = command(["report", str(tmp_path)])

@@ -1,4 +1,6 @@
-"""`review` and `apply`: a real server on loopback, a real browser, files on disk, processes that are killed."""
+"""`review` and `apply`: a real server on loopback, a real browser, files on disk, processes that
+are killed.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,13 @@ COMMAND = [sys.executable, "-m", "dataflow_grounding"]
 CAPTION = "\U0001f600 A red mug and a \u202edog\u202c and two dogs on grass."
 
 
-def phrase(text: str, number: int, *boxes: list[float], caption: str = CAPTION, **more: Any) -> dict[str, Any]:
+def phrase(
+    text: str, number: int, *boxes: list[float], caption: str = CAPTION, **more: Any
+) -> dict[str, Any]:
     start = caption.find(text)
     instances = [
-        {"bbox_id": f"a#{number}.{n}", "bbox": b, "score": 0.9, "evidence": "seen"} for n, b in enumerate(boxes)
+        {"bbox_id": f"a#{number}.{n}", "bbox": b, "score": 0.9, "evidence": "seen"}
+        for n, b in enumerate(boxes)
     ]
     span = [start, start + len(text)] if start >= 0 else None
     status = "grounded" if boxes else "none"
@@ -39,18 +44,25 @@ def phrase(text: str, number: int, *boxes: list[float], caption: str = CAPTION, 
 
 
 RECORD = {
-    "image_id": "a", "image_path": "a.png", "width": 400, "height": 300, "caption": CAPTION, "cleaned_caption": CAPTION,
+    "image_id": "a",
+    "image_path": "a.png",
+    "width": 400,
+    "height": 300,
+    "caption": CAPTION,
+    "cleaned_caption": CAPTION,
     "expressions": [
         phrase("A red mug", 0, [40.0, 30.5, 200.0, 150.0]),
         phrase("two dogs", 1, [220, 60, 250, 200], [260, 60, 300, 210]),
         phrase("grass", 2),
     ],
-}  # fmt: skip
+}
 
 
 def write(folder: Path, *records: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "annotations.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    (folder / "annotations.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in records), encoding="utf-8"
+    )
     if not (folder / "a.png").exists():
         Image.new("RGB", (400, 300), (90, 120, 60)).save(folder / "a.png")
     return folder
@@ -62,7 +74,9 @@ def results(tmp_path: Path) -> Path:
 
 
 def run(*arguments: Any, code: int = 0) -> str:
-    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -74,33 +88,48 @@ def applied(results: Path, *more: Any, code: int = 0) -> list[dict[str, Any]]:
 
 
 def decisions(results: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (results / "reviews.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (results / "reviews.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 class Server:
     def __init__(self, results: Path, *options: str) -> None:
         command = [*COMMAND, "review", str(results), "--no-open", *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         assert self.process.stdout
         self.address = self.process.stdout.readline().strip()
         self.origin = self.address.rsplit("/", 2)[0]
 
     def ask(self, path: str, body: Any = None, **headers: str) -> Any:
-        given = {"Content-Type": "application/json", "Origin": self.origin} if body is not None else {}
+        given = (
+            {"Content-Type": "application/json", "Origin": self.origin} if body is not None else {}
+        )
         data = None if body is None else json.dumps(body).encode()
         request = Request(self.address + path, data, {**given, **headers})
         with urlopen(request, timeout=30) as response:
             said = response.read()
-        return json.loads(said) if response.headers["Content-Type"].startswith("application/json") else said
+        return (
+            json.loads(said)
+            if response.headers["Content-Type"].startswith("application/json")
+            else said
+        )
 
-    def decide(self, change: dict[str, Any] | None = None, record: str = "a", **more: Any) -> dict[str, Any]:
+    def decide(
+        self, change: dict[str, Any] | None = None, record: str = "a", **more: Any
+    ) -> dict[str, Any]:
         decision = {
             "uid": os.urandom(6).hex(),
             "record": record,
             "action": "accept",
             "changes": [change] if change else [],
         }
-        answer: dict[str, Any] = self.ask("decide", {"decisions": [{**decision, **more}]})["answers"][0]
+        answer: dict[str, Any] = self.ask("decide", {"decisions": [{**decision, **more}]})[
+            "answers"
+        ][0]
         return answer
 
     def kill(self) -> None:
@@ -128,14 +157,19 @@ def show(browser: Any) -> Iterator[Any]:
     contexts, problems = [], []
 
     def open_page(address: str, **options: Any) -> Any:
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
+        contexts.append(
+            browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        )
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+        page.on(
+            "console", lambda message: message.type == "error" and problems.append(message.text)
+        )
         page.problems = problems
         page.goto(address)
         page.locator("#main > *").first.wait_for()
-        page.locator(".cells[aria-busy]").wait_for(state="detached")  # a page of the grid may be accepted now
+        # a page of the grid may be accepted now
+        page.locator(".cells[aria-busy]").wait_for(state="detached")
         return page
 
     yield open_page
@@ -196,30 +230,75 @@ def four_points(page: Any) -> None:
 
 def near(expected: list[list[float]], got: list[list[float]]) -> bool:
     return len(got) == len(expected) and all(
-        abs(a - b) <= 1 for x, y in zip(expected, got, strict=True) for a, b in zip(x, y, strict=True)
+        abs(a - b) <= 1
+        for x, y in zip(expected, got, strict=True)
+        for a, b in zip(x, y, strict=True)
     )
 
 
 @pytest.mark.parametrize(
     ("act", "number", "expected"),
     [
-        pytest.param(lambda p: (p.keyboard.press("3"), drag(p, (10, 180), (390, 290))), 2, [[10, 180, 390, 290]], id="draw"),
+        pytest.param(
+            lambda p: (p.keyboard.press("3"), drag(p, (10, 180), (390, 290))),
+            2,
+            [[10, 180, 390, 290]],
+            id="draw",
+        ),
         pytest.param(four_points, 2, [[10, 180, 390, 290]], id="four extreme points"),
         pytest.param(lambda p: drag(p, (120, 90), (130, 70)), 0, [[50, 10.5, 210, 130]], id="move"),
-        pytest.param(lambda p: drag(p, (120, 90), (-50, -50)), 0, [[0, 0, 160, 119.5]], id="move out of the picture"),
-        pytest.param(lambda p: drag(p, (200, 90), (260, 90)), 0, [[40, 30.5, 260, 150]], id="resize an edge"),
-        pytest.param(lambda p: drag(p, (40, 30.5), (60, 60)), 0, [[60, 60, 200, 150]], id="resize a corner"),
-        pytest.param(lambda p: drag(p, (40, 90), (250, 90)), 0, [[200, 30.5, 250, 150]], id="an edge past the other"),
-        pytest.param(lambda p: p.keyboard.press("ArrowRight"), 0, [[41, 30.5, 201, 150]], id="1 px"),
-        pytest.param(lambda p: p.keyboard.press("Shift+ArrowDown"), 0, [[40, 40.5, 200, 160]], id="10 px"),
-        pytest.param(lambda p: p.keyboard.press("Alt+ArrowRight"), 0, [[40, 30.5, 201, 150]], id="one edge by 1 px"),
-        pytest.param(lambda p: (p.keyboard.press("2"), p.keyboard.press("2"), p.keyboard.press("2"),
-            p.keyboard.press("Delete")), 1, [[220, 60, 250, 200]], id="delete the second box"),
-        pytest.param(lambda p: (p.keyboard.press("2"), p.keyboard.press("m")), 1, [], id="not in the picture"),
-        pytest.param(lambda p: (p.mouse.wheel(0, 0), p.keyboard.press("+"), drag(p, (120, 90), (130, 70))), 0,
-            [[50, 10.5, 210, 130]], id="zoomed in"),
+        pytest.param(
+            lambda p: drag(p, (120, 90), (-50, -50)),
+            0,
+            [[0, 0, 160, 119.5]],
+            id="move out of the picture",
+        ),
+        pytest.param(
+            lambda p: drag(p, (200, 90), (260, 90)), 0, [[40, 30.5, 260, 150]], id="resize an edge"
+        ),
+        pytest.param(
+            lambda p: drag(p, (40, 30.5), (60, 60)), 0, [[60, 60, 200, 150]], id="resize a corner"
+        ),
+        pytest.param(
+            lambda p: drag(p, (40, 90), (250, 90)),
+            0,
+            [[200, 30.5, 250, 150]],
+            id="an edge past the other",
+        ),
+        pytest.param(
+            lambda p: p.keyboard.press("ArrowRight"), 0, [[41, 30.5, 201, 150]], id="1 px"
+        ),
+        pytest.param(
+            lambda p: p.keyboard.press("Shift+ArrowDown"), 0, [[40, 40.5, 200, 160]], id="10 px"
+        ),
+        pytest.param(
+            lambda p: p.keyboard.press("Alt+ArrowRight"),
+            0,
+            [[40, 30.5, 201, 150]],
+            id="one edge by 1 px",
+        ),
+        pytest.param(
+            lambda p: (
+                p.keyboard.press("2"),
+                p.keyboard.press("2"),
+                p.keyboard.press("2"),
+                p.keyboard.press("Delete"),
+            ),
+            1,
+            [[220, 60, 250, 200]],
+            id="delete the second box",
+        ),
+        pytest.param(
+            lambda p: (p.keyboard.press("2"), p.keyboard.press("m")), 1, [], id="not in the picture"
+        ),
+        pytest.param(
+            lambda p: (p.mouse.wheel(0, 0), p.keyboard.press("+"), drag(p, (120, 90), (130, 70))),
+            0,
+            [[50, 10.5, 210, 130]],
+            id="zoomed in",
+        ),
     ],
-)  # fmt: skip
+)
 def test_boxes_are_drawn_moved_and_resized(
     results: Path, serve: Any, show: Any, act: Any, number: int, expected: list[list[float]]
 ) -> None:
@@ -269,7 +348,9 @@ def test_what_is_not_touched_stays_to_the_digit_and_a_drawn_box_says_who_drew_it
 
 
 def test_touch_moves_a_box(results: Path, serve: Any, show: Any) -> None:
-    page = show(serve(results).address + SINGLE, has_touch=True, viewport={"width": 400, "height": 800})
+    page = show(
+        serve(results).address + SINGLE, has_touch=True, viewport={"width": 400, "height": 800}
+    )
     client = page.context.new_cdp_session(page)
     page.locator(".stage").scroll_into_view_if_needed()
     for kind, place in (
@@ -290,7 +371,9 @@ def test_touch_moves_a_box(results: Path, serve: Any, show: Any) -> None:
 def test_a_drag_that_comes_to_nothing_leaves_nothing_on_the_picture(
     results: Path, serve: Any, show: Any, ends: str
 ) -> None:
-    page = show(serve(results).address + SINGLE, has_touch=True, viewport={"width": 400, "height": 800})
+    page = show(
+        serve(results).address + SINGLE, has_touch=True, viewport={"width": 400, "height": 800}
+    )
     client = page.context.new_cdp_session(page)
     page.locator(".stage").scroll_into_view_if_needed()
 
@@ -313,17 +396,40 @@ def test_a_drag_that_comes_to_nothing_leaves_nothing_on_the_picture(
 @pytest.mark.parametrize(
     ("keys", "selected", "expected"),
     [
-        pytest.param("1e", "red mug", [("red mug", 0), ("two dogs", 1), ("grass", 2)], id="another extent"),
-        pytest.param("1e", " mug and a [U+202E]dog[U+202C] ", [("mug and a \u202edog\u202c", 0), ("two dogs", 1), ("grass", 2)],
-            id="with characters that are spelt out, without blanks at its ends"),
-        pytest.param("n", "[U+202E]dog", [("A red mug", 0), ("two dogs", 1), ("grass", 2), ("\u202edog", 3)], id="add"),
-        pytest.param("2s", "dogs", [("A red mug", 0), ("two", 1), ("grass", 2), ("dogs", 3)], id="split"),
-        pytest.param("1j", None, [("A red mug and a \u202edog\u202c and two dogs", 0), ("grass", 2)], id="join"),
+        pytest.param(
+            "1e", "red mug", [("red mug", 0), ("two dogs", 1), ("grass", 2)], id="another extent"
+        ),
+        pytest.param(
+            "1e",
+            " mug and a [U+202E]dog[U+202C] ",
+            [("mug and a \u202edog\u202c", 0), ("two dogs", 1), ("grass", 2)],
+            id="with characters that are spelt out, without blanks at its ends",
+        ),
+        pytest.param(
+            "n",
+            "[U+202E]dog",
+            [("A red mug", 0), ("two dogs", 1), ("grass", 2), ("\u202edog", 3)],
+            id="add",
+        ),
+        pytest.param(
+            "2s", "dogs", [("A red mug", 0), ("two", 1), ("grass", 2), ("dogs", 3)], id="split"
+        ),
+        pytest.param(
+            "1j",
+            None,
+            [("A red mug and a \u202edog\u202c and two dogs", 0), ("grass", 2)],
+            id="join",
+        ),
         pytest.param(["3", "Delete"], None, [("A red mug", 0), ("two dogs", 1)], id="delete"),
     ],
-)  # fmt: skip
+)
 def test_phrases_are_mended_with_exact_spans(
-    results: Path, serve: Any, show: Any, keys: str, selected: str | None, expected: list[tuple[str, int]]
+    results: Path,
+    serve: Any,
+    show: Any,
+    keys: str,
+    selected: str | None,
+    expected: list[tuple[str, int]],
 ) -> None:
     page = show(serve(results).address + SINGLE)
     if len(keys) > 1:
@@ -334,7 +440,9 @@ def test_phrases_are_mended_with_exact_spans(
     saved(page)
     [record] = applied(results)
     rows = record["expressions"]
-    assert [(row["text"], row["expression_id"]) for row in rows] == [(text, f"a#{n}") for text, n in expected]
+    assert [(row["text"], row["expression_id"]) for row in rows] == [
+        (text, f"a#{n}") for text, n in expected
+    ]
     for row in rows:
         start, end = row["char_span"]
         assert CAPTION[start:end] == row["text"]
@@ -349,7 +457,9 @@ def grid(results: Path, count: int) -> None:
     write(results, {**RECORD, "expressions": rows})
 
 
-def test_the_grid_marks_the_wrong_ones_and_accepts_the_rest(results: Path, serve: Any, show: Any) -> None:
+def test_the_grid_marks_the_wrong_ones_and_accepts_the_rest(
+    results: Path, serve: Any, show: Any
+) -> None:
     grid(results, 70)
     page = show(serve(results).address)
     cells = page.locator(".cell")
@@ -358,7 +468,9 @@ def test_the_grid_marks_the_wrong_ones_and_accepts_the_rest(results: Path, serve
     cells.nth(5).click()
     page.keyboard.type("20")
     page.keyboard.type("20")
-    pressed = cells.evaluate_all("all => all.map((c, n) => c.ariaPressed == 'true' ? n : -1).filter(n => n >= 0)")
+    pressed = cells.evaluate_all(
+        "all => all.map((c, n) => c.ariaPressed == 'true' ? n : -1).filter(n => n >= 0)"
+    )
     assert pressed == [2, 5]
     texts = [text.split(" ", 1)[1] for text in cells.locator(".phrase").all_inner_texts()]
     page.keyboard.press("Enter")
@@ -379,9 +491,17 @@ def test_of_phrases_with_one_text_each_keeps_its_own_verdict(results: Path, serv
     write(results, {**RECORD, "expressions": rows})
     server = serve(results)
     box = {"from": 0, "bbox": [1, 1, 51, 61], "verified": False}
-    change = {"id": "a#1", "version": version(server, 1), "after": {"status": "grounded", "instances": [box]}}
+    change = {
+        "id": "a#1",
+        "version": version(server, 1),
+        "after": {"status": "grounded", "instances": [box]},
+    }
     assert not server.decide(change)["error"]
-    assert [row.get("verified") for row in applied(results)[0]["expressions"]] == [None, False, None]
+    assert [row.get("verified") for row in applied(results)[0]["expressions"]] == [
+        None,
+        False,
+        None,
+    ]
 
 
 def test_one_wrong_box_of_several_makes_the_phrase_wrong_and_keeps_the_verdict_on_each(
@@ -400,7 +520,10 @@ def test_one_wrong_box_of_several_makes_the_phrase_wrong_and_keeps_the_verdict_o
 
 def after(number: int, verified: bool = True, **more: Any) -> dict[str, Any]:
     row: dict[str, Any] = RECORD["expressions"][number]  # type: ignore[index]
-    instances = [{"from": n, "bbox": box["bbox"], "verified": verified} for n, box in enumerate(row["instances"])]
+    instances = [
+        {"from": n, "bbox": box["bbox"], "verified": verified}
+        for n, box in enumerate(row["instances"])
+    ]
     return {"status": row["status"], "verified": verified, "instances": instances, **more}
 
 
@@ -417,7 +540,10 @@ def test_two_reviewers_on_one_phrase_the_second_is_refused_and_shown_what_stands
     saved(pages[0])
     pages[1].keyboard.press("ArrowLeft")
     saved(pages[1])
-    assert "Not taken: A red mug: ann changed it meanwhile" in pages[1].locator("#refused").inner_text()
+    assert (
+        "Not taken: A red mug: ann changed it meanwhile"
+        in pages[1].locator("#refused").inner_text()
+    )
     assert near([[41, 30.5, 201, 150]], boxes(applied(results)[0], 0))
     pages[1].keyboard.press("ArrowLeft")  # made on what stands now
     saved(pages[1])
@@ -444,18 +570,24 @@ def test_a_server_killed_in_the_middle_loses_no_decision_and_the_page_keeps_what
     kept = results / "kept.jsonl"
     download.value.save_as(kept)
     with open(results / "reviews.jsonl", "a") as file:
-        file.write('{"record": "a", "changes": [{"id": "a#0", "bef')  # torn, as a full disk leaves it
+        # torn, as a full disk leaves it
+        file.write('{"record": "a", "changes": [{"id": "a#0", "bef')
     assert near([[41, 30.5, 201, 150]], boxes(applied(results)[0], 0))
     whole = kept.read_text(encoding="utf-8")
     kept.write_text('{"record": "a", "changes": 7}\n{"rec\n[]\n' + whole, encoding="utf-8")
     said = run("apply", results, kept, code=1)
     assert said.count("Not taken: ") == 3
     assert f"{kept}, line 1: 'changes' should be a list of objects" in said
-    assert near([[42, 30.5, 202, 150]], boxes(json.loads((results / "annotations.reviewed.jsonl").read_text()), 0))
+    assert near(
+        [[42, 30.5, 202, 150]],
+        boxes(json.loads((results / "annotations.reviewed.jsonl").read_text()), 0),
+    )
     kept.write_text(whole, encoding="utf-8")
     assert near([[42, 30.5, 202, 150]], boxes(applied(results, kept)[0], 0)), "taken over once"
     again = serve(results)
-    assert near([[42, 30.5, 202, 150]], [again.ask("record/0")["expressions"][0]["instances"][0]["bbox"]])
+    assert near(
+        [[42, 30.5, 202, 150]], [again.ask("record/0")["expressions"][0]["instances"][0]["bbox"]]
+    )
 
 
 def test_decisions_in_a_row_survive_kill_9_to_the_last_answer(results: Path, serve: Any) -> None:
@@ -463,7 +595,10 @@ def test_decisions_in_a_row_survive_kill_9_to_the_last_answer(results: Path, ser
     server, answered = serve(results), []
     for number in range(17):
         e = server.ask("record/0")["expressions"][number]
-        given = {"status": "grounded", "instances": [{"from": 0, "bbox": e["instances"][0]["bbox"], "verified": True}]}
+        given = {
+            "status": "grounded",
+            "instances": [{"from": 0, "bbox": e["instances"][0]["bbox"], "verified": True}],
+        }
         assert not server.decide({"id": e["id"], "version": e["version"], "after": given})["error"]
         answered.append(e["id"])
     server.kill()
@@ -477,15 +612,29 @@ def test_decisions_in_a_row_survive_kill_9_to_the_last_answer(results: Path, ser
         pytest.param("", {}, None, 200, id="the page itself"),
         pytest.param("", {"Host": "evil.example"}, None, 403, id="another name for this machine"),
         pytest.param("", {"Host": "localhost:1"}, None, 403, id="another port"),
-        pytest.param("next?mode=grid", {"Origin": "https://evil.example"}, None, 403, id="another origin"),
-        pytest.param("next?mode=grid", {"Origin": "null"}, None, 403, id="a page without an origin"),
         pytest.param(
-            "next?mode=grid", {"Sec-Fetch-Site": "cross-site"}, None, 403, id="another site's picture or script"
+            "next?mode=grid", {"Origin": "https://evil.example"}, None, 403, id="another origin"
         ),
         pytest.param(
-            "decide", {"Origin": "https://evil.example"}, {"decisions": []}, 403, id="a decision from elsewhere"
+            "next?mode=grid", {"Origin": "null"}, None, 403, id="a page without an origin"
         ),
-        pytest.param("decide", {"Content-Type": "text/plain"}, {"decisions": []}, 403, id="a form's decision"),
+        pytest.param(
+            "next?mode=grid",
+            {"Sec-Fetch-Site": "cross-site"},
+            None,
+            403,
+            id="another site's picture or script",
+        ),
+        pytest.param(
+            "decide",
+            {"Origin": "https://evil.example"},
+            {"decisions": []},
+            403,
+            id="a decision from elsewhere",
+        ),
+        pytest.param(
+            "decide", {"Content-Type": "text/plain"}, {"decisions": []}, 403, id="a form's decision"
+        ),
         pytest.param("../wrong/", {}, None, 404, id="another token"),
         pytest.param("..%2f", {}, None, 404, id="a way up"),
         pytest.param("picture/../../a.png", {}, None, 404, id="a picture by path"),
@@ -493,7 +642,9 @@ def test_decisions_in_a_row_survive_kill_9_to_the_last_answer(results: Path, ser
         pytest.param("picture/0-huge.jpg", {}, None, 404, id="a copy that there isn't"),
         pytest.param("picture/0-small.jpg", {}, None, 200, id="a picture by record"),
         pytest.param("report.html", {}, None, 404, id="a file that isn't the page's"),
-        pytest.param("decide", {}, {"decisions": [{"record": "b", "changes": []}]}, 400, id="no such record"),
+        pytest.param(
+            "decide", {}, {"decisions": [{"record": "b", "changes": []}]}, 400, id="no such record"
+        ),
         pytest.param("decide", {}, {"decisions": 3}, 400, id="no decisions"),
     ],
 )
@@ -515,19 +666,28 @@ def test_only_the_page_of_this_review_is_answered(
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param({"after": after(0, instances=[{"bbox": [5, 5, 5, 9]}])}, id="a box without width"),
+        pytest.param(
+            {"after": after(0, instances=[{"bbox": [5, 5, 5, 9]}])}, id="a box without width"
+        ),
         pytest.param({"after": after(0, instances=[{"bbox": [1, 2, 3]}])}, id="three numbers"),
         pytest.param({"after": after(0, instances=[{"bbox": [1, 2, 3, "4"]}])}, id="a text"),
-        pytest.param({"after": after(0, instances=[{"from": 7, "bbox": [1, 2, 3, 4]}])}, id="a box that isn't there"),
+        pytest.param(
+            {"after": after(0, instances=[{"from": 7, "bbox": [1, 2, 3, 4]}])},
+            id="a box that isn't there",
+        ),
         pytest.param({"after": after(0, instances="all")}, id="no list"),
         pytest.param({"after": after(0, status="fine")}, id="no status"),
         pytest.param({"after": after(0, text="")}, id="no text"),
-        pytest.param({"after": after(0, text="mug", char_span=[0, 3])}, id="a span of another text"),
+        pytest.param(
+            {"after": after(0, text="mug", char_span=[0, 3])}, id="a span of another text"
+        ),
         pytest.param({"after": after(0, text="mug", char_span=[8, 999])}, id="a span past the end"),
         pytest.param({"version": "older", "after": after(0)}, id="another version"),
     ],
 )
-def test_a_decision_that_is_none_is_refused_in_a_line(results: Path, serve: Any, change: dict[str, Any]) -> None:
+def test_a_decision_that_is_none_is_refused_in_a_line(
+    results: Path, serve: Any, change: dict[str, Any]
+) -> None:
     server = serve(results)
     answer = server.decide({"id": "a#0", "version": version(server, 0), **change})
     assert answer["error"]
@@ -536,19 +696,28 @@ def test_a_decision_that_is_none_is_refused_in_a_line(results: Path, serve: Any,
     assert not (results / "reviews.jsonl").exists() or not decisions(results)
 
 
-def test_no_more_decisions_are_taken_at_once_than_others_can_wait_for(results: Path, serve: Any) -> None:
+def test_no_more_decisions_are_taken_at_once_than_others_can_wait_for(
+    results: Path, serve: Any
+) -> None:
     server = serve(results)
-    many = [{"uid": f"{n}", "record": "a", "action": "comment", "comment": "x", "changes": []} for n in range(100_000)]
+    many = [
+        {"uid": f"{n}", "record": "a", "action": "comment", "comment": "x", "changes": []}
+        for n in range(100_000)
+    ]
     for count in (100_000, 1001):
         with pytest.raises(HTTPError) as refused:
             server.ask("decide", {"decisions": many[:count]})
         assert refused.value.code in (400, 413)
-    assert json.loads(refused.value.read())["error"] == "1,001 decisions at once: send at most 1,000"
+    assert (
+        json.loads(refused.value.read())["error"] == "1,001 decisions at once: send at most 1,000"
+    )
     assert not (results / "reviews.jsonl").exists(), "all are taken, or none"
     assert len(server.ask("decide", {"decisions": many[:1000]})["answers"]) == 1000
 
 
-def test_those_who_leave_in_the_middle_of_a_decision_leave_no_traceback(results: Path, serve: Any) -> None:
+def test_those_who_leave_in_the_middle_of_a_decision_leave_no_traceback(
+    results: Path, serve: Any
+) -> None:
     server = serve(results)
     host, _, token = server.address.removeprefix("http://").rstrip("/").partition("/")
     name, port = host.split(":")
@@ -573,14 +742,35 @@ def test_a_decision_sent_twice_counts_once(results: Path, serve: Any) -> None:
     assert len(decisions(results)) == 1
 
 
-HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\u202e"
+HOSTILE = (
+    "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\u202e"
+)
 
 
 @pytest.mark.parametrize("mode", ["grid", "single"])
-def test_text_stays_text_wherever_it_stands(results: Path, serve: Any, show: Any, mode: str) -> None:
-    row = phrase(HOSTILE, 0, [1, 1, 90, 90], caption=HOSTILE, reason=HOSTILE, reviewed_by=HOSTILE, verified=False)
-    write(results, {**RECORD, "image_id": HOSTILE, "image_path": HOSTILE, "caption": HOSTILE, "cleaned_caption": HOSTILE,
-                    "expressions": [row]})  # fmt: skip
+def test_text_stays_text_wherever_it_stands(
+    results: Path, serve: Any, show: Any, mode: str
+) -> None:
+    row = phrase(
+        HOSTILE,
+        0,
+        [1, 1, 90, 90],
+        caption=HOSTILE,
+        reason=HOSTILE,
+        reviewed_by=HOSTILE,
+        verified=False,
+    )
+    write(
+        results,
+        {
+            **RECORD,
+            "image_id": HOSTILE,
+            "image_path": HOSTILE,
+            "caption": HOSTILE,
+            "cleaned_caption": HOSTILE,
+            "expressions": [row],
+        },
+    )
     server = serve(results, "--reviewer", HOSTILE)
     page = show(f"{server.address}#mode={mode}&order=file")
     page.keyboard.press("m" if mode == "single" else "Enter")
@@ -594,7 +784,9 @@ def test_text_stays_text_wherever_it_stands(results: Path, serve: Any, show: Any
     assert applied(results)[0]["review_comment"] == HOSTILE
 
 
-def test_a_picture_turned_by_exif_is_upright_and_comes_without_metadata(results: Path, serve: Any, show: Any) -> None:
+def test_a_picture_turned_by_exif_is_upright_and_comes_without_metadata(
+    results: Path, serve: Any, show: Any
+) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "made by somebody at home"
     Image.new("RGB", (300, 400)).rotate(90, expand=True).save(results / "a.png", "JPEG", exif=exif)
@@ -610,7 +802,9 @@ def test_a_picture_turned_by_exif_is_upright_and_comes_without_metadata(results:
 
 
 @pytest.mark.parametrize("lost", ["missing", "broken"])
-def test_a_record_without_its_picture_is_reviewed_all_the_same(results: Path, serve: Any, show: Any, lost: str) -> None:
+def test_a_record_without_its_picture_is_reviewed_all_the_same(
+    results: Path, serve: Any, show: Any, lost: str
+) -> None:
     (results / "a.png").unlink()
     if lost == "broken":
         (results / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nthis is no picture")
@@ -644,28 +838,48 @@ def test_doubtful_things_come_first_and_each_fifth_by_chance(results: Path, serv
     assert [n for n, item in enumerate(items) if item["why"] == "random"] == list(range(4, 50, 5))
 
 
-def test_a_sample_is_stated_on_disk_before_it_is_shown_and_is_the_same_again(results: Path, serve: Any) -> None:
+def test_a_sample_is_stated_on_disk_before_it_is_shown_and_is_the_same_again(
+    results: Path, serve: Any
+) -> None:
     grid(results, 30)
     server = serve(results, "--sample", "8", "--seed", "5")
     [stated] = decisions(results)
     sample = stated["sample"]
-    assert (sample["size"], sample["seed"], sample["of"]) == (8, 5, {"boxes": 30, "phrases_without_boxes": 0})
+    assert (sample["size"], sample["seed"], sample["of"]) == (
+        8,
+        5,
+        {"boxes": 30, "phrases_without_boxes": 0},
+    )
     items = server.ask("next?mode=single&most=50")["items"]
     assert [["a", item["id"], item["box"]] for item in items] == sample["items"]
     server.kill()
-    assert serve(results, "--sample", "8", "--seed", "5").ask("next?mode=single&most=50")["items"] == items
+    assert (
+        serve(results, "--sample", "8", "--seed", "5").ask("next?mode=single&most=50")["items"]
+        == items
+    )
     assert len(decisions(results)) == 1
     serve(results, "--sample", "8", "--seed", "6")
     assert decisions(results)[1]["sample"]["items"] != sample["items"]
 
 
-def test_blind_second_reviews_see_nothing_of_the_first_and_change_nothing(results: Path, serve: Any) -> None:
+def test_blind_second_reviews_see_nothing_of_the_first_and_change_nothing(
+    results: Path, serve: Any
+) -> None:
     grid(results, 100)
     first = serve(results, "--reviewer", "ann")
     for e in first.ask("record/0")["expressions"]:
         box = {"from": 0, "bbox": e["instances"][0]["bbox"], "verified": False}
-        first.decide({"id": e["id"], "version": e["version"], "after": {"status": "grounded", "instances": [box]}})
-    assert serve(results, "--reviewer", "ann", "--blind").ask("next?mode=single&most=50")["items"] == []
+        first.decide(
+            {
+                "id": e["id"],
+                "version": e["version"],
+                "after": {"status": "grounded", "instances": [box]},
+            }
+        )
+    assert (
+        serve(results, "--reviewer", "ann", "--blind").ask("next?mode=single&most=50")["items"]
+        == []
+    )
     second = serve(results, "--reviewer", "bob", "--blind")
     found = second.ask("next?mode=single&most=50")
     assert 1 <= len(found["items"]) <= 15
@@ -674,17 +888,27 @@ def test_blind_second_reviews_see_nothing_of_the_first_and_change_nothing(result
         e = views[item["id"]]
         assert e["reviewed_by"] is None
         box = {"from": 0, "bbox": e["instances"][0]["bbox"], "verified": n == 0}
-        second.decide({"id": e["id"], "version": e["version"], "after": {"status": "grounded", "instances": [box]}})
+        second.decide(
+            {
+                "id": e["id"],
+                "version": e["version"],
+                "after": {"status": "grounded", "instances": [box]},
+            }
+        )
     assert all(row["verified"] is False for row in applied(results)[0]["expressions"])
     said = json.loads(run("apply", results, "--json"))["second_reviews"]
     assert (said["expressions"], said["mean_iou"]) == (len(found["items"]), 1.0)
 
 
-def test_human_truth_stands_over_a_later_run_and_what_is_new_comes_along(results: Path, serve: Any) -> None:
+def test_human_truth_stands_over_a_later_run_and_what_is_new_comes_along(
+    results: Path, serve: Any
+) -> None:
     server = serve(results, "--reviewer", "ann")
     moved = after(0, instances=[{"from": 0, "bbox": [1, 2, 30, 40]}])
     for number, given in ((0, moved), (1, after(1, verified=False)), (2, None)):
-        assert not server.decide({"id": f"a#{number}", "version": version(server, number), "after": given})["error"]
+        assert not server.decide(
+            {"id": f"a#{number}", "version": version(server, number), "after": given}
+        )["error"]
         if given is None:
             break
     before = applied(results)[0]["expressions"]
@@ -695,7 +919,9 @@ def test_human_truth_stands_over_a_later_run_and_what_is_new_comes_along(results
         phrase("grass", 2, [0, 0, 9, 9]),
     ]
     write(results, {**RECORD, "expressions": later})
-    assert applied(results)[0]["expressions"] == [before[0], later[1]], "rejected were the boxes that were seen"
+    assert applied(results)[0]["expressions"] == [before[0], later[1]], (
+        "rejected were the boxes that were seen"
+    )
     other = [phrase("dog", 0, [7, 7, 77, 77]), phrase("A red mug", 1, [9, 9, 99, 99])]
     write(results, {**RECORD, "expressions": other}, {**RECORD, "image_id": "b"})
     rows, second = (record["expressions"] for record in applied(results))
@@ -715,14 +941,18 @@ def test_human_truth_stands_over_a_later_run_and_what_is_new_comes_along(results
         (["review", "{out}", "--static", "{out}"], "has files already"),
     ],
 )
-def test_what_can_not_be_done_is_said_in_a_line(results: Path, serve: Any, arguments: list[str], said: str) -> None:
+def test_what_can_not_be_done_is_said_in_a_line(
+    results: Path, serve: Any, arguments: list[str], said: str
+) -> None:
     port = serve(results).origin.rsplit(":", 1)[1]
     text = run(*(argument.format(out=results, port=port) for argument in arguments), code=2)
     assert said in text
     assert len(text.strip().splitlines()) == 1
 
 
-def test_a_folder_without_a_server_gives_decisions_that_apply_takes(results: Path, tmp_path: Path, show: Any) -> None:
+def test_a_folder_without_a_server_gives_decisions_that_apply_takes(
+    results: Path, tmp_path: Path, show: Any
+) -> None:
     run("review", results, "--static", tmp_path / "folder", "--reviewer", "ann", "--queue", "file")
     page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
     asked: list[str] = []
@@ -744,7 +974,11 @@ def test_a_folder_without_a_server_gives_decisions_that_apply_takes(results: Pat
         assert near([[42, 30.5, 202, 150]], [mug["instances"][0]["bbox"]])
         assert mug["reviewed_by"] == "ann"
         assert "verified" not in grass
-        assert (dog["text"], dog["char_span"], dog["expression_id"]) == ("a \u202edog", [16, 22], "a#3")
+        assert (dog["text"], dog["char_span"], dog["expression_id"]) == (
+            "a \u202edog",
+            [16, 22],
+            "a#3",
+        )
         assert near([[300, 20, 390, 90]], [dog["instances"][0]["bbox"]])
     assert page.problems == []
 
@@ -755,10 +989,17 @@ def test_decisions_on_what_another_changed_meanwhile_are_refused_by_line(
     server = serve(results)
     version_then = version(server, 0)
     server.decide({"id": "a#0", "version": version_then, "after": after(0)})
-    given = {"uid": "1", "record": "a", "action": "reject", "who": "bob",
-             "changes": [{"id": "a#0", "version": version_then, "after": after(0, verified=False)}]}  # fmt: skip
+    given = {
+        "uid": "1",
+        "record": "a",
+        "action": "reject",
+        "who": "bob",
+        "changes": [{"id": "a#0", "version": version_then, "after": after(0, verified=False)}],
+    }
     kept = tmp_path / "kept.jsonl"
-    kept.write_text(json.dumps(given) + "\n" + json.dumps({**given, "uid": "2", "record": "b"}) + "\n")
+    kept.write_text(
+        json.dumps(given) + "\n" + json.dumps({**given, "uid": "2", "record": "b"}) + "\n"
+    )
     said = run("apply", results, kept, code=1)
     assert f"{kept}, line 1: A red mug: " in said
     assert f"{kept}, line 2: there is no record 'b' here" in said
@@ -780,21 +1021,34 @@ def test_a_pipeline_goes_on_from_a_step_that_was_reviewed_and_keeps_what_a_perso
     server = serve(step, "--reviewer", "ann")
     first, second = server.ask("record/0")["expressions"]
     text = {"text": "red square", "char_span": [2, 12], "status": "pending", "instances": []}
-    drawn = {"status": "grounded", "instances": [{"from": None, "bbox": [1, 2, 30, 40], "verified": True}]}
+    drawn = {
+        "status": "grounded",
+        "instances": [{"from": None, "bbox": [1, 2, 30, 40], "verified": True}],
+    }
     for e, given in ((first, text), (second, drawn)):
-        assert not server.decide({"id": e["id"], "version": e["version"], "after": given}, "a")["error"]
+        assert not server.decide({"id": e["id"], "version": e["version"], "after": given}, "a")[
+            "error"
+        ]
     run(*generate)
     assert grounded(tmp_path)[0]["text"] == "A red square", "not before `apply`"
     run("apply", step)
     run(*generate)
     square, cat = grounded(tmp_path)
-    assert (square["text"], "reviewed_by" in square) == ("red square", False), "nobody reviewed its boxes"
-    assert (cat["instances"][0]["bbox"], cat["reviewed_by"], cat["verified"]) == ([1, 2, 30, 40], "ann", True)
+    assert (square["text"], "reviewed_by" in square) == ("red square", False), (
+        "nobody reviewed its boxes"
+    )
+    assert (cat["instances"][0]["bbox"], cat["reviewed_by"], cat["verified"]) == (
+        [1, 2, 30, 40],
+        "ann",
+        True,
+    )
     with open(data, "a") as file:
         file.write(json.dumps({"image_path": "a.png", "caption": "A red thing."}) + "\n")
     run(*generate)
     assert [row["text"] for row in grounded(tmp_path)] == ["red square", "a cat"]
-    assert len((tmp_path / "out" / "annotations.jsonl").read_text().splitlines()) == 2, "rows that came since go on too"
+    assert len((tmp_path / "out" / "annotations.jsonl").read_text().splitlines()) == 2, (
+        "rows that came since go on too"
+    )
 
 
 def grounded(folder: Path) -> list[dict[str, Any]]:
@@ -803,27 +1057,40 @@ def grounded(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def test_what_was_found_right_is_gold_for_eval_and_the_rest_is_open(results: Path, serve: Any) -> None:
+def test_what_was_found_right_is_gold_for_eval_and_the_rest_is_open(
+    results: Path, serve: Any
+) -> None:
     server = serve(results)
     server.decide({"id": "a#0", "version": version(server, 0), "after": after(0)})
     server.decide({"id": "a#1", "version": version(server, 1), "after": after(1, verified=False)})
     run("apply", results)
-    figures = json.loads(run("eval", results, "--gold", results / "annotations.reviewed.jsonl", "--json"))
-    assert (figures["expressions"], figures["expressions_not_judged"], figures["gold_boxes"]) == (3, 2, 1)
+    figures = json.loads(
+        run("eval", results, "--gold", results / "annotations.reviewed.jsonl", "--json")
+    )
+    assert (figures["expressions"], figures["expressions_not_judged"], figures["gold_boxes"]) == (
+        3,
+        2,
+        1,
+    )
     assert figures["acc_0.5"] == 1
 
 
 @pytest.mark.parametrize("column", ["region_captions", "regions"])
 def test_captions_of_regions_are_reviewed_too(results: Path, serve: Any, column: str) -> None:
     name = "text" if column == "region_captions" else "type"
-    items = [{"bbox": [1, 2, 30, 40], name: "a mug", "region_id": 1}, {"bbox": [5, 5, 9, 9], name: "a cat", "score": 1}]
+    items = [
+        {"bbox": [1, 2, 30, 40], name: "a mug", "region_id": 1},
+        {"bbox": [5, 5, 9, 9], name: "a cat", "score": 1},
+    ]
     of_the_box = {"score": 0.5, "area": 1102}  # which a person moves
     written = [{**items[0], **of_the_box}, items[1]]
     write(results, {"image_id": "a", "image_path": "a.png", column: written})
     server = serve(results, "--reviewer", "ann")
     change = {"id": "a#0", "version": version(server, 0)}
     box = {"from": 0, "bbox": [1, 2, 31.5, 40], "verified": True}
-    assert not server.decide({**change, "after": {"status": "grounded", "instances": [box]}})["error"]
+    assert not server.decide({**change, "after": {"status": "grounded", "instances": [box]}})[
+        "error"
+    ]
     [record] = applied(results)
     person = {"verified": True, "reviewed_by": "ann", "evidence": "person"}
     assert record[column] == [{**items[0], "bbox": [1, 2, 31.5, 40], **person}, items[1]]
@@ -831,21 +1098,38 @@ def test_captions_of_regions_are_reviewed_too(results: Path, serve: Any, column:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("mode", ["grid", "single"])
-def test_axe_finds_nothing_serious(results: Path, serve: Any, show: Any, mode: str, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
-    rows = [{**RECORD["expressions"][0], "verified": False, "reviewed_by": "ann"}, *RECORD["expressions"][1:]]  # type: ignore[index]
+def test_axe_finds_nothing_serious(
+    results: Path, serve: Any, show: Any, mode: str, scheme: str
+) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
+    )
+    rows = [
+        {**RECORD["expressions"][0], "verified": False, "reviewed_by": "ann"},
+        *RECORD["expressions"][1:],
+    ]  # type: ignore[index]
     write(results, {**RECORD, "suspect_boxes": True, "expressions": rows})
-    page = show(f"{serve(results).address}#mode={mode}&order=file", color_scheme=scheme, bypass_csp=True)
+    page = show(
+        f"{serve(results).address}#mode={mode}&order=file", color_scheme=scheme, bypass_csp=True
+    )
     for key in ("", "1", "?"):
         if key:
             page.keyboard.press(key)
         found = axe.Axe().run(page).response["violations"]
-        assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == [], key
+        assert [
+            (v["id"], v["nodes"][0]["html"])
+            for v in found
+            if v["impact"] in ("serious", "critical")
+        ] == [], key
 
 
-def test_two_thousand_boxes_in_one_picture_stay_smooth(results: Path, serve: Any, show: Any) -> None:
+def test_two_thousand_boxes_in_one_picture_stay_smooth(
+    results: Path, serve: Any, show: Any
+) -> None:
     corners = [(4 + n % 20 * 19, 4 + n // 20 * 2.5) for n in range(2000)]
-    rows = [phrase(f"dog {n}", n, [x, y, x + 16, y + 8], caption="") for n, (x, y) in enumerate(corners)]
+    rows = [
+        phrase(f"dog {n}", n, [x, y, x + 16, y + 8], caption="") for n, (x, y) in enumerate(corners)
+    ]
     write(results, {**RECORD, "expressions": rows})
     page = show(serve(results).address + SINGLE)
     assert page.locator(".stage .box").count() == 1, "the others are on a canvas"

@@ -44,7 +44,9 @@ def pressed(page: Any) -> list[str]:
 def seen(page: Any, cells: int) -> None:
     """Wait for a page of the grid with so many cells, until it may be accepted."""
     page.wait_for_function(
-        "n => document.querySelectorAll('.cells:not([aria-busy]) .cell').length === n", arg=cells, timeout=20_000
+        "n => document.querySelectorAll('.cells:not([aria-busy]) .cell').length === n",
+        arg=cells,
+        timeout=20_000,
     )
 
 
@@ -94,14 +96,18 @@ def test_no_page_of_the_grid_is_accepted_unseen_and_each_is_taken_back_whole(
     assert page.problems == []
 
 
-def test_what_is_refused_of_a_page_of_the_grid_stays_and_is_shown_again(results: Path, serve: Any, show: Any) -> None:
+def test_what_is_refused_of_a_page_of_the_grid_stays_and_is_shown_again(
+    results: Path, serve: Any, show: Any
+) -> None:
     grid(results, 12)
     first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
     page = show(second.address)
     for number in (0, 1):
         box = {"from": 0, "bbox": [number, number, 50 + number, 60 + number], "verified": False}
         given = {"status": "grounded", "instances": [box]}
-        assert not first.decide({"id": f"a#{number}", "version": version(first, number), "after": given})["error"]
+        assert not first.decide(
+            {"id": f"a#{number}", "version": version(first, number), "after": given}
+        )["error"]
     for name in ("dog 1", "dog 5"):
         page.locator(".cell", has_text=re.compile(f" {name}$")).click()
     page.keyboard.press("Enter")
@@ -120,7 +126,9 @@ def test_what_is_refused_of_a_page_of_the_grid_stays_and_is_shown_again(results:
     assert [n for n, verdict in enumerate(verdicts) if not verdict] == [1, 5]
 
 
-def test_what_is_refused_of_a_page_that_was_taken_back_is_shown_again(results: Path, serve: Any, show: Any) -> None:
+def test_what_is_refused_of_a_page_that_was_taken_back_is_shown_again(
+    results: Path, serve: Any, show: Any
+) -> None:
     grid(results, 3)
     first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
     page = show(second.address)
@@ -128,24 +136,41 @@ def test_what_is_refused_of_a_page_that_was_taken_back_is_shown_again(results: P
     page.get_by_text("Nothing is left").wait_for()
     page.keyboard.press("z")
     seen(page, 3)
-    given = {"status": "grounded", "instances": [{"from": 0, "bbox": [0, 0, 50, 60], "verified": False}]}
+    given = {
+        "status": "grounded",
+        "instances": [{"from": 0, "bbox": [0, 0, 50, 60], "verified": False}],
+    }
     assert not first.decide({"id": "a#0", "version": version(first, 0), "after": given})["error"]
     page.keyboard.press("Enter")
     seen(page, 1)
-    assert page.locator("#refused").inner_text().startswith("Not taken: dog 0: ann changed it meanwhile.")
+    assert (
+        page.locator("#refused")
+        .inner_text()
+        .startswith("Not taken: dog 0: ann changed it meanwhile.")
+    )
     page.keyboard.press("Enter")
     page.get_by_text("Nothing is left").wait_for()
     assert page.problems == []
 
 
-def test_what_can_not_be_seen_says_so_and_is_not_accepted_with_the_rest(results: Path, serve: Any, show: Any) -> None:
+def test_what_can_not_be_seen_says_so_and_is_not_accepted_with_the_rest(
+    results: Path, serve: Any, show: Any
+) -> None:
     names = ("a.png", "gone.png", "lost.png", "cut.jpg")
     Image.effect_noise((400, 300), 60).save(results / "cut.jpg")
     (results / "cut.jpg").write_bytes((results / "cut.jpg").read_bytes()[:5_000])
     rows = [phrase("dog", 0, [20, 20, 60, 60], caption="")]
-    write(results, *({**RECORD, "image_id": name, "image_path": name, "expressions": rows} for name in names))
+    write(
+        results,
+        *({**RECORD, "image_id": name, "image_path": name, "expressions": rows} for name in names),
+    )
     page = show(serve(results, "--queue", "file").address)
-    told = ["", "The image file is not there.", "The image file is not there.", "The picture can't be shown."]
+    told = [
+        "",
+        "The image file is not there.",
+        "The image file is not there.",
+        "The picture can't be shown.",
+    ]
     assert page.locator(".crop").all_inner_texts() == told
     page.locator(".cell").nth(1).click()  # marked as wrong all the same
     for _ in range(2):  # what can't be seen stays, however often
@@ -163,7 +188,9 @@ def test_what_can_not_be_seen_says_so_and_is_not_accepted_with_the_rest(results:
         page.keyboard.press("]")
 
 
-def test_in_single_records_what_was_refused_comes_again(results: Path, serve: Any, show: Any) -> None:
+def test_in_single_records_what_was_refused_comes_again(
+    results: Path, serve: Any, show: Any
+) -> None:
     first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
     page = show(second.address + SINGLE)
     first.decide({"id": "a#0", "version": version(first, 0), "after": after(0, verified=False)})
@@ -235,9 +262,17 @@ def test_keys_on_a_single_record_do_what_they_say(results: Path, serve: Any, sho
     assert page.problems == []
 
 
-def test_what_moves_nothing_decides_nothing_and_no_box_moves_elsewhere(results: Path, serve: Any, show: Any) -> None:
+def test_what_moves_nothing_decides_nothing_and_no_box_moves_elsewhere(
+    results: Path, serve: Any, show: Any
+) -> None:
     boxes = [0, 0, 50, 60], [-10, 100, 50, 320]
-    write(results, {**RECORD, "expressions": [phrase(f"dog {n}", n, box, caption="") for n, box in enumerate(boxes)]})
+    write(
+        results,
+        {
+            **RECORD,
+            "expressions": [phrase(f"dog {n}", n, box, caption="") for n, box in enumerate(boxes)],
+        },
+    )
     page = show(serve(results).address + SINGLE)
     for keys in ("ArrowLeft", "Shift+ArrowUp"), ("ArrowLeft", "ArrowDown", "Alt+ArrowDown"):
         for key in keys:
@@ -256,7 +291,8 @@ def test_what_moves_nothing_decides_nothing_and_no_box_moves_elsewhere(results: 
 def test_what_is_left_is_told_at_once_whatever_was_judged(
     results: Path, serve: Any, show: Any, tmp_path: Path, is_static: bool
 ) -> None:
-    write(results, RECORD, {**RECORD, "image_id": "b"})  # three boxes and a phrase without one in each
+    # three boxes and a phrase without one in each
+    write(results, RECORD, {**RECORD, "image_id": "b"})
     address = (tmp_path / "folder" / "review.html").as_uri()
     if is_static:
         run("review", results, "--static", tmp_path / "folder")
@@ -278,7 +314,9 @@ def test_what_is_left_is_told_at_once_whatever_was_judged(
     assert page.problems == []
 
 
-def test_an_error_of_the_page_is_not_told_as_the_servers(results: Path, serve: Any, show: Any) -> None:
+def test_an_error_of_the_page_is_not_told_as_the_servers(
+    results: Path, serve: Any, show: Any
+) -> None:
     page = show(serve(results).address + SINGLE)
     page.evaluate("() => { recordPage.rowOf = () => { throw new Error('a bug'); }; }")
     page.keyboard.press("ArrowRight")
@@ -287,7 +325,9 @@ def test_an_error_of_the_page_is_not_told_as_the_servers(results: Path, serve: A
     assert len(decisions(results)) == 1
 
 
-def test_a_comment_is_saved_where_it_was_typed_and_can_be_undone(results: Path, serve: Any, show: Any) -> None:
+def test_a_comment_is_saved_where_it_was_typed_and_can_be_undone(
+    results: Path, serve: Any, show: Any
+) -> None:
     write(results, RECORD, {**RECORD, "image_id": "b"})
     page = show(serve(results).address + SINGLE + "&text=grass")
     for text in ("one", "two"):
@@ -315,7 +355,9 @@ def test_a_comment_is_saved_where_it_was_typed_and_can_be_undone(results: Path, 
     assert "verified" not in applied(results)[1]["expressions"][2]
 
 
-def test_what_a_page_could_not_send_is_taken_over_whole(results: Path, serve: Any, show: Any, tmp_path: Path) -> None:
+def test_what_a_page_could_not_send_is_taken_over_whole(
+    results: Path, serve: Any, show: Any, tmp_path: Path
+) -> None:
     grid(results, 12)
     server = serve(results)
     page = show(server.address)
@@ -325,7 +367,9 @@ def test_what_a_page_could_not_send_is_taken_over_whole(results: Path, serve: An
     page.get_by_text("The server doesn't answer").wait_for()
     kept = downloaded(page, tmp_path / "kept.jsonl")
     assert len(kept) == 12
-    verdicts = [row["verified"] for row in applied(results, tmp_path / "kept.jsonl")[0]["expressions"]]
+    verdicts = [
+        row["verified"] for row in applied(results, tmp_path / "kept.jsonl")[0]["expressions"]
+    ]
     assert verdicts.count(False) == 1
     assert verdicts.count(True) == 11
 
@@ -343,7 +387,9 @@ def test_a_server_that_can_not_write_says_so(results: Path, serve: Any, show: An
     assert applied(results)[0]["expressions"][0]["verified"] is True
 
 
-def test_a_folder_without_a_server_shows_all_and_what_was_undone(results: Path, show: Any, tmp_path: Path) -> None:
+def test_a_folder_without_a_server_shows_all_and_what_was_undone(
+    results: Path, show: Any, tmp_path: Path
+) -> None:
     grid(results, 70)
     run("review", results, "--static", tmp_path / "folder")
     page = show((tmp_path / "folder" / "review.html").as_uri())
@@ -378,15 +424,22 @@ def test_a_folder_without_a_server_offers_no_order_and_says_what_is_no_score(
     for below in ("0,5", "low", " "):
         page.fill("[name=below]", below)
         page.locator("[name=below]").press("Tab")
-        page.locator("#refused", has_text=f"should be a score from 0 to 1, not '{below}'").wait_for(timeout=5_000)
+        page.locator("#refused", has_text=f"should be a score from 0 to 1, not '{below}'").wait_for(
+            timeout=5_000
+        )
     assert page.locator("#left").inner_text() == "4 left"
     page.fill("[name=below]", "0.5")
     page.locator("[name=below]").press("Tab")
     page.get_by_text("Nothing is left to decide here").wait_for()
 
 
-def test_the_end_of_the_grid_says_where_phrases_without_boxes_are(results: Path, serve: Any, show: Any) -> None:
-    write(results, {**RECORD, "expressions": [phrase("a mug", 0, [10, 10, 60, 60]), phrase("a spoon", 1)]})
+def test_the_end_of_the_grid_says_where_phrases_without_boxes_are(
+    results: Path, serve: Any, show: Any
+) -> None:
+    write(
+        results,
+        {**RECORD, "expressions": [phrase("a mug", 0, [10, 10, 60, 60]), phrase("a spoon", 1)]},
+    )
     page = show(serve(results).address)
     seen(page, 1)
     page.keyboard.press("Enter")
@@ -396,7 +449,9 @@ def test_the_end_of_the_grid_says_where_phrases_without_boxes_are(results: Path,
     page.locator("li.picked", has_text="a spoon").wait_for()
 
 
-def test_boxes_of_phrases_that_are_joined_stay_what_they_were(results: Path, show: Any, tmp_path: Path) -> None:
+def test_boxes_of_phrases_that_are_joined_stay_what_they_were(
+    results: Path, show: Any, tmp_path: Path
+) -> None:
     run("review", results, "--static", tmp_path / "folder")
     page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
     page.keyboard.press("1")
@@ -404,7 +459,11 @@ def test_boxes_of_phrases_that_are_joined_stay_what_they_were(results: Path, sho
     assert page.locator("li.picked .detail").text_content() == "3 boxes · 0.90, 0.90, 0.90 · seen"
     assert page.locator("li .verdict").count() == 0
     [line] = downloaded(page, tmp_path / "decisions.jsonl")
-    kept = [(i["of"], i["verified"]) for i in line["changes"][0]["after"]["instances"] if i["from"] is None]
+    kept = [
+        (i["of"], i["verified"])
+        for i in line["changes"][0]["after"]["instances"]
+        if i["from"] is None
+    ]
     assert kept == [({"id": "a#1", "box": 0}, None), ({"id": "a#1", "box": 1}, None)]
 
 
@@ -434,7 +493,9 @@ def test_a_box_that_is_deleted_hides_none_of_the_others(
         saved(page)
     mug, dogs = applied(results, *[tmp_path / "decisions.jsonl"] * static)[0]["expressions"]
     assert "verified" not in mug
-    assert [(box["bbox"], box["verified"]) for box in dogs["instances"]] == [([260, 60, 300, 210], False)]
+    assert [(box["bbox"], box["verified"]) for box in dogs["instances"]] == [
+        ([260, 60, 300, 210], False)
+    ]
     assert page.problems == []
 
 
@@ -446,7 +507,9 @@ def test_a_phrase_added_in_a_folder_without_a_server_is_joined_with_its_boxes(
     select(page, "and a")  # after the mug, before the dogs
     page.keyboard.press("n")
     page.keyboard.press("j")
-    assert page.locator("li.picked .phrase").text_content() == "and a [U+202E]dog[U+202C] and two dogs"
+    assert (
+        page.locator("li.picked .phrase").text_content() == "and a [U+202E]dog[U+202C] and two dogs"
+    )
     page.keyboard.press("1")
     page.keyboard.press("j")  # the scores of the dogs' boxes would be lost
     assert page.locator("#refused").inner_text().startswith("The next phrase is new here")

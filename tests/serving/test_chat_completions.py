@@ -13,7 +13,12 @@ from benchmarks.workplace import Workplace
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.operators import ExpressionExtractor
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.serving.chat_completions import first_habits, first_limits, reply_of, usage_of
+from dataflow_grounding.serving.chat_completions import (
+    first_habits,
+    first_limits,
+    reply_of,
+    usage_of,
+)
 from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
 from dataflow_grounding.testing.faults import Fault
 
@@ -39,13 +44,20 @@ SERVERS = {
     "takes no system message": (Takes(system_messages=False), 1),
     "takes one image": (Takes(max_images=1), 0),
     "takes hardly anything": (
-        Takes(response_formats=(), max_completion_tokens=True, temperature=False, system_messages=False),
+        Takes(
+            response_formats=(),
+            max_completion_tokens=True,
+            temperature=False,
+            system_messages=False,
+        ),
         5,
     ),
 }
 
 
-@pytest.mark.parametrize(("takes", "refused"), [pytest.param(*case, id=name) for name, case in SERVERS.items()])
+@pytest.mark.parametrize(
+    ("takes", "refused"), [pytest.param(*case, id=name) for name, case in SERVERS.items()]
+)
 def test_the_records_are_the_same_and_what_it_takes_is_found_out_once(
     workplace: Workplace, usual: list[dict[str, Any]], takes: Takes, refused: int
 ) -> None:
@@ -55,7 +67,11 @@ def test_the_records_are_the_same_and_what_it_takes_is_found_out_once(
         assert done.code == 0, done
         assert (server.count(400), server.count(200)) == (refused, 8)
         if not takes.system_messages:
-            assert all("careful image annotator" in request.text for request in server.requests if not request.system)
+            assert all(
+                "careful image annotator" in request.text
+                for request in server.requests
+                if not request.system
+            )
     assert workplace.annotations() == usual
 
 
@@ -68,12 +84,18 @@ def test_a_model_without_eyes_stops_the_run_within_a_few_requests(workplace: Wor
     assert "takes no images" in done.err
 
 
-def test_a_first_record_that_is_refused_for_itself_doesnt_change_how_the_others_are_asked(workplace: Workplace) -> None:
+def test_a_first_record_that_is_refused_for_itself_doesnt_change_how_the_others_are_asked(
+    workplace: Workplace,
+) -> None:
     workplace.many(3)
-    with LoopbackServer(faults=[on(faults.bad_request("bad picture"), containing="Cup 0 ")]) as server:
+    with LoopbackServer(
+        faults=[on(faults.bad_request("bad picture"), containing="Cup 0 ")]
+    ) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1})
         assert done.code == 1, done
-        good = [r.settings["response_format"]["type"] for r in server.requests if r.status_sent == 200]
+        good = [
+            r.settings["response_format"]["type"] for r in server.requests if r.status_sent == 200
+        ]
     assert set(good) == {"json_schema"}
 
 
@@ -88,7 +110,9 @@ def test_a_first_record_that_is_refused_for_itself_doesnt_change_how_the_others_
     ],
 )
 def test_openais_own_service_is_asked_for_json_object(url: str, first: str) -> None:
-    """Its schema stands before the picture, and one for each task would keep the picture out of the prompt cache."""
+    """Its schema stands before the picture, and one for each task would keep the picture out of the
+    prompt cache.
+    """
     assert first_habits(url).response_format == first
 
 
@@ -97,9 +121,17 @@ def test_extra_body_is_sent_and_asks_anew(workplace: Workplace) -> None:
     with LoopbackServer(key=None) as server:
         settings = {"vlm.openai.base_url": server.base_url}
         assert workplace.run(**settings).summary["requests"] == 4
-        extra = {"chat_template_kwargs": {"enable_thinking": False}, "top_p": 0.5, "temperature": 0.25}
-        assert workplace.run(**settings, **{"vlm.openai.extra_body": extra}).summary["requests"] == 4
-        assert workplace.run(**settings, **{"vlm.openai.extra_body": extra}).summary["requests"] == 0
+        extra = {
+            "chat_template_kwargs": {"enable_thinking": False},
+            "top_p": 0.5,
+            "temperature": 0.25,
+        }
+        assert (
+            workplace.run(**settings, **{"vlm.openai.extra_body": extra}).summary["requests"] == 4
+        )
+        assert (
+            workplace.run(**settings, **{"vlm.openai.extra_body": extra}).summary["requests"] == 0
+        )
         sent = server.requests[-1].settings
     assert {name: sent[name] for name in extra} == extra
 
@@ -107,7 +139,9 @@ def test_extra_body_is_sent_and_asks_anew(workplace: Workplace) -> None:
 @pytest.mark.parametrize("name", ["messages", "model", "stream", "n"])
 def test_extra_body_cant_take_over_what_is_ours(workplace: Workplace, name: str) -> None:
     workplace.many(1)
-    done = workplace.run(**{"vlm.openai.base_url": "http://127.0.0.1:9", "vlm.openai.extra_body": {name: 1}})
+    done = workplace.run(
+        **{"vlm.openai.base_url": "http://127.0.0.1:9", "vlm.openai.extra_body": {name: 1}}
+    )
     assert done.code == 2, done
     assert f"extra_body can't hold '{name}'" in done.err
 
@@ -117,7 +151,10 @@ def test_extra_headers_are_sent_cost_nothing_and_stay_secret(workplace: Workplac
     with LoopbackServer() as server:
         settings = {"vlm.openai.base_url": server.base_url}
         assert workplace.run(**settings).summary["requests"] == 4
-        settings["vlm.openai.extra_headers"] = {"api-key": SECRET, "HTTP-Referer": "https://example.org"}
+        settings["vlm.openai.extra_headers"] = {
+            "api-key": SECRET,
+            "HTTP-Referer": "https://example.org",
+        }
         assert workplace.run(**settings).summary["requests"] == 0
         server.key, server.leaky = SECRET, True
         done = workplace.run("image_grounding.workflow.force_reprocess=true", **settings)
@@ -137,7 +174,11 @@ def test_an_azure_deployments_address_keeps_its_api_version(workplace: Workplace
     with LoopbackServer(key=SECRET) as server:
         url = f"{server.address}/openai/deployments/mine?api-version=2024-10-21"
         done = workplace.run(
-            **{"vlm.openai.base_url": url, "vlm.openai.extra_headers": {"api-key": SECRET}, "vlm.openai.api_key": "x"}
+            **{
+                "vlm.openai.base_url": url,
+                "vlm.openai.extra_headers": {"api-key": SECRET},
+                "vlm.openai.api_key": "x",
+            }
         )
         assert done.code == 0, done
         assert {request.path for request in server.requests} == {
@@ -148,16 +189,24 @@ def test_an_azure_deployments_address_keeps_its_api_version(workplace: Workplace
 # --- replies
 
 
-def completion(message: dict[str, Any], finish_reason: Any = "stop", usage: Any = None) -> dict[str, Any]:
+def completion(
+    message: dict[str, Any], finish_reason: Any = "stop", usage: Any = None
+) -> dict[str, Any]:
     return {"choices": [{"message": message, "finish_reason": finish_reason}], "usage": usage}
 
 
 REPLIES: list[tuple[str, dict[str, Any], tuple[str, str, str | None]]] = [
     ("plain", completion({"content": "{}"}), ("{}", "stop", None)),
-    ("in parts", completion({"content": [{"type": "text", "text": "{"}, {"text": "}"}]}), ("{}", "stop", None)),
+    (
+        "in parts",
+        completion({"content": [{"type": "text", "text": "{"}, {"text": "}"}]}),
+        ("{}", "stop", None),
+    ),
     (
         "thinking parts are left out",
-        completion({"content": [{"type": "thinking", "text": "hm"}, {"type": "text", "text": "{}"}]}),
+        completion(
+            {"content": [{"type": "thinking", "text": "hm"}, {"type": "text", "text": "{}"}]}
+        ),
         ("{}", "stop", None),
     ),
     (
@@ -170,19 +219,29 @@ REPLIES: list[tuple[str, dict[str, Any], tuple[str, str, str | None]]] = [
         completion({"content": None, "reasoning_content": '{"objects": []}'}),
         ('{"objects": []}', "stop", None),
     ),
-    ("the same under another name", completion({"content": "", "reasoning": "{}"}), ("{}", "stop", None)),
+    (
+        "the same under another name",
+        completion({"content": "", "reasoning": "{}"}),
+        ("{}", "stop", None),
+    ),
     (
         "thoughts that used up all tokens",
         completion({"content": None, "reasoning_content": "let me see"}, "length"),
         ("", "length", None),
     ),
     ("a refusal", completion({"content": None, "refusal": "no"}), ("", "stop", "no")),
-    ("a filter", completion({"content": ""}, "content_filter"), ("", "content_filter", "content filter")),
+    (
+        "a filter",
+        completion({"content": ""}, "content_filter"),
+        ("", "content_filter", "content filter"),
+    ),
     ("no finish reason", completion({"content": "{}"}, None), ("{}", "stop", None)),
 ]
 
 
-@pytest.mark.parametrize(("data", "expected"), [pytest.param(*case[1:], id=case[0]) for case in REPLIES])
+@pytest.mark.parametrize(
+    ("data", "expected"), [pytest.param(*case[1:], id=case[0]) for case in REPLIES]
+)
 def test_replies(data: dict[str, Any], expected: tuple[str, str, str | None]) -> None:
     reply = reply_of(data, 0.0)
     assert (reply.text, reply.finish_reason, reply.refusal) == expected
@@ -194,25 +253,53 @@ USAGES = [
         {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}},
         (9, 4, 2),
     ),
-    ("no details", {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": None}, (9, 0, 2)),
-    ("DeepSeek", {"prompt_tokens": 9, "completion_tokens": 2, "prompt_cache_hit_tokens": 4}, (9, 4, 2)),
+    (
+        "no details",
+        {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": None},
+        (9, 0, 2),
+    ),
+    (
+        "DeepSeek",
+        {"prompt_tokens": 9, "completion_tokens": 2, "prompt_cache_hit_tokens": 4},
+        (9, 4, 2),
+    ),
     ("Moonshot", {"prompt_tokens": 9, "completion_tokens": 2, "cached_tokens": 4}, (9, 4, 2)),
-    ("responses", {"input_tokens": 9, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 4}}, (9, 4, 2)),
+    (
+        "responses",
+        {"input_tokens": 9, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 4}},
+        (9, 4, 2),
+    ),
     ("none", None, (0, 0, 0)),
-    ("nonsense", {"prompt_tokens": "many", "completion_tokens": -3, "prompt_tokens_details": [1]}, (0, 0, 0)),
-    ("more cached than sent", {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 8}}, (3, 3, 0)),
+    (
+        "nonsense",
+        {"prompt_tokens": "many", "completion_tokens": -3, "prompt_tokens_details": [1]},
+        (0, 0, 0),
+    ),
+    (
+        "more cached than sent",
+        {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 8}},
+        (3, 3, 0),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("data", "expected"), [pytest.param(*case[1:], id=case[0]) for case in USAGES])
+@pytest.mark.parametrize(
+    ("data", "expected"), [pytest.param(*case[1:], id=case[0]) for case in USAGES]
+)
 def test_usage(data: Any, expected: tuple[int, int, int]) -> None:
     usage = usage_of(data)
     assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens) == expected
 
 
-def test_a_reasoning_models_records_are_the_same(workplace: Workplace, usual: list[dict[str, Any]]) -> None:
+def test_a_reasoning_models_records_are_the_same(
+    workplace: Workplace, usual: list[dict[str, Any]]
+) -> None:
     """Its thoughts stand in the text, before the answer."""
-    thinking = Fault(change=lambda answer: replace(answer, text=f"<think>Is it {{a}} cup?</think>\n{answer.text}"))
+    thinking = Fault(
+        change=lambda answer: replace(
+            answer, text=f"<think>Is it {{a}} cup?</think>\n{answer.text}"
+        )
+    )
     workplace.many(4)
     with LoopbackServer(faults=[on(thinking)]) as server:
         assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
@@ -224,8 +311,14 @@ def test_run_json_has_the_spec_without_its_secrets(workplace: Workplace, tmp_pat
     with LoopbackServer() as server:
         given = {"vlm.openai.api_key": SECRET, "vlm.openai.extra_headers": {"X-Title": "mine"}}
         assert workplace.run(**{"vlm.openai.base_url": server.base_url, **given}).code == 0
-    openai = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"]["vlm"]["openai"]
-    assert (openai["api_key"], openai["extra_headers"], openai["extra_body"]) == ("***", {"X-Title": "***"}, {})
+    openai = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"][
+        "vlm"
+    ]["openai"]
+    assert (openai["api_key"], openai["extra_headers"], openai["extra_body"]) == (
+        "***",
+        {"X-Title": "***"},
+        {},
+    )
 
 
 # --- images
@@ -276,7 +369,9 @@ def test_a_picture_with_too_many_bytes_is_sent_in_its_size_with_fewer(tmp_path: 
     Image.effect_noise((1500, 900), 25).convert("RGB").save(tmp_path / "a.jpg", quality=97)
     with LoopbackServer() as server:
         limits = ImageLimits(max_bytes=400_000)
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", image_limits=limits)
+        serving = OpenAIServing(
+            server.base_url, "loopback", box_format="xyxy_px", image_limits=limits
+        )
         assert (tmp_path / "a.jpg").stat().st_size > 600_000
         ExpressionExtractor(serving)({"image_path": str(tmp_path / "a.jpg"), "caption": "A cup"})
         [image] = server.requests[0].images

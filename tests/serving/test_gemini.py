@@ -1,4 +1,6 @@
-"""The Gemini backend, as a user of `generate` meets it, against a loopback endpoint that speaks `generateContent`."""
+"""The Gemini backend, as a user of `generate` meets it, against a loopback endpoint that speaks
+`generateContent`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from benchmarks.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault, FaultRule
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("google.genai") is None, reason="without the extra gemini")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("google.genai") is None, reason="without the extra gemini"
+)
 SEED_PAGE = REPOSITORY.parent / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 KEY = "AIzaVerySecretKey-123"
 FINISH_SAFETY = Fault(change=lambda answer: type(answer)("", "SAFETY"))
@@ -71,7 +75,11 @@ def test_without_settings_the_seeds_defaults_are_sent(gemini: Workplace) -> None
         assert gemini.run(**at(endpoint)).code == 0
         [first, *_] = endpoint.requests
     assert first.model == "gemini-3.1-flash-lite-preview"
-    wanted = {"temperature": 0.3, "maxOutputTokens": 8192, "mediaResolution": "MEDIA_RESOLUTION_HIGH"}
+    wanted = {
+        "temperature": 0.3,
+        "maxOutputTokens": 8192,
+        "mediaResolution": "MEDIA_RESOLUTION_HIGH",
+    }
     assert {name: first.settings[name] for name in wanted} == wanted
     assert first.headers["x-server-timeout"] == "120"
 
@@ -80,7 +88,9 @@ def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(gemini: Workplace) ->
     with server(on(faults.truncated(), containing='"caption": "Cup 1 ', times=2)) as endpoint:
         done = gemini.run(**at(endpoint), **{"vlm.gemini.temperature": 1.0})
         assert done.code == 0, done
-        sent = [r.settings["temperature"] for r in endpoint.requests if '"caption": "Cup 1 ' in r.text]
+        sent = [
+            r.settings["temperature"] for r in endpoint.requests if '"caption": "Cup 1 ' in r.text
+        ]
     assert sent == [1.0, 0.5, 0.25]
 
 
@@ -111,29 +121,47 @@ def test_records_are_those_of_an_openai_endpoint(gemini: Workplace, tmp_path: Pa
         assert gemini.run(**at(endpoint)).code == 0
         assert other.run(**{"vlm.openai.base_url": second.base_url}).code == 0
     assert gemini.annotations() == other.annotations()
-    assert all(e["status"] == "grounded" for record in gemini.annotations() for e in record["expressions"])
+    assert all(
+        e["status"] == "grounded" for record in gemini.annotations() for e in record["expressions"]
+    )
 
 
 BLOCKED = [
-    ("a blocked prompt", faults.refusal("about weapons"), "blocked by Gemini (SAFETY): about weapons"),
+    (
+        "a blocked prompt",
+        faults.refusal("about weapons"),
+        "blocked by Gemini (SAFETY): about weapons",
+    ),
     ("a reply stopped for safety", FINISH_SAFETY, "blocked by Gemini (SAFETY)"),
-    ("a reply stopped as recitation", Fault(change=lambda a: type(a)("", "RECITATION")), "(RECITATION)"),
+    (
+        "a reply stopped as recitation",
+        Fault(change=lambda a: type(a)("", "RECITATION")),
+        "(RECITATION)",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("fault", "said"), [pytest.param(*case[1:], id=case[0]) for case in BLOCKED])
-def test_what_is_blocked_fails_its_record_with_the_providers_reason(gemini: Workplace, fault: Fault, said: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "said"), [pytest.param(*case[1:], id=case[0]) for case in BLOCKED]
+)
+def test_what_is_blocked_fails_its_record_with_the_providers_reason(
+    gemini: Workplace, fault: Fault, said: str
+) -> None:
     with server(on(fault, containing="Cup 1 ")) as endpoint:
         done = gemini.run(**at(endpoint))
         assert (done.code, endpoint.count()) == (1, 5), done
         [failure] = gemini.failures()
         assert (failure["id"], failure["kind"]) == ("r1", "refused")
         assert said in failure["message"]
-        assert gemini.run(**at(endpoint)).summary["requests"] == 0, "it is not asked again by itself"
+        assert gemini.run(**at(endpoint)).summary["requests"] == 0, (
+            "it is not asked again by itself"
+        )
 
 
 def test_a_reply_at_the_token_limit_is_no_refusal(gemini: Workplace) -> None:
-    rule = on(faults.truncated(0.5), task="phrase_grounding", where=lambda r: len(r.input["phrases"]) > 1)
+    rule = on(
+        faults.truncated(0.5), task="phrase_grounding", where=lambda r: len(r.input["phrases"]) > 1
+    )
     with server(rule) as endpoint:
         done = gemini.run(**at(endpoint))
         assert done.code == 0, done
@@ -157,7 +185,9 @@ STOPS = [
 
 
 @pytest.mark.parametrize(("rule", "said"), [pytest.param(*case[1:], id=case[0]) for case in STOPS])
-def test_what_no_request_can_mend_stops_the_run(gemini: Workplace, rule: FaultRule, said: str) -> None:
+def test_what_no_request_can_mend_stops_the_run(
+    gemini: Workplace, rule: FaultRule, said: str
+) -> None:
     gemini.many(60)
     with server(rule, leaky=True) as endpoint:
         done = gemini.run(**at(endpoint))
@@ -169,14 +199,19 @@ def test_what_no_request_can_mend_stops_the_run(gemini: Workplace, rule: FaultRu
 
 
 def test_the_key_is_in_no_output_and_no_file(gemini: Workplace) -> None:
-    rules = [on(faults.bad_request("no"), containing="Cup 1 "), on(faults.server_error(500), containing="Cup 2 ")]
+    rules = [
+        on(faults.bad_request("no"), containing="Cup 1 "),
+        on(faults.server_error(500), containing="Cup 2 "),
+    ]
     with server(*rules, leaky=True) as endpoint:
         done = gemini.run(**at(endpoint))
     assert done.code == 1, done
     assert KEY not in done.out + done.err
     for path, content in gemini.everything():
         assert KEY.encode() not in content, path
-    assert any("***" in failure["message"] for failure in gemini.failures()), "the endpoint did repeat it"
+    assert any("***" in failure["message"] for failure in gemini.failures()), (
+        "the endpoint did repeat it"
+    )
 
 
 def test_rate_limits_are_waited_for_and_cost_no_attempt(gemini: Workplace) -> None:
@@ -187,7 +222,9 @@ def test_rate_limits_are_waited_for_and_cost_no_attempt(gemini: Workplace) -> No
         assert (endpoint.count(429), endpoint.count(200)) == (24, 6)
 
 
-@pytest.mark.parametrize("as_list", [False, True], ids=["an object", "a list, as its OpenAI-compatible address"])
+@pytest.mark.parametrize(
+    "as_list", [False, True], ids=["an object", "a list, as its OpenAI-compatible address"]
+)
 def test_the_wait_may_stand_in_the_errors_details(as_list: bool) -> None:
     from dataflow_grounding.errors import RateLimited
     from dataflow_grounding.serving.http_errors import error_of
@@ -200,14 +237,18 @@ def test_the_wait_may_stand_in_the_errors_details(as_list: bool) -> None:
     assert str(error) == "here answered 429: slow down"
 
 
-@pytest.mark.parametrize("body", ["null", '{"message": "no", "details": [{"reason": "API_KEY_INVALID"}]}'])
+@pytest.mark.parametrize(
+    "body", ["null", '{"message": "no", "details": [{"reason": "API_KEY_INVALID"}]}']
+)
 def test_details_of_no_error_and_no_json_say_what_they_are(body: str) -> None:
     from dataflow_grounding.errors import RequestRefused
     from dataflow_grounding.serving.http_errors import error_of
 
     error = error_of(400, {}, body.encode(), where="here")
     assert isinstance(error, RequestRefused), "it is about this request alone"
-    assert str(error) == f"here answered 400: {json.loads(body)['message'] if '{' in body else body}"
+    assert (
+        str(error) == f"here answered 400: {json.loads(body)['message'] if '{' in body else body}"
+    )
 
 
 PASSING = [
@@ -225,11 +266,15 @@ PASSING = [
 
 
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=name) for name, fault in PASSING])
-def test_what_passes_is_tried_again_and_every_try_is_counted(gemini: Workplace, fault: Fault) -> None:
+def test_what_passes_is_tried_again_and_every_try_is_counted(
+    gemini: Workplace, fault: Fault
+) -> None:
     with server(on(fault, containing="Cup 1 ", times=1)) as endpoint:
         done = gemini.run(**at(endpoint))
         assert done.code == 0, done
-        assert endpoint.count() == 7 == done.summary["requests"], "the client sends nothing again by itself"
+        assert endpoint.count() == 7 == done.summary["requests"], (
+            "the client sends nothing again by itself"
+        )
 
 
 def test_an_address_where_nobody_listens_stops_the_run(gemini: Workplace) -> None:
@@ -264,7 +309,9 @@ def test_max_requests_is_kept_and_the_same_command_goes_on(gemini: Workplace) ->
         assert (code, endpoint.count(200)) == (0, 6)
 
 
-def test_key_and_address_may_come_from_the_environment(gemini: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_and_address_may_come_from_the_environment(
+    gemini: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gemini.settings.pop("vlm.gemini.api_key")
     with server() as endpoint:
         monkeypatch.setenv("GOOGLE_API_KEY", KEY)
@@ -282,7 +329,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "said"), [pytest.param(*case, id=case[0]) for case in WRONG])
+@pytest.mark.parametrize(
+    ("key", "value", "said"), [pytest.param(*case, id=case[0]) for case in WRONG]
+)
 def test_what_is_wrong_is_found_before_the_first_request(
     gemini: Workplace, monkeypatch: pytest.MonkeyPatch, key: str, value: str, said: str
 ) -> None:
@@ -303,7 +352,10 @@ def test_without_the_extra_it_says_what_to_install(gemini: Workplace) -> None:
         f"{str(spec)!r}]; from dataflow_grounding.cli.main import main; main()"
     )
     running = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(REPOSITORY)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(REPOSITORY)},
     )
     assert running.returncode == 2
     assert running.stderr.strip() == (
@@ -314,8 +366,19 @@ def test_without_the_extra_it_says_what_to_install(gemini: Workplace) -> None:
 def seed_spec() -> str:
     """The whole specification of the seed page, whose text has lost its indentation."""
     text = SEED_PAGE.read_text(encoding="utf-8")
-    lines = text[text.index("results_dir: /path/to/results") :].split("To run the image referring")[0].splitlines()
-    outer = {"results_dir": 0, "autolabel_type": 0, "image_grounding": 0, "vlm": 1, "workflow": 1, "data": 1}
+    lines = (
+        text[text.index("results_dir: /path/to/results") :]
+        .split("To run the image referring")[0]
+        .splitlines()
+    )
+    outer = {
+        "results_dir": 0,
+        "autolabel_type": 0,
+        "image_grounding": 0,
+        "vlm": 1,
+        "workflow": 1,
+        "data": 1,
+    }
     inner = {
         "backend": 2,
         "gemini": 2,
@@ -330,9 +393,13 @@ def seed_spec() -> str:
 
 
 @pytest.mark.skipif(not SEED_PAGE.exists(), reason="the seed pages are not here")
-def test_the_seed_pages_spec_runs_as_it_stands(gemini: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_seed_pages_spec_runs_as_it_stands(
+    gemini: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = gemini.folder / "image_grounding.yaml"
-    spec.write_text(seed_spec().replace("/path/to/input.jsonl", str(gemini.input)), encoding="utf-8")
+    spec.write_text(
+        seed_spec().replace("/path/to/input.jsonl", str(gemini.input)), encoding="utf-8"
+    )
     with server() as endpoint:
         monkeypatch.setenv("GOOGLE_API_KEY", KEY)
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", endpoint.address)
@@ -340,7 +407,8 @@ def test_the_seed_pages_spec_runs_as_it_stands(gemini: Workplace, monkeypatch: p
         assert done.code == 0, done
         assert endpoint.count() == 7  # three records in two steps, and a check of the endpoint
         [settings] = {
-            json.dumps({k: v for k, v in r.settings.items() if k != "responseSchema"}) for r in endpoint.requests
+            json.dumps({k: v for k, v in r.settings.items() if k != "responseSchema"})
+            for r in endpoint.requests
         }
     assert json.loads(settings)["mediaResolution"] == "MEDIA_RESOLUTION_HIGH"
     assert len(gemini.annotations()) == 3
@@ -363,7 +431,9 @@ def test_kill_9_pays_again_at_most_for_what_was_in_flight(gemini: Workplace) -> 
         assert gemini.run(**at(endpoint)).summary["requests"] == 0
 
 
-def test_image_referring_expression_runs_and_its_records_are_those_of_an_openai_endpoint(workplace: Workplace) -> None:
+def test_image_referring_expression_runs_and_its_records_are_those_of_an_openai_endpoint(
+    workplace: Workplace,
+) -> None:
     labels = workplace.folder / "labels"
     labels.mkdir()
     for n in range(3):
@@ -374,8 +444,14 @@ def test_image_referring_expression_runs_and_its_records_are_those_of_an_openai_
     written = []
     with server() as endpoint, server(key=None) as other:
         for name, vlm in {
-            "gemini": {"backend": "gemini", "gemini": {"api_key": KEY, "base_url": endpoint.address}},
-            "openai": {"backend": "openai", "openai": {"base_url": other.base_url, "model_name": "gemini-2.5-flash"}},
+            "gemini": {
+                "backend": "gemini",
+                "gemini": {"api_key": KEY, "base_url": endpoint.address},
+            },
+            "openai": {
+                "backend": "openai",
+                "openai": {"base_url": other.base_url, "model_name": "gemini-2.5-flash"},
+            },
         }.items():
             block = {"vlm": vlm, "data": {"image_dir": "images", "kitti_label_dir": "labels"}}
             whole = {
@@ -384,7 +460,9 @@ def test_image_referring_expression_runs_and_its_records_are_those_of_an_openai_
                 "image_referring_expression": block,
             }
             (workplace.folder / f"{name}.yaml").write_text(json.dumps(whole))
-            done = command(["generate", "-e", str(workplace.folder / f"{name}.yaml"), "--no-progress"])
+            done = command(
+                ["generate", "-e", str(workplace.folder / f"{name}.yaml"), "--no-progress"]
+            )
             assert done.code == 0, done
             written.append((workplace.folder / name / "annotations.jsonl").read_bytes())
         assert endpoint.count() == other.count() == 12

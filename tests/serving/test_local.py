@@ -1,4 +1,6 @@
-"""A model in this process: its replies, those asked together, and what goes wrong with a model or its memory."""
+"""A model in this process: its replies, those asked together, and what goes wrong with a model or
+its memory.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def boxed(*box: int) -> dict[str, Any]:
     return {"objects": [{"id": 1, "label": "The square", "bbox_2d": list(box), "score": None}]}
 
 
-EXPRESSIONS = {"cleaned_caption": "The square.", "expressions": [{"text": "The square", "noun_chunk": "square"}]}
+EXPRESSIONS = {
+    "cleaned_caption": "The square.",
+    "expressions": [{"text": "The square", "noun_chunk": "square"}],
+}
 ANSWERS = {
     "expression_extraction": (EXPRESSIONS, EXPRESSIONS),
     "phrase_grounding": (boxed(1, 2, 10, 20), boxed(5, 6, 70, 80)),
@@ -54,11 +59,16 @@ def pictures(tmp_path: Path) -> list[str]:
 
 
 def serving(model: Path, **given: Any) -> LocalServing:
-    return LocalServing(str(model), **{"temperature": 0, "box_format": "xyxy_px", "num_gpus": 0, **given})
+    return LocalServing(
+        str(model), **{"temperature": 0, "box_format": "xyxy_px", "num_gpus": 0, **given}
+    )
 
 
 def captions(served: LocalServing, pictures: list[str]) -> list[str]:
-    return [row["caption"] for row in CaptionGenerator(served)([{"image_path": path} for path in pictures])]
+    return [
+        row["caption"]
+        for row in CaptionGenerator(served)([{"image_path": path} for path in pictures])
+    ]
 
 
 IN_TURNS = ["A red square.", "A square."] * 4
@@ -66,7 +76,10 @@ IN_TURNS = ["A red square.", "A square."] * 4
 
 def test_it_reads_the_text_and_sees_the_picture(model: Path, pictures: list[str]) -> None:
     assert captions(serving(model), pictures) == IN_TURNS
-    rows = [{"image_path": path, "caption": "The square.", "expressions": ["The square"]} for path in pictures]
+    rows = [
+        {"image_path": path, "caption": "The square.", "expressions": ["The square"]}
+        for path in pictures
+    ]
     found = PhraseGrounder(serving(model))(rows)
     boxes = [row["expressions"][0]["instances"][0]["bbox"] for row in found]
     assert boxes == [BOX_OF["red"], BOX_OF["blue"]] * 4
@@ -91,11 +104,16 @@ def place_with(model: Path, workplace: Workplace) -> Workplace:
     return workplace
 
 
-def test_a_run_from_a_spec_costs_nothing_and_asks_nothing_twice(model: Path, workplace: Workplace) -> None:
+def test_a_run_from_a_spec_costs_nothing_and_asks_nothing_twice(
+    model: Path, workplace: Workplace
+) -> None:
     place = place_with(model, workplace)
     done = place.run()
     assert done.code == 0, done
-    assert {row["image_id"]: row["expressions"][0]["instances"][0]["bbox"] for row in place.annotations()} == BOX_OF
+    assert {
+        row["image_id"]: row["expressions"][0]["instances"][0]["bbox"]
+        for row in place.annotations()
+    } == BOX_OF
     assert (done.summary["requests"], done.summary["cost_usd"]) == (4, 0)
     assert "Loading" in done.err
     again = place.run()
@@ -119,7 +137,9 @@ class Watched:
         monkeypatch.setattr(transformers.LlavaForConditionalGeneration, "generate", generate)
 
 
-def test_what_waits_is_asked_together(model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_is_asked_together(
+    model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     watched = Watched(monkeypatch)
     assert captions(serving(model, max_workers=3), pictures) == IN_TURNS
     assert max(watched.sizes) in (2, 3)
@@ -142,11 +162,16 @@ def test_what_one_request_breaks_fails_it_alone(
     model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_blue(given: Any) -> None:
-        if (given["pixel_values"][:, 2].mean(dim=(1, 2)) > given["pixel_values"][:, 0].mean(dim=(1, 2))).any():
+        if (
+            given["pixel_values"][:, 2].mean(dim=(1, 2))
+            > given["pixel_values"][:, 0].mean(dim=(1, 2))
+        ).any():
             raise ValueError("Image features and image tokens do not match")
 
     Watched(monkeypatch, no_blue)
-    found = CaptionGenerator(serving(model))([{"image_path": path} for path in pictures], on_error="keep")
+    found = CaptionGenerator(serving(model))(
+        [{"image_path": path} for path in pictures], on_error="keep"
+    )
     assert [row.get("caption") for row in found] == ["A red square.", None] * 4
 
 
@@ -182,13 +207,18 @@ SYSTEM = {
 
 
 @pytest.mark.parametrize("way", SYSTEM)
-def test_no_template_loses_the_system_message(way: str, model: Path, tmp_path: Path, pictures: list[str]) -> None:
+def test_no_template_loses_the_system_message(
+    way: str, model: Path, tmp_path: Path, pictures: list[str]
+) -> None:
     own = Path(shutil.copytree(model, tmp_path / "own"))
     template = (own / "chat_template.jinja").read_text()
     (own / "chat_template.jinja").write_text(SYSTEM[way] + template)
     [request] = asked_for(pictures[:1])
-    usual, here = (asyncio.run(serving(at).answer(request)).usage.input_tokens for at in (model, own))
-    lines = len("\n\n") - 1 if way in ("left out", "refused") else 0  # "<system>" is one token, the others are letters
+    usual, here = (
+        asyncio.run(serving(at).answer(request)).usage.input_tokens for at in (model, own)
+    )
+    # "<system>" is one token, the others are letters
+    lines = len("\n\n") - 1 if way in ("left out", "refused") else 0
     assert here == usual + lines
 
 
@@ -198,7 +228,10 @@ def test_tokens_of_the_model_in_a_caption_are_letters(
     unknown: list[int] = []
     known = transformers.AutoTokenizer.from_pretrained(model).unk_token_id
     Watched(monkeypatch, lambda given: unknown.append(int((given["input_ids"] == known).sum())))
-    rows = [{"image_path": pictures[0], "caption": caption} for caption in ("The square.", "The [UNK] square.")]
+    rows = [
+        {"image_path": pictures[0], "caption": caption}
+        for caption in ("The square.", "The [UNK] square.")
+    ]
     ExpressionExtractor(serving(model, max_workers=1))(rows)
     assert len(unknown) == 2
     assert len({*unknown}) == 1
@@ -210,7 +243,9 @@ def test_a_serving_that_was_asked_can_be_sent_elsewhere(model: Path, pictures: l
     assert captions(pickle.loads(pickle.dumps(served)), pictures) == before
 
 
-def test_what_comes_at_once_is_one_batch(model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_at_once_is_one_batch(
+    model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     watched, served = Watched(monkeypatch), serving(model, max_workers=16)
     asked = asked_for(pictures * 2)
 
@@ -244,10 +279,14 @@ def asked_for(pictures: list[str]) -> list[Any]:
     from dataflow_grounding.records import Record
     from dataflow_grounding.tasks.captions import image_caption
 
-    return [image_caption(open_image(Record({"image_path": path}), "image_path")) for path in pictures]
+    return [
+        image_caption(open_image(Record({"image_path": path}), "image_path")) for path in pictures
+    ]
 
 
-def test_other_weights_are_another_model_and_a_copy_is_the_same(model: Path, tmp_path: Path) -> None:
+def test_other_weights_are_another_model_and_a_copy_is_the_same(
+    model: Path, tmp_path: Path
+) -> None:
     copied = Path(shutil.copytree(model, tmp_path / "copy"))
     first, same = serving(model).identity(), serving(copied).identity()
     assert first["revision"] == same["revision"]
@@ -258,10 +297,18 @@ def test_other_weights_are_another_model_and_a_copy_is_the_same(model: Path, tmp
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("no/such-model", "can't have no/such-model (main) from the Hub"), ("{}", "holds no model: it lacks config.json")],
+    [
+        ("no/such-model", "can't have no/such-model (main) from the Hub"),
+        ("{}", "holds no model: it lacks config.json"),
+    ],
 )
 def test_a_model_that_is_not_there_is_said_before_anything(
-    name: str, said: str, model: Path, workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    said: str,
+    model: Path,
+    workplace: Workplace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     place = place_with(model, workplace)
@@ -275,7 +322,10 @@ def test_a_model_that_is_not_there_is_said_before_anything(
 def test_on_ray_each_worker_has_its_own(model: Path, workplace: Workplace) -> None:
     pytest.importorskip("ray")
     place = place_with(model, workplace)
-    names = [place.picture(f"{n}.png", (100 + n, 90), color="red" if n % 3 else "blue") for n in range(12)]
+    names = [
+        place.picture(f"{n}.png", (100 + n, 90), color="red" if n % 3 else "blue")
+        for n in range(12)
+    ]
     place.rows([{"image_path": name, "caption": "The square."} for name in names])
     alone = place.run()
     assert alone.code == 0, alone
@@ -297,7 +347,9 @@ def test_missing_weights_are_not_made_up(model: Path, tmp_path: Path, workplace:
     assert "no weights for 1 of its parts" in done.err
 
 
-def test_a_model_that_can_not_be_loaded_stops_the_run(model: Path, tmp_path: Path, workplace: Workplace) -> None:
+def test_a_model_that_can_not_be_loaded_stops_the_run(
+    model: Path, tmp_path: Path, workplace: Workplace
+) -> None:
     broken = Path(shutil.copytree(model, tmp_path / "broken"))
     (broken / "config.json").write_text('{"model_type": "bert"}')
     place = place_with(broken, workplace)

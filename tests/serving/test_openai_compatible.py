@@ -1,4 +1,6 @@
-"""The OpenAI-compatible serving, alone and with clients of the user's own, against a loopback endpoint."""
+"""The OpenAI-compatible serving, alone and with clients of the user's own, against a loopback
+endpoint.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def row(tmp_path: Path) -> dict[str, Any]:
 
 
 def serving(server: LoopbackServer, **settings: Any) -> OpenAIServing:
-    return OpenAIServing(server.base_url, "loopback", **{"box_format": "xyxy_px", "api_key": KEY, **settings})
+    return OpenAIServing(
+        server.base_url, "loopback", **{"box_format": "xyxy_px", "api_key": KEY, **settings}
+    )
 
 
 # --- what is sent
@@ -86,7 +90,10 @@ def test_the_address_is_taken_however_it_ends(row: dict[str, Any], path: str) ->
 def own_client(server: LoopbackServer, kind: str) -> Any:
     if kind == "azure":
         return openai.AsyncAzureOpenAI(
-            azure_endpoint=server.address, api_key=KEY, api_version="2024-10-21", azure_deployment="mine"
+            azure_endpoint=server.address,
+            api_key=KEY,
+            api_version="2024-10-21",
+            azure_deployment="mine",
         )
     return openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY)
 
@@ -122,7 +129,9 @@ def test_each_fault_is_an_error_of_ours_and_the_clients_retries_are_off(
     try:
         with LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server:
             if own:
-                used = OpenAIServing(model_name="loopback", client=own_client(server, "openai"), timeout=0.3)
+                used = OpenAIServing(
+                    model_name="loopback", client=own_client(server, "openai"), timeout=0.3
+                )
             else:
                 used = serving(server, timeout=0.3)
             with pytest.raises(kind) as caught:
@@ -153,21 +162,30 @@ def test_max_requests_holds_for_an_operator_by_hand(row: dict[str, Any]) -> None
 def test_a_list_keeps_order_and_names_what_failed(row: dict[str, Any]) -> None:
     rows = [{**row, "caption": f"Cup {letter}", "n": n} for n, letter in enumerate("abcdef")]
     rows[2]["image_path"] = "gone.png"
-    with LoopbackServer(latency=0.005, faults=on(faults.content_filter(), containing="Cup e")) as server:
+    with LoopbackServer(
+        latency=0.005, faults=on(faults.content_filter(), containing="Cup e")
+    ) as server:
         found = ExpressionExtractor(serving(server))(rows)
         assert server.count() == 5
     assert [record["n"] for record in found] == [0, 1, 3, 5]
-    assert [(place, error.kind) for place, error in found.failures] == [(2, "image_missing"), (4, "refused")]
+    assert [(place, error.kind) for place, error in found.failures] == [
+        (2, "image_missing"),
+        (4, "refused"),
+    ]
 
 
 def test_a_serving_can_be_used_in_one_loop_after_another(row: dict[str, Any]) -> None:
     with LoopbackServer() as server:
         grounder = PhraseGrounder(serving(server))
         for _ in range(2):
-            assert grounder({**row, "expressions": ["red mug"]})["expressions"][0]["status"] == "grounded"
+            assert (
+                grounder({**row, "expressions": ["red mug"]})["expressions"][0]["status"]
+                == "grounded"
+            )
 
         async def in_a_loop() -> Any:
-            return grounder({**row, "expressions": ["red mug"]})  # as in a notebook: a loop is running already
+            # as in a notebook: a loop is running already
+            return grounder({**row, "expressions": ["red mug"]})
 
         assert asyncio.run(in_a_loop())["expressions"][0]["status"] == "grounded"
         assert server.count() == 1 + 3  # the first call checks the box format
@@ -195,10 +213,18 @@ STATUSES: list[tuple[int, bytes, type[GroundingError]]] = [
     (301, b"", ServerFault),
     (400, b'{"error": {"message": "no"}}', RequestRefused),
     (401, b"", EndpointRefused),
-    (400, b'{"error": "Incorrect API key provided: sk-***. You can obtain an API key from us."}', EndpointRefused),
+    (
+        400,
+        b'{"error": "Incorrect API key provided: sk-***. You can obtain an API key from us."}',
+        EndpointRefused,
+    ),
     (400, b'{"error": {"message": "foo/bar is not a valid model ID"}}', EndpointRefused),
     (400, b'{"message": "Invalid model: foo"}', EndpointRefused),
-    (400, b'{"error": {"message": "The model does not support this response_format"}}', RequestRefused),
+    (
+        400,
+        b'{"error": {"message": "The model does not support this response_format"}}',
+        RequestRefused,
+    ),
     (402, b"", EndpointRefused),
     (405, b"Method Not Allowed", EndpointRefused),
     (407, b"", EndpointRefused),
@@ -224,7 +250,12 @@ def test_what_a_status_means(status: int, body: bytes, kind: type[GroundingError
 
 def test_the_key_is_blotted_out_of_any_body() -> None:
     OpenAIServing("http://127.0.0.1:1/v1", "m", api_key=KEY)
-    for body in (f'{{"error": {{"message": "Bearer {KEY}"}}}}', KEY, f'{{"error": "{KEY}"}}', f'["{KEY}"]'):
+    for body in (
+        f'{{"error": {{"message": "Bearer {KEY}"}}}}',
+        KEY,
+        f'{{"error": "{KEY}"}}',
+        f'["{KEY}"]',
+    ):
         error = error_of(400, {}, body.encode(), where="here")
         assert KEY not in str(error)
         assert "***" in str(error)
@@ -261,7 +292,9 @@ def test_a_date_to_wait_for_without_the_endpoints_own_is_reckoned_by_ours() -> N
     assert 8 <= (retry_after({"retry-after": formatdate(time.time() + 10, usegmt=True)}) or 0) <= 10
 
 
-def test_an_endpoint_that_is_gone_for_good_stops_the_run(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_is_gone_for_good_stops_the_run(
+    row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dataflow_grounding.engine import places
 
     monkeypatch.setattr(places, "OUTAGE_SECONDS", 0.5)

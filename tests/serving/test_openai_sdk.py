@@ -1,4 +1,6 @@
-"""OpenAI's own client, from the spec and by hand: requests, stored replies and errors as with `direct`; Azure."""
+"""OpenAI's own client, from the spec and by hand: requests, stored replies and errors as with
+`direct`; Azure.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,14 @@ def row(tmp_path: Path) -> dict[str, Any]:
     "takes",
     [
         pytest.param(Takes(), id="all"),
-        pytest.param(Takes(("json_object",), max_completion_tokens=True, temperature=False), id="little"),
+        pytest.param(
+            Takes(("json_object",), max_completion_tokens=True, temperature=False), id="little"
+        ),
     ],
 )
-def test_both_clients_send_the_same_json_under_the_same_digests(workplace: Workplace, takes: Takes) -> None:
+def test_both_clients_send_the_same_json_under_the_same_digests(
+    workplace: Workplace, takes: Takes
+) -> None:
     workplace.many(3)
     workplace.settings |= {
         "workflow.max_workers": 1,
@@ -53,10 +59,18 @@ def test_both_clients_send_the_same_json_under_the_same_digests(workplace: Workp
         for client in ("direct", "sdk"):
             workplace.results = workplace.folder / client
             before = server.count()
-            done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.openai.client": client})
+            done = workplace.run(
+                **{"vlm.openai.base_url": server.base_url, "vlm.openai.client": client}
+            )
             assert done.summary["done"] == 3, done
-            bodies.append(sorted(json.dumps(request.body, sort_keys=True) for request in server.requests[before:]))
-            stored.append({json.loads(line)["key"] for line in workplace.replies.read_text().splitlines()})
+            bodies.append(
+                sorted(
+                    json.dumps(request.body, sort_keys=True) for request in server.requests[before:]
+                )
+            )
+            stored.append(
+                {json.loads(line)["key"] for line in workplace.replies.read_text().splitlines()}
+            )
     assert bodies[0] == bodies[1]
     assert len(bodies[0]) >= 6
     assert stored[0] == stored[1]
@@ -85,8 +99,14 @@ def test_azure_has_the_stored_replies_of_its_address(workplace: Workplace) -> No
 # --- the same errors
 
 
-def sdk_or_direct(kind: type[OpenAIServing], server: LoopbackServer, **settings: Any) -> OpenAIServing:
-    return kind(server.base_url, "loopback", **{"api_key": KEY, "timeout": 0.5, "box_format": "xyxy_px", **settings})
+def sdk_or_direct(
+    kind: type[OpenAIServing], server: LoopbackServer, **settings: Any
+) -> OpenAIServing:
+    return kind(
+        server.base_url,
+        "loopback",
+        **{"api_key": KEY, "timeout": 0.5, "box_format": "xyxy_px", **settings},
+    )
 
 
 FAULTS = [
@@ -115,7 +135,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_the_same_error_after_as_many_requests(row: dict[str, Any], fault: Fault) -> None:
+def test_a_fault_is_the_same_error_after_as_many_requests(
+    row: dict[str, Any], fault: Fault
+) -> None:
     token = current_options.set(RunOptions(max_attempts=2))
     found = []
     try:
@@ -125,7 +147,14 @@ def test_a_fault_is_the_same_error_after_as_many_requests(row: dict[str, Any], f
                     ExpressionExtractor(sdk_or_direct(kind, server))(row)
                 said = str(caught.value)
                 start = said.replace(server.address, "SERVER").partition("the answer broke off")[0]
-                found.append((type(caught.value), getattr(caught.value, "certain", None), server.count(), start))
+                found.append(
+                    (
+                        type(caught.value),
+                        getattr(caught.value, "certain", None),
+                        server.count(),
+                        start,
+                    )
+                )
                 assert KEY not in said
                 assert "\n" not in said
                 if fault.status is not None and fault.status >= 400:
@@ -141,12 +170,16 @@ def test_no_connection_is_the_same_error(row: dict[str, Any]) -> None:
     try:
         for kind in (OpenAIServing, OpenAISdkServing):
             with pytest.raises(GroundingError) as caught:
-                ExpressionExtractor(kind("http://127.0.0.1:9/v1", "loopback", box_format="xyxy_px"))(row)
+                ExpressionExtractor(
+                    kind("http://127.0.0.1:9/v1", "loopback", box_format="xyxy_px")
+                )(row)
             found.append((type(caught.value), str(caught.value)))
     finally:
         current_options.reset(token)
     assert found[0] == found[1]
-    assert "no connection to http://127.0.0.1:9/v1/chat/completions: Connection refused" in found[0][1]
+    assert (
+        "no connection to http://127.0.0.1:9/v1/chat/completions: Connection refused" in found[0][1]
+    )
 
 
 def test_a_connection_that_takes_too_long_is_the_same_error(
@@ -163,7 +196,9 @@ def test_a_connection_that_takes_too_long_is_the_same_error(
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         try:
             for kind in (OpenAIServing, OpenAISdkServing):
-                with pytest.raises(GroundingError, match=f"^no connection to {url}/chat/completions within 0.3 s"):
+                with pytest.raises(
+                    GroundingError, match=f"^no connection to {url}/chat/completions within 0.3 s"
+                ):
                     ExpressionExtractor(kind(url, "loopback", box_format="xyxy_px", timeout=5))(row)
         finally:
             current_options.reset(token)
@@ -188,7 +223,9 @@ def test_the_engine_waits_and_asks_again(
 
 
 @pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
-def test_what_limit_headers_ask_for_is_heeded(row: dict[str, Any], kind: type[OpenAIServing]) -> None:
+def test_what_limit_headers_ask_for_is_heeded(
+    row: dict[str, Any], kind: type[OpenAIServing]
+) -> None:
     limits = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "600ms"}
     with LoopbackServer(faults=on(Fault(headers=limits), indexes=range(1))) as server:
         used = ExpressionExtractor(sdk_or_direct(kind, server, timeout=5))
@@ -199,9 +236,14 @@ def test_what_limit_headers_ask_for_is_heeded(row: dict[str, Any], kind: type[Op
 
 @pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
 @pytest.mark.parametrize("reset", ["9" * 300, "700", "12h"])
-def test_no_limit_header_holds_a_run_past_max_wait(row: dict[str, Any], kind: type[OpenAIServing], reset: str) -> None:
+def test_no_limit_header_holds_a_run_past_max_wait(
+    row: dict[str, Any], kind: type[OpenAIServing], reset: str
+) -> None:
     limits = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset}
-    with LoopbackServer(faults=on(Fault(headers=limits))) as server, holding(current_options, RunOptions(max_wait=30)):
+    with (
+        LoopbackServer(faults=on(Fault(headers=limits))) as server,
+        holding(current_options, RunOptions(max_wait=30)),
+    ):
         used = ExpressionExtractor(sdk_or_direct(kind, server, timeout=5))
         begun = time.monotonic()
         assert len(used([{**row, "caption": f"Cup {letter}"} for letter in "abcd"])) == 4
@@ -209,11 +251,15 @@ def test_no_limit_header_holds_a_run_past_max_wait(row: dict[str, Any], kind: ty
 
 
 @pytest.mark.parametrize("key", ["", KEY], ids=["no key", "a key"])
-def test_a_key_is_sent_where_there_is_one(row: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_sent_where_there_is_one(
+    row: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("OPENAI_API_KEY", "DF_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     with LoopbackServer(key=key or None) as server:
-        used = sdk_or_direct(OpenAISdkServing, server, api_key=key, extra_headers={"X-Title": "mine"})
+        used = sdk_or_direct(
+            OpenAISdkServing, server, api_key=key, extra_headers={"X-Title": "mine"}
+        )
         for _ in range(2):  # each call has an event loop of its own
             ExpressionExtractor(used)(row)
         headers = [request.headers for request in server.requests]
@@ -260,7 +306,8 @@ def providers(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplac
     (workplace.folder / "my_exit.py").write_text("raise SystemExit(0)\n")
     (workplace.folder / "my_leak.py").write_text(f"raise ValueError({TOKEN!r})\n")
     monkeypatch.chdir(workplace.folder)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as for the installed command
+    # as for the installed command
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     monkeypatch.delitem(sys.modules, "my_tokens", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-another-providers-key")
     workplace.settings |= {"vlm.openai.model_name": "mine"}
@@ -275,7 +322,9 @@ def test_azure_with_entra_from_the_spec(providers: Workplace, provider: str) -> 
         done = providers.run(**azure(server, token_provider=provider))
         assert (done.code, server.count(200)) == (4, 1), done
         for request in server.requests:
-            assert request.path == f"/openai/deployments/mine/chat/completions?api-version={VERSION}"
+            assert (
+                request.path == f"/openai/deployments/mine/chat/completions?api-version={VERSION}"
+            )
             assert request.headers["authorization"] == f"Bearer {TOKEN}"
             assert "api-key" not in request.headers
     assert "***" in str(providers.failures())
@@ -284,7 +333,9 @@ def test_azure_with_entra_from_the_spec(providers: Workplace, provider: str) -> 
 
 
 @pytest.mark.parametrize("given", ["spec", "environment"])
-def test_azure_with_a_key(providers: Workplace, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_azure_with_a_key(
+    providers: Workplace, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = {"vlm.openai.api_key": KEY} if given == "spec" else {}
     if given == "environment":
         monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
@@ -297,16 +348,25 @@ def test_azure_with_a_key(providers: Workplace, given: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("provider", ["fails", "later_fails", "empty", "ends", "broken"])
-def test_a_provider_without_a_token_is_told_in_one_line(providers: Workplace, provider: str) -> None:
+def test_a_provider_without_a_token_is_told_in_one_line(
+    providers: Workplace, provider: str
+) -> None:
     with LoopbackServer() as server:
         arguments = providers.arguments(**azure(server, token_provider=f"my_tokens:{provider}"))
         done = ended(process(["--debug", *arguments], cwd="/"))
         assert (done.code, server.count()) == (4, int(provider == "later_fails")), done
-    told = [failure["message"] for failure in providers.failures()]  # after a first answer it is the record's failure
+    # after a first answer it is the record's failure
+    told = [failure["message"] for failure in providers.failures()]
     [line] = told or [line for line in done.err.splitlines() if line.startswith("Error: ")]
     assert line.removeprefix("Error: ").startswith("vlm.openai.azure.token_provider ")
-    assert "fails" not in provider or " it raised RuntimeError; call it in Python to see why" in line
-    written = done.out + done.err + "".join(data.decode("utf-8", "replace") for _, data in providers.everything())
+    assert (
+        "fails" not in provider or " it raised RuntimeError; call it in Python to see why" in line
+    )
+    written = (
+        done.out
+        + done.err
+        + "".join(data.decode("utf-8", "replace") for _, data in providers.everything())
+    )
     assert TOKEN[:12] not in written
     assert "sign in" not in written
 
@@ -322,18 +382,36 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("direct", {"client": "direct", "azure.endpoint": "https://x"}, "set vlm.openai.client to sdk"),
     ("no version", {"azure.endpoint": "https://x"}, "vlm.openai.azure.api_version is missing"),
     ("no endpoint", {"azure.api_version": VERSION}, "vlm.openai.azure.endpoint is missing"),
-    ("no scheme", {"azure.endpoint": "x", "azure.api_version": VERSION}, "vlm.openai.azure.endpoint should begin with"),
+    (
+        "no scheme",
+        {"azure.endpoint": "x", "azure.api_version": VERSION},
+        "vlm.openai.azure.endpoint should begin with",
+    ),
     ("two addresses", {"base_url": "http://x", "azure.endpoint": "https://x"}, "are both set"),
     ("no function", {"azure.token_provider": "my_tokens"}, "is not of the form module:name"),
-    ("no module", {"azure.token_provider": "nobodys_tokens:token"}, "no module 'nobodys_tokens' in /"),
+    (
+        "no module",
+        {"azure.token_provider": "nobodys_tokens:token"},
+        "no module 'nobodys_tokens' in /",
+    ),
     ("no name", {"azure.token_provider": "my_tokens:tokne"}, "my_tokens.py; is it 'token'?"),
     ("a text", {"azure.token_provider": "my_tokens:text"}, "should be a function"),
-    ("a module that ends the process", {"azure.token_provider": "my_exit:token"}, "can't be imported: SystemExit (/"),
-    ("a module with a secret", {"azure.token_provider": "my_leak:token"}, "can't be imported: ValueError (/"),
+    (
+        "a module that ends the process",
+        {"azure.token_provider": "my_exit:token"},
+        "can't be imported: SystemExit (/",
+    ),
+    (
+        "a module with a secret",
+        {"azure.token_provider": "my_leak:token"},
+        "can't be imported: ValueError (/",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("settings", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+@pytest.mark.parametrize(
+    ("settings", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG]
+)
 def test_settings_that_cannot_be_are_told_in_one_line(
     providers: Workplace, settings: dict[str, Any], says: str
 ) -> None:

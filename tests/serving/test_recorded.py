@@ -26,21 +26,32 @@ def grounder(recorded: RecordedServing) -> PhraseGrounder:
     return PhraseGrounder(recorded, check_every=None)
 
 
-def test_what_was_recorded_is_played_back_without_the_endpoint(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_what_was_recorded_is_played_back_without_the_endpoint(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
     path = tmp_path / "replies.jsonl"
     with LoopbackServer(faults=on(faults.refusal(), containing="cup 3")) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
         first = grounder(RecordedServing(path, serving))(rows[:6])
         assert (server.count(), len(first), [place for place, _ in first.failures]) == (6, 5, [3])
         again = grounder(RecordedServing(path, serving))(rows[:8])
-        assert (server.count(), len(again)) == (8, 7), "only what is new is sent, and added to the file"
+        assert (server.count(), len(again)) == (8, 7), (
+            "only what is new is sent, and added to the file"
+        )
     played = grounder(RecordedServing(path))(rows[:8])
-    assert (list(played), [type(error) for _, error in played.failures]) == (list(again), [RequestRefused])
-    with pytest.raises(RequestRefused, match=r"replies\.jsonl holds no reply to this phrase_grounding request"):
+    assert (list(played), [type(error) for _, error in played.failures]) == (
+        list(again),
+        [RequestRefused],
+    )
+    with pytest.raises(
+        RequestRefused, match=r"replies\.jsonl holds no reply to this phrase_grounding request"
+    ):
         grounder(RecordedServing(path))(rows[9])
 
 
-def test_a_torn_line_is_no_reply_and_the_next_one_is_whole(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_a_torn_line_is_no_reply_and_the_next_one_is_whole(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
     path = tmp_path / "replies.jsonl"
     with LoopbackServer() as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
@@ -71,7 +82,9 @@ def test_nobody_but_the_embedded_grounder_knows_its_name() -> None:
     assert [path.name for path in others if EmbeddedServing.model in path.read_text("utf-8")] == []
 
 
-@pytest.mark.parametrize("text", ["", "{}\n", "not JSON\n", "[1]\n", '{"recorded": 5, "box_format": 1}\n'])
+@pytest.mark.parametrize(
+    "text", ["", "{}\n", "not JSON\n", "[1]\n", '{"recorded": 5, "box_format": 1}\n']
+)
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.jsonl").write_text(text)
     with pytest.raises(InputError, match="is not a recording of replies"):

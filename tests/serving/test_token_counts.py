@@ -1,4 +1,6 @@
-"""Token counts as an endpoint claims them: whatever they are, the run ends, and later ones and `cost` read its folder."""
+"""Token counts as an endpoint claims them: whatever they are, the run ends, and later ones and
+`cost` read its folder.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,24 @@ CLAIMS: dict[str, tuple[Any, Any, Any]] = {
 
 @pytest.mark.parametrize("backend", ["openai", "gemini"])
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
-def test_no_claim_of_an_endpoint_spoils_a_folder(workplace: Workplace, claim: Any, backend: str) -> None:
+def test_no_claim_of_an_endpoint_spoils_a_folder(
+    workplace: Workplace, claim: Any, backend: str
+) -> None:
     if backend == "gemini":
-        if importlib.util.find_spec("google.genai") is None or not all(type(count) is int for count in claim):
+        if importlib.util.find_spec("google.genai") is None or not all(
+            type(count) is int for count in claim
+        ):
             pytest.skip("the SDK is not there, or refuses such a reply itself")
-        workplace.settings = {"vlm.backend": "gemini", "vlm.gemini.api_key": "key", "vlm.check_every": None}
+        workplace.settings = {
+            "vlm.backend": "gemini",
+            "vlm.gemini.api_key": "key",
+            "vlm.check_every": None,
+        }
     workplace.many(3)
     echo = EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")
-    with LoopbackServer(lambda request: Answer(json.dumps(echo(request)), usage=_Claimed(*claim))) as server:
+    with LoopbackServer(
+        lambda request: Answer(json.dumps(echo(request)), usage=_Claimed(*claim))
+    ) as server:
         address = server.address if backend == "gemini" else server.base_url
         settings = {f"vlm.{backend}.base_url": address, "vlm.prices": {"input": 1, "output": 1}}
         for _ in range(2):

@@ -1,4 +1,6 @@
-"""Key, headers and picture go to the endpoint and to nobody else: no proxy, no other host, nobody without a certificate."""
+"""Key, headers and picture go to the endpoint and to nobody else: no proxy, no other host, nobody
+without a certificate.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def _with_gemini(request: pytest.FixtureRequest) -> None:
 
 
 def test_no_serving_is_left_out() -> None:
-    exported = {getattr(dataflow_grounding.serving, name) for name in dataflow_grounding.serving.__all__}
+    exported = {
+        getattr(dataflow_grounding.serving, name) for name in dataflow_grounding.serving.__all__
+    }
     servings = {one.__name__ for one in exported if issubclass(one, Serving) and one is not Serving}
     assert servings == {kind.__name__ for kind, _ in KINDS.values()} | ELSEWHERE
 
@@ -63,8 +67,14 @@ def trusted(tmp_path: Path) -> Path:
 
 
 @each
-def test_a_proxy_is_told_its_own_password_and_nothing_else(kind: str, place: Workplace, trusted: Path) -> None:
-    with LoopbackServer() as server, TlsFront(server.port, trusted) as front, RecordingProxy(front.port) as proxy:
+def test_a_proxy_is_told_its_own_password_and_nothing_else(
+    kind: str, place: Workplace, trusted: Path
+) -> None:
+    with (
+        LoopbackServer() as server,
+        TlsFront(server.port, trusted) as front,
+        RecordingProxy(front.port) as proxy,
+    ):
         address = f"http://me:of-the-proxy-0815@127.0.0.1:{proxy.port}"
         env = {"https_proxy": address, "no_proxy": "", "SSL_CERT_FILE": str(trusted)}
         done = ended(place.start(env=env, **KINDS[kind][1]("https://models.example")))
@@ -89,8 +99,12 @@ def thief() -> Iterator[LoopbackServer]:
 
 @each
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_serving_follows_a_redirect(kind: str, status: int, place: Workplace, thief: LoopbackServer) -> None:
-    elsewhere = Fault(status, "moved", headers={"Location": f"http://127.0.0.1:{thief.port}/v1/chat/completions"})
+def test_no_serving_follows_a_redirect(
+    kind: str, status: int, place: Workplace, thief: LoopbackServer
+) -> None:
+    elsewhere = Fault(
+        status, "moved", headers={"Location": f"http://127.0.0.1:{thief.port}/v1/chat/completions"}
+    )
     with LoopbackServer(faults=lambda request: elsewhere) as server:
         done = place.run(**KINDS[kind][1](server.address))
     assert done.code == 4, done
@@ -100,13 +114,19 @@ def test_no_serving_follows_a_redirect(kind: str, status: int, place: Workplace,
 
 
 @pytest.mark.parametrize("azure", [False, True])
-def test_a_client_of_ones_own_follows_none_here_either(azure: bool, tmp_path: Path, thief: LoopbackServer) -> None:
+def test_a_client_of_ones_own_follows_none_here_either(
+    azure: bool, tmp_path: Path, thief: LoopbackServer
+) -> None:
     Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
-    elsewhere = Fault(307, "moved", headers={"Location": f"http://127.0.0.1:{thief.port}/v1/chat/completions"})
+    elsewhere = Fault(
+        307, "moved", headers={"Location": f"http://127.0.0.1:{thief.port}/v1/chat/completions"}
+    )
     with LoopbackServer(faults=lambda request: elsewhere) as server:
         client: Any = openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY)
         if azure:
-            client = openai.AsyncAzureOpenAI(azure_endpoint=server.address, api_key=KEY, api_version=VERSION)
+            client = openai.AsyncAzureOpenAI(
+                azure_endpoint=server.address, api_key=KEY, api_version=VERSION
+            )
         extractor = ExpressionExtractor(OpenAIServing(model_name="m", client=client))
         with pytest.raises(GroundingError, match="redirected"):
             extractor({"image_path": str(tmp_path / "a.png"), "caption": "a cup"})
@@ -118,7 +138,9 @@ def test_a_client_of_ones_own_follows_none_here_either(azure: bool, tmp_path: Pa
 
 @each
 @pytest.mark.parametrize("wrong", ["nobody vouches for it", "another host's"])
-def test_a_wrong_certificate_is_refused(kind: str, wrong: str, place: Workplace, tmp_path: Path) -> None:
+def test_a_wrong_certificate_is_refused(
+    kind: str, wrong: str, place: Workplace, tmp_path: Path
+) -> None:
     own, other = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path, "models.example")
     shown, trusts = (own, other) if wrong == "nobody vouches for it" else (other, other)
     with LoopbackServer() as server, TlsFront(server.port, shown) as front:
@@ -149,12 +171,16 @@ def test_a_pickled_serving_has_the_variables_name_and_not_the_key(
         data = pickle.dumps(ExpressionExtractor(serving) if operator else serving)
         assert not secrets_in(data.decode("latin-1"))
         again = pickle.loads(data)
-        assert repr(again if operator else [again]) == repr(ExpressionExtractor(serving) if operator else [serving])
+        assert repr(again if operator else [again]) == repr(
+            ExpressionExtractor(serving) if operator else [serving]
+        )
         for extractor in (
             again if operator else ExpressionExtractor(again),
             ExpressionExtractor(copy.deepcopy(serving)),
         ):
-            assert extractor({"image_path": str(place.folder / "a.jpg"), "caption": "a cup"})["expressions"]
+            assert extractor({"image_path": str(place.folder / "a.jpg"), "caption": "a cup"})[
+                "expressions"
+            ]
         assert server.count() == 2
         assert all(KEY in str(request.headers) for request in server.requests)
     monkeypatch.delenv("DF_API_KEY")
@@ -166,4 +192,6 @@ def test_a_pickled_serving_has_the_variables_name_and_not_the_key(
 
 def test_no_key_of_a_spec_turns_certificates_off() -> None:
     words = ("verify", "ssl", "tls", "cert", "insecure", "trust", "proxy", "proxies")
-    assert [key for key in keys_of(PipelineBlock) if any(word in key.lower() for word in words)] == []
+    assert [
+        key for key in keys_of(PipelineBlock) if any(word in key.lower() for word in words)
+    ] == []

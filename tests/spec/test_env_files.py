@@ -1,4 +1,6 @@
-"""`.env` files: they give keys and addresses, and a stranger's draws nobody's key to an address of its own."""
+"""`.env` files: they give keys and addresses, and a stranger's draws nobody's key to an address of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -38,16 +40,25 @@ def place(workplace: Workplace) -> Workplace:
 
 def run_in(place: Workplace, dotenv: dict[str, str], env: dict[str, str], *arguments: str) -> Done:
     """A command in the folder of a `.env` file; without arguments, `generate` with its spec."""
-    (place.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in dotenv.items()))
+    (place.folder / ".env").write_text(
+        "".join(f"{name}={value}\n" for name, value in dotenv.items())
+    )
     return ended(process(list(arguments) or place.arguments(), cwd=place.folder, env=env))
 
 
 def keys_at(server: LoopbackServer) -> set[str]:
-    return {key for request in server.requests for key in (OWN, GIVEN) if key in str(request.headers)}
+    return {
+        key for request in server.requests for key in (OWN, GIVEN) if key in str(request.headers)
+    }
 
 
 ADDRESSES = {"DF_BASE_URL": "/v1", "OPENAI_BASE_URL": "/v1", "GOOGLE_GEMINI_BASE_URL": ""}
-LINES = {"generate": [], "ground": ["ground", "a.jpg", "a cup"], "doctor": ["doctor"], "calibrate": ["calibrate"]}
+LINES = {
+    "generate": [],
+    "ground": ["ground", "a.jpg", "a cup"],
+    "doctor": ["doctor"],
+    "calibrate": ["calibrate"],
+}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +83,9 @@ def test_an_address_of_a_dotenv_file_draws_no_key_from_elsewhere(
         assert (name in said, key in said, OWN in said) == (True, True, False)
 
 
-@pytest.mark.parametrize(("name", "key"), [("DF_BASE_URL", "DF_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("DF_BASE_URL", "DF_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY")]
+)
 def test_it_is_refused_in_a_sentence_before_anything_is_sent(
     name: str, key: str, place: Workplace, thief: LoopbackServer
 ) -> None:
@@ -86,9 +99,15 @@ def test_it_is_refused_in_a_sentence_before_anything_is_sent(
 def test_it_is_refused_where_a_spec_takes_both_from_the_environment(
     named: str, header: bool, place: Workplace, thief: LoopbackServer
 ) -> None:
-    place.settings = {"vlm.backend": "openai", "vlm.openai.base_url": named, "vlm.openai.model_name": "m"}
+    place.settings = {
+        "vlm.backend": "openai",
+        "vlm.openai.base_url": named,
+        "vlm.openai.model_name": "m",
+    }
     name, value = (
-        ("extra_headers", {"Token": "Bearer ${oc.env:MY_API_KEY}"}) if header else ("api_key", "${oc.env:MY_API_KEY}")
+        ("extra_headers", {"Token": "Bearer ${oc.env:MY_API_KEY}"})
+        if header
+        else ("api_key", "${oc.env:MY_API_KEY}")
     )
     place.settings[f"vlm.openai.{name}"] = value
     dotenv = {"DF_BASE_URL": thief.base_url, "DF_HOST": f"127.0.0.1:{thief.port}"}
@@ -99,14 +118,20 @@ def test_it_is_refused_where_a_spec_takes_both_from_the_environment(
 # --- what goes on working
 
 
-@pytest.mark.parametrize(("name", "key"), [("DF_BASE_URL", "DF_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY")])
-def test_key_and_address_in_one_file(name: str, key: str, place: Workplace, thief: LoopbackServer) -> None:
+@pytest.mark.parametrize(
+    ("name", "key"), [("DF_BASE_URL", "DF_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY")]
+)
+def test_key_and_address_in_one_file(
+    name: str, key: str, place: Workplace, thief: LoopbackServer
+) -> None:
     done = run_in(place, {name: thief.base_url, key: GIVEN, **NAMED}, {})
     assert done.code == 0, done
     assert keys_at(thief) == {GIVEN}
 
 
-def test_an_address_without_a_key_beside_a_providers_key_elsewhere(place: Workplace, thief: LoopbackServer) -> None:
+def test_an_address_without_a_key_beside_a_providers_key_elsewhere(
+    place: Workplace, thief: LoopbackServer
+) -> None:
     """A server of one's own needs none, and OPENAI_API_KEY is set for something else."""
     done = run_in(place, {"DF_BASE_URL": thief.base_url, **NAMED}, {"OPENAI_API_KEY": OWN})
     assert done.code == 0, done
@@ -154,16 +179,48 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 KEPT_OUT = (
-    *("http_proxy", "HTTPS_PROXY", "all_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"),
-    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_CA_BUNDLE", "AWS_PROFILE"),
-    *("PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD", "PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "HF_ENDPOINT"),
-    *("HF_HOME", "RAY_ADDRESS", "FSSPEC_S3_ENDPOINT_URL", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_API_USE_MTLS"),
+    *(
+        "http_proxy",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "no_proxy",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "SSLKEYLOGFILE",
+    ),
+    *(
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "AWS_ENDPOINT_URL",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_CA_BUNDLE",
+        "AWS_PROFILE",
+    ),
+    *(
+        "PYTHONPATH",
+        "PYTHONSTARTUP",
+        "LD_PRELOAD",
+        "PATH",
+        "HOME",
+        "XDG_CACHE_HOME",
+        "TMPDIR",
+        "HF_ENDPOINT",
+    ),
+    *(
+        "HF_HOME",
+        "RAY_ADDRESS",
+        "FSSPEC_S3_ENDPOINT_URL",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_API_USE_MTLS",
+    ),
     *("OPENAI_CUSTOM_HEADERS", "OMEGACONF_MAX_YAML_EXPANDED_NODES", "BROWSER", "TERM", "NETRC"),
 )
 
 
 @pytest.mark.usefixtures("clean")
-def test_nothing_else_gets_into_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_else_gets_into_the_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in KEPT_OUT:
         os.environ.pop(name, None)
     (tmp_path / ".env").write_text("".join(f"{name}=/evil\n" for name in KEPT_OUT) + "DF_MODEL=m\n")
@@ -180,7 +237,15 @@ def test_nothing_else_gets_into_the_environment(tmp_path: Path, capsys: pytest.C
 @given(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,30}", fullmatch=True))
 def test_what_a_dotenv_file_may_set_names_no_part_of_the_machine(name: str) -> None:
     if env_files._SETTABLE.fullmatch(name):
-        kinds = ("DF_", "_API_KEY", "_API_TOKEN", "_BASE_URL", "HF_TOKEN", "_ID", "AZURE_OPENAI_ENDPOINT")
+        kinds = (
+            "DF_",
+            "_API_KEY",
+            "_API_TOKEN",
+            "_BASE_URL",
+            "HF_TOKEN",
+            "_ID",
+            "AZURE_OPENAI_ENDPOINT",
+        )
         assert any(kind in name for kind in kinds)
         assert not name.lower().endswith("proxy")
         assert not name.startswith(("AWS_", "PYTHON", "SSL", "LD_")) or name.endswith(
@@ -201,7 +266,9 @@ def test_nothing_is_filled_in(name: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("clean")
 def test_a_name_twice_has_its_last_value_and_the_environment_goes_first(tmp_path: Path) -> None:
     os.environ["DF_MODEL"] = "the environment's"
-    (tmp_path / ".env").write_text("export DF_API_KEY=\"a\"\nDF_MODEL=m\nDF_API_KEY='b' # which counts\n")
+    (tmp_path / ".env").write_text(
+        "export DF_API_KEY=\"a\"\nDF_MODEL=m\nDF_API_KEY='b' # which counts\n"
+    )
     read_env_files([str(tmp_path)])
     assert (os.environ["DF_API_KEY"], os.environ["DF_MODEL"]) == ("b", "the environment's")
 
@@ -235,15 +302,24 @@ def test_two_files_are_two_places(place: Workplace, thief: LoopbackServer, tmp_p
 def test_a_key_that_the_spec_states_goes_to_no_address_of_a_dotenv_file(
     own: dict[str, str], place: Workplace, thief: LoopbackServer
 ) -> None:
-    place.settings = {"vlm.backend": "openai", "vlm.openai.model_name": "m", "vlm.box_format": "xyxy_px", **own}
-    done = run_in(place, {"DF_BASE_URL": thief.base_url}, {"PLAIN": OWN} if "PLAIN" in str(own) else {})
+    place.settings = {
+        "vlm.backend": "openai",
+        "vlm.openai.model_name": "m",
+        "vlm.box_format": "xyxy_px",
+        **own,
+    }
+    done = run_in(
+        place, {"DF_BASE_URL": thief.base_url}, {"PLAIN": OWN} if "PLAIN" in str(own) else {}
+    )
     assert (done.code, thief.received) == (2, 0), done
     assert f"DF_BASE_URL is set by {place.folder.resolve()}/.env" in done.err
     assert OWN not in done.err
 
 
 @pytest.mark.parametrize("key", ["EMPTY", "none", "ollama", "lm-studio"])
-def test_a_word_in_place_of_a_key_is_none(key: str, place: Workplace, thief: LoopbackServer) -> None:
+def test_a_word_in_place_of_a_key_is_none(
+    key: str, place: Workplace, thief: LoopbackServer
+) -> None:
     place.settings |= {"vlm.backend": "openai", "vlm.openai.api_key": key}
     place.settings["vlm.openai.extra_headers"] = {"X-Title": "My set"}
     done = run_in(place, {"DF_BASE_URL": thief.base_url, **NAMED}, {})
@@ -258,18 +334,32 @@ def test_a_word_in_place_of_a_key_is_none(key: str, place: Workplace, thief: Loo
         "http://127.0.0.1:${oc.env:DF_GATE}/v1",
     ],
 )
-def test_a_part_of_an_address_draws_no_key_either(named: str, place: Workplace, thief: LoopbackServer) -> None:
+def test_a_part_of_an_address_draws_no_key_either(
+    named: str, place: Workplace, thief: LoopbackServer
+) -> None:
     address = named.replace("PORT", str(thief.port))
-    place.settings = {"vlm.backend": "openai", "vlm.openai.base_url": address, "vlm.openai.model_name": "m"}
+    place.settings = {
+        "vlm.backend": "openai",
+        "vlm.openai.base_url": address,
+        "vlm.openai.model_name": "m",
+    }
     values = {"DF_HOST": "127.0.0.1", "DF_PART": "evil", "DF_GATE": str(thief.port)}
     dotenv = {name: value for name, value in values.items() if name in named}
     done = run_in(place, dotenv, {"DF_API_KEY": OWN})
     assert (done.code, thief.received) == (2, 0), done
 
 
-def test_a_dotenv_file_lets_no_folder_stand_for_an_address(place: Workplace, thief: LoopbackServer) -> None:
-    """A results folder with a mark, in a work folder that a stranger names, would be sent to the stranger's bucket."""
-    place.settings |= {"vlm.openai.base_url": thief.base_url, "vlm.backend": "openai", "vlm.openai.model_name": "m"}
+def test_a_dotenv_file_lets_no_folder_stand_for_an_address(
+    place: Workplace, thief: LoopbackServer
+) -> None:
+    """A results folder with a mark, in a work folder that a stranger names, would be sent to the
+    stranger's bucket.
+    """
+    place.settings |= {
+        "vlm.openai.base_url": thief.base_url,
+        "vlm.backend": "openai",
+        "vlm.openai.model_name": "m",
+    }
     place.settings["vlm.box_format"] = "xyxy_px"
     place.results.mkdir()
     stated = dict(zip(mirror._STATED, ("memory://evil", "", "abcd"), strict=True))

@@ -45,7 +45,9 @@ def compared(stated: dict[str, Any], model: type[BaseModel], where: str) -> None
 
 
 @pytest.mark.parametrize("pipeline", JOBS)
-def test_default_specs_have_every_key_with_its_default_and_a_comment(tmp_path: Path, pipeline: str) -> None:
+def test_default_specs_have_every_key_with_its_default_and_a_comment(
+    tmp_path: Path, pipeline: str
+) -> None:
     done = command(["default_specs", f"results_dir={tmp_path}", f"autolabel_type={pipeline}"])
     assert done.code == 0, done
     text = (tmp_path / f"{pipeline}.yaml").read_text()
@@ -102,7 +104,9 @@ def test_several_specs_on_the_command_line(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer(key=KEY) as server:
         spec = workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9"})
-        endpoint = f"image_grounding: {{vlm: {{openai: {{base_url: {server.base_url}, api_key: {KEY}}}}}}}"
+        endpoint = (
+            f"image_grounding: {{vlm: {{openai: {{base_url: {server.base_url}, api_key: {KEY}}}}}}}"
+        )
         over = written(workplace.folder, "endpoint.yaml", endpoint)
         assert command(["generate", "-e", str(spec), "-e", over]).code == 0
         assert server.count() == 4
@@ -110,12 +114,18 @@ def test_several_specs_on_the_command_line(workplace: Workplace) -> None:
         assert command(["estimate", "-e", str(spec), "-e", over]).code == 0
 
 
-def test_values_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_may_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
     monkeypatch.setenv("MY_DATA", str(tmp_path / "data"))
-    text = BASE.replace("timeout: 5", 'api_key: "${oc.env:MY_KEY}", base_url: "http://${oc.env:MY_HOST,localhost}/v1"')
+    text = BASE.replace(
+        "timeout: 5",
+        'api_key: "${oc.env:MY_KEY}", base_url: "http://${oc.env:MY_HOST,localhost}/v1"',
+    )
     text = text.replace("in.jsonl", '"${oc.env:MY_DATA}/in.jsonl"')
-    text += "wandb: {key: '???'}\nimage_referring_expression: {data: '???'}\n"  # blocks that are none of this run's
+    # blocks that are none of this run's
+    text += "wandb: {key: '???'}\nimage_referring_expression: {data: '???'}\n"
     block = load_spec(written(tmp_path, "spec.yaml", text)).block
     assert isinstance(block, ImageGroundingBlock)
     assert (block.vlm.openai.api_key, block.vlm.openai.base_url) == (KEY, "http://localhost/v1")
@@ -127,16 +137,22 @@ def test_a_variable_that_holds_nothing_is_named_with_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: str
 ) -> None:
     monkeypatch.setenv("MY_ADDRESS", empty)
-    path = written(tmp_path, "spec.yaml", BASE.replace("timeout: 5", 'base_url: "${oc.env:MY_ADDRESS}"'))
+    path = written(
+        tmp_path, "spec.yaml", BASE.replace("timeout: 5", 'base_url: "${oc.env:MY_ADDRESS}"')
+    )
     with pytest.raises(SpecError) as told:
         load_spec([path])
     assert "vlm.openai.base_url is what MY_ADDRESS holds, which is empty" in str(told.value)
-    meant = written(tmp_path, "spec.yaml", BASE.replace("timeout: 5", "base_url: \"${oc.env:MY_ADDRESS,''}\""))
+    meant = written(
+        tmp_path, "spec.yaml", BASE.replace("timeout: 5", "base_url: \"${oc.env:MY_ADDRESS,''}\"")
+    )
     assert load_spec([meant]).block.vlm.openai.base_url == empty
 
 
 def test_a_name_that_the_environment_lacks_is_named(tmp_path: Path) -> None:
-    path = written(tmp_path, "spec.yaml", BASE.replace("timeout: 5", 'api_key: "${oc.env:NO_SUCH_NAME}"'))
+    path = written(
+        tmp_path, "spec.yaml", BASE.replace("timeout: 5", 'api_key: "${oc.env:NO_SUCH_NAME}"')
+    )
     with pytest.raises(SpecError, match="NO_SUCH_NAME"):
         load_spec(path)
 
@@ -148,17 +164,28 @@ def test_a_dotenv_file_gives_keys_but_the_environment_goes_first(
     workplace.many(1)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    written(workplace.folder if where == "beside the spec" else elsewhere, ".env", f'OPENAI_API_KEY="{KEY}"\n')
+    written(
+        workplace.folder if where == "beside the spec" else elsewhere,
+        ".env",
+        f'OPENAI_API_KEY="{KEY}"\n',
+    )
     with LoopbackServer(key=KEY) as server:
         spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
         line = [sys.executable, "-m", "dataflow_grounding", "generate", "-e", spec]
-        environment = {name: value for name, value in os.environ.items() if not name.endswith("API_KEY")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.endswith("API_KEY")
+        }
         environment["PYTHONPATH"] = str(REPOSITORY)
         done = subprocess.run(line, cwd=elsewhere, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         wrong = {**environment, "OPENAI_API_KEY": "sk-another"}
         line.append("image_grounding.workflow.force_reprocess=true")
-        assert subprocess.run(line, cwd=elsewhere, env=wrong, capture_output=True, text=True).returncode == 4
+        assert (
+            subprocess.run(
+                line, cwd=elsewhere, env=wrong, capture_output=True, text=True
+            ).returncode
+            == 4
+        )
 
 
 def test_everything_wrong_is_named_with_file_line_and_nearest_key(tmp_path: Path) -> None:
@@ -195,7 +222,9 @@ image_grounding:
 
 
 def test_a_wrong_value_is_never_repeated(tmp_path: Path) -> None:
-    path = written(tmp_path, "spec.yaml", BASE.replace("timeout: 5", f"timeout: {KEY}, api_key: [{KEY}]"))
+    path = written(
+        tmp_path, "spec.yaml", BASE.replace("timeout: 5", f"timeout: {KEY}, api_key: [{KEY}]")
+    )
     with pytest.raises(SpecError) as caught:
         load_spec(path)
     assert KEY not in str(caught.value)
@@ -205,7 +234,8 @@ DEEP = "[" * 3_000 + "]" * 3_000
 ODD = {
     "nested": f"{BASE}x: {DEEP}\n",
     "nested less": f"{BASE}x: {DEEP[2_900:3_100]}\n",
-    "nested by aliases": f"{BASE}a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 500)),
+    "nested by aliases": f"{BASE}a0: &a0 [x]\n"
+    + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 500)),
     "a tag that doesn't fit": f"{BASE}x: !!bool 3\n",
     "no date": f"{BASE}x: !!timestamp x\n",
     "no number": f"{BASE}x: !!int ''\n",
@@ -214,7 +244,9 @@ ODD = {
 
 
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
-def test_yaml_that_can_not_be_read_is_refused_in_a_line_that_names_the_file(tmp_path: Path, text: str) -> None:
+def test_yaml_that_can_not_be_read_is_refused_in_a_line_that_names_the_file(
+    tmp_path: Path, text: str
+) -> None:
     done = command(["generate", "-e", written(tmp_path, "spec.yaml", text)])
     assert done.code == 2, done
     assert done.err.startswith("Error: ")
@@ -224,7 +256,10 @@ def test_yaml_that_can_not_be_read_is_refused_in_a_line_that_names_the_file(tmp_
 
 def test_an_override_nested_too_deeply_is_refused(tmp_path: Path) -> None:
     spec = written(tmp_path, "spec.yaml", BASE)
-    for override in (f"image_grounding.vlm.openai.extra_body.x={DEEP}", ".".join(["a"] * 3_000) + "=1"):
+    for override in (
+        f"image_grounding.vlm.openai.extra_body.x={DEEP}",
+        ".".join(["a"] * 3_000) + "=1",
+    ):
         done = command(["generate", "-e", spec, override])
         assert (done.code, done.err.count("\n")) == (2, 1), done
 
@@ -243,7 +278,9 @@ def test_a_spec_may_come_through_a_pipe(tmp_path: Path) -> None:
     os.close(reader)
 
 
-@pytest.mark.parametrize("content", [b"B=2\n\xff\xfeA=1", b'\nA="\0"\n'], ids=["no UTF-8", "a zero byte"])
+@pytest.mark.parametrize(
+    "content", [b"B=2\n\xff\xfeA=1", b'\nA="\0"\n'], ids=["no UTF-8", "a zero byte"]
+)
 def test_a_dotenv_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".env").write_bytes(content)
     done = ended(process(["default_specs", f"results_dir={tmp_path}"], cwd=tmp_path))
@@ -255,7 +292,9 @@ def test_a_bad_line_of_a_dotenv_file_is_named_once_and_not_shown(tmp_path: Path)
     lines = ["", f"{KEY} not a setting", "", "", f'A="{KEY}', "OPENAI_API_KEY=sk-good-one", ""]
     written(tmp_path, ".env", "\n".join(lines))
     spec = written(tmp_path, "spec.yaml", BASE)
-    done = ended(process(["doctor", "--offline", "-e", spec], cwd=tmp_path, env={"OPENAI_API_KEY": ""}))
+    done = ended(
+        process(["doctor", "--offline", "-e", spec], cwd=tmp_path, env={"OPENAI_API_KEY": ""})
+    )
     assert done.code == 0, done
     told = [line.split(" is passed over")[0] for line in done.err.splitlines()]
     assert told == ["Warning: ./.env, line 2", "Warning: ./.env, line 5"]
@@ -278,7 +317,9 @@ NO_SETTINGS = [
 
 
 @pytest.mark.parametrize(("key", "value"), NO_SETTINGS)
-def test_numbers_that_are_none_are_refused_with_their_key(tmp_path: Path, key: str, value: str) -> None:
+def test_numbers_that_are_none_are_refused_with_their_key(
+    tmp_path: Path, key: str, value: str
+) -> None:
     spec = written(tmp_path, "spec.yaml", BASE)
     done = command(["generate", "-e", spec, f"image_grounding.{key}={value}"])
     assert done.code == 2, done

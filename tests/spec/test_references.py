@@ -1,4 +1,6 @@
-"""References of a spec: what they fill in is bounded, whatever a stranger's spec makes of them, and usual ones work."""
+"""References of a spec: what they fill in is bounded, whatever a stranger's spec makes of them, and
+usual ones work.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ def written(folder: Path, name: str, value: Any) -> str:
 
 def bomb(leaf: Leaf) -> dict[str, Any]:
     levels = {f"k{level}": leaf(f"k{level + 1}") for level in range(LEVELS)}
-    return {"x": {**levels, f"k{LEVELS}": "y" * 40}, "results_dir": "out", "autolabel_type": "image_grounding"}
+    return {
+        "x": {**levels, f"k{LEVELS}": "y" * 40},
+        "results_dir": "out",
+        "autolabel_type": "image_grounding",
+    }
 
 
 @pytest.mark.parametrize("leaf", BOMBS.values(), ids=BOMBS)
@@ -78,9 +84,13 @@ LONG: dict[str, str] = {
 
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
-def test_a_text_that_takes_long_to_make_sense_of_is_refused_by_its_line(text: str, tmp_path: Path) -> None:
+def test_a_text_that_takes_long_to_make_sense_of_is_refused_by_its_line(
+    text: str, tmp_path: Path
+) -> None:
     begun = time.monotonic()
-    done = command(["generate", "-e", written(tmp_path, "spec.yaml", f"results_dir: out\n{text}\n")])
+    done = command(
+        ["generate", "-e", written(tmp_path, "spec.yaml", f"results_dir: out\n{text}\n")]
+    )
     assert time.monotonic() - begun < 5
     assert (done.code, done.err.count("\n")) == (2, 1), done
     assert "spec.yaml: line 2: " in done.err
@@ -88,7 +98,9 @@ def test_a_text_that_takes_long_to_make_sense_of_is_refused_by_its_line(text: st
 
 def test_a_long_text_without_references_is_none_of_these(tmp_path: Path) -> None:
     path = written(
-        tmp_path, "spec.yaml", {"results_dir": "out", "autolabel_type": "image_grounding", "x": "9 " * 9_000}
+        tmp_path,
+        "spec.yaml",
+        {"results_dir": "out", "autolabel_type": "image_grounding", "x": "9 " * 9_000},
     )
     assert "x is not a key of the spec" in command(["check", "-e", path]).err
 
@@ -97,7 +109,12 @@ USUAL = {
     "root": "/data",
     "a": "${root}/a",
     "b": ["${a}/x", "${b[0]}/y"],
-    "c": {"d": "${.e}", "e": "${..root}", "f": "${oc.env:NOT_SET,${root}}", "g": "${oc.decode:${oc.env:NOT_SET,3}}"},
+    "c": {
+        "d": "${.e}",
+        "e": "${..root}",
+        "f": "${oc.env:NOT_SET,${root}}",
+        "g": "${oc.decode:${oc.env:NOT_SET,3}}",
+    },
     "h": "${c}",
     "i": "\\${root}",
     "j": "${oc.env:NOT_SET,'a b'} ${root}",
@@ -115,13 +132,19 @@ def test_usual_references_are_filled_in() -> None:
 
 
 def test_references_of_hydra_in_a_block_that_is_left_out_do_no_harm() -> None:
-    check_references(OmegaConf.create({"hydra": {"run": {"dir": "${now:%Y-%m-%d}/${hydra:job.name}"}}}))
+    check_references(
+        OmegaConf.create({"hydra": {"run": {"dir": "${now:%Y-%m-%d}/${hydra:job.name}"}}})
+    )
 
 
 KEYS = [f"k{n}" for n in range(6)]
-reference = st.sampled_from([*(f"${{{key}}}" for key in KEYS), *(f"${{.{key}}}" for key in KEYS), "${k0.k1}", "text"])
+reference = st.sampled_from(
+    [*(f"${{{key}}}" for key in KEYS), *(f"${{.{key}}}" for key in KEYS), "${k0.k1}", "text"]
+)
 texts = st.lists(reference, max_size=6).map("".join)
-values = st.one_of(texts, st.lists(texts, max_size=4), st.dictionaries(st.sampled_from(KEYS), texts, max_size=4))
+values = st.one_of(
+    texts, st.lists(texts, max_size=4), st.dictionaries(st.sampled_from(KEYS), texts, max_size=4)
+)
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), values, max_size=6))

@@ -17,10 +17,19 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks import Request, double_check, grounding_expression, image_caption, region_expression
+from dataflow_grounding.tasks import (
+    Request,
+    double_check,
+    grounding_expression,
+    image_caption,
+    region_expression,
+)
 from dataflow_grounding.tasks.regions import Check, Described, Merged
 
-REGIONS = [{"bbox": [10, 20, 110, 220], "type": "Car"}, {"bbox": [300.5, 0, 640, 480.0], "type": ""}]
+REGIONS = [
+    {"bbox": [10, 20, 110, 220], "type": "Car"},
+    {"bbox": [300.5, 0, 640, 480.0], "type": ""},
+]
 PIXELS, GEMINI = find_box_format("xyxy_px", ""), find_box_format("yxyx_1000", "")
 
 
@@ -36,7 +45,9 @@ def requests(image: Image) -> dict[str, Request[Any]]:
         "region_expression": region_expression(image, REGIONS, PIXELS),
         "image_caption": image_caption(image),
         "grounding_expression": grounding_expression(image, "A car.", REGIONS, GEMINI),
-        "double_check": double_check(image, [Merged("the car", [0]), Merged("both", [0, 1])], REGIONS, PIXELS),
+        "double_check": double_check(
+            image, [Merged("the car", [0]), Merged("both", [0, 1])], REGIONS, PIXELS
+        ),
     }
 
 
@@ -59,7 +70,10 @@ def test_requests_are_as_the_wire_wants_them(image: Image) -> None:
             {"id": 1, "text": "the car", "region_ids": [1]},
             {"id": 2, "text": "both", "region_ids": [1, 2]},
         ],
-        "regions": [{"id": 1, "bbox_2d": [10, 20, 110, 220]}, {"id": 2, "bbox_2d": [300, 0, 640, 480]}],
+        "regions": [
+            {"id": 1, "bbox_2d": [10, 20, 110, 220]},
+            {"id": 2, "bbox_2d": [300, 0, 640, 480]},
+        ],
     }
     for request in made.values():
         assert "{box" not in request.instructions
@@ -67,15 +81,30 @@ def test_requests_are_as_the_wire_wants_them(image: Image) -> None:
     assert "y before x" in made["grounding_expression"].instructions
 
 
-ONE, TWO = '{"id": 1, "type": "car", "color": "red", "description": "a  car"}', '{"id": "2", "description": "x"}'
+ONE, TWO = (
+    '{"id": 1, "type": "car", "color": "red", "description": "a  car"}',
+    '{"id": "2", "description": "x"}',
+)
 DESCRIBED = [Described("car", "red", "a car"), Described("", "", "x")]
 READ: list[tuple[str, str, Any]] = [
     ("region_expression", f'{{"regions": [{ONE}, {TWO}]}}', DESCRIBED),
     ("region_expression", f"```json\n[{TWO}, {ONE}]\n```", DESCRIBED),
-    ("region_expression", f'Sure!\n{{"regions": [{ONE}, {TWO}, {{"id": 3, "description": "y"}}, {ONE}]}}', DESCRIBED),
+    (
+        "region_expression",
+        f'Sure!\n{{"regions": [{ONE}, {TWO}, {{"id": 3, "description": "y"}}, {ONE}]}}',
+        DESCRIBED,
+    ),
     ("image_caption", '{"caption": " A  car.\\n"}', "A car."),
-    ("grounding_expression", '{"expressions": [{"text": "it", "region_ids": 2}]}', [Merged("it", [1])]),
-    ("grounding_expression", '[{"text": "it", "region_ids": ["1", 2.0, 1, 7]}]', [Merged("it", [0, 1])]),
+    (
+        "grounding_expression",
+        '{"expressions": [{"text": "it", "region_ids": 2}]}',
+        [Merged("it", [1])],
+    ),
+    (
+        "grounding_expression",
+        '[{"text": "it", "region_ids": ["1", 2.0, 1, 7]}]',
+        [Merged("it", [0, 1])],
+    ),
     (
         "double_check",
         '{"checks": [{"id": 2, "matches": "no", "region_ids": [2], "text": " the  bus", "reason": "r"},'
@@ -97,7 +126,11 @@ def test_replies_are_read(image: Image, task: str, reply: str, expected: Any) ->
 
 UNREADABLE = [
     ("region_expression", f'{{"regions": [{ONE}]}}', "missing for id 2"),
-    ("region_expression", '{"regions": [{"id": 1, "description": ""}, {"id": 2}]}', "missing for id 1, 2"),
+    (
+        "region_expression",
+        '{"regions": [{"id": 1, "description": ""}, {"id": 2}]}',
+        "missing for id 1, 2",
+    ),
     ("region_expression", '{"regions": "none"}', "is not a list"),
     ("region_expression", "I can't see any.", "no JSON"),
     ("image_caption", '{"caption": null}', "is not a text"),
@@ -109,7 +142,9 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize(("task", "reply", "why"), UNREADABLE)
-def test_what_can_not_be_read_says_what_is_wrong(image: Image, task: str, reply: str, why: str) -> None:
+def test_what_can_not_be_read_says_what_is_wrong(
+    image: Image, task: str, reply: str, why: str
+) -> None:
     with pytest.raises(UnreadableReply, match=why):
         requests(image)[task].read(reply)
 
@@ -120,25 +155,42 @@ def test_what_can_not_be_read_says_what_is_wrong(image: Image, task: str, reply:
         ("region_expression", f'{{"regions": [{ONE}, {{"id": 2, "descr'),
         ("region_expression", f'{{"regions": [{ONE}, {{"id": 2, "description": "the re'),
         ("image_caption", '{"caption": "A red car on the le'),
-        ("grounding_expression", '{"expressions": [{"text": "it", "region_ids": [1]}, {"text": "the'),
-        ("double_check", '{"checks": [{"id": 1, "matches": true, "region_ids": [1]}, {"id": 2, "ma'),
+        (
+            "grounding_expression",
+            '{"expressions": [{"text": "it", "region_ids": [1]}, {"text": "the',
+        ),
+        (
+            "double_check",
+            '{"checks": [{"id": 1, "matches": true, "region_ids": [1]}, {"id": 2, "ma',
+        ),
     ],
 )
-def test_the_rest_of_a_reply_that_is_cut_off_is_not_taken_for_none(image: Image, task: str, reply: str) -> None:
+def test_the_rest_of_a_reply_that_is_cut_off_is_not_taken_for_none(
+    image: Image, task: str, reply: str
+) -> None:
     with pytest.raises(TruncatedReply):
         requests(image)[task].read(reply)
 
 
 values: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 9) | st.floats(allow_nan=False) | st.text(max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 9)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=4),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "matches", "text"]), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["id", "matches", "text"]), inner, max_size=3)
     ),
     max_leaves=6,
 )
-keys = st.sampled_from(["id", "region_ids", "text", "matches", "description", "type", "color", "reason", "caption"])
+keys = st.sampled_from(
+    ["id", "region_ids", "text", "matches", "description", "type", "color", "reason", "caption"]
+)
 items = st.lists(values | st.dictionaries(keys, values, max_size=6), max_size=4)
-replies = st.dictionaries(st.sampled_from(["regions", "expressions", "checks", "caption"]), items | values, max_size=4)
+replies = st.dictionaries(
+    st.sampled_from(["regions", "expressions", "checks", "caption"]), items | values, max_size=4
+)
 
 
 @given(

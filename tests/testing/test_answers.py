@@ -15,7 +15,15 @@ from PIL import Image
 
 from benchmarks.gold import GoldAnswers
 from benchmarks.tally import Beginnings
-from dataflow_grounding.testing import Answer, CannedAnswers, EchoAnswers, LoopbackServer, Takes, faults, on
+from dataflow_grounding.testing import (
+    Answer,
+    CannedAnswers,
+    EchoAnswers,
+    LoopbackServer,
+    Takes,
+    faults,
+    on,
+)
 
 GOLD: dict[str, Any] = {
     "image_path": "cups.png",
@@ -28,8 +36,16 @@ GOLD: dict[str, Any] = {
         {"bbox": [120, 30, 180, 95], "type": "Cup", "color": "blue", "description": "the blue cup"},
     ],
     "expressions": [
-        {"text": "cup", "noun_chunk": "cup", "instances": [{"bbox": [10, 20, 60, 90], "score": 0.5}]},
-        {"text": "cup", "noun_chunk": "cup", "instances": [{"bbox": [120, 30, 180, 95], "score": None}]},
+        {
+            "text": "cup",
+            "noun_chunk": "cup",
+            "instances": [{"bbox": [10, 20, 60, 90], "score": 0.5}],
+        },
+        {
+            "text": "cup",
+            "noun_chunk": "cup",
+            "instances": [{"bbox": [120, 30, 180, 95], "score": None}],
+        },
         {"text": "table", "instances": []},
     ],
 }
@@ -64,12 +80,16 @@ def openai_body(task: str, given: dict[str, Any], *images: bytes, **more: Any) -
 def gemini_body(task: str, given: dict[str, Any], *images: bytes) -> dict[str, Any]:
     """A generateContent request with the same content."""
     parts: list[dict[str, Any]] = [
-        {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(image).decode()}} for image in images
+        {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(image).decode()}}
+        for image in images
     ]
     return {
         "systemInstruction": {"parts": [{"text": "Answer with JSON."}]},
         "contents": [{"role": "user", "parts": [*parts, {"text": text_part(task, given)}]}],
-        "generationConfig": {"responseMimeType": "application/json", "responseJsonSchema": {"type": "object"}},
+        "generationConfig": {
+            "responseMimeType": "application/json",
+            "responseJsonSchema": {"type": "object"},
+        },
     }
 
 
@@ -83,7 +103,9 @@ def post(server: LoopbackServer, path: str, body: Any, **headers: str) -> tuple[
     return reply.status, value
 
 
-def ask(server: LoopbackServer, task: str, given: dict[str, Any], *images: bytes, **more: Any) -> dict[str, Any]:
+def ask(
+    server: LoopbackServer, task: str, given: dict[str, Any], *images: bytes, **more: Any
+) -> dict[str, Any]:
     """The answer's JSON over the OpenAI protocol."""
     more.setdefault("response_format", {"type": "json_object"})
     status, reply = post(server, "/v1/chat/completions", openai_body(task, given, *images, **more))
@@ -100,7 +122,9 @@ def grounding(*phrases: str, width: int = 200, height: int = 100) -> dict[str, A
 
 def test_extraction_gives_the_expressions_of_the_caption_as_the_gold_has_them() -> None:
     with LoopbackServer(GoldAnswers([GOLD])) as server:
-        answer = ask(server, "expression_extraction", {"caption": "A cup beside a cup on a table"}, picture())
+        answer = ask(
+            server, "expression_extraction", {"caption": "A cup beside a cup on a table"}, picture()
+        )
     assert answer["cleaned_caption"] == GOLD["cleaned_caption"]
     assert [expression["text"] for expression in answer["expressions"]] == ["cup", "cup", "table"]
 
@@ -108,9 +132,19 @@ def test_extraction_gives_the_expressions_of_the_caption_as_the_gold_has_them() 
 @pytest.mark.parametrize(
     ("box_format", "size", "key", "first"),
     [
-        pytest.param("xyxy_px", (200, 100), "bbox_2d", [10, 20, 60, 90], id="pixels of the gold's own size"),
-        pytest.param("xyxy_px", (100, 50), "bbox_2d", [5, 10, 30, 45], id="pixels of a picture sent smaller"),
-        pytest.param("gemini", (100, 50), "box_2d", [200, 50, 900, 300], id="thousandths, y first, whatever the size"),
+        pytest.param(
+            "xyxy_px", (200, 100), "bbox_2d", [10, 20, 60, 90], id="pixels of the gold's own size"
+        ),
+        pytest.param(
+            "xyxy_px", (100, 50), "bbox_2d", [5, 10, 30, 45], id="pixels of a picture sent smaller"
+        ),
+        pytest.param(
+            "gemini",
+            (100, 50),
+            "box_2d",
+            [200, 50, 900, 300],
+            id="thousandths, y first, whatever the size",
+        ),
     ],
 )
 def test_gold_boxes_are_converted_for_the_picture_that_came(
@@ -125,13 +159,18 @@ def test_gold_boxes_are_converted_for_the_picture_that_came(
     assert "score" not in objects[1]
 
 
-def test_records_that_share_their_phrases_are_told_apart_by_the_picture_seen_with_their_caption() -> None:
+def test_records_that_share_their_phrases_are_told_apart_by_the_picture_seen_with_their_caption() -> (
+    None
+):
     other = {**GOLD, "caption": "Another", "cleaned_caption": "Another"}
     other["expressions"] = [{"text": "cup", "instances": [{"bbox": [1, 2, 3, 4]}]}]
     with LoopbackServer(GoldAnswers([GOLD, other])) as server:
         for shade, caption in ((1, "Another"), (2, "A cup beside a cup on a table")):
             ask(server, "expression_extraction", {"caption": caption}, picture(shade=shade))
-        found = [ask(server, "phrase_grounding", grounding("cup"), picture(shade=shade)) for shade in (1, 2)]
+        found = [
+            ask(server, "phrase_grounding", grounding("cup"), picture(shade=shade))
+            for shade in (1, 2)
+        ]
     assert [answer["objects"][0]["bbox_2d"] for answer in found] == [[1, 2, 3, 4], [10, 20, 60, 90]]
 
 
@@ -168,13 +207,22 @@ SIZE = {"width": 200, "height": 100}
         pytest.param(
             "grounding_expression",
             {"caption": None, "regions": REGIONS},
-            {"expressions": [{"text": "cup", "region_ids": [2]}, {"text": "cup", "region_ids": [1]}]},
+            {
+                "expressions": [
+                    {"text": "cup", "region_ids": [2]},
+                    {"text": "cup", "region_ids": [1]},
+                ]
+            },
             id="expressions name the regions that their instances lie on",
         ),
         pytest.param(
             "double_check",
             {"expressions": [{"id": 1, "text": "mug", "region_ids": [1]}], "regions": REGIONS},
-            {"checks": [{"id": 1, "text": "mug", "region_ids": [1], "matches": True, "reason": ""}]},
+            {
+                "checks": [
+                    {"id": 1, "text": "mug", "region_ids": [1], "matches": True, "reason": ""}
+                ]
+            },
             id="an expression that the gold doesn't know is left as it is",
         ),
         pytest.param(
@@ -185,7 +233,9 @@ SIZE = {"width": 200, "height": 100}
         ),
     ],
 )
-def test_gold_answers_every_task_about_regions(task: str, given: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_gold_answers_every_task_about_regions(
+    task: str, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
     with LoopbackServer(GoldAnswers([GOLD])) as server:
         assert ask(server, task, given, picture()) == expected
 
@@ -201,7 +251,10 @@ def test_double_check_mends_the_regions_of_a_wrong_expression() -> None:
 def test_echo_gives_one_box_inside_the_picture_to_each_phrase_and_the_same_one_again() -> None:
     phrases = [f"thing {number}" for number in range(40)]
     with LoopbackServer(EchoAnswers(), record=False) as server:
-        first, again = (ask(server, "phrase_grounding", grounding(*phrases, width=9, height=3)) for _ in range(2))
+        first, again = (
+            ask(server, "phrase_grounding", grounding(*phrases, width=9, height=3))
+            for _ in range(2)
+        )
     assert first == again
     assert [found["id"] for found in first["objects"]] == list(range(1, 41))
     for found in first["objects"]:
@@ -212,9 +265,18 @@ def test_echo_gives_one_box_inside_the_picture_to_each_phrase_and_the_same_one_a
 
 def test_echo_takes_the_telling_words_of_a_caption() -> None:
     with LoopbackServer() as server:
-        answer = ask(server, "expression_extraction", {"caption": "Ann's dog, a  <poodle>, eats pie"}, picture())
+        answer = ask(
+            server,
+            "expression_extraction",
+            {"caption": "Ann's dog, a  <poodle>, eats pie"},
+            picture(),
+        )
     assert answer["cleaned_caption"] == "Ann's dog, a <poodle>, eats pie"
-    assert [expression["text"] for expression in answer["expressions"]] == ["Ann's", "poodle", "eats"]
+    assert [expression["text"] for expression in answer["expressions"]] == [
+        "Ann's",
+        "poodle",
+        "eats",
+    ]
 
 
 def test_what_was_received_is_kept_small_and_exact() -> None:
@@ -224,7 +286,11 @@ def test_what_was_received_is_kept_small_and_exact() -> None:
         (request,) = server.requests
     assert request.image_digests == (hashlib.sha256(big).hexdigest(),)
     assert request.image_sizes == ((900, 700),)
-    assert (request.task, request.model, request.system) == ("phrase_grounding", "m", "Answer with JSON.")
+    assert (request.task, request.model, request.system) == (
+        "phrase_grounding",
+        "m",
+        "Answer with JSON.",
+    )
     assert request.settings["temperature"] == 0.3
     assert request.body is None
     assert request.status_sent == 200
@@ -242,13 +308,23 @@ def test_gemini_gets_the_same_answer_in_its_own_shape() -> None:
     with LoopbackServer(GoldAnswers([GOLD]), key="g-key") as server:
         path = "/v1beta/models/gemini-x:generateContent"
         status, reply = post(
-            server, path, gemini_body("phrase_grounding", grounding("cup"), picture()), **{"x-goog-api-key": "g-key"}
+            server,
+            path,
+            gemini_body("phrase_grounding", grounding("cup"), picture()),
+            **{"x-goog-api-key": "g-key"},
         )
-        refused, error = post(server, path, gemini_body("image_caption", {}, picture()), **{"x-goog-api-key": "other"})
+        refused, error = post(
+            server, path, gemini_body("image_caption", {}, picture()), **{"x-goog-api-key": "other"}
+        )
         assert server.requests[0].model == "gemini-x"
     candidate = reply["candidates"][0]
     assert (status, candidate["finishReason"]) == (200, "STOP")
-    assert json.loads(candidate["content"]["parts"][0]["text"])["objects"][0]["bbox_2d"] == [10, 20, 60, 90]
+    assert json.loads(candidate["content"]["parts"][0]["text"])["objects"][0]["bbox_2d"] == [
+        10,
+        20,
+        60,
+        90,
+    ]
     assert reply["usageMetadata"]["promptTokenCount"] > 0
     assert reply["usageMetadata"]["cachedContentTokenCount"] == 0
     assert (refused, error["error"]["status"]) == (400, "INVALID_ARGUMENT")
@@ -258,7 +334,9 @@ def test_gemini_tells_a_blocked_prompt_and_a_cut_off_answer() -> None:
     rules = [on(faults.refusal(), indexes={0}), on(faults.truncated(), indexes={1})]
     with LoopbackServer(faults=rules) as server:
         path = "/v1beta/models/gemini-x:generateContent"
-        blocked, cut = (post(server, path, gemini_body("image_caption", {}, picture()))[1] for _ in range(2))
+        blocked, cut = (
+            post(server, path, gemini_body("image_caption", {}, picture()))[1] for _ in range(2)
+        )
     assert blocked["promptFeedback"]["blockReason"] == "SAFETY"
     assert "candidates" not in blocked
     assert cut["candidates"][0]["finishReason"] == "MAX_TOKENS"
@@ -274,13 +352,21 @@ def test_azure_names_the_model_in_the_path() -> None:
 
 
 OPEN_INSIDE = {"type": "array", "items": {"type": "object", "properties": {}}}
-STRICT = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+STRICT = {
+    "type": "object",
+    "properties": {"a": {"type": "string"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
 NAMED = {"type": {"type": "string"}, "properties": {"type": "string"}}
 
 
 def schema_format(**changes: Any) -> dict[str, Any]:
     """A strict response format, changed."""
-    schema = {"type": "json_schema", "json_schema": {"name": "t", "strict": True, "schema": {**STRICT, **changes}}}
+    schema = {
+        "type": "json_schema",
+        "json_schema": {"name": "t", "strict": True, "schema": {**STRICT, **changes}},
+    }
     return {"response_format": schema}
 
 
@@ -288,30 +374,72 @@ def schema_format(**changes: Any) -> dict[str, Any]:
     ("takes", "more", "status", "param"),
     [
         pytest.param(Takes(), schema_format(), 200, None, id="a closed schema is taken"),
-        pytest.param(Takes(), schema_format(required=[]), 400, "response_format", id="an optional property is not"),
         pytest.param(
-            Takes(), schema_format(additionalProperties=True), 400, "response_format", id="nor an open object"
+            Takes(),
+            schema_format(required=[]),
+            400,
+            "response_format",
+            id="an optional property is not",
         ),
         pytest.param(
-            Takes(), schema_format(properties={"a": OPEN_INSIDE}), 400, "response_format", id="nor one inside a list"
+            Takes(),
+            schema_format(additionalProperties=True),
+            400,
+            "response_format",
+            id="nor an open object",
         ),
         pytest.param(
-            Takes(), schema_format(items={"properties": {}}), 400, "response_format", id="nor one without a type"
+            Takes(),
+            schema_format(properties={"a": OPEN_INSIDE}),
+            400,
+            "response_format",
+            id="nor one inside a list",
         ),
         pytest.param(
-            Takes(), schema_format(properties=NAMED, required=[*NAMED]), 200, None, id="names are no keywords"
+            Takes(),
+            schema_format(items={"properties": {}}),
+            400,
+            "response_format",
+            id="nor one without a type",
         ),
         pytest.param(
-            Takes(), schema_format(properties={"a": {"enum": [STRICT, NAMED]}}), 200, None, id="and values no schemas"
+            Takes(),
+            schema_format(properties=NAMED, required=[*NAMED]),
+            200,
+            None,
+            id="names are no keywords",
         ),
-        pytest.param(Takes(("json_object",)), schema_format(), 400, "response_format", id="no schemas"),
         pytest.param(
-            Takes(()), {"response_format": {"type": "json_object"}}, 400, "response_format", id="no format at all"
+            Takes(),
+            schema_format(properties={"a": {"enum": [STRICT, NAMED]}}),
+            200,
+            None,
+            id="and values no schemas",
+        ),
+        pytest.param(
+            Takes(("json_object",)), schema_format(), 400, "response_format", id="no schemas"
+        ),
+        pytest.param(
+            Takes(()),
+            {"response_format": {"type": "json_object"}},
+            400,
+            "response_format",
+            id="no format at all",
         ),
         pytest.param(Takes(()), {}, 200, None, id="no format asked for"),
-        pytest.param(Takes(max_completion_tokens=True), {}, 400, "max_tokens", id="max_completion_tokens instead"),
-        pytest.param(Takes(system_messages=False), {}, 400, "messages[0].role", id="no system message"),
-        pytest.param(Takes(temperature=False), {"temperature": 0.7}, 400, "temperature", id="no temperature"),
+        pytest.param(
+            Takes(max_completion_tokens=True),
+            {},
+            400,
+            "max_tokens",
+            id="max_completion_tokens instead",
+        ),
+        pytest.param(
+            Takes(system_messages=False), {}, 400, "messages[0].role", id="no system message"
+        ),
+        pytest.param(
+            Takes(temperature=False), {"temperature": 0.7}, 400, "temperature", id="no temperature"
+        ),
         pytest.param(Takes(max_images=0), {}, 400, "messages", id="no images"),
         pytest.param(Takes(), {"stream": True}, 400, "stream", id="no streams"),
     ],
@@ -342,7 +470,9 @@ def test_an_endpoint_that_ignores_the_format_wraps_its_answer_in_prose() -> None
         pytest.param({"model": "m", "messages": []}, "messages", id="no messages"),
         pytest.param(openai_body("fly", {}, picture()), "task", id="an unknown task"),
         pytest.param(openai_body("image_caption", {}, b"no picture"), "image", id="no picture"),
-        pytest.param(openai_body("image_caption", {}, picture()[:60]), "image", id="half a picture's head"),
+        pytest.param(
+            openai_body("image_caption", {}, picture()[:60]), "image", id="half a picture's head"
+        ),
     ],
 )
 def test_a_request_that_breaks_the_wire_contract_is_told_so(body: Any, word: str) -> None:
@@ -353,7 +483,9 @@ def test_a_request_that_breaks_the_wire_contract_is_told_so(body: Any, word: str
 
 
 def test_a_function_of_ones_own_answers() -> None:
-    with LoopbackServer(lambda request: Answer(f"{request.index}", finish_reason="length")) as server:
+    with LoopbackServer(
+        lambda request: Answer(f"{request.index}", finish_reason="length")
+    ) as server:
         _, reply = post(server, "/v1/chat/completions", openai_body("image_caption", {}, picture()))
     assert reply["choices"][0]["message"]["content"] == "0"
     assert reply["choices"][0]["finish_reason"] == "length"
@@ -373,7 +505,8 @@ def test_an_error_in_ones_own_answers_is_raised_when_the_server_stops() -> None:
 def test_canned_answers_throw_bodies_away_unread() -> None:
     with LoopbackServer(CannedAnswers("hello"), record=False) as server:
         connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
-        for size in (3_000_000, 3):  # on one connection: what is thrown away ends where the next request begins
+        for size in (3_000_000, 3):
+            # on one connection: what is thrown away ends where the next request begins
             connection.request("POST", "/v1/chat/completions", b"\0" * size)
             reply = connection.getresponse()
             assert reply.status == 200
@@ -385,7 +518,11 @@ def test_canned_answers_throw_bodies_away_unread() -> None:
 def test_a_beginning_that_was_seen_lately_counts_as_cached() -> None:
     with LoopbackServer(record=False) as server:
         for shade in (1, 2, 1):
-            _, reply = post(server, "/v1/chat/completions", openai_body("image_caption", {}, picture(shade=shade)))
+            _, reply = post(
+                server,
+                "/v1/chat/completions",
+                openai_body("image_caption", {}, picture(shade=shade)),
+            )
     assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
 
 

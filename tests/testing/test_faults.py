@@ -1,4 +1,6 @@
-"""Each fault of the loopback server, seen by a raw HTTP client; limits, counts, and the server as a process."""
+"""Each fault of the loopback server, seen by a raw HTTP client; limits, counts, and the server as a
+process.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class Reply:
         return self.json["choices"][0]["message"]["content"]
 
 
-def send(port: int, body: bytes = b"{}", path: str = PATH, timeout: float = 10, **headers: str) -> Reply:
+def send(
+    port: int, body: bytes = b"{}", path: str = PATH, timeout: float = 10, **headers: str
+) -> Reply:
     """Post, and read the whole reply."""
     with closing(HTTPConnection("127.0.0.1", port, timeout=timeout)) as connection:
         connection.request("POST", path, body, headers)
@@ -135,7 +139,10 @@ def test_answers_are_cut_off_refused_filtered_replaced_or_blown_up() -> None:
         choices = [send(server.port).json["choices"][0] for _ in kinds]
         assert server.paid == len(kinds)
     cut, refused, filtered, other, huge = choices
-    assert (cut["finish_reason"], cut["message"]["content"]) == ("length", CANNED[: len(CANNED) // 2])
+    assert (cut["finish_reason"], cut["message"]["content"]) == (
+        "length",
+        CANNED[: len(CANNED) // 2],
+    )
     assert (refused["message"]["refusal"], refused["message"]["content"]) == ("no", None)
     assert (filtered["finish_reason"], filtered["message"]["content"]) == ("content_filter", "")
     assert other["message"]["content"] == "hi"
@@ -224,11 +231,19 @@ def test_a_stalled_server_answers_everybody_afterwards() -> None:
         pytest.param(lambda: on(faults.slow(0), times_each=1), [0, 1], id="each question once"),
         pytest.param(lambda: on(faults.slow(0), containing="cup"), [0, 2, 4], id="one record"),
         pytest.param(lambda: on(faults.slow(0), task="fly"), [1, 3, 5], id="one task"),
-        pytest.param(lambda: on(faults.slow(0), where=lambda request: request.index == 4), [4], id="a function"),
-        pytest.param(lambda: on(faults.slow(0), task="fly", times=1), [1], id="all conditions together"),
+        pytest.param(
+            lambda: on(faults.slow(0), where=lambda request: request.index == 4),
+            [4],
+            id="a function",
+        ),
+        pytest.param(
+            lambda: on(faults.slow(0), task="fly", times=1), [1], id="all conditions together"
+        ),
     ],
 )
-def test_a_rule_strikes_the_requests_that_it_names(rule: Callable[[], Any], struck: list[int]) -> None:
+def test_a_rule_strikes_the_requests_that_it_names(
+    rule: Callable[[], Any], struck: list[int]
+) -> None:
     made, hits = rule(), []
 
     def noted(request: ReceivedRequest) -> None:
@@ -244,7 +259,9 @@ def test_a_rule_strikes_the_requests_that_it_names(rule: Callable[[], Any], stru
 def test_a_share_of_requests_is_the_same_with_the_same_seed() -> None:
     requests = [ReceivedRequest(number, 0.0, "openai", PATH, {}) for number in range(1000)]
     first, again, other = (on(faults.hang(), share=0.2, seed=seed) for seed in (1, 1, 2))
-    struck = [[request.index for request in requests if rule(request)] for rule in (first, again, other)]
+    struck = [
+        [request.index for request in requests if rule(request)] for rule in (first, again, other)
+    ]
     assert struck[0] == struck[1] != struck[2]
     assert 150 < len(struck[0]) < 250
 
@@ -269,7 +286,9 @@ def test_above_its_capacity_a_server_answers_429_and_the_capacity_can_change() -
             return await asyncio.gather(*(one() for _ in range(count)))
 
     limit = faults.too_many_requests(0.25)
-    with LoopbackServer(CannedAnswers(), capacity=3, latency=1.0, limit_fault=limit, record=False) as server:
+    with LoopbackServer(
+        CannedAnswers(), capacity=3, latency=1.0, limit_fault=limit, record=False
+    ) as server:
         assert sorted(asyncio.run(burst(server, 8))) == [200] * 3 + [429] * 5
         server.capacity = 6
         assert sorted(asyncio.run(burst(server, 8))) == [200] * 6 + [429] * 2
@@ -299,14 +318,22 @@ def test_models_are_listed_and_others_are_unknown() -> None:
 @pytest.mark.parametrize(
     ("raw", "status"),
     [
-        pytest.param(b"POST /nowhere HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", b"404", id="an unknown path"),
-        pytest.param(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"400", id="a chunked body"),
-        pytest.param(b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", b"413", id="a body too long"),
+        pytest.param(
+            b"POST /nowhere HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", b"404", id="an unknown path"
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"400", id="a chunked body"
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", b"413", id="a body too long"
+        ),
         pytest.param(b"HELLO\r\n\r\n", b"400", id="no HTTP"),
         pytest.param(b"x" * 70_000, b"431", id="a head without end"),
     ],
 )
-def test_a_request_that_it_does_not_take_is_answered_all_the_same(raw: bytes, status: bytes) -> None:
+def test_a_request_that_it_does_not_take_is_answered_all_the_same(
+    raw: bytes, status: bytes
+) -> None:
     with (
         LoopbackServer(CannedAnswers(), record=False) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=5) as client,

@@ -1,4 +1,6 @@
-"""The standing check in a run: boxes in another format than was asked for are noticed, ordinary ones never are."""
+"""The standing check in a run: boxes in another format than was asked for are noticed, ordinary
+ones never are.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ TALL, WIDE, ANY = (
 
 
 def things(draw: random.Random, size: Size, phrase: str) -> Bbox:
-    """A box as photos have them: a twentieth to all of the side, somewhere; people upright, cars wide, mostly."""
+    """A box as photos have them: a twentieth to all of the side, somewhere; people upright, cars
+    wide, mostly.
+    """
     w, h = (side * min(1.0, draw.lognormvariate(-1.4, 0.8)) for side in size)
     usual = draw.random() < 0.88
     if (phrase in TALL) == usual and phrase not in ANY and phrase not in WIDE:
@@ -40,7 +44,11 @@ def pixels(request: ReceivedRequest) -> dict[str, Any]:
     draw = random.Random(request.text)
     return {
         "objects": [
-            {"id": p["id"], "label": p["text"], "bbox_2d": [round(edge) for edge in things(draw, size, p["text"])]}
+            {
+                "id": p["id"],
+                "label": p["text"],
+                "bbox_2d": [round(edge) for edge in things(draw, size, p["text"])],
+            }
             for p in request.input.get("phrases", [])
         ]
     }
@@ -54,7 +62,9 @@ def words(request: ReceivedRequest) -> dict[str, Any]:
 def photo_album(workplace: Workplace) -> Workplace:
     for n in range(24):
         workplace.picture(f"p{n}.jpg", (1800, 1300 + n))
-    workplace.rows({"image_path": f"p{n}.jpg", "caption": f"Alpha Beta Gamma number{n}"} for n in range(24))
+    workplace.rows(
+        {"image_path": f"p{n}.jpg", "caption": f"Alpha Beta Gamma number{n}"} for n in range(24)
+    )
     return workplace
 
 
@@ -69,10 +79,14 @@ def test_a_run_that_may_go_on_warns_once_and_says_so_in_run_json(photo_album: Wo
     assert "xyxy_px would fit" in done.err
     run = json.loads((photo_album.results / "run.json").read_text())
     assert (run["state"], "xyxy_px would fit" in run["suspect_boxes"]) == ("finished", True)
-    assert all(record["suspect_boxes"] for record in photo_album.annotations()), "nothing vouches for any of them"
+    assert all(record["suspect_boxes"] for record in photo_album.annotations()), (
+        "nothing vouches for any of them"
+    )
 
 
-def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again(photo_album: Workplace) -> None:
+def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again(
+    photo_album: Workplace,
+) -> None:
     with LoopbackServer(words) as server:
         stop = {**SIGNS_ALONE, "vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
         done = photo_album.run(**stop)
@@ -83,7 +97,8 @@ def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again
         run = json.loads((photo_album.results / "run.json").read_text())
         assert (run["state"], "xyxy_px would fit" in run["suspect_boxes"]) == ("stopped", True)
         again = photo_album.run(**stop)
-        assert (again.code, server.count() - sent <= 2) == (2, True)  # the stored replies are enough to say it again
+        # the stored replies are enough to say it again
+        assert (again.code, server.count() - sent <= 2) == (2, True)
         assert photo_album.run(**{**stop, "vlm.box_format": "xyxy_px"}).code == 0
 
 
@@ -108,7 +123,10 @@ def test_boxes_that_the_reply_takes_back_are_no_sign(photo_album: Workplace) -> 
 
 
 def test_a_script_is_stopped_by_a_sign_too(photo_album: Workplace) -> None:
-    rows = [{"image_path": str(photo_album.folder / f"p{n}.jpg"), "expressions": ["a mug", "a dog"]} for n in range(24)]
+    rows = [
+        {"image_path": str(photo_album.folder / f"p{n}.jpg"), "expressions": ["a mug", "a dog"]}
+        for n in range(24)
+    ]
     with LoopbackServer(pixels) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000", max_workers=2)
         grounder = PhraseGrounder(serving, check_every=None)

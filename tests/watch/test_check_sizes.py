@@ -1,4 +1,6 @@
-"""In which sizes the endpoint is checked: a server that begins to reduce, or to pad, pictures is found whatever their sizes."""
+"""In which sizes the endpoint is checked: a server that begins to reduce, or to pad, pictures is
+found whatever their sizes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ SMALL, LARGE = (640, 480), (1600, 1200)
 
 
 class Server:
-    """Answers as EchoAnswers do, in the format that `chosen` names for the n-th answer with boxes."""
+    """Answers as EchoAnswers do, in the format that `chosen` names for the n-th
+    answer with boxes.
+    """
 
     def __init__(self, chosen: Callable[[int], str]) -> None:
         self.chosen = chosen
@@ -44,19 +48,29 @@ def pictures(place: Workplace, sizes: Sequence[Size]) -> None:
 
 def run(place: Workplace, server: LoopbackServer, asked: str, **settings: Any) -> Any:
     place.settings |= {"vlm.check_every": 100, "workflow.max_workers": 2}
-    return place.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": asked, **settings})
+    return place.run(
+        **{"vlm.openai.base_url": server.base_url, "vlm.box_format": asked, **settings}
+    )
 
 
 @pytest.mark.parametrize("largest", [LARGE, (700, 2000), (2000, 300)])
-def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(workplace: Workplace, largest: Size) -> None:
+def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
+    workplace: Workplace, largest: Size
+) -> None:
     pictures(workplace, [SMALL] * 4 + [largest] + [SMALL] * 4)
     with LoopbackServer(model := Server(lambda _: REDUCED)) as server:
         done = run(workplace, server, PX)
-    assert (done.code, model.boxes, sorted(model.probed)) == (2, 0, sorted([SMALL, largest, largest])), done
+    assert (done.code, model.boxes, sorted(model.probed)) == (
+        2,
+        0,
+        sorted([SMALL, largest, largest]),
+    ), done
     assert f"2 probe pictures of {largest[0]}x{largest[1]} px" in done.err
 
 
-def test_larger_pictures_than_can_be_sent_are_checked_as_they_are_sent(workplace: Workplace) -> None:
+def test_larger_pictures_than_can_be_sent_are_checked_as_they_are_sent(
+    workplace: Workplace,
+) -> None:
     pictures(workplace, [SMALL, SMALL, (3000, 2000)])
     with LoopbackServer(model := Server(lambda _: PX)) as server:
         assert run(workplace, server, PX).code == 0
@@ -72,28 +86,41 @@ def test_every_check_in_pixels_asks_in_the_largest_sizes(workplace: Workplace) -
     assert model.probed[-1] == LARGE
 
 
-def test_a_script_that_comes_to_larger_pictures_gets_no_boxes_that_are_wrong(workplace: Workplace) -> None:
-    paths = [str(workplace.folder / workplace.picture(f"{w}.jpg", (w, h))) for w, h in (SMALL, (620, 480), LARGE)]
+def test_a_script_that_comes_to_larger_pictures_gets_no_boxes_that_are_wrong(
+    workplace: Workplace,
+) -> None:
+    paths = [
+        str(workplace.folder / workplace.picture(f"{w}.jpg", (w, h)))
+        for w, h in (SMALL, (620, 480), LARGE)
+    ]
     with LoopbackServer(model := Server(lambda _: REDUCED)) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format=PX)
         for path in paths[:2]:
-            assert PhraseGrounder(serving)({"image_path": path, "expressions": ["a mug"]})["expressions"][0][
-                "instances"
-            ]
+            assert PhraseGrounder(serving)({"image_path": path, "expressions": ["a mug"]})[
+                "expressions"
+            ][0]["instances"]
         with pytest.raises(SuspectBoxes, match="1600x1200"):
             PhraseGrounder(serving)({"image_path": paths[2], "expressions": ["a mug"]})
     assert model.probed.count(SMALL) <= 2
 
 
-def test_where_most_pictures_are_square_padding_is_found_in_the_others(workplace: Workplace) -> None:
+def test_where_most_pictures_are_square_padding_is_found_in_the_others(
+    workplace: Workplace,
+) -> None:
     pictures(workplace, [(400, 400)] * 6 + [(400, 300)])
     with LoopbackServer(model := Server(lambda _: "xyxy_1000@pad_square")) as server:
         done = run(workplace, server, "xyxy_1000")
-    assert (done.code, model.boxes, sorted(model.probed)) == (2, 0, [(400, 300), (400, 300), (400, 400)]), done
+    assert (done.code, model.boxes, sorted(model.probed)) == (
+        2,
+        0,
+        [(400, 300), (400, 300), (400, 400)],
+    ), done
     assert "seems to resize or pad pictures" in done.err
 
 
-def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_orientation(workplace: Workplace) -> None:
+def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_orientation(
+    workplace: Workplace,
+) -> None:
     pictures(workplace, [LARGE, *[SMALL] * 6, (1200, 500), (400, 400)])
     with LoopbackServer(model := Server(lambda _: "xyxy_1000")) as server:
         assert run(workplace, server, "xyxy_1000").code == 0
@@ -120,8 +147,12 @@ def test_what_a_calibration_did_not_see_leads_to_no_second_one(workplace: Workpl
 
     with LoopbackServer(answers) as server:
         stated = run(workplace, server, "xyxy_1000")
-        assert (stated.code, "then set vlm.box_format: calibrated" in stated.err) == (2, True), stated
-        assert command(["calibrate", "--base-url", server.base_url, "--model", "loopback"]).code == 0
+        assert (stated.code, "then set vlm.box_format: calibrated" in stated.err) == (2, True), (
+            stated
+        )
+        assert (
+            command(["calibrate", "--base-url", server.base_url, "--model", "loopback"]).code == 0
+        )
         done = run(workplace, server, "calibrated")
     assert (done.code, "dataflowgrounding calibrate" in done.err) == (2, False), done
     assert "leave pictures like those out, or go on with vlm.on_suspect_boxes: warn" in done.err

@@ -1,4 +1,6 @@
-"""Checks of the endpoint where a script calls an operator again and again: what is known of it carries over."""
+"""Checks of the endpoint where a script calls an operator again and again: what is known of it
+carries over.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,22 @@ def photos(place: Workplace, count: int) -> list[dict[str, Any]]:
     """Rows about one picture, phrases as photos have them."""
     picture, draw = str(place.folder / place.picture("photo.jpg", (640, 480))), random.Random(1)
     phrases = [thing.phrase for thing in Scene().things]
-    return [{"image_path": picture, "expressions": draw.sample(phrases, 3), "caption": str(n)} for n in range(count)]
+    return [
+        {"image_path": picture, "expressions": draw.sample(phrases, 3), "caption": str(n)}
+        for n in range(count)
+    ]
 
 
 @pytest.mark.parametrize("at_once", [1, 12])
-def test_a_change_shows_in_the_numbers_from_call_to_call(workplace: Workplace, at_once: int) -> None:
+def test_a_change_shows_in_the_numbers_from_call_to_call(
+    workplace: Workplace, at_once: int
+) -> None:
     rows, returned = photos(workplace, 240), 0
     model = WatchedModel(lambda n, _: X if n < 60 else Y, Scene(), noise=0.01)
     with LoopbackServer(model) as server:
-        grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=1))
+        grounder = PhraseGrounder(
+            OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=1)
+        )
 
         def call_by_call() -> None:
             nonlocal returned
@@ -42,7 +51,9 @@ def test_a_change_shows_in_the_numbers_from_call_to_call(workplace: Workplace, a
         with pytest.raises(SuspectBoxes, match=f"{Y} would fit") as stopped:
             call_by_call()
     assert 60 < model.answered <= 60 + 25
-    counted = re.search(r"(\d+) answers came since the last good check, (\d+) of them already", str(stopped.value))
+    counted = re.search(
+        r"(\d+) answers came since the last good check, (\d+) of them already", str(stopped.value)
+    )
     assert counted is not None
     afresh = sum(reply.afresh for replies in model.replies.values() for reply in replies)
     assert model.answered - afresh <= int(counted[1]) <= model.answered
@@ -61,13 +72,16 @@ def test_it_is_said_again_until_a_check_is_good(workplace: Workplace) -> None:
         written = Y
         for _ in range(2):
             with pytest.raises(
-                SuspectBoxes, match=r"answers came since the last good check, 6 of them already returned"
+                SuspectBoxes,
+                match=r"answers came since the last good check, 6 of them already returned",
             ):
                 grounder(rows[6:12])
         written = X
         assert len(grounder(rows[6:12])) == 6
         written = Y
-        with pytest.raises(SuspectBoxes, match="came since the last good check, 6 of them already returned"):
+        with pytest.raises(
+            SuspectBoxes, match="came since the last good check, 6 of them already returned"
+        ):
             grounder(rows[12:])
 
 
@@ -78,12 +92,16 @@ def test_the_first_call_of_all_has_nothing_to_take_back(workplace: Workplace) ->
             grounder(photos(workplace, 1))
 
 
-def test_a_model_that_finds_no_rectangles_is_not_asked_with_every_call(workplace: Workplace) -> None:
+def test_a_model_that_finds_no_rectangles_is_not_asked_with_every_call(
+    workplace: Workplace,
+) -> None:
     def blind(request: ReceivedRequest) -> Any:
         return {"objects": []} if probe_in(request) else EchoAnswers(X)(request)
 
     with LoopbackServer(blind) as server:
-        grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format=X), check_every=5)
+        grounder = PhraseGrounder(
+            OpenAIServing(server.base_url, "loopback", box_format=X), check_every=5
+        )
         for row in photos(workplace, 30):
             grounder(row)
         assert sum(map(asks_for_rectangles, server.requests)) == 2

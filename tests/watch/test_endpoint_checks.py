@@ -1,4 +1,6 @@
-"""Checks of the endpoint in a run: a format that is wrong, or becomes wrong, stops it, and no reply of it is taken for good."""
+"""Checks of the endpoint in a run: a format that is wrong, or becomes wrong, stops it, and no reply
+of it is taken for good.
+"""
 
 from __future__ import annotations
 
@@ -89,8 +91,12 @@ def boxes_of(records: list[dict[str, Any]]) -> list[Any]:
 # --- wrong from the start
 
 
-@pytest.mark.parametrize(("asked", "written"), [(X, Y), (Y, X), (X, "xyxy_px"), ("xyxy_px", "xywh_px"), (X, "xyxy_1")])
-def test_a_run_in_another_format_asks_for_no_box(place: Workplace, asked: str, written: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "written"), [(X, Y), (Y, X), (X, "xyxy_px"), ("xyxy_px", "xywh_px"), (X, "xyxy_1")]
+)
+def test_a_run_in_another_format_asks_for_no_box(
+    place: Workplace, asked: str, written: str
+) -> None:
     place.many(12)
     with LoopbackServer(model := Switching(written)) as server:
         done = run(place, server, **{"vlm.box_format": asked})
@@ -126,7 +132,9 @@ def test_a_script_is_checked_once_for_all_its_calls(place: Workplace) -> None:
         assert (model.boxes, model.probes) == (12, 1)
         model.chosen = lambda _: Y
         with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
-            PhraseGrounder(serving, check_every=5)({"image_path": picture, "expressions": ["a dog"]})
+            PhraseGrounder(serving, check_every=5)(
+                {"image_path": picture, "expressions": ["a dog"]}
+            )
         with pytest.raises(SuspectBoxes):
             ground(picture, "a cat", serving=serving)
 
@@ -148,7 +156,9 @@ def test_a_script_that_is_stopped_sends_no_more(place: Workplace) -> None:
 
 
 def test_boxes_that_a_model_proposes_are_checked_too(place: Workplace) -> None:
-    rows = [{"image": str(place.folder / place.picture(f"p{n}.jpg", (320, 200 + n)))} for n in range(4)]
+    rows = [
+        {"image": str(place.folder / place.picture(f"p{n}.jpg", (320, 200 + n)))} for n in range(4)
+    ]
     with LoopbackServer(model := Switching(X)) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format=X)
         marked = RegionMarker(place.folder / "marked", serving=serving)(rows)
@@ -162,11 +172,24 @@ def test_boxes_that_a_model_proposes_are_checked_too(place: Workplace) -> None:
         assert server.count() == asked
 
 
-def test_elongated_pictures_that_call_for_a_probe_of_their_own_spare_no_check(place: Workplace) -> None:
-    place.rows({"image_path": place.picture(f"p{n}.jpg", (800, 200 + n)), "caption": caption(n)} for n in range(4))
+def test_elongated_pictures_that_call_for_a_probe_of_their_own_spare_no_check(
+    place: Workplace,
+) -> None:
+    place.rows(
+        {"image_path": place.picture(f"p{n}.jpg", (800, 200 + n)), "caption": caption(n)}
+        for n in range(4)
+    )
     with LoopbackServer(Switching(Y)) as server:
-        done = run(place, server, **{"vlm.box_format": "auto", "vlm.openai.model_name": "qwen3-vl-8b-instruct"})
-        grounded = [r for r in server.requests if r.task == "phrase_grounding" and not asks_for_rectangles(r)]
+        done = run(
+            place,
+            server,
+            **{"vlm.box_format": "auto", "vlm.openai.model_name": "qwen3-vl-8b-instruct"},
+        )
+        grounded = [
+            r
+            for r in server.requests
+            if r.task == "phrase_grounding" and not asks_for_rectangles(r)
+        ]
     assert (done.code, grounded) == (2, []), done
     assert f"{Y} would fit" in done.err
 
@@ -177,7 +200,9 @@ def test_the_ground_command_takes_the_specs_settings(place: Workplace) -> None:
         spec = place.spec(**{"vlm.openai.base_url": server.base_url})
         stopped = command(["ground", picture, "a mug", "-e", str(spec)])
         assert (stopped.code, model.boxes, f"{Y} would fit" in stopped.err) == (2, 0, True), stopped
-        spec = place.spec(**{"vlm.openai.base_url": server.base_url, "vlm.on_suspect_boxes": "warn"})
+        spec = place.spec(
+            **{"vlm.openai.base_url": server.base_url, "vlm.on_suspect_boxes": "warn"}
+        )
         warned = command(["ground", picture, "a mug", "-e", str(spec)])
         assert (warned.code, model.boxes, "Warning" in warned.err) == (0, 1, True), warned
 
@@ -186,16 +211,21 @@ def test_the_ground_command_takes_the_specs_settings(place: Workplace) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(place: Workplace, stream: bool) -> None:
+def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(
+    place: Workplace, stream: bool
+) -> None:
     place.many(80)
     model = Switching(lambda n: X if n < 45 else Y)
     with LoopbackServer(model) as server:
         settings = {"vlm.check_every": 20, "workflow.stream": stream}
         done = run(place, server, **settings)
         assert done.code == 2, done
-        assert 45 < model.boxes <= 60 + 12 + 8  # as many are on their way, and some were asked a third time
+        # as many are on their way, and some were asked a third time
+        assert 45 < model.boxes <= 60 + 12 + 8
         assert f"{Y} would fit" in done.err
-        assert "since the last good check are set aside: the next run asks for them again" in done.err
+        assert (
+            "since the last good check are set aside: the next run asks for them again" in done.err
+        )
         assert place.files().step_1 is None
         assert (place.files().step_0 is None) is stream, "a step that was finished before stays"
         bought = model.boxes
@@ -204,7 +234,9 @@ def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(
         model.chosen = lambda _: X
         mended = run(place, server, **settings)
         assert mended.code == 0, mended
-        assert 80 - 45 <= model.boxes - bought <= 80 - 8, "what was there when a good check began is not asked again"
+        assert 80 - 45 <= model.boxes - bought <= 80 - 8, (
+            "what was there when a good check began is not asked again"
+        )
     assert boxes_of(place.annotations()) == boxes_of(right(place, 80))
 
 
@@ -227,7 +259,9 @@ def test_a_run_that_is_killed_leaves_its_last_replies_to_be_checked(place: Workp
     assert boxes_of(place.annotations()) == boxes_of(right(place, 40))
 
 
-def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(place: Workplace) -> None:
+def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(
+    place: Workplace,
+) -> None:
     place.many(10)
     with LoopbackServer(model := Switching(X)) as server:
         assert run(place, server).code == 0
@@ -244,7 +278,9 @@ def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(place
         assert model.boxes == 20
 
 
-def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_not(place: Workplace) -> None:
+def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_not(
+    place: Workplace,
+) -> None:
     place.many(30)
     model = Switching(lambda n: X if n < 12 else Y)
     with LoopbackServer(model) as server:
@@ -252,11 +288,15 @@ def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_
         assert warned.code == 0, warned
         assert warned.err.count(f"Warning: the boxes don't look like {X}") == 1
         first = model.boxes
-        assert 30 <= first <= 30 + 8, "some once more, as two replies to each look like another format"
+        assert 30 <= first <= 30 + 8, (
+            "some once more, as two replies to each look like another format"
+        )
         assert len(place.annotations()) == 30
         assert f"{Y} would fit" in (suspected(place) or "")
         sent = server.count()
-        assert run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10}).code == 0
+        assert (
+            run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10}).code == 0
+        )
         assert server.count() == sent, "the same run again sends nothing"
         model.chosen = lambda _: X
         strict = run(place, server, **{"vlm.check_every": 10})
@@ -265,7 +305,9 @@ def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_
     assert boxes_of(place.annotations()) == boxes_of(right(place, 30))
 
 
-def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_others(place: Workplace) -> None:
+def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_others(
+    place: Workplace,
+) -> None:
     place.many(40)
     one_by_one = {"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10, "workflow.max_workers": 1}
     with LoopbackServer(Switching(lambda n: X if n < 18 else Y)) as server:
@@ -276,7 +318,8 @@ def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_o
         assert all(first[18:]), "also for those that were finished before a check missed"
         counts = json.loads((place.results / "run.json").read_text())["summary"]["notes"]
         assert counts["suspect_boxes"] == sum(first)
-        again = run(place, server, **one_by_one, **{"workflow.max_attempts": 4})  # not a finished run's repetition
+        # not a finished run's repetition
+        again = run(place, server, **one_by_one, **{"workflow.max_attempts": 4})
         assert again.code == 0, again
         assert [record.get("suspect_boxes", False) for record in place.annotations()] == first
 
@@ -296,7 +339,9 @@ class Held(OpenAIServing):
 
 
 def at_once(place: Workplace, serving: Held, check_every: int | None, before: int = 24) -> None:
-    """A run that ends, after `before` records and the last mug, when another of 25 began and ended; without files."""
+    """A run that ends, after `before` records and the last mug, when another of 25 began and ended;
+    without files.
+    """
     picture = str(place.folder / place.picture(size=(640, 480)))
     first = [{"image_path": picture, "expressions": [f"mug {n}"]} for n in range(before)]
     first.append({"image_path": picture, "expressions": ["the last mug"]})
@@ -318,14 +363,19 @@ def test_a_check_holds_for_all_runs_in_memory(place: Workplace) -> None:
 
 def test_a_sign_in_one_run_in_memory_stops_the_others_too(place: Workplace) -> None:
     with LoopbackServer(corner) as server, pytest.raises(SuspectBoxes, match="_px would fit"):
-        at_once(place, Held(server.base_url, "seen by two", box_format=X, max_workers=2), None, before=0)
+        at_once(
+            place, Held(server.base_url, "seen by two", box_format=X, max_workers=2), None, before=0
+        )
 
 
 def test_records_in_memory_are_marked_too(place: Workplace) -> None:
     place.picture()
-    rows = [{"image_path": str(place.folder / "a.jpg"), "expressions": [f"mug {n}"]} for n in range(25)]
+    rows = [
+        {"image_path": str(place.folder / "a.jpg"), "expressions": [f"mug {n}"]} for n in range(25)
+    ]
     with LoopbackServer(Switching(lambda n: X if n < 12 else Y)) as server:
-        # a name of its own: what an earlier test's checks found of an endpoint at this port would count for a while
+        # a name of its own: what an earlier test's checks found of an endpoint at this port would
+        # count for a while
         serving = OpenAIServing(server.base_url, "odd in memory", box_format=X, max_workers=1)
         done = PhraseGrounder(serving, on_suspect_boxes="warn", check_every=5)(rows)
     marked = [record.get("suspect_boxes", False) for record in done]
@@ -340,7 +390,9 @@ def test_after_a_stop_a_run_that_may_go_on_takes_what_was_set_aside(place: Workp
         bought = model.boxes
         warned = run(place, server, **{"vlm.check_every": 10, "vlm.on_suspect_boxes": "warn"})
         assert warned.code == 0, warned
-        assert 30 <= model.boxes <= 30 + 8, "some once more, as two replies to each look like another format"
+        assert 30 <= model.boxes <= 30 + 8, (
+            "some once more, as two replies to each look like another format"
+        )
         assert warned.err.count("Warning") == 1
         assert bought < 30
 
@@ -406,7 +458,9 @@ def test_checks_are_counted_in_requests_cost_and_estimate(
         told = command(["estimate", "-e", str(place.spec()), "--json"]).summary
         done = place.run()
         assert (done.code, model.boxes, model.probes) == (0, records, probes), done
-        assert done.summary["requests"] == server.count() == told["requests"] == 2 * records + probes
+        assert (
+            done.summary["requests"] == server.count() == told["requests"] == 2 * records + probes
+        )
         assert done.summary["probes"] == probes
     paid = command(["cost", str(place.results), "--json"]).summary
     assert paid["requests"] == server.count()
@@ -418,7 +472,9 @@ def test_the_budget_counts_checks(place: Workplace) -> None:
     place.many(5)
     with LoopbackServer(Switching(X)) as server:
         assert (run(place, server, **{"workflow.max_requests": 10}).code, server.count()) == (3, 10)
-        assert (run(place, server).code, server.count()) == (0, 12), "the rest, and a check before it"
+        assert (run(place, server).code, server.count()) == (0, 12), (
+            "the rest, and a check before it"
+        )
 
 
 def test_a_run_that_sends_nothing_sends_no_check(place: Workplace) -> None:
@@ -473,7 +529,11 @@ def test_one_picture_that_is_missed_is_not_enough(place: Workplace) -> None:
         done = run(place, server)
     assert (done.code, model.probes) == (0, 5), done
     assert done.summary["notes"]["mixed_formats"] == 1
-    assert done.err.count("\n") == done.err.count(f"Warning: a probe picture was clearly answered in {Y}") == 1
+    assert (
+        done.err.count("\n")
+        == done.err.count(f"Warning: a probe picture was clearly answered in {Y}")
+        == 1
+    )
 
 
 def nothing_on_probes(request: ReceivedRequest) -> Any:
@@ -485,7 +545,9 @@ def talk_on_probes(request: ReceivedRequest) -> Any:
 
 
 @pytest.mark.parametrize("answers", [nothing_on_probes, talk_on_probes])
-def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(place: Workplace, answers: Any) -> None:
+def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(
+    place: Workplace, answers: Any
+) -> None:
     place.many(40)
     with LoopbackServer(answers) as server:
         done = run(place, server, **{"vlm.check_every": 10})
@@ -500,7 +562,11 @@ def test_a_refused_probe_is_no_evidence(place: Workplace) -> None:
     rule = on(faults.content_filter(), where=lambda request: probe_in(request) is not None)
     with LoopbackServer(Switching(X), faults=rule) as server:
         done = run(place, server)
-    assert (done.code, done.summary["notes"]["unanswered_check"], done.summary["failed"]) == (0, 1, 0), done
+    assert (done.code, done.summary["notes"]["unanswered_check"], done.summary["failed"]) == (
+        0,
+        1,
+        0,
+    ), done
 
 
 def corner(request: ReceivedRequest) -> Any:
@@ -537,7 +603,9 @@ def test_of_a_model_that_sees_no_rectangles_a_sign_says_what_helps(place: Workpl
     for n in range(40):
         place.picture(f"p{n}.jpg", (400, 300 + n))
     place.rows({"image_path": f"p{n}.jpg", "caption": "Alpha Beta Gamma"} for n in range(40))
-    with LoopbackServer(lambda request: {"objects": []} if probe_in(request) else corner(request)) as server:
+    with LoopbackServer(
+        lambda request: {"objects": []} if probe_in(request) else corner(request)
+    ) as server:
         stopped = run(place, server)
         assert (stopped.code, "_px would fit" in stopped.err) == (2, True), stopped
         assert "calibrating can't help" in stopped.err
@@ -546,13 +614,22 @@ def test_of_a_model_that_sees_no_rectangles_a_sign_says_what_helps(place: Workpl
         assert run(place, server, **{"vlm.on_suspect_boxes": "warn"}).code == 0
 
 
-def test_what_the_message_says_helps_a_model_whose_name_says_something_else(place: Workplace) -> None:
+def test_what_the_message_says_helps_a_model_whose_name_says_something_else(
+    place: Workplace,
+) -> None:
     place.many(4)
     with LoopbackServer(Switching("xyxy_1000@pad_square")) as server:
         named = {"vlm.openai.model_name": "qwen3-vl-8b-instruct", "vlm.box_format": "auto"}
         stopped = run(place, server, **named)
-        assert (stopped.code, "then set vlm.box_format: calibrated" in stopped.err) == (2, True), stopped
-        assert command(["calibrate", "--base-url", server.base_url, "--model", "qwen3-vl-8b-instruct"]).code == 0
+        assert (stopped.code, "then set vlm.box_format: calibrated" in stopped.err) == (2, True), (
+            stopped
+        )
+        assert (
+            command(
+                ["calibrate", "--base-url", server.base_url, "--model", "qwen3-vl-8b-instruct"]
+            ).code
+            == 0
+        )
         assert run(place, server, **named).code == 2, "its name still goes first"
         assert run(place, server, **{**named, "vlm.box_format": "calibrated"}).code == 0
 
@@ -564,7 +641,9 @@ def test_recorded_replies_are_not_checked(place: Workplace) -> None:
     picture, recording = str(place.folder / place.picture()), place.folder / "replies.jsonl"
     row = {"image_path": picture, "expressions": ["a mug"]}
     with LoopbackServer(model := Switching(X)) as server:
-        recorded = RecordedServing(recording, OpenAIServing(server.base_url, "loopback", box_format=X))
+        recorded = RecordedServing(
+            recording, OpenAIServing(server.base_url, "loopback", box_format=X)
+        )
         first = PhraseGrounder(recorded)(row)
         assert (model.boxes, model.probes) == (1, 1)
     assert PhraseGrounder(RecordedServing(recording))(row) == first
@@ -585,11 +664,17 @@ class Fixed(Serving):
         return json.dumps({"objects": [{"id": 1, "label": "a mug", "bbox_2d": [10, 10, 40, 40]}]})
 
 
-@pytest.mark.parametrize("how", [{"takes_probes": False}, {"exact_boxes": True}, {"box_format": "kosmos-2"}])
-def test_servings_and_formats_that_can_not_be_checked(place: Workplace, how: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "how", [{"takes_probes": False}, {"exact_boxes": True}, {"box_format": "kosmos-2"}]
+)
+def test_servings_and_formats_that_can_not_be_checked(
+    place: Workplace, how: dict[str, Any]
+) -> None:
     picture = str(place.folder / place.picture())
     serving = Fixed(**how)
-    PhraseGrounder(serving)([{"image_path": picture, "expressions": [f"mug {n}"]} for n in range(3)])
+    PhraseGrounder(serving)(
+        [{"image_path": picture, "expressions": [f"mug {n}"]} for n in range(3)]
+    )
     assert set(serving.asked) == {"mug 0", "mug 1", "mug 2"}
 
 
@@ -606,7 +691,9 @@ def test_check_every_is_a_number_above_zero(place: Workplace) -> None:
 @pytest.mark.parametrize("case", box_watch.SWITCHES[:4], ids=lambda case: case[0])
 def test_a_change_shows_in_the_numbers_soon(case: tuple[str, str, str, Scene]) -> None:
     _, before, after, scene = case
-    outcome = box_watch.play(lambda n, _: before if n < 60 else after, before, scene, records=160, noise=0.02)
+    outcome = box_watch.play(
+        lambda n, _: before if n < 60 else after, before, scene, records=160, noise=0.02
+    )
     assert (outcome.code, outcome.wrote, f"{after} would fit" in outcome.said) == (2, False, True)
     assert outcome.wrong <= box_watch.GOAL
 

@@ -1,4 +1,6 @@
-"""What replies say of their format: one by itself, many together, two to one question; ordinary ones never speak."""
+"""What replies say of their format: one by itself, many together, two to one question; ordinary
+ones never speak.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from dataflow_grounding.watch.readings import SeenBox, Sent
 from dataflow_grounding.watch.second_reply import JudgedReply
 
 X, Y = "xyxy_1000", "yxyx_1000"
-SIZES: list[Size] = [(640, 480), (480, 640), (1024, 768), (1920, 1080), (2048, 1365), (1200, 1600), (500, 375)]
+SIZES: list[Size] = [
+    (640, 480),
+    (480, 640),
+    (1024, 768),
+    (1920, 1080),
+    (2048, 1365),
+    (1200, 1600),
+    (500, 375),
+]
 LARGE: list[Size] = [(1920, 1080), (2048, 1365), (1500, 2000)]
 SMALL: list[Size] = [(640, 480), (480, 640), (500, 375)]
 
@@ -22,17 +32,26 @@ SMALL: list[Size] = [(640, 480), (480, 640), (500, 375)]
 class Photos:
     """Photos with things in them, and a model that writes their boxes."""
 
-    def __init__(self, seed: int, sizes: list[Size], scene: Scene | None = None, noise: float = 0.01) -> None:
+    def __init__(
+        self, seed: int, sizes: list[Size], scene: Scene | None = None, noise: float = 0.01
+    ) -> None:
         self.draw = random.Random(seed)
         self.sizes, self.scene, self.noise = sizes, scene or Scene(), noise
 
     def question(self) -> tuple[Size, dict[str, Bbox]]:
         """The size of a picture, and where its things are."""
         size = self.draw.choice(self.sizes)
-        things = {thing.phrase: thing for thing in self.draw.choices(self.scene.things, k=self.draw.randint(1, 4))}
-        return size, {text: self.scene.box(self.draw, size, thing) for text, thing in things.items()}
+        things = {
+            thing.phrase: thing
+            for thing in self.draw.choices(self.scene.things, k=self.draw.randint(1, 4))
+        }
+        return size, {
+            text: self.scene.box(self.draw, size, thing) for text, thing in things.items()
+        }
 
-    def reply(self, written: str, question: tuple[Size, dict[str, Bbox]]) -> tuple[list[SeenBox], Sent]:
+    def reply(
+        self, written: str, question: tuple[Size, dict[str, Bbox]]
+    ) -> tuple[list[SeenBox], Sent]:
         """The boxes as a model writes them that errs a little."""
         size, boxes = question
         seen = []
@@ -83,7 +102,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(
-    ("asked", "written", "sizes"), [pytest.param(*case, id=f"{case[1]} for {case[0]}") for case in WRONG]
+    ("asked", "written", "sizes"),
+    [pytest.param(*case, id=f"{case[1]} for {case[0]}") for case in WRONG],
 )
 def test_another_format_is_noticed_and_named(asked: str, written: str, sizes: list[Size]) -> None:
     named = []
@@ -110,28 +130,36 @@ def test_boxes_far_out_of_the_picture_are_in_a_format_that_nobody_knows() -> Non
     evidence, draw = Evidence(find_box_format(X, ""), learns=False), random.Random(1)
     for _ in range(20):
         x, y = draw.randint(900, 1500), draw.randint(900, 1500)
-        evidence.add(evidence.judge([SeenBox((x, y, x + 700, y + 700), None, "a mug")], Sent((900, 900))))
+        evidence.add(
+            evidence.judge([SeenBox((x, y, x + 700, y + 700), None, "a mug")], Sent((900, 900)))
+        )
     assert evidence.overwhelming == UNKNOWN
 
 
 def test_a_few_people_lying_down_are_no_evidence() -> None:
     evidence = Evidence(find_box_format(X, ""), learns=False)
     for n in range(5):
-        evidence.add(evidence.judge([SeenBox((100, 400, 900, 500 + n), None, "a man")], Sent((900, 900))))
+        evidence.add(
+            evidence.judge([SeenBox((100, 400, 900, 500 + n), None, "a man")], Sent((900, 900)))
+        )
         assert evidence.overwhelming is None
 
 
 # --- One reply, given those before it
 
 
-@pytest.mark.parametrize("scene", [Scene(), Scene(things=PEOPLE), Scene(area=-6.5), Scene(logo=True)])
+@pytest.mark.parametrize(
+    "scene", [Scene(), Scene(things=PEOPLE), Scene(area=-6.5), Scene(logo=True)]
+)
 def test_hardly_any_right_reply_is_doubtful_and_most_swapped_ones_are(scene: Scene) -> None:
     doubtful = dict.fromkeys((X, Y), 0)
     for written in doubtful:
         evidence, photos = Evidence(find_box_format(X, "")), Photos(3, SMALL, scene)
         for _ in range(100):
             evidence.learn(judged(evidence, photos, X))
-        doubtful[written] = sum(judged(evidence, photos, written).ratio >= SHOWS for _ in range(200))
+        doubtful[written] = sum(
+            judged(evidence, photos, written).ratio >= SHOWS for _ in range(200)
+        )
     assert doubtful[X] <= 8
     assert doubtful[Y] >= 80
 
@@ -140,7 +168,9 @@ def test_things_that_are_always_at_one_place_are_expected_there() -> None:
     logo = (820.0, 40.0, 970.0, 120.0)
     evidence = Evidence(find_box_format(X, ""))
     for n in range(30):
-        reply = evidence.judge([SeenBox((logo[0] - n % 3, *logo[1:]), None, "the logo")], Sent((640, 480)))
+        reply = evidence.judge(
+            [SeenBox((logo[0] - n % 3, *logo[1:]), None, "the logo")], Sent((640, 480))
+        )
         evidence.add(reply)
         evidence.learn(reply)
     assert evidence.judge([SeenBox(logo, None, "the logo")], Sent((640, 480))).ratio < 0
@@ -168,7 +198,9 @@ def test_after_a_probe_picture_has_shown_that_all_is_well_it_takes_more_to_alarm
 # --- Two replies to one question
 
 
-@pytest.mark.parametrize("written", [Y, "xyxy_px", "xywh_1000", "cxcywh_1000", "xyxy_100", "yxyx_px"])
+@pytest.mark.parametrize(
+    "written", [Y, "xyxy_px", "xywh_1000", "cxcywh_1000", "xyxy_100", "yxyx_px"]
+)
 def test_a_second_reply_proves_in_which_format_the_first_was(written: str) -> None:
     evidence, photos = Evidence(find_box_format(X, "")), Photos(5, SMALL, noise=0.02)
     named = []
@@ -218,7 +250,12 @@ def test_one_slip_in_a_long_run_is_no_mixture_and_two_near_each_other_are() -> N
 
 def test_hostile_boxes_are_judged_too() -> None:
     evidence = Evidence(find_box_format(X, ""))
-    for numbers in ((0, 0, 0, 0), (1e300, -1e300, 1e308, 1e-300), (-1, -1, -1, -1), (1000, 1000, 0, 0)):
+    for numbers in (
+        (0, 0, 0, 0),
+        (1e300, -1e300, 1e308, 1e-300),
+        (-1, -1, -1, -1),
+        (1000, 1000, 0, 0),
+    ):
         reply = evidence.judge([SeenBox(numbers, None, "a" * 100_000)] * 1000, Sent((1, 1)))
         evidence.add(reply)
         evidence.learn(reply)

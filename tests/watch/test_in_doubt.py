@@ -1,4 +1,6 @@
-"""While the boxes of a run are in doubt: nothing more is sent than was in flight, and no doubt that was settled returns."""
+"""While the boxes of a run are in doubt: nothing more is sent than was in flight, and no doubt that
+was settled returns.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
 X, Y = "xyxy_1000", "yxyx_1000"
 IN_FLIGHT = 2
-USUAL, SLOW = 0.03, 0.6  # seconds that replies take: while one is slow, all that wait could be answered
+# seconds that replies take: while one is slow, all that wait could be answered
+USUAL, SLOW = 0.03, 0.6
 
 
 @pytest.fixture
@@ -28,8 +31,8 @@ def run(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
 
 
 class SlowProbe:
-    """How long replies take: the probe picture of this number takes long, and how many boxes were asked for is noted
-    when it comes.
+    """How long replies take: the probe picture of this number takes long, and how many boxes were
+    asked for is noted when it comes.
     """
 
     def __init__(self, number: int) -> None:
@@ -57,7 +60,12 @@ class SlowProbe:
 @pytest.mark.parametrize(
     ("check_every", "scene", "slow"),
     [
-        pytest.param(40, Scene(things=(Thing("a ball", 0.0, 0.1),), level=False), 3, id="a probe picture was missed"),
+        pytest.param(
+            40,
+            Scene(things=(Thing("a ball", 0.0, 0.1),), level=False),
+            3,
+            id="a probe picture was missed",
+        ),
         pytest.param(1000, Scene(), 2, id="the replies alone look like another format"),
     ],
 )
@@ -68,7 +76,9 @@ def test_requests_that_wait_for_room_are_held_while_the_run_is_in_doubt(
     times = SlowProbe(slow)
     model = WatchedModel(lambda number, _: X if number < 38 else Y, scene, noise=0.01)
     with LoopbackServer(model, latency=times) as server:
-        done = run(place, server, **{"vlm.check_every": check_every, "workflow.max_workers": IN_FLIGHT})
+        done = run(
+            place, server, **{"vlm.check_every": check_every, "workflow.max_workers": IN_FLIGHT}
+        )
     assert done.code == 2, done
     assert times.boxes_since <= IN_FLIGHT, "eight more had passed the watch, and waited for room"
 
@@ -94,12 +104,19 @@ def test_requests_that_were_held_are_sent_once_the_doubt_is_settled(place: Workp
 
 # --- early replies that are judged once more, where the run only warns
 
-BADGE = Scene(things=(Thing("the badge", 0.0, 0.1),), sizes=((640, 480),), logo=True, most_phrases=1, empty=0.0)
+BADGE = Scene(
+    things=(Thing("the badge", 0.0, 0.1),),
+    sizes=((640, 480),),
+    logo=True,
+    most_phrases=1,
+    empty=0.0,
+)
 """One thing at one place: once that is known, where it was seen elsewhere stands out."""
 
 
 def test_a_run_that_warns_stays_suspect_once_the_review_has_proven_it(place: Workplace) -> None:
-    grounding_input(place, BADGE, 30)  # too few for a review before the end, where a check is due as well
+    # too few for a review before the end, where a check is due as well
+    grounding_input(place, BADGE, 30)
     model = WatchedModel(lambda number, _: Y if number in (1, 3, 5) else X, BADGE, noise=0.01)
     with LoopbackServer(model) as server:
         done = run(place, server, **{"vlm.on_suspect_boxes": "warn"})
@@ -126,7 +143,9 @@ MANY_SQUARES = Scene(sizes=((640, 480), (480, 640), (700, 700)), most_phrases=4)
 
 def test_probe_pictures_that_are_answered_vouch_for_no_shape_that_is_not(place: Workplace) -> None:
     grounding_input(place, MANY_SQUARES, 100)
-    model = SilentOnSquares(lambda _, size: Y if size[0] == size[1] else X, MANY_SQUARES, noise=0.01)
+    model = SilentOnSquares(
+        lambda _, size: Y if size[0] == size[1] else X, MANY_SQUARES, noise=0.01
+    )
     with LoopbackServer(model) as server:
         done = run(place, server)
     assert (done.code, place.annotations()) == (2, []), done
@@ -134,11 +153,15 @@ def test_probe_pictures_that_are_answered_vouch_for_no_shape_that_is_not(place: 
 
 
 @pytest.mark.parametrize("asked", [X, "auto"])
-def test_a_shape_whose_probe_pictures_go_unanswered_is_noted_and_ends_no_run(place: Workplace, asked: str) -> None:
+def test_a_shape_whose_probe_pictures_go_unanswered_is_noted_and_ends_no_run(
+    place: Workplace, asked: str
+) -> None:
     grounding_input(place, MANY_SQUARES, 30)
     model = SilentOnSquares(lambda *_: X, MANY_SQUARES, noise=0.01)
     with LoopbackServer(model) as server:
         done = run(place, server, **{"vlm.box_format": asked})
     assert (done.code, done.summary["failed"]) == (0, 0), done
     assert done.summary["notes"]["unanswered_check"]
-    assert ("The rectangles in pictures of 700x700 px were not answered" in done.err) is (asked == "auto")
+    assert ("The rectangles in pictures of 700x700 px were not answered" in done.err) is (
+        asked == "auto"
+    )

@@ -1,4 +1,6 @@
-"""A part of the replies in another format: found in a single reply, proven by a second one, never written as done."""
+"""A part of the replies in another format: found in a single reply, proven by a second one, never
+written as done.
+"""
 
 from __future__ import annotations
 
@@ -27,27 +29,36 @@ def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_fo
     scene = Scene(sizes=HALF_PORTRAITS)
     outcome = box_watch.play(turned_if_upright, X, scene, records=60, noise=0.02)
     assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
-    assert f"{Y} would fit these, where pictures of other shapes come as asked: leave pictures like" in outcome.said
+    assert (
+        f"{Y} would fit these, where pictures of other shapes come as asked: leave pictures like"
+        in outcome.said
+    )
     assert "vlm.on_suspect_boxes: warn" in outcome.said
     assert "dataflowgrounding calibrate" not in outcome.said, "that finds no format for both either"
 
 
 def test_x_and_y_swapped_in_squares_alone_are_found_before_any_box_is_asked_for() -> None:
     scene = Scene(sizes=((640, 480), (640, 480), (600, 600)))
-    outcome = box_watch.play(lambda _, size: Y if size[0] == size[1] else X, X, scene, records=60, noise=0.02)
+    outcome = box_watch.play(
+        lambda _, size: Y if size[0] == size[1] else X, X, scene, records=60, noise=0.02
+    )
     assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
 
 
 def test_x_and_y_swapped_in_a_few_portraits_are_found_before_results_are_written() -> None:
     for seed in range(2):
-        outcome = box_watch.play(turned_if_upright, X, Scene(sizes=FEW_PORTRAITS), records=80, seed=seed)
+        outcome = box_watch.play(
+            turned_if_upright, X, Scene(sizes=FEW_PORTRAITS), records=80, seed=seed
+        )
         assert outcome.replied_wrong
         assert (outcome.code, outcome.wrote) == (2, False), outcome
 
 
 @pytest.mark.parametrize("written", box_watch.MINORITY_OF)
 def test_a_tenth_of_the_replies_in_another_format_is_never_written(written: str) -> None:
-    outcome = box_watch.play(lambda number, _: written if number % 10 == 7 else X, X, Scene(), records=120, seed=3)
+    outcome = box_watch.play(
+        lambda number, _: written if number % 10 == 7 else X, X, Scene(), records=120, seed=3
+    )
     assert (outcome.code, outcome.wrote) == (2, False), outcome
     assert "The endpoint answers in more than one format" in outcome.said
     assert outcome.replied_wrong <= 8
@@ -70,26 +81,38 @@ def boxes(place: Workplace) -> list[Any]:
 
 def test_one_reply_that_shows_it_is_asked_again_and_the_second_counts(place: Workplace) -> None:
     grounding_input(place, ONE_PHRASE, 40)
-    model = WatchedModel(lambda number, _: "xyxy_100" if number == 30 else X, ONE_PHRASE, noise=0.03)
+    model = WatchedModel(
+        lambda number, _: "xyxy_100" if number == 30 else X, ONE_PHRASE, noise=0.03
+    )
     with LoopbackServer(model) as server:
         done = run(place, server)
         assert (done.code, model.answered, model.wrong(X)) == (0, 40, 0), done
         assert 1 <= model.again <= 3
         assert done.summary["notes"]["mixed_formats"] == 1
-        assert "Warning: 1 reply came in xyxy_100 and, asked again, in xyxy_1000 as asked" in done.err
+        assert (
+            "Warning: 1 reply came in xyxy_100 and, asked again, in xyxy_1000 as asked" in done.err
+        )
         first, sent = boxes(place), server.count()
-        for path in (place.results / "annotations.jsonl", place.results / ".ckpt" / "finished.json"):
+        for path in (
+            place.results / "annotations.jsonl",
+            place.results / ".ckpt" / "finished.json",
+        ):
             path.unlink()
         again = run(place, server)
-        assert (again.code, server.count()) == (0, sent), "what was asked again then is known from the store"
+        assert (again.code, server.count()) == (0, sent), (
+            "what was asked again then is known from the store"
+        )
     assert boxes(place) == first
 
 
 def test_a_killed_runs_doubtful_reply_is_asked_again_by_the_next(place: Workplace) -> None:
     grounding_input(place, ONE_PHRASE, 40)
-    model = WatchedModel(lambda number, _: "xyxy_100" if number == 20 else X, ONE_PHRASE, noise=0.03)
+    model = WatchedModel(
+        lambda number, _: "xyxy_100" if number == 20 else X, ONE_PHRASE, noise=0.03
+    )
     with LoopbackServer(model) as server:
-        stopped = run(place, server, **{"workflow.max_requests": 23})  # two probe pictures, and up to that reply
+        # two probe pictures, and up to that reply
+        stopped = run(place, server, **{"workflow.max_requests": 23})
         assert (stopped.code, model.given, model.wrong(X)) == (3, 21, 1), stopped
         done = run(place, server)
         assert (done.code, model.answered, model.wrong(X)) == (0, 40, 0), done
@@ -107,7 +130,9 @@ def test_a_run_that_may_go_on_is_warned_once_and_stays_suspect(place: Workplace)
 
 
 class Lying(WatchedModel):
-    """Somebody lies where all others stand: the model says so as often as it is asked, and it is so."""
+    """Somebody lies where all others stand: the model says so as often as it is asked, and it is
+    so.
+    """
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         answer = super().__call__(request)
@@ -118,7 +143,9 @@ class Lying(WatchedModel):
         return answer
 
 
-def test_a_reply_that_stays_odd_counts_where_probe_pictures_of_its_kind_are_answered_as_asked(place: Workplace) -> None:
+def test_a_reply_that_stays_odd_counts_where_probe_pictures_of_its_kind_are_answered_as_asked(
+    place: Workplace,
+) -> None:
     scene = Scene(things=box_watch.PEOPLE, most_phrases=1, empty=0.0, sizes=((640, 480),))
     grounding_input(place, scene, 50)
     with LoopbackServer(Lying(lambda *_: X, scene)) as server:
@@ -140,6 +167,8 @@ def test_a_reply_that_stays_odd_counts_where_probe_pictures_of_its_kind_are_answ
 )
 def test_honest_runs_are_not_stopped_however_odd_they_are(kind: str, how: dict[str, float]) -> None:
     for seed in range(2):
-        outcome = box_watch.play(lambda *_: X, X, RIGHT[kind], records=100, seed=seed, **{"noise": 0.02, **how})
+        outcome = box_watch.play(
+            lambda *_: X, X, RIGHT[kind], records=100, seed=seed, **{"noise": 0.02, **how}
+        )
         assert (outcome.code, outcome.suspects) == (0, 0), outcome.said
         assert outcome.again <= 6

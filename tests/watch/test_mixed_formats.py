@@ -1,4 +1,6 @@
-"""Two servers behind one address that write boxes differently: a picture clearly answered in another format is remembered."""
+"""Two servers behind one address that write boxes differently: a picture clearly answered in
+another format is remembered.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ X, Y = "xyxy_1000", "yxyx_1000"
 
 
 class Balanced:
-    """Answers ordinary questions in `X`, and the n-th probe picture in the format that `of_probe` names."""
+    """Answers ordinary questions in `X`, and the n-th probe picture in the format that `of_probe`
+    names.
+    """
 
     def __init__(self, of_probe: Callable[[int], str]) -> None:
         self.of_probe = of_probe
@@ -45,7 +49,9 @@ def run(place: Workplace, model: Any, **settings: Any) -> Done:
 
 
 @pytest.mark.parametrize("second", [3, 4, 5])
-def test_a_second_picture_in_another_format_stops_the_run_though_others_fit(place: Workplace, second: int) -> None:
+def test_a_second_picture_in_another_format_stops_the_run_though_others_fit(
+    place: Workplace, second: int
+) -> None:
     place.many(12)
     done = run(place, model := Balanced(lambda n: Y if n in (1, second) else X))
     assert (done.code, model.probes <= 5) == (2, True), done
@@ -54,10 +60,13 @@ def test_a_second_picture_in_another_format_stops_the_run_though_others_fit(plac
     assert "No boxes were asked for" in done.err
 
 
-def test_one_in_each_of_two_checks_stops_it_too_and_checks_come_more_often(place: Workplace) -> None:
+def test_one_in_each_of_two_checks_stops_it_too_and_checks_come_more_often(
+    place: Workplace,
+) -> None:
     place.many(60)
     done = run(place, model := Balanced(lambda n: Y if n in (1, 7) else X))
-    assert (done.code, model.probes) == (2, 7), done  # 5 at the start, one after 25 answers, one after 50
+    # 5 at the start, one after 25 answers, one after 50
+    assert (done.code, model.probes) == (2, 7), done
     assert "2 probe pictures were clearly answered" in done.err
     aside = re.search(r"The (\d+) replies since the last good check are set aside", done.err)
     assert aside is not None
@@ -71,11 +80,18 @@ def test_one_alone_is_a_warning_at_the_end(place: Workplace) -> None:
     place.many(30)
     done = run(place, model := Balanced(lambda n: Y if n == 1 else X))
     assert (done.code, done.summary["notes"]["mixed_formats"], model.probes) == (0, 1, 5 + 1), done
-    assert done.err.count(f"Warning: a probe picture was clearly answered in {Y}, others in {X} as asked") == 1
+    assert (
+        done.err.count(
+            f"Warning: a probe picture was clearly answered in {Y}, others in {X} as asked"
+        )
+        == 1
+    )
 
 
 class Slipping:
-    """Right answers about probe pictures; of other boxes every seventh reaches far out of the picture."""
+    """Right answers about probe pictures; of other boxes every seventh reaches far out of the
+    picture.
+    """
 
     def __init__(self) -> None:
         self.draw = random.Random(1)
@@ -93,7 +109,9 @@ class Slipping:
             self.boxes += 1
             x, y = self.draw.randint(0, 500), self.draw.randint(0, 500)
             far = 1400 if self.boxes % 7 == 0 else self.draw.randint(y + 50, 1000)
-            objects.append({"id": phrase["id"], "label": phrase["text"], "bbox_2d": [x, y, x + 300, far]})
+            objects.append(
+                {"id": phrase["id"], "label": phrase["text"], "bbox_2d": [x, y, x + 300, far]}
+            )
         return {"objects": objects}
 
 
@@ -109,5 +127,7 @@ def test_boxes_that_can_not_be_in_the_format_call_for_a_check(place: Workplace) 
 def test_half_of_the_replies_in_another_order_is_found_within_300_answers() -> None:
     for seed in range(3):
         draw = random.Random(seed)
-        outcome = box_watch.play(lambda *_, d=draw: Y if d.random() < 0.5 else X, X, Scene(), records=300, seed=seed)
+        outcome = box_watch.play(
+            lambda *_, d=draw: Y if d.random() < 0.5 else X, X, Scene(), records=300, seed=seed
+        )
         assert (outcome.code, outcome.wrote) == (2, False), json.dumps(outcome.said)
