@@ -41,7 +41,8 @@ class Description(MetadataHookInterface):
         address = os.environ.get(ADDRESS, "").rstrip("/")
         text = Path(self.root, "README.md").read_text(encoding="utf-8")
         version = re.findall(
-            r'__version__ = "(.*)"', Path(self.root, "dataflow_grounding/version.py").read_text()
+            r'__version__ = "(.*)"',
+            Path(self.root, "dataflow_grounding/_util/version.py").read_text(),
         )[0]
         metadata["readme"] = {
             "content-type": "text/markdown",

@@ -15,7 +15,7 @@ from dataflow_grounding import (
     as_command,
     serving_from_environment,
 )
-from dataflow_grounding.review import publish
+from dataflow_grounding.extras.review import publish
 
 HERE = Path(__file__).resolve().parent.parent
 FIRST_ENTRY_FILE = HERE / "example_data" / "captions.jsonl"

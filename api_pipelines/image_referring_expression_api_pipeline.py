@@ -18,8 +18,8 @@ from dataflow_grounding import (
     as_command,
     serving_from_environment,
 )
-from dataflow_grounding.formats.seed_records import seed_file
-from dataflow_grounding.review import publish
+from dataflow_grounding.extras.formats.seed_records import seed_file
+from dataflow_grounding.extras.review import publish
 
 HERE = Path(__file__).resolve().parent.parent
 # labels/a/b.txt is for a/b.jpg

@@ -14,8 +14,8 @@ from dataflow_grounding import (
     as_command,
     serving_from_environment,
 )
-from dataflow_grounding.review import publish
-from dataflow_grounding.rows import copy_file
+from dataflow_grounding.data.rows import copy_file
+from dataflow_grounding.extras.review import publish
 
 HERE = Path(__file__).resolve().parent.parent
 CACHE_PATH = HERE / "cache" / "image_region_caption"

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.box_scores import SIZE, measure
 from benchmarks.pixel_frames import missed
 from benchmarks.seeing_model import COLORS, SeeingModel, draw
-from dataflow_grounding.geometry import Bbox
+from dataflow_grounding.boxes.geometry import Bbox
 
 WAYS: dict[str, dict[str, Any]] = {
     "1 sample": {},

@@ -34,13 +34,13 @@ from benchmarks.watched_model import (
     WatchedModel,
 )
 from benchmarks.workplace import Workplace
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.geometry import Size, box_of
-from dataflow_grounding.testing import LoopbackServer
-from dataflow_grounding.watch.box_statistics import OUTSIDE
-from dataflow_grounding.watch.evidence import SHOWS, Evidence
-from dataflow_grounding.watch.readings import SeenBox, Sent
-from dataflow_grounding.watch.second_reply import JudgedReply
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Size, box_of
+from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.watch._box_statistics import OUTSIDE
+from dataflow_grounding.watch._evidence import SHOWS, Evidence
+from dataflow_grounding.watch._readings import SeenBox, Sent
+from dataflow_grounding.watch._second_reply import JudgedReply
 
 IN_FLIGHT = 8
 LATENCY = lognormal(0.03, 0.5)

@@ -19,13 +19,13 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.probe_model import answered, anywhere, seen
 from benchmarks.rule_runs import MAX_SIDE, STATED, TABLES, Model, decided, resized
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.calibration.fitting import candidates
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration._fitting import candidates
 from dataflow_grounding.calibration.probes import SIZES as PROBE_SIZES
 from dataflow_grounding.calibration.probes import NoFit, probe_of
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.images import SizeLimits
+from dataflow_grounding.images.image import SizeLimits
 
 RIGHT_FORMAT = 0.002
 MADE_UP = 40  # rules from a seed

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dataflow_grounding.embedded.grounder import ground_phrases
-from dataflow_grounding.geometry import iou
+from dataflow_grounding.boxes.geometry import iou
+from dataflow_grounding.extras.embedded._grounder import ground_phrases
 
 GOLD: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 _RIGHT = 0.5  # IoU with a gold box

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
 from benchmarks.workplace import Workplace
-from dataflow_grounding.testing import Fault, FaultRule, faults, on
-from dataflow_grounding.testing.received import ReceivedRequest
+from dataflow_grounding.extras.testing import Fault, FaultRule, faults, on
+from dataflow_grounding.extras.testing.received import ReceivedRequest
 
 COUNT = 20
 ONE = "Cup 7 "

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workplace import Done, Files, Workplace, ended
-from dataflow_grounding.testing import Fault, FaultRule, LoopbackServer
-from dataflow_grounding.testing.faults import first_of
-from dataflow_grounding.testing.received import ReceivedRequest
+from dataflow_grounding.extras.testing import Fault, FaultRule, LoopbackServer
+from dataflow_grounding.extras.testing.faults import first_of
+from dataflow_grounding.extras.testing.received import ReceivedRequest
 
 IN_FLIGHT = 8
 

@@ -11,11 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.geometry import Bbox, Size, iou
-from dataflow_grounding.records import parse_line
-from dataflow_grounding.testing.answers import IMAGES, agreed, described, rectangles, unknown_task
-from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Bbox, Size, iou
+from dataflow_grounding.data.records import parse_line
+from dataflow_grounding.extras.testing.answers import (
+    IMAGES,
+    agreed,
+    described,
+    rectangles,
+    unknown_task,
+)
+from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
 
 Gold = Mapping[str, Any]
 DESCRIPTION = ("type", "color", "description")

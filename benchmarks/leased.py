@@ -12,7 +12,7 @@ from multiprocessing.managers import BaseManager
 from typing import Any
 
 from benchmarks.workplace import REPOSITORY
-from dataflow_grounding.engine.leases import Grant, LeasePool, Report, leasing
+from dataflow_grounding.extras.scale.leases import Grant, LeasePool, Report, leasing
 
 KEY = b"of this machine"
 

@@ -25,7 +25,7 @@ from benchmarks.fault_case import (
     undisturbed,
 )
 from benchmarks.workplace import REPOSITORY, Workplace, caption, ended
-from dataflow_grounding.testing import faults, on
+from dataflow_grounding.extras.testing import faults, on
 
 
 def file_limit(place: Workplace, full: bool) -> Outcome:

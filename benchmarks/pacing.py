@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
-from dataflow_grounding.testing import ReceivedRequest
+from dataflow_grounding.extras.testing import ReceivedRequest
 
 
 def lognormal(mean: float, sigma: float = 0.7, seed: int = 0) -> Callable[[ReceivedRequest], float]:

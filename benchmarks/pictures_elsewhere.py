@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.object_store import BUCKET, object_store
 from benchmarks.workplace import Workplace, caption
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 
 def serve(delay: float) -> None:

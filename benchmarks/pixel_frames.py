@@ -21,8 +21,8 @@ from typing import Any
 from benchmarks.box_scores import measure
 from benchmarks.resize_rules import RULES, Rule, openai, reduced, smart
 from benchmarks.seeing_model import COLORS, SeeingModel, draw
-from dataflow_grounding.errors import GroundingError
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding._util.errors import GroundingError
+from dataflow_grounding.boxes.geometry import Bbox, Size
 
 MODEL = "qwen2.5-vl-7b-instruct"
 SIZES: tuple[Size, ...] = (

@@ -8,12 +8,12 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.geometry import Bbox
-from dataflow_grounding.testing import EchoAnswers, ReceivedRequest
-from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.extras.testing import EchoAnswers, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 
 NOISE = 0.015
 OUTLIERS = 0.10

@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.pacing import lognormal
 from benchmarks.tally import Beginnings
-from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer
+from dataflow_grounding.extras.testing import CannedAnswers, EchoAnswers, LoopbackServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_LIMIT = 30.0

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pacing import lognormal
-from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults
+from dataflow_grounding.extras.testing import EchoAnswers, Fault, LoopbackServer, faults
 
 NEVER = float("inf")
 PLAIN = faults.too_many_requests()

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.workplace import Workplace, ended
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
-from dataflow_grounding.testing.received import ReceivedRequest
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.extras.testing.received import ReceivedRequest
 
 
 @dataclass

@@ -27,7 +27,7 @@ from benchmarks.workplace import REPOSITORY, Workplace, ended
 RAY = ("--engine", "ray", "--workers", "2")
 QUICK = """
 import sys
-import dataflow_grounding.cluster.ray_run as ray_run
+import dataflow_grounding.extras.scale.cluster.ray_run as ray_run
 ray_run.HEAD_SECONDS = ray_run.LEAVE_SECONDS = 3.0
 ray_run.MOST_SILENCES = 3
 from dataflow_grounding.cli.main import main

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.fault_case import Case, Outcome, Witness, calm, lost_rows
 from benchmarks.workplace import Workplace, caption, command, ended, process
-from dataflow_grounding.testing import Answer, EchoAnswers, Usage
-from dataflow_grounding.testing.received import ReceivedRequest
+from dataflow_grounding.extras.testing import Answer, EchoAnswers, Usage
+from dataflow_grounding.extras.testing.received import ReceivedRequest
 
 FAILS_ALONE = "Fails its record alone; no host is asked, and no command ends by it."
 COUNTED = (

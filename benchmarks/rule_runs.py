@@ -23,13 +23,13 @@ from functools import partial
 from benchmarks.probe_model import seen
 from benchmarks.processors import PROCESSORS, made_up
 from benchmarks.resize_rules import OTHERS, RULES, Placing
-from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration._deciding import Deciding, Decision, holds_at
 from dataflow_grounding.calibration.alike_sizes import covers_for, uncovered
-from dataflow_grounding.calibration.deciding import Deciding, Decision, holds_at
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbeBox, ProbedPicture
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.images import SizeLimits
+from dataflow_grounding.images.image import SizeLimits
 
 MAX_SIDE = 2048
 NOISES, OUTLIERS = (0.005, 0.015, 0.03), (0.0, 0.1, 0.2)

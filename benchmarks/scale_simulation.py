@@ -27,9 +27,9 @@ from typing import Any
 
 from benchmarks.leased import Served
 from benchmarks.workplace import Workplace, ended, process
-from dataflow_grounding.engine.leases import RENEW_SECONDS, Grant, Lease, LeasePool, Report
 from dataflow_grounding.engine.limiter import Level, Limiter, Share
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.extras.scale.leases import RENEW_SECONDS, Grant, Lease, LeasePool, Report
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 RESTART, LOST_MESSAGES = 20.0, 0.01  # seconds until a worker that died is back; a share
 

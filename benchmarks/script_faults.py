@@ -25,8 +25,8 @@ from dataflow_grounding import (
     Serving,
     operator,
 )
+from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
 

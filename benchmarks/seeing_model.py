@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.calibration.probes import COLORS as PROBE_COLORS
-from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.testing import ReceivedRequest
-from dataflow_grounding.testing.answers import IMAGES
+from dataflow_grounding.extras.testing import ReceivedRequest
+from dataflow_grounding.extras.testing.answers import IMAGES
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (230, 20, 20),

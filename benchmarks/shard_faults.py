@@ -25,7 +25,7 @@ from benchmarks.fault_case import (
     undisturbed,
 )
 from benchmarks.workplace import REPOSITORY, Done, Workplace, command, ended, process
-from dataflow_grounding.testing import faults, on
+from dataflow_grounding.extras.testing import faults, on
 
 STEP = "step_1_grounding/annotations.jsonl"
 

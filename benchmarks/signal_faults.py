@@ -11,7 +11,7 @@ import time
 
 from benchmarks.fault_case import IN_FLIGHT, Case, Outcome, at_work, calm, goes_on, reached_by
 from benchmarks.workplace import Workplace, ended
-from dataflow_grounding.testing import faults, on
+from dataflow_grounding.extras.testing import faults, on
 
 
 def killed(place: Workplace, full: bool) -> Outcome:

@@ -33,7 +33,7 @@ from benchmarks.soak_jobs import COUNT, SIGNALS, InABucket, Job, OnRay
 from benchmarks.store import BUCKET, faulty_store
 from benchmarks.store_faults import client_of
 from benchmarks.workplace import Workplace, ended
-from dataflow_grounding.testing import FaultRule, faults, on
+from dataflow_grounding.extras.testing import FaultRule, faults, on
 
 
 def rules(seed: int) -> list[FaultRule]:

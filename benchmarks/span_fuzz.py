@@ -22,7 +22,7 @@ import sys
 import unicodedata
 from dataclasses import dataclass
 
-from dataflow_grounding.spans import find_spans
+from dataflow_grounding.data.spans import find_spans
 
 WORDS = [
     "a",

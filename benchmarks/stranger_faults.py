@@ -12,7 +12,7 @@ from benchmarks.fault_case import Case, Outcome, Witness, calm, lost_rows, undis
 from benchmarks.servings import KINDS, secrets_in
 from benchmarks.wires import RecordingProxy, TlsFront, certificate
 from benchmarks.workplace import Done, Workplace, ended, process
-from dataflow_grounding.testing import Fault, on
+from dataflow_grounding.extras.testing import Fault, on
 
 COUNT = 3
 OWN = "sk-users-own-key-5566778899aabb"

@@ -22,10 +22,10 @@ from benchmarks import inputs
 from benchmarks.measuring import Row, median, run, show, workplace
 from benchmarks.process import ServerProcess
 from dataflow_grounding import FileStorage, Operator, Pipeline
+from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.images import open_image
-from dataflow_grounding.records import Record, Update
+from dataflow_grounding.images.image import open_image
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks.request import Request, object_of

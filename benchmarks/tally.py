@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataflow_grounding.testing import Answers, ReceivedRequest
-from dataflow_grounding.testing.answers import IMAGES
+from dataflow_grounding.extras.testing import Answers, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import IMAGES
 
 WINDOW = 64
 

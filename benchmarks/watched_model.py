@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.probe_model import seen
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.testing import ReceivedRequest
-from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.extras.testing import ReceivedRequest
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from dataflow_grounding.lazy import attached
-from dataflow_grounding.version import __version__
+from dataflow_grounding._util.lazy import attached
+from dataflow_grounding._util.version import __version__
 
 if TYPE_CHECKING:
+    from dataflow_grounding._util.errors import GroundingError as GroundingError
     from dataflow_grounding.cli.main import as_command as as_command
-    from dataflow_grounding.embedded import EmbeddedServing as EmbeddedServing
+    from dataflow_grounding.data.storage import FileStorage as FileStorage
     from dataflow_grounding.engine.options import RunOptions as RunOptions
-    from dataflow_grounding.errors import GroundingError as GroundingError
+    from dataflow_grounding.extras.embedded import EmbeddedServing as EmbeddedServing
     from dataflow_grounding.grounded import Grounded as Grounded
     from dataflow_grounding.grounded import ground as ground
     from dataflow_grounding.jobs.serving_of_spec import (
@@ -19,13 +20,12 @@ if TYPE_CHECKING:
     from dataflow_grounding.pipelines import Pipeline as Pipeline
     from dataflow_grounding.replies import read_boxes as read_boxes
     from dataflow_grounding.serving import *  # noqa: F403
-    from dataflow_grounding.storage import FileStorage as FileStorage
 
 _NAMES_OF = {
     "cli.main": ["as_command"],
-    "embedded": ["EmbeddedServing"],
+    "extras.embedded": ["EmbeddedServing"],
     "engine.options": ["RunOptions"],
-    "errors": ["GroundingError"],
+    "_util.errors": ["GroundingError"],
     "grounded": ["Grounded", "ground"],
     "jobs.serving_of_spec": ["serving_from_environment"],
     "operators": [
@@ -57,7 +57,7 @@ _NAMES_OF = {
         "Serving",
         "SeveralEndpoints",
     ],
-    "storage": ["FileStorage"],
+    "data.storage": ["FileStorage"],
 }
 """Module → its public names; it is imported when one of them is used."""
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from dataflow_grounding.display import Shown
-from dataflow_grounding.errors import SpecError, needs_extra
-from dataflow_grounding.geometry import Bbox, Size, box_of
-from dataflow_grounding.image_files import decode
+from dataflow_grounding._util.errors import SpecError, needs_extra
+from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.images.display import Shown
+from dataflow_grounding.images.files import decode
+from dataflow_grounding.images.in_memory import as_path
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
-from dataflow_grounding.memory_pictures import as_path
 from dataflow_grounding.operators import BoxRefiner, Operator, PhraseGrounder
-from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.serving.base import Serving
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from dataflow_grounding import OPERATOR_REGISTRY, Operator
-from dataflow_grounding.geometry import area
-from dataflow_grounding.records import read_expressions
+from dataflow_grounding.boxes.geometry import area
+from dataflow_grounding.data.records import read_expressions
 
 
 @OPERATOR_REGISTRY.register()

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from benchmarks.workplace import Workplace
+from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.jobs.diagnosis import NAMES
-from dataflow_grounding.testing import LoopbackServer
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from types import FrameType
 
 import dataflow_grounding
 from dataflow_grounding import FileStorage, OpenAIServing, PhraseGrounder
-from dataflow_grounding.rows import write_rows
-from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+from dataflow_grounding.data.rows import write_rows
+from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
 
 PACKAGE = str(Path(dataflow_grounding.__file__).parent)
 PICTURE = Path(PACKAGE).parent / "example_data" / "images" / "cat.jpg"

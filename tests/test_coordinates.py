@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding.box_formats import find_box_format, known_formats
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, frame_of
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, frame_of
+from dataflow_grounding.boxes.formats import find_box_format, known_formats
+from dataflow_grounding.boxes.geometry import Bbox, Size
 
 FRAMES = [
     "sent",

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataflow_grounding.image_files import ImageFacts
-from dataflow_grounding.images import Image as ImageFile
-from dataflow_grounding.images import ImageLimits, open_image
-from dataflow_grounding.records import Record
-from dataflow_grounding.shown_images import LEAST_SHARE, crop_around
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images.files import ImageFacts
+from dataflow_grounding.images.image import Image as ImageFile
+from dataflow_grounding.images.image import ImageLimits, open_image
+from dataflow_grounding.images.shown import LEAST_SHARE, crop_around
 
 ORIENTATION = 0x0112
 

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-import dataflow_grounding.compat
-import dataflow_grounding.metrics
+import dataflow_grounding.extras.compat
+import dataflow_grounding.extras.evaluation.metrics
+import dataflow_grounding.extras.testing
 import dataflow_grounding.operators
 import dataflow_grounding.replies
 import dataflow_grounding.serving
 import dataflow_grounding.tasks
-import dataflow_grounding.testing
 from benchmarks.seeing_model import draw
 from benchmarks.workplace import REPOSITORY
+from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
 from dataflow_grounding.serving import (
     GeminiServing,
@@ -25,18 +26,21 @@ from dataflow_grounding.serving import (
     OpenAIServing,
     RecordedServing,
 )
-from dataflow_grounding.storage import FileStorage
 
 ROOMS = (
-    dataflow_grounding.compat,
-    dataflow_grounding.metrics,
+    dataflow_grounding.extras.compat,
+    dataflow_grounding.extras.evaluation.metrics,
     dataflow_grounding.operators,
     dataflow_grounding.replies,
     dataflow_grounding.serving,
     dataflow_grounding.tasks,
-    dataflow_grounding.testing,
+    dataflow_grounding.extras.testing,
 )
-MODULES = ["dataflow_grounding.geometry", "dataflow_grounding.spans", "dataflow_grounding.storage"]
+MODULES = [
+    "dataflow_grounding.boxes.geometry",
+    "dataflow_grounding.data.spans",
+    "dataflow_grounding.data.storage",
+]
 MODULES += [room.__name__ for room in ROOMS]
 MODULES += [
     f"{room.__name__}.{found.name}"
@@ -93,11 +97,12 @@ def test_a_public_reader_says_what_it_takes_and_gives(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     sorted(
-        set(dataflow_grounding.testing.__all__) - {"Answers", "BadRequest", "FaultRule", "faults"}
+        set(dataflow_grounding.extras.testing.__all__)
+        - {"Answers", "BadRequest", "FaultRule", "faults"}
     ),
 )
 def test_a_public_part_of_the_loopback_server_says_what_it_takes(name: str) -> None:
-    assert "Args:" in getattr(dataflow_grounding.testing, name).__doc__
+    assert "Args:" in getattr(dataflow_grounding.extras.testing, name).__doc__
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from dataflow_grounding.drawing import PALETTE, Mark, draw_marks, palette_color, text_color
+from dataflow_grounding.images.drawing import PALETTE, Mark, draw_marks, palette_color, text_color
 
 GREY = (128, 128, 128)
 RED = (250, 0, 10)

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.workplace import command
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.files import new_file, open_log, portable, whole_file, within
-from dataflow_grounding.mirror import mirror_of, sent, stand_for
-from dataflow_grounding.records import write_bytes
-from dataflow_grounding.rows import RowWriter, copy_file, write_rows, write_text
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.files import new_file, open_log, portable, whole_file, within
+from dataflow_grounding.data.records import write_bytes
+from dataflow_grounding.data.rows import RowWriter, copy_file, write_rows, write_text
+from dataflow_grounding.extras.scale.mirror import mirror_of, sent, stand_for
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "dataflow_grounding").rglob("*.py"))
@@ -259,27 +259,30 @@ JOINED = {
         "f'{hashlib.sha256(os.path.abspath(image).encode()).hexdigest()[:20]}.jsonl'"
     },
     "cli/starting.py": {"f'{name}.yaml'", "name", "source.relative_to(top)"},
-    "compat/dataflow_serving.py": {"f'picture{place}{ending}'"},
-    "embedded/cascades.py": {"f'haarcascade_{name}.xml'"},
+    "extras/compat/dataflow_serving.py": {"f'picture{place}{ending}'"},
+    "extras/embedded/_cascades.py": {"f'haarcascade_{name}.xml'"},
     "engine/keyed_log.py": {"names"},
     "engine/rolling.py": {"name"},
     "engine/run_lock.py": {"f'lock-{number}'", "path", "within"},
     "engine/shard.py": {"str(self)"},
-    "engine/shard_files.py": {"one.rows"},
-    "files.py": {"name"},
-    "formats/public_sets.py": {"'*.txt'", "self.data_file"},
-    "jobs/merging.py": {"str(Shard(1, len(runs)))", "file"},
+    "extras/scale/shard_files.py": {"one.rows"},
+    "_util/files.py": {"name"},
+    "extras/formats/public_sets.py": {"'*.txt'", "self.data_file"},
+    "extras/scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},
-    "memory_pictures.py": {"name"},
-    "mirror.py": {"name", "part"},
+    "images/in_memory.py": {"name"},
+    "extras/scale/mirror.py": {"name", "part"},
     "operators/region_marker.py": {"f'{record.place + 1}_bbox_vis.jpg'"},
-    "prompts/__init__.py": {"f'{name}.txt'"},
-    "review/report_files.py": {"folder", "f'{name}.js'"},
-    "review/session.py": {"f'{place}-{side}.jpg'"},
+    "tasks/prompts/__init__.py": {"f'{name}.txt'"},
+    "extras/review/_report_files.py": {"folder", "f'{name}.js'"},
+    "extras/review/session.py": {"f'{place}-{side}.jpg'"},
     # the user's own words: a picture's path in a row, a prefix, a name for a page
-    "elsewhere.py": {"plain_path(path)"},
-    "review/results.py": {"f'report_with_{_last(other)}.html' if other else 'report.html'", "name"},
-    "storage.py": {
+    "extras/scale/elsewhere.py": {"plain_path(path)"},
+    "extras/review/results.py": {
+        "f'report_with_{_last(other)}.html' if other else 'report.html'",
+        "name",
+    },
+    "data/storage.py": {
         *(
             "f'{self.file_name_prefix}_failures.jsonl'",
             "f'{self.file_name_prefix}_step{step}.{self.cache_type}'",
@@ -287,25 +290,25 @@ JOINED = {
         *("'annotations.jsonl'", "self.reads"),
     },
     # what a listing of that folder has, or a name that `within` is given later
-    "formats/export_folder.py": {"self._only or ''"},
-    "formats/label_files.py": {"label", "min(there)", "a", "b", "image", "name"},
-    "formats/reading.py": {"name"},
-    "formats/whole_records.py": {"base.replace('.', '_')", "n"},
-    "review/versions.py": {"name"},
+    "extras/formats/export_folder.py": {"self._only or ''"},
+    "extras/formats/label_files.py": {"label", "min(there)", "a", "b", "image", "name"},
+    "extras/formats/reading.py": {"name"},
+    "extras/formats/whole_records.py": {"base.replace('.', '_')", "n"},
+    "extras/review/_versions.py": {"name"},
     # a certificate names files by their way from its folder, wherever they are: they are only read
-    "review/certificate.py": {"path", "gold['file']", "name", "working"},
+    "extras/review/certificate.py": {"path", "gold['file']", "name", "working"},
 }
 """What may be joined without `within`, by module: the last part."""
 
 OPENED = {
     "cli/main.py": "the null device",
-    "compat/dataflow_serving.py": "in a folder of this process",
-    "dataframes.py": "over the lines of a RowWriter, which are in a file of its own",
+    "extras/compat/dataflow_serving.py": "in a folder of this process",
+    "data/dataframes.py": "over the lines of a RowWriter, which are in a file of its own",
     "engine/run_lock.py": "a lock, which has to be new",
-    "files.py": "here",
-    "formats/export_pictures.py": "a link, into a folder that was just made",
-    "jobs/merging.py": "a further name of a picture, which has to be new",
-    "memory_pictures.py": "in a folder of this process",
+    "_util/files.py": "here",
+    "extras/formats/export_pictures.py": "a link, into a folder that was just made",
+    "extras/scale/merging.py": "a further name of a picture, which has to be new",
+    "images/in_memory.py": "in a folder of this process",
     "serving/recorded.py": "the file that the user's code names",
 }
 """Modules that may open files for writing otherwise, and which."""

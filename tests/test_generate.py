@@ -15,8 +15,8 @@ import pytest
 from benchmarks.gold import GoldAnswers
 from benchmarks.workplace import Workplace, caption, command, ended, process
 from dataflow_grounding import CaptionGenerator, EmbeddedServing
-from dataflow_grounding.dataframes import to_dataframe
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, Takes, faults, on
+from dataflow_grounding.data.dataframes import to_dataframe
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, Takes, faults, on
 
 SEED_PAGE = Path(__file__).resolve().parents[2] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 KEY = "sk-7f3a-very-secret-key"

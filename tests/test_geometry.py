@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding.geometry import (
+from dataflow_grounding.boxes.geometry import (
     Bbox,
     Size,
     area,

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import GroundingError, OpenAIServing, Serving, ground, grounded
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
 
 OBJECTS = {
     "objects": [

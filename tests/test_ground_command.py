@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import command as in_process
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 ROOT = Path(__file__).resolve().parent.parent
 

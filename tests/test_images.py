@@ -20,11 +20,11 @@ import PIL.ImageOps
 import PIL.PngImagePlugin
 import pytest
 
-from dataflow_grounding import images
-from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
-from dataflow_grounding.image_files import PIXELS_AT_ONCE, read_header
-from dataflow_grounding.images import Image, ImageLimits, open_image
-from dataflow_grounding.records import Record
+from dataflow_grounding._util.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images import image as images
+from dataflow_grounding.images.files import PIXELS_AT_ONCE, read_header
+from dataflow_grounding.images.image import Image, ImageLimits, open_image
 
 FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"]
 WITH_EXIF = ["JPEG", "PNG", "WEBP", "TIFF"]

@@ -4,6 +4,7 @@ wheel.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -130,11 +131,20 @@ def test_the_spec_of_the_folder_runs(tmp_path: Path) -> None:
     assert "annotations.jsonl" in files_in(tmp_path / "results" / "image_grounding")
 
 
+def without_statements_of(name: str, source: str) -> list[str]:
+    """The lines of a script but for those of simple statements that name something."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Assign, ast.Expr)) and name in ast.unparse(node):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    return lines
+
+
 def test_a_user_leaves_out_a_step_and_adds_one_of_five_lines(tmp_path: Path) -> None:
     init(cwd=tmp_path)
     few_images(tmp_path)
     script = tmp_path / SCRIPT
-    lines = [line for line in script.read_text().splitlines() if "self.visualizer" not in line]
+    lines = without_statements_of("self.visualizer", script.read_text())
     place = next(number for number, line in enumerate(lines) if line.startswith("class "))
     lines[place:place] = [
         "from dataflow_grounding import operator",
@@ -148,7 +158,8 @@ def test_a_user_leaves_out_a_step_and_adds_one_of_five_lines(tmp_path: Path) -> 
         "",
     ]
     last = max(number for number, line in enumerate(lines) if "self.grounder.run(" in line)
-    lines.insert(last + 1, "        count.run(self.storage.step())")
+    end = lines.index("        )", last)
+    lines.insert(end + 1, "        count.run(self.storage.step())")
     script.write_text("\n".join(lines) + "\n")
     done = run(script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

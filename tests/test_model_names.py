@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding.box_formats import find_box_format, format_of_model, known_formats
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.model_names import squeezed
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes._model_names import squeezed
+from dataflow_grounding.boxes.formats import find_box_format, format_of_model, known_formats
 
 KNOWN = {
     "doctags": "granite-docling-258m ibm-granite/granite-docling-258M-mlx smoldocling-256m-preview",

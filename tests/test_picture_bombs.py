@@ -13,11 +13,11 @@ from PIL import Image
 from benchmarks.picture_bombs import BOMBS, endless_exif, many_pages
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import Workplace, caption, command
-from dataflow_grounding.errors import ImageBroken
-from dataflow_grounding.image_files import decode, read_header
-from dataflow_grounding.images import open_image
-from dataflow_grounding.records import Record
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding._util.errors import ImageBroken
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.images.files import decode, read_header
+from dataflow_grounding.images.image import open_image
 
 
 @pytest.mark.parametrize("name", BOMBS)

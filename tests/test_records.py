@@ -24,8 +24,8 @@ from dataflow_grounding import (
     RunOptions,
     Serving,
 )
-from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.records import (
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.data.records import (
     Record,
     as_json,
     dump_line,

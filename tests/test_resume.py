@@ -14,8 +14,16 @@ import pytest
 
 from benchmarks.fault_case import undisturbed, wait_until
 from benchmarks.workplace import Workplace, caption, ended
-from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, Usage, faults, on
-from dataflow_grounding.testing.faults import FaultRule
+from dataflow_grounding.extras.testing import (
+    Answer,
+    EchoAnswers,
+    LoopbackServer,
+    Takes,
+    Usage,
+    faults,
+    on,
+)
+from dataflow_grounding.extras.testing.faults import FaultRule
 
 KEY = "image_grounding.vlm.openai"
 

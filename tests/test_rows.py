@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataflow_grounding.dataframes import from_dataframe, to_dataframe
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.rows import read_records, read_rows, write_rows
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.dataframes import from_dataframe, to_dataframe
+from dataflow_grounding.data.rows import read_records, read_rows, write_rows
 
 HUGE = 123456789012345678901234567890
 ROWS: list[dict[str, Any]] = [

@@ -18,12 +18,12 @@ import pytest
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import Done, Workplace, command, ended, process
 from dataflow_grounding import ExpressionExtractor, GroundingError, OpenAIServing, RecordedServing
-from dataflow_grounding.compat import DataFlowServing
-from dataflow_grounding.errors import ServerFault
-from dataflow_grounding.secrets import blotted_message, names_secret
+from dataflow_grounding._util.errors import ServerFault
+from dataflow_grounding._util.secrets import blotted_message, names_secret
+from dataflow_grounding.extras.compat import DataFlowServing
+from dataflow_grounding.extras.testing import EchoAnswers, Fault, LoopbackServer, faults, on
+from dataflow_grounding.extras.testing.received import ReceivedRequest
 from dataflow_grounding.serving import GeminiServing
-from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, on
-from dataflow_grounding.testing.received import ReceivedRequest
 
 OPENAI = "image_grounding.vlm.openai"
 ROW = {"image_path": "a.jpg", "caption": "A cup"}

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.span_fuzz import fuzz
-from dataflow_grounding.spans import clean_caption, find_spans
+from dataflow_grounding.data.spans import clean_caption, find_spans
 
 UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 KINDS = (("'", "‘’‚‛‹›❛❜ʼʻʹ′´"), ('"', "“”„‟«»「」『』〝〞〟❝❞″"), ("-", "‐‑‒–—−"))

@@ -14,8 +14,8 @@ import pandas
 import pytest
 
 from dataflow_grounding import FileStorage, GroundingError
-from dataflow_grounding.errors import InputError, MissingExtra
-from dataflow_grounding.rows import write_rows
+from dataflow_grounding._util.errors import InputError, MissingExtra
+from dataflow_grounding.data.rows import write_rows
 
 ROWS = [
     {"image_path": "x.jpg", "n": 1, "list": [1, 2]},

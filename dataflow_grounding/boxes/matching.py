@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from dataflow_grounding.geometry import Bbox, box_of, iou
+from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
 
 A = TypeVar("A", bound=Hashable)
 B = TypeVar("B", bound=Hashable)

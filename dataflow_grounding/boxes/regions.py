@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding.coordinates import to_xyxy
-from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.records import Record, is_box, is_number
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.boxes.coordinates import to_xyxy
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
+from dataflow_grounding.data.records import Record, is_box, is_number
 
 # column that says why the files that a record was made from can't be read
 SEED_ERROR = "seed_error"

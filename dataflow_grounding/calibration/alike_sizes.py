@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
-from dataflow_grounding.coordinates import Scale
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.boxes.coordinates import Scale
+from dataflow_grounding.boxes.geometry import Size
 
 # of a side, by which a size may differ from one that was measured to be taken for the same
 COVERED = 0.1

@@ -11,8 +11,11 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from dataflow_grounding.calibration.alike_sizes import most_own
-from dataflow_grounding.calibration.deciding import (
+from dataflow_grounding._util.errors import EndpointRefused, RecordError, UnreadableReply
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration._deciding import (
     WAYS,
     Deciding,
     Decision,
@@ -20,7 +23,10 @@ from dataflow_grounding.calibration.deciding import (
     holds_at,
     verdict_on,
 )
-from dataflow_grounding.calibration.fitting import Scores
+from dataflow_grounding.calibration._fitting import Scores
+from dataflow_grounding.calibration._stored import Calibration, bare_address, now, prompt_version
+from dataflow_grounding.calibration._taken import MODERATE, NothingAnswered
+from dataflow_grounding.calibration.alike_sizes import most_own
 from dataflow_grounding.calibration.probes import (
     NoFit,
     PicturesDisagree,
@@ -30,19 +36,13 @@ from dataflow_grounding.calibration.probes import (
     question_of,
     reduced_to,
 )
-from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
-from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
-from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.annotating import StepAsk
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.options import OwnPictures, RunStart
-from dataflow_grounding.errors import EndpointRefused, RecordError, UnreadableReply
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.images import ImageLimits, SizeLimits
+from dataflow_grounding.images.image import ImageLimits, SizeLimits
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.terminal import say
 
 T = TypeVar("T")
 

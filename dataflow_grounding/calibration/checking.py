@@ -13,9 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
-from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding._util.errors import RunStopped
+from dataflow_grounding.boxes.coordinates import ORDERS, BoxFormat, Scale
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration._fitting import NEAR, Scores
+from dataflow_grounding.calibration._seen import Array
 from dataflow_grounding.calibration.choice import CALIBRATE
-from dataflow_grounding.calibration.fitting import NEAR, Scores
 from dataflow_grounding.calibration.probes import (
     Probe,
     ProbedPicture,
@@ -24,12 +28,8 @@ from dataflow_grounding.calibration.probes import (
     probe_of,
     question_of,
 )
-from dataflow_grounding.calibration.seen import Array
-from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import RunStopped
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.images import ImageLimits
+from dataflow_grounding.images.image import ImageLimits
 
 # a layout used lately might be answered from a gateway's cache, whatever the model does by now
 LAYOUTS = 256

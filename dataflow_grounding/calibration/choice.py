@@ -9,21 +9,21 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from dataflow_grounding.box_formats import find_box_format, format_of_model, known_formats
-from dataflow_grounding.calibration.stored import (
+from dataflow_grounding._util.errors import EndpointRefused, SpecError
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format, format_of_model, known_formats
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration._stored import (
     Calibration,
     cache_path,
     load,
     now,
     stored_calibration,
 )
-from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import OwnPictures, RunStart
-from dataflow_grounding.errors import EndpointRefused, SpecError
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.images import SizeLimits
+from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.terminal import say
 
 # What an unknown model is asked for: models that follow instructions can, and a resize on the way
 # changes nothing.
@@ -99,8 +99,8 @@ class FormatChoice:
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
+        from dataflow_grounding.calibration._taken import elongated
         from dataflow_grounding.calibration.probes import by
-        from dataflow_grounding.calibration.taken import elongated
 
         pictures = start.pictures()
         own = elongated(pictures.sizes)
@@ -238,8 +238,8 @@ class FormatChoice:
         """The sizes in which a run's pictures are sent, the commonest first, and a format is to be
         tried.
         """
+        from dataflow_grounding.calibration._taken import is_elongated
         from dataflow_grounding.calibration.probes import legible
-        from dataflow_grounding.calibration.taken import is_elongated
 
         limits = self._serving.image_limits
         sent = [limits.fitted(limits.padded(size)) for size in pictures.sizes]

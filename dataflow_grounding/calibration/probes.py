@@ -11,13 +11,13 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
-from dataflow_grounding.box_formats import known_formats
-from dataflow_grounding.coordinates import BoxFormat, Order
-from dataflow_grounding.drawing import Mark, draw_marks
-from dataflow_grounding.errors import SpecError, UnreadableReply
-from dataflow_grounding.geometry import Bbox, Size, box_of
-from dataflow_grounding.images import PADDING, ImageLimits, open_image
-from dataflow_grounding.records import Record
+from dataflow_grounding._util.errors import SpecError, UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat, Order
+from dataflow_grounding.boxes.formats import known_formats
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images.drawing import Mark, draw_marks
+from dataflow_grounding.images.image import PADDING, ImageLimits, open_image
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
 from dataflow_grounding.replies.reading import Said

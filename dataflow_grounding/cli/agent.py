@@ -9,12 +9,12 @@ from string import Template
 
 import click
 
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding._util.version import __version__
 from dataflow_grounding.cli.main import COMMANDS, cli
+from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY
-from dataflow_grounding.records import STATUSES
-from dataflow_grounding.terminal import say
-from dataflow_grounding.version import __version__
 
 _MANY = 5  # options that two commands share
 # options that are told once, for all commands

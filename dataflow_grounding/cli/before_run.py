@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
+from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option
 from dataflow_grounding.jobs.checking import check_spec
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
-from dataflow_grounding.terminal import counted, say, say_json
 
 
 @click.command("check")

@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
+from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import answer, together
-from dataflow_grounding.elsewhere import absolute
-from dataflow_grounding.errors import InputError, told_as
-from dataflow_grounding.figures.counting import FIGURES, advice_on, figures_of
-from dataflow_grounding.figures.duplicates import split
-from dataflow_grounding.figures.linting import RULES, Finding, lint
-from dataflow_grounding.results_folder import annotations_of, image_folders_of
-from dataflow_grounding.rows import write_rows
-from dataflow_grounding.terminal import counted, say, say_json
+from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
+from dataflow_grounding.data.rows import write_rows
+from dataflow_grounding.extras.evaluation.figures.counting import FIGURES, advice_on, figures_of
+from dataflow_grounding.extras.evaluation.figures.duplicates import split
+from dataflow_grounding.extras.evaluation.figures.linting import RULES, Finding, lint
+from dataflow_grounding.extras.scale.elsewhere import absolute
 
 _SHADES = " .:-=+*#%@"
 _ROOT = "Where the pictures are, if not where the run found them."

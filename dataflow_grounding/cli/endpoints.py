@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dataflow_grounding._util.errors import GroundingError, SpecError, told_as
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
 from dataflow_grounding.cli.arguments import (
     answer,
@@ -16,7 +17,6 @@ from dataflow_grounding.cli.arguments import (
     spec_option_for,
 )
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
-from dataflow_grounding.errors import GroundingError, SpecError, told_as
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment, serving_of

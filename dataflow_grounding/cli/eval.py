@@ -6,16 +6,25 @@ from typing import Any
 import click
 import numpy as np
 
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.files import within
 from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.files import within
-from dataflow_grounding.metrics import Rules, agreement, evaluate, read_annotations
-from dataflow_grounding.metrics.pairs import THRESHOLDS
-from dataflow_grounding.metrics.showing import figures_page, line_chart, worst_cases
-from dataflow_grounding.records import dump_text
-from dataflow_grounding.results_folder import image_folders_of
-from dataflow_grounding.review import report_results
-from dataflow_grounding.rows import write_rows, write_text
+from dataflow_grounding.data.records import dump_text
+from dataflow_grounding.data.results_folder import image_folders_of
+from dataflow_grounding.data.rows import write_rows, write_text
+from dataflow_grounding.extras.evaluation.metrics import (
+    Rules,
+    agreement,
+    evaluate,
+    read_annotations,
+)
+from dataflow_grounding.extras.evaluation.metrics.pairs import THRESHOLDS
+from dataflow_grounding.extras.evaluation.metrics.showing import (
+    figures_page,
+    line_chart,
+    worst_cases,
+)
+from dataflow_grounding.extras.review import report_results
 
 
 @click.command("eval")

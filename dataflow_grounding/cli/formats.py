@@ -9,18 +9,18 @@ from typing import Any
 
 import click
 
+from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage, together
-from dataflow_grounding.elsewhere import absolute
-from dataflow_grounding.errors import InputError, told_as
-from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, folder_of, read, write
-from dataflow_grounding.formats.base import Format
-from dataflow_grounding.formats.export import Selection
-from dataflow_grounding.formats.export_folder import is_alone
-from dataflow_grounding.formats.reading import with_sizes
-from dataflow_grounding.records import STATUSES, dump_text
-from dataflow_grounding.results_folder import image_folders_of, records_of
-from dataflow_grounding.rows import RowWriter, write_text
-from dataflow_grounding.terminal import counted, say, say_json
+from dataflow_grounding.data.records import STATUSES, dump_text
+from dataflow_grounding.data.results_folder import image_folders_of, records_of
+from dataflow_grounding.data.rows import RowWriter, write_text
+from dataflow_grounding.extras.formats import FORMATS, WRITTEN, find_format, folder_of, read, write
+from dataflow_grounding.extras.formats.base import Format
+from dataflow_grounding.extras.formats.export import Selection
+from dataflow_grounding.extras.formats.export_folder import is_alone
+from dataflow_grounding.extras.formats.reading import with_sizes
+from dataflow_grounding.extras.scale.elsewhere import absolute
 
 _writing_options = together(
     click.option(

@@ -8,18 +8,18 @@ from typing import Any
 
 import click
 
+from dataflow_grounding._util.errors import GroundingError, RunStopped, SpecError
+from dataflow_grounding._util.terminal import say, say_json, telling
 from dataflow_grounding.cli.arguments import Range, answer, overrides_argument, spec_option
+from dataflow_grounding.data.records import read_object
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import GroundingError, RunStopped, SpecError
+from dataflow_grounding.extras.scale.mirror import address_of, present, sent, working_folder
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
-from dataflow_grounding.mirror import address_of, present, sent, working_folder
-from dataflow_grounding.records import read_object
 from dataflow_grounding.spec import Spec
-from dataflow_grounding.terminal import say, say_json, telling
 
 _MOST = 256  # requests in flight up to which a pilot measures what the endpoint sustains
 
@@ -130,7 +130,7 @@ def _engine(engine: str, address: str | None, workers: int | None, shard: Shard 
         raise SpecError("--ray-address and --workers are options of --engine ray: add that")
     if engine != "ray":
         return Run
-    from dataflow_grounding.cluster.ray_run import RayRun  # few runs need it
+    from dataflow_grounding.extras.scale.cluster.ray_run import RayRun  # few runs need it
 
     return partial(RayRun, address, workers)
 
@@ -143,7 +143,7 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
         summary.report = address_of(there)
         return
     # with Pillow's drawing and the figures, which no run needs
-    from dataflow_grounding.review import report_folder
+    from dataflow_grounding.extras.review import report_folder
 
     try:
         with telling("results are written; making the report", summary.done, silent) as tell:

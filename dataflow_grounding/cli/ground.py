@@ -6,15 +6,15 @@ from contextlib import suppress
 
 import click
 
+from dataflow_grounding._util.environment import cache_folder
+from dataflow_grounding._util.errors import GroundingError, SpecError, told_as
+from dataflow_grounding._util.terminal import say_json
 from dataflow_grounding.cli.arguments import check_writable, spec_option_for
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
-from dataflow_grounding.env_files import cache_folder
-from dataflow_grounding.errors import GroundingError, SpecError, told_as
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.jobs.spec_run import grounder_of_spec
 from dataflow_grounding.operators import PhraseGrounder
-from dataflow_grounding.terminal import say_json
 
 
 @click.command("ground")

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
+from dataflow_grounding._util.terminal import counted, telling
 from dataflow_grounding.cli.arguments import Folder, answer
 from dataflow_grounding.engine.rolling import readable
+from dataflow_grounding.extras.review import report_folder
+from dataflow_grounding.extras.scale.merging import merge as merge_shards
+from dataflow_grounding.extras.scale.mirror import sent, working_folder
 from dataflow_grounding.jobs.costs import costs_of
-from dataflow_grounding.jobs.merging import merge as merge_shards
-from dataflow_grounding.mirror import sent, working_folder
-from dataflow_grounding.review import report_folder
-from dataflow_grounding.terminal import counted, telling
 
 _SHOWN = ("run.json", "annotations.jsonl", "failures.jsonl")  # what a report is made of
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.cli.arguments import answer
-from dataflow_grounding.review.applying import apply_decisions
-from dataflow_grounding.terminal import counted, say
+from dataflow_grounding.extras.review.applying import apply_decisions
 
 
 @click.command("review")
@@ -61,9 +61,9 @@ def of_review(
     Each decision is on disk in reviews.jsonl before the next is taken. The page's address is the
     first line printed.
     """
-    from dataflow_grounding.review.queues import Reviewable
-    from dataflow_grounding.review.server import ReviewServer
-    from dataflow_grounding.review.session import Session
+    from dataflow_grounding.extras.review.queues import Reviewable
+    from dataflow_grounding.extras.review.server import ReviewServer
+    from dataflow_grounding.extras.review.session import Session
 
     for option in [name for name in ("gold", "seed") if more[name] is not None and sample is None]:
         raise click.UsageError(f"--{option} is for a sample: give --sample N, too")
@@ -151,7 +151,7 @@ def of_certify(results: str, verify: bool, as_json: bool, **how: Any) -> int:
     Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes, or pictures it
     can't check.
     """
-    from dataflow_grounding.review.certificate import certify, changes_since, told_lines
+    from dataflow_grounding.extras.review.certificate import certify, changes_since, told_lines
 
     if verify:
         changes = [*changes_since(results)]

@@ -6,6 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from dataflow_grounding._util.errors import (
+    GroundingError,
+    ImageChanged,
+    OperatorFailed,
+    RecordError,
+    RunStopped,
+    machine_fault,
+)
+from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.data.records import Record, Update, as_json, is_settled
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
@@ -18,17 +28,7 @@ from dataflow_grounding.engine.plan import (
     image_column,
 )
 from dataflow_grounding.engine.vouching import Vouching
-from dataflow_grounding.errors import (
-    GroundingError,
-    ImageChanged,
-    OperatorFailed,
-    RecordError,
-    RunStopped,
-    machine_fault,
-)
-from dataflow_grounding.records import Record, Update, as_json, is_settled
 from dataflow_grounding.replies import Note
-from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")

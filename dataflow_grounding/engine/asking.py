@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataflow_grounding import errors
+from dataflow_grounding._util import errors
+from dataflow_grounding.engine._places import Place, Places, most_tries
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.places import Place, Places, most_tries
 from dataflow_grounding.engine.reply_line import line_of, read_lines
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request

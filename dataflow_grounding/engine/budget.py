@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dataflow_grounding.errors import BudgetExceeded, SpecError
-from dataflow_grounding.records import is_number
+from dataflow_grounding._util.errors import BudgetExceeded, SpecError
+from dataflow_grounding._util.tables import load_table
+from dataflow_grounding.data.records import is_number
 from dataflow_grounding.serving.base import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
-from dataflow_grounding.tables import load_table
 from dataflow_grounding.tasks import Request
 
 NO_REQUEST_LEFT = "stopped before passing workflow.max_requests={}"

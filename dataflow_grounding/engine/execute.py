@@ -10,10 +10,21 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import TypeAlias
 
+from dataflow_grounding._util.errors import (
+    BudgetExceeded,
+    InputError,
+    PlanError,
+    SpecError,
+    StorageFailed,
+    told_as,
+)
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.rows import read_rows
+from dataflow_grounding.engine._manifest import Manifest
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import store_path
-from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import (
     Beside,
     RunOptions,
@@ -35,17 +46,6 @@ from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import (
-    BudgetExceeded,
-    InputError,
-    PlanError,
-    SpecError,
-    StorageFailed,
-    told_as,
-)
-from dataflow_grounding.records import Record
-from dataflow_grounding.rows import read_rows
-from dataflow_grounding.terminal import counted
 
 MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, Budget, Collection[int]], Run]
 

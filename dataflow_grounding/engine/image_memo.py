@@ -9,12 +9,12 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from dataflow_grounding import images
-from dataflow_grounding.elsewhere import is_elsewhere, off_loop
+from dataflow_grounding._util.errors import RecordError, StorageFailed
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
-from dataflow_grounding.errors import RecordError, StorageFailed
-from dataflow_grounding.image_files import ImageFacts
-from dataflow_grounding.records import Record
+from dataflow_grounding.extras.scale.elsewhere import is_elsewhere, off_loop
+from dataflow_grounding.images import image as images
+from dataflow_grounding.images.files import ImageFacts
 
 SLOW = 0.005
 """Seconds that a reading may take on the event loop; after three longer ones in a row, threads read

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
-from dataflow_grounding.dataframes import plain_row
-from dataflow_grounding.display import ShownRecord
+from dataflow_grounding._util.errors import BrokenRow, ImageChanged, RecordError, RunStopped
+from dataflow_grounding.data.dataframes import plain_row
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
@@ -20,10 +21,9 @@ from dataflow_grounding.engine.options import RunStart, current_options, part_of
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
-from dataflow_grounding.errors import BrokenRow, ImageChanged, RecordError, RunStopped
-from dataflow_grounding.images import find_image
-from dataflow_grounding.memory_pictures import as_path, id_of, is_picture
-from dataflow_grounding.records import Record
+from dataflow_grounding.images.display import ShownRecord
+from dataflow_grounding.images.image import find_image
+from dataflow_grounding.images.in_memory import as_path, id_of, is_picture
 
 Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
 

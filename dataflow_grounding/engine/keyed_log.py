@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
-from dataflow_grounding.dataframes import plain_value
+from dataflow_grounding._util.errors import StorageFailed, told_as
+from dataflow_grounding._util.files import open_log
+from dataflow_grounding.data.dataframes import plain_value
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.shard import FOLDER
-from dataflow_grounding.errors import StorageFailed, told_as
-from dataflow_grounding.files import open_log
 
 CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint, and what they say of

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from dataflow_grounding.serving.base import Serving
 
 if TYPE_CHECKING:
-    from dataflow_grounding.engine.leases import Lease
+    from dataflow_grounding.extras.scale.leases import Lease
 
 START = 8
 CUT = 0.85

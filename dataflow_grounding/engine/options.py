@@ -6,13 +6,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_args
 
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding._util.errors import SpecError
 
 if TYPE_CHECKING:
+    from dataflow_grounding.boxes.geometry import Size
     from dataflow_grounding.engine.asking import Asking
     from dataflow_grounding.engine.budget import Budget, Prices
     from dataflow_grounding.engine.shard import Shard
-    from dataflow_grounding.geometry import Size
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_grounding._util.errors import RecordError, RunStopped
+from dataflow_grounding._util.secrets import blotted
+from dataflow_grounding.data.records import Record, dump_line, parse_line
+from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, Step
 from dataflow_grounding.engine.shard import write_places
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import RecordError, RunStopped
-from dataflow_grounding.records import Record, dump_line, parse_line
-from dataflow_grounding.rows import RowWriter
-from dataflow_grounding.secrets import blotted
 
 
 @dataclass

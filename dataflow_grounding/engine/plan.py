@@ -12,17 +12,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from dataflow_grounding.errors import PlanError
-from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update
+from dataflow_grounding._util.errors import PlanError
+from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, Update
 
 if TYPE_CHECKING:
+    from dataflow_grounding._util.errors import RecordError
+    from dataflow_grounding.data.storage import FileStorage
     from dataflow_grounding.engine.budget import Budget
     from dataflow_grounding.engine.options import RunStart
     from dataflow_grounding.engine.summary import Summary
     from dataflow_grounding.engine.vouching import Vouching
-    from dataflow_grounding.errors import RecordError
     from dataflow_grounding.serving.base import Serving
-    from dataflow_grounding.storage import FileStorage
     from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")

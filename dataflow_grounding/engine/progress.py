@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dataflow_grounding.terminal import LINE_EVERY, LIVE_EVERY, LiveLine, counted, say
+from dataflow_grounding._util.terminal import LINE_EVERY, LIVE_EVERY, LiveLine, counted, say
 
 LAST_SECONDS, LAST_RECORDS = 20.0, 10
 """The rate is that of the last twenty seconds; where these saw fewer than ten records, of the last

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any, TypeVar
 
-from dataflow_grounding.engine.keyed_log import CHECK
-from dataflow_grounding.engine.plan import SUSPECT
-from dataflow_grounding.errors import (
+from dataflow_grounding._util.errors import (
     GroundingError,
     RecordError,
     RequestRefused,
@@ -14,8 +12,10 @@ from dataflow_grounding.errors import (
     TruncatedReply,
     UnreadableReply,
 )
+from dataflow_grounding._util.secrets import blotted, excerpt
+from dataflow_grounding.engine.keyed_log import CHECK
+from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.replies import Note
-from dataflow_grounding.secrets import blotted, excerpt
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
 

@@ -13,15 +13,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from dataflow_grounding.elsewhere import at_once, is_elsewhere
+from dataflow_grounding._util.errors import InputError, StorageFailed, told_as
+from dataflow_grounding._util.files import open_log, within
+from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard
 from dataflow_grounding.engine.workers import beside
-from dataflow_grounding.errors import InputError, StorageFailed, told_as
-from dataflow_grounding.files import open_log, within
-from dataflow_grounding.mirror import CKPT, KEPT, Mirror, address_of, mirror_of, present, stand_for
-from dataflow_grounding.terminal import say
+from dataflow_grounding.extras.scale.elsewhere import at_once, is_elsewhere
+from dataflow_grounding.extras.scale.mirror import (
+    CKPT,
+    KEPT,
+    Mirror,
+    address_of,
+    mirror_of,
+    present,
+    stand_for,
+)
 
 ROLL_SECONDS = 10.0
 SAY_SECONDS = 10.0  # after which it is told what a run that is over waits for

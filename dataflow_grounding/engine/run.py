@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from typing import Any
 
+from dataflow_grounding._util.errors import ImageChanged, Interrupted, RecordError, RunStopped
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
@@ -23,9 +26,6 @@ from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, all_done, signals_to
-from dataflow_grounding.errors import ImageChanged, Interrupted, RecordError, RunStopped
-from dataflow_grounding.records import Record
-from dataflow_grounding.rows import Row
 
 SYNC_SECONDS = 0.5
 SYNC_LINES = 50

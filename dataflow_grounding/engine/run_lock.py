@@ -14,12 +14,12 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from dataflow_grounding._util.errors import FolderTaken, InputError, StorageFailed, told_as
+from dataflow_grounding._util.files import open_log
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.engine.workers import beside
-from dataflow_grounding.errors import FolderTaken, InputError, StorageFailed, told_as
-from dataflow_grounding.files import open_log
-from dataflow_grounding.mirror import CKPT, Mirror
-from dataflow_grounding.records import write_bytes
-from dataflow_grounding.terminal import say
+from dataflow_grounding.extras.scale.mirror import CKPT, Mirror
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
 # how long it may show nothing before the run behind it, on another machine, is taken for dead

@@ -8,9 +8,9 @@ from array import array
 from hashlib import blake2b
 from typing import NamedTuple
 
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.records import image_id_of, write_bytes
-from dataflow_grounding.rows import Row
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.data.records import image_id_of, write_bytes
+from dataflow_grounding.data.rows import Row
 
 FOLDER = "shards"
 """Of a results folder: where its shards' folders are."""

@@ -12,12 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from dataflow_grounding.elsewhere import is_absolute, kind_of, open_file, side_by_side
-from dataflow_grounding.engine.number_table import NumberTable
-from dataflow_grounding.engine.options import OwnPictures
-from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
-from dataflow_grounding.engine.shard import Shard, lines_path, read_places, shard_of
-from dataflow_grounding.errors import (
+from dataflow_grounding._util.errors import (
     BrokenRow,
     GroundingError,
     InputError,
@@ -25,11 +20,16 @@ from dataflow_grounding.errors import (
     RecordError,
     RunStopped,
 )
-from dataflow_grounding.image_files import Header, read_header
-from dataflow_grounding.images import ImageFile, find_image, is_far
-from dataflow_grounding.mirror import present
-from dataflow_grounding.records import ROW_OF_IMAGE, Record, has_id, image_id_of
-from dataflow_grounding.rows import Row, read_rows
+from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, has_id, image_id_of
+from dataflow_grounding.data.rows import Row, read_rows
+from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding.engine.options import OwnPictures
+from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
+from dataflow_grounding.engine.shard import Shard, lines_path, read_places, shard_of
+from dataflow_grounding.extras.scale.elsewhere import is_absolute, kind_of, open_file, side_by_side
+from dataflow_grounding.extras.scale.mirror import present
+from dataflow_grounding.images.files import Header, read_header
+from dataflow_grounding.images.image import ImageFile, find_image, is_far
 
 SAMPLE = 1000  # pictures looked at before a run to know their sizes
 # times as long as wide: in longer pictures no model sees anything, a probe's rectangles neither

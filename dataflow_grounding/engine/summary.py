@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding._util.terminal import counted, shown
+from dataflow_grounding.data.records import STATUSES, VERDICTS, Record
 from dataflow_grounding.engine.plan import SUSPECT
-from dataflow_grounding.records import STATUSES, VERDICTS, Record
-from dataflow_grounding.secrets import excerpt
-from dataflow_grounding.terminal import counted, shown
 
 WARNINGS = {
     "over_max_boxes": ("box", "left out: only the largest max_boxes of an image are kept"),

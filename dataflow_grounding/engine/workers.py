@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from dataflow_grounding._util.errors import MachineBusy, RunStopped
 from dataflow_grounding.engine.plan import Result
-from dataflow_grounding.errors import MachineBusy, RunStopped
 
 T = TypeVar("T")
 

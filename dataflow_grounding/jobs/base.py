@@ -6,18 +6,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
+from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding._util.files import within
 from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.data.rows import Row, read_rows
+from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.errors import InputError, SpecError
-from dataflow_grounding.files import within
-from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
+from dataflow_grounding.extras.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.operators import Operator
-from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.user_code import described, in_one_line, named
-from dataflow_grounding.storage import ResultsStorage
 
 Writer: TypeAlias = Callable[[Step], None]
 """Called after a run with each step whose annotations are there; reads `step.storage.output_path`,
@@ -147,7 +147,7 @@ def _names_a_file(name: str) -> bool:
 
 
 def _bring_up_to_date(annotations: str) -> None:
-    from dataflow_grounding.review.applying import bring_up_to_date  # few runs need it
+    from dataflow_grounding.extras.review.applying import bring_up_to_date  # few runs need it
 
     bring_up_to_date(annotations)
 

@@ -10,23 +10,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from dataflow_grounding._util.errors import GroundingError, InputError, RecordError, told_as
+from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.regions import check_seed, read_regions
 from dataflow_grounding.calibration.choice import REQUESTS
-from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, joined
+from dataflow_grounding.data.records import Record, has_id, read_text
 from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.plan import image_column
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.errors import GroundingError, InputError, RecordError, told_as
-from dataflow_grounding.formats.label_seeds import counted_items
-from dataflow_grounding.images import find_image, open_image
+from dataflow_grounding.extras.formats.label_seeds import counted_items
+from dataflow_grounding.extras.scale.elsewhere import is_absolute, is_elsewhere, joined
+from dataflow_grounding.extras.scale.mirror import CKPT, mirror_of
+from dataflow_grounding.images.image import find_image, open_image
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
-from dataflow_grounding.mirror import CKPT, mirror_of
 from dataflow_grounding.operators import Operator
-from dataflow_grounding.records import Record, has_id, read_text
 from dataflow_grounding.spec import Spec
-from dataflow_grounding.terminal import counted
 
 SMALL_DISK = 100 * 2**20
 

@@ -8,13 +8,13 @@ from itertools import chain
 from math import isnan, nan
 from typing import Any
 
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.records import is_number, read_object
+from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.mirror import address_of
-from dataflow_grounding.records import is_number, read_object
-from dataflow_grounding.results_folder import stated_in
+from dataflow_grounding.extras.scale.mirror import address_of
 
 PARTS = ("retries", "samples", "checks")
 

@@ -10,17 +10,17 @@ import time
 from contextlib import aclosing, suppress
 from typing import Any
 
+from dataflow_grounding._util.errors import GroundingError, RecordError
+from dataflow_grounding._util.version import __version__
 from dataflow_grounding.calibration.choice import choice_of
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.blocking import run_blocking
-from dataflow_grounding.errors import GroundingError, RecordError
-from dataflow_grounding.images import open_image
+from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.records import Record
 from dataflow_grounding.serving import Reply, Serving
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import GEMINI_KEYS
 from dataflow_grounding.tasks import expression_extraction
-from dataflow_grounding.version import __version__
 
 EXTRAS = {
     "gemini": "google-genai",

@@ -10,8 +10,11 @@ from dataclasses import astuple, dataclass, field, replace
 from math import nan
 from typing import Any
 
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding._util.errors import RecordError, SpecError
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
@@ -22,13 +25,10 @@ from dataflow_grounding.engine.plan import Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.rolling import readable_replies
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.errors import RecordError, SpecError
 from dataflow_grounding.jobs.costs import Amount
 from dataflow_grounding.jobs.guessed_replies import guess_reply
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
-from dataflow_grounding.records import Record
-from dataflow_grounding.rows import Row
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request

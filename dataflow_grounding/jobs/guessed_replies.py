@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.embedded.noun_phrases import extract_expressions
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.extras.embedded.noun_phrases import extract_expressions
 from dataflow_grounding.tasks import Request
 
 _SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."

@@ -5,13 +5,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.operators import PhraseLister
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
 from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
-from dataflow_grounding.storage import ResultsStorage
 
 GROUND = 1  # the step after which further ones may look at the boxes again
 

@@ -10,21 +10,21 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dataflow_grounding.elsewhere import look
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.rows import Row, read_rows
+from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats.label_seeds import Seeds
-from dataflow_grounding.formats.seed_records import Made, find_seeds, write_seeds
-from dataflow_grounding.formats.tao_records import refuse_taos_results
+from dataflow_grounding.extras.formats.label_seeds import Seeds
+from dataflow_grounding.extras.formats.seed_records import Made, find_seeds, write_seeds
+from dataflow_grounding.extras.formats.tao_records import refuse_taos_results
+from dataflow_grounding.extras.scale.elsewhere import look
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
-from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import ReferringData
-from dataflow_grounding.storage import ResultsStorage
 
 CAPTION, MERGE, CHECK = 1, 2, 3
 LOOKED_AT = 50  # records that tell whether a file has what a step needs

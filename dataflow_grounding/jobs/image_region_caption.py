@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.pipelines.shipped import ImageRegionCaptionPipeline
 from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
-from dataflow_grounding.storage import ResultsStorage
 
 
 class RegionCaptionWorkflow(WorkflowBlock):

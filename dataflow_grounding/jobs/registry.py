@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import create_model
 
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.jobs.base import SpecJob
 from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
 from dataflow_grounding.pipelines.base import Pipeline

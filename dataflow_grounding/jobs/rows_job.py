@@ -10,24 +10,24 @@ from contextlib import closing
 from itertools import islice, pairwise
 from typing import Any
 
-from dataflow_grounding.elsewhere import is_web, kind_of, state_of
+from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.records import as_json, read_object
+from dataflow_grounding.data.rows import Row, RowWriter, as_line, write_text
+from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
-from dataflow_grounding.errors import InputError, SpecError, told_as
-from dataflow_grounding.formats.inputs import find_input, guessed, record_rows
-from dataflow_grounding.formats.pictures import FOLDER, Downloads
+from dataflow_grounding.extras.formats.inputs import find_input, guessed, record_rows
+from dataflow_grounding.extras.formats.pictures import FOLDER, Downloads
+from dataflow_grounding.extras.scale.elsewhere import is_web, kind_of, state_of
+from dataflow_grounding.extras.scale.mirror import present
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
-from dataflow_grounding.mirror import present
 from dataflow_grounding.operators import CaptionGenerator
-from dataflow_grounding.records import as_json, read_object
-from dataflow_grounding.rows import Row, RowWriter, as_line, write_text
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.problems import nearest
-from dataflow_grounding.storage import ResultsStorage
-from dataflow_grounding.terminal import say
-from dataflow_grounding.version import __version__
 from dataflow_grounding.watch.box_watch import BoxWatch
 
 FIRST = 50  # rows whose columns are looked at

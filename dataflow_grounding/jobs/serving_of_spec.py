@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from dataflow_grounding.env_files import read_env_files
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding._util.environment import read_env_files
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.serving import (
     GeminiServing,
     LocalServing,
@@ -59,7 +59,7 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     if vlm.backend in ("embedded", "auto"):
-        from dataflow_grounding.embedded import EmbeddedServing
+        from dataflow_grounding.extras.embedded import EmbeddedServing
 
         why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
         return EmbeddedServing(notice=f"{why}{NOTICE}" if vlm.backend == "auto" else "")

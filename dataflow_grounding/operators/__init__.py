@@ -1,11 +1,11 @@
 """Operators: the steps that pipelines are made of."""
 
+from dataflow_grounding.operators._calling import Annotated
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Operator
 from dataflow_grounding.operators.bbox_visualizer import BBoxVisualizer
 from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.operators.box_refiner import BoxRefiner
 from dataflow_grounding.operators.box_verifier import BoxVerifier
-from dataflow_grounding.operators.calling import Annotated
 from dataflow_grounding.operators.caption_generator import CaptionGenerator
 from dataflow_grounding.operators.double_checker import DoubleChecker
 from dataflow_grounding.operators.expression_extractor import ExpressionExtractor

@@ -9,19 +9,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from dataflow_grounding.display import ShownRecord
+from dataflow_grounding._util.errors import BrokenRow, InputError, PlanError
+from dataflow_grounding._util.secrets import blotted_message, masked
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, Update, has_id, whole_number
+from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import Ask, Partial
-from dataflow_grounding.errors import BrokenRow, InputError, PlanError
-from dataflow_grounding.images import Image, open_image
-from dataflow_grounding.operators import calling
-from dataflow_grounding.operators.calling import Annotated, OnError, Rows
-from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update, has_id, whole_number
-from dataflow_grounding.secrets import blotted_message, masked
+from dataflow_grounding.images.display import ShownRecord
+from dataflow_grounding.images.image import Image, open_image
+from dataflow_grounding.operators import _calling as calling
+from dataflow_grounding.operators._calling import Annotated, OnError, Rows
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.storage import FileStorage
-from dataflow_grounding.terminal import say
 
 if TYPE_CHECKING:
     from pandas import DataFrame

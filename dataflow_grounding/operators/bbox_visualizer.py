@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding.display import marks_of
-from dataflow_grounding.files import portable, within
+from dataflow_grounding._util.files import portable, within
+from dataflow_grounding.data.records import Record, Update, read_expressions, write_bytes
+from dataflow_grounding.images.display import marks_of
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, Operator, open_image
-from dataflow_grounding.records import Record, Update, read_expressions, write_bytes
 
 if TYPE_CHECKING:
-    from dataflow_grounding.drawing import Mark
+    from dataflow_grounding.images.drawing import Mark
 
 STYLE = 1  # counts changes to how boxes are drawn, so that older pictures are drawn again
 
@@ -80,7 +80,7 @@ def draw_once(
     """
     import PIL.Image
 
-    from dataflow_grounding.drawing import draw_marks
+    from dataflow_grounding.images.drawing import draw_marks
 
     state = json.dumps([STYLE, image.facts.digest, drawn])
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()

@@ -5,18 +5,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import MERGE_IOU, box_of
 from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.calibration.choice import FormatChoice, choice_of
-from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.data.records import Record, Update, is_number
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.geometry import MERGE_IOU, box_of
+from dataflow_grounding.images.shown import marked
+from dataflow_grounding.operators._nearness import ask_in_parts, near_groups
 from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
-from dataflow_grounding.records import Record, Update, is_number
 from dataflow_grounding.serving.base import Serving, check_counts
-from dataflow_grounding.shown_images import marked
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect

@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from dataflow_grounding.boxes.agreement import located
-from dataflow_grounding.boxes.nearness import middle_of
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, without_duplicates
+from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.workers import all_done
-from dataflow_grounding.geometry import Bbox, Size, box_of, without_duplicates
+from dataflow_grounding.images.shown import ImageCrop, crop_around
+from dataflow_grounding.operators._agreement import located
+from dataflow_grounding.operators._nearness import middle_of
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
-from dataflow_grounding.records import Record, Update, read_expressions
-from dataflow_grounding.shown_images import ImageCrop, crop_around
 from dataflow_grounding.tasks.phrase_grounding import Found
 
 SMALL = 0.03  # the longer side of a small box, as a share of that side of the image

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.matching import SAME, agreement
-from dataflow_grounding.boxes.nearness import reground
+from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
-from dataflow_grounding.errors import RecordError
+from dataflow_grounding.operators._nearness import reground
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_refiner import LooksCloser
-from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.tasks.phrase_grounding import Found
 
 

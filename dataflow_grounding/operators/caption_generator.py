@@ -1,11 +1,11 @@
 """Operator: a caption of each image."""
 
-from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.regions import check_seed, read_regions
+from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
-from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.spans import clean_caption
 from dataflow_grounding.tasks.captions import image_caption
 from dataflow_grounding.tasks.regions import region_items
 

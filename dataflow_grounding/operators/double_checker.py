@@ -4,8 +4,16 @@ from collections import Counter
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
-from dataflow_grounding.boxes.nearness import ask_in_parts, batched, near_groups, reground
-from dataflow_grounding.boxes.verdicts import (
+from dataflow_grounding._util.errors import RecordError, SpecError
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.calibration.choice import choice_of
+from dataflow_grounding.data.records import Record, Update, read_expressions
+from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.engine.plan import Partial
+from dataflow_grounding.operators._nearness import ask_in_parts, batched, near_groups, reground
+from dataflow_grounding.operators._verdicts import (
     Standing,
     Verdict,
     combined,
@@ -13,20 +21,12 @@ from dataflow_grounding.boxes.verdicts import (
     regrounded,
     standing_of,
 )
-from dataflow_grounding.calibration.choice import choice_of
-from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.engine.plan import Partial
-from dataflow_grounding.errors import RecordError, SpecError
-from dataflow_grounding.geometry import box_of
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_operator import RegionMarks, RegionOperator
-from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.several import ServingByTask
-from dataflow_grounding.spans import find_spans
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.regions import Merged, double_check
-from dataflow_grounding.terminal import say
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
 NOTES = {

@@ -1,9 +1,9 @@
 """Operator: the referring expressions in a caption, and where each stands."""
 
+from dataflow_grounding.data.records import Record, Update, expression_id, read_text
+from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
-from dataflow_grounding.records import Record, Update, expression_id, read_text
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.spans import find_spans
 from dataflow_grounding.tasks.captions import expression_extraction
 
 

@@ -5,10 +5,10 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
+from dataflow_grounding._util.errors import OperatorFailed
+from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask, source_digest
-from dataflow_grounding.errors import OperatorFailed
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.records import Record, Update
 
 
 class FunctionOperator(Operator):

@@ -3,10 +3,10 @@
 from typing import Any
 
 from dataflow_grounding.boxes.regions import instances_on
+from dataflow_grounding.data.records import Record, Update, expression_id
+from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_operator import RegionOperator
-from dataflow_grounding.records import Record, Update, expression_id
-from dataflow_grounding.spans import find_spans
 from dataflow_grounding.tasks.regions import grounding_expression
 
 

@@ -3,13 +3,13 @@
 from functools import partial
 from typing import Any
 
-from dataflow_grounding.boxes.agreement import agreed
-from dataflow_grounding.boxes.nearness import batched
+from dataflow_grounding.boxes.geometry import MERGE_IOU
+from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import SUSPECT
-from dataflow_grounding.geometry import MERGE_IOU
+from dataflow_grounding.operators._agreement import agreed
+from dataflow_grounding.operators._nearness import batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
-from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import Found
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.data.records import Record, Update, expression_id
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator
-from dataflow_grounding.records import Record, Update, expression_id
 
 
 @OPERATOR_REGISTRY.register()

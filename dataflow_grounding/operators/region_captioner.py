@@ -2,14 +2,14 @@
 
 from typing import Any, Literal, TypeAlias
 
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.geometry import box_of
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.images.shown import crop_of, marked
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_operator import RegionOperator, Regions
-from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.shown_images import crop_of, marked
 from dataflow_grounding.tasks.captions import SHOWN_AS, RegionCaptions, region_caption, renumbered
 from dataflow_grounding.tasks.request import Request
 

@@ -4,17 +4,17 @@ import asyncio
 import os
 from typing import Any, Literal, TypeAlias
 
+from dataflow_grounding._util.errors import BrokenRow, SpecError
+from dataflow_grounding.boxes.coordinates import from_xyxy
+from dataflow_grounding.boxes.geometry import Bbox, box_of
 from dataflow_grounding.boxes.regions import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.calibration.choice import choice_of
-from dataflow_grounding.coordinates import from_xyxy
-from dataflow_grounding.errors import BrokenRow, SpecError
-from dataflow_grounding.geometry import Bbox, box_of
+from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.images.shown import marked, numbered_marks
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
-from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving, check_counts
-from dataflow_grounding.shown_images import marked, numbered_marks
 from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
@@ -188,7 +188,7 @@ def prompt_for(n: int) -> str:
 def _seen(image: Image, most: int) -> list[Bbox]:
     import numpy
 
-    from dataflow_grounding.embedded.regions import propose_regions
+    from dataflow_grounding.extras.embedded.regions import propose_regions
 
     with image.decoded() as picture:
         pixels: Any = numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])

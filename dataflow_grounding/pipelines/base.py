@@ -4,7 +4,9 @@ import functools
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
-from dataflow_grounding.elsewhere import kind_of
+from dataflow_grounding._util.errors import PlanError
+from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
 from dataflow_grounding.engine.plan import (
@@ -15,10 +17,8 @@ from dataflow_grounding.engine.plan import (
     recorded_steps,
 )
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import PlanError
+from dataflow_grounding.extras.scale.elsewhere import kind_of
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.secrets import excerpt
-from dataflow_grounding.storage import FileStorage
 
 P = TypeVar("P", bound="Pipeline")
 
@@ -193,8 +193,8 @@ class Pipeline:
                 no room.
             RunStopped: The run could not be finished; what was paid for is stored.
         """
-        from dataflow_grounding.cluster.ray_run import RayRun
         from dataflow_grounding.engine.execute import execute
+        from dataflow_grounding.extras.scale.cluster.ray_run import RayRun
 
         run = functools.partial(RayRun, address, workers)
         return execute(self.compile(), options or current_options.get(), self.name, run=run)

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding import operators as steps
+from dataflow_grounding.data.storage import FileStorage, ResultsStorage
 from dataflow_grounding.operators.box_operator import BoxOperator, RegionMarks
 from dataflow_grounding.operators.double_checker import Method
 from dataflow_grounding.operators.region_captioner import CaptionMarks
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.storage import FileStorage, ResultsStorage
 
 
 class ImageGroundingPipeline(Pipeline):

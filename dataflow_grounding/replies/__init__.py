@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.geometry import Size
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.replies.answer_text import answers_of
 from dataflow_grounding.replies.box_reader import to_reading
 from dataflow_grounding.replies.finding import parse_reply

@@ -5,11 +5,11 @@ fences.
 import re
 from typing import NamedTuple
 
-from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.lazy import lazy_pattern
-from dataflow_grounding.replies.channels import spoken
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding.replies._channels import spoken
+from dataflow_grounding.replies._talk import statements
 from dataflow_grounding.replies.json_text import strict_json
-from dataflow_grounding.replies.talk import statements
 from dataflow_grounding.replies.vocabulary import words
 
 _ANSWER = lazy_pattern(

@@ -4,16 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dataflow_grounding.box_formats import known_formats
-from dataflow_grounding.coordinates import BoxFormat, to_xyxy
-from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
-from dataflow_grounding.replies.absence import denies_itself, negates
-from dataflow_grounding.replies.conventions import fits, goes_first
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
+from dataflow_grounding.boxes.formats import known_formats
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
+from dataflow_grounding.replies._absence import denies_itself, negates
+from dataflow_grounding.replies._conventions import fits, goes_first
+from dataflow_grounding.replies._pictures import SEVERAL
+from dataflow_grounding.replies._questions import Kept, Questions
+from dataflow_grounding.replies._talk import affirmed, denial, takes_back
 from dataflow_grounding.replies.json_values import score_of
 from dataflow_grounding.replies.labels import alike, comparable, equal, surely_alike
-from dataflow_grounding.replies.pictures import SEVERAL
-from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import (
     Dropped,
     FoundBox,
@@ -23,7 +24,6 @@ from dataflow_grounding.replies.reading import (
     Reading,
     Said,
 )
-from dataflow_grounding.replies.talk import affirmed, denial, takes_back
 
 # How far outside its range a number may lie, in parts of the range, to be moved inside and not
 # dropped.

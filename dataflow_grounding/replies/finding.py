@@ -4,27 +4,29 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.lazy import lazy_pattern
-from dataflow_grounding.replies.absence import BLIND, holds_box, missing_in
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding.replies._absence import BLIND, holds_box, missing_in
+from dataflow_grounding.replies._as_asked import read_as_asked
+from dataflow_grounding.replies._beside import label_behind, said_in_line
+from dataflow_grounding.replies._conventions import stated_order, stated_unit
+from dataflow_grounding.replies._doubts import is_no_answer
+from dataflow_grounding.replies._in_talk import InTalk, with_talk
+from dataflow_grounding.replies._json_boxes import read_value
+from dataflow_grounding.replies._native import read_tokens
+from dataflow_grounding.replies._pictures import CROP, elsewhere_in, is_of_crop, is_of_picture
+from dataflow_grounding.replies._plain_text import label_before, read_plain
+from dataflow_grounding.replies._rows import said_in_rows
+from dataflow_grounding.replies._talk import TAG, adds, named_before, named_behind
 from dataflow_grounding.replies.answer_text import (
     AnswerText,
     answers_of,
     corrected,
     without_control_tokens,
 )
-from dataflow_grounding.replies.as_asked import read_as_asked
-from dataflow_grounding.replies.beside import label_behind, said_in_line
-from dataflow_grounding.replies.conventions import stated_order, stated_unit
-from dataflow_grounding.replies.doubts import is_no_answer
-from dataflow_grounding.replies.in_talk import InTalk, with_talk
-from dataflow_grounding.replies.json_boxes import read_value
 from dataflow_grounding.replies.json_text import find_json, holds_objects
 from dataflow_grounding.replies.json_values import Scan, number
 from dataflow_grounding.replies.labels import matching_ids
-from dataflow_grounding.replies.native import read_tokens
-from dataflow_grounding.replies.pictures import CROP, elsewhere_in, is_of_crop, is_of_picture
-from dataflow_grounding.replies.plain_text import label_before, read_plain
 from dataflow_grounding.replies.reading import (
     NOTHING_SAID,
     Note,
@@ -34,8 +36,6 @@ from dataflow_grounding.replies.reading import (
     named,
     resolved,
 )
-from dataflow_grounding.replies.rows import said_in_rows
-from dataflow_grounding.replies.talk import TAG, adds, named_before, named_behind
 from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key
 
 # An empty list says "none" only if nothing around it may be a box.

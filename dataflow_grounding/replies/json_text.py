@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.lazy import lazy_pattern
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.json_values import (
     FoundJson,
     JsonArray,

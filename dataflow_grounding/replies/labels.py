@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 
-from dataflow_grounding.lazy import lazy_pattern
+from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.vocabulary import words
 
 _WORD = lazy_pattern(r"[^\W_]+")

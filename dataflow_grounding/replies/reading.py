@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-from dataflow_grounding.coordinates import Order
-from dataflow_grounding.geometry import Bbox
-from dataflow_grounding.lazy import lazy_pattern
-from dataflow_grounding.replies.absence import Missing
+from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding.boxes.coordinates import Order
+from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.replies._absence import Missing
 from dataflow_grounding.replies.json_values import hull, number
 
 _ENTITY = lazy_pattern(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")

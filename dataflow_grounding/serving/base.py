@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.images import ImageLimits
-from dataflow_grounding.key_names import with_keys, with_names
-from dataflow_grounding.records import is_number
-from dataflow_grounding.secrets import blotted_message, learn
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.key_names import with_keys, with_names
+from dataflow_grounding._util.secrets import blotted_message, learn
+from dataflow_grounding.data.records import is_number
+from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.tasks.request import Request
 
 MOST_TOKENS = 10**9

@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dataflow_grounding.env_files import check_one_source
-from dataflow_grounding.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
-from dataflow_grounding.secrets import excerpt, learn_proxies
+from dataflow_grounding._util.environment import check_one_source
+from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
+from dataflow_grounding._util.secrets import excerpt, learn_proxies
+from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of
-from dataflow_grounding.serving.transport import PerLoop, fault_of, shown_address
 from dataflow_grounding.tasks import Request
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -40,7 +40,7 @@ class GeminiServing(Serving):
 
     Example:
         >>> from dataflow_grounding import CaptionGenerator
-        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
         >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
         ...     serving = GeminiServing(base_url=server.address, api_key="any key")
         ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]

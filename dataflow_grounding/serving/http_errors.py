@@ -8,8 +8,8 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from dataflow_grounding import errors
-from dataflow_grounding.secrets import excerpt
+from dataflow_grounding._util import errors
+from dataflow_grounding._util.secrets import excerpt
 
 # Gemini and xAI answer a wrong key with 400, OpenRouter and Mistral an unknown model.
 _KEY = re.compile(

@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dataflow_grounding.errors import (
+from dataflow_grounding._util.errors import (
     EndpointRefused,
     GroundingError,
     MissingExtra,
     SpecError,
     needs_extra,
 )
+from dataflow_grounding.serving._local_model import Asked, LoadedModel, said_by
+from dataflow_grounding.serving._transport import PerLoop
 from dataflow_grounding.serving.base import Reply, Serving, check_settings
-from dataflow_grounding.serving.local_model import Asked, LoadedModel, said_by
-from dataflow_grounding.serving.transport import PerLoop
 from dataflow_grounding.tasks.request import Request
 
 LINGER = 0.03  # seconds in which those that were just answered ask again

@@ -7,27 +7,27 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.elsewhere import is_elsewhere, off_loop
-from dataflow_grounding.env_files import check_one_source
-from dataflow_grounding.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
-from dataflow_grounding.images import ImageLimits
-from dataflow_grounding.secrets import excerpt, learn_fields, learn_headers, learn_proxies
-from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
-from dataflow_grounding.serving.chat_completions import (
+from dataflow_grounding._util.environment import check_one_source
+from dataflow_grounding._util.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
+from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
+from dataflow_grounding.extras.scale.elsewhere import is_elsewhere, off_loop
+from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.serving._chat_completions import (
     Habits,
     first_habits,
     first_limits,
     reply_of,
     takes_no_images,
 )
-from dataflow_grounding.serving.http_errors import error_of, used_up
-from dataflow_grounding.serving.transport import (
+from dataflow_grounding.serving._transport import (
     ClientTransport,
     HttpTransport,
     PerLoop,
     Transport,
     shown_address,
 )
+from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
+from dataflow_grounding.serving.http_errors import error_of, used_up
 from dataflow_grounding.tasks.request import Request
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -55,7 +55,7 @@ class OpenAIServing(Serving):
 
     Example:
         >>> from dataflow_grounding import CaptionGenerator
-        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
         >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
         ...     serving = OpenAIServing(server.base_url, "any-model")
         ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qsl
 
-from dataflow_grounding.env_files import names_address
-from dataflow_grounding.errors import EndpointRefused, SpecError
-from dataflow_grounding.secrets import learn
+from dataflow_grounding._util.environment import names_address
+from dataflow_grounding._util.errors import EndpointRefused, SpecError
+from dataflow_grounding._util.secrets import learn
+from dataflow_grounding.serving._transport import ClientTransport, Transport, shown_address
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
-from dataflow_grounding.serving.transport import ClientTransport, Transport, shown_address
 
 TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 _PROVIDER = "vlm.openai.azure.token_provider"
@@ -41,7 +41,7 @@ class OpenAISdkServing(OpenAIServing):
 
     Example:
         >>> from dataflow_grounding import CaptionGenerator
-        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
         >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
         ...     serving = OpenAISdkServing(
         ...         azure_endpoint=server.address,

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.tables import load_table
+from dataflow_grounding._util.tables import load_table
+from dataflow_grounding.boxes.geometry import Size
 
 ASSUMED = 1000  # tokens of an image where the model's rule isn't known
 

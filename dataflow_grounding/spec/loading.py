@@ -15,13 +15,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dataflow_grounding.elsewhere import has_scheme, is_elsewhere, joined, plain_path
-from dataflow_grounding.env_files import read_env_files
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.secrets import is_secret_variable, learn_fields, texts_in
+from dataflow_grounding._util.environment import read_env_files
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.secrets import is_secret_variable, learn_fields, texts_in
+from dataflow_grounding.extras.scale.elsewhere import has_scheme, is_elsewhere, joined, plain_path
+from dataflow_grounding.spec._references import check_references, empty_variables
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import block_with, drop, place_of, validated
-from dataflow_grounding.spec.references import check_references, empty_variables
 from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50

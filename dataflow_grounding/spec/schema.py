@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from dataflow_grounding.tables import load_table
+from dataflow_grounding._util.tables import load_table
 
 
 class Block(BaseModel):

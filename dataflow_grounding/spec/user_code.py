@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dataflow_grounding.errors import GroundingError, SpecError
-from dataflow_grounding.secrets import excerpt
+from dataflow_grounding._util.errors import GroundingError, SpecError
+from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.spec.problems import nearest
 
 

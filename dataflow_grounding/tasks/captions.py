@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.images import Image
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.data.spans import clean_caption
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.spans import clean_caption
 from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, region_items, text_of
 from dataflow_grounding.tasks.request import (
     INTEGER,

@@ -6,10 +6,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.geometry import MERGE_IOU, area, clamp, whole_pixels, without_duplicates
-from dataflow_grounding.images import Image
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import (
+    MERGE_IOU,
+    area,
+    clamp,
+    whole_pixels,
+    without_duplicates,
+)
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import FoundBox, Note, Reading, read_boxes
 from dataflow_grounding.tasks.request import (
     BOX,

@@ -6,10 +6,10 @@ Each region has an id, counted from 1 within its request, by which replies name 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.images import Image
-from dataflow_grounding.records import whole_number
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.data.records import whole_number
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.tasks.request import (
     BOOLEAN,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.images import Image
-from dataflow_grounding.prompts import load_prompt
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note
+from dataflow_grounding.tasks.prompts import load_prompt
 
 T = TypeVar("T")
 _SORTED = json.JSONEncoder(sort_keys=True)  # `json.dumps` makes one anew each time

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from dataflow_grounding._util.errors import SpecError, SuspectBoxes
+from dataflow_grounding._util.terminal import say
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import SpecError, SuspectBoxes
-from dataflow_grounding.images import Image
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.terminal import say
 from dataflow_grounding.watch.probing import FRESH, Probing
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class BoxWatch:
 
         Raises as `settle`.
         """
-        from dataflow_grounding.watch.run_watch import RunWatch
+        from dataflow_grounding.watch._run_watch import RunWatch
 
         whose = (choice, self.on_suspect, self.every)
         if whose in start.shared:

@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
-from dataflow_grounding.geometry import Size
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.watch.evidence import Evidence
-from dataflow_grounding.watch.probe_sizes import ProbeSizes, orientation_of
+from dataflow_grounding.watch._evidence import Evidence
+from dataflow_grounding.watch._probe_sizes import ProbeSizes, orientation_of
 
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict

@@ -11,11 +11,11 @@ import pytest
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import Done, Workplace
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.calibration.stored import cache_path, load, prompt_version
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration._stored import cache_path, load, prompt_version
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
-from dataflow_grounding.testing.answers import asks_for_rectangles
 
 KEY = "sk-4b1d-very-secret-key"
 AUTO = {"vlm.box_format": "auto"}

@@ -9,10 +9,10 @@ import random
 import pytest
 
 from benchmarks.probe_model import answered, anywhere, seen
-from dataflow_grounding.box_formats import find_box_format, known_formats
+from dataflow_grounding.boxes.formats import find_box_format, known_formats
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration.checking import LAYOUTS, CheckVerdict, judge, legible, probe_of
 from dataflow_grounding.calibration.probes import ProbeBox, ProbedPicture
-from dataflow_grounding.geometry import Size
 
 SIZES: list[Size] = [
     (640, 480),

@@ -12,10 +12,10 @@ from benchmarks.calibration import FORMATLESS, PROBES, is_refused, one_format
 from benchmarks.probe_model import answered, seen
 from benchmarks.resize_rules import OTHERS, RULES
 from benchmarks.rule_runs import STATED, Model, one_rule
-from dataflow_grounding.box_formats import find_box_format, known_formats
-from dataflow_grounding.calibration.fitting import candidates, fit
+from dataflow_grounding.boxes.coordinates import ORDERS, SCALES
+from dataflow_grounding.boxes.formats import find_box_format, known_formats
+from dataflow_grounding.calibration._fitting import candidates, fit
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbeBox, ProbedPicture
-from dataflow_grounding.coordinates import ORDERS, SCALES
 
 
 def test_every_order_scale_and_padding_is_a_candidate() -> None:

@@ -17,11 +17,11 @@ from benchmarks.pixel_frames import MODEL, SERVERS, scenes
 from benchmarks.resize_rules import drifting, reduced
 from benchmarks.seeing_model import SeeingModel, draw
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.calibration.stored import cache_path
-from dataflow_grounding.errors import SpecError, SuspectBoxes
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding._util.errors import SpecError, SuspectBoxes
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.calibration._stored import cache_path
+from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer
 
 
 @pytest.mark.parametrize("name", list(SERVERS))

@@ -14,11 +14,11 @@ import pytest
 
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import Done, Workplace
-from dataflow_grounding.calibration.stored import cache_path
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
-from dataflow_grounding.testing.answers import asks_for_rectangles
-from dataflow_grounding.testing.faults import Fault
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration._stored import cache_path
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles
+from dataflow_grounding.extras.testing.faults import Fault
 
 
 def too_much(test: Callable[[Size], bool]) -> Callable[[ReceivedRequest], bool]:

@@ -14,11 +14,11 @@ from benchmarks.probe_model import ProbeModel
 from benchmarks.seeing_model import SeeingModel
 from benchmarks.workplace import Workplace, caption
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.calibration.stored import Calibration, cache_path, load, prompt_version
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.images import SizeLimits
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.calibration._stored import Calibration, cache_path, load, prompt_version
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.calibration.test_pixel_frames import PARTS, scene
 
 MODEL = "qwen2.5-vl-7b-instruct"

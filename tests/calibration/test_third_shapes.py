@@ -17,17 +17,17 @@ from benchmarks.resize_rules import OTHERS, Placing, reduced
 from benchmarks.rule_runs import behind, decided, furthest_off, one_rule
 from benchmarks.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.coordinates import frame_of
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration._roundings import Rounding, plausible_roundings
+from dataflow_grounding.calibration._seen import seen as seen_size
+from dataflow_grounding.calibration._stored import cache_path
 from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_covered, uncovered
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, probe_of
-from dataflow_grounding.calibration.roundings import Rounding, plausible_roundings
-from dataflow_grounding.calibration.seen import seen as seen_size
-from dataflow_grounding.calibration.stored import cache_path
-from dataflow_grounding.coordinates import frame_of
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer
 from tests.calibration.test_pixel_frames import PARTS, _part, scene
 
 ENLARGING = [

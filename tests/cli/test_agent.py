@@ -6,10 +6,10 @@ import re
 
 from benchmarks.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.cli.main import COMMANDS
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.operators import OPERATOR_REGISTRY
 from dataflow_grounding.spec.schema import VlmBlock
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
 PIECES = re.compile(r"[A-Za-z]{1,7}|\d{1,3}|[^\w\s]|_|\n")
 """Shorter than the tokens of common tokenizers, so that there are more of them."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import Workplace, command
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 
 @pytest.mark.parametrize("by", ["spec", "address"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.workplace import Workplace, caption, command, ended, process
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 
 def faulty(place: Workplace) -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from benchmarks.workplace import REPOSITORY, Done, Workplace, caption, command, ended, process
 from dataflow_grounding.cli.main import COMMANDS
-from dataflow_grounding.testing import LoopbackServer, faults, on
+from dataflow_grounding.extras.testing import LoopbackServer, faults, on
 
 
 def test_help_names_every_command() -> None:

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from benchmarks.workplace import REPOSITORY, Workplace, command
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, Takes, faults, on
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, Takes, faults, on
 
 KEY = "sk-doctor-secret"
 

@@ -19,9 +19,9 @@ from dataflow_grounding import (
     PhraseGrounder,
     serving_from_environment,
 )
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.serving import GeminiServing
-from dataflow_grounding.testing import LoopbackServer
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import yaml
 from benchmarks.gold import GoldAnswers
 from benchmarks.workplace import REPOSITORY, Done, Workplace, command
 from dataflow_grounding.engine.budget import listed_price
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.serving.token_rules import TokenRules
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 
 SCENES = [
     ("A red mug on a wooden table near a window.", ["a red mug", "a wooden table", "a window"]),

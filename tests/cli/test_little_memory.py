@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.workplace import Workplace, ended, process
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 BYTES = 700 * 2**20
 

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.fault_case import wait_until
 from benchmarks.workplace import REPOSITORY, Done, ended
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 [MINE] = [

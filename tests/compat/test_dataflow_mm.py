@@ -27,17 +27,17 @@ from dataflow_grounding import (
     Pipeline,
     RunOptions,
 )
-from dataflow_grounding.compat import (
+from dataflow_grounding._util.errors import BudgetExceeded, PlanError
+from dataflow_grounding.data.rows import read_records
+from dataflow_grounding.engine.budget import Prices
+from dataflow_grounding.extras.compat import (
     APIVLMServing_openai,
     DataFlowServing,
     ImageBboxGenerator,
     PromptedVQAGenerator,
     ServingForDataFlow,
 )
-from dataflow_grounding.engine.budget import Prices
-from dataflow_grounding.errors import BudgetExceeded, PlanError
-from dataflow_grounding.rows import read_records
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
 
 
 class TheirPromptedVQAGenerator:

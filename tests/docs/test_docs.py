@@ -18,8 +18,8 @@ import yaml
 
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import REPOSITORY, Done, Workplace, command
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.extras.testing import LoopbackServer
 
 KEY = "sk-from-the-docs"
 PAGES = [

@@ -19,7 +19,13 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
 )
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.extras.testing import (
+    EchoAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    faults,
+    on,
+)
 
 EXTENSIONS = REPOSITORY / "extensions"
 

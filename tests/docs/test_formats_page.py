@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.workplace import REPOSITORY
-from dataflow_grounding.formats import FORMATS
+from dataflow_grounding.extras.formats import FORMATS
 
 COLUMNS = (
     "unplaced",

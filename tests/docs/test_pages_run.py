@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import REPOSITORY
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 BLOCK = re.compile(
     r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL

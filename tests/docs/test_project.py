@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from benchmarks.workplace import REPOSITORY
-from dataflow_grounding.version import __version__
+from dataflow_grounding._util.version import __version__
 
 ADDRESS = "https://example.com/someone/dataflow-grounding"
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dataflow_grounding.embedded.grounder import ground_phrases
-from dataflow_grounding.embedded.noun_phrases import extract_expressions
+from dataflow_grounding.extras.embedded._grounder import ground_phrases
+from dataflow_grounding.extras.embedded.noun_phrases import extract_expressions
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_data"
 DRAWN = {"shapes", "landscape", "toys"}

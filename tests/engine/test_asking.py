@@ -19,16 +19,21 @@ from PIL import Image
 from benchmarks.fault_case import wait_until
 from benchmarks.workplace import Workplace
 from dataflow_grounding import FileStorage, Operator, Pipeline, Serving
+from dataflow_grounding._util.errors import (
+    OperatorFailed,
+    SuspectBoxes,
+    TruncatedReply,
+    UnreadableReply,
+)
+from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import OperatorFailed, SuspectBoxes, TruncatedReply, UnreadableReply
-from dataflow_grounding.images import open_image
-from dataflow_grounding.records import Record, Update
+from dataflow_grounding.extras.testing import Answer, EchoAnswers, LoopbackServer, Takes, faults, on
+from dataflow_grounding.extras.testing.faults import FaultRule
+from dataflow_grounding.extras.testing.received import ReceivedRequest
+from dataflow_grounding.images.image import open_image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.serving import OpenAIServing, Reply, Usage
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, faults, on
-from dataflow_grounding.testing.faults import FaultRule
-from dataflow_grounding.testing.received import ReceivedRequest
 
 Read = Callable[[str], Any]
 

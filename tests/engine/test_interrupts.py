@@ -18,7 +18,7 @@ import pytest
 
 from benchmarks.fault_case import wait_until
 from benchmarks.workplace import REPOSITORY, caption
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 COUNT = 60
 MINE = """

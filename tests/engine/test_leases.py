@@ -18,8 +18,10 @@ import pytest
 from benchmarks.leased import Served
 from benchmarks.workplace import Workplace, ended
 from dataflow_grounding import OpenAIServing
-from dataflow_grounding.engine import leases
-from dataflow_grounding.engine.leases import (
+from dataflow_grounding._util.errors import BudgetExceeded
+from dataflow_grounding.engine.limiter import Level, Limiter, limiter_of
+from dataflow_grounding.extras.scale import leases
+from dataflow_grounding.extras.scale.leases import (
     REQUESTS,
     USD,
     Grant,
@@ -29,9 +31,7 @@ from dataflow_grounding.engine.leases import (
     Report,
     leasing,
 )
-from dataflow_grounding.engine.limiter import Level, Limiter, limiter_of
-from dataflow_grounding.errors import BudgetExceeded
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults
 
 KEY = ("http://one", "model")
 

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.servings import KINDS
 from benchmarks.workplace import Workplace, ended, process
-from dataflow_grounding.testing import LoopbackServer, faults, on
+from dataflow_grounding.extras.testing import LoopbackServer, faults, on
 
 RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 COUNT = 20

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from dataflow_grounding import FileStorage
+from dataflow_grounding._util.errors import OperatorFailed, RunStopped, StorageFailed
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.outputs import Outcome, Outputs
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import OperatorFailed, RunStopped, StorageFailed
 from dataflow_grounding.operators.function import operator
-from dataflow_grounding.records import Record
 
 
 @operator(reads=["n"], writes=["m"])

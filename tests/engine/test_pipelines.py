@@ -13,13 +13,13 @@ import pytest
 from benchmarks.pacing import lognormal
 from benchmarks.workplace import caption
 from dataflow_grounding import FileStorage, Pipeline
+from dataflow_grounding._util.errors import BudgetExceeded, EndpointRefused, InputError, PlanError
+from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import BudgetExceeded, EndpointRefused, InputError, PlanError
+from dataflow_grounding.extras.testing import LoopbackServer, faults, on
 from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGrounder
-from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer, faults, on
 
 
 class Count(Operator):

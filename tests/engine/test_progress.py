@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.workplace import Workplace, process
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 OVER = "\r\x1b[K"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.workplace import Workplace, command
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 COUNT = 6
 

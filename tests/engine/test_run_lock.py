@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import Workplace
+from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.engine import run_lock
-from dataflow_grounding.records import write_bytes
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 
 @pytest.fixture

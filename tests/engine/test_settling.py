@@ -24,10 +24,10 @@ from dataflow_grounding import (
     Pipeline,
     RegionCaptioner,
 )
+from dataflow_grounding._util.errors import BrokenRow, GroundingError, PlanError, SpecError
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.errors import BrokenRow, GroundingError, PlanError, SpecError
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 
 
 def blind(request: ReceivedRequest) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import pytest
 from benchmarks.fault_case import wait_until
 from benchmarks.workplace import Workplace
 from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing, SeveralEndpoints
+from dataflow_grounding._util.errors import RateLimited, SpecError
+from dataflow_grounding.engine._places import Place, Places
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.places import Place, Places
-from dataflow_grounding.errors import RateLimited, SpecError
-from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.extras.testing import CannedAnswers, EchoAnswers, LoopbackServer, faults, on
 
 DEAD = "http://127.0.0.1:9/v1"  # nothing listens there
 
@@ -161,7 +161,7 @@ def test_one_that_dies_and_one_that_comes_back(
     command = [
         sys.executable,
         "-m",
-        "dataflow_grounding.testing",
+        "dataflow_grounding.extras.testing",
         "--port",
         "0",
         "--latency",

@@ -12,7 +12,11 @@ import pytest
 from PIL import Image
 
 from benchmarks.workplace import command
-from dataflow_grounding.figures.phrases import MOST_COMPARED, look_alikes, sharing_boxes
+from dataflow_grounding.extras.evaluation.figures._phrases import (
+    MOST_COMPARED,
+    look_alikes,
+    sharing_boxes,
+)
 
 COUNT = 4000
 

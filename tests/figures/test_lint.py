@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from benchmarks.workplace import REPOSITORY, Done, command, ended, process
-from dataflow_grounding.figures.linting import RULES
+from dataflow_grounding.extras.evaluation.figures.linting import RULES
 from tests.formats.data import draw, record
 
 SIZE = (64, 48)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.workplace import REPOSITORY, Done, command, ended, process
-from dataflow_grounding.figures.duplicates import first_alike
+from dataflow_grounding.extras.evaluation.figures.duplicates import first_alike
 from tests.formats.data import record
 
 PHOTOS = sorted((REPOSITORY / "example_data/images").glob("*.jpg"))

@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 
 from benchmarks.workplace import Done, command, ended, process
-from dataflow_grounding.figures.counting import FIGURES
-from dataflow_grounding.metrics.annotations import head_of
+from dataflow_grounding.extras.evaluation.figures.counting import FIGURES
+from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
 from tests.formats.data import record
 
 W, H = 400, 200

@@ -11,7 +11,7 @@ from typing import Any
 import PIL.Image
 from hypothesis import strategies as st
 
-from dataflow_grounding.spans import clean_caption, find_spans
+from dataflow_grounding.data.spans import clean_caption, find_spans
 
 PHRASES = (
     "a red mug",

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import Done, Workplace, command, ended, process
+from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding.cli import data_sets
-from dataflow_grounding.errors import InputError, told_as
-from dataflow_grounding.formats.public_sets import _plain
-from dataflow_grounding.rows import read_rows
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.data.rows import read_rows
+from dataflow_grounding.extras.formats.public_sets import _plain
+from dataflow_grounding.extras.testing import LoopbackServer
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="only there a process keeps to RLIMIT_AS"
@@ -152,7 +152,7 @@ def test_a_parquet_file_is_read_by_bytes_not_by_rows(tmp_path: Path) -> None:
     )
     parquet.write_table(pyarrow.table({"caption": column, "text": column}), tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 200_000
-    code = "import sys; from dataflow_grounding.rows import read_rows; print(sum(1 for _ in read_rows(sys.argv[1])))"
+    code = "import sys; from dataflow_grounding.data.rows import read_rows; print(sum(1 for _ in read_rows(sys.argv[1])))"
     most = 2 * 2**30
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "a.parquet")],

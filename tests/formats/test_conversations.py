@@ -15,9 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.workplace import command as in_process
-from dataflow_grounding.errors import InputError, SpecError
-from dataflow_grounding.formats import find_format, read, write
-from dataflow_grounding.records import dump_line
+from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding.data.records import dump_line
+from dataflow_grounding.extras.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
 
 # of Qwen's process_bbox.ipynb, with what comes out for each model

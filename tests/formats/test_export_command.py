@@ -18,10 +18,10 @@ import pytest
 
 from benchmarks.workplace import Done
 from benchmarks.workplace import command as in_process
-from dataflow_grounding.errors import InputError, SpecError
-from dataflow_grounding.formats import find_format, read, write
-from dataflow_grounding.records import dump_line
-from dataflow_grounding.rows import RowWriter
+from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding.data.records import dump_line
+from dataflow_grounding.data.rows import RowWriter
+from dataflow_grounding.extras.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
 
 SIZE = (64, 48)
@@ -490,7 +490,7 @@ def test_what_stands_where_an_export_is_made_stays_unless_it_is_of_one_that_brok
     tmp_path: Path,
 ) -> None:
     run, part = results(tmp_path / "run", [mug()]), tmp_path / "out.part"
-    code = "import os; from dataflow_grounding.formats import write;"
+    code = "import os; from dataflow_grounding.extras.formats import write;"
     code += f"write((os._exit(9) for _ in 'x'), 'odvg', {str(tmp_path / 'out')!r})"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     assert part.is_dir()

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import formats
-from dataflow_grounding.errors import InputError
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.extras import formats
 
 WRAPPERS = {
     "as it is": 'exec "{python}" "$@"',

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats import find_format, read, write
-from dataflow_grounding.records import dump_line
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.records import dump_line
+from dataflow_grounding.extras.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
 
 SIZE = (640, 428)

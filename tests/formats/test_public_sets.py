@@ -16,8 +16,8 @@ import pytest
 
 from benchmarks.workplace import Done
 from benchmarks.workplace import command as in_process
-from dataflow_grounding.errors import InputError, SpecError
-from dataflow_grounding.formats import FORMATS, WRITTEN, read, write
+from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding.extras.formats import FORMATS, WRITTEN, read, write
 
 IMAGES = [
     {"id": n, "file_name": f"COCO_train2014_{n:012}.jpg", "width": 640, "height": 480}

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from dataflow_grounding.formats import WRITTEN, find_format, read, write
-from dataflow_grounding.formats.base import Carries
-from dataflow_grounding.formats.export import Exported
+from dataflow_grounding.extras.formats import WRITTEN, find_format, read, write
+from dataflow_grounding.extras.formats.base import Carries
+from dataflow_grounding.extras.formats.export import Exported
 from tests.formats.data import data_sets, draw, hostile
 
 EXACT = 0.01  # px

@@ -12,8 +12,8 @@ import PIL.Image
 import pytest
 
 from benchmarks.workplace import command
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats import read, whole_records, write
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.extras.formats import read, whole_records, write
 from tests.formats.data import draw, hostile, record
 
 SIZE = (64, 48)

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import REPOSITORY, Workplace, command
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 NAMES = ["red.jpg", "green.jpg", "sub/blue.jpg"]
 TEXTS = ["A red cup.", "A green dog.", "A blue hat."]

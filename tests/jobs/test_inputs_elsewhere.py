@@ -29,10 +29,10 @@ from dataflow_grounding import (
     Pipeline,
     ground,
 )
-from dataflow_grounding.elsewhere import joined, look
-from dataflow_grounding.errors import ImageMissing, MissingExtra
-from dataflow_grounding.rows import read_rows, write_rows
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding._util.errors import ImageMissing, MissingExtra
+from dataflow_grounding.data.rows import read_rows, write_rows
+from dataflow_grounding.extras.scale.elsewhere import joined, look
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 ROWS = 24
 
@@ -49,7 +49,7 @@ def one_store() -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def store(one_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    monkeypatch.setattr("dataflow_grounding.elsewhere.PAUSES", (0.01, 0.02, 0.04))
+    monkeypatch.setattr("dataflow_grounding.extras.scale.elsewhere.PAUSES", (0.01, 0.02, 0.04))
     monkeypatch.setattr("dataflow_grounding.engine.workers.BUSY_SECONDS", 1.0)
     one_store.forget()
     return one_store
@@ -231,7 +231,7 @@ def test_a_resume_fetches_no_picture_whose_reply_is_stored(
     time.sleep(2.1)  # what is known of a younger file is not kept
     settings = {"data.image_root": f"s3://{BUCKET}/once"}
     assert place.run(**{**settings, "workflow.max_requests": 2 * ROWS - 6}).code == 3
-    from dataflow_grounding import images
+    from dataflow_grounding.images import image as images
 
     for kept in (images.kept_facts, images.kept_files, images.kept_urls, images.seen_files):
         kept.clear()

@@ -14,12 +14,13 @@ import pytest
 from fsspec.registry import known_implementations
 
 from benchmarks.workplace import Workplace, caption, command
-from dataflow_grounding import EmbeddedServing, PhraseGrounder, elsewhere, ground
-from dataflow_grounding.errors import GroundingError, MissingExtra, RecordError
-from dataflow_grounding.images import find_image
-from dataflow_grounding.records import Record
-from dataflow_grounding.results_folder import image_folders_of
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding import EmbeddedServing, PhraseGrounder, ground
+from dataflow_grounding._util.errors import GroundingError, MissingExtra, RecordError
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.results_folder import image_folders_of
+from dataflow_grounding.extras.scale import elsewhere
+from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.images.image import find_image
 
 OWN = {"file", "http", "https", "s3", "s3a", "gs", "gcs", "hf"}
 SCHEMES = sorted({*known_implementations, "gopher", "x-unheard.of"} - OWN)
@@ -191,7 +192,7 @@ def test_a_scheme_that_the_user_named_may_stand_in_rows(monkeypatch: pytest.Monk
         looked.append(path)
         return elsewhere.State(1, 1, "file")
 
-    monkeypatch.setattr("dataflow_grounding.images.look", look)
+    monkeypatch.setattr("dataflow_grounding.images.image.look", look)
     for path in (
         "abfs://box/b.jpg",
         "ABFS://box/b.jpg",

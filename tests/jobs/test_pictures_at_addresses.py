@@ -24,9 +24,9 @@ from urllib.parse import unquote
 import pytest
 
 from benchmarks.workplace import Workplace, command
-from dataflow_grounding.formats import pictures
-from dataflow_grounding.formats.pictures import Downloads, is_public
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.formats import pictures
+from dataflow_grounding.extras.formats.pictures import Downloads, is_public
+from dataflow_grounding.extras.testing import LoopbackServer
 
 
 class Site(ThreadingHTTPServer):

@@ -26,13 +26,13 @@ from benchmarks.referring_place import ReferringPlace, kitti
 from benchmarks.store import BUCKET, environment, faulty_store
 from benchmarks.workplace import Workplace, ended, process
 from dataflow_grounding import FileStorage, Pipeline, operator
-from dataflow_grounding.cluster import ray_run
-from dataflow_grounding.cluster.shipping import shipped, unshipped
+from dataflow_grounding._util.errors import PlanError, SpecError
+from dataflow_grounding._util.secrets import learn
+from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.shard import shard_of
-from dataflow_grounding.errors import PlanError, SpecError
-from dataflow_grounding.rows import Row
-from dataflow_grounding.secrets import learn
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.extras.scale.cluster import ray_run
+from dataflow_grounding.extras.scale.cluster._shipping import shipped, unshipped
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 ray = pytest.importorskip("ray")
 Cluster = pytest.importorskip("ray.cluster_utils").Cluster

@@ -30,11 +30,11 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
 )
+from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.engine import run_lock
 from dataflow_grounding.engine.run_lock import HeartLock
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.mirror import stand_for
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.extras.scale.mirror import stand_for
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 ROWS = 120
 QUICK = (

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import Done, Workplace, caption, command, ended
+from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.rows import Row
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
-from dataflow_grounding.testing.faults import refusal, says
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, on
+from dataflow_grounding.extras.testing.faults import refusal, says
 
 ROWS = 120
 

@@ -12,14 +12,14 @@ import pytest
 
 from benchmarks.workplace import Done, Workplace, command, ended, process
 from dataflow_grounding import operators
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.jobs.base import SpecJob
 from dataflow_grounding.jobs.registry import JOBS
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
 MODULE = '''
 from dataflow_grounding import ExpressionExtractor, Operator, Pipeline, PhraseGrounder
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.images import open_image
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.jobs.user_pipeline import UserBlock
 from dataflow_grounding.replies import read_object
@@ -100,7 +100,7 @@ class Asking(Pipeline):
     name = "asking"
 
     def __init__(self, storage, serving):
-        from dataflow_grounding.compat import PromptedVQAGenerator
+        from dataflow_grounding.extras.compat import PromptedVQAGenerator
 
         self.storage = storage
         self.vqa = PromptedVQAGenerator(serving)

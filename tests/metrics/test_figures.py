@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow_grounding.metrics import Evaluation, Rules, evaluate
+from dataflow_grounding.extras.evaluation.metrics import Evaluation, Rules, evaluate
 from tests.metrics.cases import FAR, HALF, LEFT, MIDDLE, RIGHT, phrase, record
 
 

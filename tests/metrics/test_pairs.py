@@ -12,9 +12,14 @@ import numpy as np
 import pytest
 
 from benchmarks.workplace import command
-from dataflow_grounding.errors import InputError, SpecError
-from dataflow_grounding.metrics import Rules, agreement, evaluate, read_annotations
-from dataflow_grounding.metrics.pairs import pair
+from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding.extras.evaluation.metrics import (
+    Rules,
+    agreement,
+    evaluate,
+    read_annotations,
+)
+from dataflow_grounding.extras.evaluation.metrics.pairs import pair
 from tests.metrics.cases import LEFT, RIGHT, phrase, record
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import BBoxVisualizer
-from dataflow_grounding.errors import StorageFailed
+from dataflow_grounding._util.errors import StorageFailed
 
 MUG = {"text": "a mug", "instances": [{"bbox": [5, 5, 30, 20]}]}
 

@@ -25,15 +25,15 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
 )
-from dataflow_grounding.boxes.agreement import merged
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.boxes.matching import agreement, match_boxes
 from dataflow_grounding.engine.options import RunOptions, current_options
-from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.geometry import iou
+from dataflow_grounding.extras.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import probe_in
+from dataflow_grounding.operators._agreement import merged
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
-from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.answers import probe_in
 
 BIG = [100, 120, 480, 600]
 TINY = [911, 333, 929, 351]

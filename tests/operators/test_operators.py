@@ -26,7 +26,7 @@ from dataflow_grounding import (
     Serving,
     operator,
 )
-from dataflow_grounding.errors import (
+from dataflow_grounding._util.errors import (
     BrokenRow,
     ImageMissing,
     OperatorFailed,
@@ -261,7 +261,7 @@ def test_custom_operators(
 
 
 def test_a_custom_operator_may_ask(photo: str) -> None:
-    from dataflow_grounding.images import open_image
+    from dataflow_grounding.images.image import open_image
     from dataflow_grounding.tasks import expression_extraction
 
     class Asking(Operator):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import ExpressionExtractor, PhraseGrounder, Serving
-from dataflow_grounding.errors import BrokenRow, RecordError, SpecError, TruncatedReply
+from dataflow_grounding._util.errors import BrokenRow, RecordError, SpecError, TruncatedReply
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
 

@@ -22,14 +22,14 @@ from dataflow_grounding import (
     RegionCaptioner,
     RegionExpressionGenerator,
 )
+from dataflow_grounding._util.errors import BrokenRow, SpecError
+from dataflow_grounding.boxes.geometry import Bbox, iou
 from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.boxes.nearness import near_groups
 from dataflow_grounding.boxes.regions import read_regions
-from dataflow_grounding.errors import BrokenRow, SpecError
-from dataflow_grounding.geometry import Bbox, iou
-from dataflow_grounding.records import Record
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.operators._nearness import near_groups
 from dataflow_grounding.serving import Serving
-from dataflow_grounding.testing import LoopbackServer
 
 numbers = st.integers(0, 40)
 box = st.tuples(numbers, numbers, st.integers(1, 20), st.integers(1, 20)).map(

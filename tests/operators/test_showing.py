@@ -37,11 +37,11 @@ from dataflow_grounding import (
     ground,
     operator,
 )
+from dataflow_grounding._util.errors import PlanError
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import PlanError
-from dataflow_grounding.formats.seed_records import seed_file
+from dataflow_grounding.extras.formats.seed_records import seed_file
+from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
-from dataflow_grounding.testing import LoopbackServer
 
 PIXELS = numpy.full((30, 40, 3), 200, "uint8")
 EXPRESSIONS = [

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks.workplace import Workplace
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 SCRIPT = """
 import sys, threading

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.gold import GoldAnswers
 from benchmarks.referring_place import ReferringPlace
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 
 CAR, BUS, VAN = [10, 20, 110.5, 90], [300, 40, 600, 260], [200, 300, 260, 420.25]
 TEXTS = {

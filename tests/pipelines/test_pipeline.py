@@ -27,8 +27,8 @@ from dataflow_grounding import (
     Serving,
     operator,
 )
+from dataflow_grounding._util.errors import InputError, PlanError
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError, PlanError
 from dataflow_grounding.tasks import Request
 
 QUIET = RunOptions(progress=False)

@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.referring_place import STEPS, ReferringPlace, kitti
 from benchmarks.workplace import Workplace, command
-from dataflow_grounding.records import Record, read_expressions
-from dataflow_grounding.rows import read_records
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.data.records import Record, read_expressions
+from dataflow_grounding.data.rows import read_records
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 
 SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 CARS = [

@@ -23,9 +23,9 @@ from dataflow_grounding import (
     RegionCaptioner,
     RegionMarker,
 )
-from dataflow_grounding.rows import read_records
+from dataflow_grounding.data.rows import read_records
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.tasks.captions import read_marked_text
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 
 SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 = 0.72
 PROMPT = "Describe the content of each marked region in the image. There are {0} regions: <region1> to <region{0}>."

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.referring_place import ReferringPlace, kitti
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 
 @pytest.fixture

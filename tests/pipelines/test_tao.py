@@ -14,7 +14,7 @@ import yaml
 
 from benchmarks.referring_place import ReferringPlace, kitti
 from benchmarks.workplace import Workplace, command
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.extras.testing import LoopbackServer
 
 NAME = "image_referring_expression"
 VIDEO = {"long_video_threshold_sec": 60, "long_video_sample_fps": 0.5, "long_video_max_frames": 60}

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataflow_grounding.box_formats import known_formats
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.replies import read_boxes, read_object
 from dataflow_grounding.replies.answer_text import answers_of
 from dataflow_grounding.replies.finding import parse_reply
@@ -380,7 +380,7 @@ def test_a_number_of_any_length_is_a_number_or_none(reply: str, digits: int) -> 
 
 _LONG = """
 import resource, sys
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import read_boxes
 resource.setrlimit(resource.RLIMIT_CPU, (40, 40))
 for piece in ["\\n", " ", "a ", "- ", "[1,2,3,4] no, ", "```", "~~", "1. the cat\\n"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes, read_object
 
 FIRST, LAST, DOG = (10, 20, 30, 40), (50, 60, 70, 80), (5, 6, 7, 8)

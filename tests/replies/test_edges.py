@@ -8,9 +8,9 @@ from itertools import product
 
 import pytest
 
-from dataflow_grounding.box_formats import find_box_format, known_formats
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.replies import read_boxes
 
 SIZE = (640, 480)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
 
 BOXES = [[100, 200, 300, 400], [500, 500, 600, 600], [700, 700, 800, 800]]

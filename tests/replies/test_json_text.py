@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies.json_text import find_json
 
 values = st.recursive(

@@ -8,8 +8,8 @@ from itertools import permutations
 
 import pytest
 
-from dataflow_grounding.box_formats import format_of_model
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.boxes.formats import format_of_model
 from dataflow_grounding.replies import read_boxes
 
 BOXES = {"cat": (100, 200, 300, 400), "dog": (0, 600, 700, 800), "red mug": (500, 0, 600, 1000)}

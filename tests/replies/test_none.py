@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
-from dataflow_grounding.replies.absence import missing_in
+from dataflow_grounding.replies._absence import missing_in
 
 NONE = [
     "No objects detected",

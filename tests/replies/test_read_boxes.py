@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
 
 CAT, DOG = (10, 20, 30, 40), (50, 60, 70, 80)

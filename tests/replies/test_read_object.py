@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies import read_object
 
 

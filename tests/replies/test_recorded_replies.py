@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.geometry import clamp, ordered
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import clamp, ordered
 from dataflow_grounding.replies import FoundBox, read_boxes
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "replies"

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import read_boxes
 
 A, B = "[100, 200, 500, 800]", "[600, 100, 900, 400]"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.replies import Reading, read_boxes
 
 CAT, DOG = (10, 20, 30, 40), (50, 60, 70, 80)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import read_boxes
 
 A = (100, 50, 400, 250)

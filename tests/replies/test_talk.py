@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
 
 A, B = "[100, 200, 300, 400]", "[500, 500, 600, 600]"

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
 
 CAT = ["a cat"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies import read_boxes
 
 A, C = "[100, 200, 500, 800]", "[600, 100, 900, 400]"

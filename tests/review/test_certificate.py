@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.workplace import Done, command
-from dataflow_grounding.metrics.confidence import clopper_pearson
+from dataflow_grounding.extras.evaluation.metrics.confidence import clopper_pearson
 from tests.review.test_review import Server
 
 METHOD = {"method": "reground"}

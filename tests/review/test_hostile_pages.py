@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.workplace import command
-from dataflow_grounding.metrics.showing import line_chart
-from dataflow_grounding.review.notebook import show
+from dataflow_grounding.extras.evaluation.metrics.showing import line_chart
+from dataflow_grounding.extras.review.notebook import show
 from tests.review.test_review import Server, select
 
 MEGABYTE = 1_000_000

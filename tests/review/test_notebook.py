@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import REPOSITORY
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.review.notebook import review, show
-from dataflow_grounding.review.session import page_file
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.extras.review.notebook import review, show
+from dataflow_grounding.extras.review.session import page_file
 from tests.review.test_review import RECORD, decisions, results, saved
 
 assert results  # a fixture
 HOSTILE = "</script><script>parent.hacked = 1</script><img src=x onerror='parent.hacked = 1'>"
 CELLS = (
-    "import json\nfrom dataflow_grounding.review.notebook import review, show\n"
+    "import json\nfrom dataflow_grounding.extras.review.notebook import review, show\n"
     "show(json.loads(open('out/annotations.jsonl').readline()), image_root='out')",
     "widget = review('out')\nwidget",
     "import sys\nsys.modules['anywidget'] = None\nreview('out')",

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.review.record_view import Picture, utf16_span, view_of
-from dataflow_grounding.review.report import FLAGS, marks_of
+from dataflow_grounding.extras.review._record_view import Picture, utf16_span, view_of
+from dataflow_grounding.extras.review._report import FLAGS, marks_of
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from PIL import Image
 
 from benchmarks.workplace import command
 from dataflow_grounding import FileStorage
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.image_files import read_header
-from dataflow_grounding.images import find_image
-from dataflow_grounding.records import Record
-from dataflow_grounding.results_folder import image_folders_of
-from dataflow_grounding.review import publish, report_folder
+from dataflow_grounding.extras.review import publish, report_folder
+from dataflow_grounding.images.files import read_header
+from dataflow_grounding.images.image import find_image
 
 RECORD = {"image_id": "a", "caption": "a mug", "expressions": []}
 

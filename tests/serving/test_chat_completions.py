@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import Workplace
-from dataflow_grounding.images import ImageLimits
+from dataflow_grounding.extras.testing import LoopbackServer, Takes, faults, on
+from dataflow_grounding.extras.testing.faults import Fault
+from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.operators import ExpressionExtractor
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.serving.chat_completions import (
+from dataflow_grounding.serving._chat_completions import (
     first_habits,
     first_limits,
     reply_of,
     usage_of,
 )
-from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
-from dataflow_grounding.testing.faults import Fault
 
 SECRET = "header-secret-42"
 

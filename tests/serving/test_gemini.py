@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import REPOSITORY, Workplace, command
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
-from dataflow_grounding.testing.faults import Fault, FaultRule
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.extras.testing.faults import Fault, FaultRule
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("google.genai") is None, reason="without the extra gemini"
@@ -226,7 +226,7 @@ def test_rate_limits_are_waited_for_and_cost_no_attempt(gemini: Workplace) -> No
     "as_list", [False, True], ids=["an object", "a list, as its OpenAI-compatible address"]
 )
 def test_the_wait_may_stand_in_the_errors_details(as_list: bool) -> None:
-    from dataflow_grounding.errors import RateLimited
+    from dataflow_grounding._util.errors import RateLimited
     from dataflow_grounding.serving.http_errors import error_of
 
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
@@ -241,7 +241,7 @@ def test_the_wait_may_stand_in_the_errors_details(as_list: bool) -> None:
     "body", ["null", '{"message": "no", "details": [{"reason": "API_KEY_INVALID"}]}']
 )
 def test_details_of_no_error_and_no_json_say_what_they_are(body: str) -> None:
-    from dataflow_grounding.errors import RequestRefused
+    from dataflow_grounding._util.errors import RequestRefused
     from dataflow_grounding.serving.http_errors import error_of
 
     error = error_of(400, {}, body.encode(), where="here")

@@ -275,8 +275,8 @@ def test_an_interrupt_ends_a_long_reply(model: Path, tmp_path: Path, workplace: 
 
 def asked_for(pictures: list[str]) -> list[Any]:
     """The requests for captions of pictures."""
-    from dataflow_grounding.images import open_image
-    from dataflow_grounding.records import Record
+    from dataflow_grounding.data.records import Record
+    from dataflow_grounding.images.image import open_image
     from dataflow_grounding.tasks.captions import image_caption
 
     return [

@@ -13,8 +13,7 @@ import openai
 import pytest
 from PIL import Image
 
-from dataflow_grounding.engine.options import RunOptions, current_options
-from dataflow_grounding.errors import (
+from dataflow_grounding._util.errors import (
     BudgetExceeded,
     EndpointRefused,
     GroundingError,
@@ -28,11 +27,12 @@ from dataflow_grounding.errors import (
     TruncatedReply,
     UnreadableReply,
 )
+from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.extras.testing import LoopbackServer, Takes, faults, on
+from dataflow_grounding.extras.testing.faults import Fault
 from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving.http_errors import error_of, retry_after
-from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
-from dataflow_grounding.testing.faults import Fault
 
 KEY = "sk-7f3a-very-secret-key"
 
@@ -295,7 +295,7 @@ def test_a_date_to_wait_for_without_the_endpoints_own_is_reckoned_by_ours() -> N
 def test_an_endpoint_that_is_gone_for_good_stops_the_run(
     row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataflow_grounding.engine import places
+    from dataflow_grounding.engine import _places as places
 
     monkeypatch.setattr(places, "OUTAGE_SECONDS", 0.5)
     monkeypatch.setattr(places, "FAULTS_BEFORE_FIRST_ANSWER", 6)

@@ -16,11 +16,11 @@ from PIL import Image
 
 from benchmarks.workplace import Workplace, ended, process
 from dataflow_grounding import ExpressionExtractor, OpenAISdkServing, OpenAIServing
+from dataflow_grounding._util.errors import EndpointRefused, GroundingError, SpecError
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
-from dataflow_grounding.errors import EndpointRefused, GroundingError, SpecError
-from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
-from dataflow_grounding.testing.faults import Fault
+from dataflow_grounding.extras.testing import LoopbackServer, Takes, faults, on
+from dataflow_grounding.extras.testing.faults import Fault
 
 KEY = "sk-7f3a-very-secret-key"
 TOKEN = "entra-2b91-very-secret-token"
@@ -185,7 +185,7 @@ def test_no_connection_is_the_same_error(row: dict[str, Any]) -> None:
 def test_a_connection_that_takes_too_long_is_the_same_error(
     row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataflow_grounding.serving.transport.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("dataflow_grounding.serving._transport.CONNECT_SECONDS", 0.3)
     token = current_options.set(RunOptions(max_attempts=1))
     with socket.socket() as listening, socket.socket() as first, socket.socket() as second:
         listening.bind(("127.0.0.1", 0))

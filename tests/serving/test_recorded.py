@@ -11,9 +11,9 @@ from PIL import Image
 
 import dataflow_grounding
 from dataflow_grounding import EmbeddedServing, PhraseGrounder, RecordedServing, RegionMarker
-from dataflow_grounding.errors import InputError, RequestRefused
+from dataflow_grounding._util.errors import InputError, RequestRefused
+from dataflow_grounding.extras.testing import LoopbackServer, faults, on
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer, faults, on
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.workplace import Workplace, command
 from dataflow_grounding.engine.reply_line import usage_of
+from dataflow_grounding.extras.testing import Answer, EchoAnswers, LoopbackServer
 from dataflow_grounding.serving.base import Reply, Usage
-from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer
 
 HUGE = 10**400
 MOST_TOKENS = 10**9

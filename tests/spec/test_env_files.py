@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.workplace import Done, Workplace, ended, process
-from dataflow_grounding import env_files, mirror
-from dataflow_grounding.env_files import read_env_files
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding._util import environment as env_files
+from dataflow_grounding._util.environment import read_env_files
+from dataflow_grounding.extras.scale import mirror
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 OWN = "sk-users-own-key-5566778899aabb"
 GIVEN = "sk-key-of-the-dotenv-file-4711"

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.workplace import command, ended, process
-from dataflow_grounding.errors import SpecError
-from dataflow_grounding.spec.references import MOST, check_references
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.spec._references import MOST, check_references
 
 LEVELS = 12
 Leaf = Callable[[str], Any]

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.images import Image, open_image
-from dataflow_grounding.records import Record
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks import (
     Request,

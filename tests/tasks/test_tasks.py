@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.images import Image, ImageLimits, open_image
-from dataflow_grounding.records import Record
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images.image import Image, ImageLimits, open_image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks import Request, expression_extraction, phrase_grounding
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.gold import GoldAnswers
 from benchmarks.tally import Beginnings
-from dataflow_grounding.testing import (
+from dataflow_grounding.extras.testing import (
     Answer,
     CannedAnswers,
     EchoAnswers,

@@ -24,9 +24,9 @@ import pytest
 
 from benchmarks.pacing import lognormal
 from benchmarks.process import ServerProcess
-from dataflow_grounding.testing import CannedAnswers, LoopbackServer, faults, on
-from dataflow_grounding.testing.faults import Fault
-from dataflow_grounding.testing.received import ReceivedRequest
+from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
+from dataflow_grounding.extras.testing.faults import Fault
+from dataflow_grounding.extras.testing.received import ReceivedRequest
 
 PATH = "/v1/chat/completions"
 CANNED = '{"objects": []}'
@@ -379,7 +379,15 @@ def test_a_server_process_that_does_not_start_says_so(capfd: pytest.CaptureFixtu
 
 
 def test_the_server_by_itself_prints_its_address_and_serves_until_it_is_told_to_stop() -> None:
-    command = [sys.executable, "-m", "dataflow_grounding.testing", "--text", "hello", "--key", "k"]
+    command = [
+        sys.executable,
+        "-m",
+        "dataflow_grounding.extras.testing",
+        "--text",
+        "hello",
+        "--key",
+        "k",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout
         address = urlsplit(running.stdout.readline().strip())

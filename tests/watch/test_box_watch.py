@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks.workplace import Workplace
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.errors import SuspectBoxes
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding._util.errors import SuspectBoxes
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 
 TALL, WIDE, ANY = (
     ("a tall man", "the woman in red"),

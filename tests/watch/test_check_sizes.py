@@ -11,11 +11,11 @@ import pytest
 
 from benchmarks.workplace import Workplace, caption, command
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.errors import SuspectBoxes
-from dataflow_grounding.geometry import Size
+from dataflow_grounding._util.errors import SuspectBoxes
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
 PX, REDUCED = "xyxy_px", "xyxy_px@long_edge_1000"
 SMALL, LARGE = (640, 480), (1600, 1200)

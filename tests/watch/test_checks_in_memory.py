@@ -13,10 +13,10 @@ import pytest
 from benchmarks.watched_model import Scene, WatchedModel
 from benchmarks.workplace import Workplace
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.errors import SuspectBoxes
+from dataflow_grounding._util.errors import SuspectBoxes
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
 X, Y = "xyxy_1000", "yxyx_1000"
 

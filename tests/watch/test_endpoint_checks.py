@@ -24,11 +24,17 @@ from benchmarks.fault_case import wait_until
 from benchmarks.watched_model import PEOPLE, Scene
 from benchmarks.workplace import Done, Workplace, caption, command
 from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMarker, ground
-from dataflow_grounding.errors import SpecError, SuspectBoxes
+from dataflow_grounding._util.errors import SpecError, SuspectBoxes
+from dataflow_grounding.extras.testing import (
+    EchoAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    faults,
+    on,
+)
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.serving import OpenAIServing, RecordedServing, Reply, Serving
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
-from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
 X, Y = "xyxy_1000", "yxyx_1000"
 Chosen = Callable[[int], str]

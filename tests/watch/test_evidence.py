@@ -9,11 +9,11 @@ import random
 import pytest
 
 from benchmarks.watched_model import PEOPLE, Scene
-from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.geometry import Bbox, Size, box_of
-from dataflow_grounding.watch.evidence import SAME_BOX, SHOWS, UNKNOWN, Evidence
-from dataflow_grounding.watch.readings import SeenBox, Sent
-from dataflow_grounding.watch.second_reply import JudgedReply
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.watch._evidence import SAME_BOX, SHOWS, UNKNOWN, Evidence
+from dataflow_grounding.watch._readings import SeenBox, Sent
+from dataflow_grounding.watch._second_reply import JudgedReply
 
 X, Y = "xyxy_1000", "yxyx_1000"
 SIZES: list[Size] = [

@@ -11,8 +11,8 @@ import pytest
 from benchmarks.box_watch import grounding_input
 from benchmarks.watched_model import Scene, Thing, WatchedModel
 from benchmarks.workplace import Done, Workplace
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 
 X, Y = "xyxy_1000", "yxyx_1000"
 IN_FLIGHT = 2

@@ -13,9 +13,9 @@ from benchmarks import box_watch
 from benchmarks.box_watch import FEW_PORTRAITS, HALF_PORTRAITS, RIGHT, grounding_input
 from benchmarks.watched_model import Scene, WatchedModel
 from benchmarks.workplace import Done, Workplace
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.answers import probe_in
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import probe_in
 
 X, Y = "xyxy_1000", "yxyx_1000"
 ONE_PHRASE = Scene(most_phrases=1, empty=0.0)

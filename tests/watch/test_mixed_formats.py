@@ -15,8 +15,8 @@ import pytest
 from benchmarks import box_watch
 from benchmarks.watched_model import Scene
 from benchmarks.workplace import Done, Workplace
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.answers import probe_in
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import probe_in
 
 X, Y = "xyxy_1000", "yxyx_1000"
 

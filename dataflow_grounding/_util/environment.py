@@ -1,0 +1,180 @@
+"""What the environment says: `.env` files, settings, mostly keys, that a folder gives to it; where
+the cache is.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from dataflow_grounding._util.errors import SpecError, told_as
+from dataflow_grounding._util.secrets import is_no_word, is_secret_variable, secrets_of
+from dataflow_grounding._util.terminal import say
+
+_told: set[str] = set()
+_set_by: dict[str, tuple[str, str]] = {}
+"""Names of the environment that a `.env` file has set, each with the value and the file."""
+
+_SETTABLE = re.compile(
+    r"DF_(?!WORK_FOLDER$)\w+|\w+_(?:API_KEY|API_TOKEN|BASE_URL)|HF_TOKEN|OPENAI_(?:ORG|PROJECT)_ID|AZURE_OPENAI_ENDPOINT"
+)
+"""What a `.env` file may set: it comes with a folder, perhaps a stranger's. A proxy, a CA file,
+`HF_ENDPOINT`, `AWS_*` or `PYTHONPATH` would send what the user has elsewhere, or run code; a folder
+in `DF_WORK_FOLDER` stands for an address without asking.
+"""
+_SHORTEST = 8  # characters of a key that is looked for within a header
+
+
+def cache_folder() -> str:
+    """`dataflow-grounding` in `XDG_CACHE_HOME`, or in `~/.cache`."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    folder = home if os.path.isabs(home) else os.path.expanduser(os.path.join("~", ".cache"))
+    return os.path.join(folder, "dataflow-grounding")
+
+
+def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
+    """Add what each folder's `.env` may set and the environment doesn't; returns the files found.
+    Raises SpecError.
+    """
+    paths = list(
+        filter(os.path.isfile, (os.path.join(folder, ".env") for folder in dict.fromkeys(folders)))
+    )
+    for path in paths:
+        file, passed_over = os.path.realpath(path), []
+        for name, (value, line) in _settings(path).items():
+            if name in os.environ:
+                continue
+            if not _SETTABLE.fullmatch(name):
+                passed_over.append(name)
+                continue
+            if "${" in value:
+                raise SpecError(
+                    f"{path}, line {line}: {name} holds ${{…}}, which is not filled in: write its"
+                    " value"
+                )
+            os.environ[name], _set_by[name] = value, (value, file)
+        if passed_over and file not in _told:
+            _told.add(file)
+            may = (
+                "a .env may set DF_* (but DF_WORK_FOLDER), *_API_KEY, *_API_TOKEN, *_BASE_URL and"
+                " HF_TOKEN"
+            )
+            may += "; set others in the environment"
+            say(f"Warning: {path} does not set {', '.join(passed_over):.200}: {may}")
+    return paths
+
+
+def names_address(address: str) -> tuple[str, str] | None:
+    """The variable that names the host of `address`, parts of it between dots, or its port, and the
+    `.env` file that has set it; None where none did.
+    """
+    parts = urlsplit(address)
+    host, name_of_host = parts.netloc, f".{parts.hostname}."
+    for name in _set_by:
+        file, value = _file_of(name), os.environ.get(name, "")
+        if value.isdecimal():
+            is_part = host.endswith(f":{value}")
+        else:
+            is_part = bool(value) and f".{value.strip('.').lower()}." in name_of_host
+        if file and host and (host in value or is_part):
+            return name, file
+    return None
+
+
+def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
+    """Raises SpecError where a `.env` file names the host of `address` and the key, or a header
+    that holds one, is from elsewhere, the environment or a spec: a stranger's file would be sent
+    the user's own key.
+    """
+    named = names_address(address)
+    if named is None:
+        return
+    variable, file = named
+    of_file = [os.environ[name] for name in _set_by if _file_of(name) == file]
+    texts = [text for text in (key, *headers.values()) if text and text not in of_file]
+    what = _of_the_environment(texts) or _of_the_spec(key, headers, texts, of_file)
+    if what:
+        raise _of_two_places(variable, file, what)
+
+
+def _of_the_environment(texts: list[str]) -> str:
+    """The variable of the environment whose key is one of the texts, or within one, in words; empty
+    for none.
+    """
+    for name, value in os.environ.items():
+        value, is_secret = value.strip(), is_secret_variable(name)
+        if not is_secret and len(value) < _SHORTEST:
+            continue
+        if value in texts or (len(value) >= _SHORTEST and is_secret and _is_part(value, texts)):
+            return f"the key {name}"
+    return ""
+
+
+def _of_the_spec(
+    key: str | None, headers: Mapping[str, str], texts: list[str], of_file: list[str]
+) -> str:
+    """What a spec or a script states that is no key of the file, in words; empty for nothing."""
+    if key and key in texts and is_no_word(key):
+        return "the key"
+    for name, text in headers.items():
+        is_of_file = any(len(value) >= _SHORTEST and value in text for value in of_file)
+        if not is_of_file and any(map(is_no_word, secrets_of({name: text}))):
+            return f"what the header {name} holds"
+    return ""
+
+
+def _of_two_places(variable: str, file: str, what: str) -> SpecError:
+    return SpecError(
+        f"{variable} is set by {file}, and {what} is not: a key goes to no address that another"
+        f" place names. Put both into that file, or set {variable} in the environment, or base_url"
+        " in the spec"
+    )
+
+
+def _is_part(value: str, texts: Iterable[str]) -> bool:
+    return any(value in text for text in texts)
+
+
+def _file_of(name: str) -> str:
+    """The `.env` file that has set what a variable holds; empty where none did."""
+    value, file = _set_by.get(name, ("", ""))
+    return file if os.environ.get(name) == value else ""
+
+
+def _settings(path: str) -> dict[str, tuple[str, int]]:
+    """By name, the value that the file sets and its line. A line that sets nothing is told once,
+    not what it holds.
+    """
+    from dotenv.parser import parse_stream
+
+    found: dict[str, tuple[str, int]] = {}
+    for binding in parse_stream(io.StringIO(_text_of(path))):
+        said = binding.original.string
+        line = binding.original.line + said.count("\n", 0, -len(said.lstrip()))
+        if binding.error:
+            if (place := f"{os.path.realpath(path)}:{line}") not in _told:
+                _told.add(place)
+                say(
+                    f"Warning: {path}, line {line} is passed over: it should be NAME=value, quotes"
+                    " closed"
+                )
+        elif binding.key is not None and binding.value is not None:
+            found[binding.key] = binding.value, line
+    return found
+
+
+def _text_of(path: str) -> str:
+    with told_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
+        data = file.read()
+    at = data.find(b"\0")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        at = error.start
+    if at >= 0:
+        line = data.count(b"\n", 0, at) + 1
+        raise SpecError(
+            f"can't read {path}, line {line}: it is not a text in UTF-8; save it as one"
+        )
+    return text

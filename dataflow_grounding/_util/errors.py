@@ -1,0 +1,261 @@
+"""Every exception of the package, in one tree: each message is one line that says what is wrong and
+what to do.
+
+At the end, what the system's own errors mean: files, memory or threads that run out, disks full or
+not answering.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dataflow_grounding._util.terminal import shown
+
+
+class GroundingError(Exception):
+    """Base of all errors that the package raises on purpose; its text is meant for a user, and made
+    fit to be shown.
+    """
+
+    _lines = True  # whether its text may have several
+
+    def __init_subclass__(cls, **attributes: str | bool | int) -> None:
+        for name, value in attributes.items():
+            setattr(cls, name, value)
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(
+            *(shown(part, self._lines) if isinstance(part, str) else part for part in said)
+        )
+
+
+class SpecError(GroundingError):
+    """The spec, a command's argument or a setting is wrong: found before the first request."""
+
+
+class InputError(GroundingError):
+    """A data file can't be used as a whole: missing, not of its format, or without the columns that
+    are asked for.
+    """
+
+
+class FolderTaken(InputError):
+    """Another run is at work in the folder."""
+
+
+class PlanError(GroundingError):
+    """The steps of a pipeline don't fit together or don't fit the data: found before the first
+    request.
+    """
+
+
+class MissingExtra(GroundingError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs an optional part: pip install 'dataflow-grounding[{extra}]'"
+        )
+
+
+class RecordError(GroundingError):
+    """One record can't be done; the others go on. `kind` is for scripts; `passing`: a later run may
+    do it.
+    """
+
+    _lines = False
+    kind = "record"
+    passing = False
+    attempts = 0  # requests sent for it
+    reply: str | None = None  # the reply that could not be used, raw
+
+
+class BrokenRow(RecordError, kind="broken_row"):
+    """A row of the input can't be read, or lacks what the step needs."""
+
+
+class ImageMissing(RecordError, kind="image_missing", passing=True):
+    """The record's image file is not there."""
+
+
+class ImageBroken(RecordError, kind="image_broken"):
+    """The record's image file is there but can't be used as a picture."""
+
+
+class ImageChanged(ImageBroken, passing=True):
+    """The record's image file is not the one that its facts were taken from, though its size and
+    time are the same.
+    """
+
+
+class MachineBusy(RecordError, kind="machine_busy", passing=True):
+    """This machine is short of open files, memory or threads, or its disk doesn't answer: wait,
+    then try again.
+    """
+
+
+class OperatorFailed(RecordError, kind="operator_failed"):
+    """An operator's own code raised while it worked on this record."""
+
+
+class UnreadableReply(RecordError, kind="unreadable_reply"):
+    """A reply came, and what it says can't be read; the message names what was wrong, for asking
+    again.
+    """
+
+
+class SuspectReply(UnreadableReply, kind="suspect_reply"):
+    """The boxes of a reply look like another format than the one that was asked for; the message
+    names both.
+    """
+
+
+class TruncatedReply(UnreadableReply, kind="truncated_reply"):
+    """The reply was cut off at the model's token limit."""
+
+
+class RequestRefused(RecordError, kind="refused"):
+    """The endpoint or the model refused this one request: a content filter, or a request that it
+    can't take.
+    """
+
+
+class ServerFault(RecordError, kind="server_fault", passing=True):
+    """The endpoint failed to answer this request: a 5xx, a timeout, a cut connection. Trying again
+    may help.
+    """
+
+
+class NoCompletion(ServerFault):
+    """The endpoint answered with something that is not a reply at all: a page, a stream, another
+    API's JSON.
+    """
+
+
+class ServerOverloaded(ServerFault, kind="server_overloaded"):
+    """The endpoint is busy (503, 529): wait, then try again; `retry_after` is what it asks for, in
+    seconds, or None.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(ServerOverloaded, kind="rate_limited"):
+    """The endpoint takes fewer requests (429): waited for without using up attempts."""
+
+
+class EndpointUnreachable(ServerFault, kind="unreachable"):
+    """No connection to the endpoint: name lookup, refused, unreachable."""
+
+
+class RunStopped(GroundingError):
+    """The run stops; everything paid for is stored, and the same command goes on. `exit_code` is
+    the command's.
+    """
+
+    exit_code = 130
+    summary: dict[str, object] | None = None  # what was done before the stop
+
+
+class EndpointRefused(RunStopped, exit_code=4):
+    """No request can succeed: wrong key, model or address; without `certain` it may be about one
+    request.
+    """
+
+    def __init__(self, message: str, *, certain: bool = True) -> None:
+        super().__init__(message)
+        self.certain = certain
+
+
+class BudgetExceeded(RunStopped, exit_code=3):
+    """The next request could pass the budget."""
+
+
+class QuotaUsedUp(BudgetExceeded):
+    """The endpoint answers nothing more for longer than `workflow.max_wait`."""
+
+
+class OutOfService(RunStopped, exit_code=4):
+    """The endpoint answered before, and then no more for minutes."""
+
+
+class SuspectBoxes(RunStopped, exit_code=2):
+    """The run's boxes are not in the format that was asked for (`vlm.on_suspect_boxes: stop`)."""
+
+
+class NoRoom(RunStopped, exit_code=2):
+    """A cluster has no room for a single worker."""
+
+
+class StorageFailed(RunStopped):
+    """Results can't be written: no room, no permission."""
+
+
+class Interrupted(RunStopped):
+    """The user, or the system, asked the run to stop."""
+
+
+SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
+"""No files or memory are left for now."""
+
+_AWAY = {
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+}
+"""The disk, or the server of a network's disk, doesn't answer."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+NO_MEMORY = "it takes more memory than there is"
+
+
+@contextmanager
+def told_as(kind: type[GroundingError], what: str, *, again: bool = False) -> Iterator[None]:
+    """Raises an error of ours where files, a store or memory fail: what could not be done, and why;
+    `again`, and what to do.
+    """
+    then = ". Fix that, then run the same command again" if again else ""
+    try:
+        yield
+    except OSError as error:
+        why = str(error.strerror or error)
+        raise kind(f"{what}: {why.rstrip('.') if again else why}{then}") from None
+    except MemoryError:
+        raise kind(f"{what}: {NO_MEMORY}{then}") from None
+
+
+@contextmanager
+def needs_extra(what: str, extra: str) -> Iterator[None]:
+    """Raises MissingExtra where an import fails: `what` needs the optional part `extra`."""
+    try:
+        yield
+    except ImportError:
+        raise MissingExtra(what, extra) from None
+
+
+def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
+    """Why an image file can't be read: it isn't there, or the machine can't get at it now."""
+    busy = isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY)
+    return (MachineBusy if busy else ImageMissing)(
+        f"can't read {path!r}: {getattr(error, 'strerror', None) or error}"
+    )
+
+
+def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
+    """What an exception out of a decoder or an operator means, if it isn't about what was worked
+    on.
+    """
+    said = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError) or "out of memory" in said:
+        # Pillow's decoders say so in an OSError
+        return MachineBusy(f"there is not enough memory{f': {said}' if said else ''}")
+    if isinstance(error, RuntimeError) and "start new thread" in said:
+        return MachineBusy(f"this machine {said}")
+    if isinstance(error, OSError) and error.errno in SHORT:
+        return MachineBusy(f"this machine has none left: {said}")
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return StorageFailed(f"can't write: {said}. Fix that, then run the same command again")
+    return None

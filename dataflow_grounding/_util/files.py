@@ -1,0 +1,145 @@
+"""The package's own files: names that were read somewhere kept inside a folder, and files opened
+through no link.
+
+A results folder may come from a stranger: neither a name in one of its files, nor a link that
+stands where a file is to be written, makes a command write outside of it. Folders that are links
+are the user's way to another disk, and stay.
+"""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from secrets import token_hex
+from typing import IO, Any
+
+from dataflow_grounding._util.errors import InputError
+
+_UNSAFE = r"\x00-\x1f\x7f\\\u2028\u2029"  # ends a line, or is `/` on another system
+_LEADS_OUT = re.compile(rf"^[/~]|^.:|[{_UNSAFE}]|(^|/)\.\.(/|$)")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])[ .]*(\..*)?", re.IGNORECASE)
+
+
+def within(folder: str, name: object, of: str = "") -> str:
+    """Where a file of a folder is, by a name that was read somewhere: a shard's run.json, a
+    certificate, a listing.
+
+    Args:
+        folder: The folder, which the name must not leave.
+        name: The name, with `/` between folders.
+        of: The file that says so, for the error.
+
+    Raises:
+        InputError: The name is no text, or could lead out of the folder here or on another system:
+            an absolute path, a drive, `~`, `..`, a backslash, a line break.
+
+    Example:
+        >>> within("results", "step_0/annotations.jsonl")
+        'results/step_0/annotations.jsonl'
+    """
+    if not isinstance(name, str) or not name or _LEADS_OUT.search(name):
+        raise InputError(
+            f"{of or folder}: {name!r:.200} is not the name of a file in that folder: take it out"
+            " there"
+        )
+    return os.path.join(folder, name)
+
+
+def portable(name: str) -> str:
+    """A name, as `within` takes it, for a file that is called after something of a user's: `_` for
+    what it or Windows refuses, and before what Windows keeps for its devices.
+
+    Example:
+        >>> [portable(name) for name in ("images/a.jpg", "../a\\n.jpg", "images/AUX.jpg", "~a")]
+        ['images/a.jpg', '_/a_.jpg', 'images/_AUX.jpg', '_a']
+    """
+    parts = re.sub(f"""[{_UNSAFE}<>:"|?*]""", "_", name).split("/")
+    parts = [
+        part if part in ("", os.curdir, os.pardir) else re.sub("[. ]$", "_", part) for part in parts
+    ]
+    parts = [
+        "_" if part == os.pardir else f"_{part}" if _RESERVED.fullmatch(part) else part
+        for part in parts
+    ]
+    return re.sub("^~", "_", "/".join(parts).lstrip("/"))
+
+
+def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
+    """Open a file to be written that was not there: a leftover, or a link, is removed and not
+    written to.
+
+    Raises OSError.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    return open(path, mode.replace("w", "x"), **how)
+
+
+def locked_file(path: str) -> IO[str]:
+    """A file to be written that no other process writes meanwhile, where the file system has locks.
+    Raises OSError.
+    """
+    import fcntl
+
+    def lock(file: IO[str]) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(errno.EBUSY, "another process is writing it", path) from None
+        except OSError:  # no locks here: whose file it is in the end, `commit` finds out
+            pass
+
+    with suppress(FileNotFoundError):
+        if stat.S_ISREG(os.lstat(path).st_mode):  # of a run that was killed, or of one at work
+            with open(path, encoding="utf-8") as left:
+                lock(left)
+                if not is_at(left, path):
+                    raise OSError(errno.EBUSY, "another process is writing it", path)
+                os.unlink(path)
+    file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
+    lock(file)
+    return file
+
+
+def is_at(file: IO[str], path: str) -> bool:
+    """Whether an open file is still the one of its name."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    return False
+
+
+def open_log(path: str, flags: int = os.O_WRONLY) -> int:
+    """Open a file to be appended to, made where it is missing; a link is not followed. Raises
+    OSError.
+    """
+    try:
+        return os.open(
+            path,
+            flags | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0),
+            0o644,
+        )
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise OSError(errno.ELOOP, "it is a link: put the file itself there", path) from None
+        raise
+
+
+@contextmanager
+def whole_file(path: str, *, alone: bool = True) -> Iterator[IO[bytes]]:
+    """A file that is put at `path` when the block ends, whole, else not at all, and nothing is left
+    of it.
+
+    Where this is not `alone`, others may write it meanwhile. Raises OSError.
+    """
+    part = f"{path}.part" if alone else f"{path}.{token_hex(4)}.part"
+    file = new_file(part)
+    try:
+        with file:
+            yield file
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise

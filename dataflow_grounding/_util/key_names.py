@@ -1,0 +1,79 @@
+"""Texts for another process, with the name of a key's variable in place of the key: it has its own
+environment.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.secrets import blotted, is_secret_variable, learn
+
+_REFERENCE = re.compile("\0(\\w+)\0")
+
+
+def key_variables() -> dict[str, str]:
+    """What the environment has in keys, by variable."""
+    return {
+        name: text
+        for name, text in os.environ.items()
+        if is_secret_variable(name) or blotted(text) != text
+    }
+
+
+def with_names(value: Any) -> Any:
+    """Lists, tuples and mappings with `text_with_names` for each text in them; anything else as it
+    is.
+    """
+    keys = key_variables()
+
+    def named(value: Any) -> Any:
+        if type(value) is dict:
+            return {name: named(item) for name, item in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(map(named, value))
+        return text_with_names(value, keys) if type(value) is str else value
+
+    return named(value)
+
+
+def with_keys(value: Any) -> Any:
+    """What `with_names` was given. Raises SpecError where this process lacks a key."""
+    if type(value) is dict:
+        return {name: with_keys(item) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(with_keys, value))
+    return text_with_keys(value) if type(value) is str else value
+
+
+def text_with_names(text: str, keys: Mapping[str, str]) -> str:
+    """The text with the name of its variable for each of the `keys`. Raises SpecError for a key
+    that none holds.
+    """
+    for name, key in keys.items():
+        if len(key) >= 4 and (key == text or (len(key) >= 12 and key in text)):
+            # a short one may be a word
+            text = text.replace(key, f"\0{name}\0")
+    if blotted(text) != text:
+        where = "set it in a variable such as DF_API_KEY, here and there"
+        raise SpecError(
+            f"a key that is not in the environment can't be had by another process: {where}"
+        )
+    return text
+
+
+def text_with_keys(text: str) -> str:
+    """The text with the keys for their names. Raises SpecError where this process lacks one."""
+    return _REFERENCE.sub(lambda found: _key(found[1]), text)
+
+
+def _key(name: str) -> str:
+    if not (key := os.environ.get(name)):
+        raise SpecError(
+            f"{name} is not set on {socket.gethostname()}: workers take keys from their own"
+            " environment"
+        )
+    learn(key)
+    return key

@@ -1,0 +1,98 @@
+"""Model names: the family that a name is of, behind routers' prefixes, with sizes, dates and
+quantisation after it.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from dataflow_grounding._util.tables import load_table
+
+_KNOWN: dict[str, Any] = load_table(__package__, "model_names.yaml")
+_PREFIXES = frozenset(_KNOWN["prefixes"].split())
+_VENDORS = frozenset(_KNOWN["vendors"].split())
+_SUFFIXES = frozenset(_KNOWN["suffixes"].split())
+# real names have up to three; a limit keeps "us.us.us.…" from taking time in its square
+_MOST_PREFIXES = 5
+
+# One word after a family's name, with the signs before it. It must end where a word ends, so that
+# "v1-4bit" is read as "v1" and "4bit", and no two ways of reading a name have to be tried.
+_SIGN = r"[-_.:@+\s\[\]()]"
+_WORD = re.compile(
+    rf"{_SIGN}+(?:{'|'.join([*_KNOWN['kinds'], *_KNOWN['words'].split()])})(?={_SIGN}|$)"
+)
+_END = re.compile(r"[\])]*$")
+
+
+def squeezed(name: str) -> str:
+    """Return `name` in lower case without the signs that are written differently from place to
+    place.
+    """
+    return re.sub(r"[-_.\s]", "", name.lower())
+
+
+def bare_names(model: str) -> list[str]:
+    """Return the model's name without its path and tag, squeezed: as it is, and without each prefix
+    in front of it.
+
+    "openrouter/google/gemini-2.5-flash:free" gives "gemini25flash".
+    """
+    return [squeezed(re.split(r"[:@]", name, maxsplit=1)[0]) for name in _without_prefixes(model)]
+
+
+def is_of_family(model: str, family: str) -> bool:
+    """Whether `model` is a name of the family: `family`, then only sizes, dates, versions,
+    quantisation and the like.
+
+    `family` is the name's beginning; case and the signs - _ . don't count, # is one digit.
+    """
+    for name in _without_prefixes(_without_suffixes(model)):
+        name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5: for names without dots
+        if not squeezed(name).startswith(squeezed(family).partition("#")[0]):
+            continue  # most of the table's, for which no pattern has to be compiled
+        beginning = _pattern(family).match(name)
+        if beginning and _only_known_words(name, beginning.end()):
+            return True
+    return False
+
+
+def _only_known_words(name: str, start: int) -> bool:
+    """Whether nothing that makes another model of it follows in `name` from `start` on."""
+    while word := _WORD.match(name, start):
+        start = word.end()
+    return _END.match(name, start) is not None
+
+
+@lru_cache(maxsize=1024)
+def _pattern(family: str) -> re.Pattern[str]:
+    signs = [r"\d" if sign == "#" else re.escape(sign) for sign in squeezed(family)]
+    return re.compile(r"[-_.\s]*".join(signs) + r"(?![a-z\d])")
+
+
+def _without_suffixes(model: str) -> str:
+    """The name without what a router was told behind a colon: :online, :fireworks-ai, :2 (a second
+    instance).
+    """
+    name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
+    parts = name.split(":")
+    path = re.split(r"[/\\]", parts[0])
+    if len(parts) == 2 and len(path) > 1 and path[-2] in _VENDORS:
+        # nobody else's models are under a vendor's name
+        return parts[0]
+    while len(parts) > 1 and (
+        parts[-1] in _SUFFIXES or (parts[-1].isdecimal() and len(parts[-1]) <= 2)
+    ):
+        parts.pop()
+    return ":".join(parts)
+
+
+def _without_prefixes(model: str) -> Iterator[str]:
+    name = re.split(r"[/\\]", model.lower().partition("#")[0].strip().rstrip("/\\"))[-1]
+    yield name
+    for _ in range(_MOST_PREFIXES):
+        prefix = re.match(r"([a-z]+)[._-]", name)
+        if not prefix or prefix[1] not in _PREFIXES:
+            return
+        name = name[prefix.end() :]
+        yield name

@@ -1,0 +1,1 @@
+"""Records and rows: reading, writing, and where steps keep them."""

@@ -1,0 +1,337 @@
+"""Reading and writing data files: JSONL, JSON, CSV, TSV, Parquet; row by row, in order, written
+whole or not at all.
+"""
+
+import csv
+import errno
+import filecmp
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from importlib.util import find_spec
+from io import TextIOWrapper
+from typing import IO, Any, NamedTuple
+
+from dataflow_grounding._util.errors import (
+    NO_MEMORY,
+    BrokenRow,
+    GroundingError,
+    InputError,
+    MissingExtra,
+    told_as,
+)
+from dataflow_grounding._util.files import is_at, locked_file, whole_file
+from dataflow_grounding.data.dataframes import (
+    parquet_rows,
+    plain_row,
+    text_of,
+    write_csv,
+    write_parquet,
+)
+from dataflow_grounding.data.json_lists import items_of, json_file, read_json
+from dataflow_grounding.data.records import (
+    BROKEN_ROW,
+    dump_line,
+    dump_text,
+    parse_line,
+    parse_value,
+    write_bytes,
+)
+from dataflow_grounding.extras.scale.elsewhere import open_file, system_errors
+
+FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
+NO_PICKLE = (
+    "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
+)
+PARQUET_ROWS = 64  # at a time; more take longer, a row
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+
+class Row(NamedTuple):
+    """A row as read: its line (JSONL, CSV, TSV) or place (JSON, Parquet) from 1, and its object or
+    what's wrong.
+
+    `place` is where it stands among all rows of the input, from 0, where a Source has read it.
+    """
+
+    line: int
+    data: dict[str, Any] | None
+    error: BrokenRow | None = None
+    place: int = 0
+
+
+def file_type_of(path: str) -> str:
+    """The type that a file's ending names; JSONL when it names none."""
+    ending = os.path.splitext(path)[1].lstrip(".").lower()
+    return {"pq": "parquet"}.get(ending, ending if ending in FILE_TYPES else "jsonl")
+
+
+def read_rows(path: str) -> Iterator[Row]:
+    """All rows of a data file. A broken row comes with its error; InputError when the file can't be
+    read at all.
+    """
+    if path.endswith((".pickle", ".pkl")):
+        raise InputError(f"{path}: {NO_PICKLE}")
+    readers = {"json": _read_json, "csv": _read_csv, "tsv": _read_csv, "parquet": _read_parquet}
+    try:
+        with system_errors(path):
+            yield from readers.get(file_type_of(path), _read_jsonl)(path)
+    except MemoryError:
+        raise InputError(f"can't read {path}: {NO_MEMORY}") from None
+    except OSError as error:
+        known = {
+            errno.ENOENT: f"no input file {path}",
+            errno.EISDIR: f"{path} is a folder, not a data file",
+        }
+        raise InputError(
+            known.get(error.errno or 0, f"can't read {path}: {error.strerror or error}")
+        ) from None
+
+
+def read_whole_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row's line and object. Raises InputError that names file and line, or other `unit`, of a
+    broken one.
+    """
+    for row in read_rows(path):
+        if row.data is None:
+            raise InputError(f"{path}, {unit} {row.line}: {row.error}")
+        yield row.line, row.data
+
+
+def read_records(path: str) -> list[dict[str, Any]]:
+    """All rows of a data file as objects. Raises as `read_whole_rows`."""
+    return [data for _, data in read_whole_rows(path)]
+
+
+def _read_jsonl(path: str) -> Iterator[Row]:
+    import jsonlines
+
+    number = 0  # jsonlines tells the line of an error only; every row has its own
+
+    def counted(file: IO[bytes]) -> Iterator[bytes]:
+        nonlocal number
+        for line in file:
+            number += 1
+            yield line
+
+    with open_file(path) as file:
+        reader = jsonlines.Reader(counted(file), loads=lambda line: _parsed(number, line))
+        while True:
+            try:
+                row: Any = reader.read(skip_empty=True)
+            except EOFError:
+                return
+            except jsonlines.InvalidLineError as error:  # not UTF-8: our parser says where
+                row = _parsed(number, error.line)
+            yield row
+
+
+def as_line(row: Row) -> str:
+    """A row as a line of JSON, which is read as that row; one that can't be read, as one with its
+    error.
+    """
+    error = row.error
+    return dump_line(
+        row.data or {} if error is None else {BROKEN_ROW: str(error), "passing": error.passing}
+    )
+
+
+def _parsed(number: int, line: str | bytes) -> Row:
+    try:
+        data = parse_line(line)
+        if BROKEN_ROW not in data:
+            return Row(number, data)
+        (error := BrokenRow(str(data[BROKEN_ROW]))).passing = data.get("passing") is True
+    except BrokenRow as why:
+        error = why
+    return Row(number, None, error)
+
+
+def _read_json(path: str) -> Iterator[Row]:
+    number = 0
+    with suppress(ValueError, RecursionError), json_file(path) as file:
+        for number, item in enumerate(items_of(file), 1):
+            yield _parsed(number, item)
+        return
+    items = read_json(path)  # one object, lines, or not JSON, which it tells
+    if items is None and not number:
+        yield from _read_jsonl(path)
+    elif isinstance(items, dict):  # JSON lines under another name, with one line
+        yield _parsed(1, json.dumps(items))
+    else:
+        raise InputError(f"{path} should hold a JSON array of objects")
+
+
+def _read_csv(path: str) -> Iterator[Row]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True, delimiter=_DELIMITERS[file_type_of(path)])
+        names = _csv_header(path, reader)
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Row(line, None, BrokenRow(f"not CSV: {error}"))
+                continue
+            if not _is_utf8(cells):
+                yield Row(line, None, BrokenRow("is not UTF-8"))
+            elif len(cells) == len(names):
+                yield Row(
+                    line, {name: _cell(cell) for name, cell in zip(names, cells, strict=True)}
+                )
+            elif cells:
+                yield Row(line, None, BrokenRow(f"has {len(cells)} cells, the header {len(names)}"))
+
+
+def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
+    try:
+        names = next(reader, None)
+    except csv.Error as error:
+        raise InputError(f"{path}, line 1: {error}") from None
+    if not names:
+        raise InputError(
+            f"{path} should begin with the names of its columns, but its first line is empty"
+        )
+    if not _is_utf8(names):
+        raise InputError(f"{path}, line 1: is not UTF-8")
+    if len(names) == 1 and (wrong := {";", "\t"}.intersection(names[0])):
+        raise InputError(
+            f"{path} has {wrong.pop()!r} between its columns: save it with commas, or as .tsv with"
+            " tabs"
+        )
+    names = [*map(text_of, names)]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}, line 1: two columns are called {twice!r}")
+    return names
+
+
+def _is_utf8(cells: list[str]) -> bool:
+    return not any(
+        "\udc80" <= letter <= "\udcff" for cell in cells if not cell.isascii() for letter in cell
+    )
+
+
+def _cell(text: str) -> Any:
+    """A cell's text as it is; lists and objects, which a CSV holds as JSON, are read."""
+    if text[:1] in ("[", "{"):
+        with suppress(BrokenRow):
+            return parse_value(text)
+    return text_of(text)
+
+
+def _read_parquet(path: str) -> Iterator[Row]:
+    for number, item in enumerate(parquet_rows(path, PARQUET_ROWS), 1):
+        yield Row(number, plain_row(item))
+
+
+class RowWriter:
+    """Writes rows to a temporary file beside `path`; `commit` puts the whole in place, else `close`
+    leaves no trace.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.file_type = file_type_of(path)
+        self._part = f"{path}.part"
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        self._file: IO[str] = locked_file(self._part)
+        self.count = 0
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add one row."""
+        self.write_line(dump_line(record))
+
+    def write_line(self, line: str) -> None:
+        """Add one row, given as the line that `dump_line` makes of it."""
+        self._file.write(line)
+        self.count += 1
+
+    def set_in(self, numbers: Collection[int], columns: Mapping[str, Any]) -> None:
+        """Set columns of the rows, written already, that have these numbers, from 0."""
+        self._file.close()
+        os.replace(self._part, before := f"{self._part}.before")
+        self._file = locked_file(self._part)
+        try:
+            with open(before, encoding="utf-8", newline="\n") as lines:
+                for number, line in enumerate(lines):
+                    self._file.write(
+                        dump_line({**parse_line(line), **columns}) if number in numbers else line
+                    )
+        finally:
+            os.remove(before)
+
+    def commit(self) -> None:
+        """Make the file, whole and on disk; of its type only now, as any row can be added to JSON
+        lines.
+        """
+        self._file.flush()
+        if self.file_type == "parquet":
+            write_parquet(self._part, read_records(self._part), self.path)
+        elif self.file_type == "json":
+            lines = ",\n".join(map(dump_text, read_records(self._part)))
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
+            self._file.flush()
+        elif self.file_type != "jsonl":
+            write_csv(self._part, read_records(self._part), _DELIMITERS[self.file_type])
+        os.fsync(self._file.fileno())  # what was made of the lines is in the file that they were in
+        if not is_at(self._file, self._part):
+            raise OSError(errno.EBUSY, "another process is writing it", self._part)
+        os.replace(self._part, self.path)
+        self._file.close()
+
+    def close(self) -> None:
+        """Remove what was written and is not in place."""
+        if self._file.closed:  # it is in place: by now the other may be somebody else's
+            return
+        with suppress(OSError):
+            if is_at(self._file, self._part):
+                os.remove(self._part)
+        with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
+            self._file.close()
+
+
+def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole data file; on an error the old one stays."""
+    with closing(RowWriter(path)) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.commit()
+
+
+def check_file_type(name: str) -> str:
+    """`name` if it is a type of file that can be written here. Raises GroundingError."""
+    if name == "pickle":
+        raise GroundingError(f"cache_type {NO_PICKLE}")
+    if name not in FILE_TYPES:
+        raise GroundingError(f"cache_type {name!r} is not one of {', '.join(FILE_TYPES)}")
+    if name == "parquet" and find_spec("pyarrow") is None:
+        raise MissingExtra("Parquet", "parquet")
+    return name
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file whole or not at all, its folder with it. Raises InputError.
+
+    Half of a surrogate pair, which UTF-8 can't hold, is written as `\\ud800`: in JSON it is read as
+    it was.
+    """
+    with told_as(InputError, f"can't write {path}"):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy a file, whole or not at all; one that is equal already stays untouched."""
+    if not (os.path.exists(target) and filecmp.cmp(source, target, shallow=False)):
+        with whole_file(target) as file, open(source, "rb") as given:
+            shutil.copyfileobj(given, file, 2**20)

@@ -1,0 +1,236 @@
+"""Where the steps of a pipeline read and write: the user's file, then one file per step."""
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.data.dataframes import from_dataframe, plain_row, to_dataframe
+from dataflow_grounding.data.rows import check_file_type, read_records, write_rows
+from dataflow_grounding.extras.scale.elsewhere import plain_path
+from dataflow_grounding.extras.scale.mirror import working_folder
+
+S = TypeVar("S", bound="FileStorage")
+PREFIX = "dataflow_cache_step"
+
+
+class FileStorage:
+    """Step 0 is the user's file, step k is `{cache_path}/{file_name_prefix}_step{k}.{cache_type}`.
+
+    `step()` gives the storage pinned to the next step: it reads that step's file and writes the one
+    after.
+
+    Args:
+        first_entry_file_name: The user's file: JSON lines, or by its ending `.json`, `.csv`,
+            `.tsv`, `.parquet`.
+        cache_path: Folder of the steps' files, and of `.ckpt`, what was paid for; or its address
+            (s3://, …).
+        file_name_prefix: What the steps' files are called.
+        cache_type: The steps' files: jsonl, json, csv, tsv or parquet; not pickle, as reading one
+            runs its code.
+        image_root: Folder of relative image paths; without it they are looked for beside the user's
+            file, then in the current folder.
+
+    Raises:
+        GroundingError: For a type that can't be written, or not without an optional part.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     storage = FileStorage(f"{folder}/captions.jsonl", f"{folder}/cache")
+        ...     path = storage.step().write([{"image_path": "a.jpg", "caption": "A cat on a rug."}])
+        ...     storage.step().read("dict")
+        [{'image_path': 'a.jpg', 'caption': 'A cat on a rug.'}]
+    """
+
+    folders: tuple[str, ...] | None = None  # of images, where they follow from something else
+
+    def __init__(
+        self,
+        first_entry_file_name: str,
+        cache_path: str = "./cache",
+        file_name_prefix: str = PREFIX,
+        cache_type: str = "jsonl",
+        *,
+        image_root: str | None = None,
+    ) -> None:
+        self.first_entry_file_name = plain_path(os.fspath(first_entry_file_name))
+        self.cache_path = working_folder(os.fspath(cache_path))
+        self.file_name_prefix = file_name_prefix
+        self.cache_type = check_file_type(cache_type)
+        self.image_root = plain_path(os.fspath(image_root)) if image_root else None
+        self.operator_step = -1
+
+    def __repr__(self) -> str:
+        step = f", operator_step={self.operator_step}" if self.operator_step >= 0 else ""
+        return excerpt(
+            f"{type(self).__name__}({self.first_entry_file_name!r}, {self.cache_path!r}{step})"
+        )
+
+    @classmethod
+    def like(cls, storage: Any) -> "FileStorage":
+        """`storage` itself, or ours for another library's with the same attributes (DataFlow's).
+        Raises InputError.
+        """
+        if isinstance(storage, FileStorage):
+            return storage
+        names = (
+            "first_entry_file_name",
+            "cache_path",
+            "file_name_prefix",
+            "cache_type",
+            "operator_step",
+        )
+        if not all(hasattr(storage, name) for name in names):
+            raise InputError(
+                f"run() takes a FileStorage, not {type(storage).__name__}: give it storage.step()"
+            )
+        *settings, step = (getattr(storage, name) for name in names)
+        ours = FileStorage(*settings)
+        ours.operator_step = step
+        return ours
+
+    def step(self: S) -> S:
+        """This storage, pinned to the next step."""
+        self.operator_step += 1
+        return copy.copy(self)
+
+    def in_folder(self: S, folder: str) -> S:
+        """A copy that writes there, in lines of JSON, and reads there what earlier steps wrote."""
+        other = copy.copy(self)
+        other.cache_path, other.cache_type = folder, "jsonl"
+        return other
+
+    def reset(self: S) -> S:
+        """Go back to before the first step."""
+        self.operator_step = -1
+        return self
+
+    def path_of(self, step: int) -> str:
+        """The file that step `step` reads, which step `step - 1` wrote. Raises InputError before
+        the first `step()`.
+        """
+        if step < 0:
+            raise InputError("call storage.step() before reading or writing")
+        if step == 0:
+            return self.first_entry_file_name
+        return os.path.join(
+            self.cache_path, f"{self.file_name_prefix}_step{step}.{self.cache_type}"
+        )
+
+    @property
+    def input_path(self) -> str:
+        """The file that this step reads."""
+        return self.path_of(self.operator_step)
+
+    @property
+    def output_path(self) -> str:
+        """The file that this step writes."""
+        self.path_of(self.operator_step)
+        return self.path_of(self.operator_step + 1)
+
+    @property
+    def checkpoint_folder(self) -> str:
+        """What resuming needs, for all steps: the store of replies among it."""
+        return os.path.join(self.cache_path, ".ckpt")
+
+    @property
+    def failures_path(self) -> str:
+        """One line per failed record."""
+        return os.path.join(self.cache_path, f"{self.file_name_prefix}_failures.jsonl")
+
+    @property
+    def image_folders(self) -> tuple[str, ...]:
+        """Where relative image paths are looked for, in order."""
+        if self.folders is not None:
+            return self.folders
+        if self.image_root:
+            return (self.image_root,)
+        return (os.path.dirname(self.first_entry_file_name) or ".", ".")
+
+    def begin(self) -> None:
+        """Make what this step reads, where it is made of other files."""
+
+    def read(self, output_type: Literal["dataframe", "dict"] = "dataframe") -> Any:
+        """This step's rows.
+
+        Args:
+            output_type: `dataframe` for a pandas DataFrame, every value as it is; `dict` for a list
+                of dicts.
+
+        Returns:
+            The rows, in the file's order.
+
+        Raises:
+            InputError: For a file that can't be read, or with a broken row; names file and line.
+                For another type.
+        """
+        if output_type not in ("dataframe", "dict"):
+            raise InputError(f"read() gives a 'dataframe' or a 'dict', not {output_type!r}")
+        rows = read_records(self.input_path)
+        return to_dataframe(rows) if output_type == "dataframe" else rows
+
+    def write(self, data: Any) -> str:
+        """Write this step's output, whole or not at all.
+
+        Args:
+            data: A pandas DataFrame or a list of dicts; NaN is written as null, dates as text.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            InputError: For rows that aren't dicts, or that the file's type can't hold; the old file
+                stays.
+        """
+        write_rows(
+            self.output_path,
+            from_dataframe(data) if hasattr(data, "to_dict") else map(plain_row, data),
+        )
+        return self.output_path
+
+    def get_keys_from_dataframe(self) -> list[str]:
+        """The columns of this step's rows."""
+        return list(dict.fromkeys(name for row in self.read("dict") for name in row))
+
+
+class ResultsStorage(FileStorage):
+    """The step folders of a `results_dir`: `step_0_…/annotations.jsonl`."""
+
+    steps: tuple[str, ...] = ()  # their folders
+    bring_up_to_date: Callable[[str], None] | None = None  # writes a step's reviewed file anew
+    reads: str = ""  # another file of the folder that this step reads
+
+    @property
+    def input_path(self) -> str:
+        """The file that this step reads: that of the step before or, where a person reviewed it,
+        what `apply` wrote.
+        """
+        if self.reads:
+            return os.path.join(self.cache_path, self.reads)
+        return self._reviewed or super().input_path
+
+    @property
+    def _reviewed(self) -> str | None:
+        path = f"{os.path.splitext(super().input_path)[0]}.reviewed.jsonl"
+        return path if self.operator_step > 0 and os.path.exists(path) else None
+
+    def begin(self) -> None:
+        """Lay what was reviewed over what the step before wrote last."""
+        if self.bring_up_to_date is not None and self._reviewed:
+            self.bring_up_to_date(super().input_path)
+
+    def path_of(self, step: int) -> str:
+        """The user's file for step 0, then `annotations.jsonl` in the folder of the step before."""
+        if step <= 0:
+            return super().path_of(step)
+        # not named yet: see compile()
+        folder = self.steps[step - 1] if step <= len(self.steps) else f"step_{step - 1}"
+        return os.path.join(self.cache_path, folder, "annotations.jsonl")
+
+    @property
+    def failures_path(self) -> str:
+        """`failures.jsonl` beside the step folders."""
+        return os.path.join(self.cache_path, "failures.jsonl")

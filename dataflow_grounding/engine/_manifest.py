@@ -1,0 +1,104 @@
+"""What a finished run leaves behind so that the same run, sent again, is recognised without doing
+it again.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from functools import cached_property
+from typing import Any
+
+from dataflow_grounding._util.errors import StorageFailed, told_as
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.records import as_json, read_object, write_bytes
+from dataflow_grounding.engine.keyed_log import sealed, unsealed
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.extras.scale.elsewhere import state_of
+
+
+class Manifest:
+    """`.ckpt/finished.json`: for each finished segment, digests of what went in and the state of
+    the files it wrote.
+    """
+
+    def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
+        self._path = os.path.join(steps[0].storage.checkpoint_folder, "finished.json")
+        self._entry = f"{steps[0].label}..{steps[-1].label}"
+        self._input_before = state_of(source.path)
+        self._steps, self._source, self._started = steps, source, time.time_ns()
+        attempts = options.max_attempts
+        self._extra = {
+            "version": __version__,
+            "name": source.name,
+            "pilot": options.pilot,
+            "attempts": attempts,
+        }
+
+    @cached_property
+    def _settings(self) -> str | None:
+        """Digest of all that the files depend on, besides the input, once all is settled that the
+        operators ask before the first record; None when it can't be told.
+        """
+        parts: list[Any] = [self._extra]
+        for step in self._steps:
+            operator = step.operator
+            if (settings := operator.settings()) is None:
+                return None
+            serving = operator.serving.identity() if operator.serving else None
+            parts.append([step.label, operator.reads(), operator.writes(), settings, serving])
+        try:
+            return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        except (TypeError, ValueError):
+            return None
+
+    def finished(self) -> Summary | None:
+        """The summary of the earlier run that did just this, if its files are as it left them."""
+        entry = unsealed(read_object(self._path).get(self._entry))
+        if entry is None or self._settings is None or entry.get("settings") != self._settings:
+            return None
+        is_as_left = (
+            os.path.exists(self._steps[0].storage.failures_path)
+            and entry.get("outputs") == self._state()
+        )
+        if not is_as_left or entry.get("input") != self._source.fingerprint():
+            return None
+        kept: dict[str, Any] = entry["summary"]
+        kept |= {name: Counter(counts) for name, counts in kept.items() if isinstance(counts, dict)}
+        return Summary(**kept, already_complete=True)
+
+    def write(self, summary: Summary) -> None:
+        """Remember a finished run: one without failures that may pass and whose input stayed the
+        same.
+        """
+        # other steps may have used it
+        entries = {} if summary.notes["image_changed"] else read_object(self._path)
+        entries.pop(self._entry, None)
+        fingerprint = None
+        if not summary.passing_failures and summary.done and self._settings is not None:
+            fingerprint = self._source.fingerprint(unchanged_since=self._started)
+        if self._input_before != state_of(self._source.path):
+            # the run may have seen something of both
+            summary.notes["input_changed"] += 1
+        if (
+            fingerprint is not None
+            and not summary.notes["input_changed"]
+            and not summary.notes["image_changed"]
+        ):
+            counts = ["records", "done", "failed", "expressions", "notes", "failures"]
+            kept = [*counts, "models", "annotations", "failures_file"]
+            entry = {"settings": self._settings, "input": fingerprint, "outputs": self._state()}
+            known = as_json({**entry, "summary": {name: getattr(summary, name) for name in kept}})
+            entries[self._entry] = sealed(known)
+        with told_as(StorageFailed, f"can't write {self._path}"):
+            write_bytes(self._path, json.dumps(entries, indent=1).encode())
+
+    def _state(self) -> list[list[int] | None]:
+        return [
+            found and found[:2]
+            for found in (state_of(step.storage.output_path) for step in self._steps)
+        ]

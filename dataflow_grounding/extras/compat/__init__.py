@@ -1,0 +1,27 @@
+"""DataFlow's names over our operators and servings: a script written for DataFlow runs with its
+imports changed.
+"""
+
+from dataflow_grounding.data.storage import FileStorage
+from dataflow_grounding.extras.compat.api_vlm_serving import (
+    APIVLMServing_openai,
+    ServingForDataFlow,
+)
+from dataflow_grounding.extras.compat.dataflow_serving import DataFlowServing
+from dataflow_grounding.extras.compat.operators import (
+    ExistingBBoxDataGenConfig,
+    ImageBboxGenerator,
+    PromptedVQAGenerator,
+)
+from dataflow_grounding.operators import OPERATOR_REGISTRY
+
+__all__ = [
+    "OPERATOR_REGISTRY",
+    "APIVLMServing_openai",
+    "DataFlowServing",
+    "ExistingBBoxDataGenConfig",
+    "FileStorage",
+    "ImageBboxGenerator",
+    "PromptedVQAGenerator",
+    "ServingForDataFlow",
+]

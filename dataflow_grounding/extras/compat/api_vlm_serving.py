@@ -1,0 +1,219 @@
+"""Our servings behind the operators of DataFlow and DataFlow-MM, and their
+`APIVLMServing_openai`.
+"""
+
+import os
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.extras.compat.operators import PromptedVQAGenerator
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.openai_compatible import OpenAIServing
+
+HELPFUL = "You are a helpful assistant."
+PICTURE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+WHY = {
+    "model": "a serving asks the model that it was made with",
+    "json_schema": "an answer is a text; say in the prompt how it should be written",
+    **dict.fromkeys(
+        ("video_inputs", "video_list"), "only pictures are read: give a video's frames as pictures"
+    ),
+    **dict.fromkeys(("audio_inputs", "audio_list"), "only pictures are read"),
+}
+
+
+class ServingForDataFlow:
+    """Any serving of ours, for operators of DataFlow and DataFlow-MM.
+
+    Each input takes a request, retried and paced as everywhere; one that fails raises its
+    GroundingError for the call. An answer is None where ImageBboxGenerator's prompt says that there
+    are no regions: nothing is sent for it.
+
+    Args:
+        serving: Who answers.
+
+    Example:
+        >>> from dataflow_grounding import OpenAIServing
+        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers("It is red.")) as server:
+        ...     serving = ServingForDataFlow(OpenAIServing(server.base_url, "any-model"))
+        ...     serving.generate_from_input_one_image(["square.png"], ["What colour is it?"])
+        ['It is red.']
+    """
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+
+    def start_serving(self) -> None:
+        """Nothing to start."""
+
+    def cleanup(self) -> None:
+        """Nothing to give back: connections are closed after each call."""
+
+    def generate_from_input(
+        self,
+        user_inputs: Sequence[str],
+        system_prompt: str | None = None,
+        image_inputs: Sequence[Any] | None = None,
+        video_inputs: Sequence[Any] | None = None,
+        audio_inputs: Sequence[Any] | None = None,
+        json_schema: Any = None,
+    ) -> list[str | None]:
+        """A text for each input.
+
+        Args:
+            user_inputs: With `image_inputs`, DataFlow-MM's prompts. Without them, DataFlow's paths
+                of pictures, of each of which `system_prompt` is asked; where none names a file or a
+                picture, prompts about none.
+            system_prompt: Where it isn't given, "Describe the image in detail." or "You are a
+                helpful assistant."
+            image_inputs: The pictures of each prompt: a path, a list of paths, or None.
+            video_inputs, audio_inputs, json_schema: Not supported.
+
+        Raises:
+            ValueError: There are more inputs of one kind than of the other, or paths among prompts.
+            SpecError: What is not supported is given.
+        """
+        _refuse(
+            video_inputs=video_inputs,
+            audio_inputs=audio_inputs,
+            json_schema=json_schema and [json_schema],
+        )
+        paths = [
+            text
+            for text in user_inputs
+            if text.lower().endswith(PICTURE_ENDINGS) or os.path.isfile(text)
+        ]
+        if image_inputs is not None or not paths:
+            rows = [{"prompt": text} for text in user_inputs]
+            return self._texts(rows, image_inputs, system_prompt or HELPFUL)
+        if len(paths) != len(user_inputs):
+            raise ValueError(
+                "user_inputs should be prompts, or paths of pictures: give these as image_inputs"
+            )
+        prompt = system_prompt or "Describe the image in detail."
+        return self.generate_from_input_one_image(paths, [prompt] * len(paths))
+
+    def generate_from_input_one_image(
+        self,
+        image_paths: Sequence[str],
+        text_prompts: Sequence[str],
+        system_prompt: str = "",
+        model: str | None = None,
+        timeout: float | None = None,
+        json_schema: Any = None,
+    ) -> list[str | None]:
+        """A text for each picture and its prompt.
+
+        Args:
+            image_paths: A path for each prompt.
+            text_prompts: As many prompts.
+            system_prompt: What the model is told before each.
+            timeout: Not heeded: the serving's own counts.
+            model, json_schema: Not supported.
+
+        Raises:
+            ValueError: There are more paths than prompts, or fewer, or one is missing.
+            SpecError: What is not supported is given.
+        """
+        other = [model] if model != self.serving.model else []
+        _refuse(model=other, json_schema=json_schema and [json_schema])
+        if not all(image_paths):
+            raise ValueError("image_paths should hold a path for every prompt")
+        return self._texts([{"prompt": text} for text in text_prompts], image_paths, system_prompt)
+
+    def generate_from_input_messages(
+        self,
+        conversations: Sequence[Any],
+        image_list: Sequence[Any] | None = None,
+        video_list: Sequence[Any] | None = None,
+        audio_list: Sequence[Any] | None = None,
+        system_prompt: str = HELPFUL,
+    ) -> list[str | None]:
+        """A text for each conversation, in answer to its last turn.
+
+        Args:
+            conversations: Lists of turns, `{"role": "user", "content": …}` or
+                `{"from": "human", "value": …}`.
+            image_list: Each conversation's pictures: a path, a list of paths, or None; None for no
+                pictures at all.
+            video_list, audio_list: Not supported.
+            system_prompt: What the model is told before each.
+
+        Raises:
+            ValueError: There are more conversations than lists of pictures, or fewer.
+            SpecError: Videos or audio are given.
+        """
+        _refuse(video_list=video_list, audio_list=audio_list)
+        return self._texts(
+            [{"conversation": turns} for turns in conversations], image_list, system_prompt
+        )
+
+    def _texts(
+        self, rows: Sequence[dict[str, Any]], pictures: Sequence[Any] | None, system_prompt: str
+    ) -> list[str | None]:
+        if pictures is not None and len(pictures) != len(rows):
+            raise ValueError(
+                f"prompts and pictures should have the same length, not {len(rows)} and"
+                f" {len(pictures)}"
+            )
+        asker = PromptedVQAGenerator(self.serving, system_prompt)
+        records = [
+            Record({**row, "image": given})
+            for row, given in zip(rows, pictures or repeat(None), strict=False)
+        ]
+        for record in records:  # one that fails is the failure of all, so before anything is paid
+            asker.look_over(record)
+        return [row["answer"] for row in asker(records, on_error="raise")]
+
+
+def _refuse(**given: Sequence[Any] | None) -> None:
+    for name, values in given.items():
+        if any(value is not None and value != [] for value in values or []):
+            raise SpecError(f"{name} is not supported: {WHY[name]}")
+
+
+class APIVLMServing_openai(ServingForDataFlow, OpenAIServing):
+    """OpenAIServing with the arguments of DataFlow-MM's class of this name, in order, and
+    DataFlow's `temperature`.
+
+    Args:
+        api_url: Address of the endpoint.
+        key_name_of_api_key: The environment variable with its key.
+        model_name: The model's name at the endpoint.
+        image_io: Not supported.
+        send_request_stream: Not heeded: a reply comes whole either way.
+        max_workers: Most requests in flight.
+        timeout: Seconds for one request.
+        temperature: What to sample at; None leaves it to the model.
+        box_format: How the model writes boxes; `auto` looks the model up by name.
+
+    Raises:
+        SpecError: The key is not set, or `image_io` is given.
+    """
+
+    def __init__(
+        self,
+        api_url: str = "https://api.openai.com/v1",
+        key_name_of_api_key: str = "DF_API_KEY",
+        model_name: str = "o4-mini",
+        image_io: Any = None,
+        send_request_stream: bool = False,
+        max_workers: int = 10,
+        timeout: int = 1800,
+        *,
+        temperature: float | None = None,
+        box_format: str = "auto",
+    ) -> None:
+        if image_io is not None:
+            how = "pictures are read from their paths. Give max_workers by its name"
+            raise SpecError(f"image_io is not supported: {how}")
+        if not os.environ.get(key_name_of_api_key):
+            raise SpecError(f"no API key: set the environment variable {key_name_of_api_key}")
+        settings = (api_url, model_name, key_name_of_api_key, max_workers, timeout)
+        OpenAIServing.__init__(self, *settings, temperature=temperature)
+        super().__init__(self)
+        self.api_url, self.model_name, self.box_format = api_url, model_name, box_format

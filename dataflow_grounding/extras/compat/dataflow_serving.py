@@ -1,0 +1,114 @@
+"""A serving of DataFlow's behind our operators."""
+
+import asyncio
+import base64
+import os
+import tempfile
+from typing import Any
+
+from dataflow_grounding._util.errors import RequestRefused, ServerFault, SpecError
+from dataflow_grounding._util.secrets import excerpt, learn, learn_address
+from dataflow_grounding.images.image import Image, ImageLimits
+from dataflow_grounding.serving.base import Reply, Serving
+from dataflow_grounding.serving.http_errors import error_of
+from dataflow_grounding.tasks import Request
+
+MESSAGES, ONE_IMAGE, PATHS = (
+    "generate_from_input_messages",
+    "generate_from_input_one_image",
+    "generate_from_input",
+)
+METHODS = (MESSAGES, ONE_IMAGE, PATHS)
+
+
+class DataFlowServing(Serving):
+    """DataFlow-MM's serving (`generate_from_input_messages`) or DataFlow's
+    (`generate_from_input_one_image`) as ours.
+
+    It is asked for one reply at a time, up to its `max_workers` at once, so that each is stored
+    when it comes. Its texts are all that is known of a reply: no tokens are counted, and a reply
+    cut off can only be told by its JSON.
+    """
+
+    image_limits = ImageLimits(media_types=("image/jpeg", "image/png"))
+
+    def __init__(self, serving: Any, *, box_format: str = "auto") -> None:
+        method = next((name for name in METHODS if callable(getattr(serving, name, None))), None)
+        if method is None:
+            raise SpecError(
+                f"{type(serving).__name__} is not a serving: it has no {' or '.join(METHODS)}"
+            )
+        learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
+        self._serving = serving
+        self._method = method
+        self.model = str(getattr(serving, "model_name", None) or type(serving).__name__)
+        self.endpoint = learn_address(
+            str(getattr(serving, "api_url", None) or f"dataflow:{type(serving).__name__}")
+        )
+        self.max_workers = int(getattr(serving, "max_workers", None) or 10)
+        self.box_format = box_format
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        """Sends one request through the other serving. See Serving.answer for what it raises."""
+        count = len(request.images)
+        if count != 1 and self._method != MESSAGES:
+            raise RequestRefused(
+                f"{self.model} takes one picture, and a {request.task} request has"
+                f" {count or 'none'}"
+            )
+        return Reply(await asyncio.to_thread(self._generate, request))
+
+    def _generate(self, request: Request[Any]) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [_as_file(image, folder, place) for place, image in enumerate(request.images)]
+            try:
+                texts = self._texts(request, paths)
+            except Exception as error:  # whatever the client beneath it raises
+                status, who = (
+                    getattr(error, "status_code", None),
+                    f"{self.model} ({type(error).__name__})",
+                )
+                if isinstance(status, int) and status >= 400:
+                    raise error_of(
+                        status, {}, str(error).encode("utf-8", "replace"), where=who
+                    ) from None
+                raise ServerFault(
+                    f"{self.model}: {type(error).__name__}: {excerpt(str(error), 200)}"
+                ) from None
+        text = texts[0] if texts else None
+        if not isinstance(text, str) or text.startswith("Error:"):
+            raise ServerFault(f"{self.model} gave no reply: {excerpt(str(text), 200)}")
+        return text
+
+    def _texts(self, request: Request[Any], paths: list[str]) -> Any:
+        if self._method == MESSAGES:
+            # Its servings of endpoints read role and content, those of local models from and value,
+            # marks included.
+            marked = "<image>" * len(paths) + request.text
+            turn = {"role": "user", "content": request.text, "from": "human", "value": marked}
+            ask = self._serving.generate_from_input_messages
+            return ask(
+                conversations=[[turn]],
+                image_list=[paths] if paths else None,
+                system_prompt=request.system,
+            )
+        if self._method == ONE_IMAGE:
+            return self._serving.generate_from_input_one_image(
+                paths, [request.text], request.system
+            )
+        return self._serving.generate_from_input(paths, f"{request.system}\n\n{request.text}")
+
+
+def _as_file(image: Image, folder: str, place: int) -> str:
+    """The picture as sent, as a file whose name ends in .jpg or .png."""
+    ending = (
+        {"image/jpeg": ".jpg", "image/png": ".png"}.get(image.facts.media_type, "")
+        if image.as_is
+        else ".jpg"
+    )
+    if image.as_is and image.path.endswith(ending):
+        return image.path
+    path = os.path.join(folder, f"picture{place}{ending}")
+    with open(path, "wb") as file:
+        file.write(base64.b64decode(image.data_url().partition(b",")[2]))
+    return path

@@ -1,0 +1,272 @@
+"""DataFlow's operators under their names: `PromptedVQAGenerator`, and RegionMarker as its
+`ImageBboxGenerator`.
+"""
+
+import asyncio
+import copy
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dataflow_grounding._util.errors import BrokenRow, SpecError, TruncatedReply, UnreadableReply
+from dataflow_grounding.data.records import Record, Update, dump_text, read_text
+from dataflow_grounding.data.storage import FileStorage
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.extras.compat.dataflow_serving import DataFlowServing
+from dataflow_grounding.images.image import find_image, open_image
+from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator, RegionMarker
+from dataflow_grounding.operators.region_marker import prompt_for
+from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.tasks.prompts import load_prompt
+from dataflow_grounding.tasks.request import STRING, Request, object_of
+
+NO_REGIONS = prompt_for(0)
+"""What ImageBboxGenerator writes for a picture without regions: there is nothing to ask."""
+
+_ROLES = {"human": "user", "user": "user", "system": "system"}  # any other turn is the assistant's
+_LEADING_TOKENS = re.compile(r"\s*(<image>\s*)*")
+_ABOUT = ("", " about this picture", " about these pictures, which come in order")
+
+
+@OPERATOR_REGISTRY.register()
+class PromptedVQAGenerator(Operator):
+    """Reads prompts or conversations, with images or without, and writes answers.
+
+    A row is asked its prompt, or the last turn of its conversation: a list of turns,
+    `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before a text is
+    left out. The column of pictures holds a path, a list of paths, or nothing: such a row is asked
+    without one.
+
+    Args:
+        serving: Ours or DataFlow's.
+        system_prompt: What the model is told before every prompt.
+        prompt_template: Its `build_prompt()` gives the text of every conversation's first turn.
+
+    Raises:
+        SpecError: The template gives no text, or the serving is none.
+
+    Example:
+        >>> from dataflow_grounding.serving import OpenAIServing
+        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers("It is red.")) as server:
+        ...     asker = PromptedVQAGenerator(OpenAIServing(server.base_url, "any-model"))
+        ...     asker({"image": "square.png", "prompt": "What colour is it?"})["answer"]
+        'It is red.'
+    """
+
+    name = "prompted_vqa"
+    input_keys = {"conversation": "conversation", "prompt": "prompt", "image": "image"}
+    output_keys = {"answer": "answer"}
+    optional_keys: ClassVar[Collection[str]] = ("conversation", "prompt", "image")
+    needs_image = False
+    descriptions = {"zh": "读取提示词或对话(可附图像),生成回答。"}
+
+    def __init__(
+        self,
+        serving: Any,
+        system_prompt: str = "You are a helpful assistant.",
+        prompt_template: Any = None,
+    ) -> None:
+        self.serving: Serving = (
+            serving if isinstance(serving, Serving) else DataFlowServing(serving)
+        )
+        self.system_prompt = system_prompt
+        self.first_turn = prompt_template.build_prompt() if prompt_template is not None else None
+        if not isinstance(self.first_turn, (str, type(None))):
+            raise SpecError(
+                "prompt_template.build_prompt() should give a text, not"
+                f" {type(self.first_turn).__name__}"
+            )
+
+    def run(  # type: ignore[override]
+        self,
+        storage: Any,
+        input_conversation_key: str = "conversation",
+        input_prompt_key: str | None = None,
+        input_image_key: str | None = None,
+        input_video_key: str | None = None,
+        output_answer_key: str = "answer",
+    ) -> str:
+        """Work through the rows. A key that is None is not read, and a prompt's goes before a
+        conversation's.
+
+        Raises:
+            SpecError: Videos are wanted.
+            PlanError: A column that is named isn't there.
+        """
+        if input_video_key is not None:
+            raise SpecError(
+                "input_video_key is not supported: only pictures are read, which input_image_key"
+                " names"
+            )
+        asked = (
+            {"prompt": input_prompt_key}
+            if input_prompt_key
+            else {"conversation": input_conversation_key}
+        )
+        here = copy.copy(self)
+        here.optional_keys = ()  # type: ignore[misc]
+        here.input_keys = {**asked, **({"image": input_image_key} if input_image_key else {})}  # type: ignore[misc]
+        return super(PromptedVQAGenerator, here).run(storage, output_answer_key=output_answer_key)
+
+    def lacking(self, there: Collection[str]) -> list[str]:
+        """The prompt, where there are no conversations either."""
+        asked = [role for role in self.reads() if role != "image"]
+        return [] if any(getattr(self.keys, role) in there for role in asked) else asked[-1:]
+
+    def settings(self) -> None:
+        """None: a finished run isn't recognized by pictures in lists, so its rows are gone through
+        again.
+        """
+
+    def look_over(self, record: Record) -> None:
+        """Raises RecordError for a prompt or conversation that asks nothing, and for pictures that
+        aren't there.
+        """
+        self._turns(record)
+        for row, key in self._each_picture(record):
+            find_image(row, key)
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Adds the answer; null, and no request, where there is no region to ask about."""
+        prompt, earlier = self._turns(record)
+        if prompt == NO_REGIONS:
+            ask.note("nothing_to_ask", "a picture without regions")
+            return {self.keys.answer: None}
+        each, limits = self._each_picture(record), self.serving.image_limits
+        pictures = await asyncio.to_thread(
+            lambda: tuple(open_image(row, key, limits) for row, key in each)
+        )
+        about = load_prompt("prompted_conversation").replace(
+            "{pictures}", _ABOUT[min(len(pictures), 2)]
+        )
+        instructions = load_prompt("prompted_vqa") if len(pictures) == 1 and not earlier else about
+        request = Request(
+            task="prompted_vqa",
+            input={"prompt": prompt, **({"conversation": earlier} if earlier else {})},
+            images=pictures,
+            instructions=instructions.replace("{system_prompt}", self.system_prompt),
+            schema=object_of(answer=STRING),
+            read=_read,
+            text_only=not pictures,
+        )
+        return {self.keys.answer: await ask(request)}
+
+    def _turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
+        """The prompt, and the turns before it. Raises BrokenRow."""
+        columns = vars(self.keys)
+        key = columns.get("conversation")
+        if "prompt" in columns and (key is None or record.get(key) is None):
+            return read_text(record, columns["prompt"]), []
+        given = record.get(str(key))
+        turns = [_turn(turn) for turn in given] if isinstance(given, list) else []
+        if not turns or not all(turns):
+            wanted = "a list of turns, each {'from': 'human' or 'gpt', 'value': text}"
+            raise BrokenRow(f"column {key!r} should be {wanted}")
+        if self.first_turn is not None:
+            turns[0]["content"] = self.first_turn
+        *earlier, last = turns
+        if last["role"] != "user" or not last["content"].strip():
+            raise BrokenRow(
+                f"column {key!r}: its last turn should be the user's, and ask something"
+            )
+        return last["content"], earlier
+
+    def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
+        """The record with each of its pictures alone, and that picture's column."""
+        key = vars(self.keys).get("image", "")
+        given = record.get(key)
+        paths = given if isinstance(given, list) else [given]
+        return [
+            (record.updated({key: path}), key) for path in paths if path is not None and path != ""
+        ]
+
+
+def _turn(given: Any) -> dict[str, str]:
+    """A turn as endpoints know it; an empty one for anything else."""
+    text = given.get("value", given.get("content")) if isinstance(given, Mapping) else None
+    if not isinstance(text, str):
+        return {}
+    role = _ROLES.get(given.get("from", given.get("role")), "assistant")
+    return {"role": role, "content": _LEADING_TOKENS.sub("", text, count=1)}
+
+
+def _read(reply: str) -> tuple[str, list[Note]]:
+    """The answer in the object asked for; any other reply is a text, or an object that the prompt
+    asked for.
+    """
+    try:
+        data, notes = read_object(reply, required="answer")
+    except UnreadableReply as error:
+        if isinstance(error, TruncatedReply) and reply.lstrip().startswith(("{", "```")):
+            raise
+        data, notes = {}, []
+    if data.keys() != {"answer"} or any(note.code == "wrapped" for note in notes):
+        data, notes = (
+            {"answer": reply},
+            [Note("own_words", "the reply is not the object that was asked for")],
+        )
+    answer = data["answer"]
+    text = (
+        answer.strip() if isinstance(answer, str) else "" if answer is None else dump_text(answer)
+    )
+    if not text:
+        raise UnreadableReply("there is no text in the answer.")
+    return text, notes
+
+
+@dataclass
+class ExistingBBoxDataGenConfig:
+    """`max_boxes` None keeps all boxes. Without a path the storage's own file is
+    read, or written.
+    """
+
+    max_boxes: int | None = 10
+    input_jsonl_path: str | None = None
+    output_jsonl_path: str | None = None
+
+
+@OPERATOR_REGISTRY.register()
+class ImageBboxGenerator(RegionMarker):
+    """Draws the boxes of each row, or regions that OpenCV proposes, into
+    `{cache_path}/{n}_bbox_vis.jpg`.
+    """
+
+    name = "image_bbox"
+
+    def __init__(self, config: ExistingBBoxDataGenConfig | None = None) -> None:
+        self.cfg = config or ExistingBBoxDataGenConfig()
+        super().__init__(max_boxes=self.cfg.max_boxes)
+
+    def run(
+        self,
+        storage: Any,
+        input_image_key: str = "image",
+        input_bbox_key: str = "bbox",
+        **keys: str,
+    ) -> str:
+        """Work through the rows; returns the column with the pictures' paths. `keys` are
+        RegionMarker's others.
+        """
+        between = _Between(FileStorage.like(storage), self.cfg)
+        here = copy.copy(self)
+        here.output_dir = between.cache_path
+        return super(ImageBboxGenerator, here).run(
+            between, input_image_key=input_image_key, input_bbox_key=input_bbox_key, **keys
+        )
+
+
+class _Between(FileStorage):
+    """A storage's step, with other files to read from and write to."""
+
+    def __init__(self, storage: FileStorage, config: ExistingBBoxDataGenConfig) -> None:
+        self.__dict__.update(vars(storage))
+        # images are looked for beside it
+        self.first_entry_file_name = config.input_jsonl_path or storage.input_path
+        self._writes = config.output_jsonl_path or storage.output_path
+
+    def path_of(self, step: int) -> str:
+        """The file that is read for its own step, the one that is written for the next."""
+        return self.first_entry_file_name if step == self.operator_step else self._writes

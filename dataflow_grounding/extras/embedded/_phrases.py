@@ -1,0 +1,216 @@
+"""What a referring phrase asks for, read over the closed word lists, and which of the things seen
+it means.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dataflow_grounding.extras.embedded import words
+from dataflow_grounding.extras.embedded._picture import Box, Candidate, Picture
+from dataflow_grounding.extras.embedded.noun_phrases import NounPhrase, read_noun_phrase, tokenize
+from dataflow_grounding.extras.embedded.regions import Thing
+
+C = TypeVar("C", Candidate, Thing)
+
+# of the picture's side: how far apart in place two candidates must be to tell them by it
+_CLEAR_GAP = 0.06
+_CLEAR_RATIO = 1.3  # of areas: how much larger a candidate must be to be called the large one
+_READ_CHARACTERS = 400
+_COLORS = words.CHROMATIC | words.ACHROMATIC
+_COUNTS = {**words.NUMBERS, "both": 2, "couple": 2}
+_ONE_NOUN = re.compile(r"\b(licen[cs]e|number|cat)(?:['’]s)?\s+(plates?|faces?)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A phrase as read: what it names and by which words the right one is chosen.
+
+    ``head`` is the singular noun; ``count`` an exact number or None; ``refusal`` says why the
+    phrase can't be looked for, or is empty; ``relation`` is a side (``"left"``, ``"right"``,
+    ``"above"``, ``"below"``) and of what. ``unread`` is true when words stand in the phrase that
+    choose between things in a way that is not understood.
+    """
+
+    head: str
+    is_plural: bool = False
+    count: int | None = None
+    color: str | None = None
+    positions: frozenset[str] = frozenset()
+    size: str | None = None
+    relation: "tuple[str, Phrase] | None" = None
+    unread: bool = False
+    refusal: str = ""
+
+
+def parse_phrase(text: str) -> Phrase:
+    """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not
+    understood.
+    """
+    tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_READ_CHARACTERS]))
+    while tokens and tokens[-1] in (".", ",", ";", "!", "?"):
+        tokens.pop()
+    if not words.NEGATIONS.isdisjoint(tokens):
+        return Phrase("", refusal="negation is not understood")
+    if len(text) > _READ_CHARACTERS:
+        return Phrase("", refusal="the phrase is too long")
+    read = read_noun_phrase(tokens, 0, is_label=True)
+    return _phrase(tokens, read) if read else Phrase("", refusal="no object is named")
+
+
+def _phrase(tokens: list[str], read: NounPhrase) -> Phrase:
+    head = words.singular(tokens[read.head])
+    modifiers = [word for word in tokens[read.start : read.head] if word not in words.ARTICLES]
+    tail = tokens[read.end : read.tail]
+    relation, unread = _relation(tokens, read.tail)
+    return Phrase(
+        head=head,
+        is_plural=words.is_plural(tokens[read.head]),
+        count=_count(tokens[read.start : read.head]),
+        color=next((_COLORS[word] for word in modifiers if word in _COLORS), None),
+        positions=frozenset(
+            words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS
+        ),
+        size=next((words.SIZES[word] for word in modifiers if word in words.SIZES), None),
+        relation=relation,
+        unread=unread,
+        refusal=_refusal(head, tokens[read.head : read.end], modifiers, tail),
+    )
+
+
+def _count(determiners: list[str]) -> int | None:
+    counts = (int(word[:3]) if word.isdecimal() else _COUNTS.get(word) for word in determiners)
+    return next((count for count in counts if count is not None), None)
+
+
+def _relation(tokens: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bool]:
+    """The side and its anchor, and whether words are left that were not understood."""
+    for text, side in words.RELATIONS.items():
+        pattern = text.split()
+        if tokens[at : at + len(pattern)] == pattern:
+            inner = read_noun_phrase(tokens, at + len(pattern), is_label=True)
+            # Only one step deep: the anchor's own relation is left unread.
+            if inner is not None and inner.tail == len(tokens):
+                return (side, _phrase(tokens, inner)), False
+    return None, at < len(tokens)
+
+
+def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[str]) -> str:
+    """Why a phrase can't be looked for: the first reason that holds, or nothing."""
+    unknown = [
+        word for word in modifiers if not (words.is_known(word) or word.isdecimal() or word == ",")
+    ]
+    kinds = {words.NEVER.get(word) for word in modifiers}
+    reasons = (
+        (
+            head in words.PICTURES | (words.PLACES | words.DEPTHS) - words.NEVER.keys(),
+            "no object is named",
+        ),
+        (any(word.endswith(("'s", "s'")) for word in modifiers), "whose it is can't be seen"),
+        (len(compound) > 1, "things made of things can't be looked for"),
+        (head in words.NEVER, f"{words.NEVER.get(head)} can't be looked for"),
+        (not words.MANY_COLORED.isdisjoint(modifiers), "patterns can't be looked for"),
+        (not words.OTHER_COLORS.isdisjoint(modifiers), "only plain colour words can be looked for"),
+        (bool(unknown), f"{next(iter(unknown), None)!r} is not understood"),
+        (
+            len({*map(_COLORS.get, modifiers)} - {None}) > 1,
+            "only one colour at a time can be looked for",
+        ),
+        (
+            not kinds.isdisjoint(("animals", "body parts")),
+            "animals and body parts can't be looked for",
+        ),
+        (not words.DEPTHS.isdisjoint(modifiers + tail), "depth can't be seen"),
+        (not words.ORDINALS.isdisjoint(modifiers), "ordinal words are not understood"),
+    )
+    return next((reason for holds, reason in reasons if holds), "")
+
+
+def choose(candidates: Sequence[C], phrase: Phrase, picture: Picture) -> list[C] | None:
+    """The candidates that the phrase means, in reading order; None when its words don't tell which.
+
+    One for a singular, as many as an exact count, else all that its position words leave; none on
+    the wrong side.
+    """
+    wanted = phrase.count if phrase.count is not None else (None if phrase.is_plural else 1)
+    left: Sequence[C] = [
+        c for c in candidates if all(lies(c.bbox, side, picture) for side in phrase.positions)
+    ]
+    if wanted is None:
+        return _in_order(left) if len(left) > 1 and phrase.size is None else None
+    if len(left) < wanted < len(candidates):
+        left = candidates  # "the left one" of two that both lie on the right
+    if len(left) > wanted and phrase.size is not None:
+        left = _by_size(left, phrase.size, wanted)
+    if len(left) > wanted and phrase.positions:
+        left = _by_position(left, phrase.positions, wanted, picture)
+    return _in_order(left) if len(left) == wanted else None
+
+
+def _in_order(candidates: Sequence[C]) -> list[C]:
+    return sorted(candidates, key=lambda c: (c.bbox[0], c.bbox[1]))
+
+
+def beside(candidates: Sequence[C], side: str, anchor: Box) -> list[C]:
+    """The candidates that lie wholly on one side of the anchor: "left", "right", "above" or
+    "below".
+    """
+    tests = {
+        "left": lambda box: box[2] <= anchor[0] + 1,
+        "right": lambda box: box[0] >= anchor[2] - 1,
+        "above": lambda box: box[3] <= anchor[1] + 1,
+        "below": lambda box: box[1] >= anchor[3] - 1,
+    }
+    return [c for c in candidates if tests[side](c.bbox)]
+
+
+def center(box: Box, picture: Picture) -> tuple[float, float]:
+    """Where a box's middle lies, in parts of the picture's width and height."""
+    return (box[0] + box[2]) / 2 / picture.width, (box[1] + box[3]) / 2 / picture.height
+
+
+def lies(box: Box, position: str, picture: Picture, far: float = 0.5) -> bool:
+    """Whether a box lies in the middle, or at a side: its middle `far` from there at most, in parts
+    of the picture.
+    """
+    if position == "middle":
+        return all(0.3 <= share <= 0.7 for share in center(box, picture))
+    return _distance(box, position, picture) <= far
+
+
+def _distance(box: Box, position: str, picture: Picture) -> float:
+    """How far a box's middle lies from a side of the picture, or from the middle of it, in parts of
+    it.
+    """
+    x, y = center(box, picture)
+    return {
+        "left": x,
+        "right": 1 - x,
+        "top": y,
+        "bottom": 1 - y,
+        "middle": math.hypot(x - 0.5, y - 0.5),
+    }[position]
+
+
+def _by_size(candidates: Sequence[C], size: str, wanted: int) -> Sequence[C]:
+    ordered = sorted(candidates, key=lambda c: c.size, reverse=size == "large")
+    inner, outer = ordered[wanted - 1].size, ordered[wanted].size
+    clear = inner >= _CLEAR_RATIO * outer if size == "large" else outer >= _CLEAR_RATIO * inner
+    return ordered[:wanted] if clear else candidates
+
+
+def _by_position(
+    candidates: Sequence[C], positions: frozenset[str], wanted: int, picture: Picture
+) -> Sequence[C]:
+    """The outermost candidates in the stated direction, where a clear gap parts them from the next;
+    else all.
+    """
+
+    def distance(candidate: C) -> float:
+        return sum(_distance(candidate.bbox, position, picture) for position in sorted(positions))
+
+    ordered = sorted(candidates, key=distance)
+    gap = distance(ordered[wanted]) - distance(ordered[wanted - 1])
+    return ordered[:wanted] if gap >= _CLEAR_GAP else candidates

@@ -1,0 +1,203 @@
+"""Evenly coloured geometric shapes, told by how well an ideal shape covers them."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dataflow_grounding.extras.embedded._colors import color_matches
+from dataflow_grounding.extras.embedded._picture import Array, Candidate, Picture, box_of
+
+# Hand-set: outline and colour were both checked.
+SHAPE_SCORE = 0.9
+LOOSE_SHAPE_SCORE = 0.7
+# steps in B, G or R that end an even region: in a clean picture, in a grainy one
+_EDGES = (12.0, 30.0)
+_MIN_CONTRAST = 12.0
+_FIT, _SMALL_FIT = 0.93, 0.88  # IoU with the ideal shape
+_MOST_SHAPES = 400
+_POLYGONS = {4: "diamond", 5: "pentagon", 6: "hexagon"}
+COLORED_FIT = 0.91
+# IoU with the ideal shape from which on a region needs no colour word to be believed
+CLEAR_FIT = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Shape(Candidate):
+    """An even region: the shape names that fit it and how well (IoU), and its mean
+    L*a*b* colour.
+    """
+
+    kinds: frozenset[str]
+    fit: float
+    lab: Array
+
+
+def find_shapes(picture: Picture) -> list[Shape]:
+    """All even regions of the picture that are circles, ellipses, squares, rectangles, triangles
+    and the like.
+    """
+    steps = np.max(
+        cv2.split(cv2.morphologyEx(picture.smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))),
+        axis=0,
+    )
+    edge = min(max(8.0 + 2.0 * float(np.median(steps)), _EDGES[0]), _EDGES[1])
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        (steps < edge).astype(np.uint8), connectivity=4
+    )
+    least = max(60.0, 0.0003 * picture.area)
+    thinnest = max(6.0, 0.015 * max(picture.width, picture.height))
+    shapes = []
+    largest_first = 1 + np.argsort(-stats[1:count, cv2.CC_STAT_AREA], kind="stable")
+    for label in largest_first[:_MOST_SHAPES]:
+        x, y, w, h, size = (int(v) for v in stats[label])
+        if size < least:
+            break
+        if (
+            min(w, h) < thinnest
+            or x <= 1
+            or y <= 1
+            or x + w >= picture.width - 1
+            or y + h >= picture.height - 1
+        ):
+            continue  # too thin to tell, or cut off by the picture's edge
+        shape = _read_shape(picture, labels, int(label), (x, y, w, h))
+        if shape is not None:
+            shapes.append(shape)
+    return shapes
+
+
+def select_shapes(shapes: list[Shape], kind: str, color: str | None) -> list[Shape]:
+    """The shapes of one name and of one colour, if a colour is given."""
+    return [s for s in shapes if kind in s.kinds and (color is None or color_matches(color, s.lab))]
+
+
+def _read_shape(
+    picture: Picture, labels: Array, label: int, box: tuple[int, int, int, int]
+) -> Shape | None:
+    x, y, w, h = box
+    margin = 10
+    x1, y1 = max(0, x - margin), max(0, y - margin)
+    x2, y2 = min(picture.width, x + w + margin), min(picture.height, y + h + margin)
+    part = (labels[y1:y2, x1:x2] == label).astype(np.uint8)
+    lab = picture.lab[y1:y2, x1:x2]
+    color = lab[part > 0].mean(axis=0)
+    # The step at the edge took one pixel off all around.
+    contour = _outline(cv2.dilate(part, np.ones((3, 3), np.uint8)))
+    filled = cv2.drawContours(np.zeros_like(part), [contour], -1, 1, cv2.FILLED)
+    ring = cv2.dilate(filled, np.ones((17, 17), np.uint8)) - cv2.dilate(
+        filled, np.ones((9, 9), np.uint8)
+    )
+    if not ring.any() or float(np.linalg.norm(lab[ring > 0].mean(axis=0) - color)) < _MIN_CONTRAST:
+        return None
+    filled = _with_corners(picture.bgr[y1:y2, x1:x2], filled, ring)
+    contour = _outline(filled)
+    left, top, width, height = cv2.boundingRect(contour)
+    kinds, fit = _kinds(contour, filled, _FIT if min(width, height) >= 30 else _SMALL_FIT)
+    if not kinds:
+        return None
+    bbox = box_of(x1 + left, y1 + top, width, height)
+    return Shape(bbox, float(filled.sum()), SHAPE_SCORE, "seen", kinds, fit, color)
+
+
+def _outline(mask: Array) -> Array:
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return max(contours, key=cv2.contourArea)
+
+
+def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
+    """The region with its sharp corners, which the median rounded off, read from the picture
+    itself.
+    """
+    inside, outside = bgr[filled > 0].mean(axis=0), bgr[ring > 0].mean(axis=0)
+    across = inside - outside
+    share = (bgr - outside) @ across / max(float(across @ across), 1.0)
+    near = cv2.dilate(filled, np.ones((9, 9), np.uint8)) & (share > 0.5).astype(np.uint8)
+    _, labels = cv2.connectedComponents(near | filled, connectivity=4)
+    return np.asarray((labels == labels[filled > 0][0]).astype(np.uint8))
+
+
+def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[str], float]:
+    """The names of the ideal shape that covers the region best, and its IoU; no name when none
+    covers it well.
+    """
+    area, hull = float(filled.sum()), cv2.convexHull(contour)
+    solidity = area / max(cv2.contourArea(hull), 1.0)
+    if solidity < 0.8:
+        return (frozenset({"star"}), 1.0) if _is_star(contour, hull) else (frozenset(), 0.0)
+    _, sides, _ = rotated = cv2.minAreaRect(contour)
+    corners = _corners(hull)
+    _, triangle = cv2.minEnclosingTriangle(contour.reshape(-1, 1, 2))
+    axes_ratio, ellipse = _equal_ellipse(filled)
+    fits = {
+        "ellipse": _cover(filled, ellipse),
+        "rectangle": _cover(filled, cv2.boxPoints(rotated)),
+        "triangle": 0.0 if triangle is None else _cover(filled, triangle),
+    }
+    if len(corners) in (5, 6) or _stands_on_corner(corners):
+        # A polygon read off the region fits anything a little better than an ideal shape does.
+        fits[_POLYGONS[len(corners)]] = _cover(filled, corners) - 0.015
+    best = max(fits, key=lambda name: fits[name])
+    # Blunt corners make a triangle fit worse, but nothing else comes near it.
+    if fits[best] < least_fit - (0.04 if best == "triangle" else 0.0):
+        return frozenset(), fits[best]
+    names = {best}
+    if best == "ellipse" and axes_ratio >= 0.88:
+        names = {"circle"}
+    elif best == "rectangle":
+        names = {"square" if min(sides) / max(max(sides), 1.0) >= 0.9 else "rectangle"}
+        names |= {"diamond"} if _stands_on_corner(corners) else set()
+    return frozenset(names), fits[best]
+
+
+def _equal_ellipse(filled: Array) -> tuple[float, Array]:
+    """The ellipse of the same second moments: ratio of its axes, and its outline as points."""
+    moments = cv2.moments(filled, binaryImage=True)
+    total = max(moments["m00"], 1.0)
+    center = (moments["m10"] / total, moments["m01"] / total)
+    covariance = (
+        np.array([[moments["mu20"], moments["mu11"]], [moments["mu11"], moments["mu02"]]]) / total
+    )
+    values, vectors = np.linalg.eigh(covariance)
+    axes = 2.0 * np.sqrt(np.maximum(values, 0.25))
+    turns = np.linspace(0.0, 2.0 * np.pi, 72, endpoint=False)
+    points = vectors @ (axes[:, None] * np.stack([np.cos(turns), np.sin(turns)]))
+    return float(axes[0] / axes[1]), (points.T + center).astype(np.float32)
+
+
+def _cover(filled: Array, outline: Array) -> float:
+    """Intersection over union of the region and a polygon."""
+    ideal = cv2.fillPoly(
+        np.zeros_like(filled), [np.round(outline).astype(np.int32).reshape(-1, 1, 2)], 1
+    )
+    both = int(cv2.countNonZero(ideal & filled))
+    return both / max(int(cv2.countNonZero(ideal | filled)), 1)
+
+
+def _stands_on_corner(corners: Array) -> bool:
+    """Whether four corners lie near the middles of their upright box's sides."""
+    x, y, w, h = cv2.boundingRect(corners)
+    middles = np.array([(x + w / 2, y), (x + w, y + h / 2), (x + w / 2, y + h), (x, y + h / 2)])
+    # a row for each corner, a column for each middle
+    gaps = (np.abs(corners - middles) / (w, h)).sum(axis=2)
+    return len(corners) == 4 and bool((gaps.min(axis=0) < 0.15).all())
+
+
+def _is_star(contour: Array, hull: Array) -> bool:
+    """Whether a region has five points: a hull of five corners and five bays of like depths."""
+    outline = cv2.approxPolyDP(contour, 0.01 * cv2.arcLength(contour, True), True)
+    indices = np.sort(cv2.convexHull(outline, returnPoints=False), axis=0)[::-1]
+    defects = (
+        cv2.convexityDefects(outline, indices)
+        if len(outline) >= 8 and len(_corners(hull)) == 5
+        else None
+    )
+    if defects is None:
+        return False
+    depths = defects[:, 0, 3] / 256.0
+    deep = depths[depths > 0.1 * np.sqrt(max(cv2.contourArea(hull), 1.0))]
+    return len(deep) == 5 and bool(deep.min() > 0.5 * deep.max())
+
+
+def _corners(hull: Array) -> Array:
+    return np.asarray(cv2.approxPolyDP(hull, 0.035 * cv2.arcLength(hull, True), True))

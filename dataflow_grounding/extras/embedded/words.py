@@ -1,0 +1,113 @@
+"""The closed word lists that captions and phrases are read with, as words.yaml has them."""
+
+from typing import Any
+
+from dataflow_grounding._util.tables import load_table
+
+_LISTS: dict[str, Any] = load_table(__package__, "words.yaml")
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(_LISTS[name].split())
+
+
+def _terms(name: str) -> dict[str, str]:
+    """Word → the term that it means."""
+    return {word: term for term, words in _LISTS[name].items() for word in words.split()}
+
+
+def _inflected(stem: str) -> tuple[str, ...]:
+    base = stem[:-1] if stem.endswith("e") else stem
+    doubled = stem + stem[-1]
+    ending = "es" if stem.endswith(("s", "x", "ch", "sh", "o")) else "s"
+    third = stem[:-1] + "ies" if stem.endswith("y") and stem[-2] not in "aeou" else stem + ending
+    return (stem, third, base + "ing", base + "ed", doubled + "ing", doubled + "ed")
+
+
+ARTICLES, NEGATIONS, VAGUE_COUNTS, TONES = map(
+    _words, ("articles", "negations", "vague_counts", "tones")
+)
+NUMBERS = {word: number for number, word in enumerate(_LISTS["numbers"].split(), start=1)}
+COLOR_BOUNDS: dict[str, Any] = _LISTS["color_bounds"]
+CHROMATIC, ACHROMATIC, SIZES, POSITIONS = map(
+    _terms, ("chromatic", "achromatic", "sizes", "positions")
+)
+MANY_COLORED, OTHER_COLORS = _words("many_colored"), _words("other_colors")
+DEPTHS, PLACES, PICTURES, ORDINALS = map(_words, ("depths", "places", "pictures", "ordinals"))
+SHAPES, KINDS, NEVER = map(_terms, ("shapes", "kinds", "never"))
+PEOPLE = frozenset(word for word, kind in KINDS.items() if kind == "person")
+ANYONE, NOT_COLORED, ANYTHING, ROUND = map(_words, ("anyone", "not_colored", "anything", "round"))
+ONE_COLORED = _words("one_colored") | ANYTHING
+FIGURES = _words("figures") | ROUND | ANYTHING
+NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words("not_objects")) - {"hand"}
+OF_HEADS, QUANTITIES = _words("of_heads"), _words("quantities")
+PREPOSITIONS, CONJUNCTIONS = _words("prepositions"), _words("conjunctions")
+STOPS = (
+    PREPOSITIONS
+    | CONJUNCTIONS
+    | NEGATIONS
+    | _words("pronouns")
+    | _words("auxiliaries")
+    | _words("adverbs")
+)
+VERBS = frozenset({form for stem in _words("verb_stems") for form in _inflected(stem)}) | _words(
+    "verb_irregular"
+)
+VERBS -= {"leaves"}
+ADJECTIVES, ALWAYS_PLURAL, FOREIGN, TESTED = map(
+    _words, ("adjectives", "always_plural", "foreign", "tested")
+)
+NOUNS = _words("common_nouns").union(KINDS, NEVER, SHAPES, OF_HEADS)
+IRREGULAR_PLURALS: dict[str, str] = _LISTS["irregular_plurals"]
+RELATIONS: dict[str, str] = _LISTS["relations"]
+LOOSE_SHAPES: dict[str, str] = _LISTS["loose_shapes"]
+_KNOWN = STOPS.union(
+    ARTICLES,
+    NUMBERS,
+    VERBS,
+    ADJECTIVES,
+    CHROMATIC,
+    ACHROMATIC,
+    SIZES,
+    POSITIONS,
+    TONES,
+    VAGUE_COUNTS,
+    NOT_OBJECTS,
+    OTHER_COLORS,
+    MANY_COLORED,
+)
+
+
+def singular(word: str) -> str:
+    """The singular of an English noun in lower case; the word itself when it is singular or not a
+    noun.
+    """
+    if word in IRREGULAR_PLURALS:
+        return IRREGULAR_PLURALS[word]
+    if (
+        word in ALWAYS_PLURAL
+        or len(word) < 4
+        or not word.endswith("s")
+        or word.endswith(("ss", "us", "is"))
+    ):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    if word.endswith(("ches", "shes", "xes", "sses", "zzes", "oes")):
+        return word[:-2]
+    return word[:-1]
+
+
+def is_plural(word: str) -> bool:
+    """Whether an English noun is plural."""
+    return singular(word) != word
+
+
+def is_known_noun(word: str) -> bool:
+    """Whether the word, or its singular, is in the noun lists."""
+    return word in NOUNS or singular(word) in NOUNS
+
+
+def is_known(word: str) -> bool:
+    """Whether the word is in any of the English lists."""
+    return word in _KNOWN or is_known_noun(word)

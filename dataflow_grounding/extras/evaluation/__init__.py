@@ -1,0 +1,1 @@
+"""How good annotations are, and what is in them."""

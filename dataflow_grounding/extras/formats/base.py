@@ -1,0 +1,179 @@
+"""What a format of annotated pictures is: what it carries, and how it is written and read."""
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.spans import Span, find_spans
+
+if TYPE_CHECKING:
+    from dataflow_grounding.extras.formats.export_folder import ExportFolder
+
+EXACT = 0.01  # px: numbers that come back closer are the same
+TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")  # that readers may take for something else than text
+_INSTEAD = {" . ": ", ", ";": ","}
+
+
+def stands(text: str, span: Any, caption: Any) -> bool:
+    """Whether a text stands in a caption at `[start, end)`."""
+    try:  # several times as quick as suppress(): a million records have millions of phrases
+        start, end = span
+        there = caption[start:end]
+        return 0 <= start < end <= len(caption) and (
+            there == text or find_spans([text], there) == [(0, end - start)]
+        )
+    except (TypeError, ValueError):
+        return False
+
+
+@dataclass(frozen=True)
+class Carries:
+    """What a format can say of a record. The rest is lost on the way out: counted and told.
+
+    Args:
+        captions: The caption.
+        spans: Where each phrase stands in the caption.
+        unplaced: A phrase that doesn't stand in the caption.
+        several_boxes: More than one box of a phrase.
+        nothing_there: A phrase that was looked for and isn't in the picture.
+        doubtful: A phrase that is ambiguous or unsupported.
+        empty: A picture without any phrase that the format can say.
+        scores: The score of each box.
+        ids: The data's own ids of pictures, phrases and boxes.
+        verified: Whether a phrase's boxes were checked.
+        numbers: How box numbers are rounded; empty where they come back within EXACT.
+    """
+
+    captions: bool = False
+    spans: bool = False
+    unplaced: bool = False
+    several_boxes: bool = False
+    nothing_there: bool = False
+    doubtful: bool = False
+    empty: bool = False
+    scores: bool = False
+    ids: bool = False
+    verified: bool = False
+    numbers: str = ""
+
+    def why_not(self, status: str, span: object) -> str:
+        """What keeps a phrase out, in words to be counted under; empty where it can be written."""
+        if status == "none" and not self.nothing_there:
+            return "phrases that aren't in their picture"
+        if status not in ("grounded", "none") and not self.doubtful:
+            return f"{status} phrases"
+        return "" if span or self.unplaced else "phrases that don't stand in their caption"
+
+
+@dataclass(slots=True)
+class Phrase:
+    """An expression as formats write it; `boxes` are `[x1, y1, x2, y2]` in pixels of the upright
+    picture.
+
+    Args:
+        text: Its words, made safe for the format.
+        span: `[start, end)` in the caption, in code points; None where it isn't in there.
+        status: One of `records.STATUSES`.
+        boxes: Its boxes, none unless it is `grounded`.
+        scores: One for each box, in [0, 1], or None.
+        expression: The record's own, with everything else in it.
+    """
+
+    text: str
+    span: Span | None
+    status: str
+    boxes: list[Bbox]
+    scores: list[float | None]
+    expression: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Sample:
+    """A record as formats write it.
+
+    Args:
+        file_name: Of the picture: relative to the export's folder, or as the record has it where it
+            is referenced.
+        size: Width and height in pixels of the upright picture.
+        caption: What spans refer to, made safe for the format.
+        phrases: Those that are asked for and that the format can say.
+        record: The record itself, with everything else in it.
+        data: What is in the picture's file, upright, for a format that packs it.
+    """
+
+    file_name: str
+    size: Size
+    caption: str
+    phrases: list[Phrase]
+    record: Mapping[str, Any]
+    data: bytes = b""
+
+
+class Format(ABC):
+    """A format: two doors, out and in. Its options are the fields of its class, as a dataclass.
+
+    `name`, `about`, `carries` and `data_file`, the file that a trainer is pointed at, relative to
+    the export's folder, are those of formats.yaml, or a user's own. `passed_over` counts what
+    `read` leaves out, in words: `find_format` makes it.
+    """
+
+    name: str
+    about: str
+    carries: Carries = Carries()
+    data_file: str
+    passed_over: Counter[str]
+    pictures: str = ""
+    """The folder in whose `pictures/` `read` puts those that are in the data, and from which paths
+    start then.
+    """
+    breaking: ClassVar[tuple[str, ...]] = ()
+    """Words that its readers take for something else than text."""
+    packs: ClassVar[bool] = False
+    """Whether it puts the pictures, each sample's `data`, into its own files."""
+    whole: ClassVar[bool] = False
+    """Whether its rows are records as they were: one without expressions says nothing of its
+    picture.
+    """
+
+    def training(self) -> str:
+        """What the export's README says of training with it besides training.md, in Markdown."""
+        return ""
+
+    def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
+        """Write the samples, each read once, into the folder. Raises OSError; InputError where it
+        can only be read.
+        """
+        raise InputError(f"{self.name} can be read, but not written: choose another format")
+
+    @abstractmethod
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """The records of a file or folder of this format, in its order, one at a time.
+
+        Args:
+            path: The data file, or the folder with it.
+            image_root: Where relative paths of pictures start; for formats whose numbers are parts
+                of sides.
+
+        Yields rows with `image_path`, and as far as the format says them `caption`, `width`,
+        `height`, `image_id`, `expressions`: each with `text`, `instances` (`bbox` in pixels,
+        `score`), and what else it carries.
+
+        Raises:
+            InputError: It can't be read, or is not of this format: names file, and line or entry.
+        """
+
+    def safe(self, text: str) -> str:
+        """The text without what would break a reader: ` . ` and `;` become a comma, and a token
+        such as `<image>`, `</ref>`, `<|box_start|>` its name, put apart by blanks.
+        """
+        if any(word in text for word in self.breaking):
+            text = TOKEN.sub(r" \1 ", text)
+            for word in self.breaking:
+                text = text.replace(word, _INSTEAD.get(word, " "))
+            text = re.sub(" +", " ", text).strip()
+        return text

@@ -1,0 +1,3 @@
+"""One run on many machines, and results elsewhere: Ray, leases, shards, merging, buckets and
+mirrors.
+"""

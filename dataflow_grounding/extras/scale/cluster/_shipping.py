@@ -1,0 +1,50 @@
+"""Objects as bytes for another process, without the keys in them: these are taken from its own
+environment.
+"""
+
+import io
+import pickle
+from typing import Any
+
+from dataflow_grounding._util.errors import SpecError, needs_extra
+from dataflow_grounding._util.key_names import key_variables, text_with_keys, text_with_names
+
+
+def shipped(thing: Any) -> bytes:
+    """`thing` pickled, with the classes of `__main__`; in its texts, a key's variable stands in
+    place of the key.
+
+    Raises:
+        SpecError: For a key that no variable of the environment holds, and for what can't be
+            pickled.
+        MissingExtra: Ray isn't installed.
+    """
+    with needs_extra("Ray", "ray"):
+        from ray import cloudpickle
+
+    keys = key_variables()
+
+    class Pickler(cloudpickle.CloudPickler):
+        def persistent_id(self, part: object) -> str | None:
+            if type(part) is not str:
+                return None
+            reference = text_with_names(part, keys)
+            return None if reference == part else reference
+
+    pickler: Any = Pickler  # Ray's has no types
+    try:
+        pickler(file := io.BytesIO()).dump(thing)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        way = "what holds a lock, a file or a connection should make it when it is first asked"
+        raise SpecError(f"the steps can't be sent to Ray's workers: {error}; {way}") from None
+    return file.getvalue()
+
+
+def unshipped(data: bytes) -> Any:
+    """What was pickled. Raises SpecError where this machine lacks a key."""
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, reference: str) -> str:
+            return text_with_keys(reference)
+
+    return Unpickler(io.BytesIO(data)).load()

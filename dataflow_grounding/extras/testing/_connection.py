@@ -1,0 +1,92 @@
+"""One HTTP/1.1 connection, free to break the protocol, as aiohttp.web is not."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from dataflow_grounding.extras.testing.received import BadRequest
+
+HEAD_LIMIT, LONGEST_BODY = 64 * 1024, 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Request line and headers, names in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+
+
+def response(
+    status: int,
+    body: bytes,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """A whole response, head and body."""
+    reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Status"
+    lines = [f"HTTP/1.1 {status} {reason}", f"Content-Type: {content_type}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
+
+
+async def read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> tuple[Head, bytes]:
+    """The next request's head and body.
+
+    Raises BadRequest where it is not HTTP/1.1 with a Content-Length, IncompleteReadError where the
+    client has left.
+    """
+    try:
+        raw = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
+        first, *lines = raw.decode("latin-1").split("\r\n")
+        method, target, version = first.split(" ")
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, value in (line.split(":", 1) for line in lines)
+        }
+        length = int(headers.get("content-length", "0"))
+    except asyncio.LimitOverrunError:
+        raise BadRequest("Request header fields too large.", 431) from None
+    except ValueError as error:
+        raise BadRequest(f"not a request that this server reads: {error}") from None
+    if not version.startswith("HTTP/1.") or "transfer-encoding" in headers:
+        raise BadRequest("send HTTP/1.1 with a Content-Length; chunked bodies are not read here")
+    if length > LONGEST_BODY:
+        raise BadRequest("Request too large.", 413)
+    if headers.get("expect", "").lower() == "100-continue":
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return Head(method, target, headers), await reader.readexactly(length)
+
+
+class Connection(asyncio.StreamReaderProtocol):
+    """Runs `talk(reader, writer)`, cancelled once the client has left; when it ends, so does the
+    connection.
+    """
+
+    def __init__(
+        self,
+        talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
+    ) -> None:
+        super().__init__(asyncio.StreamReader(HEAD_LIMIT), self._begin)
+        self._talk = talk
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # With a limit of 0, what is written has drained when the very last byte has left.
+        writer.transport.set_write_buffer_limits(high=0)
+        self._talking = asyncio.ensure_future(self._talk(reader, writer))
+        self._talking.add_done_callback(lambda _: writer.transport.abort())
+
+    def eof_received(self) -> bool:
+        """Take a client that will send no more for one that has left."""
+        super().eof_received()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End the talk."""
+        super().connection_lost(error)
+        self._talking.cancel()

@@ -1,0 +1,245 @@
+"""What the played endpoint replies to a request: key, limits, faults, then the answer; no sockets
+here.
+"""
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from dataflow_grounding.extras.testing._connection import Head, response
+from dataflow_grounding.extras.testing.answers import IMAGES, NOTHING, Answers, EchoAnswers
+from dataflow_grounding.extras.testing.dialects import Answer, Dialect, Gemini, OpenAI, read_input
+from dataflow_grounding.extras.testing.faults import (
+    Fault,
+    FaultRule,
+    first_of,
+    model_not_found,
+    too_many_requests,
+    unauthorized,
+)
+from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest, read_image
+from dataflow_grounding.extras.testing.takes import Takes
+from dataflow_grounding.serving.base import Usage
+
+OPENAI, GEMINI = OpenAI(), Gemini()
+SERVED_PATH = re.compile(
+    r"(/openai)?/v1/chat/completions|/openai/deployments/(?P<azure>.+)/chat/completions"
+    r"|/v1(beta)?/models/(?P<gemini>.+):generateContent"
+)
+KEY_HEADERS = ("authorization", "api-key", "x-goog-api-key")
+IMAGE_TOKENS = 1000
+CACHE_WINDOW = 64
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request, and its reply's bytes, `wire`, to be sent after `delay` s; `served` ones fill the
+    capacity.
+    """
+
+    request: ReceivedRequest
+    dialect: Dialect
+    fault: Fault = field(default_factory=Fault)
+    status: int = 200
+    wire: bytes = b""
+    delay: float = 0.0
+    counted: bool = True
+    served: bool = False
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """Settings, counts and replies of a played endpoint; see LoopbackServer."""
+
+    answers: Answers = field(default_factory=EchoAnswers)
+    _: KW_ONLY
+    faults: Sequence[FaultRule] | FaultRule = ()
+    latency: float | Callable[[ReceivedRequest], float] = 0.0
+    capacity: int | None = None
+    limit_fault: Fault = field(default_factory=too_many_requests)
+    takes: Takes = field(default_factory=Takes)
+    key: str | None = None
+    models: Sequence[str] | None = None
+    leaky: bool = False
+    record: bool = True
+    keep_bodies: bool = False
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        self.received = self.paid = self.abandoned = self.in_flight = self.max_in_flight = (
+            self.bytes_received
+        ) = 0
+        self.by_status: Counter[int] = Counter()
+        self.by_task: Counter[str] = Counter()
+        self.errors: list[Exception] = []
+        self.serving = 0
+        reads = (
+            IMAGES if self.record or self.keep_bodies else getattr(self.answers, "reads", IMAGES)
+        )
+        self._reads_bodies, self._reads_images = reads != NOTHING, reads == IMAGES
+        self._beginnings: dict[int, int] = {}
+
+    def plan(self, head: Head, body: bytes) -> Exchange:
+        """The reply to one request."""
+        dialect: Dialect = (
+            GEMINI if "/v1beta" in head.target or ":generateContent" in head.target else OPENAI
+        )
+        request = ReceivedRequest(
+            self.received, time.monotonic(), dialect.name, head.target, head.headers
+        )
+        exchange = Exchange(request, dialect)
+        exchange.counted = not (
+            head.method == "GET" and urlsplit(head.target).path.endswith("/models")
+        )
+        if exchange.counted:
+            self.received += 1
+            self.bytes_received += len(body)
+            self.in_flight += 1
+            self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        try:
+            exchange.fault = self._decide(exchange, head, body)
+        except BadRequest as error:
+            exchange.fault = Fault(error.status, str(error))
+        except Exception as error:
+            self.errors.append(error)
+            exchange.fault = Fault(500, f"the server's own answers failed: {error!r}")
+        if not exchange.wire:
+            self._fail(exchange)
+        return exchange
+
+    def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
+        """Write the answer unless something else is sent, and give what goes wrong."""
+        if not self._has_key(head):
+            return unauthorized()
+        if not exchange.counted:
+            exchange.wire = response(
+                200, _dump(exchange.dialect.models(self.models or ["loopback"]))
+            )
+            return Fault()
+        exchange.request.model = _model_in(head)
+        pictures = self._read(exchange, body) if self._reads_bodies else None
+        if self.capacity is not None and self.serving >= self.capacity:
+            return self.limit_fault
+        fault = self._fault_for(exchange.request, pictures) or Fault()
+        exchange.served = True
+        self.serving += 1
+        exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
+        if fault.status is None:
+            exchange.wire = self._answer(exchange, fault, pictures)
+        return fault
+
+    def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
+        """The fault of the first rule that strikes, else what the model doesn't take."""
+        rule = self.faults if callable(self.faults) else first_of(self.faults)
+        fault = rule(request)
+        if fault is not None or pictures is None:
+            return fault
+        known = not self.models or request.model in self.models
+        return self.takes.refuses(request, len(pictures)) if known else model_not_found()
+
+    def _has_key(self, head: Head) -> bool:
+        given = (head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS)
+        return self.key is None or self.key in (
+            *given,
+            *parse_qs(urlsplit(head.target).query).get("key", ()),
+        )
+
+    def _read(self, exchange: Exchange, body: bytes) -> list[str]:
+        request = exchange.request
+        try:
+            given = json.loads(body)
+            pictures = exchange.dialect.read(given, request)
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise BadRequest(
+                f"We could not parse the JSON body of your request: {error!r}"
+            ) from None
+        request.input = read_input(request.text)
+        request.task = str(request.input.get("task", ""))
+        if self._reads_images:
+            request.images = tuple(map(read_image, pictures))
+        if self.keep_bodies:
+            request.body = given
+        self.by_task[request.task] += 1
+        return pictures
+
+    def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
+        request = exchange.request
+        given = self.answers(request)
+        if isinstance(given, dict):
+            given = json.dumps(given, ensure_ascii=False)
+            if self.takes.ignores_format:
+                given = (
+                    f"Here is what I found:\n```json\n{given}\n```\nLet me know if you need more."
+                )
+        answer = Answer(given) if isinstance(given, str) else given
+        if fault.change:
+            answer = fault.change(answer)
+        usage = answer.usage or self._usage(request, pictures, answer)
+        reply = exchange.dialect.reply(answer, request.model, request.index, usage)
+        return response(200, _dump(reply), headers=fault.headers)
+
+    def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
+        """A token for every four characters, a fixed number for an image; a beginning seen lately
+        is cached.
+        """
+        if pictures is None:
+            return Usage(IMAGE_TOKENS, output_tokens=len(answer.text) // 4)
+        beginning = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
+        key = hash((request.system, *pictures))
+        before, self._beginnings[key] = self._beginnings.get(key), self.received
+        cached = pictures and before is not None and self.received - before <= CACHE_WINDOW
+        return Usage(
+            beginning + len(request.text) // 4, beginning if cached else 0, len(answer.text) // 4
+        )
+
+    def _fail(self, exchange: Exchange) -> None:
+        """Word the fault as the dialect does; the key is repeated by a leaky endpoint only."""
+        request, fault, status = exchange.request, exchange.fault, exchange.fault.status or 500
+        message, code = fault.message, fault.code
+        if status == 401 and exchange.dialect is GEMINI:
+            # What the service does: a wrong key is a 400.
+            status, message, code = (
+                400,
+                "API key not valid. Please pass a valid API key.",
+                "API_KEY_INVALID",
+            )
+        if self.leaky:
+            given = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
+            message += f" (key: {(given or [request.path])[0]})"
+        headers, wait = dict(fault.headers), fault.retry_after
+        if wait is not None and fault.http_date:
+            headers |= {
+                "Retry-After": formatdate(time.time() + wait, usegmt=True),
+                "Date": formatdate(usegmt=True),
+            }
+        elif wait is not None:
+            headers["Retry-After"] = f"{wait:g}"
+        error = exchange.dialect.error(status, message, code, fault.param, wait)
+        exchange.status = status
+        body = _dump(error) if fault.body is None else fault.body
+        exchange.wire = response(status, body, fault.content_type, headers)
+
+
+def _model_in(head: Head) -> str:
+    """The model that the path names, empty where the body does. Raises BadRequest for a path that
+    is not served.
+    """
+    target = urlsplit(head.target)
+    found = SERVED_PATH.fullmatch(target.path)
+    if (
+        head.method != "POST"
+        or not found
+        or (found["azure"] and "api-version" not in parse_qs(target.query))
+    ):
+        raise BadRequest(f"no such path: {head.method} {target.path}", 404)
+    return found["azure"] or found["gemini"] or ""
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")

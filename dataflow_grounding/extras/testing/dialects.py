@@ -1,0 +1,220 @@
+"""The two protocols that the loopback server speaks, OpenAI chat completions and Gemini
+generateContent.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
+from dataflow_grounding.serving.base import Usage
+
+GEMINI_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+GEMINI_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model says.
+
+    Args:
+        text: What the reply says; `refusal` is said in its place.
+        finish_reason: Why it ended: `stop`, `length` or `content_filter`.
+        usage: Tokens to bill; None counts one for every four characters and 1,000 for an image.
+
+    Example:
+        >>> from dataflow_grounding.extras.testing import LoopbackServer
+        >>> server = LoopbackServer(lambda request: Answer("half an ans", finish_reason="length"))
+    """
+
+    text: str
+    finish_reason: str = "stop"
+    usage: Usage | None = None
+    refusal: str | None = None
+
+
+def _listed(given: Any, why: str) -> list[Any]:
+    if not (given and isinstance(given, list)):
+        raise BadRequest(why)
+    return given
+
+
+class OpenAI:
+    """`POST /v1/chat/completions`, also at Azure's path."""
+
+    name = "openai"
+
+    def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
+        """Fill in the request, whose model may stand in the path; returns its pictures in base64.
+        Raises BadRequest.
+        """
+        request.model = request.model or str(body.get("model") or "")
+        request.settings = {
+            key: value for key, value in body.items() if key not in ("messages", "model")
+        }
+        messages = _listed(body.get("messages"), "'messages' must be a list that is not empty.")
+        if not request.model:
+            raise BadRequest("you must provide a model parameter")
+        parts = list(_parts_of(messages))
+        texts = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
+        request.system = "".join(text for role, text in texts if role in ("system", "developer"))
+        request.text = "\n".join(text for role, text in texts if role == "user")
+        return [
+            _base64_in(part["image_url"]["url"]) for _, part in parts if part["type"] == "image_url"
+        ]
+
+    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
+        """A `chat.completion` object."""
+        content = answer.text if answer.refusal is None else None
+        message = {"role": "assistant", "content": content, "refusal": answer.refusal}
+        return {
+            "id": f"chatcmpl-{index}",
+            "object": "chat.completion",
+            "created": 1_700_000_000,
+            "model": model,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": message,
+                    "logprobs": None,
+                    "finish_reason": answer.finish_reason,
+                }
+            ],
+            "usage": {
+                "prompt_tokens": usage.input_tokens,
+                "completion_tokens": usage.output_tokens,
+                "total_tokens": usage.input_tokens + usage.output_tokens,
+                "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+            },
+        }
+
+    def error(
+        self, status: int, message: str, code: str, param: str | None, wait: float | None
+    ) -> dict[str, Any]:
+        """An `error` object."""
+        kind = (
+            "server_error"
+            if status >= 500
+            else "rate_limit_error"
+            if status == 429
+            else "invalid_request_error"
+        )
+        return {"error": {"message": message, "type": kind, "param": param, "code": code or None}}
+
+    def models(self, names: Sequence[str]) -> dict[str, Any]:
+        """A `list` of models."""
+        entries = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "loopback"} for name in names
+        ]
+        return {"object": "list", "data": entries}
+
+
+class Gemini:
+    """`POST /v1beta/models/{model}:generateContent`."""
+
+    name = "gemini"
+
+    def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
+        """Fill in the request; returns its pictures in base64. Raises BadRequest."""
+        contents = _listed(
+            body.get("contents"), "* GenerateContentRequest.contents: contents is not specified"
+        )
+        request.settings = dict(body.get("generationConfig") or {})
+        system = body.get("systemInstruction") or {}
+        request.system = "".join(part.get("text", "") for part in system.get("parts", []))
+        asked = [content for content in contents if content.get("role", "user") == "user"]
+        parts = [part for content in asked for part in content.get("parts", [])]
+        if not all(part.keys() & {"inlineData", "text"} for part in parts):
+            raise BadRequest("* GenerateContentRequest.contents: unknown part")
+        request.text = "\n".join(part["text"] for part in parts if "inlineData" not in part)
+        return [part["inlineData"]["data"] for part in parts if "inlineData" in part]
+
+    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
+        """A `GenerateContentResponse`; a refusal is a blocked prompt, without candidates."""
+        counts = {
+            "promptTokenCount": usage.input_tokens,
+            "candidatesTokenCount": usage.output_tokens,
+            "totalTokenCount": usage.input_tokens + usage.output_tokens,
+            "cachedContentTokenCount": usage.cached_tokens,
+        }
+        about = {"usageMetadata": counts, "modelVersion": model, "responseId": f"response-{index}"}
+        if answer.refusal is not None:
+            return {
+                "promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": answer.refusal},
+                **about,
+            }
+        finish = GEMINI_FINISH.get(answer.finish_reason, answer.finish_reason)
+        candidate: dict[str, Any] = {"index": 0, "finishReason": finish}
+        if answer.text or finish == "STOP":
+            candidate["content"] = {"role": "model", "parts": [{"text": answer.text}]}
+        return {"candidates": [candidate], **about}
+
+    def error(
+        self, status: int, message: str, code: str, param: str | None, wait: float | None
+    ) -> dict[str, Any]:
+        """A `google.rpc.Status`; the time to wait stands in a RetryInfo, as the
+        service gives it.
+        """
+        details: list[dict[str, Any]] = []
+        if code:
+            details.append(
+                {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code.upper()}
+            )
+        if wait is not None:
+            details.append(
+                {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{wait:g}s"}
+            )
+        name = GEMINI_STATUS.get(status, "UNKNOWN")
+        return {"error": {"code": status, "message": message, "status": name, "details": details}}
+
+    def models(self, names: Sequence[str]) -> dict[str, Any]:
+        """A `ListModelsResponse`."""
+        return {"models": [{"name": f"models/{name}", "displayName": name} for name in names]}
+
+
+Dialect = OpenAI | Gemini
+
+
+def read_input(text: str) -> dict[str, Any]:
+    """The JSON object between the last `<input>` and `</input>`; empty where a request has none.
+    Raises BadRequest.
+    """
+    _, mark, rest = text.rpartition("<input>")
+    if not mark:
+        return {}
+    inside, mark, _ = rest.partition("</input>")
+    try:
+        value = json.loads(inside)
+    except ValueError as error:
+        raise BadRequest(f"the text between <input> and </input> is not JSON: {error}") from None
+    if not mark or not isinstance(value, dict):
+        raise BadRequest("<input> must hold one JSON object and end with </input>")
+    return value
+
+
+def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for message in messages:
+        content = message.get("content")
+        for part in (
+            [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+        ):
+            if part.get("type") not in ("text", "image_url"):
+                raise BadRequest(f"Invalid content part type: {part.get('type')!r}.")
+            yield message.get("role"), part
+
+
+def _base64_in(url: str) -> str:
+    head, mark, encoded = url.partition(";base64,")
+    if not mark or not head.startswith("data:image/"):
+        raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")
+    return encoded

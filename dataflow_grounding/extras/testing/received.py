@@ -1,0 +1,105 @@
+"""What the loopback server keeps of a request: its question, and digests and sizes of its images,
+never their bytes.
+"""
+
+import base64
+import hashlib
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL.ExifTags import Base
+from PIL.Image import DecompressionBombError
+
+from dataflow_grounding.images.files import open_picture
+
+
+class BadRequest(Exception):
+    """Raised by answers: the server replies with this message and `status`, 400 if
+    there is none.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedImage:
+    """One image of a request, as it came.
+
+    Args:
+        digest: sha256 of the file, hexadecimal.
+        width: Stored pixels across, not turned by EXIF; `height`: down.
+        orientation: The EXIF tag; 1 is upright.
+        format: Pillow's name for it, such as `JPEG`.
+        size: Bytes of the file.
+    """
+
+    digest: str
+    width: int
+    height: int
+    orientation: int
+    format: str
+    size: int
+
+
+@dataclass(slots=True)
+class ReceivedRequest:
+    """One request to a model as the server understood it.
+
+    Args:
+        index: Number of arrival, from 0.
+        time: `time.monotonic()` of its arrival, in seconds; `time_sent` that of its reply.
+        dialect: `openai` or `gemini`.
+        path: The path asked for, query and all; `headers` have lower-case names.
+        task: Member `task` of `input`, the JSON object between `<input>` and `</input>`.
+        text: The user message; `system` is the system message.
+        images: Empty where the server was told not to look at them.
+        settings: All other members of the body, such as `temperature`.
+        body: The body's JSON, where the server keeps bodies.
+        status_sent: None until the whole reply has left.
+    """
+
+    index: int
+    time: float
+    dialect: str
+    path: str
+    headers: dict[str, str]
+    model: str = ""
+    task: str = ""
+    input: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+    system: str = ""
+    images: tuple[ReceivedImage, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] | None = None
+    status_sent: int | None = None
+    time_sent: float | None = None
+
+    @property
+    def image_digests(self) -> tuple[str, ...]:
+        """The sha256 of each image file, in the order of the request."""
+        return tuple(image.digest for image in self.images)
+
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) in stored pixels of each image, in the order of the request."""
+        return tuple((image.width, image.height) for image in self.images)
+
+
+def read_image(encoded: str) -> ReceivedImage:
+    """Decode base64 and read the picture's header; raises BadRequest where an endpoint would refuse
+    the image.
+    """
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except (ValueError, TypeError) as error:
+        raise BadRequest(f"Invalid image: not base64 ({error}).") from None
+    try:
+        with open_picture(io.BytesIO(data)) as image:
+            (width, height), orientation = image.size, int(image.getexif().get(Base.Orientation, 1))
+            digest = hashlib.sha256(data).hexdigest()
+            return ReceivedImage(digest, width, height, orientation, image.format or "", len(data))
+    except (OSError, ValueError, DecompressionBombError) as error:
+        raise BadRequest(f"Invalid image: {error}.") from None

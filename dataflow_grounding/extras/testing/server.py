@@ -1,0 +1,213 @@
+"""The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests."""
+
+import asyncio
+import threading
+import time
+from itertools import pairwise
+
+from dataflow_grounding.extras.testing._connection import Connection, read_request, response
+from dataflow_grounding.extras.testing._endpoint import Endpoint, Exchange
+from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
+
+DRIP_PERIOD = 0.05
+
+
+class LoopbackServer(Endpoint):
+    """A played endpoint on 127.0.0.1, in a background thread of this process; a context manager.
+
+    Every setting can be changed while it runs. `received`, `paid`, `abandoned`, `in_flight`,
+    `max_in_flight`, `by_status` and `by_task` count; lists of models are free: neither counted nor
+    recorded.
+
+    Args:
+        answers: Who answers: EchoAnswers, CannedAnswers, or a function from ReceivedRequest to a
+            text, dict or Answer.
+        faults: Rules made with `on(...)`, tried in order, or one function from ReceivedRequest to
+            Fault or None.
+        latency: Seconds that a reply takes, or a function from ReceivedRequest to seconds.
+        capacity: Requests served at once; the others get `limit_fault`. None for no limit.
+        takes: What the endpoint refuses with a 400.
+        key: The only API key that is accepted; `models`: the only models that are known. None for
+            any.
+        leaky: Whether errors repeat the key, as those of some endpoints do.
+        record: Whether `requests` holds a ReceivedRequest for each, with `keep_bodies` the body's
+            JSON, too.
+        port: 0 finds a free one.
+
+    Raises:
+        OSError: On entering the `with` block, where the port is taken.
+        Exception: On leaving it, whatever `answers` or a rule raised; the client was sent a 500.
+
+    Example:
+        >>> from dataflow_grounding import ground
+        >>> from dataflow_grounding.serving import OpenAIServing
+        >>> from dataflow_grounding.extras.testing import faults
+        >>> from dataflow_grounding.extras.testing import LoopbackServer, on
+        >>> with LoopbackServer(faults=on(faults.server_error(), times=1)) as server:
+        ...     serving = OpenAIServing(server.base_url, "any", api_key="any", box_format="xyxy_px")
+        ...     result = ground("example_data/images/cat.jpg", "the cat", serving=serving)
+        >>> len(result), server.count(500)
+        (1, 1)
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.requests: list[ReceivedRequest] = []
+        self._stalled_until = 0.0
+        self._coming_back: asyncio.Task[None] | None = None
+        self._listener: asyncio.Server | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="loopback-server", daemon=True
+        )
+
+    @property
+    def address(self) -> str:
+        """`http://127.0.0.1:PORT`: what Gemini and Azure clients are given."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        """`http://127.0.0.1:PORT/v1`: what OpenAI clients are given."""
+        return f"{self.address}/v1"
+
+    def count(self, status: int | None = None) -> int:
+        """How many replies with this status left whole; without a status, how many requests were
+        received.
+        """
+        return self.received if status is None else self.by_status[status]
+
+    def refuse_connections(self, seconds: float) -> None:
+        """Drop every connection and refuse new ones for `seconds`, then listen on the same port
+        again.
+        """
+        asyncio.run_coroutine_threadsafe(self._go_down(seconds), self._loop).result()
+
+    def stall(self, seconds: float) -> None:
+        """Answer nothing for `seconds`; what is due meanwhile is sent then."""
+        self._stalled_until = time.monotonic() + seconds
+
+    def start(self) -> "LoopbackServer":
+        """Begin to listen, where no `with` block does. Raises OSError where the port is taken."""
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Close every connection and end the thread; twice does no harm."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._drop_all(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    __enter__ = start
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.stop()
+        if self.errors and error is None:
+            raise self.errors[0]
+
+    # From here on everything runs in the server's thread.
+
+    async def _listen(self, after: float = 0.0) -> None:
+        await asyncio.sleep(after)
+        serve = self._loop.create_server
+        self._listener = await serve(
+            lambda: Connection(self._talk), "127.0.0.1", self.port, backlog=1024
+        )
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer a client's requests, one after the other."""
+        goes_on = True
+        try:
+            while goes_on:
+                head, body = await read_request(reader, writer)
+                exchange = self.plan(head, body)
+                if self.record and exchange.counted:
+                    self.requests.append(exchange.request)
+                goes_on = (
+                    await self._reply(exchange, writer)
+                    and head.headers.get("connection", "").lower() != "close"
+                )
+        except BadRequest as error:
+            said = b'{"error": {"message": "%s", "code": null}}' % str(error).encode()
+            writer.write(response(error.status, said, headers={"Connection": "close"}))
+            await writer.drain()
+        except asyncio.IncompleteReadError:
+            pass  # the client has left
+
+    async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
+        """Send the reply as its fault has it; whether it left whole."""
+        request, cut, left = exchange.request, exchange.fault.sent_share < 1.0, False
+        try:
+            rest = await self._last_part(exchange, writer)
+            if exchange.counted and not cut:
+                # before it leaves: whoever has the reply in hand must find it counted
+                self._end(exchange)
+                self._count(exchange.status, 1)
+                request.status_sent, request.time_sent = exchange.status, time.monotonic()
+            writer.write(rest)
+            await writer.drain()
+            left = not cut
+        finally:
+            if exchange.counted and not left:
+                self.abandoned += 1
+                if request.status_sent is None:
+                    self._end(exchange)
+                else:  # counted as sent, and then it did not leave whole
+                    self._count(exchange.status, -1)
+                    request.status_sent = request.time_sent = None
+        return left
+
+    async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
+        """What is left to send of a reply once it is due: all of it that its fault lets through, or
+        its last drops.
+        """
+        fault, wire = exchange.fault, exchange.wire
+        if fault.down_for is not None:
+            self._coming_back = self._loop.create_task(self._go_down(fault.down_for))
+        if fault.stall_for is not None:
+            self.stall(fault.stall_for)
+        if fault.hang or fault.down_for is not None:
+            # until the client has left, or the connection is dropped
+            await self._loop.create_future()
+        await asyncio.sleep(exchange.delay + fault.delay)
+        while (still := self._stalled_until - time.monotonic()) > 0:
+            await asyncio.sleep(still)
+        if not fault.bytes_per_second:
+            return wire[: int(len(wire) * fault.sent_share)]
+        step, body = (
+            max(1, round(fault.bytes_per_second * DRIP_PERIOD)),
+            wire.index(b"\r\n\r\n") + 4,
+        )
+        for start, stop in pairwise([0, body, *range(body + step, len(wire), step)]):
+            writer.write(wire[start:stop])
+            await asyncio.sleep(step / fault.bytes_per_second)
+        return wire[stop:]
+
+    def _end(self, exchange: Exchange) -> None:
+        self.serving -= exchange.served
+        self.in_flight -= 1
+
+    def _count(self, status: int, replies: int) -> None:
+        self.by_status[status] += replies
+        self.paid += replies if 200 <= status < 300 else 0
+
+    async def _go_down(self, seconds: float) -> None:
+        await self._drop_all()
+        self._coming_back = self._loop.create_task(self._listen(after=seconds))
+
+    async def _drop_all(self) -> None:
+        if self._listener:
+            self._listener.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)

@@ -1,0 +1,105 @@
+"""What a served model takes and what it refuses with a 400, as real endpoints differ in it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dataflow_grounding.extras.testing.faults import Fault, bad_request
+from dataflow_grounding.extras.testing.received import ReceivedRequest
+
+
+@dataclass(frozen=True)
+class Takes:
+    """An endpoint's habits. A strict schema with an open object is refused, as OpenAI's service
+    does.
+
+    Args:
+        response_formats: The types of `response_format` that it knows; others are refused.
+        ignores_format: Whether it passes over the format in silence: the answer comes in a fence,
+            with prose around it.
+        max_completion_tokens: Whether it refuses `max_tokens`.
+        system_messages: Whether it accepts them.
+        temperature: Whether it accepts any but 1.
+        max_images: Most images of one request.
+
+    Example:
+        >>> from dataflow_grounding.extras.testing import LoopbackServer
+        >>> takes = Takes(response_formats=("json_object",), system_messages=False)
+        >>> server = LoopbackServer(takes=takes)
+    """
+
+    response_formats: tuple[str, ...] = ("json_schema", "json_object")
+    ignores_format: bool = False
+    max_completion_tokens: bool = False
+    system_messages: bool = True
+    temperature: bool = True
+    max_images: int = 16
+
+    def refuses(self, request: ReceivedRequest, image_count: int) -> Fault | None:
+        """The 400 for this request, or None where it is taken."""
+        settings = request.settings
+        if settings.get("stream"):
+            return bad_request("This server does not stream.", "unsupported_value", "stream")
+        if request.system and not self.system_messages:
+            return bad_request("System role not supported", "unsupported_value", "messages[0].role")
+        if self.max_completion_tokens and "max_tokens" in settings:
+            said = "Unsupported parameter: 'max_tokens' is not supported with this model. "
+            return bad_request(
+                f"{said}Use 'max_completion_tokens' instead.", "unsupported_parameter", "max_tokens"
+            )
+        if not self.temperature and settings.get("temperature", 1) != 1:
+            said = "Unsupported value: 'temperature' does not support this value with this model. "
+            return bad_request(
+                f"{said}Only the default (1) value is supported.",
+                "unsupported_value",
+                "temperature",
+            )
+        if image_count > self.max_images:
+            return bad_request(
+                f"At most {self.max_images} image(s) may be provided in one prompt.", "", "messages"
+            )
+        return self._refuses_format(settings)
+
+    def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
+        asked = settings.get("response_format") or {}
+        kind = str(asked.get("type", "text"))
+        if "responseMimeType" in settings:  # Gemini's settings count as these
+            kind = (
+                "json_schema"
+                if settings.keys() & {"responseSchema", "responseJsonSchema"}
+                else "json_object"
+            )
+        if kind == "text" or self.ignores_format:
+            return None
+        if kind not in self.response_formats:
+            said = f"This response_format type is unavailable now: '{kind}'."
+            return bad_request(said, "unsupported_value", "response_format")
+        stated = asked.get("json_schema") or {}
+        is_strict = kind == "json_schema" and stated.get("strict")
+        wrong = next(open_objects(stated.get("schema")), None) if is_strict else None
+        message = f"Invalid schema for response_format '{stated.get('name')}': In context={wrong}."
+        return bad_request(message, "invalid_json_schema", "response_format") if wrong else None
+
+
+def open_objects(schema: Any, *context: str) -> Iterator[str]:
+    """What a strict schema may not have: an object that is not closed, or a property that is not
+    required.
+    """
+    if not isinstance(schema, dict):
+        return
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        if schema.get("additionalProperties") is not False:
+            yield f"{context}, 'additionalProperties' is required to be supplied and to be false"
+        if missing := sorted(properties.keys() - set(schema.get("required") or ())):
+            yield (
+                f"{context}, 'required' must include every key in properties. Missing"
+                f" '{missing[0]}'"
+            )
+    yield from open_objects(schema.get("items"), *context, "items")
+    for key in ("properties", "anyOf", "$defs"):
+        # beside schemas, names and values may look like them
+        parts = schema.get(key)
+        named = dict(enumerate(parts)) if isinstance(parts, list) else parts
+        for name, part in named.items() if isinstance(named, dict) else ():
+            yield from open_objects(part, *context, key, str(name))

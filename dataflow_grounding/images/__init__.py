@@ -1,0 +1,1 @@
+"""Pictures: files, sizes, what is sent, drawing."""

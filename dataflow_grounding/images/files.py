@@ -1,0 +1,338 @@
+"""An image file's bytes as Pillow reads them: the facts in the header, and the pixels."""
+
+import functools
+import hashlib
+import importlib.util
+import io
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from dataflow_grounding._util.errors import (
+    ImageBroken,
+    InputError,
+    MissingExtra,
+    cant_read,
+    machine_fault,
+)
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.scale.elsewhere import fetched, is_elsewhere, look
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
+"""What an image file may be, whatever it is called. Pillow's other readers are not tried: EPS's
+runs Ghostscript.
+"""
+
+MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
+PIXELS_AT_ONCE = 100_000_000
+"""Pixels that all threads together have decoded at a time; a picture with more of
+them goes alone.
+"""
+
+MAX_FILE_BYTES = 512 * 2**20
+# of a JPEG; a camera writes one segment of EXIF, 64 KiB at most
+MAX_EXIF_BYTES, MAX_SEGMENTS = 2**20, 10_000
+_PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+_ORIENTATION = 0x0112
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of an image file without decoding it. `width` and `height` are those of the
+    upright picture.
+    """
+
+    digest: str
+    width: int
+    height: int
+    media_type: str
+    # neither turned by EXIF, nor animated, nor in a mode (CMYK, 16 bit) that few endpoints read
+    plain: bool
+    file_bytes: int
+
+    @property
+    def size(self) -> Size:
+        """Width and height in pixels of the upright picture."""
+        return (self.width, self.height)
+
+
+def read_file(path: str, size: int | None = None) -> bytes:
+    """All bytes of an image file; the `size` of one elsewhere, if that is known, saves asking for
+    it.
+
+    Raises ImageMissing, MachineBusy; ImageBroken for a folder, a device, a huge file.
+    """
+    with _open_file(path, size=size) as file:
+        return file.read()
+
+
+@contextmanager
+def _open_file(path: str, first: int | None = None, size: int | None = None) -> Iterator[IO[bytes]]:
+    """The file; of one elsewhere its bytes, or the `first`."""
+    try:
+        far = is_elsewhere(path)
+        if size is None or not far:
+            size, _, kind = look(path)
+            if kind != "file":
+                raise ImageBroken(f"{path!r} is a folder or a device, not an image")
+        if first is None and size > MAX_FILE_BYTES:
+            raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
+        with (
+            io.BytesIO(fetched(path, min(size, first or size))) if far else open(path, "rb") as file
+        ):
+            yield file
+    except (OSError, InputError, MissingExtra) as error:
+        raise cant_read(path, error) from None
+
+
+class Header(NamedTuple):
+    """What an image file's header says: upright width and height, media type, EXIF orientation (1
+    to 8).
+    """
+
+    size: Size
+    media_type: str
+    orientation: int
+
+
+def read_header(path: str, data: bytes | None = None, first: int | None = 2**16) -> Header:
+    """An image file's header, from all its `data` if that is known; b"" passes over the orientation
+    of a PNG, for which the whole file would have to be read.
+
+    Of a file elsewhere the `first` bytes are fetched, or all where they are too few.
+    Raises ImageMissing, MachineBusy, ImageBroken.
+    """
+    try:
+        with (
+            io.BytesIO(data) if data else _open_file(path, first) as file,
+            _opened(file, path, 2 * MAX_PIXELS) as picture,
+        ):
+            whole = read_file(path) if data is None and picture.format == "PNG" else data
+            return _header_of(picture, whole or b"")
+    except ImageBroken:
+        if first is None or not is_elsewhere(path):
+            raise
+    return read_header(path, data, None)
+
+
+def parse_facts(data: bytes, path: str) -> ImageFacts:
+    """Facts from a file's bytes: header only, plus whether its end is there."""
+    with _opened(io.BytesIO(data), path) as picture:
+        size, media_type, orientation = _header_of(picture, data)
+        if not _is_whole(data, picture.format):
+            raise ImageBroken(f"{path!r} is cut off: its end is missing")
+        plain = orientation == 1 and picture.mode in _PLAIN_MODES
+        # n_frames reads all
+        plain = plain and (picture.format == "MPO" or not getattr(picture, "is_animated", False))
+        return ImageFacts(hashlib.sha256(data).hexdigest(), *size, media_type, plain, len(data))
+
+
+def _header_of(picture: "PillowImage", data: bytes) -> Header:
+    import PIL.Image
+
+    orientation: Any = 1
+    if picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF):
+        # else Pillow decodes it all to look behind
+        with suppress(Exception):  # a broken EXIF block is as good as none
+            orientation = picture.getexif().get(_ORIENTATION)
+    orientation = orientation if orientation in range(1, 9) else 1
+    width, height = picture.size
+    if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
+        width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
+    kind = (
+        "image/jpeg"
+        if picture.format == "MPO"
+        else PIL.Image.MIME.get(picture.format or "", "image/unknown")
+    )
+    return Header((height, width) if orientation >= 5 else (width, height), kind, orientation)
+
+
+def open_picture(file: IO[bytes]) -> "PillowImage":
+    """What Pillow makes of a file's header, if it is one of FORMATS. Raises all kinds of errors."""
+    import PIL.Image
+
+    _refuse_endless_exif(file)
+    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    return PIL.Image.open(file, formats=_formats())
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Those of FORMATS that this Pillow knows: AVIF came with 11.3. Sets Pillow up, once."""
+    import PIL.Image
+
+    # glibc keeps smaller blocks when they are freed, each thread its own
+    PIL.Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
+    return [
+        name
+        for name in FORMATS
+        if name != "AVIF" or importlib.util.find_spec("PIL.AvifImagePlugin")
+    ]
+
+
+def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage":
+    import PIL.Image
+
+    try:
+        picture = open_picture(file)
+        if picture.width * picture.height > most:
+            raise PIL.Image.DecompressionBombError
+    except Exception as error:  # Pillow's readers raise all kinds on broken headers
+        file.seek(0)
+        if not (start := file.read(12)):
+            why = "is empty"
+        elif isinstance(error, PIL.Image.DecompressionBombError):
+            why = f"has more than {MAX_PIXELS // 10**6} million pixels"
+        elif isinstance(error, PIL.UnidentifiedImageError):
+            heic = start[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
+            hint = (
+                "HEIC: convert it to JPEG"
+                if heic
+                else f"these can be read: {', '.join(_formats())}"
+            )
+            why = f"is not a readable image ({hint})"
+        else:
+            raise machine_fault(error) or ImageBroken(
+                f"{path!r} is a broken image: {error}"
+            ) from None
+        raise ImageBroken(f"{path!r} {why}") from None
+    if not (picture.width > 0 and picture.height > 0):
+        raise ImageBroken(f"{path!r} has no pixels")
+    return picture
+
+
+def _is_whole(data: bytes, format: str | None) -> bool:
+    if format in ("JPEG", "MPO"):  # phones append a video to some
+        return data.rfind(b"\xff\xd9", _jpeg_scan(data)) >= 0
+    if format == "PNG":
+        return data.rfind(b"IEND") >= 0
+    return format != "WEBP" or len(data) >= 8 + int.from_bytes(data[4:8], "little")
+
+
+def _jpeg_scan(data: bytes) -> int:
+    """Where a JPEG's first scan begins: behind the segments, which may hold a whole thumbnail."""
+    place = 2
+    for place, _ in _jpeg_segments(io.BytesIO(data)):  # noqa: B007
+        pass
+    return place
+
+
+def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Where each segment before a JPEG's first scan ends, and its first ten bytes."""
+    place = 2
+    file.seek(place)
+    while len(head := file.read(10)) >= 4 and head[0] == 0xFF and head[1] != 0xDA:
+        place += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4], "big")
+        yield place, head
+        file.seek(place)
+
+
+def _refuse_endless_exif(file: IO[bytes]) -> None:
+    """Raises ValueError for a JPEG whose EXIF, put together piece by piece, takes Pillow minutes:
+    100 MB took two.
+    """
+    exif = segments = 0
+    is_small = file.seek(0, io.SEEK_END) <= MAX_EXIF_BYTES
+    file.seek(0)
+    if not is_small and file.read(2) == b"\xff\xd8":
+        for segments, (_, head) in enumerate(_jpeg_segments(file), 1):
+            exif += int.from_bytes(head[2:4], "big") if head[4:8] == b"Exif" else 0
+            if exif > MAX_EXIF_BYTES or segments > MAX_SEGMENTS:
+                raise ValueError(
+                    f"more than {MAX_EXIF_BYTES >> 20} MiB of EXIF, or {MAX_SEGMENTS} segments"
+                )
+    file.seek(0)
+
+
+class _Room:
+    """For how many pixels there is room: threads wait in turn, so that small pictures keep no large
+    one out.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._free = most
+        self._turn, self._changed = threading.Lock(), threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        pixels = min(pixels, self._most)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify()
+
+
+_room = _Room(PIXELS_AT_ONCE)
+
+
+@contextmanager
+def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[PillowImage]":
+    """The picture upright, as RGB on white, not smaller than `at_least` if given; waits until there
+    is room for it.
+
+    The room is given back at the end of the `with`: what outlives it should be small; decode
+    nothing inside it. Raises ImageBroken, MachineBusy.
+    """
+    import PIL.ImageOps
+
+    picture = _opened(io.BytesIO(data), path)
+    if at_least:  # lets the JPEG decoder work at a fraction of the size
+        # Pillow rounds down
+        longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))
+        picture.draft(
+            "RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest)
+        )
+    with _room.taken(math.prod(picture.size)):
+        try:
+            picture.load()
+            PIL.ImageOps.exif_transpose(picture, in_place=True)
+            picture = on_white(picture)
+        except Exception as error:  # Pillow's decoders raise all kinds on broken data
+            raise machine_fault(error) or ImageBroken(
+                f"{path!r} is a broken image: {error}"
+            ) from None
+        yield picture
+
+
+def decode(path: str) -> "PillowImage":
+    """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken, MachineBusy."""
+    with decoding(read_file(path), path) as picture:
+        return picture
+
+
+def on_white(picture: "PillowImage") -> "PillowImage":
+    """The picture in RGB; what is transparent becomes white, not whatever colour lies beneath."""
+    import PIL.Image
+
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        white = PIL.Image.new("RGB", picture.size, "white")
+        white.paste(picture, mask=picture)
+        return white
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def encoded(picture: "PillowImage", max_bytes: int) -> bytes:
+    """A JPEG; where it would have more than `max_bytes`, of as good a quality as fits, or the
+    least.
+    """
+    for quality in (92, 85, 70, 55, 40):
+        out = io.BytesIO()
+        picture.save(out, "JPEG", quality=quality, subsampling=0 if quality > 80 else "4:2:0")
+        if out.tell() <= max_bytes:
+            break
+    return out.getvalue()

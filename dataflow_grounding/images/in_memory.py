@@ -1,0 +1,148 @@
+"""Pictures given in memory (bytes of image files, PIL images, NumPy arrays) as files, while the
+process runs.
+"""
+
+import atexit
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding._util.errors import BrokenRow, GroundingError, ImageBroken, machine_fault
+from dataflow_grounding.images.files import parse_facts
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+_EXACT = ("1", "L", "LA", "RGB", "RGBA", "I;16")  # modes whose pixels a PNG holds as they are
+_folders: dict[int, str] = {}  # by process: a fork has its parent's variables
+
+
+def is_picture(value: Any) -> bool:
+    """Whether a value can be a picture, other than by its path as a text."""
+    loaded = _is_a(value, "ndarray", "numpy") or _is_a(value, "Image", "PIL.Image")
+    return (
+        loaded
+        or isinstance(value, (bytes, bytearray, memoryview, os.PathLike))
+        or _is_stored(value)
+    )
+
+
+def as_path(given: Any, name: str) -> str:
+    """The path of a picture: the one given, or that of a file with the picture, called by a digest
+    of its content.
+
+    Errors call it `name`. Raises BrokenRow for what is not a picture, ImageBroken, MachineBusy,
+    StorageFailed.
+    """
+    if _is_stored(given):
+        given = given.get("bytes") or given.get("path")
+    if isinstance(given, (str, os.PathLike)):
+        return os.fsdecode(given)
+    try:
+        if isinstance(given, (bytes, bytearray, memoryview)):
+            data = bytes(given)
+            facts = parse_facts(data, f"{name} of {len(data):,} bytes")
+            ending = facts.media_type.partition("/")[2]
+            return _kept(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
+        picture = (_from_array if _is_a(given, "ndarray", "numpy") else _from_pillow)(given, name)
+        digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
+        digest.update(picture.tobytes())
+        picture.info = {}  # what a picture holds besides its pixels
+        return _kept(
+            f"{digest.hexdigest()[:32]}.png",
+            lambda path: picture.save(path, "PNG", compress_level=1),
+        )
+    except GroundingError:
+        raise
+    except Exception as error:  # Pillow raises all kinds
+        said = f"{name}: this {type(given).__name__} can't be read: {' '.join(str(error).split())}"
+        raise machine_fault(error) or ImageBroken(said) from None
+
+
+def id_of(path: str) -> str:
+    """What the picture's ids are made of: its path, or the digest of one that was
+    given in memory.
+    """
+    return os.path.basename(path) if os.path.dirname(path) in _folders.values() else path
+
+
+def _is_stored(value: Any) -> bool:
+    """Whether it is what the library `datasets` stores for a picture."""
+    return isinstance(value, Mapping) and "bytes" in value and value.keys() <= {"bytes", "path"}
+
+
+def _is_a(value: Any, name: str, module: str) -> bool:
+    """Whether it is an object of a class of a module, which is not imported for that."""
+    # a module that another thread is importing may lack it yet
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(value, kind)
+
+
+def _from_array(array: Any, name: str) -> "PillowImage":
+    import PIL.Image
+
+    shape = tuple(array.shape)
+    if str(array.dtype) != "uint8":
+        raise BrokenRow(f"{name}: an array of {array.dtype} is not a picture: give uint8, 0 to 255")
+    if len(shape) == 3 and shape[0] in (3, 4) and shape[2] not in (3, 4):
+        raise BrokenRow(
+            f"{name}: shape {shape} has its colors first: transpose(1, 2, 0) puts them last"
+        )
+    if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+        raise BrokenRow(
+            f"{name}: an array of shape {shape} is not a picture: give H×W, H×W×3 (RGB) or H×W×4"
+            " (RGBA)"
+        )
+    return PIL.Image.fromarray(array)
+
+
+def _from_pillow(given: Any, name: str) -> "PillowImage":
+    if not _is_a(given, "Image", "PIL.Image"):
+        wanted = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
+        raise BrokenRow(
+            f"{name} should be {wanted}, not {'None' if given is None else type(given).__name__}"
+        )
+    import PIL.ImageOps
+
+    given.load()
+    if not all(given.size):
+        raise BrokenRow(f"{name}: a PIL image of {given.width}×{given.height} pixels is empty")
+    if given.mode in ("F", "I"):
+        numbers = "floating-point numbers" if given.mode == "F" else "32-bit numbers"
+        raise BrokenRow(
+            f"{name}: a PIL image of {numbers} is not a picture: scale them to 0 to 255, convert it"
+            " to RGB"
+        )
+    upright = PIL.ImageOps.exif_transpose(given)
+    if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
+        return upright.convert("RGBA")
+    return upright if upright.mode in _EXACT else upright.convert("RGB")
+
+
+def _kept(name: str, write: Callable[[Path], object]) -> str:
+    """The file of that name in this process's folder, written if it is not there yet."""
+    path = os.path.join(_folder(), name)
+    if not os.path.exists(path):
+        part = Path(f"{path}.{threading.get_ident()}")
+        write(part)
+        os.replace(part, path)
+    return path
+
+
+def _folder() -> str:
+    process = os.getpid()
+    if not os.path.isdir(_folders.get(process, "")):
+        folder = _folders[process] = tempfile.mkdtemp(prefix="dataflow_grounding_")
+        atexit.register(_remove, folder, process)
+    return _folders[process]
+
+
+def _remove(folder: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,76 @@
+"""Boxes and points in the special tokens and tags that model families write by training."""
+
+from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding.replies._locations import LOCATION, read_locations
+from dataflow_grounding.replies._tags import TAG, read_tags, split_numbers
+from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, named
+
+_PATCH = lazy_pattern(r"<patch_index_(\d{1,6})>")
+_PATCH_TAG = lazy_pattern(r"<(/?phrase|/?object|/delimiter_of_multi_objects/)>")
+_CORNER_OR_CLASS = lazy_pattern(
+    r"<x_(?P<x>[\d.]{1,12})>\s?<y_(?P<y>[\d.]{1,12})>|<class_(?P<name>[\w-]{1,40})>"
+)
+_HTML_BOX = lazy_pattern(r"\bdata-bbox\s{0,3}=\s{0,3}[\"']([^\"'<>]{0,200})[\"']")
+
+_HTML_LABEL = lazy_pattern(
+    r"\bdata-(?:label|name|class|category)\s{0,3}=\s{0,3}[\"']([^\"'<>]{1,200})[\"']"
+)
+
+
+def has_tokens(text: str) -> bool:
+    """Whether a text has special tokens or tags in which boxes or points may stand."""
+    return "<" in text and bool(
+        "<patch_index_" in text or LOCATION.search(text) or TAG.search(text)
+    )
+
+
+def read_tokens(text: str, parsed: ParsedReply) -> None:
+    """Add to `parsed` the boxes and points that stand in special tokens or tags."""
+    if "<patch_index_" in text:
+        _read_patches(text, parsed)
+    elif LOCATION.search(text):
+        read_locations(text, parsed)
+    elif "<class_" in text and _CORNER_OR_CLASS.search(text):
+        _read_corners(text, parsed)
+    elif TAG.search(text):
+        read_tags(text, parsed)
+    elif "data-bbox" in text:
+        for match in _HTML_BOX.finditer(text):
+            tag = text[max(0, match.start() - 1000) : match.start()].rpartition("<")[2]
+            label = _HTML_LABEL.search(
+                tag + text[match.start() : match.end() + 1000].partition(">")[0]
+            )
+            parsed.add(
+                split_numbers(match[1]), NOTHING_SAID if label is None else named(label[1].strip())
+            )
+
+
+def _read_patches(text: str, parsed: ParsedReply) -> None:
+    # Kosmos-2: <phrase>label</phrase><object><patch_index_0001><patch_index_0044></object>
+    label: str | None = None
+    pieces = ["", *_PATCH_TAG.split(text), ""]
+    for tag, content, following in zip(pieces[0::2], pieces[1::2], pieces[2::2], strict=False):
+        cells = [float(index) for index in _PATCH.findall(content)]
+        if len(cells) == 2:
+            parsed.put(RawBox("box", tuple(cells), named(label), family="kosmos-2"))
+        elif cells:
+            parsed.drop(f"a box of {len(cells)} grid cells")
+        if cells and not following:
+            parsed.truncated = True
+        elif (tag, following) == ("phrase", "/phrase"):
+            label = content.strip()
+
+
+def _read_corners(text: str, parsed: ParsedReply) -> None:
+    # Nemotron Parse: <x_0.1><y_0.2>text<x_0.3><y_0.4><class_Text>
+    corners: list[str] = []
+    for match in _CORNER_OR_CLASS.finditer(text):
+        if match["name"] is None:
+            corners += [match["x"], match["y"]]
+            continue
+        if corners:
+            parsed.add(corners, named(match["name"]), corners=True)
+        corners = []
+    if corners:
+        parsed.drop("a box whose label is cut off")
+        parsed.truncated = True

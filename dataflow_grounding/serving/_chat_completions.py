@@ -1,0 +1,141 @@
+"""How OpenAI-compatible endpoints differ: what they take, found out on the first request, and what
+they answer.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.serving.base import Reply, Usage, is_token_count
+from dataflow_grounding.serving.http_errors import is_about_content
+
+_FORMATS = ("json_schema", "json_object", "none")
+_NO_IMAGES = (
+    "not a multimodal model",
+    "does not support image",
+    "no endpoints found that support image",
+    "image input is not supported",
+    "image_url is only supported by certain models",
+    "unknown variant `image_url`",
+    "at most 0 image",
+)
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What an endpoint takes; the defaults are what is tried first."""
+
+    response_format: str = "json_schema"
+    tokens_key: str = "max_tokens"
+    system_message: bool = True
+    temperature: bool = True
+
+    def after_refusal(self, said: str) -> "Habits | None":
+        """What to try next when a request was refused with these words; None when nothing is left
+        to try.
+        """
+        if is_about_content(said):
+            return None  # it is what the request says, not how
+        said = said.lower()
+        if self.tokens_key == "max_tokens" and "max_completion_tokens" in said:
+            return replace(self, tokens_key="max_completion_tokens")
+        if self.temperature and "temperature" in said:
+            return replace(self, temperature=False)
+        if self.system_message and "role" in said and ("system" in said or "alternate" in said):
+            return replace(self, system_message=False)
+        left = _FORMATS[_FORMATS.index(self.response_format) + 1 :]
+        return replace(self, response_format=left[0]) if left else None
+
+    def __str__(self) -> str:
+        format_ = {"none": "no response_format"}.get(
+            self.response_format, f"response_format {self.response_format}"
+        )
+        system = "a system message" if self.system_message else "no system message"
+        return (
+            f"{format_}, {self.tokens_key}, {system},"
+            f" {'' if self.temperature else 'no '}temperature"
+        )
+
+
+def first_habits(endpoint: str) -> "Habits":
+    """What to try first; on OpenAI's own service a schema would keep the picture out of the prompt
+    cache.
+    """
+    is_openais = _is_under("openai.com", endpoint) or _is_under("openai.azure.com", endpoint)
+    return Habits(response_format="json_object") if is_openais else Habits()
+
+
+def first_limits(endpoint: str) -> ImageLimits:
+    """What pictures it takes. NVIDIA's hosted NIMs, at integrate.api.nvidia.com, ai.api.nvidia.com,
+    …nvcf.nvidia.com and others: data URLs up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim).
+    """
+    if _is_under("nvidia.com", endpoint):
+        return ImageLimits(
+            media_types=("image/jpeg", "image/png"), max_side=1024, max_bytes=134_000
+        )
+    return ImageLimits()
+
+
+def _is_under(domain: str, endpoint: str) -> bool:
+    """Whether an address's host is the domain or has it as its last parts: evilnvidia.com is not
+    under nvidia.com.
+    """
+    host = (urlsplit(endpoint).hostname or "").rstrip(".")
+    return host == domain or host.endswith(f".{domain}")
+
+
+def takes_no_images(said: str) -> bool:
+    """Whether a refusal says that the model takes no images at all, in the words of
+    docs/endpoints.md's servers.
+    """
+    said = said.lower()
+    return any(words in said for words in _NO_IMAGES)
+
+
+def reply_of(data: dict[str, Any], hold: float) -> Reply:
+    """The reply in a `chat.completion` object. Raises KeyError, TypeError, … for anything else.
+
+    A reasoning model's answer may stand where its thoughts should (a server that was told the wrong
+    parser): then that is read. Where the thoughts used up all tokens, the reply is cut off.
+    """
+    choice = data["choices"][0]
+    message = choice["message"]
+    text = _text(message.get("content"))
+    finish_reason = choice.get("finish_reason") or "stop"
+    if not text.strip() and finish_reason == "stop":
+        text = _text(message.get("reasoning_content") or message.get("reasoning"))
+    refusal = message.get("refusal") or (
+        "content filter" if finish_reason == "content_filter" else None
+    )
+    return Reply(
+        text, str(finish_reason), usage_of(data.get("usage")), refusal and str(refusal), hold
+    )
+
+
+def _text(content: Any) -> str:
+    """Some servers answer in parts; thinking parts are left out."""
+    if isinstance(content, list):
+        return "".join(
+            part.get("text", "")
+            for part in content
+            if part.get("type", "text") in ("text", "output_text")
+        )
+    return str(content or "")
+
+
+def usage_of(data: Any) -> Usage:
+    """Token counts by any of the names in use; what is missing, or can't be one, counts 0."""
+    if not isinstance(data, dict):
+        return Usage()
+    details = data.get("prompt_tokens_details") or data.get("input_tokens_details")
+    of_details = details.get("cached_tokens") if isinstance(details, dict) else None
+    sent = _first(data.get("prompt_tokens"), data.get("input_tokens"))
+    cached = _first(of_details, data.get("prompt_cache_hit_tokens"), data.get("cached_tokens"))
+    return Usage(
+        sent, min(cached, sent), _first(data.get("completion_tokens"), data.get("output_tokens"))
+    )
+
+
+def _first(*values: Any) -> int:
+    return next((n for n in values if is_token_count(n)), 0)

@@ -1,0 +1,341 @@
+"""The watch of one run: whether its boxes are in the format asked for, by probe pictures and by the
+replies.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from dataflow_grounding._util.errors import RecordError, SuspectBoxes, UnreadableReply
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.engine.plan import SUSPECT, Ask
+from dataflow_grounding.images.image import Image
+from dataflow_grounding.tasks.request import ReadReply, Request
+from dataflow_grounding.watch import _findings as findings
+from dataflow_grounding.watch._evidence import SURELY
+from dataflow_grounding.watch._readings import Sent
+from dataflow_grounding.watch._second_reply import JudgedReply
+from dataflow_grounding.watch._state import State
+from dataflow_grounding.watch._taken_replies import TakenReplies, TakenReply
+from dataflow_grounding.watch._unvouched import Unvouched
+from dataflow_grounding.watch._watched_question import WatchedQuestion
+from dataflow_grounding.watch.box_watch import BoxWatch
+from dataflow_grounding.watch.probing import Probing
+
+T = TypeVar("T")
+
+
+class RunWatch(BoxWatch):
+    """A BoxWatch at work: always in one of the states of `State`.
+
+    Args:
+        settings: The BoxWatch that began.
+        probing: The run's probe pictures.
+        most_tries: How often a question is asked at most.
+    """
+
+    def __init__(self, settings: BoxWatch, probing: Probing, most_tries: int) -> None:
+        super().__init__(settings.on_suspect, settings.every)
+        self.poor = settings.poor
+        self._probing = probing
+        self._most_tries = most_tries if probing.wanted else 0
+        self._odd_probe: str | None = None
+        self._slips: list[str] = []  # the formats that replies were proven to be in
+        self._stop_message = ""
+        self._unvouched = Unvouched()
+        self._taken = TakenReplies()
+        self._free = asyncio.Event()  # set unless HOLDING
+        self._free.set()
+        self.state = self._at_rest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the rest is of a run, which is in one process
+        told = {"suspicion": self.suspicion, "poor": self.poor}
+        return BoxWatch, (self.on_suspect, self.every), told
+
+    def _at_rest(self) -> State:
+        """The state while no probe picture is on its way and nothing speaks against the boxes."""
+        if not self._probing.possible:
+            return State.BLIND
+        return State.TRUSTED if self._probing.begun else State.UNPROBED
+
+    # One question
+
+    async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
+        """As BoxWatch.ask: sent when it may be, its replies judged, and what they say drawn
+        consequences from.
+        """
+        if self.state is State.ENDED:
+            return await ask(request)
+        if self.state is State.SUSPECT:
+            return await ask(request.put_so(of=self._probing.of))
+        self._check_stopped()
+        if self._probing.meets(ask, image.sent_size):
+            await self._ready(ask)
+        shown = image.shown_size
+        sent = Sent(image.sent_size, image.size[0] / shown[0], image.size[1] / shown[1])
+        question = self._question(sent, phrases)
+        try:
+            answer = await ask(self._watched(request, ask, question))
+        except RecordError:  # boxes in another format are often no boxes at all
+            await self._look_round(ask)
+            raise
+        await self._settle(question, ask, request, image.sent_size)
+        if question.unquestioned is not None and self._most_tries:
+            self._taken.add(TakenReply(question.unquestioned, question, ask, request))
+        await self._look_round(ask)
+        return answer
+
+    def _question(self, sent: Sent, phrases: Sequence[str]) -> WatchedQuestion:
+        return WatchedQuestion(
+            self._probing.evidence,
+            self._probing.asked,
+            sent,
+            phrases,
+            most_tries=self._most_tries,
+            trusts_stored=self._probing.trusts_stored,
+        )
+
+    def _watched(self, request: Request[T], ask: Ask, question: WatchedQuestion) -> Request[T]:
+        """The request as it is sent: not before it may be, and with each of its
+        replies looked at.
+        """
+        was_sent = False
+
+        async def before() -> None:
+            nonlocal was_sent
+            await self._ready(ask)
+            was_sent = True
+
+        def may_send() -> bool:
+            if self.state in (State.HOLDING, State.STOPPED):
+                return False
+            self._probing.sending()
+            return True
+
+        def read(reply: str) -> ReadReply[T]:
+            if question.tries:  # one that is asked again is no further answer
+                self._probing.known.extra += 1
+            else:
+                self._probing.known.answers += 1
+            if self.suspicion is None:
+                self._unvouched.add(ask, was_sent=was_sent)
+                question.look(reply)
+            try:
+                return request.read(reply)
+            except UnreadableReply:
+                question.refused()
+                raise
+
+        stored, of = question.stored, self._probing.of
+        return request.put_so(read=read, before=before, may_send=may_send, stored=stored, of=of)
+
+    async def _settle(
+        self, question: WatchedQuestion, ask: Ask, request: Request[T], size: Size
+    ) -> None:
+        """Draw the consequences of replies that were asked again. Raises SuspectBoxes."""
+        if self.suspicion is not None:
+            return
+        if question.proven is not None:
+            self._settle_proof(question.proven, ask)
+        elif question.odd is not None and question.last is not None:
+            odd = TakenReply(question.last, question, ask, request)
+            await self._settle_odd(odd, question.odd, size)
+
+    def _settle_proof(self, proven: str, ask: Ask) -> None:
+        ask.note("mixed_formats", f"a reply came in {proven} and, asked again, as asked")
+        self._slips.append(proven)
+        self._taken.call_for_review()
+        mixed = self._probing.evidence.mixed_with
+        if mixed is not None:
+            self._suspect_mixture(mixed)
+
+    async def _settle_odd(self, odd: TakenReply, looks_like: str, size: Size) -> None:
+        """Boxes look like another format, also when they are asked for again: a probe picture of
+        such a size tells.
+        """
+        ask = odd.ask
+        ask.note("odd_boxes", f"boxes look like {looks_like}, also when they are asked for again")
+        unanswered = False
+        if self._probing.possible and not self._probing.stands_for(size):
+            await self._free.wait()
+            if self.state is State.TRUSTED:
+                await self._probe(ask, holding=True, of_size=size)
+                unanswered = not self._probing.stands_for(size)
+        if self.suspicion is not None:
+            return
+        evidence = self._probing.evidence
+        if evidence.often_odd is not None:
+            self._suspect_all(findings.often_odd(evidence, evidence.often_odd))
+        elif unanswered or self.state is State.BLIND:
+            ask.note(SUSPECT, f"two replies look like {looks_like}, and no probe picture can tell")
+        else:
+            third = await self._asked_afresh(odd) if odd.judged.ratio >= SURELY else None
+            if third is None or not self._is_proven_wrong(odd, third):
+                odd.question.learn()  # things are like that here
+
+    async def _review_taken(self, ask: Ask, *, last: bool) -> None:
+        """Ask once more about replies that look like another format by now. Raises SuspectBoxes,
+        RunStopped.
+        """
+        for taken in self._taken.doubtful(
+            self._probing.evidence, self._probing.spare if last else 0
+        ):
+            if self.suspicion is not None:  # proven by one of them, or by what came meanwhile
+                return
+            afresh = await self._asked_afresh(taken)
+            if afresh is not None and not self._is_proven_wrong(taken, afresh):
+                self._probing.evidence.count_in_vain(taken.judged, afresh)
+
+    async def _asked_afresh(self, taken: TakenReply) -> JudgedReply | None:
+        """One more reply to a question; None where it can't be read, or nothing hangs on it any
+        more.
+        """
+        self._probing.known.extra += 1
+        try:
+            afresh, _ = await taken.ask.aside(taken.asked_afresh())
+        except RecordError:
+            return None
+        return afresh if self.suspicion is None else None
+
+    def _is_proven_wrong(self, taken: TakenReply, afresh: JudgedReply) -> bool:
+        """Whether another reply proves in which other format one is; its record is marked. Raises
+        SuspectBoxes.
+        """
+        proven = self._probing.evidence.compare(taken.judged, afresh)
+        if proven is None:
+            return False
+        taken.ask.note(SUSPECT, f"boxes came in {proven} and, asked again, as asked")
+        self._settle_proof(proven, taken.ask)
+        return True
+
+    # Probe pictures
+
+    async def _ready(self, ask: Ask) -> None:
+        """Wait until requests may be sent: for the first check, made by the first comer, and for
+        any in doubt.
+        """
+        if self.state is State.UNPROBED:
+            await self._probe(ask, holding=True)
+        else:
+            await self._look_round(ask)
+        await self._free.wait()
+        self._check_stopped()
+
+    async def _look_round(self, ask: Ask, *, last: bool = False) -> None:
+        """Check the endpoint where it is time for it."""
+        if self.state is State.BLIND:
+            self._suspect_if_overwhelming()
+        elif self.state is State.TRUSTED:
+            if last or self._taken.is_due(self._probing.evidence.replies):
+                await self._review_taken(ask, last=last)
+                if self.state is not State.TRUSTED:
+                    # proven to be wrong, or another asks for a probe picture by now
+                    return
+            alarmed = self._probing.evidence.alarmed
+            at_the_end = last and self._probing.due_at_the_end()
+            if alarmed or at_the_end or self._probing.due():
+                await self._probe(
+                    ask, holding=alarmed is not None, orientation=alarmed, last=at_the_end
+                )
+
+    async def _probe(
+        self,
+        ask: Ask,
+        *,
+        holding: bool,
+        of_size: Size | None = None,
+        orientation: str | None = None,
+        last: bool = False,
+    ) -> None:
+        """Send probe pictures, as Probing.check, and go on as they tell. Raises SuspectBoxes,
+        RunStopped.
+        """
+        before = self._unvouched.all()
+        self._enter(State.HOLDING if holding else State.PROBING)
+        try:
+            verdict = await self._probing.check(
+                ask, self._hold, of_size=of_size, orientation=orientation, last=last
+            )
+        finally:
+            if self.state in (State.PROBING, State.HOLDING):
+                self._enter(self._at_rest())
+        if self.suspicion is not None:  # replies have proven it meanwhile
+            return
+        if verdict.odd and verdict.kind != "misses":
+            self._odd_probe = verdict.odd
+            ask.note("mixed_formats", f"a probe picture was clearly answered in {verdict.odd}")
+        if verdict.kind == "misses":
+            what = findings.missed_probe(
+                verdict, self._probing.asked, calibrated=self._probing.calibrated
+            )
+            self._suspect(what, self._unvouched.sent())
+            return
+        if verdict.why:
+            ask.note("unanswered_check", verdict.why)
+        if verdict.kind == "silent":
+            self._suspect_if_overwhelming()
+        elif self._odd_probe is None and not self._probing.evidence.proven:
+            self._unvouched.vouch(before)
+
+    def _hold(self) -> None:
+        """A probe picture is missed: nothing else is sent before another one has told more."""
+        self._enter(State.HOLDING)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        if state is State.HOLDING:
+            self._free.clear()
+        else:
+            self._free.set()
+
+    # What becomes of the run
+
+    def _check_stopped(self) -> None:
+        if self.state is State.STOPPED:
+            raise SuspectBoxes(self._stop_message)
+
+    def _suspect_if_overwhelming(self) -> None:
+        """Where no probe picture can tell, the replies alone do, if enough speaks for another
+        format.
+        """
+        found = self._probing.evidence.overwhelming
+        if found is not None:
+            self._suspect_all(findings.overwhelming(found, self._probing.asked))
+
+    def _suspect_mixture(self, other: str) -> None:
+        """Replies are proven to be in several formats: no probe picture has to tell."""
+        self._probing.set_aside()
+        self._suspect(findings.mixture(self._probing.evidence, other), self._unvouched.all())
+
+    def _suspect_all(self, what: str) -> None:
+        if self._probing.known.silent:
+            what = findings.without_probes(what)
+        self._probing.doubt()
+        self._suspect(what, self._unvouched.all())
+
+    def _suspect(self, what: str, asked: Iterable[Ask]) -> None:
+        """Report wrong boxes. Raises SuspectBoxes unless set to warn."""
+        self.suspicion, kept = what, self._probing.lost()
+        if self.on_suspect == "stop":
+            self._stop_message = f"{what}. {kept}"
+            self._enter(State.STOPPED)
+            raise SuspectBoxes(self._stop_message)
+        self._enter(State.SUSPECT)
+        say(f"Warning: {what}.")
+        for ask in asked:
+            ask.note(SUSPECT, what)
+
+    async def conclude(self, ask: Ask) -> None:
+        """As BoxWatch.conclude: with a last check, if one is due."""
+        if self.state is State.ENDED:  # once, whichever operator comes first
+            return
+        if self.state is not State.STOPPED:
+            await self._look_round(ask, last=True)
+        self._probing.finish(vouched=self.suspicion is None)
+        if self._odd_probe and self.suspicion is None:
+            say(f"Warning: {findings.odd_probe(self._odd_probe, self._probing.asked)}.")
+        elif self._slips and self.suspicion is None:
+            say(f"Warning: {findings.slips(self._slips, self._probing.asked)}.")
+        self.state = State.ENDED
