@@ -4,7 +4,8 @@ alone.
     python -m benchmarks.process --port-file PORT --stats-file STATS [--answers canned --text TEXT]
     [--latency SECONDS]
 
-serves until SIGTERM or Ctrl-C, then writes its counts; `ServerProcess` starts it so and reads them.
+serves until SIGTERM or Ctrl-C, then writes its counts, and before that whenever it gets SIGUSR1;
+`ServerProcess` starts it so and reads them.
 """
 
 from __future__ import annotations
@@ -59,6 +60,20 @@ class ServerProcess:
         self.base_url = f"http://127.0.0.1:{(folder / 'port').read_text()}/v1"
         return self
 
+    def counts_so_far(self) -> dict[str, Any]:
+        """What `statistics` would be if the server ended now."""
+        assert self._process
+        stats = Path(self._folder.name, "stats.json")
+        stats.unlink(missing_ok=True)
+        self._process.send_signal(signal.SIGUSR1)
+        end = time.monotonic() + START_LIMIT
+        while not stats.exists():
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("the loopback server does not answer")
+            time.sleep(0.02)
+        counts: dict[str, Any] = json.loads(stats.read_text())
+        return counts
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -84,20 +99,33 @@ def main() -> None:
         lognormal(arguments.latency, arguments.sigma) if arguments.sigma else arguments.latency
     )
     with LoopbackServer(answers, latency=latency, key=arguments.key, record=False) as server:
+
+        def write_counts(*_: object) -> None:
+            write_whole(
+                arguments.stats_file, json.dumps(counts(server, beginnings), indent=1) + "\n"
+            )
+
+        signal.signal(signal.SIGUSR1, write_counts)
         with suppress(KeyboardInterrupt):
             write_whole(arguments.port_file, str(server.port))
             while True:
                 # a library's thread may have got the signal, which doesn't wake this one
                 time.sleep(0.1)
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        counts = {
-            "by_status": server.by_status,
-            "max_in_flight": server.max_in_flight,
-            "beginnings": beginnings.counts(),
-            "cpu_s": round(used.ru_utime + used.ru_stime, 3),
-            "peak_rss_kb": used.ru_maxrss,
-        }
-        write_whole(arguments.stats_file, json.dumps(counts, indent=1) + "\n")
+        write_counts()
+
+
+def counts(server: LoopbackServer, beginnings: Beginnings) -> dict[str, Any]:
+    """What was asked, and what answering took of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "by_status": server.by_status,
+        "received": server.received,
+        "bytes_received": server.bytes_received,
+        "max_in_flight": server.max_in_flight,
+        "beginnings": beginnings.counts(),
+        "cpu_s": round(used.ru_utime + used.ru_stime, 3),
+        "peak_rss_kb": used.ru_maxrss,
+    }
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     add("--sigma", type=float, default=0.0, help="shape of log-normal latencies")
     add("--key", help="the only key that is taken")
     add("--port-file", type=Path, required=True, help="written once the server listens")
-    add("--stats-file", type=Path, required=True, help="written at the end, as JSON")
+    add("--stats-file", type=Path, required=True, help="written at the end and at SIGUSR1, as JSON")
     return parser
 
 
