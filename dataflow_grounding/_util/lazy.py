@@ -26,6 +26,16 @@ def attached(
     return public_name, lambda: sorted({*homes, *vars(sys.modules[package])}), list(homes)
 
 
+async def load_aside(module: str) -> None:
+    """Import a large module in a thread, so that the event loop goes on meanwhile; whoever uses it
+    imports it then.
+    """
+    import asyncio
+
+    if module not in sys.modules:
+        await asyncio.to_thread(importlib.import_module, module)
+
+
 def lazy_pattern(text: str | Callable[[], str], flags: int = 0) -> re.Pattern[str]:
     """A regular expression that is compiled when one of its methods is first used; `text` may be a
     function for it.

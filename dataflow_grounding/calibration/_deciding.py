@@ -2,6 +2,7 @@
 elongated pictures.
 """
 
+import asyncio
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -67,7 +68,8 @@ class Decision:
 
 class Deciding:
     """One model's case: `ask` puts probe pictures to it, `own` are sizes of the run's, the
-    commonest first, of which up to `most_own` are asked for.
+    commonest first, of which up to `most_own` are asked for. What takes long to reckon is done by a
+    thread: the event loop may have other things to do.
     """
 
     def __init__(
@@ -96,16 +98,16 @@ class Deciding:
         await self._ask_for(
             [size for size in others if not is_near(size, [self.pictures[0].sent])], stated
         )
-        found = fit(self.pictures, stated)
+        found = await asyncio.to_thread(fit, self.pictures, stated)
         if found.format.frame != "sent" and found.format.scale != "px":
             await self._ask_for([reduced_to(size, self.max_side) for size in OTHER_SHAPES], stated)
-            found = fit(self.pictures, stated)
+            found = await asyncio.to_thread(fit, self.pictures, stated)
         if found.format.scale == "px":
             return await self._in_pixels(found.format)
         further = self._further_shapes(found.format)
         if further:
             await self._ask_further(further, stated)
-            found = fit(self.pictures, stated)
+            found = await asyncio.to_thread(fit, self.pictures, stated)
         if self.taken.narrowed and self.own:
             await self._ask_for(
                 [legible(reduced_to(self.own[0], self.max_side), self.max_side)], stated
@@ -188,7 +190,11 @@ class Deciding:
 
     async def _covered(self, found: BoxFormat, covering: Covering) -> tuple[SizeLimits, str]:
         """What the further pictures prove, as Covering.covered. Raises NoFit."""
-        while sizes := covering.next_sizes(measured_in(self.pictures, found.order, found.frame)):
+
+        def next_sizes() -> list[Size]:
+            return covering.next_sizes(measured_in(self.pictures, found.order, found.frame))
+
+        while sizes := await asyncio.to_thread(next_sizes):
             await self._ask_for(sizes, found)
         return covering.covered(measured_in(self.pictures, found.order, found.frame), found.frame)
 

@@ -9,7 +9,12 @@ import click
 
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.calibration.choice import REQUESTS
-from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option
+from dataflow_grounding.cli.arguments import (
+    answer,
+    overrides_argument,
+    rarely_collect_garbage,
+    spec_option,
+)
 from dataflow_grounding.jobs.checking import check_spec
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.registry import load_spec
@@ -53,6 +58,7 @@ def of_estimate(
     Stored replies cost nothing more. After a pilot, token counts are based on what the endpoint
     counted for it.
     """
+    rarely_collect_garbage()
     found = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot))
     answer(as_json, found, _lines(found))
 

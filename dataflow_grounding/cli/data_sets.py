@@ -4,20 +4,28 @@ import math
 import os
 import re
 from collections import Counter, deque
-from typing import Any
+from collections.abc import Sequence
+from typing import IO, Any
 
 import click
 
 from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding._util.terminal import counted, say, say_json
-from dataflow_grounding.cli.arguments import answer, together
+from dataflow_grounding.cli.arguments import together
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import write_rows
-from dataflow_grounding.extras.evaluation.figures.counting import FIGURES, advice_on, figures_of
+from dataflow_grounding.extras.evaluation.figures.alike import Place
+from dataflow_grounding.extras.evaluation.figures.counting import (
+    FIGURES,
+    Compare,
+    advice_on,
+    figures_of,
+)
 from dataflow_grounding.extras.evaluation.figures.duplicates import split
 from dataflow_grounding.extras.evaluation.figures.linting import RULES, Finding, lint
 from dataflow_grounding.extras.scale.elsewhere import absolute
 
+_NAMED = 3  # pictures that a figure names; --json has all
 _SHADES = " .:-=+*#%@"
 _ROOT = "Where the pictures are, if not where the run found them."
 _of_data_sets = together(
@@ -84,21 +92,59 @@ def of_split(results: str, out: str, ratios: str, as_json: bool, **more: Any) ->
     default=os.devnull,
     help="Ids of pictures that are tested on elsewhere, in lines.",
 )
+@click.option(
+    "--near-duplicates",
+    is_flag=True,
+    help="Decode every picture, to find those that are nearly the same.",
+)
 @_of_data_sets
-def of_stats(results: tuple[str, ...], as_json: bool, **more: Any) -> None:
+def of_stats(
+    results: tuple[str, ...],
+    image_root: str | None,
+    read: bool,
+    near_duplicates: bool,
+    as_json: bool,
+    test_ids: IO[str],
+) -> None:
     """Show figures of RESULTS (folders of runs or files of records), and what to do about each
     before training.
 
     Of several, as of the parts of a split, the figures are of all together, and leaks those between
-    them.
+    them. Pictures that are the same file are found without opening most of them; --near-duplicates
+    finds those that are nearly the same.
     """
-    figures = figures_of(results, **more)
+    if near_duplicates and not read:
+        raise click.UsageError(
+            "--near-duplicates reads pictures, which --no-pictures forbids: give one of them"
+        )
+    compare: Compare = "looks" if near_duplicates else "files" if read else "names"
+    counts = figures_of(results, image_root=image_root, compare=compare, test_ids=test_ids)
+    figures = counts.figures()
     advice = advice_on(figures)
-    lines = []
+    if as_json:
+        alike = {
+            name: [[place._asdict() for place in one] for one in some]
+            for name, some in counts.named.items()
+        }
+        say_json({**figures, "advice": advice, "alike": alike})
+        return
     for name, row in FIGURES.items():
-        lines.append(f"{row['about']}: {_shown(figures[name], row.get('kind'))}")
-        lines += [f"  → {advice[name]}"] if name in advice else []
-    answer(as_json, {**figures, "advice": advice}, lines)
+        say(f"{row['about']}: {_shown(figures[name], row.get('kind'))}", err=False)
+        alike_pictures = counts.named.get(name, []) if figures[name] else []
+        for places in alike_pictures[:_NAMED]:
+            say(f"  {_told(places)}", err=False)
+        if len(alike_pictures) > _NAMED:
+            say(f"  … ({len(alike_pictures):,}, all with --json)", err=False)
+        if name in advice:
+            say(f"  → {advice[name]}", err=False)
+
+
+def _told(places: Sequence[Place]) -> str:
+    """Pictures that are alike; the data set of each, where there are several."""
+    several = len({place.data_set for place in places}) > 1
+    return " = ".join(
+        f"{place.picture} ({place.data_set})" if several else place.picture for place in places
+    )
 
 
 def _shown(value: Any, kind: str | None) -> str:

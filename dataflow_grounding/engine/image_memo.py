@@ -29,7 +29,8 @@ class ImageMemo:
 
     Args:
         log: Where facts are remembered.
-        keeps: Whether new ones are added to it.
+        keeps: Whether new ones are added to it, and the bytes to be sent kept: not where nothing is
+            sent.
     """
 
     def __init__(self, log: KeyedLog | None, *, keeps: bool = True) -> None:
@@ -50,7 +51,11 @@ class ImageMemo:
         if file in images.kept_facts:
             return
         known = remembered(self._log, file) if self._log is not None else None
-        facts = images.keep(images.kept_facts, file, known or await self._read(file, limits))
+        facts = images.keep(
+            images.kept_facts,
+            file,
+            known or await self._read(file, limits if self._keeps else None),
+        )
         young = time.time_ns() - file.mtime_ns <= 2 * 10**9  # it may change unseen
         if self._log is not None and self._keeps and known is None and not young:
             self._log.put(_digest(file), sealed({**vars(facts)}))

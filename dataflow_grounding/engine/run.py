@@ -29,6 +29,8 @@ from dataflow_grounding.engine.workers import Workers, all_done, signals_to
 
 SYNC_SECONDS = 0.5
 SYNC_LINES = 50
+# seconds that rows with stored replies, which wait for nothing, are worked on at once
+LONGEST_TURN = 0.01
 
 
 class Run:
@@ -194,6 +196,7 @@ class Run:
             raise
 
     async def _work(self) -> None:
+        turn = time.perf_counter()  # since when it has had the event loop for itself
         while self.stopped is None:
             if not self._rows:
                 taken = await self.source.take(64)
@@ -210,10 +213,16 @@ class Run:
             while place - self._outputs.next >= self._window and self.stopped is None:
                 await self._room.wait()
             self._outputs.put(place, await self._finish(place, row, record))
-            self._replayed += bool(self._askings) and place not in self._asked
+            waited = place in self._asked
+            self._replayed += bool(self._askings) and not waited
             self._asked.discard(place)
             if place < self._outputs.next:
                 self._wake()
+            if not waited and time.perf_counter() - turn > LONGEST_TURN:
+                await asyncio.sleep(0)
+                waited = True
+            if waited:
+                turn = time.perf_counter()
 
     async def _conclude(self) -> None:
         for index, step in enumerate(self.steps):

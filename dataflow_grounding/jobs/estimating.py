@@ -4,11 +4,11 @@ made-up replies.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import astuple, dataclass, field, replace
 from math import nan
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -32,8 +32,10 @@ from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import ReadReply
 from dataflow_grounding.watch.probing import checks_for
 
+T = TypeVar("T")
 ALL_UP_TO = 2000
 HEAD = 300
 """Of more records than ALL_UP_TO, the first (a pilot's), and of the others as many as make
@@ -135,6 +137,30 @@ class _StepReplies(KeyedLog):
         return line
 
 
+class _GuessAsk(StepAsk):
+    """Reads each made-up reply once, though both the stand-in for a serving and the engine ask what
+    it says.
+    """
+
+    async def __call__(self, request: Request[T]) -> T:
+        return await super().__call__(request.put_so(read=_ReadOnce(request.read)))
+
+
+class _ReadOnce(Generic[T]):
+    """A request's `read` that remembers what the last text said; what can't be read
+    is read again.
+    """
+
+    def __init__(self, read: Callable[[str], ReadReply[T]]) -> None:
+        self._read = read
+        self._last: tuple[str, ReadReply[T]] | None = None
+
+    def __call__(self, text: str) -> ReadReply[T]:
+        if self._last is None or self._last[0] != text:
+            self._last = (text, self._read(text))
+        return self._last[1]
+
+
 class _Pass:
     """The steps at work on records, each step with its own counts; `replies` are those that are
     there.
@@ -171,7 +197,7 @@ class _Pass:
         ):
             serving.counted = Amount()
             if going_on:
-                ask = StepAsk(asking, store, step.label, (0,), Counter())
+                ask = _GuessAsk(asking, store, step.label, (0,), Counter())
                 update, _ = await annotated(step.operator, record, ask, self._memo)
                 going_on = update is not None
                 record = record.updated(update or {})

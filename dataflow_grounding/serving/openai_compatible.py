@@ -3,12 +3,14 @@
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
+from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding.extras.scale.elsewhere import is_elsewhere, off_loop
 from dataflow_grounding.images.image import ImageLimits
@@ -182,6 +184,8 @@ class OpenAIServing(Serving):
                 else asyncio.to_thread
             )
             body = await in_thread(self._body, request, habits)
+        if self._client is None and "aiohttp" not in sys.modules:
+            await load_aside("aiohttp")
         where = f"{self.endpoint} ({self.model})"
         status, headers, data = await self._transport.get().post(body)
         if status != 200:

@@ -5,6 +5,7 @@ sent.
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from dataflow_grounding._util.tables import load_table
@@ -41,6 +42,7 @@ class TokenRules:
         ascii_ = len(text.encode("ascii", "ignore"))
         return math.ceil(ascii_ / 4 + (len(text) - ascii_) * 3 / 4)
 
+    @lru_cache(4096)  # noqa: B019  pictures of a data set have few sizes
     def _published(self, size: Size) -> Any:
         width, height = size
         rules = load_table(__package__, "token_rules.yaml")

@@ -179,7 +179,7 @@ class RunWatch(BoxWatch):
         """Ask once more about replies that look like another format by now. Raises SuspectBoxes,
         RunStopped.
         """
-        for taken in self._taken.doubtful(
+        for taken in await self._taken.doubtful(
             self._probing.evidence, self._probing.spare if last else 0
         ):
             if self.suspicion is not None:  # proven by one of them, or by what came meanwhile

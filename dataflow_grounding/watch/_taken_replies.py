@@ -1,5 +1,6 @@
 """Replies that were taken for right, and are judged once more when more is known."""
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from dataflow_grounding.watch._watched_question import WatchedQuestion
 
 LEARNT = (40, 200)  # replies after which it is better known what a run's boxes look like
 MOST = 200  # replies that are remembered
+AT_ONCE = 200  # boxes that are judged, some milliseconds, before others have their turn
 AFRESH = 1_000_000  # the number of a sample that is asked for to compare it with an earlier reply
 
 
@@ -61,16 +63,22 @@ class TakenReplies:
         """Whether they should be judged once more, after so many `replies`."""
         return self._called_for or (bool(self._reviews) and replies >= self._reviews[0])
 
-    def doubtful(self, evidence: Evidence, spare: int = 0) -> Sequence[TakenReply]:
+    async def doubtful(self, evidence: Evidence, spare: int = 0) -> Sequence[TakenReply]:
         """Those that, by what is known now, should have been asked again, and the next likeliest up
         to a `spare` few.
 
-        They are taken no longer.
+        They are taken no longer. Replies that come while it judges, some boxes at a time, are for
+        the next review.
         """
         self._called_for = False
         self._reviews = [point for point in self._reviews if point > evidence.replies]
         doubtful, others = list[TakenReply](), list[TakenReply]()
-        for reply in self._replies:
+        replies, self._replies, boxes = self._replies, deque(maxlen=MOST), 0
+        for reply in replies:
+            if boxes >= AT_ONCE:
+                boxes = 0
+                await asyncio.sleep(0)
+            boxes += len(reply.judged.boxes)
             again = replace(reply, judged=evidence.judge(reply.judged.boxes, reply.judged.sent))
             if evidence.is_doubtful(again.judged):
                 doubtful.append(again)
@@ -79,5 +87,5 @@ class TakenReplies:
         others.sort(key=lambda reply: reply.judged.ratio)
         while others and len(doubtful) < spare and others[-1].judged.ratio >= LIKELIER:
             doubtful.append(others.pop())
-        self._replies = deque(others, maxlen=MOST)
+        self._replies = deque([*others, *self._replies], maxlen=MOST)
         return doubtful

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.engine.options import RunStart
@@ -208,12 +209,13 @@ class Probing:
         To begin with they are of all frequent orientations, and at the `last` of those that no
         other stood for. Calls `in_doubt` once a picture is missed. Raises RunStopped.
         """
-        from dataflow_grounding.calibration.checking import check
-
         assert self._vouching is not None
         known, place = self.known, self._vouching.here()
         known.sent, known.answers_then = 0, known.answers
         limits, start, self._start = self._serving.image_limits, self._start, None
+        await load_aside("dataflow_grounding.calibration.checking")  # with NumPy
+        from dataflow_grounding.calibration.checking import check
+
         if start is not None:
             coming = await asyncio.to_thread(start.pictures)
             fitted: Counter[Size] = Counter()

@@ -1,7 +1,8 @@
-"""`lint` and `estimate` open no picture that a run knows and that is as it was."""
+"""`lint`, `stats` and `estimate` open no picture that a run knows and that is as it was."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_what_the_run_has_seen_is_not_opened_again(tmp_path: Path) -> None:
     assert unreadable(place) == 0
     assert command(["estimate", "-e", str(place.spec()), "--json"]).out == before.out
     assert before.summary["stored"] == 2
+
+
+def test_stats_takes_the_digests_of_files_as_large_as_others_from_the_run(tmp_path: Path) -> None:
+    place = worked(tmp_path, "a.jpg")
+    copy = json.loads((place.results / "annotations.jsonl").read_text())
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())
+    (tmp_path / "copy.jsonl").write_text(json.dumps({**copy, "image_path": "b.jpg"}) + "\n")
+    lose_pixels(tmp_path / "a.jpg")
+    line = ["stats", str(place.results), str(tmp_path / "copy.jsonl"), "--json"]
+    assert command(line).summary["leaks"] == 1
+    os.utime(tmp_path / "a.jpg")
+    assert command(line).summary["leaks"] == 0
 
 
 @pytest.mark.parametrize("change", ["gone", "cut", "touched"])

@@ -161,10 +161,8 @@ def test_a_picture_that_lost_its_end_can_not_be_read(tmp_path: Path, name: str) 
     data = lines(tmp_path / "a.jsonl", good(name))
     assert rules_of(lint(data)) == []
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1500])
-    assert (rules_of(lint(data)), command(["stats", str(data), "--json"]).summary["unread"]) == (
-        ["DG401"],
-        1,
-    )
+    assert rules_of(lint(data)) == ["DG401"]
+    assert command(["stats", str(data), "--near-duplicates", "--json"]).summary["unread"] == 1
 
 
 def test_fix_does_what_leaves_no_question(tmp_path: Path) -> None:

@@ -99,14 +99,18 @@ def test_figures_by_hand(data: Path) -> None:
         "inconsistent": {"cup / mug": 1},
         "same_phrase_twice": 1,
         "same_boxes": 0,
+        "near_pictures": None,
         "leaks": 0,
+        "near_leaks": None,
         "type_token_ratio": round(10 / 19, 4),
         "look_alikes": {},
         "known_test_images": 0,
     }
     places = said.pop("places")
-    said.pop("advice")
+    advice = said.pop("advice")
+    assert said.pop("alike") == {"same_pictures": [], "leaks": []}
     assert said == expected
+    assert "--near-duplicates" in advice["near_pictures"]
     assert list(said["relative_sizes"]) == ["0.0", "0.1", "0.2", "0.9"]
     assert set(FIGURES) == {*expected, "places"}
     cells = {(y, x): n for y, row in enumerate(places) for x, n in enumerate(row) if n}
@@ -147,7 +151,7 @@ def test_what_is_printed_and_written(data: Path, tmp_path: Path) -> None:
         "phrases per picture: mean 3.5, median 3, p5 3, p95 4\n",
         "terms for what is in one box: cup / mug 1\n",
         "phrases that aren't in their picture: 14.3%\n",
-        "pictures that can't be read: -\n",
+        "pictures that aren't there, or can't be read: -\n",
     ):
         assert line in done.out
     places = done.out.split("centres of boxes in their pictures: \n")[1].splitlines()[:16]
@@ -170,16 +174,27 @@ def test_leaks_between_data_sets_and_into_known_tests(tmp_path: Path) -> None:
         for home in "abc"
     ]
     (tmp_path / "ids.txt").write_text("17\n\n")
-    said = stats(*files, "--json", "--test-ids", tmp_path / "ids.txt").summary
+    said = stats(*files, "--json", "--near-duplicates", "--test-ids", tmp_path / "ids.txt").summary
     missing = stats(*files, "--test-ids", tmp_path / "none.txt")
     assert (missing.code, "none.txt" in missing.err) == (2, True)
-    assert (said["images"], said["leaks"], said["same_pictures"], said["known_test_images"]) == (
+    assert (said["images"], said["leaks"], said["near_leaks"], said["same_pictures"]) == (
         5,
-        1,
         0,
         1,
+        0,
     )
-    assert stats(files[0], files[2], "--json").summary["leaks"] == 0
+    assert (said["near_pictures"], said["known_test_images"]) == (0, 1)
+    places = [
+        {"picture": "x.png", "data_set": str(files[0])},
+        {"picture": "z.jpg", "data_set": str(files[1])},
+    ]
+    assert said["alike"] == {
+        "same_pictures": [],
+        "leaks": [],
+        "near_pictures": [],
+        "near_leaks": [places],
+    }
+    assert stats(files[0], files[2], "--json", "--near-duplicates").summary["near_leaks"] == 0
 
 
 @pytest.mark.parametrize("options", [[], ["--no-pictures"]])
@@ -198,6 +213,46 @@ def test_a_picture_that_several_data_sets_have_is_one(tmp_path: Path, options: l
     assert (said["leaks"], said["same_pictures"], said["unread"]) == (
         (2, 1, 1) if read else (3, None, None)
     )
+
+
+def test_the_same_file_again_is_told_and_named_without_being_asked_for(tmp_path: Path) -> None:
+    noise = PIL.Image.effect_mandelbrot((90, 80), (-2.0, -1.0, 0.5, 1.0), 40)
+    names = [f"{n}.png" for n in range(5)]
+    for name in names:
+        noise.save(tmp_path / name)
+    noise.save(tmp_path / "nearly.jpg")
+    other = bytearray((tmp_path / "0.png").read_bytes())
+    other[-20] ^= 1
+    (tmp_path / "as large.png").write_bytes(other)
+    (tmp_path / "empty.png").touch()
+    names += ["nearly.jpg", "as large.png", "empty.png", "gone.png"]
+    one = file_of(tmp_path / "one.jsonl", *(record(name, (90, 80), []) for name in names))
+    two = file_of(
+        tmp_path / "two.jsonl", record("4.png", (90, 80), []), record("nearly.jpg", (90, 80), [])
+    )
+    said = stats(one, two, "--json").summary
+    assert (said["images"], said["unread"], said["same_pictures"], said["leaks"]) == (9, 2, 4, 2)
+    assert (said["near_pictures"], said["near_leaks"]) == (None, None)
+    again = [[place["picture"] for place in places] for places in said["alike"]["same_pictures"]]
+    assert again == [["0.png", f"{n}.png"] for n in range(1, 5)]
+    told = stats(one, two)
+    assert (
+        "again: 4\n  0.png = 1.png\n  0.png = 2.png\n  0.png = 3.png\n  … (4, all with --json)\n"
+        in told.out
+    )
+    assert (
+        f"  0.png ({one}) = 4.png ({two})\n  nearly.jpg ({one}) = nearly.jpg ({two})\n" in told.out
+    )
+    assert "nearly the same as an earlier one: -\n  → --near-duplicates looks for them" in told.out
+    near = stats(one, "--json", "--near-duplicates").summary
+    assert ["0.png", "nearly.jpg"] in [
+        [place["picture"] for place in one] for one in near["alike"]["near_pictures"]
+    ]
+
+
+def test_what_forbids_pictures_does_not_go_with_what_decodes_them(tmp_path: Path) -> None:
+    done = stats(file_of(tmp_path / "a.jsonl"), "--no-pictures", "--near-duplicates")
+    assert (done.code, "--no-pictures" in done.err) == (2, True)
 
 
 def test_terms_that_are_nearly_spelt_alike(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def report_results(
     counts = FigureCounts()
 
     def figures() -> dict[str, Any] | None:
-        counts.end_data_set(image_folders)
+        counts.end_data_set()
         return counts.figures() if os.path.exists(annotations) else None
 
     how |= {"figures": figures, "called": versions[-1][0] if versions else ""}

@@ -1,10 +1,11 @@
 """Figures of data sets, and what to do about each: the table of figures.yaml."""
 
+import os
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, repeat
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.tables import load_table
@@ -19,13 +20,17 @@ from dataflow_grounding.extras.evaluation.figures._phrases import (
     said_twice,
     sharing_boxes,
 )
+from dataflow_grounding.extras.evaluation.figures.alike import Place, alike_in, first_same
 from dataflow_grounding.extras.evaluation.figures.duplicates import first_alike, known_id, looks_of
+from dataflow_grounding.extras.evaluation.figures.same_files import DataSet, files_of, short_digest
 from dataflow_grounding.extras.evaluation.metrics.annotations import head_of, names_of
 from dataflow_grounding.extras.formats.export import status_of
 
+Compare: TypeAlias = Literal["names", "files", "looks"]
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
 # cells of the map of places, each way; words that the share of different ones is of
 _GRID, _SAMPLE = 32, 1000
+_ALIKE = ("same_pictures", "leaks", "near_pictures", "near_leaks")
 _PARTS = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 
 
@@ -33,30 +38,28 @@ def figures_of(
     results: Sequence[str],
     *,
     image_root: str | None = None,
-    read: bool = True,
+    compare: Compare = "files",
     test_ids: Iterable[str] = (),
-) -> dict[str, Any]:
-    """The figures of results folders or files of records, all together, by the names of FIGURES.
+) -> "FigureCounts":
+    """The figures of results folders or files of records, all together.
 
     Args:
-        image_root, read: Where pictures are, if not where the run found them; whether they are read
-            and compared.
+        image_root: Where pictures are, if not where the run found them.
+        compare: By what pictures are told apart: `names` opens none; `files` takes sizes of files,
+            and the digests of those of equal size; `looks` decodes each of them besides.
         test_ids: Of pictures that are tested on elsewhere.
-
-    Returns:
-        By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a
-            grid of counts, row by
-        row. None where there is nothing that it could be of, or pictures weren't read.
     """
-    counts = FigureCounts(test_ids)
+    counts = FigureCounts(test_ids, compare)
     for path in results:
-        for row in read_rows(annotations_of(path)):
+        annotations = annotations_of(path)
+        for row in read_rows(annotations):
             if row.data is None:
                 counts.add_broken()
             else:
                 counts.add(row.data, f"record {row.line} of {path}")
-        counts.end_data_set(image_folders_of(path, image_root), read)
-    return counts.figures(read)
+        checkpoint = os.path.join(os.path.dirname(annotations), ".ckpt")
+        counts.end_data_set(path, image_folders_of(path, image_root), checkpoint)
+    return counts
 
 
 class FigureCounts:
@@ -64,23 +67,21 @@ class FigureCounts:
 
     Args:
         test_ids: Of pictures that are tested on elsewhere.
+        compare: By what pictures are told apart, as for `figures_of`.
+
+    Attributes:
+        named: By figure, the pictures that it counts as alike; filled by `figures`.
     """
 
-    def __init__(self, test_ids: Iterable[str] = ()) -> None:
+    def __init__(self, test_ids: Iterable[str] = (), compare: Compare = "names") -> None:
+        self.named: dict[str, list[tuple[Place, ...]]] = {}
+        self._compare = compare
         self._counts = defaultdict[str, Counter[Any]](Counter)
         self._tested = {known_id(name) for name in test_ids} - {""}
         self._known: set[str] = set()
         self._first_words: list[str] = []
-        # Of all data sets: their pictures, the number of each one's data set, those that could not
-        # be read.
-        self._pictures: list[tuple[str, bytes]] = []
-        self._data_set_of: list[int] = []
-        self._unread: set[str] = set()
-        self._phrases: Counter[tuple[str, bytes]] = Counter()
-        # Of the data set that is being counted, by picture.
-        self._data_sets = 0
-        self._phrases_of: Counter[str] = Counter()
-        self._paths: dict[str, str] = {}
+        self._data_sets: list[DataSet] = []
+        self._counted = DataSet("")  # the one that is being counted
 
     def add_broken(self) -> None:
         """Count a row that can't be read."""
@@ -92,40 +93,42 @@ class FigureCounts:
         name, own_name = names_of(record, otherwise)
         for figure, value in seen:
             self._counts[figure][value] += 1
-        self._paths.setdefault(name, path_of(record))
+        self._counted.paths.setdefault(name, path_of(record))
         if self._tested and self._tested & {known_id(name), known_id(own_name)}:
             self._known.add(name)
-        self._phrases_of[name] += sum(figure == "phrases" for figure, _ in seen)
+        self._counted.phrases[name] += sum(figure == "phrases" for figure, _ in seen)
         if len(self._first_words) < _SAMPLE:
             words = [value for figure, value in seen if figure == "words"]
             self._first_words += words[: _SAMPLE - len(self._first_words)]
 
-    def end_data_set(self, image_folders: Sequence[str] = (), read: bool = False) -> None:
-        """All records of a data set are counted; its pictures are in these folders, and looked at
-        if `read`.
+    def end_data_set(
+        self, name: str = "", image_folders: Sequence[str] = (), checkpoint: str = ""
+    ) -> None:
+        """All records of a data set are counted: what it is called, and where its pictures and its
+        run's memory are.
         """
-        looks, missing = looks_of(self._paths, tuple(image_folders), read)
-        pictures = list(zip(self._paths, looks, strict=True))
-        self._pictures += pictures
-        self._data_set_of += [self._data_sets] * len(pictures)
-        self._unread |= missing
-        for picture in pictures:
-            self._phrases[picture] += self._phrases_of[picture[0]]
-        self._data_sets += 1
-        self._phrases_of, self._paths = Counter(), {}
+        one, self._counted = self._counted, DataSet("")
+        one.name, one.folders, one.checkpoint = name, tuple(image_folders), checkpoint
+        self._data_sets.append(one)
 
-    def figures(self, read: bool = False) -> dict[str, Any]:
-        """The figures by name, as `figures_of` returns them."""
+    def figures(self) -> dict[str, Any]:
+        """The figures by the names of FIGURES.
+
+        By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a
+        grid of counts, row by row. None where there is nothing that it could be of, or what it is
+        of wasn't looked at.
+        """
         counts = self._counts
         words, heads = counts["words"], counts["heads"]
-        numbers = {
-            "known_test_images": len(self._known),
-            **_alike(self._pictures, self._data_set_of),
-        }
-        numbers |= {"images": len(self._phrases), "unread": len(self._unread)}
+        numbers = {**self._of_pictures(), "known_test_images": len(self._known)}
         numbers |= {"types": len(words), "tokens": words.total()}
-        counts["phrases_per_image"].update(self._phrases.values())
-        counts.update({name: Counter({True: number}) for name, number in numbers.items()})
+        counts.update(
+            {
+                name: Counter({True: number})
+                for name, number in numbers.items()
+                if number is not None
+            }
+        )
         different = len(set(self._first_words))
         counts["type_token_ratio"] = Counter(
             {True: different, False: len(self._first_words) - different}
@@ -135,20 +138,36 @@ class FigureCounts:
         counts["top_head_share"] = Counter({True: most, False: heads.total() - most})
         counts["look_alikes"].update(look_alikes(heads))
         figures = {name: _value(row.get("kind"), counts[name]) for name, row in FIGURES.items()}
-        return figures if read else {**figures, **dict.fromkeys(("unread", "same_pictures"))}
+        return {**figures, **{name: None for name, number in numbers.items() if number is None}}
 
-
-def _alike(pictures: Sequence[tuple[str, bytes]], homes: Sequence[int]) -> dict[str, int]:
-    """How many pictures are nearly the same as another of their data set (home), and how many
-    several of these have.
-    """
-    at_home, again = set[tuple[int, int]](), set[tuple[str, bytes]]()
-    first = first_alike([look for _, look in pictures])
-    for picture, group, home in sorted(zip(pictures, first, homes, strict=True)):
-        again |= {picture} if (group, home) in at_home else set()
-        at_home.add((group, home))
-    several = Counter(group for group, _ in at_home)
-    return {"same_pictures": len(again), "leaks": sum(count > 1 for count in several.values())}
+    def _of_pictures(self) -> dict[str, int | None]:
+        """Counts of pictures, and of those that are alike; None for what wasn't looked at."""
+        names = [name for one in self._data_sets for name in one.paths]
+        files, unread = (
+            files_of(self._data_sets)
+            if self._compare != "names"
+            else ([*map(short_digest, names)], set())
+        )
+        same = alike_in(self._data_sets, files, first_same(files))
+        self.named = {"same_pictures": same.again, "leaks": same.leaks}
+        if self._compare == "looks":
+            looks = list[bytes]()
+            for one in self._data_sets:
+                its_looks, its_unread = looks_of(one.paths, one.folders)
+                looks += its_looks
+                unread |= its_unread
+            near = alike_in(self._data_sets, files, first_alike(looks))
+            self.named |= {"near_pictures": near.again, "near_leaks": near.leaks}
+        phrases = Counter[tuple[str, bytes]]()
+        phrases_of = (one.phrases[name] for one in self._data_sets for name in one.paths)
+        for picture, count in zip(zip(names, files, strict=True), phrases_of, strict=True):
+            phrases[picture] += count
+        self._counts["phrases_per_image"].update(phrases.values())
+        found: dict[str, int | None] = {"images": len(phrases), "unread": len(unread)}
+        found |= {name: len(self.named[name]) if name in self.named else None for name in _ALIKE}
+        return (
+            found if self._compare != "names" else {**found, "unread": None, "same_pictures": None}
+        )
 
 
 def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -230,6 +249,8 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
     """Figure → what to do about it, of those that are below or above a number in FIGURES."""
     said = {}
     for name, row in FIGURES.items():
+        if figures[name] is None and "unasked" in row:
+            said[name] = row["unasked"]
         value = (
             figures[name].get("mean", len(figures[name]))
             if isinstance(figures[name], dict)

@@ -14,7 +14,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import compress
+from itertools import compress, islice
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, RecordError, told_as
@@ -22,8 +23,9 @@ from dataflow_grounding._util.files import within
 from dataflow_grounding.data.records import Record, dump_text, path_of
 from dataflow_grounding.data.results_folder import image_folders_of, records_of
 from dataflow_grounding.data.rows import RowWriter, write_text
+from dataflow_grounding.extras.evaluation.figures.same_files import short_digest
 from dataflow_grounding.extras.evaluation.metrics.annotations import names_of
-from dataflow_grounding.extras.scale.elsewhere import absolute, side_by_side
+from dataflow_grounding.extras.scale.elsewhere import absolute, at_once, is_elsewhere
 from dataflow_grounding.images.files import decoding, read_file
 from dataflow_grounding.images.image import find_image
 
@@ -31,14 +33,13 @@ _NEAR = 4  # bits in which the dHashes of pictures may differ that count as near
 _ONE = 32  # a standard deviation: the most by which any of their parts may differ
 _LEAST = 6  # levels of grey that count as a deviation in pictures that have less: so much is noise
 _FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anything
+# pixels, at least, of what is looked at: a JPEG's decoder gives a part of its size for less
+_LOOKED_AT = (96, 96)
+_AT_ONCE = 256  # pictures whose looks are waited for together
+_CORES = os.cpu_count() or 1
 # more threads, which fetch, would only take more memory
-_decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
+_decoders = threading.BoundedSemaphore(_CORES)
 _ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)
-
-
-def _bytes(text: str) -> bytes:
-    """8 bytes that stand for the text, the same on every machine."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def known_id(path: str) -> str:
@@ -50,19 +51,28 @@ def known_id(path: str) -> str:
     return str(int(coco[1])) if coco else stem
 
 
-def looks_of(
-    paths: Mapping[str, str], folders: tuple[str, ...], read: bool = True
-) -> tuple[list[bytes], set[str]]:
-    """How pictures look, by name → path, read in threads, and which can't be read: 8 bytes of
-    dHash, 144 of parts.
+def looks_of(paths: Mapping[str, str], folders: tuple[str, ...]) -> tuple[list[bytes], set[str]]:
+    """How pictures look, by name → path, and which can't be read: 8 bytes of dHash, 144 of parts.
 
-    Of a flat picture the 8 bytes stand for its pixels and are all; without `read`, and for those
-    that can't be read, for the name.
+    Of a flat picture the 8 bytes stand for its pixels and are all; of one that can't be read, for
+    its name.
     """
-    look = partial(_look, folders=folders)
-    seen = [*side_by_side(look, paths.values(), lambda _: True)] if read else [None] * len(paths)
-    looks = [found or _bytes(name) for name, found in zip(paths, seen, strict=True)]
-    return looks, {name for name, found in zip(paths, seen, strict=True) if read and found is None}
+    look, seen = partial(_look, folders=folders), list[bytes | None]()
+    far_folders, left = any(map(is_elsewhere, folders)), iter(paths.values())
+    with ThreadPool(_CORES) as cores:
+        while some := list(islice(left, _AT_ONCE)):
+            seen += (
+                at_once(look, some)
+                if far_folders or any(map(is_elsewhere, some))
+                else cores.map(look, some, 1)
+            )
+    looks = [found or short_digest(name) for name, found in zip(paths, seen, strict=True)]
+    return looks, {name for name, found in zip(paths, seen, strict=True) if found is None}
+
+
+def names_alone(paths: Mapping[str, str]) -> tuple[list[bytes], set[str]]:
+    """As `looks_of`, where no picture is read: each is told by its name."""
+    return [*map(short_digest, paths)], set()
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
@@ -72,12 +82,14 @@ def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
     try:
         path = find_image(Record({"image": path}, folders), "image").path
         data = read_file(path)
-        with _decoders, decoding(data, path) as picture:
+        with _decoders, decoding(data, path, at_least=_LOOKED_AT) as picture:
             grey = picture.convert("L")
             small = np.asarray(grey.resize((9, 8)), int)
-            if np.ptp(small) < _FLAT:
-                return _bytes(f"{picture.size} {hashlib.sha256(picture.tobytes()).hexdigest()}")
             parts = np.asarray(grey.resize((12, 12), Resampling.BOX), float)
+        if np.ptp(small) < _FLAT:
+            with _decoders, decoding(data, path) as picture:
+                pixels = hashlib.sha256(picture.convert("L").tobytes()).hexdigest()
+                return short_digest(f"{picture.size} {pixels}")
     except RecordError:
         return None
     apart = np.clip(np.rint((parts - parts.mean()) / max(parts.std(), _LEAST) * _ONE), -127, 127)
@@ -159,12 +171,12 @@ def split(
         # one text in memory
         paths.setdefault(name, name if path_of(record) == name else path_of(record))
         times[name] += 1
-    looks, unread = looks_of(paths, folders, read)
+    looks, unread = looks_of(paths, folders) if read else names_alone(paths)
     import numpy as np
 
     first, names = first_alike(looks), [*paths]
     chance = np.fromiter(
-        (int.from_bytes(_bytes(f"{seed} {names[place]}"), "little") for place in first), float
+        (int.from_bytes(short_digest(f"{seed} {names[place]}"), "little") for place in first), float
     )
     bounds = np.cumsum([*parts.values()]) / sum(parts.values()) * 2.0**64
     of_picture = np.searchsorted(bounds[:-1], chance, "right")
