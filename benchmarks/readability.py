@@ -1,0 +1,230 @@
+"""How packed the code is, room by room; and the constructs that the package does without.
+
+    python -m benchmarks.readability            # the table, a thermometer
+    python -m benchmarks.readability --refused  # every place of a construct that the gate refuses
+
+Tokens are Python's without comments, docstrings and line ends, over all lines of a file; the other figures are per 1,000
+lines that hold code. Vague names are those that say nothing about what they hold.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import sys
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "dataflow_grounding"
+VAGUE = {"found", "one", "said", "given", "place", "kind", "other"}
+SILENT = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+GOALS = {
+    "tokens a line": 6,
+    "comprehensions": 40,
+    "conditional expressions": 20,
+    "tuple assignments": 5,
+    "vague names, %": 4,
+}
+
+
+def room_of(path: Path) -> str:
+    """The room that a module is in; extras' by their own names."""
+    parts = path.relative_to(PACKAGE).parts
+    if len(parts) == 1:
+        return "(top)"
+    if parts[0] == "extras" and len(parts) > 2:
+        return f"extras/{parts[1]}"
+    return parts[0]
+
+
+def docstring_lines(tree: ast.AST) -> set[int]:
+    """The lines of strings that stand by themselves."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            if isinstance(node.value.value, str):
+                lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
+
+
+def is_tuple_assignment(node: ast.AST) -> bool:
+    """Whether it binds several names to several values at once: `a, b = 1, 2`."""
+    return (
+        isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Tuple)
+        and isinstance(node.value, ast.Tuple)
+    )
+
+
+def counts_of(path: Path) -> Counter[str]:
+    """What a module holds, counted."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    documented = docstring_lines(tree)
+    counts: Counter[str] = Counter()
+    code_lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        line = token.start[0]
+        if token.type in SILENT or line in documented:
+            continue
+        counts["tokens"] += 1
+        code_lines.update(range(line, token.end[0] + 1))
+    counts["lines"] = source.count("\n")
+    counts["code lines"] = len(code_lines)
+    for node in ast.walk(tree):
+        counts["comprehensions"] += isinstance(node, COMPREHENSIONS)
+        counts["conditional expressions"] += isinstance(node, ast.IfExp)
+        counts["tuple assignments"] += is_tuple_assignment(node)
+        if isinstance(node, (ast.Name, ast.arg)):
+            name = node.id if isinstance(node, ast.Name) else node.arg
+            counts["names"] += 1
+            counts["vague"] += name in VAGUE
+    return counts
+
+
+def row_of(counts: Counter[str]) -> dict[str, float]:
+    """The table's figures of some modules together."""
+    per_thousand = 1000 / max(1, counts["code lines"])
+    return {
+        "tokens a line": counts["tokens"] / max(1, counts["lines"]),
+        "comprehensions": counts["comprehensions"] * per_thousand,
+        "conditional expressions": counts["conditional expressions"] * per_thousand,
+        "tuple assignments": counts["tuple assignments"] * per_thousand,
+        "vague names, %": 100 * counts["vague"] / max(1, counts["names"]),
+    }
+
+
+def table() -> str:
+    """The thermometer, as text."""
+    rooms: dict[str, Counter[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        rooms.setdefault(room_of(path), Counter()).update(counts_of(path))
+    total: Counter[str] = Counter()
+    for counts in rooms.values():
+        total.update(counts)
+    lines = ["room                lines  " + "  ".join(GOALS)]
+    for room, counts in [*sorted(rooms.items()), ("all", total)]:
+        figures = row_of(counts)
+        cells = "  ".join(f"{figures[name]:{len(name)}.1f}" for name in GOALS)
+        lines.append(f"{room:18}{counts['lines']:7}  {cells}")
+    goals = "  ".join(f"{'≤ ' + str(goal):>{len(name)}}" for name, goal in GOALS.items())
+    lines.append(f"{'goal':18}{'':7}  {goals}")
+    return "\n".join(lines)
+
+
+def refused(source: str) -> Iterator[tuple[int, str]]:
+    """The line and the name of each construct that the package does without."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        for reason in reasons_against(node):
+            yield node.lineno, reason  # type: ignore[attr-defined]
+    for number, line in enumerate(source.splitlines(), 1):
+        if "# fmt:" in line:
+            yield number, "a switch for the formatter"
+
+
+def reasons_against(node: ast.AST) -> Iterator[str]:
+    """Why a syntax node is refused; nothing for most."""
+    if isinstance(node, ast.IfExp):
+        if any(isinstance(part, ast.IfExp) for part in (node.test, node.body, node.orelse)):
+            yield "a conditional expression within another"
+        if node.end_lineno != node.lineno:
+            yield "a conditional expression over several lines"
+    if isinstance(node, COMPREHENSIONS):
+        yield from reasons_against_comprehension(node)
+    if isinstance(node, ast.Assign):
+        yield from reasons_against_assignment(node)
+    if isinstance(node, (ast.For, ast.AsyncFor)):
+        targets = ast.walk(node.target)
+        if any(isinstance(part, (ast.Attribute, ast.Subscript)) for part in targets):
+            yield "an attribute or item as a loop's target"
+        if isinstance(node.iter, ast.IfExp):
+            yield "a conditional expression to loop over"
+    if isinstance(node, ast.Starred) and isinstance(node.value, ast.GeneratorExp):
+        yield "a generator unpacked"
+    if isinstance(node, ast.Starred) and isinstance(node.value, ast.Tuple):
+        yield "a tuple unpacked in place"
+    if isinstance(node, ast.Call) and is_split_literal(node):
+        yield "a literal that is split"
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
+        if is_truth(node.left) or is_truth(node.right):
+            yield "arithmetic with truth values"
+    if isinstance(node, ast.AugAssign) and is_truth(node.value):
+        if isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
+            yield "arithmetic with truth values"
+
+
+def reasons_against_comprehension(node: ast.AST) -> Iterator[str]:
+    """Why a comprehension is refused."""
+    loops: list[ast.comprehension] = node.generators  # type: ignore[attr-defined]
+    conditions = sum(len(loop.ifs) for loop in loops)
+    for loop in loops:
+        for condition in loop.ifs:
+            if isinstance(condition, ast.BoolOp):
+                conditions += len(condition.values) - 1
+        if isinstance(loop.iter, ast.IfExp):
+            yield "a conditional expression to loop over"
+    if len(loops) > 1 and conditions >= 2:
+        yield "a nested comprehension with two conditions"
+    if any(isinstance(part, ast.NamedExpr) for part in ast.walk(node)):
+        yield "a walrus in a comprehension"
+
+
+def reasons_against_assignment(node: ast.Assign) -> Iterator[str]:
+    """Why an assignment is refused."""
+    if len(node.targets) > 1:
+        yield "one value for several names"
+    if is_tuple_assignment(node):
+        values = node.value.elts  # type: ignore[attr-defined]
+        if len(values) >= 3:
+            yield "three or more assignments in one"
+        elif len({type(value) for value in values}) > 1:
+            yield "two unlike things assigned in one"
+
+
+def is_split_literal(node: ast.Call) -> bool:
+    """Whether a call splits a string that is written there."""
+    call = node.func
+    return (
+        isinstance(call, ast.Attribute)
+        and call.attr == "split"
+        and isinstance(call.value, ast.Constant)
+        and isinstance(call.value.value, str)
+    )
+
+
+def is_truth(node: ast.AST) -> bool:
+    """Whether an expression is a comparison, a negation, or a choice between truth values."""
+    if isinstance(node, ast.BoolOp):
+        return all(is_truth(value) for value in node.values)
+    return isinstance(node, ast.Compare) or (
+        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+    )
+
+
+def refused_in_package() -> list[str]:
+    """Every construct that is refused, as `file:line: what it is`."""
+    lines = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        for line, reason in sorted(refused(path.read_text(encoding="utf-8"))):
+            lines.append(f"{name}:{line}: {reason}")
+    return lines
+
+
+if __name__ == "__main__":
+    if "--refused" in sys.argv:
+        print("\n".join(refused_in_package()))
+    else:
+        print(table())
