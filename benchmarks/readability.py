@@ -3,8 +3,9 @@
     python -m benchmarks.readability            # the table, a thermometer
     python -m benchmarks.readability --refused  # every place of a construct that the gate refuses
 
-Tokens are Python's without comments, docstrings and line ends, over all lines of a file; the other figures are per 1,000
-lines that hold code. Vague names are those that say nothing about what they hold.
+Tokens are Python's without comments, docstrings and line ends, over all lines of a file; the other
+figures are per 1,000 lines that hold code. Vague names are those that say nothing about what they
+hold.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ def docstring_lines(tree: ast.AST) -> set[int]:
     """The lines of strings that stand by themselves."""
     lines: set[int] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            if isinstance(node.value.value, str):
-                lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        stands_alone = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if stands_alone and isinstance(node.value.value, str):
+            lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return lines
 
 
@@ -137,32 +138,49 @@ def refused(source: str) -> Iterator[tuple[int, str]]:
 def reasons_against(node: ast.AST) -> Iterator[str]:
     """Why a syntax node is refused; nothing for most."""
     if isinstance(node, ast.IfExp):
-        if any(isinstance(part, ast.IfExp) for part in (node.test, node.body, node.orelse)):
-            yield "a conditional expression within another"
-        if node.end_lineno != node.lineno:
-            yield "a conditional expression over several lines"
+        yield from reasons_against_choice(node)
     if isinstance(node, COMPREHENSIONS):
         yield from reasons_against_comprehension(node)
     if isinstance(node, ast.Assign):
         yield from reasons_against_assignment(node)
     if isinstance(node, (ast.For, ast.AsyncFor)):
-        targets = ast.walk(node.target)
-        if any(isinstance(part, (ast.Attribute, ast.Subscript)) for part in targets):
-            yield "an attribute or item as a loop's target"
-        if isinstance(node.iter, ast.IfExp):
-            yield "a conditional expression to loop over"
+        yield from reasons_against_loop(node)
     if isinstance(node, ast.Starred) and isinstance(node.value, ast.GeneratorExp):
         yield "a generator unpacked"
     if isinstance(node, ast.Starred) and isinstance(node.value, ast.Tuple):
         yield "a tuple unpacked in place"
     if isinstance(node, ast.Call) and is_split_literal(node):
         yield "a literal that is split"
-    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
-        if is_truth(node.left) or is_truth(node.right):
-            yield "arithmetic with truth values"
-    if isinstance(node, ast.AugAssign) and is_truth(node.value):
-        if isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
-            yield "arithmetic with truth values"
+    if is_arithmetic_with_truth(node):
+        yield "arithmetic with truth values"
+
+
+def reasons_against_choice(node: ast.IfExp) -> Iterator[str]:
+    """Why a conditional expression is refused."""
+    if any(isinstance(part, ast.IfExp) for part in (node.test, node.body, node.orelse)):
+        yield "a conditional expression within another"
+    if node.end_lineno != node.lineno:
+        yield "a conditional expression over several lines"
+
+
+def reasons_against_loop(node: ast.For | ast.AsyncFor) -> Iterator[str]:
+    """Why a loop's head is refused."""
+    targets = ast.walk(node.target)
+    if any(isinstance(part, (ast.Attribute, ast.Subscript)) for part in targets):
+        yield "an attribute or item as a loop's target"
+    if isinstance(node.iter, ast.IfExp):
+        yield "a conditional expression to loop over"
+
+
+def is_arithmetic_with_truth(node: ast.AST) -> bool:
+    """Whether a comparison or a negation is added, subtracted or multiplied."""
+    if isinstance(node, ast.BinOp):
+        operands = [node.left, node.right]
+    elif isinstance(node, ast.AugAssign):
+        operands = [node.value]
+    else:
+        return False
+    return isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)) and any(map(is_truth, operands))
 
 
 def reasons_against_comprehension(node: ast.AST) -> Iterator[str]:
