@@ -31,7 +31,7 @@ from benchmarks.workplace import REPOSITORY, Workplace, ended
 
 ROWS = 100
 QUICK = """
-import dataflow_grounding.engine.rolling as rolling
+import dataflow_grounding.extras.scale.rolling as rolling
 import dataflow_grounding.engine.run_lock as run_lock
 rolling.ROLL_SECONDS = 0.3
 rolling.SAY_SECONDS = 1.0

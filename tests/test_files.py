@@ -21,7 +21,8 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import new_file, open_log, portable, whole_file, within
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.data.rows import RowWriter, copy_file, write_rows, write_text
-from dataflow_grounding.extras.scale.mirror import mirror_of, sent, stand_for
+from dataflow_grounding.data.working_folder import sent
+from dataflow_grounding.extras.scale.mirror import mirror_of, stand_for
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "dataflow_grounding").rglob("*.py"))
@@ -262,8 +263,8 @@ JOINED = {
     "extras/compat/dataflow_serving.py": {"f'picture{place}{ending}'"},
     "extras/embedded/_cascades.py": {"f'haarcascade_{name}.xml'"},
     "engine/keyed_log.py": {"names"},
-    "engine/rolling.py": {"name"},
-    "engine/run_lock.py": {"f'lock-{number}'", "path", "within"},
+    "extras/scale/rolling.py": {"name"},
+    "engine/run_lock.py": {"f'lock-{number}'", "path", "folder"},
     "engine/shard.py": {"str(self)"},
     "extras/scale/shard_files.py": {"one.rows"},
     "_util/files.py": {"name"},
@@ -272,12 +273,13 @@ JOINED = {
     "jobs/spec_run.py": {"name"},
     "images/in_memory.py": {"name"},
     "extras/scale/mirror.py": {"name", "part"},
+    "data/working_folder.py": {"part"},
     "operators/region_marker.py": {"f'{record.place + 1}_bbox_vis.jpg'"},
     "tasks/prompts/__init__.py": {"f'{name}.txt'"},
     "extras/review/_report_files.py": {"folder", "f'{name}.js'"},
     "extras/review/session.py": {"f'{place}-{side}.jpg'"},
     # the user's own words: a picture's path in a row, a prefix, a name for a page
-    "extras/scale/elsewhere.py": {"plain_path(path)"},
+    "_util/paths.py": {"plain_path(path)"},
     "extras/review/results.py": {
         "f'report_with_{_last(other)}.html' if other else 'report.html'",
         "name",

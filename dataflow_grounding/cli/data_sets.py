@@ -10,6 +10,7 @@ from typing import IO, Any
 import click
 
 from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import together
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
@@ -23,7 +24,6 @@ from dataflow_grounding.extras.evaluation.figures.counting import (
 )
 from dataflow_grounding.extras.evaluation.figures.duplicates import split
 from dataflow_grounding.extras.evaluation.figures.linting import RULES, Finding, lint
-from dataflow_grounding.extras.scale.elsewhere import absolute
 
 _NAMED = 3  # pictures that a figure names; --json has all
 _SHADES = " .:-=+*#%@"

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage, together
 from dataflow_grounding.data.records import STATUSES, dump_text
@@ -20,7 +21,6 @@ from dataflow_grounding.extras.formats.base import Format
 from dataflow_grounding.extras.formats.export import Selection
 from dataflow_grounding.extras.formats.export_folder import is_alone
 from dataflow_grounding.extras.formats.reading import with_sizes
-from dataflow_grounding.extras.scale.elsewhere import absolute
 
 _writing_options = together(
     click.option(

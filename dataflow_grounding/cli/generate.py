@@ -12,11 +12,11 @@ from dataflow_grounding._util.errors import GroundingError, RunStopped, SpecErro
 from dataflow_grounding._util.terminal import say, say_json, telling
 from dataflow_grounding.cli.arguments import Range, answer, overrides_argument, spec_option
 from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.working_folder import address_of, present, sent, working_folder
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.extras.scale.mirror import address_of, present, sent, working_folder
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.spec import Spec

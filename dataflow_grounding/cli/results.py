@@ -7,10 +7,10 @@ import click
 
 from dataflow_grounding._util.terminal import counted, telling
 from dataflow_grounding.cli.arguments import Folder, answer
-from dataflow_grounding.engine.rolling import readable
+from dataflow_grounding.data.working_folder import sent, working_folder
+from dataflow_grounding.engine.at_work import readable
 from dataflow_grounding.extras.review import report_folder
 from dataflow_grounding.extras.scale.merging import merge as merge_shards
-from dataflow_grounding.extras.scale.mirror import sent, working_folder
 from dataflow_grounding.jobs.costs import costs_of
 
 _SHOWN = ("run.json", "annotations.jsonl", "failures.jsonl")  # what a report is made of

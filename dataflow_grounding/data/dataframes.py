@@ -15,13 +15,8 @@ from dataflow_grounding._util.errors import (
     needs_extra,
     told_as,
 )
+from dataflow_grounding._util.paths import is_elsewhere, open_file, plain_path, system_errors
 from dataflow_grounding.data.records import dump_text, is_number
-from dataflow_grounding.extras.scale.elsewhere import (
-    is_elsewhere,
-    open_file,
-    plain_path,
-    system_errors,
-)
 
 # also with marks of ours before it, so that each text has a cell of its own
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 from typing import IO, Any
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.extras.scale.elsewhere import open_file, system_errors
+from dataflow_grounding._util.paths import open_file, system_errors
 
 _CHUNK = 2**16
 _SPACE, _BEHIND = re.compile(r"\s*"), re.compile(r"[\s,:\]}]")

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.files import whole_file
-from dataflow_grounding.extras.scale.elsewhere import (
+from dataflow_grounding._util.paths import (
     absolute,
     is_absolute,
     is_elsewhere,

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.paths import absolute, joined, kind_of, may_be_named
 from dataflow_grounding.data.dataframes import holds_bytes
 from dataflow_grounding.data.records import Record, read_object
 from dataflow_grounding.data.rows import file_type_of, read_whole_rows
-from dataflow_grounding.extras.scale.elsewhere import absolute, joined, kind_of, may_be_named
 
 
 def annotations_of(results: str) -> str:

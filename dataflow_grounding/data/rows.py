@@ -25,6 +25,7 @@ from dataflow_grounding._util.errors import (
     told_as,
 )
 from dataflow_grounding._util.files import is_at, locked_file, whole_file
+from dataflow_grounding._util.paths import open_file, system_errors
 from dataflow_grounding.data.dataframes import (
     parquet_rows,
     plain_row,
@@ -41,7 +42,6 @@ from dataflow_grounding.data.records import (
     parse_value,
     write_bytes,
 )
-from dataflow_grounding.extras.scale.elsewhere import open_file, system_errors
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = (

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.paths import plain_path
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.dataframes import from_dataframe, plain_row, to_dataframe
 from dataflow_grounding.data.rows import check_file_type, read_records, write_rows
-from dataflow_grounding.extras.scale.elsewhere import plain_path
-from dataflow_grounding.extras.scale.mirror import working_folder
+from dataflow_grounding.data.working_folder import working_folder
 
 S = TypeVar("S", bound="FileStorage")
 PREFIX = "dataflow_cache_step"

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from dataflow_grounding._util.errors import StorageFailed, told_as
+from dataflow_grounding._util.paths import state_of
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import as_json, read_object, write_bytes
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
@@ -18,7 +19,6 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.extras.scale.elsewhere import state_of
 
 
 class Manifest:

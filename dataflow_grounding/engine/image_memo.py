@@ -10,9 +10,10 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding._util.errors import RecordError, StorageFailed
+from dataflow_grounding._util.paths import is_elsewhere
+from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
-from dataflow_grounding.extras.scale.elsewhere import is_elsewhere, off_loop
 from dataflow_grounding.images import image as images
 from dataflow_grounding.images.files import ImageFacts
 

@@ -8,18 +8,17 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, Protocol
 
 from dataflow_grounding._util.errors import FolderTaken, InputError, StorageFailed, told_as
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.engine.workers import beside
-from dataflow_grounding.extras.scale.mirror import CKPT, Mirror
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
 # how long it may show nothing before the run behind it, on another machine, is taken for dead
@@ -58,21 +57,6 @@ def only_run(folder: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
-    """Hold the lock of a part of a folder elsewhere. Raises InputError, also for results that are
-    not of a run.
-    """
-    place, folder = f"{mirror.address}/{part}".rstrip("/"), os.path.join(part, CKPT)
-    with told_as(InputError, f"can't write {mirror.address}", again=True):
-        foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
-        if foreign and CKPT not in mirror.listed(part, "directory"):
-            what = f"{place}/{min(foreign)} is from elsewhere, without {CKPT} beside it"
-            raise InputError(f"{what}: choose another folder")
-    with HeartLock(mirror, folder, place, mirror.here(folder)).held():
-        yield
-
-
 def check_held(folder: str) -> None:
     """Raises StorageFailed where another run has taken over a checkpoint folder, or what it stands
     for.
@@ -83,16 +67,35 @@ def check_held(folder: str) -> None:
         )
 
 
-class _Here:
-    """Small files of a folder of this machine, as a Mirror has those elsewhere."""
+class LockFiles(Protocol):
+    """Small files of a folder, here or elsewhere, among which a lock is held."""
 
-    id, known = "", set[str]()
+    id: str
+    known: set[str]
+
+    def listed(self, folder: str) -> Iterable[str]:
+        """The names in a folder of it."""
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file."""
+
+    def write(self, path: str, data: bytes, mode: str) -> None:
+        """Make a file; with `create` only where there is none."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+
+
+class _Here:
+    """The files of a folder of this machine."""
 
     def __init__(self, folder: str) -> None:
+        self.id = ""
+        self.known: set[str] = set()
         self._folder = Path(folder)
 
-    def listed(self, within: str) -> list[str]:
-        return os.listdir(self._folder / within)
+    def listed(self, folder: str) -> list[str]:
+        return os.listdir(self._folder / folder)
 
     def read(self, path: str) -> bytes:
         return (self._folder / path).read_bytes()
@@ -114,7 +117,7 @@ class HeartLock:
     `here` stands.
     """
 
-    def __init__(self, files: _Here | Mirror, folder: str, place: str, here: str) -> None:
+    def __init__(self, files: LockFiles, folder: str, place: str, here: str) -> None:
         self._files, self._folder, self._place, self._here = files, folder, place, here
         self._mine = {"host": socket.gethostname(), "kernel": _kernel(), "pid": os.getpid()}
         self._mine |= {"started": _start_of(os.getpid()), "id": files.id, "claim": token_hex(8)}

@@ -20,14 +20,15 @@ from dataflow_grounding._util.errors import (
     RecordError,
     RunStopped,
 )
+from dataflow_grounding._util.paths import is_absolute, kind_of, open_file
+from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, has_id, image_id_of
 from dataflow_grounding.data.rows import Row, read_rows
+from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places, shard_of
-from dataflow_grounding.extras.scale.elsewhere import is_absolute, kind_of, open_file, side_by_side
-from dataflow_grounding.extras.scale.mirror import present
 from dataflow_grounding.images.files import Header, read_header
 from dataflow_grounding.images.image import ImageFile, find_image, is_far
 

@@ -18,8 +18,8 @@ from dataflow_grounding._util.errors import (
     cant_read,
     machine_fault,
 )
+from dataflow_grounding._util.paths import fetched, is_elsewhere, look
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.scale.elsewhere import fetched, is_elsewhere, look
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

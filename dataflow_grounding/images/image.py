@@ -19,9 +19,7 @@ from dataflow_grounding._util.errors import (
     MissingExtra,
     cant_read,
 )
-from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import Record
-from dataflow_grounding.extras.scale.elsewhere import (
+from dataflow_grounding._util.paths import (
     is_absolute,
     is_elsewhere,
     is_web,
@@ -30,6 +28,8 @@ from dataflow_grounding.extras.scale.elsewhere import (
     may_be_named,
     scheme_of,
 )
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.files import ImageFacts, decoding, encoded, parse_facts, read_file
 
 if TYPE_CHECKING:

@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from dataflow_grounding._util.errors import GroundingError, InputError, RecordError, told_as
+from dataflow_grounding._util.paths import is_absolute, is_elsewhere, joined
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.regions import check_seed, read_regions
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.data.records import Record, has_id, read_text
+from dataflow_grounding.data.working_folder import is_mirrored, mirrors
 from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.plan import image_column
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.extras.formats.label_seeds import counted_items
-from dataflow_grounding.extras.scale.elsewhere import is_absolute, is_elsewhere, joined
-from dataflow_grounding.extras.scale.mirror import CKPT, mirror_of
 from dataflow_grounding.images.image import find_image, open_image
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
@@ -89,13 +89,9 @@ def _run_of(spec: Spec, found: Findings) -> SpecRun:
 
 
 def _check_folder(folder: str, found: Findings) -> None:
-    if (mirror := mirror_of(folder)) is not None:
-        with (
-            found.taking(),
-            told_as(InputError, f"results_dir {mirror.address}: cannot write there"),
-        ):
-            mirror.write(f"{CKPT}/check", b"of what can be written")
-            mirror.remove(f"{CKPT}/check")
+    if is_mirrored(folder):
+        with found.taking():
+            mirrors(folder).check_writable(folder)
     there = folder
     while not os.path.exists(there):
         there = os.path.dirname(there) or "."

@@ -11,10 +11,10 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.data.records import is_number, read_object
 from dataflow_grounding.data.results_folder import stated_in
+from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.extras.scale.mirror import address_of
 
 PARTS = ("retries", "samples", "checks")
 

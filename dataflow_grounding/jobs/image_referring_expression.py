@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.paths import look
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.execute import refuse_to_overwrite
@@ -18,7 +19,6 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.extras.formats.label_seeds import Seeds
 from dataflow_grounding.extras.formats.seed_records import Made, find_seeds, write_seeds
 from dataflow_grounding.extras.formats.tao_records import refuse_taos_results
-from dataflow_grounding.extras.scale.elsewhere import look
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline

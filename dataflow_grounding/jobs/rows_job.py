@@ -11,18 +11,18 @@ from itertools import islice, pairwise
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.paths import is_web, kind_of, state_of
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import as_json, read_object
 from dataflow_grounding.data.rows import Row, RowWriter, as_line, write_text
 from dataflow_grounding.data.storage import ResultsStorage
+from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
 from dataflow_grounding.extras.formats.inputs import find_input, guessed, record_rows
 from dataflow_grounding.extras.formats.pictures import FOLDER, Downloads
-from dataflow_grounding.extras.scale.elsewhere import is_web, kind_of, state_of
-from dataflow_grounding.extras.scale.mirror import present
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
 from dataflow_grounding.operators import CaptionGenerator
 from dataflow_grounding.serving.base import Serving

@@ -17,21 +17,21 @@ from dataflow_grounding._util.errors import (
     StorageFailed,
     told_as,
 )
+from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.calibration.choice import REQUESTS, RUN_FILE
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.rows import copy_file, write_text
+from dataflow_grounding.data.working_folder import CKPT, address_of, present, working_folder
+from dataflow_grounding.engine.at_work import at_work
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.extras.scale.elsewhere import absolute
-from dataflow_grounding.extras.scale.mirror import CKPT, address_of, present, working_folder
 from dataflow_grounding.extras.scale.shard_files import bytes_of, digest_of, pictures_of
 from dataflow_grounding.jobs.base import told
 from dataflow_grounding.jobs.costs import FREE, paid_by_step

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
 from dataflow_grounding._util.errors import PlanError
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine import plan
@@ -17,7 +18,6 @@ from dataflow_grounding.engine.plan import (
     recorded_steps,
 )
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.extras.scale.elsewhere import kind_of
 from dataflow_grounding.operators.base import Operator
 
 P = TypeVar("P", bound="Pipeline")

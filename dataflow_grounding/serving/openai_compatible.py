@@ -11,8 +11,9 @@ from typing import Any
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
 from dataflow_grounding._util.lazy import load_aside
+from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
-from dataflow_grounding.extras.scale.elsewhere import is_elsewhere, off_loop
+from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving._chat_completions import (
     Habits,

@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.paths import has_scheme, is_elsewhere, joined, plain_path
 from dataflow_grounding._util.secrets import is_secret_variable, learn_fields, texts_in
-from dataflow_grounding.extras.scale.elsewhere import has_scheme, is_elsewhere, joined, plain_path
 from dataflow_grounding.spec._references import check_references, empty_variables
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import block_with, drop, place_of, validated

@@ -30,8 +30,8 @@ from dataflow_grounding import (
     ground,
 )
 from dataflow_grounding._util.errors import ImageMissing, MissingExtra
+from dataflow_grounding._util.paths import joined, look
 from dataflow_grounding.data.rows import read_rows, write_rows
-from dataflow_grounding.extras.scale.elsewhere import joined, look
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 ROWS = 24

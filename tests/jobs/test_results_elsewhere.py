@@ -38,7 +38,7 @@ from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 ROWS = 120
 QUICK = (
-    "import dataflow_grounding.engine.rolling as r, dataflow_grounding.engine.run_lock as l; r.ROLL_SECONDS = 0.3; "
+    "import dataflow_grounding.extras.scale.rolling as r, dataflow_grounding.engine.run_lock as l; r.ROLL_SECONDS = 0.3; "
     "import dataflow_grounding.cli.main as m; l.BEAT_SECONDS = 0.5; m.main()"
 )
 STEPS = ("step_0_expression_extraction", "step_1_grounding")

@@ -17,8 +17,8 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.extras.scale.elsewhere import is_elsewhere
 from dataflow_grounding.images.files import Header, read_file, read_header
 from dataflow_grounding.images.image import find_image
 

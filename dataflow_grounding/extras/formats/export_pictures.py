@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
+from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import name_within, path_of, stated_size
 from dataflow_grounding.extras.formats._pictures_ahead import Pictures
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
-from dataflow_grounding.extras.scale.elsewhere import is_elsewhere
 from dataflow_grounding.images.files import Header, decode
 
 Images: TypeAlias = Literal["copy", "link", "reference"]

@@ -14,6 +14,14 @@ from itertools import chain, islice
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, needs_extra, told_as
+from dataflow_grounding._util.paths import (
+    absolute,
+    is_elsewhere,
+    is_web,
+    joined,
+    kind_of,
+    open_file,
+)
 from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.data.dataframes import holds_bytes, parquet_rows, plain_row
 from dataflow_grounding.data.json_lists import read_json
@@ -21,15 +29,7 @@ from dataflow_grounding.data.records import is_box, parse_line
 from dataflow_grounding.data.rows import Row, file_type_of, read_rows
 from dataflow_grounding.extras.formats.pictures import put_picture
 from dataflow_grounding.extras.formats.reading import ENDINGS, files_under, tar_samples
-from dataflow_grounding.extras.scale.elsewhere import (
-    absolute,
-    is_elsewhere,
-    is_web,
-    joined,
-    kind_of,
-    names_in,
-    open_file,
-)
+from dataflow_grounding.extras.scale.elsewhere import names_in
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 BY_NAME = "datasets:"

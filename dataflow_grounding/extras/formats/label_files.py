@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import portable
+from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import dump_text, is_number, name_within
 from dataflow_grounding.extras.formats._classes import Classes, Numbers, read_texts
@@ -28,7 +29,6 @@ from dataflow_grounding.extras.formats.base import Format, Sample
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.export_pictures import FOLDER
 from dataflow_grounding.extras.formats.reading import ENDINGS, files_under, picture_size, united
-from dataflow_grounding.extras.scale.elsewhere import open_file
 
 # A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score`
 Labelled: TypeAlias = dict[str, Any]

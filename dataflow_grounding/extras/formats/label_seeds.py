@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, MachineBusy, RecordError, told_as
+from dataflow_grounding._util.paths import is_elsewhere, joined, kind_of, state_of
+from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.boxes.regions import SEED_ERROR
@@ -26,13 +28,6 @@ from dataflow_grounding.extras.formats.label_files import (
 )
 from dataflow_grounding.extras.formats.reading import ENDINGS, files_under
 from dataflow_grounding.extras.formats.tao_records import SOURCE
-from dataflow_grounding.extras.scale.elsewhere import (
-    is_elsewhere,
-    joined,
-    kind_of,
-    side_by_side,
-    state_of,
-)
 from dataflow_grounding.images.image import open_image
 
 BEYOND = "boxes reach beyond their image and are kept as they are"

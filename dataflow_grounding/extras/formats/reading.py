@@ -20,6 +20,7 @@ from dataflow_grounding._util.errors import (
     UnreadableReply,
     told_as,
 )
+from dataflow_grounding._util.paths import is_elsewhere, kind_of, open_file, system_errors
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
@@ -34,13 +35,7 @@ from dataflow_grounding.data.rows import file_type_of, read_whole_rows
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.extras.formats._pictures_ahead import Pictures
 from dataflow_grounding.extras.formats.base import stands
-from dataflow_grounding.extras.scale.elsewhere import (
-    is_elsewhere,
-    kind_of,
-    names_in,
-    open_file,
-    system_errors,
-)
+from dataflow_grounding.extras.scale.elsewhere import names_in
 from dataflow_grounding.images.files import MAX_FILE_BYTES
 
 _KEY = re.compile(r"(?:.*/)?[^./]*")

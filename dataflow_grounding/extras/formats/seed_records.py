@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, told_as
+from dataflow_grounding._util.paths import joined, kind_of, open_file, state_of, system_errors
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.regions import SEED_ERROR
@@ -30,13 +31,6 @@ from dataflow_grounding.extras.formats.tao_records import (
     from_tao,
     is_tao,
     with_status,
-)
-from dataflow_grounding.extras.scale.elsewhere import (
-    joined,
-    kind_of,
-    open_file,
-    state_of,
-    system_errors,
 )
 from dataflow_grounding.spec.schema import ReferringData
 

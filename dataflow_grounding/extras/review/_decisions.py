@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import open_log
+from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import (
     Record,
@@ -36,7 +37,6 @@ from dataflow_grounding.extras.review._overlay import (
     version_of,
 )
 from dataflow_grounding.extras.review._record_view import Expression, expressions_of
-from dataflow_grounding.extras.scale.elsewhere import is_elsewhere
 
 ACTIONS = (
     "accept",

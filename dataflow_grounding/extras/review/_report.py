@@ -11,7 +11,9 @@ from itertools import islice
 from multiprocessing.pool import ThreadPool
 from typing import IO, Any, TypeVar
 
+from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.secrets import blotted_message
+from dataflow_grounding._util.threads import at_once
 from dataflow_grounding.boxes.geometry import area, box_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
@@ -19,7 +21,6 @@ from dataflow_grounding.extras.review._door_html import door_html
 from dataflow_grounding.extras.review._record_view import FIRST, MEANING, Picture, View, view_of
 from dataflow_grounding.extras.review._report_files import PER_FILE, ReportFiles, script_json
 from dataflow_grounding.extras.review._versions import Version, beside, with_versions
-from dataflow_grounding.extras.scale.elsewhere import at_once, is_elsewhere
 
 T = TypeVar("T")
 

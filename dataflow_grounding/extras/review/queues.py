@@ -15,6 +15,7 @@ from itertools import filterfalse, islice
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.paths import absolute
 from dataflow_grounding.data.records import Record, dump_text, is_number, parse_value
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_whole_rows
@@ -23,7 +24,6 @@ from dataflow_grounding.engine.source import IMAGE_COLUMN, identify
 from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
 from dataflow_grounding.extras.review._record_view import Expression, expressions_of
-from dataflow_grounding.extras.scale.elsewhere import absolute
 
 RANDOM_EVERY = 5
 """Each so many-th of a queue is taken at random, whatever is asked for: without such no error rate

@@ -8,6 +8,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import GroundingError, InputError, told_as
 from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import absolute
 from dataflow_grounding.data.records import Record, dump_text, read_object
 from dataflow_grounding.data.results_folder import (
     annotations_of,
@@ -24,13 +25,12 @@ from dataflow_grounding.data.rows import (
     write_text,
 )
 from dataflow_grounding.data.storage import PREFIX, FileStorage
+from dataflow_grounding.data.working_folder import address_of, sent
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.evaluation.figures.counting import FigureCounts
 from dataflow_grounding.extras.review._record_view import path_of_picture
 from dataflow_grounding.extras.review._report import write_report
 from dataflow_grounding.extras.review._versions import Version, steps_of
-from dataflow_grounding.extras.scale.elsewhere import absolute
-from dataflow_grounding.extras.scale.mirror import address_of, sent
 
 
 def report_results(

@@ -2,8 +2,6 @@
 its libraries find.
 """
 
-import asyncio
-import atexit
 import errno
 import hashlib
 import logging
@@ -11,31 +9,24 @@ import os
 import posixpath
 import random
 import re
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import cache, lru_cache
-from itertools import islice
-from multiprocessing.pool import ThreadPool
-from typing import IO, Any, NamedTuple, TypeVar, cast
+from functools import lru_cache
+from typing import IO, Any, TypeVar, cast
 
 from dataflow_grounding._util.errors import SHORT, GroundingError, InputError, MissingExtra, told_as
+from dataflow_grounding._util.paths import STORE_EXTRAS, State, is_elsewhere, scheme_of
 from dataflow_grounding._util.secrets import excerpt, learn, learn_address
+from dataflow_grounding._util.threads import THREADS
 
 T = TypeVar("T")
-A = TypeVar("A")
 
-THREADS = 64  # that wait for stores
-THREAD_BYTES = 2**27  # of addresses that Linux sets aside for a thread's stack and its allocator
 PAUSES = (0.5, 1.0, 2.0)  # seconds before a store is asked again
 PATIENCE = 5.0  # seconds after which it isn't: by then its library has tried several times itself
 
-_ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]{1,40}://", re.IGNORECASE)
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 _PASSWORD = re.compile(r"(?:s3a?|gc?s|hf)://(?!arn:)[^/@]+:[^@]*@", re.IGNORECASE)
 _KINDS = (
     *(
@@ -46,79 +37,9 @@ _KINDS = (
     *((PermissionError, errno.EACCES), (ValueError, errno.EINVAL)),
 )
 _DENIED = re.compile("credential|forbidden|denied|unauthorized", re.IGNORECASE)
-_OWN = re.compile(
-    r"hf://(?:(?:datasets|spaces|kernels|buckets|models)/)?[^/]+/[^/]+|[^/]+//[^/]*", re.IGNORECASE
-)
 # as libraries call it, the best first
 _TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")
 _DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
-
-
-def is_elsewhere(path: object) -> bool:
-    """Whether a path is an address that fsspec is to open; those of the web and of this machine's
-    files are not.
-    """
-    return isinstance(path, str) and "://" in path and _ADDRESS.match(path) is not None
-
-
-def scheme_of(path: str) -> str:
-    """The scheme of an address that fsspec is to open, in lower case; empty for a path of this
-    machine.
-    """
-    return path.partition("://")[0].lower() if is_elsewhere(path) else ""
-
-
-def is_web(value: object) -> bool:
-    """Whether a value is the http(s) address of something."""
-    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
-
-
-def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
-    """Whether a row, or another file of data, may name this path: a file of this machine, a store
-    of the extras, or an address of the same scheme as one of `folders`, which the user named.
-
-    fsspec knows some forty further schemes, and to open one is to connect to whatever host the row
-    names.
-    """
-    scheme = scheme_of(path)
-    return not scheme or scheme in _EXTRAS or scheme in map(scheme_of, folders)
-
-
-def has_scheme(path: str) -> bool:
-    """Whether a path begins as an address does, of whatever kind, also one that is misspelt
-    (`s3:/bucket`).
-    """
-    return re.match("[a-z][a-z0-9]+:/", path, re.IGNORECASE) is not None
-
-
-def plain_path(path: str) -> str:
-    """The path that an address `file://…` names; any other as it is."""
-    return path[7:] if path[:7].lower() == "file://" else path
-
-
-def is_absolute(path: str) -> bool:
-    """Whether a path names its place by itself, whatever the folder."""
-    return os.path.isabs(plain_path(path)) or is_elsewhere(path)
-
-
-def absolute(path: str) -> str:
-    """A path from the root of this machine, or an address."""
-    return path if is_elsewhere(path) else os.path.abspath(plain_path(path))
-
-
-def joined(folder: str, path: str) -> str:
-    """A path in a folder, which may be an address: no `..` leads out of its bucket or repository.
-
-    Example:
-        >>> above = "../../../b.jpg"
-        >>> within = joined("s3://bucket/a", "../b.jpg")
-        >>> within, joined("s3://bucket/a", above), joined("a", "b.jpg")
-        ('s3://bucket/b.jpg', 's3://bucket/b.jpg', 'a/b.jpg')
-    """
-    if is_elsewhere(path) or not is_elsewhere(folder) or is_absolute(path):
-        return path if is_elsewhere(path) else os.path.join(plain_path(folder), plain_path(path))
-    end = cast("re.Match[str]", _OWN.match(folder)).end()
-    return f"{folder[:end]}/{posixpath.normpath(f'/{folder[end:]}/{path}').lstrip('/')}"
 
 
 def place_of(address: str) -> tuple[Any, str]:
@@ -150,8 +71,8 @@ def place_of(address: str) -> tuple[Any, str]:
         # as the Hub lists its files
         return system, kind._strip_protocol(re.sub("^hf://models/", "hf://", address))
     except Exception as error:  # each library raises its own
-        if isinstance(error, ImportError) and scheme in _EXTRAS:
-            raise MissingExtra(f"{scheme}://", _EXTRAS[scheme]) from None
+        if isinstance(error, ImportError) and scheme in STORE_EXTRAS:
+            raise MissingExtra(f"{scheme}://", STORE_EXTRAS[scheme]) from None
         raise InputError(f"can't open {address}: {said(error)}") from None
 
 
@@ -225,30 +146,8 @@ def patiently(address: str, once: Callable[[], T]) -> T:
             time.sleep(pause * random.uniform(0.75, 1.25))
 
 
-class State(NamedTuple):
-    """What tells a file from an earlier one of its name: bytes, nanoseconds since 1970; `file`,
-    `folder` or `pipe`.
-    """
-
-    size: int
-    changed: int
-    kind: str
-
-
 def look(path: str) -> State:
-    """The state of a file or folder, here or elsewhere. Raises OSError, InputError,
-    MissingExtra.
-    """
-    if not is_elsewhere(path):
-        found = os.stat(plain_path(path))
-        kind = (
-            "folder"
-            if stat.S_ISDIR(found.st_mode)
-            else "file"
-            if stat.S_ISREG(found.st_mode)
-            else "pipe"
-        )
-        return State(found.st_size, found.st_mtime_ns, kind)
+    """The state of a file or folder elsewhere. Raises OSError, InputError, MissingExtra."""
     system, name = place_of(path)
     info = patiently(path, lambda: system.info(name))
     changed = next((info[name] for name in _TIMES if info.get(name)), None)
@@ -270,31 +169,6 @@ def version_told(info: dict[str, Any]) -> str:
     return f"{info.get('size')} {found}".replace('"', "")
 
 
-def state_of(path: str) -> list[int] | None:
-    """What changes when a file is written to or replaced; None for a pipe, and without a file.
-    Raises MissingExtra.
-    """
-    with suppress(OSError, InputError):
-        if is_elsewhere(path):
-            return [*look(path)[:2]]
-        found = os.stat(plain_path(path))
-        if stat.S_ISREG(found.st_mode):
-            return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-    return None
-
-
-def kind_of(path: str) -> str:
-    """`file`, `folder`, `pipe`; empty where nothing is. Raises InputError where a store doesn't
-    tell, MissingExtra.
-    """
-    with (
-        told_as(InputError, f"can't read {path}"),
-        suppress(FileNotFoundError if is_elsewhere(path) else OSError),
-    ):
-        return look(path).kind
-    return ""
-
-
 def names_in(folder: str, pattern: str = "") -> list[str]:
     """The files under a folder elsewhere, or those that match a pattern, relative to it. Raises
     InputError.
@@ -307,11 +181,9 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A file to read, here or elsewhere, asked for again where it comes late. Raises as `look`, in
+    """A file elsewhere to read, asked for again where it comes late. Raises as `look`, in
     reading anything.
     """
-    if not is_elsewhere(path):
-        return open(plain_path(path), "rb")
     system, name = place_of(path)
     file: Any = patiently(
         path, lambda: system.open(name, "rb", block_size=2**22, cache_type="readahead")
@@ -338,60 +210,3 @@ def _whole(data: bytes, size: int) -> bytes:
     if len(data) != size:
         raise OSError(errno.EIO, f"{len(data):,} of {size:,} bytes came")
     return data
-
-
-@cache
-def _threads(process: int) -> ThreadPool:
-    """A process's that wait for stores, which may take their time: Python doesn't wait for them at
-    its end.
-    """
-    try:
-        pool = ThreadPool(_most_threads())
-    except (RuntimeError, AttributeError):  # the second is what ThreadPool makes of the first
-        raise InputError(
-            "this machine can't start a thread: give it more memory (ulimit -v) or tasks"
-            " (ulimit -u)"
-        ) from None
-    atexit.register(pool.terminate)  # else it may complain when it is cleared away
-    return pool
-
-
-def _most_threads() -> int:
-    """Where memory is limited to so many bytes of addresses, as by `ulimit -v`, as many as have
-    room in a half.
-    """
-    with suppress(ImportError):
-        import resource
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        return (
-            THREADS
-            if limit == resource.RLIM_INFINITY
-            else max(1, min(THREADS, limit // (2 * THREAD_BYTES)))
-        )
-    return THREADS
-
-
-def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
-    """What `work`, which waits for stores, returns for each item. Raises what it raises."""
-    return _threads(os.getpid()).map(work, items, 1)
-
-
-async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
-    """What work that waits for stores returns, done by a thread: the event loop's own are too few
-    for that.
-    """
-    future: Future[T] = Future()
-    _threads(os.getpid()).apply_async(work, arguments, {}, future.set_result, future.set_exception)
-    return await asyncio.shield(asyncio.wrap_future(future))
-
-
-def side_by_side(
-    work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool]
-) -> Iterator[T]:
-    """What `work` returns for each item, in order; where it `waits` for stores, threads do some at
-    a time.
-    """
-    left = iter(items)
-    while some := list(islice(left, 4 * THREADS)):
-        yield from at_once(work, some) if any(map(waits, some)) else map(work, some)

@@ -13,18 +13,20 @@ from typing import Any
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import read_object, whole_number
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
+from dataflow_grounding.data.working_folder import CKPT, address_of, present, working_folder
+from dataflow_grounding.engine.at_work import at_work
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.keyed_log import storing
-from dataflow_grounding.engine.rolling import at_work
-from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
+from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
 from dataflow_grounding.extras.formats.pictures import FOLDER as PICTURES
-from dataflow_grounding.extras.scale.elsewhere import absolute, is_absolute
-from dataflow_grounding.extras.scale.mirror import CKPT, Mirror, address_of, present, working_folder
+from dataflow_grounding.extras.scale.mirror import Mirror
+from dataflow_grounding.extras.scale.rolling import held_elsewhere
 from dataflow_grounding.extras.scale.shard_files import bytes_of, digest_of, joined, pictures_of
 from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 

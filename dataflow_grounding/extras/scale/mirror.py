@@ -9,34 +9,24 @@ command.
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
-from dataflow_grounding._util.environment import cache_folder
 from dataflow_grounding._util.errors import InputError, StorageFailed, told_as
 from dataflow_grounding._util.files import whole_file, within
+from dataflow_grounding._util.paths import joined, state_of, system_errors
+from dataflow_grounding._util.threads import at_once
 from dataflow_grounding.data.records import read_object, write_bytes
-from dataflow_grounding.extras.scale.elsewhere import (
-    at_once,
-    has_scheme,
-    is_elsewhere,
-    joined,
-    place_of,
-    state_of,
-    system_errors,
-    version_told,
-)
+from dataflow_grounding.data.working_folder import CKPT, mirrors_folder, standing
+from dataflow_grounding.extras.scale.elsewhere import place_of, version_told
 
 T = TypeVar("T")
-CKPT = ".ckpt"
 KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
 _MARK, _SENT = ".elsewhere.json", ".elsewhere.sent.json"
-_standing: set[str] = set()
-"""Folders of this machine that stand for an address, as this process has been told."""
 _STATED = ("address", "part", "id")
 """The part is what is worked on: a shard's folder, "" for the whole; the id of this folder of this
 machine alone.
@@ -194,38 +184,21 @@ class Mirror:
 
 
 def working_folder(results: str, part: str = "") -> str:
-    """The folder in which to work for `part` of a results folder, "" or a shard's: for an address
-    one of this machine, in `DF_WORK_FOLDER` or the user's cache, the same each time. Raises
-    InputError.
-
-    Example:
-        >>> working_folder("results", "shards/1-of-8")
-        'results/shards/1-of-8'
-    """
-    if not is_elsewhere(results):
-        if has_scheme(results) and not os.path.isdir(results):
-            raise InputError(
-                f"results can't be written to {results}: name a folder, or a bucket as s3://bucket/run"
-            )
-        return os.path.join(results, part) if part else results
+    """The folder of this machine in which to work for `part` of an address. Raises InputError."""
     scheme, _, place = results.partition("://")
     if not place.strip("/"):
         raise InputError(f"{results} names no bucket: results_dir should be as s3://bucket/run")
     results = joined(f"{scheme.lower()}://{place}", "").rstrip("/")  # however it is spelled
     place_of(results)  # which refuses an address with keys
     name = hashlib.sha256(json.dumps([results, part]).encode()).hexdigest()[:20]
-    root = os.path.join(_work_folder(), name)
+    root = os.path.join(mirrors_folder(), name)
     stand_for(results, root, part)
     return os.path.join(root, part) if part else root
 
 
-def _work_folder() -> str:
-    return os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
-
-
 def stand_for(address: str, root: str, part: str = "") -> Mirror:
     """Let a folder of this machine stand for an address, unless it does. Raises InputError."""
-    _standing.add(os.path.abspath(root))
+    standing.add(os.path.abspath(root))
     with told_as(InputError, f"can't write in {root}", again=True):
         if not os.path.exists(mark := os.path.join(root, _MARK)):
             os.makedirs(root, exist_ok=True)
@@ -238,39 +211,42 @@ def mirror_of(path: str) -> Mirror | None:
     """The mirror that a path is in, if it is in one: a stranger's folder, which may say so too, is
     none.
     """
-    at, work = Path(os.path.abspath(path)), Path(os.path.abspath(_work_folder()))
-    known = (
-        folder for folder in (at, *at.parents) if folder.parent == work or str(folder) in _standing
-    )
-    return next((Mirror(str(folder)) for folder in known if os.path.exists(folder / _MARK)), None)
+    at = Path(os.path.abspath(path))
+    work = Path(os.path.abspath(mirrors_folder()))
+    for folder in (at, *at.parents):
+        is_known = folder.parent == work or str(folder) in standing
+        if is_known and os.path.exists(folder / _MARK):
+            return Mirror(str(folder))
+    return None
 
 
 def address_of(path: str) -> str:
-    """What a path is called for people: its address, where it is in a folder that
-    stands for one.
-    """
-    mirror = None if is_elsewhere(path) else mirror_of(path)
-    return (
-        path
-        if mirror is None
-        else f"{mirror.address}/{os.path.relpath(path, mirror.root)}".removesuffix("/.")
-    )
+    """What a path in a folder that stands for an address is called there; else the path."""
+    mirror = mirror_of(path)
+    if mirror is None:
+        return path
+    return f"{mirror.address}/{os.path.relpath(path, mirror.root)}".removesuffix("/.")
 
 
-def present(*paths: str, anew: bool = False) -> str:
-    """The first of some paths, once all are brought that are elsewhere and not here; `anew`, those
-    too. As `fetch`.
-    """
-    lacking = [path for path in paths if anew or not os.path.exists(path)]
-    if lacking and not is_elsewhere(paths[0]) and (mirror := mirror_of(paths[0])) is not None:
-        mirror.fetch(*(os.path.relpath(path, mirror.root) for path in lacking))
-    return paths[0]
+def bring(place: str, paths: Sequence[str]) -> None:
+    """Bring files of the mirror that a place is in, as `Mirror.fetch`; nothing if it is in none."""
+    mirror = mirror_of(place)
+    if mirror is not None:
+        mirror.fetch(*(os.path.relpath(path, mirror.root) for path in paths))
 
 
-def sent(path: str, *endings: str) -> str:
-    """What a file is called for people, once what is new in its folder is sent, as by
-    `Mirror.put`.
-    """
-    if (mirror := mirror_of(path)) is not None:
+def send_new(path: str, *endings: str) -> None:
+    """Send what is new in the folder of a file, as `Mirror.put`."""
+    mirror = mirror_of(path)
+    if mirror is not None:
         mirror.put(*endings)
-    return address_of(path)
+
+
+def check_writable(folder: str) -> None:
+    """Write what tells that a folder's address can be written, and remove it. Raises InputError."""
+    mirror = mirror_of(folder)
+    if mirror is None:
+        return
+    with told_as(InputError, f"results_dir {mirror.address}: cannot write there"):
+        mirror.write(f"{CKPT}/check", b"of what can be written")
+        mirror.remove(f"{CKPT}/check")

@@ -14,16 +14,17 @@ from operator import itemgetter
 from typing import IO, Any, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, RecordError, RunStopped
+from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import RowWriter, as_line, read_rows
+from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.outputs import other_failures
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places, write_places
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.extras.scale.elsewhere import is_elsewhere
-from dataflow_grounding.extras.scale.mirror import mirror_of, present
+from dataflow_grounding.extras.scale.mirror import mirror_of
 from dataflow_grounding.images.image import find_image, is_far
 
 Line: TypeAlias = tuple[int, str]  # where its row stood in the input, and a line of a file

@@ -20,12 +20,13 @@ from typing import Any
 
 from dataflow_grounding._util.errors import InputError, RecordError, told_as
 from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import absolute, is_elsewhere
+from dataflow_grounding._util.threads import at_once
 from dataflow_grounding.data.records import Record, dump_text, path_of
 from dataflow_grounding.data.results_folder import image_folders_of, records_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.extras.evaluation.figures.same_files import short_digest
 from dataflow_grounding.extras.evaluation.metrics.annotations import names_of
-from dataflow_grounding.extras.scale.elsewhere import absolute, at_once, is_elsewhere
 from dataflow_grounding.images.files import decoding, read_file
 from dataflow_grounding.images.image import find_image
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import (
     MERGE_IOU,
     Size,
@@ -38,7 +39,6 @@ from dataflow_grounding.extras.evaluation.figures._phrases import said_twice, sh
 from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
 from dataflow_grounding.extras.formats.base import TOKEN, stands
 from dataflow_grounding.extras.formats.export import status_of
-from dataflow_grounding.extras.scale.elsewhere import side_by_side
 from dataflow_grounding.images.files import decoding, parse_facts, read_file
 from dataflow_grounding.images.image import find_image, is_far
 

@@ -12,10 +12,11 @@ from functools import partial
 from typing import TypeVar
 
 from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding._util.paths import is_elsewhere
+from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.image_memo import log_of, remembered
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.extras.scale.elsewhere import is_elsewhere, side_by_side
 from dataflow_grounding.images.files import read_file
 from dataflow_grounding.images.image import find_image
 

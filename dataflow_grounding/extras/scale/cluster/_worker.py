@@ -18,8 +18,10 @@ from dataflow_grounding._util.errors import (
     RunStopped,
 )
 from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.terminal import speaks_of_specs
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.working_folder import CKPT, present, working_folder
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
@@ -28,9 +30,7 @@ from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.scale.cluster._shipping import unshipped
-from dataflow_grounding.extras.scale.elsewhere import is_elsewhere
 from dataflow_grounding.extras.scale.leases import Grant, Report, leasing
-from dataflow_grounding.extras.scale.mirror import CKPT, present, working_folder
 
 TAKEN_SECONDS = 60.0  # for how long a worker that was lost may hold a shard's folder
 

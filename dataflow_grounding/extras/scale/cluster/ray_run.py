@@ -22,6 +22,7 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError, NoRoom, RunStopped, SpecError
 from dataflow_grounding._util.terminal import counted, say, speaks_of_specs
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -30,7 +31,6 @@ from dataflow_grounding.extras.scale.cluster import LEAVING
 from dataflow_grounding.extras.scale.cluster._shipping import shipped
 from dataflow_grounding.extras.scale.cluster._worker import Done, Work, Worker
 from dataflow_grounding.extras.scale.leases import Grant, LeasePool, Report
-from dataflow_grounding.extras.scale.mirror import address_of
 from dataflow_grounding.extras.scale.shard_files import join, split
 from dataflow_grounding.serving.base import check_counts
 

@@ -11,25 +11,17 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 from dataflow_grounding._util.errors import InputError, StorageFailed, told_as
 from dataflow_grounding._util.files import open_log, within
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
-from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
+from dataflow_grounding._util.threads import at_once
+from dataflow_grounding.data.working_folder import CKPT, present
+from dataflow_grounding.engine.run_lock import HeartLock, check_held
 from dataflow_grounding.engine.shard import FOLDER, Shard
 from dataflow_grounding.engine.workers import beside
-from dataflow_grounding.extras.scale.elsewhere import at_once, is_elsewhere
-from dataflow_grounding.extras.scale.mirror import (
-    CKPT,
-    KEPT,
-    Mirror,
-    address_of,
-    mirror_of,
-    present,
-    stand_for,
-)
+from dataflow_grounding.extras.scale.mirror import KEPT, Mirror, mirror_of, stand_for
 
 ROLL_SECONDS = 10.0
 SAY_SECONDS = 10.0  # after which it is told what a run that is over waits for
@@ -123,13 +115,10 @@ def _name(folder: str, writer: str, place: int) -> str:
 
 
 @contextmanager
-def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """A results folder to be read; of one elsewhere a copy of these files, and of all `replies`.
-    Raises InputError.
+def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
+    """A folder with copies of these files of results elsewhere, and of all `replies`. Raises
+    InputError.
     """
-    if not is_elsewhere(results):
-        yield results
-        return
     with tempfile.TemporaryDirectory() as aside:
         mirror = stand_for(results, aside)
         mirror.fetch(*names)
@@ -139,33 +128,33 @@ def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 
 @contextmanager
-def readable_replies(folder: str) -> Iterator[KeyedLog]:
-    """What is stored for the run that a checkpoint folder is of, also by its shards and elsewhere,
-    to be read.
-
-    Nothing in the folder is touched: a run may be at work there. Raises InputError, StorageFailed.
-    """
-    elsewhere = readable(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
-    with elsewhere as results:
-        others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
-        with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as log:
-            yield log
-
-
-@contextmanager
 def at_work(folder: str) -> Iterator[Mirror | None]:
-    """Hold the lock of a checkpoint folder, as `only_run` does. Where it stands for one elsewhere,
-    the lock there is held too, what a run needs is brought, and what it leaves is sent, then or
-    meanwhile. Yields that mirror, or None.
+    """Hold the lock of what a checkpoint folder stands for: what a run needs is brought, and what
+    it leaves is sent, then or meanwhile. Yields the mirror; None where it stands for nothing.
 
     Raises InputError before the run, StorageFailed after it.
     """
-    with only_run(folder):
-        if (mirror := mirror_of(folder)) is None:
-            yield None
-        else:
-            with held_elsewhere(mirror, mirror.part), _mirrored(mirror, folder):
-                yield mirror
+    mirror = mirror_of(folder)
+    if mirror is None:
+        yield None
+        return
+    with held_elsewhere(mirror, mirror.part), _mirrored(mirror, folder):
+        yield mirror
+
+
+@contextmanager
+def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
+    """Hold the lock of a part of a folder elsewhere. Raises InputError, also for results that are
+    not of a run.
+    """
+    place, folder = f"{mirror.address}/{part}".rstrip("/"), os.path.join(part, CKPT)
+    with told_as(InputError, f"can't write {mirror.address}", again=True):
+        foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
+        if foreign and CKPT not in mirror.listed(part, "directory"):
+            what = f"{place}/{min(foreign)} is from elsewhere, without {CKPT} beside it"
+            raise InputError(f"{what}: choose another folder")
+    with HeartLock(mirror, folder, place, mirror.here(folder)).held():
+        yield
 
 
 @contextmanager

@@ -1,0 +1,45 @@
+"""What hangs in from outside of the core: rooms of `extras`, and users' packages, by entry points.
+
+An entry point of the group `dataflow_grounding.servings` (or `.commands`, `.engines`, `.formats`,
+`.inputs`, `.stores`) has a name, and the module or `module:object` that it stands for; nothing is
+imported before it is used.
+"""
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+
+@cache
+def extension(group: str, name: str) -> Any:
+    """What an entry point stands for; None where no installed package has it, or its room is gone.
+
+    Args:
+        group: The group's last part, such as `servings`.
+        name: The entry point's name, such as `embedded`.
+
+    Example:
+        >>> extension("servings", "embedded").__name__
+        'EmbeddedServing'
+        >>> extension("servings", "nobody's") is None
+        True
+    """
+    for point in entry_points(group=f"dataflow_grounding.{group}", name=name):
+        if is_there(point):
+            return point.load()
+    return None
+
+
+def names_of(group: str) -> list[str]:
+    """The names of a group's entry points, in order."""
+    return sorted({point.name for point in entry_points(group=f"dataflow_grounding.{group}")})
+
+
+def is_there(point: EntryPoint) -> bool:
+    """Whether the module of an entry point can be found: a room may have been taken away."""
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(point.module) is not None
+    except ModuleNotFoundError:  # of the room that it is in
+        return False

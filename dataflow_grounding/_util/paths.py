@@ -1,0 +1,175 @@
+"""Paths: of this machine, and addresses elsewhere (s3://, gs://, hf://).
+
+The latter are opened by the extension `stores: addresses`.
+"""
+
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from types import ModuleType
+from typing import IO, NamedTuple, cast
+
+from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.extensions import extension
+
+STORE_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
+"""The schemes of stores that rows may name, and the extra that opens each."""
+
+_ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]{1,40}://", re.IGNORECASE)
+_OWN = re.compile(
+    r"hf://(?:(?:datasets|spaces|kernels|buckets|models)/)?[^/]+/[^/]+|[^/]+//[^/]*", re.IGNORECASE
+)
+
+
+def is_elsewhere(path: object) -> bool:
+    """Whether a path is an address that fsspec is to open; those of the web and of this machine's
+    files are not.
+    """
+    return isinstance(path, str) and "://" in path and _ADDRESS.match(path) is not None
+
+
+def scheme_of(path: str) -> str:
+    """The scheme of an address that fsspec is to open, in lower case; empty for a path of this
+    machine.
+    """
+    return path.partition("://")[0].lower() if is_elsewhere(path) else ""
+
+
+def is_web(value: object) -> bool:
+    """Whether a value is the http(s) address of something."""
+    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
+
+
+def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
+    """Whether a row, or another file of data, may name this path: a file of this machine, a store
+    of the extras, or an address of the same scheme as one of `folders`, which the user named.
+
+    fsspec knows some forty further schemes, and to open one is to connect to whatever host the row
+    names.
+    """
+    scheme = scheme_of(path)
+    return not scheme or scheme in STORE_EXTRAS or scheme in map(scheme_of, folders)
+
+
+def has_scheme(path: str) -> bool:
+    """Whether a path begins as an address does, of whatever kind, also one that is misspelt
+    (`s3:/bucket`).
+    """
+    return re.match("[a-z][a-z0-9]+:/", path, re.IGNORECASE) is not None
+
+
+def plain_path(path: str) -> str:
+    """The path that an address `file://…` names; any other as it is."""
+    return path[7:] if path[:7].lower() == "file://" else path
+
+
+def is_absolute(path: str) -> bool:
+    """Whether a path names its place by itself, whatever the folder."""
+    return os.path.isabs(plain_path(path)) or is_elsewhere(path)
+
+
+def absolute(path: str) -> str:
+    """A path from the root of this machine, or an address."""
+    return path if is_elsewhere(path) else os.path.abspath(plain_path(path))
+
+
+def joined(folder: str, path: str) -> str:
+    """A path in a folder, which may be an address: no `..` leads out of its bucket or repository.
+
+    Example:
+        >>> above = "../../../b.jpg"
+        >>> within = joined("s3://bucket/a", "../b.jpg")
+        >>> within, joined("s3://bucket/a", above), joined("a", "b.jpg")
+        ('s3://bucket/b.jpg', 's3://bucket/b.jpg', 'a/b.jpg')
+    """
+    if is_elsewhere(path) or not is_elsewhere(folder) or is_absolute(path):
+        return path if is_elsewhere(path) else os.path.join(plain_path(folder), plain_path(path))
+    end = cast("re.Match[str]", _OWN.match(folder)).end()
+    return f"{folder[:end]}/{posixpath.normpath(f'/{folder[end:]}/{path}').lstrip('/')}"
+
+
+class State(NamedTuple):
+    """What tells a file from an earlier one of its name: bytes, nanoseconds since 1970; `file`,
+    `folder` or `pipe`.
+    """
+
+    size: int
+    changed: int
+    kind: str
+
+
+def stores(address: str) -> ModuleType:
+    """What opens addresses: the extension `stores: addresses`. Raises InputError without one."""
+    module = extension("stores", "addresses")
+    if not isinstance(module, ModuleType):
+        what = "no part for addresses elsewhere is installed: install dataflow-grounding again"
+        raise InputError(f"can't open {address}: {what}")
+    return module
+
+
+def look(path: str) -> State:
+    """The state of a file or folder, here or elsewhere. Raises OSError, InputError,
+    MissingExtra.
+    """
+    if is_elsewhere(path):
+        return cast("State", stores(path).look(path))
+    status = os.stat(plain_path(path))
+    if stat.S_ISDIR(status.st_mode):
+        kind = "folder"
+    elif stat.S_ISREG(status.st_mode):
+        kind = "file"
+    else:
+        kind = "pipe"
+    return State(status.st_size, status.st_mtime_ns, kind)
+
+
+def state_of(path: str) -> list[int] | None:
+    """What changes when a file is written to or replaced; None for a pipe, and without a file.
+    Raises MissingExtra.
+    """
+    with suppress(OSError, InputError):
+        if is_elsewhere(path):
+            return [*look(path)[:2]]
+        status = os.stat(plain_path(path))
+        if stat.S_ISREG(status.st_mode):
+            return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    return None
+
+
+def kind_of(path: str) -> str:
+    """`file`, `folder`, `pipe`; empty where nothing is. Raises InputError where a store doesn't
+    tell, MissingExtra.
+    """
+    absent = FileNotFoundError if is_elsewhere(path) else OSError
+    with told_as(InputError, f"can't read {path}"), suppress(absent):
+        return look(path).kind
+    return ""
+
+
+def open_file(path: str) -> IO[bytes]:
+    """A file to read, here or elsewhere, asked for again where it comes late. Raises as `look`, in
+    reading anything.
+    """
+    if is_elsewhere(path):
+        return cast("IO[bytes]", stores(path).open_file(path))
+    return open(plain_path(path), "rb")
+
+
+def fetched(address: str, size: int) -> bytes:
+    """The first `size` bytes of a file elsewhere. Raises OSError, InputError, MissingExtra."""
+    return cast("bytes", stores(address).fetched(address, size))
+
+
+@contextmanager
+def system_errors(path: str) -> Iterator[None]:
+    """What any library raises of a file elsewhere, as the OSError that one of this machine would
+    be.
+    """
+    if not is_elsewhere(path):
+        yield
+        return
+    with stores(path).system_errors(path):
+        yield

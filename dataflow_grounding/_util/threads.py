@@ -1,0 +1,77 @@
+"""Threads that wait for stores, so that nobody else has to."""
+
+import asyncio
+import atexit
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import cache
+from itertools import islice
+from multiprocessing.pool import ThreadPool
+from typing import Any, TypeVar
+
+from dataflow_grounding._util.errors import InputError
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+THREADS = 64
+THREAD_BYTES = 2**27  # of addresses that Linux sets aside for a thread's stack and its allocator
+
+
+@cache
+def _threads(process: int) -> ThreadPool:
+    """A process's that wait for stores, which may take their time: Python doesn't wait for them at
+    its end.
+    """
+    try:
+        pool = ThreadPool(_most_threads())
+    except (RuntimeError, AttributeError):  # the second is what ThreadPool makes of the first
+        raise InputError(
+            "this machine can't start a thread: give it more memory (ulimit -v) or tasks"
+            " (ulimit -u)"
+        ) from None
+    atexit.register(pool.terminate)  # else it may complain when it is cleared away
+    return pool
+
+
+def _most_threads() -> int:
+    """Where memory is limited to so many bytes of addresses, as by `ulimit -v`, as many as have
+    room in a half.
+    """
+    with suppress(ImportError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        return (
+            THREADS
+            if limit == resource.RLIM_INFINITY
+            else max(1, min(THREADS, limit // (2 * THREAD_BYTES)))
+        )
+    return THREADS
+
+
+def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
+    """What `work`, which waits for stores, returns for each item. Raises what it raises."""
+    return _threads(os.getpid()).map(work, items, 1)
+
+
+async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
+    """What work that waits for stores returns, done by a thread: the event loop's own are too few
+    for that.
+    """
+    future: Future[T] = Future()
+    _threads(os.getpid()).apply_async(work, arguments, {}, future.set_result, future.set_exception)
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def side_by_side(
+    work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool]
+) -> Iterator[T]:
+    """What `work` returns for each item, in order; where it `waits` for stores, threads do some at
+    a time.
+    """
+    left = iter(items)
+    while some := list(islice(left, 4 * THREADS)):
+        yield from at_once(work, some) if any(map(waits, some)) else map(work, some)

@@ -1,0 +1,65 @@
+"""A results folder while a run, or another command, is at work in it: here or elsewhere."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from types import ModuleType
+from typing import Any
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.extensions import extension
+from dataflow_grounding._util.paths import is_elsewhere
+from dataflow_grounding.data.working_folder import CKPT, address_of, is_mirrored
+from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
+from dataflow_grounding.engine.run_lock import only_run
+
+
+def mirrored_runs(place: str) -> ModuleType:
+    """What works for runs elsewhere: the extension `stores: runs`. Raises InputError without it."""
+    module = extension("stores", "runs")
+    if not isinstance(module, ModuleType):
+        what = "no part for results elsewhere is installed: install dataflow-grounding again"
+        raise InputError(f"can't work in {place}: {what}")
+    return module
+
+
+@contextmanager
+def at_work(folder: str) -> Iterator[Any]:
+    """Hold the lock of a checkpoint folder, as `only_run` does.
+
+    Where it stands for one elsewhere, the lock there is held too, what a run needs is brought, and
+    what it leaves is sent, then or meanwhile. Yields that mirror, or None. Raises InputError before
+    the run, StorageFailed after it.
+    """
+    with only_run(folder):
+        if not is_mirrored(folder):
+            yield None
+            return
+        with mirrored_runs(folder).at_work(folder) as mirror:
+            yield mirror
+
+
+@contextmanager
+def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
+    """A results folder to be read; of one elsewhere a copy of these files, and of all `replies`.
+    Raises InputError.
+    """
+    if not is_elsewhere(results):
+        yield results
+        return
+    with mirrored_runs(results).copied(results, *names, replies=replies) as folder:
+        yield folder
+
+
+@contextmanager
+def readable_replies(folder: str) -> Iterator[KeyedLog]:
+    """What is stored for the run that a checkpoint folder is of, also by its shards and elsewhere,
+    to be read.
+
+    Nothing in the folder is touched: a run may be at work there. Raises InputError, StorageFailed.
+    """
+    elsewhere = readable(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
+    with elsewhere as results:
+        others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
+        with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as log:
+            yield log
