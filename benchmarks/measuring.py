@@ -82,10 +82,11 @@ def generate(
     base_url: str,
     *overrides: str,
     command: Sequence[str] = COMMAND,
+    options: Sequence[str] = (),
     **settings: str,
 ) -> Used:
-    """`generate` with the grounding pipeline; prints its summary as JSON. `command` is what runs
-    the package.
+    """`generate` with the grounding pipeline and these `options`; prints its summary as JSON.
+    `command` is what runs the package.
     """
     spec = results.parent / "spec.yaml"
     if not spec.exists():
@@ -101,7 +102,17 @@ def generate(
     values += [f"{block}vlm.openai.api_key=sk-test", f"{block}vlm.box_format=qwen3-vl"]
     values += [block + override for override in overrides]
     return run(
-        [*command, "generate", "-e", str(spec), "--no-progress", "--no-report", "--json", *values],
+        [
+            *command,
+            "generate",
+            "-e",
+            str(spec),
+            "--no-progress",
+            "--no-report",
+            "--json",
+            *options,
+            *values,
+        ],
         settings=settings,
     )
 

@@ -57,6 +57,11 @@ def learn(*values: object) -> None:
                 _forms[kind] = tuple(sorted({*_forms.get(kind, ()), *forms}, key=len, reverse=True))
 
 
+def learned() -> list[str]:
+    """All that is remembered, for another process of this machine."""
+    return [form for forms in list(_forms.values()) for form in forms]
+
+
 def learn_headers(headers: Mapping[str, object]) -> None:
     """Remember what headers hold, as `secrets_of` tells it."""
     learn(*secrets_of(headers))

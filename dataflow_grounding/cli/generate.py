@@ -34,6 +34,12 @@ _MOST = 256  # requests in flight up to which a pilot measures what the endpoint
     help="Only part I of N, in RESULTS/shards; then `merge`.",
 )
 @click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="So many processes, for as many cores.",
+)
+@click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
@@ -84,8 +90,8 @@ def generate(
     no record succeeded or the endpoint refused, 130 interrupted. After any stop, the same command
     resumes.
     """
-    engine = _engine(given["engine"], given["ray_address"], given["workers"], given["shard"])
     spec = load_spec(spec_paths, overrides)
+    engine = _engine(spec, given)
     for remark in spec.remarks:
         say(f"Note: {remark}.")
     if given["set_from"]:
@@ -120,19 +126,39 @@ def generate(
     return summary.exit_code
 
 
-def _engine(engine: str, address: str | None, workers: int | None, shard: Shard | None) -> MakeRun:
+def _engine(spec: Spec, given: dict[str, Any]) -> MakeRun:
     """What takes the rows through the steps. Raises SpecError for options that don't
     go together.
     """
-    if engine == "ray" and shard is not None:
-        raise SpecError("--engine ray makes shards of its own: leave --shard out")
-    if engine != "ray" and (address or workers):
-        raise SpecError("--ray-address and --workers are options of --engine ray: add that")
-    if engine != "ray":
-        return Run
-    from dataflow_grounding.extras.scale.cluster.ray_run import RayRun  # few runs need it
+    _check_together(spec, given)
+    if given["engine"] == "ray":
+        from dataflow_grounding.extras.scale.cluster.ray_run import RayRun  # few runs need it
 
-    return partial(RayRun, address, workers)
+        return partial(RayRun, given["ray_address"], given["workers"])
+    if (given["processes"] or 1) > 1:
+        from dataflow_grounding.extras.scale.cluster.processes import ProcessesRun
+
+        return partial(ProcessesRun, given["processes"])
+    return Run
+
+
+def _check_together(spec: Spec, given: dict[str, Any]) -> None:
+    """Raises SpecError for options that don't go together."""
+    on_ray, is_shard, has_processes = (
+        given["engine"] == "ray",
+        given["shard"] is not None,
+        given["processes"] is not None,
+    )
+    if has_processes and on_ray:
+        raise SpecError("--processes are of this machine: with --engine ray, say --workers")
+    if has_processes and is_shard:
+        raise SpecError("--processes makes parts of its own: leave --shard out")
+    if has_processes and spec.block.vlm.backend == "local":
+        raise SpecError("vlm.backend local has its model in one process: leave --processes out")
+    if on_ray and is_shard:
+        raise SpecError("--engine ray makes shards of its own: leave --shard out")
+    if not on_ray and (given["ray_address"] or given["workers"]):
+        raise SpecError("--ray-address and --workers are options of --engine ray: add that")
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:

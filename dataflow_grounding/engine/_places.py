@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.engine.limiter import Level, Limiter, Share, limiter_of
+from dataflow_grounding.engine.limiter import Share, gate_of, limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.serving.base import Serving
@@ -160,7 +160,9 @@ class Places:
             for one, weight in parts
         ]
         self.most = min(place.share.most for place in self.all)
-        self._gate = Share(Limiter(Level(self.most)), self.most) if len(self.all) > 1 else None
+        self._gate = (
+            gate_of(serving, [place.share for place in self.all]) if len(self.all) > 1 else None
+        )
 
     def settle(self) -> int:
         """Store the refusals that are surely about their records. Returns how many others the next

@@ -7,7 +7,8 @@ import os
 import random
 import threading
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from weakref import WeakSet
 
 from dataflow_grounding.serving.base import Serving
@@ -22,6 +23,15 @@ MOST_PATIENCE = 16.0
 YIELD = 16  # of so many places one is left to the other processes at each refused probe
 
 Key = tuple[str, str]  # an endpoint and a model
+
+
+class Found(NamedTuple):
+    """How many `places` an endpoint was found to have, and at how many in flight it refused last;
+    None if it didn't.
+    """
+
+    places: float
+    refused_at: float | None = None
 
 
 class Level:
@@ -50,6 +60,20 @@ class Level:
     def places(self) -> int:
         """How many may be in flight now."""
         return int(self._value)
+
+    @property
+    def found(self) -> Found:
+        """What is known by now of the endpoint; what is just being probed isn't."""
+        sustained = self._value if self._value_before_probe is None else self._value_before_probe
+        return Found(sustained, self._refused_at)
+
+    def resume(self, found: Found) -> None:
+        """Go on from what an earlier run, or other processes, found; never above `most`."""
+        self._value, self._refused_at = (
+            min(max(1.0, found.places), float(self.most)),
+            found.refused_at,
+        )
+        self._change(None)
 
     def send(self) -> int:
         """A request is about to be sent: its number."""
@@ -141,6 +165,7 @@ class Limiter:
     def __init__(self, level: Level) -> None:
         self.level, self.in_flight, self.held_until = level, 0, 0.0
         self.shares = WeakSet[Share]()  # in which somebody has waited
+        self.known = False  # whether it has been through a run of this process
         self.order = itertools.count()
         self.lock = threading.RLock()
 
@@ -185,6 +210,21 @@ class Share:
     def level(self) -> int:
         """How many may be in flight now."""
         return min(self._limiter.level.places, self.most)
+
+    @property
+    def limiter(self) -> Limiter:
+        """The endpoint's."""
+        return self._limiter
+
+    @property
+    def found(self) -> Found:
+        """What is known by now of the endpoint."""
+        return self._limiter.level.found
+
+    def resume(self, found: Found) -> None:
+        """Let the endpoint's limit go on from what is known from elsewhere."""
+        with self._limiter.lock:
+            self._limiter.level.resume(found)
 
     @property
     def is_free(self) -> bool:
@@ -274,6 +314,21 @@ def limiter_of(serving: Serving, servings: int = 1, shared: bool | None = None) 
     limiter.level.most = max(limiter.level.most, most)
     limiter.level.shared = limiter.level.shared if shared is None else shared
     return Share(limiter, most)
+
+
+def gate_of(serving: Serving, shares: Sequence[Share]) -> Share:
+    """What limits the requests in flight to all endpoints of a serving together, of which these are
+    the shares.
+    """
+    most, lease = min(share.most for share in shares), Limiter.lease
+    if lease is not None and lease.together:
+        key = (serving.endpoint, serving.model)
+        if key not in lease.limiters:
+            lease.limiters[key] = lease.limiter(key, most)
+        return Share(lease.limiters[key], most)
+    level = Level(most)
+    level.resume(Found(sum(share.level for share in shares)))
+    return Share(Limiter(level), most)
 
 
 def files_left() -> int:

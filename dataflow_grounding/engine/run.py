@@ -16,6 +16,7 @@ from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.concurrency import resumed
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 from dataflow_grounding.engine.options import RunOptions
@@ -26,6 +27,7 @@ from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, all_done, signals_to
+from dataflow_grounding.serving.base import Serving
 
 SYNC_SECONDS = 0.5
 SYNC_LINES = 50
@@ -67,12 +69,20 @@ class Run:
         """
         start = time.monotonic()
         try:
-            await self._execute()
+            with resumed(self._folder, self._servings()):
+                await self._execute()
         finally:
             self.summary.seconds = time.monotonic() - start
             if self.stopped is not None:
                 self.stopped.summary = self.summary.to_json()
         return self.summary
+
+    def _servings(self) -> list[Serving]:
+        """Who answers the steps, each once."""
+        servings = [
+            step.operator.serving for step in self.steps if step.operator.serving is not None
+        ]
+        return list({id(serving): serving for serving in servings}.values())
 
     async def _execute(self) -> None:
         spent_before = self._budget.spent
@@ -81,9 +91,7 @@ class Run:
             self._replies = held.enter_context(closing(replies))
             images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
             self._memo = ImageMemo(held.enter_context(closing(images)))
-            servings = {
-                id(one): one for step in self.steps if (one := step.operator.serving) is not None
-            }
+            servings = {id(serving): serving for serving in self._servings()}
             given = (self.options, self._budget, self.stop, len(servings))
             self._askings = {which: Asking(one, *given) for which, one in servings.items()}
             try:
@@ -165,7 +173,8 @@ class Run:
     def interrupt(self) -> None:
         """Stop within seconds, unless it is stopping by itself; from any thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._leave_off)
+            with suppress(RuntimeError):  # it is over
+                self._loop.call_soon_threadsafe(self._leave_off)
 
     def _leave_off(self) -> None:
         if self.stopped is None:

@@ -7,14 +7,14 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import BudgetExceeded, RunStopped
 from dataflow_grounding.engine.budget import NO_REQUEST_LEFT, Budget, no_usd_left
-from dataflow_grounding.engine.limiter import Key, Level, Limiter
+from dataflow_grounding.engine.limiter import Found, Key, Level, Limiter
 from dataflow_grounding.engine.workers import beside
 
 LEASE_SECONDS, RENEW_SECONDS = 2.0, 0.2
@@ -68,9 +68,10 @@ class LeasePool:
     nor sends.
 
     `max_requests` and `budget_usd` are most of all workers, None is without limit, and `before`
-    what is used of them; `now` is the clock, in seconds. A worker that is silent for 2 s gives up
-    its places; what it may have sent counts as sent. A pool that takes another's place knows of
-    nothing that was sent before.
+    what is used of them; `now` is the clock, in seconds, and `levels` has what is known of
+    endpoints and the most that each may get. A worker that is silent for 2 s gives up its places;
+    what it may have sent counts as sent. A pool that takes another's place knows of nothing that
+    was sent before.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class LeasePool:
         budget_usd: float | None = None,
         now: Clock = time.monotonic,
         before: tuple[int, float] = (0, 0.0),
+        levels: Mapping[Key, Level] | None = None,
     ) -> None:
         self._limits: dict[Key, float | None] = {REQUESTS: max_requests, USD: budget_usd}
-        self.levels: dict[Key, Level] = {}
+        self.levels: dict[Key, Level] = dict(levels or {})
         used = {key: _gone(value) for key, value in zip((REQUESTS, USD), before, strict=True)}
         self._last = {"": Report("", 0, used, {})}
         self._until: dict[str, float] = {}
@@ -123,6 +125,10 @@ class LeasePool:
         """Requests and USD of all workers, as each told last: also of those that were lost."""
         sent, usd = zip(*self._sent.values(), strict=True) if self._sent else ((), ())
         return int(sum(sent)), float(sum(usd))
+
+    def found(self) -> dict[Key, Found]:
+        """How many requests at once each endpoint takes, as is known by now."""
+        return {key: level.found for key, level in self.levels.items()}
 
     def _parts(self, key: Key) -> dict[str, Part]:
         return {name: one.parts[key] for name, one in self._last.items() if key in one.parts}
@@ -191,10 +197,17 @@ def shares(total: int, wanted: dict[str, int], held: dict[str, float]) -> dict[s
 
 
 class Lease(Budget):
-    """A worker's side: what its process may do until it has to renew, and what came of it."""
+    """A worker's side: what its process may do until it has to renew, and what came of it.
 
-    def __init__(self, max_wait: float = 600.0, now: Clock = time.monotonic) -> None:
+    `together`: of several endpoints of one serving, the pool limits what is in flight to all of
+    them, too.
+    """
+
+    def __init__(
+        self, max_wait: float = 600.0, now: Clock = time.monotonic, together: bool = False
+    ) -> None:
         super().__init__(None, None, None)
+        self.together = together
         self._name, self._number, self._max_wait, self._now = uuid.uuid4().hex, 0, max_wait, now
         self._may, self._asked, self.lost = Grant(), now(), ""
         self.limiters: dict[Key, Limiter] = {}  # of all endpoints
@@ -231,7 +244,8 @@ class Lease(Budget):
         try:
             grant = call(self._report())
         except Exception as error:  # whatever the way to the pool is made of
-            if asked > self._asked + self._max_wait:
+            if asked > self._asked + self._max_wait or isinstance(error, BrokenPipeError):
+                # nobody is there any more
                 self.lost = (
                     f"can't reach the pool of leases ({type(error).__name__}: {error}). Run it"
                     " again to go on"
@@ -304,7 +318,9 @@ class _Leased(Level):
 
 
 @contextmanager
-def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterator[None]:
+def leasing(
+    call: Callable[[Report], Grant], max_wait: float = 600.0, together: bool = False
+) -> Iterator[None]:
     """Within it, this process's runs keep, with those of all other workers, to what a pool leases
     them.
 
@@ -315,13 +331,14 @@ def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterato
         call: Hands a report to `LeasePool.renew` and returns its grant; raises, within a second or
             so, where it can't.
         max_wait: Seconds for which runs wait for the pool; then they stop with RunStopped.
+        together: Whether the pool limits what is in flight to all endpoints of a serving together.
 
     Example:
         >>> pool = LeasePool(max_requests=100)  # as a rule in another process
         >>> with leasing(pool.renew):
         ...     pass  # pipeline.run()
     """
-    lease = Lease(max_wait)
+    lease = Lease(max_wait, together=together)
     before, Limiter.lease = Limiter.lease, lease
     try:
         with beside(partial(lease.keep, call)):

@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -68,17 +68,22 @@ class Worker:
     """Lives in a process of its own: `work_on` in one thread, the other methods in others.
 
     `renew` takes a report to the pool from which all workers lease their limits; returns its grant.
+    `together`: the pool has a limit of the run's requests in flight, too, which else is each
+    worker's own.
     """
 
-    def __init__(self, renew: Callable[[Report], Grant]) -> None:
-        self._renew = renew
+    def __init__(self, renew: Callable[[Report], Grant], together: bool = False) -> None:
+        self._renew, self._together = renew, together
         self._run: Run | None = None
         self._interrupted = False
 
-    def begin(self, work: bytes, folder: str, modules: list[str], version: str) -> Wrong | None:
-        """Make ready for a shipped Work; relative paths are meant from `folder`, where the driver
-        of this `version` was started, and `modules` are the folders that it has the user's own
-        from. Returns what is in the way.
+    def begin(
+        self, work: bytes, version: str, folder: str = "", modules: Sequence[str] = ()
+    ) -> Wrong | None:
+        """Make ready for a shipped Work of a driver of this `version`; relative paths are meant
+        from `folder`, where it was started, and `modules` are the folders that it has the user's
+        own from. Without a folder, this process has all that from the driver. Returns what is in
+        the way.
         """
         here = socket.gethostname()
         if version != __version__:
@@ -87,11 +92,12 @@ class Worker:
                 " both"
             )
             return Wrong(InputError, what)
-        with suppress(OSError):  # there need be no relative path
-            os.chdir(folder)
         sys.path += [place for place in modules if place not in sys.path]
         try:
-            read_env_files()
+            if folder:
+                with suppress(OSError):  # there need be no relative path
+                    os.chdir(folder)
+                read_env_files()
             self._work: Work = unshipped(work)
         except Exception as error:
             return Wrong(InputError, f"{here} can't take up the work: {_in_words(error).text}")
@@ -135,7 +141,7 @@ class Worker:
         options = replace(options, pilot=None, stream=True, shard=shard, progress=False)
         while True:
             try:
-                with leasing(self._renew, options.max_wait):
+                with leasing(self._renew, options.max_wait, self._together):
                     done = execute(steps, options, name, run=self._make_run)
                 if is_elsewhere(results):
                     os.remove(shard.rows)

@@ -1,6 +1,4 @@
-"""A run on Ray, as its driver sees it: the input split, shards handed to workers, their files put
-together.
-"""
+"""A run on Ray: its cluster, its workers, and what becomes of both."""
 
 import asyncio
 import atexit
@@ -12,7 +10,6 @@ import sys
 import sysconfig
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,18 +17,16 @@ from itertools import chain, repeat
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, NoRoom, RunStopped, SpecError
-from dataflow_grounding._util.terminal import counted, say, speaks_of_specs
+from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data.working_folder import address_of
+from dataflow_grounding.engine.limiter import Found, Key
 from dataflow_grounding.engine.progress import Now
-from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
 from dataflow_grounding.extras.scale.cluster import LEAVING
 from dataflow_grounding.extras.scale.cluster._shipping import shipped
-from dataflow_grounding.extras.scale.cluster._worker import Done, Work, Worker
+from dataflow_grounding.extras.scale.cluster._worker import Done, Work, Worker, Wrong
+from dataflow_grounding.extras.scale.cluster.driver import LOOK_SECONDS, DrivenRun, Hand, WorkerLost
 from dataflow_grounding.extras.scale.leases import Grant, LeasePool, Report
-from dataflow_grounding.extras.scale.shard_files import join, split
 from dataflow_grounding.serving.base import check_counts
 
 # shards: several for each worker, as long as not too many files are open at once
@@ -39,12 +34,9 @@ FEWEST, EACH, MOST = 8, 4, 256
 LEAVE_SECONDS = 30.0
 # without any worker: it is said, then each minute; a Ray of our own gives up
 SAY_SECONDS, START_SECONDS = 8.0, 60.0
-LOOK_SECONDS = 1.0
-# looks, of up to 2 s, in turn: a worker that is silent so long can't send anything any more
-MOST_SILENCES = 30
 # without the head of the cluster, which some can start anew; after 60 its workers end themselves
 HEAD_SECONDS = 30.0
-MOST_LOSSES = 10  # workers lost over one shard: then it is the shard
+NO_LIMIT = 10**6  # of requests in flight to an endpoint: each worker has its own
 _SET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -53,171 +45,66 @@ _SET = {
 }
 
 
-class RayRun(Run):
+class RayRun(DrivenRun):
     """One pass over a source by workers on Ray, which leaves what a Run in this process would.
 
     `address` and `workers` are those of `Pipeline.run_on_ray`, `given` is what a Run is given.
     """
 
+    whose = "Ray"
+
     def __init__(self, address: str | None, workers: int | None, *given: Any) -> None:
-        super().__init__(*given)
         if not isinstance(address, str | None):
             what = f"Ray's address should be a text, and {type(address).__name__} is none"
             raise SpecError(f"{what}: rows are read from the pipeline's FileStorage")
         check_counts(workers=1 if workers is None else workers)
+        super().__init__(*given)
         self._address, self._count = address, workers
-        results = address_of(self.steps[0].storage.cache_path)
-        self._shipped = shipped(
-            Work(self.steps, self.options, self.source.name, results, speaks_of_specs.get())
-        )
         self._gpus: float = max(
             (getattr(step.operator.serving, "num_gpus", 0) for step in self.steps), default=0
         )
-        # the workers' own grace ends before
-        self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)
-        self._shards: dict[Shard, int] = {}  # with rows, and how many
-        self._waiting: deque[Shard] = deque()
-        self._at_work: dict[Shard, Any] = {}  # who works on it
-        self._nows: dict[Shard, Now] = {}
-        self._losses = Counter[Shard | None]()
-        self._sent, self._paid = 0, 0.0  # by workers that came to say what they did
-        self._silences = Counter[Any]()  # of workers
-        self._started = False
+
+    def _ship(self, work: Work) -> bytes:
+        return shipped(work)
 
     async def _execute(self) -> None:
         with _connected(self._address, self._count) as (self._ray, self._own):
             self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-            of = max(FEWEST, self._count, min(EACH * self._count, MOST))
-            shards = split(self.source, of, self.steps[0].storage.cache_path)
-            self._shards = {shard: rows for shard, rows in shards.items() if rows}
-            await self._work_through()
-        join(self.steps, list(self._shards), self.summary)
-
-    async def _work_through(self) -> None:
-        self._waiting.extend(self._shards)
-        near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        # which no other node can be lost with
-        here = near(self._ray.get_runtime_context().get_node_id(), soft=True)
-        pool = self._ray.remote(LeasePool).options(num_cpus=0, scheduling_strategy=here)
-        budget = self._budget
-        self._pool = pool.remote(
-            budget.max_requests, budget.usd, before=(budget.sent, budget.spent)
-        )
-        try:
-            async with self._helped_by(
-                self._look(), self._watch_the_start(), self._watch_the_cluster()
-            ):
-                await self._workers.do(
-                    self._serve() for _ in range(min(self._count or 1, len(self._shards)))
+            self._split(max(FEWEST, self._count, min(EACH * self._count, MOST)))
+            near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+            # which no other node is lost with
+            here = near(self._ray.get_runtime_context().get_node_id(), soft=True)
+            pool = self._ray.remote(LeasePool).options(num_cpus=0, scheduling_strategy=here)
+            budget = self._budget
+            before = (budget.sent, budget.spent)
+            levels = {key: self._begun_level(key, NO_LIMIT) for key in self._endpoints()}
+            self._pool = pool.remote(budget.max_requests, budget.usd, before=before, levels=levels)
+            try:
+                await self._take_through(
+                    self._count, self._watch_the_start(), self._watch_the_cluster()
                 )
-        finally:
-            await self._count_the_lost()
-            self._end(self._pool)
+            finally:
+                with suppress(Exception):  # it is gone already
+                    self._ray.kill(self._pool)
+        self._join()
 
-    def stop(self, why: RunStopped) -> None:
-        """Begin nothing more; what is in flight may finish."""
-        if self.stopped is None:
-            self.stopped = why
-            for worker in self._at_work.values():
-                worker.interrupt.remote()
-            self._leave()
-
-    def _leave(self) -> None:
-        """Where nobody is at work, and nobody should be, wait for no more worker to begin."""
-        if not self._at_work and (self.stopped or not self._waiting):
-            self._workers.cancel()
-
-    async def _serve(self) -> None:
-        """Have a worker take shards until none is left; where it is lost, another one
-        in its place.
-        """
-        while self.stopped is None and self._waiting:
-            shard: Shard | None = None
+    async def _make_hand(self) -> Hand:
+        try:
             # several calls at once: one works, the others tell how far it is
             made = self._ray.remote(Worker).options(
                 num_cpus=1, num_gpus=self._gpus, max_concurrency=4
             )
-            worker = made.remote(partial(_renewed, self._pool))
-            try:
-                if wrong := await worker.begin.remote(
-                    self._shipped, os.getcwd(), _own_modules(), __version__
-                ):
-                    raise wrong.kind(wrong.text)
-                self._started, self._losses[None] = True, 0
-                while self.stopped is None and self._waiting:
-                    shard = self._waiting.popleft()
-                    self._at_work[shard] = worker
-                    self._take(shard, await worker.work_on.remote(shard))
-            except self._ray.exceptions.RayError as lost:
-                self._waiting.extendleft([shard] if shard else [])
-                self._losses[shard] += 1
-                if self._losses[shard] >= MOST_LOSSES:
-                    said = (str(lost).strip().splitlines() or [""])[-1].strip()
-                    what = f"with {shard}" if shard else "that were to begin"
-                    self.stop(
-                        RunStopped(
-                            f"Ray lost {MOST_LOSSES} workers {what}: {said}. The same command"
-                            " goes on"
-                        )
-                    )
-            except Exception:
-                self.stop(RunStopped("stopped by an error"))
-                raise
-            finally:
-                self._at_work.pop(shard, None) if shard else None
-                self._end(worker)
-        self._leave()
+            return _Actor(self._ray, made.remote(partial(_renewed, self._pool)))
+        except self._ray.exceptions.RayError as lost:
+            raise WorkerLost(_last_line(lost)) from None
 
-    def _take(self, shard: Shard, done: Done) -> None:
-        del self._at_work[shard]
-        self._nows[shard] = done.now
-        self.summary.add_part(done.summary)
-        self._sent, self._paid = (
-            self._sent + done.summary.requests["sent"],
-            self._paid + (done.summary.cost_usd or 0.0),
-        )
-        error = done.wrong and done.wrong.kind(done.wrong.text)
-        if isinstance(error, RunStopped):
-            self.stop(error)
-        elif error is not None:
-            raise error
+    async def _told_to_the_pool(self) -> tuple[int, float]:
+        told: tuple[int, float] = await self._pool.told.remote()
+        return told
 
-    async def _count_the_lost(self) -> None:
-        """Add what lost workers have sent and spent, as far as they came to tell the pool."""
-        if not self._losses.total():
-            return
-        with suppress(Exception):  # the pool is lost too
-            sent, usd = await asyncio.wait_for(self._pool.told.remote(), LOOK_SECONDS)
-            self.summary.requests["sent"] += max(0, sent - self._sent)
-            if self.summary.cost_usd is not None:
-                self.summary.cost_usd += max(0.0, usd - self._paid)
-
-    async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            asked = list(self._at_work.items())
-            calls = (asyncio.wait_for(worker.now.remote(), LOOK_SECONDS) for _, worker in asked)
-            nows = await asyncio.gather(*calls, return_exceptions=True)
-            for (shard, worker), now in zip(asked, nows, strict=True):
-                if self._at_work.get(shard) is not worker:
-                    continue
-                if isinstance(now, Now):
-                    self._nows[shard] = now
-                self._silences[worker] = (
-                    self._silences[worker] + 1 if isinstance(now, asyncio.TimeoutError) else 0
-                )
-                if self._silences[worker] >= MOST_SILENCES:
-                    self._end(worker)  # another one takes its place
-
-    def now(self, total: int | None) -> Now:
-        """How far all are together."""
-        sums: list[Any] = [
-            sum(value or 0 for value in values) for values in zip(*self._nows.values(), strict=True)
-        ]
-        now = Now(*(sums or [0] * 8))
-        return now._replace(
-            total=sum(self._shards.values()), cost_usd=now.cost_usd if self._budget.prices else None
-        )
+    async def _found_by_the_pool(self) -> dict[Key, Found]:
+        levels: dict[Key, Found] = await self._pool.found.remote()
+        return levels
 
     async def _watch_the_start(self) -> None:
         """Say now and then that no worker has begun, and in the end give up."""
@@ -255,9 +142,43 @@ class RayRun(Run):
             except (self._ray.exceptions.RayError, asyncio.TimeoutError):  # it may come yet
                 pass
 
-    def _end(self, actor: Any) -> None:
+
+class _Actor:
+    """A worker on Ray; see Hand."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray, self._actor = ray, actor
+
+    async def begin(self, work: bytes) -> Wrong | None:
+        wrong: Wrong | None = await self._answer(
+            self._actor.begin.remote(work, __version__, os.getcwd(), _own_modules())
+        )
+        return wrong
+
+    async def work_on(self, shard: Shard) -> Done:
+        done: Done = await self._answer(self._actor.work_on.remote(shard))
+        return done
+
+    async def now(self) -> Now | None:
+        now: Now | None = await self._answer(self._actor.now.remote())
+        return now
+
+    def interrupt(self) -> None:
+        self._actor.interrupt.remote()
+
+    def end(self) -> None:
         with suppress(Exception):  # it is gone already
-            self._ray.kill(actor)
+            self._ray.kill(self._actor)
+
+    async def _answer(self, call: Any) -> Any:
+        try:
+            return await call
+        except self._ray.exceptions.RayError as lost:
+            raise WorkerLost(_last_line(lost)) from None
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[-1].strip()
 
 
 def _own_modules() -> list[str]:

@@ -1,0 +1,24 @@
+"""Messages between a driver and a worker that it has started on this machine: pickled, over two
+pipes.
+
+Both are of one user and one installation, so that each may trust what the other pickles.
+"""
+
+import pickle
+import struct
+from typing import Any
+
+_SIZE = struct.Struct(">Q")
+HEAD_BYTES = _SIZE.size
+
+
+def framed(message: Any) -> bytes:
+    """A message with its size before it."""
+    data = pickle.dumps(message)
+    return _SIZE.pack(len(data)) + data
+
+
+def size_of(head: bytes) -> int:
+    """How many bytes follow the first HEAD_BYTES of a message."""
+    size: int = _SIZE.unpack(head)[0]
+    return size

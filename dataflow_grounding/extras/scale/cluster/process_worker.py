@@ -1,0 +1,133 @@
+"""A worker as a process of this machine: it answers its driver's calls over pipes, and ends when
+the driver has gone.
+
+The main thread works on shards, as signals and event loops want it; another reads what the driver
+sends.
+"""
+
+import gc
+import io
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+from typing import Any
+
+from dataflow_grounding._util.secrets import learn
+from dataflow_grounding.extras.scale.cluster._worker import Worker
+from dataflow_grounding.extras.scale.cluster.link import HEAD_BYTES, framed, size_of
+from dataflow_grounding.extras.scale.leases import Grant, Report
+
+RENEW_SECONDS = 1.0  # for which a grant is waited for
+
+
+class Driver:
+    """The way to the driver, from its worker's side."""
+
+    def __init__(self, commands: io.BufferedReader, answers: io.FileIO) -> None:
+        self._commands, self._answers = commands, answers
+        self._sending = threading.Lock()
+        self._grants: queue.SimpleQueue[tuple[int, Grant]] = queue.SimpleQueue()
+        self._reports = 0
+
+    def send(self, *message: Any) -> None:
+        """Send a message, from any thread. Raises OSError where the driver has gone."""
+        data = memoryview(framed(message))
+        with self._sending:
+            while data:
+                data = data[self._answers.write(data) :]
+
+    def received(self) -> tuple[Any, ...] | None:
+        """The driver's next message; None when it has gone."""
+        head = self._commands.read(HEAD_BYTES)
+        if len(head) < HEAD_BYTES:
+            return None
+        data = self._commands.read(size_of(head))
+        message: tuple[Any, ...] = pickle.loads(data)
+        return message
+
+    def granted(self, number: int, grant: Grant) -> None:
+        """The pool's answer to a report has come."""
+        self._grants.put((number, grant))
+
+    def renew(self, report: Report) -> Grant:
+        """Take a report to the pool. Raises OSError, queue.Empty where no grant comes."""
+        self._reports += 1
+        self.send("renew", self._reports, report)
+        while True:  # those that come late are passed over
+            number, grant = self._grants.get(timeout=RENEW_SECONDS)
+            if number == self._reports:
+                return grant
+
+
+class _Told(io.TextIOBase):
+    """Standard error and output of a worker: whole lines go to the driver, which shows them above
+    its progress.
+    """
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, driver: Driver) -> None:
+        # print() writes a line and its end apart
+        self._driver, self._of_thread = driver, threading.local()
+
+    def write(self, text: str) -> int:
+        begun = getattr(self._of_thread, "begun", "")
+        *lines, self._of_thread.begun = (begun + text).split("\n")
+        for line in lines:
+            try:
+                self._driver.send("say", line)
+            except OSError:  # nobody listens any more
+                break
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+def main() -> None:
+    """Work for the process that has started this one, until it says no more."""
+    gc.set_threshold(10_000, 10, 10)
+    gc.freeze()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver heeds it, and says what to do
+    driver = Driver(os.fdopen(os.dup(0), "rb"), io.FileIO(os.dup(1), "w"))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)  # what programs that user code starts print is no message
+    sys.stdout = sys.stderr = _Told(driver)
+    worker = Worker(driver.renew, together=True)
+    calls: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=[driver, worker, calls], daemon=True).start()
+    while (call := calls.get()) is not None:
+        number, method, arguments = call
+        try:
+            driver.send("answer", number, getattr(worker, method)(*arguments))
+        except BrokenPipeError:
+            break
+
+
+def _listen(
+    driver: Driver, worker: Worker, calls: "queue.SimpleQueue[tuple[Any, ...] | None]"
+) -> None:
+    """Heed at once what can be, also while the worker works; leave the rest to the main thread."""
+    try:
+        while (message := driver.received()) is not None:
+            what, *given = message
+            if what == "grant":
+                driver.granted(*given)
+            elif what == "interrupt":
+                worker.interrupt()
+            elif what == "now":
+                driver.send("answer", given[0], worker.now())
+            elif what == "secrets":
+                learn(*given)
+            else:
+                calls.put((given[0], what, given[1:]))
+    except OSError:
+        pass
+    finally:  # the driver has gone: what is in flight is paid for, and kept
+        worker.interrupt()
+        calls.put(None)

@@ -1,0 +1,255 @@
+"""A run by several processes of this machine, for clients that keep more than one core busy.
+
+Of what there was to build on, this takes the driver and the workers of runs on Ray, with pipes in
+place of Ray. So all that holds there holds here by the same code: one split of the input, one pool
+of leases for what the endpoint takes, for requests and for USD; a lost worker is replaced; stores
+of replies that every later run reads. `--shard` and `merge` would have left each process its own
+limits and its own `run.json`; threads share one core.
+
+There are as many blocks as processes, not several for each as on Ray: processes of one machine are
+alike, and each block pays for checks of its own and ends with a few late replies.
+"""
+
+import asyncio
+import copyreg
+import itertools
+import os
+import pickle
+import signal
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from io import BytesIO
+from types import FunctionType
+from typing import Any
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.secrets import learned
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.engine.limiter import Found, Key, Level
+from dataflow_grounding.engine.progress import Now
+from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.extras.scale.cluster._worker import Done, Work, Wrong
+from dataflow_grounding.extras.scale.cluster.driver import DrivenRun, Hand, WorkerLost
+from dataflow_grounding.extras.scale.cluster.link import HEAD_BYTES, framed, size_of
+from dataflow_grounding.extras.scale.leases import LeasePool
+from dataflow_grounding.serving.base import Serving
+
+END_SECONDS = 5.0
+
+
+class ProcessesRun(DrivenRun):
+    """One pass over a source by `count` processes, which leaves what a Run in this one would;
+    `given` is a Run's.
+    """
+
+    whose = "this machine"
+
+    def __init__(self, count: int, *given: Any) -> None:
+        super().__init__(*given)
+        self._count = count
+        self._starting: list[asyncio.Task[_Process]] = []  # of all workers
+        self._shown = Counter[str]()
+
+    def _ship(self, work: Work) -> bytes:
+        return pickled(work)
+
+    async def _execute(self) -> None:
+        self._split(self._count)
+        budget = self._budget
+        self._pool = LeasePool(
+            budget.max_requests,
+            budget.usd,
+            before=(budget.sent, budget.spent),
+            levels=self._begun_levels(),
+        )
+        try:
+            await self._take_through(self._count)
+        finally:
+            started = await asyncio.gather(*self._starting, return_exceptions=True)
+            await asyncio.gather(*(hand.ended() for hand in started if isinstance(hand, _Process)))
+        self._join()
+
+    def _begun_levels(self) -> dict[Key, Level]:
+        """Those of the pool: of each endpoint, and of all endpoints of a serving together."""
+        levels: dict[Key, Level] = {}
+        most = Counter[Key]()
+        for serving in self._servings():
+            for one, _ in serving.endpoints():
+                key = (one.endpoint, one.model)
+                most[key] = max(most[key], one.max_workers)
+        for key in self._endpoints():
+            levels[key] = self._begun_level(key, most[key])
+        for serving in self._servings():
+            parts = [
+                levels[one.endpoint, one.model]
+                for one, _ in serving.endpoints()
+                if "://" in one.endpoint
+            ]
+            if len(parts) > 1:
+                gate = levels[serving.endpoint, serving.model] = Level(serving.max_workers)
+                gate.resume(Found(sum(level.places for level in parts)))
+        return levels
+
+    async def _make_hand(self) -> Hand:
+        starting = asyncio.create_task(_Process.started(self._pool, self._show))
+        self._starting.append(starting)
+        # cancelled in its midst, asyncio loses count of the process, and says so
+        return await asyncio.shield(starting)
+
+    async def _told_to_the_pool(self) -> tuple[int, float]:
+        return self._pool.told()
+
+    async def _found_by_the_pool(self) -> dict[Key, Found]:
+        return self._pool.found()
+
+    def _show(self, line: str, times: int) -> None:
+        """Say what a worker has said by now so many times; what all say, as of an endpoint, is told
+        as one would.
+        """
+        if times > self._shown[line]:
+            self._shown[line] = times
+            say(line)
+
+
+class _Process:
+    """A worker in a process of its own; see Hand."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, pool: LeasePool, show: Callable[[str, int], None]
+    ) -> None:
+        self._process, self._pool, self._show = process, pool, show
+        self._numbers = itertools.count()
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._said = Counter[str]()
+        self._lost = ""
+        self._listening = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def started(cls, pool: LeasePool, show: Callable[[str, int], None]) -> "_Process":
+        """A new one. Raises WorkerLost where there is no room for it.
+
+        It is in a session of its own: Ctrl-C, which a terminal sends to all processes, reaches the
+        driver alone. What it needs comes through a pipe: others can read a command line.
+        """
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from {__package__}.process_worker import"
+            " main; main()"
+        )
+        pipe = asyncio.subprocess.PIPE
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", code, stdin=pipe, stdout=pipe, start_new_session=True
+            )
+        except OSError as error:
+            await asyncio.sleep(0.5)  # it may pass
+            raise WorkerLost(f"no process can be started: {error.strerror or error}") from None
+        made = cls(process, pool, show)
+        made._send("secrets", *learned())
+        return made
+
+    async def begin(self, work: bytes) -> Wrong | None:
+        wrong: Wrong | None = await self._answer("begin", work, __version__)
+        return wrong
+
+    async def work_on(self, shard: Shard) -> Done:
+        done: Done = await self._answer("work_on", shard)
+        return done
+
+    async def now(self) -> Now | None:
+        now: Now | None = await self._answer("now")
+        return now
+
+    def interrupt(self) -> None:
+        self._send("interrupt")
+
+    def end(self) -> None:
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                # Process.kill would take its exit code from asyncio, which then warns
+                os.kill(self._process.pid, signal.SIGKILL)
+
+    async def ended(self) -> None:
+        """Wait until it is gone."""
+        self.end()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._process.wait(), END_SECONDS)
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+
+    def _send(self, *message: Any) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it is gone, which _listen finds out
+            self._process.stdin.write(framed(message))
+
+    def _answer(self, method: str, *arguments: Any) -> Awaitable[Any]:
+        """What a method of the worker returns."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._lost:
+            future.set_exception(WorkerLost(self._lost))
+            return future
+        number = next(self._numbers)
+        self._waiting[number] = future
+        self._send(method, number, *arguments)
+        return future
+
+    async def _listen(self) -> None:
+        """Take what the worker sends until it is gone."""
+        assert self._process.stdout is not None
+        with suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                head = await self._process.stdout.readexactly(HEAD_BYTES)
+                self._heed(*pickle.loads(await self._process.stdout.readexactly(size_of(head))))
+        code = await self._process.wait()
+        self._lost = f"ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(WorkerLost(self._lost))
+
+    def _heed(self, what: str, *given: Any) -> None:
+        if what == "renew":
+            number, report = given
+            self._send("grant", number, self._pool.renew(report))
+        elif what == "say":
+            [line] = given
+            self._said[line] += 1
+            self._show(line, self._said[line])
+        else:
+            number, answer = given
+            future = self._waiting.pop(number)
+            if not future.done():  # who asked may wait no longer
+                future.set_result(answer)
+
+
+def pickled(thing: Any) -> bytes:
+    """`thing` for another process of this machine. Raises SpecError for what can't be pickled."""
+    try:
+        _Pickler(file := BytesIO()).dump(thing)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        way = "what holds a lock, a file or a connection should make it when it is first asked"
+        raise SpecError(f"the steps can't be sent to other processes: {error}; {way}") from None
+    return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles servings with their keys, as no other reads the pipe, and a function whose name in
+    its module stands for an object that was made of it, as by a decorator.
+    """
+
+    def reducer_override(self, thing: Any) -> Any:
+        if isinstance(thing, Serving) and type(thing).__getstate__ is Serving.__getstate__:
+            return copyreg.__newobj__, (type(thing),), thing.__dict__  # type: ignore[attr-defined]
+        if isinstance(thing, FunctionType):
+            stands = vars(sys.modules.get(thing.__module__, object)).get(thing.__qualname__)
+            for name, value in getattr(stands, "__dict__", {}).items():
+                if value is thing:
+                    return _part_of, (thing.__module__, thing.__qualname__, name)
+        return NotImplemented
+
+
+def _part_of(module: str, name: str, part: str) -> Any:
+    """What an object of a module holds."""
+    __import__(module)
+    return vars(vars(sys.modules[module])[name])[part]

@@ -1,0 +1,118 @@
+"""A second run of a folder sends as many requests at once, from its first answer on, as the first
+one did at its end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from benchmarks.workplace import Workplace, ended
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults
+
+MOST = 24
+START = 8  # with which a run begins that knows nothing
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer(EchoAnswers(), latency=0.06) as running:
+        yield running
+
+
+@pytest.fixture
+def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
+    workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": MOST}
+    return workplace
+
+
+def run(
+    place: Workplace, server: LoopbackServer, rows: int, *arguments: str, **settings: Any
+) -> int:
+    """Have so many rows done, in a process of its own; how many requests were on their way at once
+    after the first answer, until there was another.
+    """
+    place.many(rows)
+    server.requests.clear()
+    done = ended(place.start(*arguments, **settings))
+    assert done.code == 0, done
+    first, *others = sorted(
+        (request for request in server.requests), key=lambda request: request.time
+    )
+    second_answer = min(request.time_sent or 1e9 for request in others)
+    assert first.time_sent is not None
+    return sum(first.time_sent <= request.time < second_answer for request in others)
+
+
+def test_a_second_run_begins_where_the_first_one_ended(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    assert run(place, server, 70) <= START + 1
+    assert run(place, server, 110) >= MOST - 4
+
+
+def test_one_process_goes_on_from_two(place: Workplace, server: LoopbackServer) -> None:
+    run(place, server, 100, "--processes", "2")
+    assert run(place, server, 140) >= MOST * 0.75
+
+
+def test_two_processes_go_on_from_one(place: Workplace, server: LoopbackServer) -> None:
+    run(place, server, 70)
+    run(place, server, 110, "--processes", "2")
+    # in which two that know nothing come to nine
+    times = sorted(request.time for request in server.requests)[:40]
+    answers = [request.time_sent or 1e9 for request in server.requests]
+    assert (
+        max(sum(at <= time for at in times) - sum(at < time for at in answers) for time in times)
+        >= MOST * 0.6
+    )
+
+
+def test_a_lower_limit_another_endpoint_and_nonsense_begin_anew(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    run(place, server, 60)
+    server.max_in_flight = 0
+    run(place, server, 70, **{"workflow.max_workers": 4})
+    assert server.max_in_flight == 4
+    kept = place.results / ".ckpt" / "concurrency.json"
+    known = json.loads(kept.read_text())
+    assert len(known) == 2
+    with LoopbackServer(EchoAnswers(), latency=0.06) as other:
+        assert run(place, other, 85, **{"vlm.openai.base_url": other.base_url}) <= START + 1
+    for nonsense in (
+        "[",
+        "[1]",
+        json.dumps({name: {"places": value} for name in known for value in (1e400, "many", -3)}),
+    ):
+        kept.write_text(nonsense)
+        assert run(place, server, len(place.annotations()) + 15) <= START + 1
+
+
+def test_an_endpoint_that_refused_is_not_overrun_again(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    server.capacity, server.limit_fault = 6, faults.too_many_requests()
+    run(place, server, 60)
+    place.many(75)
+    server.requests.clear()
+    assert ended(place.start()).code == 0
+    assert [request.status_sent for request in server.requests[:20]].count(429) == 0
+
+
+def test_several_endpoints_go_on_together(workplace: Workplace, server: LoopbackServer) -> None:
+    with LoopbackServer(EchoAnswers(), latency=0.06) as other:
+        both = {
+            "vlm.openai.endpoints": [server.base_url, other.base_url],
+            "workflow.max_workers": MOST,
+        }
+        for rows in (90, 130):
+            workplace.many(rows)
+            server.requests.clear(), other.requests.clear()
+            assert ended(workplace.start(**both, **{"vlm.openai.base_url": ""})).code == 0
+        requests = [*server.requests, *other.requests]
+    answers = sorted(request.time_sent or 1e9 for request in requests)
+    assert sum(request.time < answers[2] for request in requests) >= MOST  # else some nine at each
