@@ -9,6 +9,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from dataflow_grounding._util.errors import SpecError
+
 
 @cache
 def extension(group: str, name: str) -> Any:
@@ -28,6 +30,20 @@ def extension(group: str, name: str) -> Any:
         if is_there(point):
             return point.load()
     return None
+
+
+def required(group: str, name: str, what: str) -> Any:
+    """The same for what can't be done without. Raises SpecError where it isn't there.
+
+    `what` needs it, as people call that: `--engine ray`.
+    """
+    part = extension(group, name)
+    if part is None:
+        raise SpecError(
+            f"{what} needs a part that isn't installed (entry point dataflow_grounding.{group}:"
+            f" {name}): install dataflow-grounding again"
+        )
+    return part
 
 
 def names_of(group: str) -> list[str]:

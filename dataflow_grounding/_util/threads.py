@@ -16,6 +16,10 @@ from dataflow_grounding._util.errors import InputError
 T = TypeVar("T")
 A = TypeVar("A")
 
+LEAVING = "leaving Ray"
+"""The name of a thread that ends the connection to a cluster; without an answer it may never be
+through.
+"""
 THREADS = 64
 THREAD_BYTES = 2**27  # of addresses that Linux sets aside for a thread's stack and its allocator
 

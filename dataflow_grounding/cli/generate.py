@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.errors import GroundingError, RunStopped, SpecError
+from dataflow_grounding._util.extensions import required
 from dataflow_grounding._util.terminal import say, say_json, telling
 from dataflow_grounding.cli.arguments import Range, answer, overrides_argument, spec_option
 from dataflow_grounding.data.records import read_object
@@ -132,13 +133,10 @@ def _engine(spec: Spec, given: dict[str, Any]) -> MakeRun:
     """
     _check_together(spec, given)
     if given["engine"] == "ray":
-        from dataflow_grounding.extras.scale.cluster.ray_run import RayRun  # few runs need it
-
-        return partial(RayRun, given["ray_address"], given["workers"])
+        ray_run = required("engines", "ray", "--engine ray")
+        return partial(ray_run, given["ray_address"], given["workers"])
     if (given["processes"] or 1) > 1:
-        from dataflow_grounding.extras.scale.cluster.processes import ProcessesRun
-
-        return partial(ProcessesRun, given["processes"])
+        return partial(required("engines", "processes", "--processes"), given["processes"])
     return Run
 
 

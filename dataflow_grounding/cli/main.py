@@ -22,8 +22,8 @@ from click.shell_completion import get_completion_class
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import GroundingError, RunStopped
 from dataflow_grounding._util.terminal import say, speaks_of_specs
+from dataflow_grounding._util.threads import LEAVING
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.extras.scale.cluster import LEAVING
 
 _COMMANDS = {
     "init": ("starting", "Write editable pipelines, example data and a spec into a folder."),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.extensions import required
 from dataflow_grounding.serving import (
     GeminiServing,
     LocalServing,
@@ -59,10 +60,7 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     if vlm.backend in ("embedded", "auto"):
-        from dataflow_grounding.extras.embedded import EmbeddedServing
-
-        why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
-        return EmbeddedServing(notice=f"{why}{NOTICE}" if vlm.backend == "auto" else "")
+        return _embedded(vlm.backend)
     if vlm.backend == "gemini":
         return GeminiServing(
             max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.gemini.model_dump()
@@ -90,6 +88,16 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
     if azure != AzureBlock():
         raise SpecError("vlm.openai.azure needs OpenAI's client: set vlm.openai.client to sdk")
     return OpenAIServing(**settings)
+
+
+def _embedded(backend: str) -> Serving:
+    kind = required("servings", "embedded", f"vlm.backend {backend} without an endpoint")
+    notice = ""
+    if backend == "auto":
+        why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
+        notice = why + NOTICE
+    serving: Serving = kind(notice=notice)
+    return serving
 
 
 def _several(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:

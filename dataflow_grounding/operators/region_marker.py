@@ -5,6 +5,7 @@ import os
 from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, SpecError
+from dataflow_grounding._util.extensions import required
 from dataflow_grounding.boxes.coordinates import from_xyxy
 from dataflow_grounding.boxes.geometry import Bbox, box_of
 from dataflow_grounding.boxes.regions import GivenBoxes, largest, normalized, read_given_boxes
@@ -188,8 +189,7 @@ def prompt_for(n: int) -> str:
 def _seen(image: Image, most: int) -> list[Bbox]:
     import numpy
 
-    from dataflow_grounding.extras.embedded.regions import propose_regions
-
+    propose_regions = required("regions", "opencv", "proposals='opencv'")
     with image.decoded() as picture:
         pixels: Any = numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])
         return [box_of(bbox) for bbox in propose_regions(pixels, most)]

@@ -18,11 +18,11 @@ from typing import Any
 
 from dataflow_grounding._util.errors import InputError, NoRoom, RunStopped, SpecError
 from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding._util.threads import LEAVING
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.engine.limiter import Found, Key
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.extras.scale.cluster import LEAVING
 from dataflow_grounding.extras.scale.cluster._shipping import shipped
 from dataflow_grounding.extras.scale.cluster._worker import Done, Work, Worker, Wrong
 from dataflow_grounding.extras.scale.cluster.driver import LOOK_SECONDS, DrivenRun, Hand, WorkerLost
