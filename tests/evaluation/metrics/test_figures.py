@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow_grounding.extras.evaluation.metrics import Evaluation, Rules, evaluate
-from tests.metrics.cases import FAR, HALF, LEFT, MIDDLE, RIGHT, phrase, record
+from tests.evaluation.metrics.cases import FAR, HALF, LEFT, MIDDLE, RIGHT, phrase, record
 
 
 def figures(found: list[Any], gold: list[Any], **rules: Any) -> Evaluation:

@@ -8,7 +8,7 @@ import pytest
 
 from dataflow_grounding.extras.evaluation.metrics import agreement
 from dataflow_grounding.extras.evaluation.metrics.agreeing import kappa_and_alpha
-from tests.metrics.cases import FAR, HALF, LEFT, RIGHT, record
+from tests.evaluation.metrics.cases import FAR, HALF, LEFT, RIGHT, record
 
 
 def test_boxes() -> None:

@@ -24,7 +24,7 @@ from dataflow_grounding.data.rows import RowWriter, copy_file, write_rows, write
 from dataflow_grounding.data.working_folder import sent
 from dataflow_grounding.extras.scale.mirror import mirror_of, stand_for
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "dataflow_grounding").rglob("*.py"))
 names = st.text(st.sampled_from("a./\\~:\n\0 C")) | st.text()
 

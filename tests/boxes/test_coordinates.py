@@ -404,7 +404,7 @@ def row_of_the_documentation(family: BoxFormat) -> str:
 
 
 def test_the_documentation_lists_every_family_as_it_is() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "box_formats.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "box_formats.md").read_text("utf-8")
     part = page.partition("\n## Families\n")[2].partition("\n### ")[0]
 
     assert [line for line in part.splitlines() if line.startswith("| `")] == [

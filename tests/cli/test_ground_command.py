@@ -17,7 +17,7 @@ from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import command as in_process
 from dataflow_grounding.extras.testing import LoopbackServer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
 from dataflow_grounding.extras.evaluation.metrics import evaluate
-from tests.metrics.cases import FAR, LEFT, RIGHT, record
+from tests.evaluation.metrics.cases import FAR, LEFT, RIGHT, record
 
 
 def whole_evaluation(gold: list[Any], found: list[Any], folder: Path) -> float:

@@ -20,7 +20,7 @@ from dataflow_grounding.extras.evaluation.metrics import (
     read_annotations,
 )
 from dataflow_grounding.extras.evaluation.metrics.pairs import pair
-from tests.metrics.cases import LEFT, RIGHT, phrase, record
+from tests.evaluation.metrics.cases import LEFT, RIGHT, phrase, record
 
 
 def partners(found: list[Any], gold: list[Any]) -> list[int]:

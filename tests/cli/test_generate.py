@@ -18,7 +18,7 @@ from dataflow_grounding import CaptionGenerator, EmbeddedServing
 from dataflow_grounding.data.dataframes import to_dataframe
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, Takes, faults, on
 
-SEED_PAGE = Path(__file__).resolve().parents[2] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
+SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 KEY = "sk-7f3a-very-secret-key"
 
 
