@@ -34,20 +34,21 @@ def find_format(name: str, **options: Any) -> Format:
     from dataflow_grounding.spec.user_code import in_one_line, named
 
     row = FORMATS.get(name)
-    kind = named(f"{__name__}.{row['home']}" if row else name, "format", FORMATS, ["."])
+    target = f"{__name__}.{row['home']}" if row else name
+    format_class = named(target, "format", FORMATS, ["."])
     with in_one_line(f"format {name!r}"):
-        unknown = [
-            option for option in options if option not in getattr(kind, "__dataclass_fields__", ())
-        ]
-        if unknown:
-            raise SpecError(f"format {name!r} has no option {unknown[0]!r}")
-        made: Format = kind(**options)
+        fields = getattr(format_class, "__dataclass_fields__", ())
+        for option in options:
+            if option not in fields:
+                raise SpecError(f"format {name!r} has no option {option!r}")
+        made: Format = format_class(**options)
         made.passed_over = Counter()
         if row:
-            made.name, made.about, made.data_file = name, row["about"], row["file"]
-            made.carries = Carries(
-                **dict.fromkeys(row["says"], True), numbers=row.get("numbers", "")
-            )
+            made.name = name
+            made.about = row["about"]
+            made.data_file = row["file"]
+            abilities = dict.fromkeys(row["says"], True)
+            made.carries = Carries(**abilities, numbers=row.get("numbers", ""))
     return made
 
 
@@ -62,14 +63,15 @@ def write(
     strict: bool = False,
     **options: Any,
 ) -> Exported:
-    """Write records in a format that a trainer reads: a folder with data, pictures, README; or the
-    data file alone.
+    """Write records in a format that a trainer reads.
+
+    What is written is a folder with the data, the pictures and a README, or the data file alone.
 
     Args:
         records: Read once, one at a time.
         format: One of FORMATS, or the user's own as `module:Class`.
         path: A folder; or a file, where its ending is that of the format's data file.
-        images: `copy` (into a folder, upright), `link`, or `reference`, the only one for a file
+        images: `copy` (into a folder, upright), `link`, or `reference`, the only choice for a file
             alone.
         folders: Where relative paths of pictures are looked for, in this order.
         select: Which expressions are wanted; all unless given.
@@ -118,9 +120,8 @@ def read(
         options: Those of the format.
 
     Yields:
-        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels. Those of
-            pictures that the
-        file has without any have `background: true`.
+        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels. A row has
+            `background: true` where the file has its picture without any.
 
     Raises:
         SpecError: There is no such format, or it has no such option.
@@ -134,11 +135,12 @@ def read(
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows. Raises InputError that names the path where it takes more memory than there is."""
+    """The rows; running out of memory becomes an InputError that names the path."""
     with told_as(InputError, f"can't read {path}"):
         yield from rows
 
 
 def folder_of(path: str) -> str:
-    """The folder that is there, or that the file is in."""
-    return (path if os.path.isdir(path) else os.path.dirname(path)) or "."
+    """The path itself where it is a folder, else the folder that the file is in."""
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    return folder or "."

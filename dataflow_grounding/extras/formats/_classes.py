@@ -13,8 +13,9 @@ _WAYS = ("phrase", "head", "one")
 
 
 class Numbers:
-    """Numbers from 1 for names, in the order in which they come first. Only hashes are kept: there
-    may be millions.
+    """Numbers from 1 for names, in the order in which they come first.
+
+    Only hashes are kept: there may be millions.
 
     Example:
         >>> numbers = Numbers()
@@ -25,7 +26,8 @@ class Numbers:
     """
 
     def __init__(self, on_new: Callable[[int, str], object] = lambda number, name: None) -> None:
-        self._known, self._on_new = NumberTable(), on_new
+        self._known = NumberTable()
+        self._on_new = on_new
 
     def __len__(self) -> int:
         return self._known.count
@@ -34,10 +36,12 @@ class Numbers:
         """The name's number, and whether it is new."""
         key = hash(name)
         known = self._known.get(key)
-        if known is None:
-            self._known.set(key, len(self) + 1)
-            self._on_new(len(self), name)
-        return known or len(self), known is None
+        if known is not None:
+            return known, False
+        number = len(self) + 1
+        self._known.set(key, number)
+        self._on_new(number, name)
+        return number, True
 
 
 class Classes:
@@ -55,25 +59,30 @@ class Classes:
     """
 
     def __init__(self, how: str, joint: str = " ") -> None:
-        self._how, self._joint = how, joint
-        given = {} if how in _WAYS else read_texts(how, _plain)
-        self._map = {phrase: self._named(name) for phrase, name in given.items()}
+        self._how = how
+        self._joint = joint
+        self._map: dict[str, str] = {}
+        if how not in _WAYS:
+            for phrase, name in read_texts(how, _plain).items():
+                self._map[phrase] = self._class_name(name)
         self.fixed = list(dict.fromkeys(self._map.values()))
 
     def of(self, phrase: str) -> str:
         """The phrase's class. Raises InputError for one that the file doesn't have."""
         if self._how == "one":
             return ONE
-        name = _plain(phrase)
-        if self._how in _WAYS:
-            return self._named(head_word(name) or name if self._how == "head" else name)
-        if name not in self._map and _REST not in self._map:
+        plain = _plain(phrase)
+        if self._how == "phrase":
+            return self._class_name(plain)
+        if self._how == "head":
+            return self._class_name(head_word(plain) or plain)
+        if plain not in self._map and _REST not in self._map:
             raise InputError(
-                f"{self._how} has no class for {name!r}: add it, or {_REST!r} for all others"
+                f"{self._how} has no class for {plain!r}: add it, or {_REST!r} for all others"
             )
-        return self._map.get(name) or self._map[_REST]
+        return self._map.get(plain) or self._map[_REST]
 
-    def _named(self, name: str) -> str:
+    def _class_name(self, name: str) -> str:
         return " ".join(name.replace(self._joint, " ").split()) or ONE
 
 
@@ -82,28 +91,46 @@ def _plain(phrase: str) -> str:
 
 
 def read_texts(path: str, plain: Callable[[str], str] = str) -> dict[str, str]:
-    """A YAML file of phrase: class, or class: phrase, of which the first is made `plain`. Raises
-    InputError.
+    """A YAML file of phrase: class, or class: phrase.
+
+    `plain` is applied to what stands before the colon. Raises InputError.
     """
     import yaml
 
     try:
         with open(path, encoding="utf-8") as file:
-            data = yaml.safe_load(text := file.read())
+            text = file.read()
+        data = yaml.safe_load(text)
     except OSError as error:
         why = f"{error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"
         raise InputError(f"can't read {path}: {why}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(data, dict) or not all(
-        isinstance(text, str) for pair in data.items() for text in pair
-    ):
+    if not _is_of_texts(data):
         raise InputError(
             f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts"
         )
-    # of what is there twice, data have the last
-    node, said = yaml.compose(text, yaml.SafeLoader), dict[str, str]()
-    for key, value in node.value if node else ():
-        if said.setdefault(plain(key.value), value.value) != value.value:
-            raise InputError(f"{path} has two lines of {plain(key.value)!r} that differ: leave one")
+    _refuse_two_values(path, text, plain)
     return {plain(key): value for key, value in data.items()}
+
+
+def _is_of_texts(data: object) -> bool:
+    if not isinstance(data, dict):
+        return False
+    return all(isinstance(key, str) and isinstance(value, str) for key, value in data.items())
+
+
+def _refuse_two_values(path: str, text: str, plain: Callable[[str], str]) -> None:
+    """Raises InputError where a key stands twice with different values.
+
+    PyYAML keeps the last without a word, so that its nodes are looked at.
+    """
+    import yaml
+
+    root = yaml.compose(text, yaml.SafeLoader)
+    values: dict[str, str] = {}
+    if root is None:
+        return
+    for key, value in root.value:
+        if values.setdefault(plain(key.value), value.value) != value.value:
+            raise InputError(f"{path} has two lines of {plain(key.value)!r} that differ: leave one")

@@ -14,19 +14,19 @@ from dataflow_grounding.data.spans import Span, find_spans
 if TYPE_CHECKING:
     from dataflow_grounding.extras.formats.export_folder import ExportFolder
 
-EXACT = 0.01  # px: numbers that come back closer are the same
-TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")  # that readers may take for something else than text
-_INSTEAD = {" . ": ", ", ";": ","}
+EXACT = 0.01  # px: numbers that come back closer than this are the same
+TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")  # what readers may take for something else than text
+_REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a blank
 
 
 def stands(text: str, span: Any, caption: Any) -> bool:
     """Whether a text stands in a caption at `[start, end)`."""
     try:  # several times as quick as suppress(): a million records have millions of phrases
         start, end = span
-        there = caption[start:end]
-        return 0 <= start < end <= len(caption) and (
-            there == text or find_spans([text], there) == [(0, end - start)]
-        )
+        words = caption[start:end]
+        if not 0 <= start < end <= len(caption):
+            return False
+        return words == text or find_spans([text], words) == [(0, end - start)]
     except (TypeError, ValueError):
         return False
 
@@ -67,19 +67,21 @@ class Carries:
             return "phrases that aren't in their picture"
         if status not in ("grounded", "none") and not self.doubtful:
             return f"{status} phrases"
-        return "" if span or self.unplaced else "phrases that don't stand in their caption"
+        if not span and not self.unplaced:
+            return "phrases that don't stand in their caption"
+        return ""
 
 
 @dataclass(slots=True)
 class Phrase:
-    """An expression as formats write it; `boxes` are `[x1, y1, x2, y2]` in pixels of the upright
-    picture.
+    """An expression as formats write it.
 
     Args:
         text: Its words, made safe for the format.
         span: `[start, end)` in the caption, in code points; None where it isn't in there.
         status: One of `records.STATUSES`.
-        boxes: Its boxes, none unless it is `grounded`.
+        boxes: `[x1, y1, x2, y2]` each, in pixels of the upright picture; none unless it is
+            `grounded`.
         scores: One for each box, in [0, 1], or None.
         expression: The record's own, with everything else in it.
     """
@@ -117,9 +119,9 @@ class Sample:
 class Format(ABC):
     """A format: two doors, out and in. Its options are the fields of its class, as a dataclass.
 
-    `name`, `about`, `carries` and `data_file`, the file that a trainer is pointed at, relative to
-    the export's folder, are those of formats.yaml, or a user's own. `passed_over` counts what
-    `read` leaves out, in words: `find_format` makes it.
+    `name`, `about`, `carries` and `data_file` are those of formats.yaml, or a user's own;
+    `data_file` is what a trainer is pointed at, relative to the export's folder. `passed_over`
+    counts what `read` leaves out, in words: `find_format` makes it.
     """
 
     name: str
@@ -128,25 +130,25 @@ class Format(ABC):
     data_file: str
     passed_over: Counter[str]
     pictures: str = ""
-    """The folder in whose `pictures/` `read` puts those that are in the data, and from which paths
-    start then.
+    """The folder in whose `pictures/` `read` puts pictures that are in the data itself.
+
+    Paths start from it then.
     """
     breaking: ClassVar[tuple[str, ...]] = ()
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False
     """Whether it puts the pictures, each sample's `data`, into its own files."""
     whole: ClassVar[bool] = False
-    """Whether its rows are records as they were: one without expressions says nothing of its
-    picture.
-    """
+    """Whether its rows are whole records: one without expressions says nothing of its picture."""
 
     def training(self) -> str:
         """What the export's README says of training with it besides training.md, in Markdown."""
         return ""
 
     def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
-        """Write the samples, each read once, into the folder. Raises OSError; InputError where it
-        can only be read.
+        """Write the samples, each read once, into the folder.
+
+        Raises OSError; InputError where the format can only be read.
         """
         raise InputError(f"{self.name} can be read, but not written: choose another format")
 
@@ -168,12 +170,14 @@ class Format(ABC):
         """
 
     def safe(self, text: str) -> str:
-        """The text without what would break a reader: ` . ` and `;` become a comma, and a token
-        such as `<image>`, `</ref>`, `<|box_start|>` its name, put apart by blanks.
+        """The text without what would break a reader.
+
+        ` . ` and `;` become a comma, and a token such as `<image>`, `</ref>`, `<|box_start|>` its
+        name, put apart by blanks.
         """
-        if any(word in text for word in self.breaking):
-            text = TOKEN.sub(r" \1 ", text)
-            for word in self.breaking:
-                text = text.replace(word, _INSTEAD.get(word, " "))
-            text = re.sub(" +", " ", text).strip()
-        return text
+        if not any(word in text for word in self.breaking):
+            return text
+        text = TOKEN.sub(r" \1 ", text)
+        for word in self.breaking:
+            text = text.replace(word, _REPLACEMENTS.get(word, " "))
+        return re.sub(" +", " ", text).strip()

@@ -1,10 +1,9 @@
-"""COCO files: one JSON file with `images`, `annotations` (`bbox` as x, y, width, height in pixels),
-`categories`.
+"""COCO files: one JSON file with `images`, `annotations` and `categories`.
 
-With captions, and the places of phrases in them as `tokens_positive`, it is what MDETR and its
-descendants train on. Sources: pycocotools' coco.py and cocoeval.py; mdetr's datasets/coco.py and
-scripts/pre-training/flickr_combined.py; ultralytics' data/dataset.py (GroundingDataset); gRefCOCO's
-grefexp_coco_format.py.
+A `bbox` is x, y, width, height in pixels. With captions, and the places of phrases in them as
+`tokens_positive`, it is what MDETR and its descendants train on. Sources: pycocotools' coco.py and
+cocoeval.py; mdetr's datasets/coco.py and scripts/pre-training/flickr_combined.py; ultralytics'
+data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
 """
 
 import marshal
@@ -24,8 +23,11 @@ from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.label_files import Labelled
 from dataflow_grounding.extras.formats.reading import broken, file_of, read_lists, united
 
-CROWDS, STRAYS = "crowd annotations", "annotations of no image"
+# Words under which annotations are counted that are left out, or read in another way.
+CROWDS = "crowd annotations"
+STRAYS = "annotations of no image"
 UNLISTED = f"annotations whose category isn't listed, which are read as {ONE!r}"
+NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
 CREATE TABLE images (id TEXT UNIQUE, name TEXT, item BLOB);
@@ -34,153 +36,184 @@ CREATE TABLE annotations (id TEXT UNIQUE, image TEXT, crowd INTEGER, item BLOB);
 
 
 class CocoFile:
-    """A COCO file as it is read, one entry at a time: its annotations are found by their image in a
-    file of SQLite's.
+    """A COCO file as it is read, one entry at a time.
+
+    Its annotations are found by their image in a file of SQLite's, as they may be too many for the
+    memory.
 
     Raises:
         InputError: It can't be read, or is not a COCO file.
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self._names = path, dict[str, str]()
-        # a file of its own, which goes with it
+        self.path = path
+        self._category_names: dict[str, str] = {}
+        # A database without a name is a temporary file of its own, which goes with it.
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
-        there = set()
+        lists = set()
         try:
-            for name, number, item in read_lists(path):
-                there.add(name)
+            for list_name, number, item in read_lists(path):
+                lists.add(list_name)
                 if number >= 0:
-                    given = item if isinstance(item, dict) else {}
-                    self._take(name, _id(given.get("id", number)), given)
+                    self._take(list_name, number, item if isinstance(item, dict) else {})
             self._rows.execute("CREATE INDEX of_image ON annotations (image)")
         except sqlite3.Error as error:
             raise InputError(f"can't sort what is in {path}: {error}") from None
-        if not there >= {"images", "annotations"}:
+        if not lists >= {"images", "annotations"}:
             raise InputError(
                 f"{path} is not a COCO file: it has no lists 'images' and 'annotations'"
             )
 
-    def _take(self, what: str, own: str, item: dict[str, Any]) -> None:
+    def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
+        """Store an item of a list, under its id, else its number. Raises InputError."""
+        own_id = _id(item.get("id", number))
         try:
-            if what == "images":
-                name = item.get("file_name")
-                if not isinstance(name, str) or not name or "id" not in item:
-                    raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
-                self._rows.execute(
-                    "INSERT INTO images VALUES (?, ?, ?)", (own, name, marshal.dumps(item))
-                )
-            elif what == "annotations":
-                crowd = _id(item.get("iscrowd")).lower() in ("1", "true")
-                row = (own if "id" in item else None, _id(item.get("image_id")), crowd)
-                packed = marshal.dumps({"id": own, **item})
-                self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (*row, packed))
-            elif what == "categories":
-                if own in self._names:
-                    raise sqlite3.IntegrityError
-                self._names[own] = "" if (name := item.get("name")) is None else str(name)
+            if list_name == "images":
+                self._take_image(own_id, item)
+            elif list_name == "annotations":
+                self._take_annotation(own_id, item)
+            elif list_name == "categories":
+                self._take_category(own_id, item)
         except sqlite3.IntegrityError:
             raise InputError(
-                f"{self.path}: two {what} have the id {own}: whose boxes are whose?"
+                f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
             ) from None
         except UnicodeEncodeError:
             why = "half of a surrogate pair, which UTF-8 can't hold"
-            raise InputError(
-                f"{self.path}: an id or file name among its {what} has {why}: {own!r:.100}"
-            ) from None
+            where = f"{self.path}: an id or file name among its {list_name}"
+            raise InputError(f"{where} has {why}: {own_id!r:.100}") from None
+
+    def _take_image(self, own_id: str, item: dict[str, Any]) -> None:
+        name = item.get("file_name")
+        if not isinstance(name, str) or not name or "id" not in item:
+            raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
+        row = (own_id, name, marshal.dumps(item))
+        self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", row)
+
+    def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
+        is_crowd = _id(item.get("iscrowd")).lower() in ("1", "true")
+        unique_id = own_id if "id" in item else None  # a number in the list is no id to clash with
+        packed = marshal.dumps({"id": own_id, **item})
+        row = (unique_id, _id(item.get("image_id")), is_crowd, packed)
+        self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
+
+    def _take_category(self, own_id: str, item: dict[str, Any]) -> None:
+        if own_id in self._category_names:
+            raise sqlite3.IntegrityError
+        name = item.get("name")
+        self._category_names[own_id] = "" if name is None else str(name)
 
     def left_out(self) -> Counter[str]:
         """How many annotations are left out as CROWDS and as STRAYS, of no image."""
-        known = "image IN (SELECT id FROM images)"
-        of = {CROWDS: f"crowd AND {known}", STRAYS: f"NOT {known}"}
-        query = "SELECT count(*) FROM annotations WHERE "
+        of_listed_image = "image IN (SELECT id FROM images)"
         return Counter(
-            {what: self._rows.execute(query + which).fetchone()[0] for what, which in of.items()}
+            {
+                CROWDS: self._count_annotations(f"crowd AND {of_listed_image}"),
+                STRAYS: self._count_annotations(f"NOT {of_listed_image}"),
+            }
         )
+
+    def _count_annotations(self, condition: str) -> int:
+        query = "SELECT count(*) FROM annotations WHERE " + condition
+        count: int = self._rows.execute(query).fetchone()[0]
+        return count
 
     def images(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Each image's id, file name and entry, in order."""
-        for own, name, item in self._rows.execute("SELECT * FROM images ORDER BY rowid"):
-            yield own, name, marshal.loads(item)
+        for own_id, name, item in self._rows.execute("SELECT * FROM images ORDER BY rowid"):
+            yield own_id, name, marshal.loads(item)
 
     def entries(self, image: str) -> list[dict[str, Any]]:
-        """The annotations of the image of that id, with the name of the category as `category`;
-        `crowd`: it is one.
+        """The annotations of the image of that id.
+
+        Besides its own keys each has `category`, the category's name, and `crowd`: it is one.
         """
-        found = self._rows.execute(
-            "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid", (image,)
-        )
-        items = [{**marshal.loads(item), "crowd": crowd} for crowd, item in found]
-        return [
-            {**item, "category": self._names.get(_id(item.get("category_id")), "")}
-            for item in items
-        ]
+        query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
+        entries = []
+        for crowd, packed in self._rows.execute(query, (image,)):
+            entry = {**marshal.loads(packed), "crowd": crowd}
+            entry["category"] = self._category_names.get(_id(entry.get("category_id")), "")
+            entries.append(entry)
+        return entries
 
     def regions(self, image: str) -> list[Labelled]:
-        """The regions of the image of that id in pixels. Raises BrokenRow that names the file and
-        the annotation.
+        """The regions of the image of that id, in pixels.
+
+        Raises BrokenRow that names the file and the annotation.
         """
         regions: list[Labelled] = []
         for entry in self.entries(image):
             if entry["crowd"]:
                 continue
             where = f"{self.path}, annotation {entry['id']}"
-            x1, y1, x2, y2 = bbox = _corners(entry, f"{where}: ")
+            bbox = _corners(entry, f"{where}: ")
+            x1, y1, x2, y2 = bbox
             if x2 <= x1 or y2 <= y1:
-                raise BrokenRow(
-                    f"{where}: the box {[float(value) for value in entry['bbox']]} has no area"
-                )
+                numbers = [float(value) for value in entry["bbox"]]
+                raise BrokenRow(f"{where}: the box {numbers} has no area")
             regions.append({"bbox": bbox, "type": entry["category"]})
         return regions
 
 
 def _id(value: Any) -> str:
     """An id as it is told from others: 1, 1.0 and "1" are one."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
 
 
 @dataclass
 class Coco(Format):
-    """COCO as detectors read it. Phrases, ids and scores stand in keys of annotations that they
-    pass over.
+    """COCO as detectors read it.
 
-    There is no caption: TAO's converter would take a file with one for a grounding file.
+    Phrases, ids and scores stand in keys of annotations that detectors pass over. There is no
+    caption: TAO's converter would take a file with one for a grounding file.
     """
 
     classes: str = "phrase"
 
     def __post_init__(self) -> None:
-        self._classes, self._pictures = Classes(self.classes), Numbers()
+        self._classes = Classes(self.classes)
+        self._pictures = Numbers()
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        ids = count(1)
+        annotation_ids = count(1)
         head = {"info": {"description": "dataflow-grounding"}, "licenses": []}
-        with out.lists(self.data_file, "images", "annotations", "categories", **head) as put:
-            categories = Numbers(
-                lambda number, name: put[2]({"id": number, "name": name, "supercategory": ONE})
-            )
+        lists = out.lists(self.data_file, "images", "annotations", "categories", **head)
+        with lists as (put_image, put_annotation, put_category):
+
+            def put_new_category(number: int, name: str) -> None:
+                put_category({"id": number, "name": name, "supercategory": ONE})
+
+            categories = Numbers(put_new_category)
             for name in self._classes.fixed:
                 categories.of(name)
-            for place, sample in enumerate(samples, 1):
-                number, new = self.number(sample, place)
-                if new:
-                    size = {"width": sample.size[0], "height": sample.size[1]}
-                    put[0](
-                        {
-                            "id": number,
-                            "file_name": sample.file_name,
-                            **size,
-                            **self.of_image(sample, number),
-                        }
-                    )
+            for position, sample in enumerate(samples, 1):
+                image_id, is_new = self.number(sample, position)
+                if is_new:
+                    put_image(self._image_entry(sample, image_id))
                 for phrase in sample.phrases:
-                    category, _ = categories.of(self._classes.of(phrase.text))
-                    of_phrase = {"category_id": category, **self.of_phrase(phrase)}
-                    for box in _annotations(phrase):
-                        put[1]({"id": next(ids), "image_id": number, **of_phrase, **box})
+                    category_id, _ = categories.of(self._classes.of(phrase.text))
+                    of_phrase = {"category_id": category_id, **self.of_phrase(phrase)}
+                    for of_box in _box_entries(phrase):
+                        own_id = next(annotation_ids)
+                        put_annotation({"id": own_id, "image_id": image_id, **of_phrase, **of_box})
 
-    def number(self, sample: Sample, place: int) -> tuple[int, bool]:
-        """The number of the image entry of the sample at `place`, from 1, and whether it is new."""
+    def _image_entry(self, sample: Sample, number: int) -> dict[str, Any]:
+        return {
+            "id": number,
+            "file_name": sample.file_name,
+            "width": sample.size[0],
+            "height": sample.size[1],
+            **self.of_image(sample, number),
+        }
+
+    def number(self, sample: Sample, position: int) -> tuple[int, bool]:
+        """The number of a sample's image entry, and whether the entry is new.
+
+        `position` is that of the sample, from 1.
+        """
         return self._pictures.of(sample.file_name)
 
     def of_image(self, sample: Sample, number: int) -> dict[str, Any]:
@@ -195,31 +228,33 @@ class Coco(Format):
         file = file_of(path, self.data_file)
         coco = CocoFile(file)
         self.passed_over.update(coco.left_out())
-        for image, name, item in coco.images():
-            row = _known(item, "width", "height", "caption")
-            own = item.get("original_id", item.get("original_img_id"))
-            row |= {} if own is None else {"image_id": own}
-            caption, entries = item.get("caption"), coco.entries(image)
-            single = (entry for entry in entries if not entry["crowd"])
-            said = [
-                one
-                for entry in single
-                for one in _expressions(entry, caption, file, self.passed_over)
-            ]
-            row |= {"background": False} if entries and not said else {}  # crowds, say
-            yield {"image_path": name, **row, "expressions": united(said)}
+        for image_key, name, image in coco.images():
+            row = _known(image, "width", "height", "caption")
+            image_id = image.get("original_id", image.get("original_img_id"))
+            if image_id is not None:
+                row["image_id"] = image_id
+            entries = coco.entries(image_key)
+            keyed: list[tuple[Any, dict[str, Any]]] = []
+            for entry in entries:
+                if not entry["crowd"]:
+                    caption = image.get("caption")
+                    keyed += _expressions(entry, caption, file, self.passed_over)
+            if entries and not keyed:  # something is there, but nothing that is read: crowds, say
+                row["background"] = False
+            yield {"image_path": name, **row, "expressions": united(keyed)}
 
 
 @dataclass
 class CocoGrounding(Coco):
-    """COCO with an image entry for each caption, and the places of its phrases: a picture may stand
-    there often.
+    """COCO with an image entry for each caption, and the places of its phrases.
+
+    A picture may stand there often.
     """
 
     classes: str = "one"
 
-    def number(self, sample: Sample, place: int) -> tuple[int, bool]:
-        return place, True
+    def number(self, sample: Sample, position: int) -> tuple[int, bool]:
+        return position, True
 
     def of_image(self, sample: Sample, number: int) -> dict[str, Any]:
         return {
@@ -235,21 +270,23 @@ class CocoGrounding(Coco):
         return {"phrase": phrase.text, "tokens_positive": [phrase.span]}
 
 
-def _annotations(phrase: Phrase) -> Iterator[dict[str, Any]]:
+def _box_entries(phrase: Phrase) -> Iterator[dict[str, Any]]:
+    """What the annotations of a phrase say of its boxes, one each."""
     for box, instance in zip(phrase.boxes, phrase.expression["instances"], strict=True):
-        width, height = _sum(box[2], -box[0]), _sum(box[3], -box[1])
-        known = _known(
-            {**phrase.expression, **instance}, "expression_id", "verified", "bbox_id", "score"
-        )
+        x1, y1, x2, y2 = box
+        width = _sum(x2, -x1)
+        height = _sum(y2, -y1)
+        facts = {**phrase.expression, **instance}
         yield {
-            "bbox": [box[0], box[1], width, height],
+            "bbox": [x1, y1, width, height],
             "area": width * height,
             "iscrowd": 0,
-            **known,
+            **_known(facts, "expression_id", "verified", "bbox_id", "score"),
         }
 
 
 def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Those of the keys that the item has, with their values."""
     return {key: item[key] for key in keys if item.get(key) is not None}
 
 
@@ -257,35 +294,46 @@ def _expressions(
     item: Any, caption: Any, file: str, passed_over: Counter[str]
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The expression of an annotation, behind what tells it, if the annotation says anything."""
-    # gRefCOCO's way to say that nothing is there
-    box, nothing = item.get("bbox"), item.get("category_id") == -1
+    box = item.get("bbox")
+    nothing_there = item.get("category_id") == NO_CATEGORY
     with broken(f"{file}, annotation {item['id']}"):
-        one = {**_said(item, caption), **_known(item, "expression_id", "verified")}
-        if not isinstance(one["text"], str) or isinstance(one.get("expression_id"), (list, dict)):
+        expression = {**_phrase_of(item, caption), **_known(item, "expression_id", "verified")}
+        text = expression["text"]
+        if not isinstance(text, str) or isinstance(expression.get("expression_id"), (list, dict)):
             raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
-        if box or nothing:
+        if box or nothing_there:
             instances = []
-            if box and not (nothing and 0 in box[2:]):
-                x1, y1, x2, y2 = bbox = _corners(item)
-                if x2 < x1 or y2 < y1:
-                    raise BrokenRow("the box has a side of less than nothing")
-                instances = [{"bbox": bbox, **_known(item, "bbox_id", "score")}]
-                if is_number(item.get("score")) and not is_score(item["score"]):
-                    passed_over["scores outside of 0 to 1"] += 1
-                    del instances[0]["score"]
-            # a phrase may be corrected, with its id as it was
-            same = one.get("expression_id", repr(one)), one["text"]
-            yield same, {**one, "instances": instances}
-        passed_over["annotations without a box"] += not (box or nothing)
-        passed_over[UNLISTED] += not item["category"] and one["text"] == ONE
+            if box and not (nothing_there and 0 in box[2:]):
+                instances = [_instance(item, passed_over)]
+            # A phrase may be corrected, with its id as it was: both tell it.
+            key = (expression.get("expression_id", repr(expression)), text)
+            yield key, {**expression, "instances": instances}
+        passed_over["annotations without a box"] += int(not box and not nothing_there)
+        passed_over[UNLISTED] += int(not item["category"] and text == ONE)
 
 
-def _said(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
+def _instance(item: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
+    """The box of an annotation with its id and score; a number that is no score is left out."""
+    bbox = _corners(item)
+    x1, y1, x2, y2 = bbox
+    if x2 < x1 or y2 < y1:
+        raise BrokenRow("the box has a side of less than nothing")
+    instance = {"bbox": bbox, **_known(item, "bbox_id", "score")}
+    score = item.get("score")
+    if is_number(score) and not is_score(score):
+        passed_over["scores outside of 0 to 1"] += 1
+        del instance["score"]
+    return instance
+
+
+def _phrase_of(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
+    """The phrase of an annotation, with its place in the caption where it states one."""
     spans = item.get("tokens_positive")
     if caption is None or not isinstance(spans, list):
         return {"text": item.get("phrase") or item["category"] or ONE}
-    text = " ".join(caption[start:end] for start, end in spans) or caption
-    return {"text": item.get("phrase") or text, "char_span": spans[0] if len(spans) == 1 else None}
+    words = " ".join(caption[start:end] for start, end in spans) or caption
+    char_span = spans[0] if len(spans) == 1 else None
+    return {"text": item.get("phrase") or words, "char_span": char_span}
 
 
 def _corners(item: Mapping[str, Any], where: str = "") -> list[float]:
@@ -297,8 +345,8 @@ def _corners(item: Mapping[str, Any], where: str = "") -> list[float]:
     return [x, y, _sum(x, width), _sum(y, height)]
 
 
-def _sum(one: float, other: float) -> float:
+def _sum(a: float, b: float) -> float:
     """The sum of two numbers as they are written: 0.1 + 0.2 is 0.3."""
-    if one % 1 == 0 and other % 1 == 0:
-        return one + other
-    return float(Decimal(repr(one)) + Decimal(repr(other)))
+    if a % 1 == 0 and b % 1 == 0:
+        return a + b
+    return float(Decimal(repr(a)) + Decimal(repr(b)))

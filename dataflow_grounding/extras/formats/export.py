@@ -1,5 +1,6 @@
-"""Records on their way into a format: what is wanted of them, what the format can say, what is
-lost; its README.
+"""Records on their way into a format.
+
+What is wanted of them, what the format can say, what is lost, and the export's README.
 """
 
 import math
@@ -8,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import chain
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError, told_as
@@ -29,7 +31,9 @@ from dataflow_grounding.extras.formats.export_pictures import ExportPictures, Im
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 _ENDINGS = (".json", ".jsonl", ".xml", ".yaml", ".txt", ".parquet", ".tar")  # of a file alone
-_SHOWN = 3  # reasons that are kept
+_REASONS_KEPT = 3
+_WITHOUT_PHRASE = "pictures without a phrase to write"
+_SECTION = "\n## "  # begins a format's part of training.md
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,8 @@ class Selection:
     ) -> Mapping[str, Any] | None:
         """The expression with the boxes that are wanted; None where it isn't."""
         unchecked = self.verified_only and expression.get("verified") is not True
-        unseen = self.reviewed_only and not (
-            expression.get("reviewed_by") or record.get("reviewed_by")
-        )
+        reviewer = expression.get("reviewed_by") or record.get("reviewed_by")
+        unseen = self.reviewed_only and not reviewer
         if unchecked or unseen or status_of(expression) not in self.statuses:
             return None
         boxes = expression["instances"]
@@ -76,39 +79,45 @@ class Selection:
         if kept is None:
             return None
         if self.min_score is not None:
-            kept = [
-                box
-                for box in kept
-                if box.get("score") is not None and box["score"] >= self.min_score
-            ]
+            kept = [box for box in kept if _has_score(box, self.min_score)]
         if len(kept) == len(boxes):
             return expression
-        return {**expression, "instances": kept} if kept else None
+        if not kept:
+            return None
+        return {**expression, "instances": kept}
+
+
+def _has_score(box: Mapping[str, Any], least: float) -> bool:
+    return box.get("score") is not None and box["score"] >= least
 
 
 def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
-    """The boxes of an expression that no person found wrong; None where the expression itself was,
-    or all of them were.
+    """The boxes of an expression that no person found wrong; None where nothing is left of it.
 
     Each box has a verdict of its own where a person gave one; without any, that of the expression
     is meant of all.
     """
     boxes: list[Any] = expression["instances"]
-    judged = any("verified" in box for box in boxes)
-    if not judged:
-        is_rejected = expression.get("verified") is False and bool(expression.get("reviewed_by"))
-        return None if is_rejected else boxes
-    kept = [box for box in boxes if not (box.get("verified") is False and box.get("reviewed_by"))]
-    return kept or None
+    if any("verified" in box for box in boxes):
+        kept = [box for box in boxes if not _is_rejected(box)]
+        return kept or None
+    return None if _is_rejected(expression) else boxes
+
+
+def _is_rejected(item: Mapping[str, Any]) -> bool:
+    """Whether a person found an expression, or a box, wrong."""
+    return item.get("verified") is False and bool(item.get("reviewed_by"))
 
 
 def status_of(expression: Mapping[str, Any]) -> str:
-    """The expression's status; where none is stated, `grounded` with boxes, else `pending`: not
-    looked for yet.
+    """The expression's status.
+
+    Where none is stated it is `grounded` with boxes, else `pending`: not looked for yet.
     """
-    return str(
-        expression.get("status") or ("grounded" if expression.get("instances") else "pending")
-    )
+    status = expression.get("status")
+    if not status:
+        status = "grounded" if expression.get("instances") else "pending"
+    return str(status)
 
 
 @dataclass
@@ -145,44 +154,56 @@ def export(
     strict: bool,
 ) -> Exported:
     """What `formats.write` does, with the format as an object."""
-    if alone := is_alone(path, to.data_file):
-        if images in ("copy", "link"):
-            raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
-        if os.path.lexists(path):
-            raise InputError(f"{path} is there already: remove it, or choose another name")
-    elif path.endswith(_ENDINGS) and not os.path.isdir(path):
+    alone = is_alone(path, to.data_file)
+    if alone and images in ("copy", "link"):
+        raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
+    if alone and os.path.lexists(path):
+        raise InputError(f"{path} is there already: remove it, or choose another name")
+    if not alone and path.endswith(_ENDINGS) and not os.path.isdir(path):
         raise InputError(
             f"{path} is no name for {to.name}'s {to.data_file}: end it so, or name a folder"
         )
     done = Exported(path)
-    with (
-        told_as(InputError, f"can't write {path}"),
-        ExportFolder(path, to.data_file if alone else None) as out,
-    ):
-        pictures = ExportPictures(
-            out, images or ("reference" if alone else "copy"), folders, to.packs
-        )
-        to.write(_Way(to, pictures, select, done).samples(rows), out)
-        why = "; ".join(
-            filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)])
-        )
-        if why and (strict or not done.written):
-            whose = f"{to.name} would lose" if done.written else "no record is left"
-            raise InputError(f"nothing is written, because {whose}: {why}")
+    only = to.data_file if alone else None
+    with told_as(InputError, f"can't write {path}"), ExportFolder(path, only) as out:
+        way = images or ("reference" if alone else "copy")
+        pictures = ExportPictures(out, way, folders, to.packs)
+        to.write(_SampleMaker(to, pictures, select, done).samples(rows), out)
+        _refuse_losses(to, done, strict)
         with out.file(README) as file:
             file.write(_card(to, done, pictures, out))
     return done
 
 
-class _Way:
-    """Makes samples of records, and counts."""
+def _refuse_losses(to: Format, done: Exported, strict: bool) -> None:
+    """Raises InputError where nothing was written, or with `strict` where anything is lost."""
+    if done.written and not strict:
+        return
+    reasons = [done.losses(), *done.reasons]
+    if not done.written:
+        reasons += done.remarks
+    why = "; ".join(filter(None, reasons))
+    if why:
+        whose = f"{to.name} would lose" if done.written else "no record is left"
+        raise InputError(f"nothing is written, because {whose}: {why}")
+
+
+class _SampleMaker:
+    """Makes samples of records, and counts what is lost on the way."""
 
     def __init__(
         self, format: Format, pictures: ExportPictures, select: Selection, done: Exported
     ) -> None:
-        self._format, self._pictures, self._select, self._done = format, pictures, select, done
-        self._changed = self._doubtful = self._unwanted = self._off = self._rejected = 0
-        self._seen = NumberTable()  # hash of an image_id → records without ids of their expressions
+        self._format = format
+        self._pictures = pictures
+        self._select = select
+        self._done = done
+        self._changed_texts = 0
+        self._doubtful = 0
+        self._unwanted = 0
+        self._wrong_spans = 0
+        self._rejected_boxes = 0
+        self._rows_of_image = NumberTable()  # by the hash of an image_id, of rows that need ids
 
     def samples(self, records: Rows) -> Iterator[Sample]:
         """The records that the format can say something of, with their pictures in place."""
@@ -191,197 +212,254 @@ class _Way:
                 sample = self._sample(record)
             except RecordError as error:
                 self._done.left_out += 1
-                if len(self._done.reasons) < _SHOWN:
+                if len(self._done.reasons) < _REASONS_KEPT:
                     self._done.reasons.append(f"record {number}: {error}")
                 continue
             if sample is not None:
                 boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
                 self._done.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
                 yield sample
+        self._add_remarks()
+
+    def _add_remarks(self) -> None:
         counts = {
-            f"texts changed, as {self._format.name} can't have them as they are": self._changed,
+            f"texts changed, as {self._format.name} can't have them as they are": (
+                self._changed_texts
+            ),
             "phrases that weren't asked for, by status, score, check or review": self._unwanted,
-            "boxes that a reviewer rejected": self._rejected,
-            "spans that don't hold their phrase, which was looked for in its caption": self._off,
+            "boxes that a reviewer rejected": self._rejected_boxes,
+            "spans that don't hold their phrase, which was looked for in its caption": (
+                self._wrong_spans
+            ),
             "records marked doubtful, of whose replies a part was of no use": self._doubtful,
             "pictures that aren't there, and may be turned by their EXIF": self._pictures.missing,
         }
         self._done.remarks += [f"{what}: {count}" for what, count in counts.items() if count]
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
+        """The record as the format writes it; None where there is nothing to write."""
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = self._expressions(record, caption)
-        said = self._said(record, expressions)
+        wanted = self._wanted(record, expressions)
         empty = carries.empty and self._is_empty(record, expressions)
-        picture = self._pictures.find(record) if said or empty else None
-        phrases = list(filter(None, (self._phrase(one, picture.size) for one in said if picture)))
-        if picture is None or not (phrases or empty):
-            self._done.lost["pictures without a phrase to write"] += 1
+        if not wanted and not empty:
+            self._done.lost[_WITHOUT_PHRASE] += 1
             return None
-        self._doubtful += record.get("doubtful") is True
-        self._done.lost += Counter(_lost_of(record, caption, phrases, carries))
-        caption = self._safe(caption) if carries.captions else caption
+        picture = self._pictures.find(record)
+        phrases = []
+        for expression in wanted:
+            phrase = self._phrase(expression, picture.size)
+            if phrase is not None:
+                phrases.append(phrase)
+        if not phrases and not empty:
+            self._done.lost[_WITHOUT_PHRASE] += 1
+            return None
+        if record.get("doubtful") is True:
+            self._doubtful += 1
+        self._done.lost += _lost_of(record, caption, phrases, carries)
+        if carries.captions:
+            caption = self._safe(caption)
         data = self._pictures.data(picture) if self._format.packs else b""
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
 
     def _is_empty(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        """Whether nothing is in the picture, by what is asked for: all that was looked for, or who
-        says so of it.
+        """Whether nothing is in the picture, by what is asked for.
+
+        So it is where nothing of all that was looked for was there, or where a record without
+        expressions says so.
         """
         if not expressions and (
             self._format.whole or record.get("background") is True or record.get("reviewed_by")
         ):
             expressions = [{"status": "none", "instances": []}]
-        wanted = (
-            status_of(one) == "none" and self._select.of(record, one) is not None
-            for one in expressions
-        )
-        return bool(expressions) and all(wanted)
+        for expression in expressions:
+            if status_of(expression) != "none" or self._select.of(record, expression) is None:
+                return False
+        return bool(expressions)
 
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
-        """The record's expressions, with ids and spans also where its tool states none. Raises
-        BrokenRow.
+        """The record's expressions, with ids and spans also where its tool states none.
+
+        Raises BrokenRow.
         """
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         row = Record(record, image_id=image_id_of(record, "image_path"))
-        given = row.get("expressions")
-        if not (
-            type(given) is list
-            and all(type(one) is dict and has_id(one.get("expression_id")) for one in given)
-        ):
-            row.occurrence = self._seen.get(hash(row.image_id)) or 0
-            self._seen.set(hash(row.image_id), row.occurrence + 1)
+        if not _have_ids(row.get("expressions")):
+            key = hash(row.image_id)
+            row.occurrence = self._rows_of_image.get(key) or 0
+            self._rows_of_image.set(key, row.occurrence + 1)
         expressions = read_annotations(row)
-        for one in expressions:
-            if (status := status_of(one)) not in STATUSES and status != "pending":
+        for expression in expressions:
+            status = status_of(expression)
+            if status not in STATUSES and status != "pending":
                 raise BrokenRow(f"the status {status!r} is not one of {', '.join(STATUSES)}")
-            for box in one["instances"]:
+            for box in expression["instances"]:
                 if not is_score(box["score"]):
                     box["score"] = None
                     self._done.lost["scores that aren't numbers from 0 to 1"] += 1
-        self._place(expressions, caption)
+        self._set_spans(expressions, caption)
         return expressions
 
-    def _place(self, expressions: list[dict[str, Any]], caption: str) -> None:
-        """Gives them spans, where none has any, or where they don't hold their phrase."""
-        off = [
-            one
-            for one in expressions
-            if (s := one.get("char_span")) and not stands(one["text"], s, caption)
-        ]
-        self._off += len(off)
-        if wrong := set(
-            map(id, off if any("char_span" in one for one in expressions) else expressions)
-        ):
-            found = find_spans([one["text"] for one in expressions], caption)
-            for one, span in zip(expressions, found, strict=True):
-                one |= {"char_span": list(span) if span else None} if id(one) in wrong else {}
+    def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
+        """Gives spans, where no expression has any, or where one doesn't hold its phrase."""
+        wrong = []
+        for number, expression in enumerate(expressions):
+            span = expression.get("char_span")
+            if span and not stands(expression["text"], span, caption):
+                wrong.append(number)
+        self._wrong_spans += len(wrong)
+        if not any("char_span" in expression for expression in expressions):
+            wrong = list(range(len(expressions)))
+        if not wrong:
+            return
+        spans = find_spans([expression["text"] for expression in expressions], caption)
+        for number in wrong:
+            span = spans[number]
+            expressions[number]["char_span"] = list(span) if span else None
 
-    def _said(
+    def _wanted(
         self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
-        said = []
+        """The expressions that are asked for and that the format can say."""
+        wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
-                self._rejected += len(expression["instances"]) - len(not_rejected(expression) or ())
-            wanted = self._select.of(record, expression)
-            if wanted is None:
+                kept = not_rejected(expression) or ()
+                self._rejected_boxes += len(expression["instances"]) - len(kept)
+            selected = self._select.of(record, expression)
+            if selected is None:
                 self._unwanted += 1
-            elif why := self._format.carries.why_not(status_of(wanted), wanted.get("char_span")):
+                continue
+            why = self._format.carries.why_not(status_of(selected), selected.get("char_span"))
+            if why:
                 self._done.lost[why] += 1
             else:
-                said.append(wanted)
-        return said
+                wanted.append(selected)
+        return wanted
 
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
-        """The expression with what of its boxes is inside a picture of this size; None where it
-        loses all.
+        """The expression with what of its boxes is inside a picture of this size.
+
+        None where it loses all of them, or all of its words.
         """
         instances = []
         for instance in expression["instances"]:
-            given = box_of(instance["bbox"])
-            box = clamp(given, size)
+            stated = box_of(instance["bbox"])
+            box = clamp(stated, size)
             if area(box) <= 0:
                 self._done.lost["boxes without an area in their picture"] += 1
                 continue
-            if math.dist(box, given) > EXACT:
+            if math.dist(box, stated) > EXACT:
                 self._done.lost["parts of boxes outside of their picture"] += 1
-            instances.append(instance if box == given else {**instance, "bbox": [*box]})
-        status, span = status_of(expression), expression.get("char_span")
+            instances.append(instance if box == stated else {**instance, "bbox": [*box]})
+        status = status_of(expression)
         text = self._safe(expression["text"])
-        if not text.strip() or (status == "grounded" and not instances):
-            # that doesn't make it one that isn't there
-            self._done.lost["phrases left without a " + ("box" if text.strip() else "word")] += 1
+        if not text.strip():
+            self._done.lost["phrases left without a word"] += 1
             return None
-        place = (span[0], span[1]) if span else None
-        boxes = [box_of([*map(float, instance["bbox"])]) for instance in instances]
-        scores = [
-            None if (score := instance["score"]) is None else float(score) for instance in instances
-        ]
-        return Phrase(text, place, status, boxes, scores, {**expression, "instances": instances})
+        if status == "grounded" and not instances:
+            # Without its boxes it isn't one that isn't there.
+            self._done.lost["phrases left without a box"] += 1
+            return None
+        span = expression.get("char_span")
+        return Phrase(
+            text=text,
+            span=(span[0], span[1]) if span else None,
+            status=status,
+            boxes=[box_of([*map(float, instance["bbox"])]) for instance in instances],
+            scores=[_score_of(instance) for instance in instances],
+            expression={**expression, "instances": instances},
+        )
 
     def _safe(self, text: str) -> str:
         safe = self._format.safe(text)
-        self._changed += safe != text
+        if safe != text:
+            self._changed_texts += 1
         return safe
+
+
+def _have_ids(expressions: Any) -> bool:
+    """Whether it is a list of expressions that all have ids of their own."""
+    if type(expressions) is not list:
+        return False
+    return all(
+        type(expression) is dict and has_id(expression.get("expression_id"))
+        for expression in expressions
+    )
+
+
+def _score_of(instance: Mapping[str, Any]) -> float | None:
+    score = instance["score"]
+    return None if score is None else float(score)
 
 
 def _lost_of(
     record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
-) -> dict[str, int]:
-    return {
-        "captions": not carries.captions and bool(caption),
-        "records' own ids": not carries.ids and _has_own_ids(record, phrases),
-        "spans": not carries.spans and sum(one.span is not None for one in phrases),
-        "further boxes of a phrase": (
-            not carries.several_boxes and sum(len(one.boxes[1:]) for one in phrases)
-        ),
-        "scores": (
-            not carries.scores and sum(score is not None for one in phrases for score in one.scores)
-        ),
-        "verdicts of checks": (
-            not carries.verified
-            and sum(one.expression.get("verified") is not None for one in phrases)
-        ),
-        f"exact numbers of boxes: {carries.numbers}": (
-            bool(carries.numbers) and sum(len(one.boxes) for one in phrases)
-        ),
-    }
+) -> Counter[str]:
+    """How much of a record the format can't say, in words."""
+    lost: Counter[str] = Counter()
+    if not carries.captions:
+        lost["captions"] = int(bool(caption))
+    if not carries.ids:
+        lost["records' own ids"] = int(_has_own_ids(record, phrases))
+    if not carries.spans:
+        lost["spans"] = sum(phrase.span is not None for phrase in phrases)
+    if not carries.several_boxes:
+        lost["further boxes of a phrase"] = sum(len(phrase.boxes[1:]) for phrase in phrases)
+    if not carries.scores:
+        scores = chain.from_iterable(phrase.scores for phrase in phrases)
+        lost["scores"] = sum(score is not None for score in scores)
+    if not carries.verified:
+        verdicts = [phrase.expression.get("verified") for phrase in phrases]
+        lost["verdicts of checks"] = sum(verdict is not None for verdict in verdicts)
+    if carries.numbers:
+        boxes = sum(len(phrase.boxes) for phrase in phrases)
+        lost[f"exact numbers of boxes: {carries.numbers}"] = boxes
+    return lost
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    """Whether the record has ids that are not made from its picture's path, with a number behind it
-    or without.
+    """Whether the record has ids that are not made from its picture's path.
+
+    Those that are made may have a number behind it.
     """
     made = image_id_of({**record, "image_id": None}, "image_path") or "record"
-    given = [record.get("image_id"), *(phrase.expression["expression_id"] for phrase in phrases)]
-    own = [str(one) for one in given if one is not None]
-    return not all(one.startswith(made) and one[len(made) :][:1] in ("", "@", "#") for one in own)
+    ids = [record.get("image_id")]
+    ids += [phrase.expression["expression_id"] for phrase in phrases]
+    for own_id in ids:
+        if own_id is None:
+            continue
+        text = str(own_id)
+        if not text.startswith(made) or text[len(made) :][:1] not in ("", "@", "#"):
+            return True
+    return False
 
 
 def _card(format: Format, done: Exported, pictures: ExportPictures, out: ExportFolder) -> str:
-    """The text, in Markdown; for JSON lines with their types as `datasets` wants them."""
+    """The README, in Markdown; for JSON lines with their types as `datasets` wants them."""
     counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing"
-    text = files(__package__).joinpath("training.md").read_text("utf-8")
-    training = (
-        dict(part.partition("\n")[::2] for part in f"\n{text}".split("\n## "))
-        .get(format.name, "")
-        .strip()
-    )
-    parts = [
-        f"# {format.name}: {format.about}",
-        (
-            f"{MARK} {__version__}: {counts}."
-            f" {'The pictures are in it.' if format.packs else pictures.described()}"
-        ),
-        f"Lost, because the format can't say it: {done.losses()}." if done.lost else "",
-        f"Left out: {done.left_out} records ({'; '.join(done.reasons)})." if done.left_out else "",
-        "\n".join(f"- {remark}" for remark in done.remarks),
-        "\n\n".join(filter(None, ["## Training", training, format.training()])),
-        out.named(),
-    ]
+    where = "The pictures are in it." if format.packs else pictures.described()
+    training = ["## Training", _training_of(format.name), format.training()]
+    parts = [f"# {format.name}: {format.about}", f"{MARK} {__version__}: {counts}. {where}"]
+    if done.lost:
+        parts.append(f"Lost, because the format can't say it: {done.losses()}.")
+    if done.left_out:
+        parts.append(f"Left out: {done.left_out} records ({'; '.join(done.reasons)}).")
+    parts.append("\n".join(f"- {remark}" for remark in done.remarks))
+    parts.append("\n\n".join(filter(None, training)))
+    parts.append(out.named())
     return out.front_matter(format.data_file) + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _training_of(name: str) -> str:
+    """What training.md says of a format, in the section of its name; empty where it has none."""
+    text = files(__package__).joinpath("training.md").read_text("utf-8")
+    for section in f"\n{text}".split(_SECTION):
+        title, _, body = section.partition("\n")
+        if title == name:
+            return body.strip()
+    return ""

@@ -29,11 +29,12 @@ _SAVED: dict[str, dict[str, Any]] = {
 
 
 class Picture(NamedTuple):
-    """A picture as its record names it, its upright width and height; path and header where it
-    isn't left there.
+    """A picture as its record names it, with its upright width and height.
+
+    Path and header are those of its file, where it isn't left there.
     """
 
-    given: str
+    name: str
     size: Size
     path: str = ""
     header: Header | None = None
@@ -50,8 +51,10 @@ class ExportPictures:
         packs: Whether the format puts them into its own files, so that none is needed in the
             folder.
 
-    `missing` counts the pictures that are referenced though they aren't there. Raises InputError
-    where pictures that the format packs are only referenced.
+    `missing` counts the pictures that are referenced though they aren't there.
+
+    Raises:
+        InputError: Pictures that the format packs are only referenced.
     """
 
     def __init__(
@@ -59,13 +62,14 @@ class ExportPictures:
     ) -> None:
         if packs and images == "reference":
             raise InputError("the pictures are in this format's files: copy or link them")
-        self._out, self._images, self._folders, self._packs = out, images, tuple(folders), packs
+        self._out = out
+        self._images = images
+        self._folders = tuple(folders)
+        self._packs = packs
         self._pictures = Pictures(folders, packs)
-        self._goes = (
-            f"{out.path}{os.sep}"
-            if images != "copy" and not packs and os.path.isdir(out.path)
-            else ""
-        )
+        self._replaced = ""  # the folder whose pictures would go with the export that was there
+        if images != "copy" and not packs and os.path.isdir(out.path):
+            self._replaced = f"{out.path}{os.sep}"
         self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
         self.missing = 0
 
@@ -74,92 +78,106 @@ class ExportPictures:
         return self._pictures.ahead(records, path_of)
 
     def find(self, record: Mapping[str, object]) -> Picture:
-        """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of
-        another size; InputError: it would go with the export that is replaced.
+        """The record's picture.
+
+        Raises RecordError: it isn't there, is broken or turned, or is of another size; InputError:
+        it would go with the export that is replaced.
         """
-        given, stated = path_of(record), stated_size(record)
+        name = path_of(record)
+        stated = stated_size(record)
         try:
-            path, header = self._pictures.find(given, "image_path")
+            path, header = self._pictures.find(name, "image_path")
         except ImageMissing:
             if self._images != "reference" or stated is None:
                 raise
             self.missing += 1
-            return Picture(given, stated)
+            return Picture(name, stated)
         if stated not in (None, header.size):
             raise BrokenRow(
-                f"{given!r} has {header.size} pixels, but the record is about a picture of {stated}"
+                f"{name!r} has {header.size} pixels, but the record is about a picture of {stated}"
             )
-        if self._goes and not is_elsewhere(path):
-            folder = os.path.dirname(path)  # a link that goes is lost too, wherever it leads
-            if any(
-                one.startswith(self._goes)
-                for one in (os.path.realpath(folder) + os.sep, os.path.realpath(path))
-            ):
-                raise InputError(
-                    f"{given!r} is in the export that would be replaced: copy it, or name another"
-                    " place"
-                )
-        if self._images == "reference":
-            if header.orientation != 1:
-                raise BrokenRow(
-                    f"{given!r} is turned by its EXIF, which trainers ignore: copy the pictures"
-                )
-            return Picture(given, header.size)
-        return Picture(given, header.size, path, header)
+        if self._is_replaced(path):
+            raise InputError(
+                f"{name!r} is in the export that would be replaced: copy it, or name another place"
+            )
+        if self._images != "reference":
+            return Picture(name, header.size, path, header)
+        if header.orientation != 1:
+            raise BrokenRow(
+                f"{name!r} is turned by its EXIF, which trainers ignore: copy the pictures"
+            )
+        return Picture(name, header.size)
+
+    def _is_replaced(self, path: str) -> bool:
+        """Whether a picture would go with the export that is replaced."""
+        if not self._replaced or is_elsewhere(path):
+            return False
+        # A link that goes is lost too, wherever it leads: the folder that it is in counts as well.
+        folder = os.path.realpath(os.path.dirname(path)) + os.sep
+        return folder.startswith(self._replaced) or os.path.realpath(path).startswith(
+            self._replaced
+        )
 
     def put(self, picture: Picture) -> str:
-        """The picture's file name in the export, where it now is, the same in every export. Raises
-        as `data`.
+        """The picture's file name in the export, where it now is, the same in every export.
+
+        Raises as `data`.
         """
-        given, _, path, header = picture
+        header = picture.header
         if header is None:
-            return given
-        ending = os.path.splitext(given)[1]
-        stem = name_within(given, self._folders[0] if self._folders else None).removeprefix(
-            f"{FOLDER}/"
-        )
-        name, number = portable(f"{FOLDER}/{stem}{ending}"), 1
-        while self._paths.setdefault(hash(_as_one(name)), hash(given)) != hash(given):
-            # each path has its own name
-            number += 1
-            name = portable(f"{FOLDER}/{stem}~{number}{ending}")
-        if self._packs or os.path.lexists(target := self._out.place(name)):
+            return picture.name
+        name = self._name_in_export(picture.name)
+        if self._packs:
             return name
-        if header.orientation != 1 or is_elsewhere(path):
+        target = self._out.place(name)
+        if os.path.lexists(target):
+            return name
+        if header.orientation != 1 or is_elsewhere(picture.path):
             with new_file(target) as file:
                 file.write(self.data(picture))
         elif self._images == "link":
-            os.symlink(os.path.abspath(path), target)
+            os.symlink(os.path.abspath(picture.path), target)
         else:
-            with new_file(target) as file, open(path, "rb") as given_file:
-                shutil.copyfileobj(given_file, file, 2**20)
+            with new_file(target) as file, open(picture.path, "rb") as source:
+                shutil.copyfileobj(source, file, 2**20)
+        return name
+
+    def _name_in_export(self, path: str) -> str:
+        """A name for the picture at a path, as its record has it: each path has its own."""
+        ending = os.path.splitext(path)[1]
+        folder = self._folders[0] if self._folders else None
+        stem = name_within(path, folder).removeprefix(f"{FOLDER}/")
+        name = portable(f"{FOLDER}/{stem}{ending}")
+        number = 1
+        while self._paths.setdefault(hash(_same_file(name)), hash(path)) != hash(path):
+            number += 1
+            name = portable(f"{FOLDER}/{stem}~{number}{ending}")
         return name
 
     def data(self, picture: Picture) -> bytes:
-        """What is in the picture's file, or would be if it were upright. Raises RecordError,
-        OSError.
+        """What is in the picture's file, or would be if it were upright.
+
+        Raises RecordError, OSError.
         """
         if picture.header is None or picture.header.orientation == 1:
             return self._pictures.read(picture.path)
-        kind, upright = picture.header.media_type.partition("/")[2], io.BytesIO()
-        decode(picture.path).save(upright, kind, **_SAVED.get(kind, {}))
+        file_type = picture.header.media_type.partition("/")[2]
+        upright = io.BytesIO()
+        decode(picture.path).save(upright, file_type, **_SAVED.get(file_type, {}))
         return upright.getvalue()
 
     def described(self) -> str:
         """Where the pictures are, in a sentence."""
         if self._images == "reference":
-            return (
-                "Paths of pictures are relative to"
-                f" {self._folders[0] if self._folders else 'where they were'}."
-            )
-        return (
-            f"Pictures are in {FOLDER}/,"
-            f" upright{', most of them links' * (self._images == 'link')}."
-        )
+            start = self._folders[0] if self._folders else "where they were"
+            return f"Paths of pictures are relative to {start}."
+        links = ", most of them links" if self._images == "link" else ""
+        return f"Pictures are in {FOLDER}/, upright{links}."
 
 
-def _as_one(name: str) -> str:
-    """What names have alike that are one file on some system: A.jpg and a.jpg, and an é of one sign
-    and of two.
+def _same_file(name: str) -> str:
+    """What names have in common that are one file on some system.
+
+    So are A.jpg and a.jpg, and an é of one sign and of two.
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
