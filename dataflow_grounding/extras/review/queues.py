@@ -262,7 +262,7 @@ class Queue:
     def _is_decided(self, item: Item) -> bool:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
         truth = self._truths.get(self._keys[item.record], {}).get(item.id)
-        if truth is None or item.text not in [side["text"] for side in truth[:2] if side]:
+        if truth is None or item.text not in truth.texts():
             # of another run's phrase
             return False
         judged = truth.expression if item.box is None else truth.box(item.box)

@@ -200,7 +200,7 @@ class Session:
             for instance, box in zip(e["instances"], row["instances"], strict=True):
                 instance["verified"] = word_of(box)
             truth = self._said.truths.get(key, {}).get(id)
-            for box, at in enumerate(truth.places if truth else range(len(row["instances"]))):
+            for box, at in enumerate(truth.positions if truth else range(len(row["instances"]))):
                 if at is not None and at < len(row["instances"]):
                     e["instances"][at]["box"] = box
         return view
