@@ -31,7 +31,7 @@ def settled_of(
     for item in items:
         key, words = reviewable.keys[item.record], dict[str, "bool | None"]()
         original = expressions_of(reviewable.record(item.record))[item.id]
-        for who, said in decisions.said.items():
+        for who, said in decisions.standing.items():
             truth = said.truths.get(key, {}).get(item.id)
             if truth and version_of(truth.before) == version_of(original):
                 words[who] = _is_right(original, truth, item.box)

@@ -52,7 +52,7 @@ def apply_decisions(
         raise InputError(
             f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first"
         )
-    counts, homeless = Counter(records=0, verified=0, rejected=0), {*decisions.said[""].truths}
+    counts, homeless = Counter(records=0, verified=0, rejected=0), {*decisions.standing[""].truths}
     path = out or files.reviewed
     if os.path.realpath(path) in map(os.path.realpath, (files.annotations, files.decisions)):
         raise InputError(
@@ -80,7 +80,7 @@ def _reviewed(
     """
     for key, record in records_with_keys(files.annotations):
         homeless.discard(key)
-        reviewed = decisions.said[""].over(record, key)
+        reviewed = decisions.standing[""].reviewed(record, key)
         rows = reviewed.get(annotated_column(reviewed))
         words = (
             [word_of(row) for row in rows if isinstance(row, dict)]
@@ -168,13 +168,13 @@ def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | Non
     """
     first, second = list[dict[str, Any]](), list[dict[str, Any]]()
     for key, record in records_with_keys(files.annotations):
-        for who, said in decisions.said.items():
+        for who, said in decisions.standing.items():
             both = (
-                decisions.said[""].truths.get(key, {}).keys() & said.truths.get(key, {}).keys()
+                decisions.standing[""].truths.get(key, {}).keys() & said.truths.get(key, {}).keys()
                 if who
                 else ()
             )
-            for side, of in ((first, decisions.said[""]), (second, said)) if both else ():
+            for side, of in ((first, decisions.standing[""]), (second, said)) if both else ():
                 rows = of.rows(record, key)
                 side.append(
                     {**record, "expressions": [row for id, row in rows.items() if id in both]}

@@ -172,7 +172,7 @@ class Queue:
             wanted,
             who,
         )
-        self._truths = decisions.said[who or ""].truths
+        self._truths = decisions.standing[who or ""].truths
         if sample is None:
             self.why = self._ordered(
                 [i for i in reviewable.items if self._fits(i) and self._is_mine(i)]
