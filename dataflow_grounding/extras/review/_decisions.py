@@ -1,16 +1,15 @@
-"""Decisions of reviewers: lines of `reviews.jsonl`, each on disk before the next is taken, and what
-stands after them.
+"""Decisions of reviewers: lines of `reviews.jsonl`, and what stands after them.
 
-A line of a decision: `record`, `changes` (of each expression: `id`, `version` that it was made on,
-`before`, `after`), `action`, `who`, `when`, `seconds`, `queue` and, where they apply, `comment`,
-`blind`, `undoes`; `uid`, by which one that is sent twice is known. A line of a sample: `sample`,
-`who`, `when`.
+Each line is on disk before the next is taken. A line of a decision has `record`, `changes` (of each
+expression: `id`, `version` that it was made on, `before`, `after`), `action`, `who`, `when`,
+`seconds`, `queue` and, where they apply, `comment`, `blind`, `undoes`; `uid`, by which one that is
+sent twice is known. A line of a sample has `sample`, `who`, `when`.
 """
 
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -52,6 +51,7 @@ ACTIONS = (
     "comment",
     "undo",
 )
+MOST_CHARACTERS = 10_000  # of a comment
 
 
 class ReviewFiles(NamedTuple):
@@ -63,8 +63,9 @@ class ReviewFiles(NamedTuple):
 
 
 def review_files(results: str) -> ReviewFiles:
-    """The files of a results folder, or of a file of records, beside it. Raises InputError where
-    there are no records.
+    """The files of a results folder, or of a file of records, beside it.
+
+    Raises InputError where there are no records.
 
     Example:
         >>> review_files("example_data/gold.jsonl").decisions
@@ -79,47 +80,43 @@ def review_files(results: str) -> ReviewFiles:
     stem = annotations.removesuffix(".jsonl")  # x.csv and x.jsonl have decisions of their own
     if stem.endswith(".reviewed"):
         raise InputError(f"{annotations} is what `apply` wrote: name what it was made of instead")
-    of_folder = os.path.basename(stem) == "annotations"
-    log = (
-        os.path.join(os.path.dirname(stem), "reviews.jsonl")
-        if of_folder
-        else f"{stem}.reviews.jsonl"
-    )
-    return ReviewFiles(annotations, log, f"{stem}.reviewed.jsonl")
+    if os.path.basename(stem) == "annotations":
+        decisions = os.path.join(os.path.dirname(stem), "reviews.jsonl")
+    else:
+        decisions = f"{stem}.reviews.jsonl"
+    return ReviewFiles(annotations, decisions, f"{stem}.reviewed.jsonl")
 
 
-class Said:
-    """What stands after decisions, by record: of each expression its Truth, and the
-    last comment.
-    """
+class Standing:
+    """What stands after decisions, by record: the expressions' truths, and the last comment."""
 
     def __init__(self) -> None:
         self.truths: defaultdict[str, dict[str, Truth]] = defaultdict(dict)
         self.comments: dict[str, str] = {}
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """Add a decision. Raises BrokenRow, KeyError, TypeError, AttributeError for a line that is
-        none.
+        """Add a decision.
+
+        Raises BrokenRow, KeyError, TypeError, AttributeError for a line that is none.
         """
-        sides = [change[side] for change in line["changes"] for side in ("before", "after")]
-        if not all(side is None or isinstance(side, dict) for side in sides):
-            raise TypeError
-        read_expressions(Record({"sides": [side for side in sides if side is not None]}), "sides")
+        _check_expressions(line["changes"])
         truths = self.truths[line["record"]]
         for change in line["changes"]:
-            id, before, after = str(change["id"]), change["before"], change["after"]
-            known = truths.pop(id, None) or Truth(None, before)
-            if version_of(after) != version_of(known.before) or (
-                is_judged(after) and not line.get("undoes")
-            ):
-                # else it is as if nobody had said anything
-                truths[id] = Truth.of(after, known.before)
+            id = str(change["id"])
+            before = change["before"]
+            after = change["after"]
+            known = truths.pop(id, None)
+            original = before if known is None else known.before
+            is_changed = version_of(after) != version_of(original)
+            # neither: it is as if nobody had said anything
+            if is_changed or (is_judged(after) and not line.get("undoes")):
+                truths[id] = Truth.of(after, original)
         if line.get("comment"):
             self.comments[line["record"]] = str(line["comment"])
         elif "comment" in line:
             self.comments.pop(line["record"], None)
 
-    def over(self, record: Record, key: str) -> Record:
+    def reviewed(self, record: Record, key: str) -> Record:
         """The record with what was said of it."""
         return overlaid(record, self.truths.get(key, {}), self.comments.get(key))
 
@@ -128,24 +125,37 @@ class Said:
         return rows_of(record, expressions_of(record), self.truths.get(key, {}))
 
 
-class Decisions:
-    """The decisions in a file, read as far as it goes; what others append meanwhile is read before
-    each own.
+def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
+    """Raise where what changes have before and after is neither null nor an expression."""
+    expressions = []
+    for change in changes:
+        for side in (change["before"], change["after"]):
+            if isinstance(side, dict):
+                expressions.append(side)
+            elif side is not None:
+                raise TypeError
+    read_expressions(Record({"sides": expressions}), "sides")
 
-    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing. Blind
-    second reviews stand apart, by reviewer: they say what another saw, and change nothing.
+
+class Decisions:
+    """The decisions in a file, read as far as it goes.
+
+    What others append meanwhile is read before each own. A torn or damaged line, as a killed
+    process or a full disk leaves it, counts for nothing.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        # "": what counts; by name: blind second reviews
-        self.said: defaultdict[str, Said] = defaultdict(Said)
+        # Under "", what counts; under a reviewer's name, blind second reviews, which say what
+        # another saw and change nothing.
+        self.standing: defaultdict[str, Standing] = defaultdict(Standing)
         self.by: dict[tuple[str, str], str] = {}  # record and expression → who decided last
         self.samples: list[dict[str, Any]] = []
         self.count = 0
-        self._taken: dict[str, dict[str, Any]] = {}  # by their own ids
-        self.damaged: list[int] = []  # lines that count for nothing, from 1
-        self._read = self._lines = 0
+        self.damaged: list[int] = []  # numbers, from 1, of lines that count for nothing
+        self._taken: dict[str, dict[str, Any]] = {}  # lines by their uids
+        self._bytes_read = 0
+        self._lines_read = 0
         self.refresh()
 
     def tell_damaged(self) -> None:
@@ -158,34 +168,36 @@ class Decisions:
         if not os.path.exists(self.path):
             return
         with storing(self.path), open(self.path, "rb") as file:
-            file.seek(self._read)
+            file.seek(self._bytes_read)
             for text in file:
+                is_whole = text.endswith(b"\n")
                 try:
                     self._take(parse_line(text))
                 except (BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
-                    if not text.endswith(b"\n"):  # torn, or not yet whole
+                    if not is_whole:  # torn, or still being written: it is read again next time
                         break
-                    self.damaged += [self._lines + 1] if text.strip() else []
-                self._read += len(text)
-                self._lines += text.endswith(b"\n")
+                    if text.strip():
+                        self.damaged.append(self._lines_read + 1)
+                self._bytes_read += len(text)
+                if is_whole:
+                    self._lines_read += 1
 
     def _take(self, line: dict[str, Any]) -> None:
+        who = line.get("who")
         if isinstance(line.get("sample"), dict):
-            self.samples.append(
-                {**line["sample"], "who": line.get("who"), "when": line.get("when")}
-            )
+            self.samples.append({**line["sample"], "who": who, "when": line.get("when")})
             return
-        who = str(line.get("who"))
-        self.said[who if line.get("blind") else ""].take(line)
+        is_blind = line.get("blind")
+        self.standing[str(who) if is_blind else ""].take(line)
         self.count += 1
         self._taken[str(line.get("uid"))] = line
-        if not line.get("blind"):
-            self.by.update({(line["record"], str(change["id"])): who for change in line["changes"]})
+        if not is_blind:
+            for change in line["changes"]:
+                self.by[line["record"], str(change["id"])] = str(who)
 
     @contextmanager
     def _alone(self) -> Iterator[int]:
-        """The file, open: no other process appends meanwhile, where the file system has locks; all
-        of it is known.
+        """The file, open, with all of it known; where file systems have locks, nobody else appends.
 
         Raises StorageFailed, also for what is done with it.
         """
@@ -207,8 +219,9 @@ class Decisions:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         data = dump_line({**line, "who": who, "when": when}).encode()
         size = os.fstat(file).st_size
-        is_torn = size and os.pread(file, 1, size - 1) != b"\n"
-        append(file, b"\n" * bool(is_torn) + data, size)
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        append(file, data, size)
         self.refresh()
 
     def state_sample(self, sample: Mapping[str, Any], who: str) -> None:
@@ -239,39 +252,40 @@ class Decisions:
                 expressions meanwhile.
             StorageFailed: It can't be put on disk.
         """
-        own = {**_of_decision(given), **({"blind": True} if blind else {})}
+        about = _about_decision(given)
+        if blind:
+            about["blind"] = True
         with self._alone() as file:
-            if own.get("uid") in self._taken:  # it came before, and its answer was lost
+            if about.get("uid") in self._taken:  # it came before, and its answer was lost
                 return self._changes(given["uid"], key)
-            said = self.said[who if blind else ""]
-            now, changes = said.rows(record, key), list[dict[str, Any]]()
+            standing = self.standing[who if blind else ""]
+            now = standing.rows(record, key)
+            changes: list[dict[str, Any]] = []
             undoes = given.get("undoes")
-            for change in (
-                reversed(self._changes(undoes, key)) if undoes else listed(given, "changes")
-            ):
-                fresh = change.get("fresh") or not change.get("id")
-                id = (
-                    next_id(record, {**now, **said.truths.get(key, {})})
-                    if fresh
-                    else str(change["id"])
-                )
+            if undoes:
+                wanted: Iterable[Mapping[str, Any]] = reversed(self._changes(undoes, key))
+            else:
+                wanted = listed(given, "changes")
+            for change in wanted:
+                if change.get("fresh") or not change.get("id"):
+                    id = next_id(record, {**now, **standing.truths.get(key, {})})
+                else:
+                    id = str(change["id"])
                 before = now.pop(id, None)
-                if version_of(before) != (
-                    version_of(change["after"]) if undoes else change.get("version")
-                ):
-                    name, other = (
-                        before["text"] if before else id,
-                        self.by.get((key, id), "another run"),
-                    )
-                    raise InputError(f"{name}: {other} changed it meanwhile")
+                made_on = version_of(change["after"]) if undoes else change.get("version")
+                if version_of(before) != made_on:
+                    name = before["text"] if before else id
+                    reviewer = self.by.get((key, id), "another run")
+                    raise InputError(f"{name}: {reviewer} changed it meanwhile")
                 after = change["before"] if undoes else change.get("after")
-                if not (undoes or after is None):
+                if after is not None and not undoes:
                     after = changed(record, id, before, after, who, now)
-                now |= {id: after} if after else {}
+                if after:
+                    now[id] = after
                 changes.append(
                     {"id": id, "version": version_of(before), "before": before, "after": after}
                 )
-            self._append(file, who, {"record": key, "changes": changes, **own})
+            self._append(file, who, {"record": key, "changes": changes, **about})
             return changes
 
     def _changes(self, uid: Any, key: str) -> list[dict[str, Any]]:
@@ -282,29 +296,31 @@ class Decisions:
         return list(line["changes"])
 
 
-def _of_decision(given: Mapping[str, Any]) -> dict[str, Any]:
+def _about_decision(given: Mapping[str, Any]) -> dict[str, Any]:
     """What a decision says of itself. Raises InputError."""
     if given.get("action") not in ACTIONS:
         raise InputError(
             f"'action' should be one of {', '.join(ACTIONS)}, not {given.get('action')!r}"
         )
+    about: dict[str, Any] = {}
+    for name in ("uid", "action", "queue", "comment", "undoes"):
+        value = given.get(name)
+        is_comment_removed = name == "comment" and value == ""
+        if value or is_comment_removed:
+            about[name] = value
+    for value in about.values():
+        if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
+            raise InputError(
+                "'uid', 'queue' and 'comment' should be texts of at most 10,000 characters"
+            )
     seconds = given.get("seconds")
-    named = ("uid", "action", "queue", "comment", "undoes")
-    found = {
-        name: given[name]
-        for name in named
-        if given.get(name) or (name, given.get(name)) == ("comment", "")
-    }
-    if not all(isinstance(value, str) and len(value) <= 10_000 for value in found.values()):
-        raise InputError(
-            "'uid', 'queue' and 'comment' should be texts of at most 10,000 characters"
-        )
-    return {**found, "seconds": round(float(str(seconds)), 2) if is_number(seconds) else None}
+    about["seconds"] = round(float(str(seconds)), 2) if is_number(seconds) else None
+    return about
 
 
 def listed(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """What is given under a name. Raises InputError where it is no list of objects."""
-    found = given.get(name)
-    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+    items = given.get(name)
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise InputError(f"{name!r} should be a list of objects")
-    return found
+    return items

@@ -1,17 +1,14 @@
-"""The certificate of a reviewed sample: how much of a file of records is wrong, with bounds, and
-what that rests on.
-"""
+"""The certificate of a reviewed sample: how much of a file of records is wrong, with bounds."""
 
 import json
 import math
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import GroundingError, InputError
 from dataflow_grounding._util.secrets import excerpt
@@ -33,56 +30,72 @@ from dataflow_grounding.extras.review._sampling import (
 from dataflow_grounding.extras.review.queues import Item, Reviewable, digest_of
 
 
-def certify(results: str, **how: Any) -> dict[str, Any]:
-    """Write what `certificate_of` says, with the time and a checksum: `certificate.json` beside the
-    records, of `x.jsonl` `x.certificate.json`. Raises InputError.
+class Sampled(NamedTuple):
+    """A sample of the file as it is: what the certificate says of it, and the items that it drew.
+
+    `about` has `size`, `seed`, `when`, `who`, and in `gold` the digests of what was mixed in.
     """
-    found = {
-        **certificate_of(results, **how),
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    write_text(_path(results), dump_text({**found, "checksum": _checksum(found)}, 1) + "\n")
-    return found
+
+    about: dict[str, Any]
+    items: list[Item]
+
+
+def certify(results: str, **how: Any) -> dict[str, Any]:
+    """Write what `certificate_of` says, with the time and a checksum. Raises InputError.
+
+    It is written to `certificate.json` beside the records, of `x.jsonl` `x.certificate.json`.
+    """
+    certificate = certificate_of(results, **how)
+    certificate["when"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    signed = {**certificate, "checksum": _checksum(certificate)}
+    write_text(_path(results), dump_text(signed, 1) + "\n")
+    return certificate
 
 
 def changes_since(results: str) -> Iterator[str]:
-    """What has changed since the certificate was written: itself, files or figures, a line each;
-    all is reckoned anew.
+    """What has changed since the certificate was written: itself, files or figures, a line each.
 
-    Raises InputError where there is no certificate.
+    All is reckoned anew. Raises InputError where there is no certificate.
     """
-    told = read_object(path := _path(results))
-    if not isinstance(files := told.get("files"), dict):
+    path = _path(results)
+    certificate = read_object(path)
+    files = certificate.get("files")
+    if not isinstance(files, dict):
         raise InputError(
             f"{path} is no certificate: `dataflowgrounding certify {results}` writes one"
         )
     with open(path, encoding="utf-8", newline="") as file:
         # of two values under one key a reader sees the other
-        as_written = file.read() == dump_text(told, 1) + "\n"
-    if told.pop("checksum", None) != _checksum(told) or not as_written:
+        as_written = file.read() == dump_text(certificate, 1) + "\n"
+    if certificate.pop("checksum", None) != _checksum(certificate) or not as_written:
         yield f"{path}: edited since it was written"
-    gold, target, folder = told.get("gold"), told.get("target"), os.path.dirname(path)
+    folder = os.path.dirname(path)
     try:
-        gold = gold and os.path.join(folder, gold["file"])
-        error = target and target["max_error"]
-        now = {
-            **certificate_of(results, gold, error, told.get("working_folder")),
-            "when": told.get("when"),
-        }
+        now = _reckoned_anew(results, certificate, folder)
     except (GroundingError, KeyError, TypeError) as why:
-        now = {
-            **told,
-            "files": {name: digest_of(os.path.join(folder, name)) for name in files},
-            "sentence": str(why),
-        }
-    yield from _differences(told, json.loads(json.dumps(now)))
-    if unread := [
-        name for name, digest in now["files"].items() if digest is files.get(name) is None
-    ]:
+        digests = {name: digest_of(os.path.join(folder, name)) for name in files}
+        now = {**certificate, "files": digests, "sentence": str(why)}
+    yield from _differences(certificate, json.loads(json.dumps(now)))
+    unread = [
+        name for name, digest in now["files"].items() if digest is None and files.get(name) is None
+    ]
+    if unread:
         yield (
             f"not checked: {counted(len(unread), 'picture')}, not found when it was written nor"
             f" now: {unread!r:.300}"
         )
+
+
+def _reckoned_anew(results: str, certificate: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """What a certificate in `folder` would say now, with what it says it was made with."""
+    gold = certificate.get("gold")
+    target = certificate.get("target")
+    if gold:
+        gold = os.path.join(folder, gold["file"])
+    max_error = target and target["max_error"]
+    now = certificate_of(results, gold, max_error, certificate.get("working_folder"))
+    now["when"] = certificate.get("when")
+    return now
 
 
 def certificate_of(
@@ -106,139 +119,168 @@ def certificate_of(
 
     Returns:
         JSON: `sentence`; what `figures` gives; `samples`, `reviewers`, `gold`, `target`; `statuses`
-            and `checks` of
-        phrases and `run`, as the pipeline told them; SHA-256 of `files` (None of a picture that is
-        not found) and `prompts`; `version`.
+            and `checks` of phrases and `run`, as the pipeline told them; SHA-256 of `files` (None
+            of a picture that is not found) and `prompts`; `version`.
 
     Raises:
         InputError: No sample was stated for this file, one is not what its seed draws, or a file
             can't be read.
     """
     reviewable = Reviewable(results)
-    decisions, folder = (
-        Decisions(reviewable.files.decisions),
-        os.path.dirname(reviewable.files.annotations) or ".",
-    )
+    decisions = Decisions(reviewable.files.decisions)
     decisions.tell_damaged()
+    folder = os.path.dirname(reviewable.files.annotations) or "."
     working = working or os.path.relpath(os.curdir, folder)
     reviewable.folders += (os.path.normpath(os.path.join(os.path.abspath(folder), working)),)
-    sampled, groups = _sampled(reviewable, decisions), groups_of(reviewable)
-    samples, drawn = (
-        [told for told, _ in sampled],
-        dict.fromkeys(item for _, items in sampled for item in items),
-    )
-    found = figures(groups, settled_of(reviewable, decisions, drawn), 1 - 0.05 / len(samples))
-    phrases = [item for item in groups if not item.box]  # each by its first box, or none
-    checks = Counter(groups[item]["check"] for item in phrases if "check" in groups[item])
-    found |= {
-        "samples": samples,
-        "reviewers": {
-            **Counter(str(decisions.by.get((reviewable.keys[i.record], i.id))) for i in drawn)
-        },
-        "gold": (
-            gold
-            and {
-                "file": os.path.relpath(gold, folder),
-                **_on_gold(reviewable, decisions, gold, sampled),
-            }
-        ),
-        "target": (
-            max_error and {"max_error": max_error, "accepted": found["boxes"]["high"] <= max_error}
-        ),
-        "statuses": {**Counter(item.status for item in phrases)},
-        "checks": {
-            said: {"phrases": n, "share": round(n / checks.total(), 6)}
-            for said, n in checks.items()
-        },
-        "working_folder": working,
-        **_rests_on(reviewable, drawn, gold, folder),
-    }
-    return {"sentence": _sentence(found), **found}
+
+    samples = _samples(reviewable, decisions)
+    groups = groups_of(reviewable)
+    drawn: dict[Item, None] = {}  # in the order in which they were drawn, each once
+    for sample in samples:
+        drawn.update(dict.fromkeys(sample.items))
+    settled = settled_of(reviewable, decisions, drawn)
+    certificate = figures(groups, settled, 1 - 0.05 / len(samples))
+    certificate["samples"] = [sample.about for sample in samples]
+    certificate["reviewers"] = _reviewers(reviewable, decisions, drawn)
+    certificate["gold"] = gold
+    if gold:
+        on_gold = _on_gold(reviewable, decisions, gold, samples)
+        certificate["gold"] = {"file": os.path.relpath(gold, folder), **on_gold}
+    certificate["target"] = max_error
+    if max_error:
+        accepted = certificate["boxes"]["high"] <= max_error
+        certificate["target"] = {"max_error": max_error, "accepted": accepted}
+    certificate.update(_told_by_pipeline(groups))
+    certificate["working_folder"] = working
+    certificate.update(_rests_on(reviewable, drawn, gold, folder))
+    return {"sentence": _sentence(certificate), **certificate}
 
 
-def _sampled(
-    reviewable: Reviewable, decisions: Decisions
-) -> list[tuple[dict[str, Any], list[Item]]]:
-    """The samples of the file as it is, each with what it drew; their pictures are found then.
-    Raises InputError.
-    """
-    samples = dict[Any, tuple[dict[str, Any], list[Item]]]()
-    for one in decisions.samples:
-        size, seed = one.get("size"), one.get("seed")
-        if not (type(size) is type(seed) is int and size > 0):
+def _reviewers(
+    reviewable: Reviewable, decisions: Decisions, drawn: Iterable[Item]
+) -> dict[str, int]:
+    """How many of the items that were drawn each reviewer decided last."""
+    counts = Counter[str]()
+    for item in drawn:
+        counts[str(decisions.by.get((reviewable.keys[item.record], item.id)))] += 1
+    return dict(counts)
+
+
+def _told_by_pipeline(groups: Mapping[Item, Mapping[str, str]]) -> dict[str, Any]:
+    """The statuses of all phrases, and what checks of the pipeline said of them."""
+    statuses = Counter[str]()
+    checks = Counter[str]()
+    for item, own in groups.items():
+        if item.box:  # a phrase is counted by its first box, or by having none
+            continue
+        statuses[item.status] += 1
+        if "check" in own:
+            checks[own["check"]] += 1
+    shares: dict[str, Any] = {}
+    for check, phrases in checks.items():
+        shares[check] = {"phrases": phrases, "share": round(phrases / checks.total(), 6)}
+    return {"statuses": dict(statuses), "checks": shares}
+
+
+def _samples(reviewable: Reviewable, decisions: Decisions) -> list[Sampled]:
+    """The samples of the file as it is; their pictures are found then. Raises InputError."""
+    samples: dict[tuple[int, int], Sampled] = {}
+    for stated in decisions.samples:
+        size = stated.get("size")
+        seed = stated.get("seed")
+        if type(size) is not int or type(seed) is not int or size <= 0:
             continue
         drawn, items = reviewable.sample(size, seed)
-        if one.get("annotations") == drawn["annotations"]:
-            if {**one, **drawn} != one:
-                raise InputError(
-                    f"{decisions.path}: the sample of seed {seed} is not what it draws: it was"
-                    " edited"
-                )
-            known = {**{name: one[name] for name in ("size", "seed", "when", "who")}, "gold": []}
-            if one.get("image_root"):
-                reviewable.folders = (str(one["image_root"]), *reviewable.folders)
-            told, _ = samples.setdefault((size, seed), (known, items))
-            told["gold"] += [one["gold"]] if one.get("gold") else []
+        if stated.get("annotations") != drawn["annotations"]:
+            continue  # it is of another version of the file
+        if {**stated, **drawn} != stated:
+            raise InputError(
+                f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited"
+            )
+        if stated.get("image_root"):
+            reviewable.folders = (str(stated["image_root"]), *reviewable.folders)
+        if (size, seed) not in samples:
+            about = {name: stated[name] for name in ("size", "seed", "when", "who")}
+            samples[size, seed] = Sampled({**about, "gold": []}, items)
+        if stated.get("gold"):
+            samples[size, seed].about["gold"].append(stated["gold"])
     if not samples:
         since = "has changed since one was stated" if decisions.samples else "has none"
         command = f"dataflowgrounding review {reviewable.files.annotations} --sample 200"
         raise InputError(
             f"no sample to certify: {reviewable.files.annotations} {since}. Run `{command}`"
         )
-    return [*samples.values()]
+    return list(samples.values())
 
 
 def _on_gold(
-    reviewable: Reviewable,
-    decisions: Decisions,
-    gold: str,
-    sampled: Iterable[tuple[Mapping[str, Any], list[Item]]],
+    reviewable: Reviewable, decisions: Decisions, gold: str, samples: Iterable[Sampled]
 ) -> dict[str, Any]:
-    """How often reviewers said otherwise than the gold; what was mixed in and not settled counts as
-    wrong.
+    """How often reviewers said otherwise than the gold.
+
+    What was mixed in and not settled counts as wrong.
     """
-    answers, digest = gold_answers(reviewable, gold), digest_of(gold)
-    shown = {
-        item for one, drawn in sampled if digest in one["gold"] for item in mixed_in(answers, drawn)
-    }
-    said = settled_of(reviewable, decisions, answers)
-    told = {
-        item: None if said[item] is None else said[item] == right for item, right in answers.items()
-    }
-    return figure([right for item, right in told.items() if right is not None or item in shown])
+    answers = gold_answers(reviewable, gold)
+    digest = digest_of(gold)
+    shown: set[Item] = set()
+    for sample in samples:
+        if digest in sample.about["gold"]:
+            shown.update(mixed_in(answers, sample.items))
+    settled = settled_of(reviewable, decisions, answers)
+    words: list[bool | None] = []
+    for item, answer in answers.items():
+        word = settled[item]
+        if word is not None:
+            words.append(word == answer)
+        elif item in shown:
+            words.append(None)
+    return figure(words)
 
 
 def _rests_on(
-    reviewable: Reviewable, drawn: Collection[Item], gold: str | None, folder: str
+    reviewable: Reviewable, drawn: Iterable[Item], gold: str | None, folder: str
 ) -> dict[str, Any]:
-    """What `run.json` told, and digests of all that was read, by paths from the folder; of the
-    run's files and pictures as they are named, so that the folder may be moved.
+    """What `run.json` told, and digests of all that was read, by paths from the folder.
+
+    The run's files and pictures are called as it names them, so that the folder may be moved.
     """
-    run = read_object(at := _found("run.json", (os.path.join(folder, ".."), folder)))
-    paths = {
-        os.path.relpath(path, folder): path for path in (*reviewable.files[:2], at, gold) if path
-    }
-    named = [str(value) for data in stated_in(run, "data") for value in data.values()]
-    paths |= {path: file for path in named if (file := _found(path, reviewable.folders))}
-    for record in map(reviewable.record, sorted({item.record for item in drawn})):
-        paths[path_of(record)] = ""
-        with suppress(GroundingError):
-            paths[path_of(record)] = path_of_picture(record)
+    run_path = _first_file("run.json", (os.path.join(folder, ".."), folder))
+    run = read_object(run_path)
+    paths: dict[str, str] = {}  # where each file is, by what it is called
+    annotations, decisions, _ = reviewable.files
+    for path in (annotations, decisions, run_path, gold):
+        if path:
+            paths[os.path.relpath(path, folder)] = path
+    for data in stated_in(run, "data"):
+        for name in map(str, data.values()):
+            path = _first_file(name, reviewable.folders)
+            if path:
+                paths[name] = path
+    for place in sorted({item.record for item in drawn}):
+        record = reviewable.record(place)
+        name = path_of(record)
+        try:
+            paths[name] = path_of_picture(record)
+        except GroundingError:
+            paths[name] = ""
     prompts = sorted(resources.files("dataflow_grounding.tasks.prompts").iterdir(), key=str)
+    texts = [prompt.read_text("utf-8") for prompt in prompts if prompt.name.endswith(".txt")]
+    facts = ("model", "box_format", "version", "started", "summary")
     return {
-        "run": {
-            name: run.get(name) for name in ("model", "box_format", "version", "started", "summary")
-        },
+        "run": {name: run.get(name) for name in facts},
         "files": {name: digest_of(path) for name, path in paths.items() if name},
-        "prompts": _checksum(
-            [one.read_text("utf-8") for one in prompts if one.name.endswith(".txt")]
-        ),
+        "prompts": _checksum(texts),
         "version": __version__,
     }
 
 
-def _found(path: str, folders: Sequence[str]) -> str:
-    return next(filter(os.path.isfile, (os.path.join(at, path) for at in reversed(folders))), "")
+def _first_file(path: str, folders: Sequence[str]) -> str:
+    """A file of that path in one of the folders, the last first; empty where none has it."""
+    for folder in reversed(folders):
+        candidate = os.path.join(folder, path)
+        if os.path.isfile(candidate):
+            return candidate
+    return ""
 
 
 def _path(results: str) -> str:
@@ -249,55 +291,57 @@ def _checksum(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _differences(told: Any, now: Any, name: str = "") -> Iterator[str]:
-    if isinstance(told, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*told, *now]):
-            yield from _differences(told.get(key), now.get(key), f"{name}: {key}" if name else key)
-    elif told != now:
-        yield f"{name}: {told!r:.300}, now {now!r:.300}"
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """A line for each value that is another in two pieces of JSON."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differences(
+                before.get(key), now.get(key), f"{name}: {key}" if name else key
+            )
+    elif before != now:
+        yield f"{name}: {before!r:.300}, now {now!r:.300}"
 
 
-def _sentence(found: Mapping[str, Any]) -> str:
-    boxes, missed, target, gold = (
-        found[name] for name in ("boxes", "phrases_missed", "target", "gold")
-    )
-    text = _told(boxes, f" of {boxes['of']:,} boxes wrong") + ", "
-    text += _told(missed, f" of {missed['phrases']:,} phrases missed")
-    if unsettled := boxes["unsettled"] + missed["unsettled"]:
-        text += (
-            f"; {unsettled} of {boxes['looked_at'] + missed['looked_at']} not settled, counted as"
-            " wrong"
-        )
-    if unread := [*found["files"].values()].count(None):
+def _sentence(certificate: Mapping[str, Any]) -> str:
+    boxes = certificate["boxes"]
+    missed = certificate["phrases_missed"]
+    gold = certificate["gold"]
+    target = certificate["target"]
+    text = _in_percent(boxes, f" of {boxes['of']:,} boxes wrong") + ", "
+    text += _in_percent(missed, f" of {missed['phrases']:,} phrases missed")
+    unsettled = boxes["unsettled"] + missed["unsettled"]
+    if unsettled:
+        looked_at = boxes["looked_at"] + missed["looked_at"]
+        text += f"; {unsettled} of {looked_at} not settled, counted as wrong"
+    unread = list(certificate["files"].values()).count(None)
+    if unread:
         text += f"; {counted(unread, 'picture')} not found, and so in no digest"
     if gold:
-        text += "; reviewers wrong on " + _told(gold, f" of {gold['looked_at']} gold items")
+        text += "; reviewers wrong on " + _in_percent(gold, f" of {gold['looked_at']} gold items")
     if target:
-        text += (
-            f"; {'accepted' if target['accepted'] else 'not accepted'}: at most"
-            f" {100 * target['max_error']:g}%"
-        )
+        verdict = "accepted" if target["accepted"] else "not accepted"
+        text += f"; {verdict}: at most {100 * target['max_error']:g}%"
     return text
 
 
-def told_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """A certificate for people: its sentence, the shares by group, and what the pipeline's checks
-    said of phrases.
+def told_lines(certificate: Mapping[str, Any]) -> Iterator[str]:
+    """A certificate for people.
+
+    Its sentence, the shares by group, and what the pipeline's checks said of phrases.
     """
-    yield found["sentence"]
-    for name, groups in found["by"].items():
-        yield f"by {name}: " + "; ".join(
-            _told(one, f" of {excerpt(group, 80)}") for group, one in groups.items()
-        )
-    for said, one in found["checks"].items():
-        yield f"check {excerpt(said, 80)}: {100 * one['share']:.1f}% of phrases"
+    yield certificate["sentence"]
+    for name, groups in certificate["by"].items():
+        shares = [
+            _in_percent(figure, f" of {excerpt(group, 80)}") for group, figure in groups.items()
+        ]
+        yield f"by {name}: " + "; ".join(shares)
+    for check, counts in certificate["checks"].items():
+        yield f"check {excerpt(check, 80)}: {100 * counts['share']:.1f}% of phrases"
 
 
-def _told(figure: Mapping[str, Any], what: str) -> str:
+def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
     """A share of something in percent, and its bounds, rounded outwards."""
     share = "unknown" if figure["share"] is None else f"{100 * figure['share']:.1f}%"
-    low, high = (
-        math.floor(round(1000 * figure["low"], 3)) / 10,
-        math.ceil(round(1000 * figure["high"], 3)) / 10,
-    )
-    return f"{share}{what} (95%: {low:.1f}–{high:.1f}%)"
+    low = math.floor(round(1000 * figure["low"], 3)) / 10
+    high = math.ceil(round(1000 * figure["high"], 3)) / 10
+    return f"{share}{of_what} (95%: {low:.1f}–{high:.1f}%)"

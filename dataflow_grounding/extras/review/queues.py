@@ -1,6 +1,4 @@
-"""What is reviewed, in which order: the boxes of a file of records, and its phrases
-without boxes.
-"""
+"""What is reviewed, in which order: boxes of a file of records, and phrases without boxes."""
 
 import os
 import random
@@ -8,7 +6,6 @@ import tempfile
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from itertools import filterfalse, islice
@@ -26,16 +23,19 @@ from dataflow_grounding.extras.review._decisions import Decisions, review_files
 from dataflow_grounding.extras.review._record_view import Expression, expressions_of
 
 RANDOM_EVERY = 5
-"""Each so many-th of a queue is taken at random, whatever is asked for: without such no error rate
-can be told.
+"""One in so many of a queue is taken at random, whatever is asked for.
+
+Without such no error rate can be told.
 """
 BLIND_OF = 20
 """One in so many of what others decided is shown to a second reviewer."""
 
 
 class Item(NamedTuple):
-    """A box, or a phrase without one (`box` None), by its place in the phrase; `head`: what that
-    names.
+    """A box, by its number in its phrase, or a phrase without one, whose `box` is None.
+
+    `record` is the place of its record in the file, `id` its expression's, `head` the noun that
+    says what the phrase names.
     """
 
     record: int
@@ -56,13 +56,15 @@ class Reviewable:
     """
 
     def __init__(self, results: str, image_root: str | None = None) -> None:
-        self.files, self.image_root = review_files(results), image_root and absolute(image_root)
+        self.files = review_files(results)
+        self.image_root = image_root and absolute(image_root)
         self.folders = image_folders_of(results, image_root)
         self.keys: list[str] = []
         self.places: dict[str, int] = {}
         self.items: list[Item] = []
         self.unread: list[str] = []  # of records whose phrases can't be read, why
-        self._begins, self._lines = array("Q"), tempfile.TemporaryFile()  # noqa: SIM115
+        self._lines = tempfile.TemporaryFile()  # noqa: SIM115
+        self._begins = array("Q")  # of each record's line there, and the end of the last
         for place, (key, record) in enumerate(records_with_keys(self.files.annotations)):
             self.keys.append(key)
             self.places[key] = place
@@ -84,47 +86,50 @@ class Reviewable:
         return Record(row, self.folders, occurrence, image_id, place)
 
     def sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
-        """What is stated of so many items drawn at random, each as likely as any other; and the
-        items.
+        """What is stated of so many items drawn at random, each as likely as any other; the items.
 
         Raises InputError where a record's phrases can't be read: they could not be drawn.
         """
+        annotations = self.files.annotations
         if self.unread:
             more = f" ({len(self.unread)} such records)" if len(self.unread) > 1 else ""
-            what = "mend it or take it out, as no sample can be drawn of what can't be seen"
-            raise InputError(f"{self.files.annotations}, {self.unread[0]}{more}: {what}")
-        if not self.items:
             raise InputError(
-                f"{self.files.annotations} has no phrase and no box to draw a sample of"
+                f"{annotations}, {self.unread[0]}{more}: mend it or take it out, as no sample can"
+                " be drawn of what can't be seen"
             )
+        if not self.items:
+            raise InputError(f"{annotations} has no phrase and no box to draw a sample of")
         drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
-        boxes = sum(item.box is not None for item in self.items)
-        of = {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes}
-        listed = [[self.keys[item.record], item.id, item.box] for item in drawn]
-        digest = digest_of(self.files.annotations)
-        return {
+        boxes = len([item for item in self.items if item.box is not None])
+        stated = {
             "size": len(drawn),
             "seed": seed,
-            "of": of,
-            "annotations": digest,
-            "items": listed,
-        }, drawn
+            "of": {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes},
+            "annotations": digest_of(annotations),
+            "items": [[self.keys[item.record], item.id, item.box] for item in drawn],
+        }
+        return stated, drawn
 
 
 def digest_of(path: str) -> str | None:
     """The SHA-256 of a file's bytes; None where it can't be read."""
+    if not os.path.isfile(path):  # a pipe may never end
+        return None
     digest = sha256()
-    with suppress(OSError), open(path if os.path.isfile(path) else "", "rb") as file:
-        # no pipe, which may never end
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-        return digest.hexdigest()
-    return None
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return None
+    return digest.hexdigest()
 
 
 def records_with_keys(annotations: str) -> Iterator[tuple[str, Record]]:
-    """The records of a file, each with what decisions call it: its id, told apart from earlier rows
-    of its image.
+    """The records of a file, each with its key, which is what decisions call it.
+
+    The key is the record's id, told apart from those of earlier rows of its image; the line where
+    it has no id.
     """
     rows_of_image = NumberTable()
     for line, data in read_whole_rows(annotations):
@@ -134,16 +139,27 @@ def records_with_keys(annotations: str) -> Iterator[tuple[str, Record]]:
 
 
 def _items_of(place: int, record: Record, expressions: Mapping[str, Expression]) -> Iterator[Item]:
-    doubtful = 2.0 * (record.get("suspect_boxes") is True) + 0.5 * (record.get("doubtful") is True)
+    """The items of a record: each box of its expressions, and each expression without a box."""
+    record_doubt = 0.0
+    if record.get("suspect_boxes") is True:
+        record_doubt += 2.0
+    if record.get("doubtful") is True:
+        record_doubt += 0.5
     for id, row in expressions.items():
-        doubt = (
-            doubtful + (row.get("disagreement") is True) + (row.get("verified", True) is not True)
-        )
+        doubt = record_doubt
+        if row.get("disagreement") is True:
+            doubt += 1
+        if row.get("verified", True) is not True:
+            doubt += 1
+        text = row["text"]
+        head = head_of(text)
         status = str(row.get("status") or ("grounded" if row["instances"] else "pending"))
-        scores = [float(i["score"]) if is_number(i["score"]) else None for i in row["instances"]]
-        for box, score in enumerate(scores) if scores else [(None, None)]:
-            unsure = doubt + (0.5 if score is None else 1 - score)
-            yield Item(place, id, box, row["text"], head_of(row["text"]), status, score, unsure)
+        if not row["instances"]:
+            yield Item(place, id, None, text, head, status, None, doubt + 0.5)
+        for box, instance in enumerate(row["instances"]):
+            score = float(instance["score"]) if is_number(instance["score"]) else None
+            unsure = 0.5 if score is None else 1 - score
+            yield Item(place, id, box, text, head, status, score, doubt + unsure)
 
 
 class Queue:
@@ -166,77 +182,87 @@ class Queue:
         sample: Sequence[Item] | None = None,
         who: str | None = None,
     ) -> None:
-        self._keys, self._decisions, self._wanted, self._who = (
-            reviewable.keys,
-            decisions,
-            wanted,
-            who,
-        )
-        self._truths = decisions.said[who or ""].truths
+        self._keys = reviewable.keys
+        self._decisions = decisions
+        self._wanted = wanted
+        self._who = who
+        self._truths = decisions.standing[who or ""].truths
         if sample is None:
-            self.why = self._ordered(
-                [i for i in reviewable.items if self._fits(i) and self._is_mine(i)]
-            )
+            mine = [item for item in reviewable.items if self._fits(item) and self._is_mine(item)]
+            self.why = self._ordered(mine)
         else:
             self.why = dict.fromkeys(sample, "sample")
-        self.items = [*self.why]
+        self.items = list(self.why)
 
-    def _ordered(self, found: list[Item]) -> dict[Item, str]:
-        """The items in their order, and by which rule each is where it is."""
+    def _ordered(self, items: list[Item]) -> dict[Item, str]:
+        """The items in their order, and by which rule each is where it is.
+
+        Behind each four that are there by the order that is wanted stands one by chance.
+        """
         order = self._wanted["order"]
-        filtered = (
-            "filter"
-            if any(value for name, value in self._wanted.items() if name != "order")
-            else ""
-        )
-        shuffled = random.Random("queue").sample(found, len(found))
-        by_chance = shuffled if order == "random" else shuffled[: len(found) // RANDOM_EVERY]
-        rest = sorted(found, key=lambda item: -item.doubt) if order == "doubt" else found
-        chance = dict.fromkeys(by_chance, filtered or "random")
-        others = ((item, filtered or order) for item in rest if item not in chance)
-        left, why = iter(chance.items()), dict[Item, str]()
-        while some := list(islice(others, RANDOM_EVERY - 1)):
-            why.update([*some, *islice(left, 1)])
-        return why | dict(left)
+        is_filtered = any(value for name, value in self._wanted.items() if name != "order")
+        by_order = "filter" if is_filtered else order
+        by_chance = "filter" if is_filtered else "random"
+        shuffled = random.Random("queue").sample(items, len(items))
+        lucky = shuffled if order == "random" else shuffled[: len(items) // RANDOM_EVERY]
+        ordered = sorted(items, key=lambda item: -item.doubt) if order == "doubt" else items
+        why: dict[Item, str] = {}
+        unlucky = filterfalse(set(lucky).__contains__, ordered)
+        left = iter(lucky)
+        while batch := list(islice(unlucky, RANDOM_EVERY - 1)):
+            why.update(dict.fromkeys(batch, by_order))
+            why.update(dict.fromkeys(islice(left, 1), by_chance))
+        why.update(dict.fromkeys(left, by_chance))
+        return why
 
     def _fits(self, item: Item) -> bool:
-        status, text, head, below = (
-            self._wanted[name] for name in ("status", "text", "head", "below")
-        )
-        return (
-            (not status or item.status == status)
-            and (not text or text.casefold() in item.text.casefold())
-            and (not head or item.head == head)
-            and (not below or (item.score is not None and item.score < float(below)))
-        )
+        """Whether it passes all filters that are set."""
+        wanted = self._wanted
+        if wanted["status"] and item.status != wanted["status"]:
+            return False
+        if wanted["text"] and wanted["text"].casefold() not in item.text.casefold():
+            return False
+        if wanted["head"] and item.head != wanted["head"]:
+            return False
+        if not wanted["below"]:
+            return True
+        return item.score is not None and item.score < float(wanted["below"])
 
     def _is_mine(self, item: Item) -> bool:
-        """For a second review: whether another decided it, and it is among the few that are looked
-        at twice.
-        """
+        """For a second review, whether another decided it, and it is among the few to look at."""
+        if self._who is None:
+            return True
         key = self._keys[item.record]
-        chance = int(sha256(f"{key} {item.id}".encode("utf-8", "replace")).hexdigest()[:8], 16)
-        by = self._decisions.by.get((key, item.id), self._who)
-        return self._who is None or (chance % BLIND_OF == 0 and by != self._who)
+        # by its name and not by lot: the same few, whoever asks
+        digest = sha256(f"{key} {item.id}".encode("utf-8", "replace")).hexdigest()
+        is_chosen = int(digest[:8], 16) % BLIND_OF == 0
+        return is_chosen and self._decisions.by.get((key, item.id), self._who) != self._who
 
     def after(self, place: int, most: int) -> tuple[list[Item], int]:
         """Up to so many items from a place on that nobody has decided, and the place after them."""
-        places = (n for n in range(place, len(self.items)) if not self._is_decided(self.items[n]))
-        found = list(islice(places, most))
-        return [self.items[n] for n in found], found[-1] + 1 if found else len(self.items)
+        undecided: list[Item] = []
+        next_place = len(self.items)
+        for number in range(place, len(self.items)):
+            if len(undecided) == most:
+                break
+            if not self._is_decided(self.items[number]):
+                undecided.append(self.items[number])
+                next_place = number + 1
+        return undecided, next_place
 
     def page(self, most: int) -> list[Item]:
-        """The next boxes that nobody decided: of one thing, or of several where there are few; each
-        fifth by chance.
+        """The next boxes that nobody decided: of one thing, or of several where there are few.
+
+        Each fifth is there by chance.
         """
         by_chance = (
             item for item, why in self.why.items() if why == "random" and item.box is not None
         )
         drawn = list(islice(filterfalse(self._is_decided, by_chance), most // RANDOM_EVERY))
-        others = (
-            item for item in filterfalse(self._is_decided, self._by_head) if item not in drawn
-        )
-        return sorted([*islice(others, most - len(drawn)), *drawn], key=lambda item: item.head)
+        undecided = filterfalse(self._is_decided, self._by_head)
+        others = (item for item in undecided if item not in drawn)
+        page = [*islice(others, most - len(drawn)), *drawn]
+        return sorted(page, key=lambda item: item.head)
 
     def told(self, items: Iterable[Item]) -> list[dict[str, Any]]:
         """The items as the page has them."""
@@ -244,8 +270,11 @@ class Queue:
 
     def left(self) -> int:
         """How many nobody has decided."""
-        touched = (item for item in self.items if self._keys[item.record] in self._truths)
-        return len(self.items) - sum(map(self._is_decided, touched))
+        decided = 0
+        for item in self.items:
+            if self._keys[item.record] in self._truths and self._is_decided(item):
+                decided += 1
+        return len(self.items) - decided
 
     @cached_property
     def _by_head(self) -> list[Item]:
@@ -254,16 +283,16 @@ class Queue:
         for item in self.items:
             if item.box is not None:
                 groups[item.head].append(item)
-        worst = sorted(groups.values(), key=lambda group: -sum(item.doubt for item in group))
-        return [
-            item for group in worst for item in sorted(group, key=lambda item: item.text.casefold())
-        ]
+        worst_first = sorted(groups.values(), key=lambda group: -sum(item.doubt for item in group))
+        boxes: list[Item] = []
+        for group in worst_first:
+            boxes.extend(sorted(group, key=lambda item: item.text.casefold()))
+        return boxes
 
     def _is_decided(self, item: Item) -> bool:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
         truth = self._truths.get(self._keys[item.record], {}).get(item.id)
-        if truth is None or item.text not in [side["text"] for side in truth[:2] if side]:
-            # of another run's phrase
+        if truth is None or item.text not in truth.texts():  # it is of another run's phrase
             return False
         judged = truth.expression if item.box is None else truth.box(item.box)
         return judged is None or bool(judged.get("reviewed_by"))

@@ -24,7 +24,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.files import within
 from dataflow_grounding.data.records import Record, annotated_column, has_id, write_bytes
 from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.extras.review._decisions import Decisions, Said
+from dataflow_grounding.extras.review._decisions import Decisions, Standing
 from dataflow_grounding.extras.review._door_html import page_file
 from dataflow_grounding.extras.review._overlay import version_of, word_of
 from dataflow_grounding.extras.review._record_view import (
@@ -163,7 +163,7 @@ class Session:
 
     def reviewed(self, place: int) -> Record:
         """A record with what was said of it, of blind second reviews by this reviewer alone."""
-        return self._said.over(self.reviewable.record(place), self.reviewable.keys[place])
+        return self._said.reviewed(self.reviewable.record(place), self.reviewable.keys[place])
 
     def view(self, place: int) -> dict[str, Any]:
         """A record for the page: what `view_of` gives, with `place`, `comment`, and of each
@@ -200,14 +200,14 @@ class Session:
             for instance, box in zip(e["instances"], row["instances"], strict=True):
                 instance["verified"] = word_of(box)
             truth = self._said.truths.get(key, {}).get(id)
-            for box, at in enumerate(truth.places if truth else range(len(row["instances"]))):
+            for box, at in enumerate(truth.positions if truth else range(len(row["instances"]))):
                 if at is not None and at < len(row["instances"]):
                     e["instances"][at]["box"] = box
         return view
 
     @property
-    def _said(self) -> Said:
-        return self.decisions.said[self.who if self.blind else ""]
+    def _said(self) -> Standing:
+        return self.decisions.standing[self.who if self.blind else ""]
 
     def _picture_of(self, place: int) -> Picture:
         try:
